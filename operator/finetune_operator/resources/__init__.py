@@ -1,0 +1,1 @@
+"""The API: custom resources as frozen pydantic models, the only author of `crds/`."""

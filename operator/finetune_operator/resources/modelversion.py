@@ -1,0 +1,161 @@
+"""ModelVersion: an immutable adapter with its lineage, and how it is served."""
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import ConfigDict, Field
+
+from finetune_operator.resources.common import (
+    ApiModel,
+    BaseModelRef,
+    Conditions,
+    DnsSubdomain,
+    LongText,
+    ModelName,
+    PreciseTimestamp,
+    Resource,
+    ServedName,
+    Sha256,
+    ShortText,
+    Timestamp,
+    immutable,
+    rule,
+    rules,
+)
+from finetune_operator.resources.finetunejob import Promotion
+from finetune_operator.resources.serving import ServingSpec
+
+KIND = "ModelVersion"
+ARTIFACT_URI_PATTERN = r"^volume://[a-z0-9]([-.a-z0-9]*[a-z0-9])?(/[A-Za-z0-9_][-A-Za-z0-9_.]*)+$"
+
+
+class RequestedState(StrEnum):
+    """What the user asks for; absent, the operator decides by promotion and verdicts."""
+
+    READY = "Ready"
+    DEPLOYED = "Deployed"
+    ARCHIVED = "Archived"
+
+
+class State(StrEnum):
+    """What a version is."""
+
+    PENDING = "Pending"
+    READY = "Ready"
+    DEPLOYED = "Deployed"
+    ARCHIVED = "Archived"
+    FAILED = "Failed"
+
+
+class Artifact(ApiModel):
+    """The adapter's files."""
+
+    uri: Annotated[str, Field(max_length=1024, pattern=ARTIFACT_URI_PATTERN)]
+    """`volume://<claim>/<path>`: a directory with adapter_config.json, safetensors and manifest.json."""
+    digest: Sha256
+    """Checked before each load."""
+
+
+class Lineage(ApiModel):
+    """Where the adapter comes from, frozen."""
+
+    fine_tune_job: DnsSubdomain | None = None
+    """The FineTuneJob that made it."""
+    job_uid: Annotated[str, Field(max_length=64)] | None = None
+    """Its uid, which tells a re-created job of the same name apart."""
+    dataset_digest: Sha256 | None = None
+    """Digest of the training data."""
+    hyperparameters: Annotated[dict[str, Annotated[str, Field(max_length=256)]], Field(max_length=64)] = {}
+    """How it was trained."""
+    trainer_image: Annotated[str, Field(max_length=512)] | None = None
+    """Image that trained it."""
+
+
+class ModelVersionSpec(ApiModel):
+    """An artifact, its lineage and its wishes."""
+
+    model_config = rules(
+        *(immutable(name) for name in ("model", "version", "baseModel", "artifact", "lineage")),
+    )
+
+    model: ModelName
+    """Family, and the public name of its active version at the gateway."""
+    version: Annotated[int, Field(ge=1, le=999_999)]
+    """Number within the family."""
+    base_model: BaseModelRef
+    """The model that the adapter belongs to."""
+    artifact: Artifact
+    """The adapter's files."""
+    lineage: Lineage = Lineage()
+    """Where it comes from."""
+    serving: ServingSpec | None = None
+    """How it is served; absent, it is only registered."""
+    promotion: Promotion = Promotion.MANUAL
+    """Always makes this version active as soon as it answers."""
+    state: RequestedState | None = None
+    """Deployed pins it as the active version, Ready keeps it loaded but inactive, Archived unloads it."""
+    notes: LongText | None = None
+    """For people."""
+
+
+class HistoryEntry(ApiModel):
+    """One change of what is active."""
+
+    time: Timestamp
+    """When."""
+    state: State
+    """What this version became."""
+    why: ShortText
+    """The cause: promotion, an ABTest's verdict or a user's spec.state."""
+    previous: DnsSubdomain | None = None
+    """The version that was active before."""
+
+
+HISTORY_MAX_ENTRIES = 20
+
+
+class ModelVersionStatus(ApiModel):
+    """What the operator knows."""
+
+    observed_generation: int | None = None
+    """The generation that this speaks of."""
+    state: State | None = None
+    """Pending, Ready, Deployed, Archived or Failed."""
+    message: LongText | None = None
+    """The fact behind the state."""
+    replicas: ShortText | None = None
+    """Engine pods that have this version loaded, of those wanted."""
+    ready_replicas: int | None = None
+    """Engine pods that have this version loaded."""
+    selector: ShortText | None = None
+    """Label selector of the engine pods."""
+    engine: DnsSubdomain | None = None
+    """The vLLM Deployment and Service that serve it."""
+    served_name: ServedName | None = None
+    """Name by which the engine knows it."""
+    promoted_at: PreciseTimestamp | None = None
+    """The most recently promoted version that is Ready is the active one."""
+    observed_state: RequestedState | None = None
+    """The spec.state that was last acted upon."""
+    history: Annotated[tuple[HistoryEntry, ...], Field(max_length=HISTORY_MAX_ENTRIES)] = ()
+    """The latest changes of what is active."""
+    conditions: Conditions = ()
+    """Loaded, Ready; Reconciling and Stalled only while true."""
+
+
+class ModelVersion(Resource):
+    """A versioned LoRA adapter, served by vLLM."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                rule(
+                    "self.metadata.name == self.spec.model + '-v' + string(self.spec.version)",
+                    "metadata.name must be <spec.model>-v<spec.version>",
+                )
+            ]
+        }
+    )
+
+    spec: ModelVersionSpec
+    status: ModelVersionStatus = ModelVersionStatus()

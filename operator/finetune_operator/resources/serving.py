@@ -1,0 +1,28 @@
+"""How a version is served: the parameters of a vLLM engine, shared by FineTuneJob and ModelVersion."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from finetune_operator.resources.common import ApiModel, Fraction, ResourceRequirements, Scheduling
+
+
+class ServingSpec(ApiModel):
+    """Versions that agree in all but `replicas` share one vLLM Deployment and are hot-loaded into it."""
+
+    replicas: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Engine pods; versions that share a Deployment get the largest number."""
+    gpu_memory_utilization: Fraction = "0.9"
+    """Share of GPU memory that vLLM takes; without a GPU it has no effect."""
+    max_model_len: Annotated[int, Field(ge=8, le=10_000_000)] = 4096
+    """Longest prompt plus answer, in tokens."""
+    tensor_parallel_size: Annotated[int, Field(ge=1, le=64)] = 1
+    """GPUs that share one engine."""
+    max_loras: Annotated[int, Field(ge=1, le=256)] = 4
+    """Adapters that one engine keeps at a time."""
+    max_lora_rank: Annotated[int, Field(ge=1, le=512)] = 16
+    """Largest rank that the engine accepts (vLLM knows 1, 8, 16, 32, 64, 128, 256, 320, 512)."""
+    resources: ResourceRequirements = ResourceRequirements()
+    """Compute resources of the engine; a GPU is `limits: {nvidia.com/gpu: 1}`."""
+    scheduling: Scheduling = Scheduling()
+    """Where the engine may run."""
