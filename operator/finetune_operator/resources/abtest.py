@@ -127,9 +127,7 @@ class ABTestSpec(ApiModel):
     """The version under test."""
     traffic: Traffic = Traffic()
     """How requests are split."""
-    prompts: Annotated[
-        tuple[Annotated[str, Field(min_length=1, max_length=4096)], ...], Field(max_length=200)
-    ] = ()
+    prompts: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=4096)], ...], Field(max_length=200)] = ()
     """Both arms answer these; people vote without knowing which is which."""
     decision: Decision = Decision()
     """When the test ends."""

@@ -11,13 +11,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, WithJsonSchema
 from pydantic.alias_generators import to_camel
+from pydantic.config import JsonValue
 
 GROUP = "finetune.dev"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 CATEGORY = "finetuning"
 
-Rule = dict[str, str]
+Rule = dict[str, JsonValue]
 
 
 class ApiModel(BaseModel):
@@ -38,7 +39,7 @@ class ApiModel(BaseModel):
 
 def rule(expression: str, message: str, reason: str = "FieldValueInvalid", field_path: str = "") -> Rule:
     """One `x-kubernetes-validations` entry; the message says what to change."""
-    entry = {"rule": expression, "message": message, "reason": reason}
+    entry: Rule = {"rule": expression, "message": message, "reason": reason}
     return entry | {"fieldPath": field_path} if field_path else entry
 
 
@@ -63,13 +64,9 @@ def immutable(name: str) -> Rule:
 
 
 DnsLabel = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
-DnsSubdomain = Annotated[
-    str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")
-]
+DnsSubdomain = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")]
 ModelName = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
-ServedName = Annotated[
-    str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9]([-._/A-Za-z0-9]*[A-Za-z0-9])?$")
-]
+ServedName = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9]([-._/A-Za-z0-9]*[A-Za-z0-9])?$")]
 SecretKey = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")]
 Fraction = Annotated[str, Field(max_length=12, pattern=r"^(0(\.[0-9]+)?|1(\.0+)?)$")]
 PositiveDecimal = Annotated[str, Field(max_length=24, pattern=r"^[0-9]+(\.[0-9]+)?([eE]-?[0-9]+)?$")]
@@ -81,9 +78,7 @@ Decimal = Annotated[str, Field(max_length=32)]
 # A path below a volume's root: no leading slash and no `..`, so that it can't leave the volume by its spelling.
 VolumePath = Annotated[
     str,
-    Field(
-        min_length=1, max_length=512, pattern=r"^[A-Za-z0-9_][-A-Za-z0-9_.]*(/[A-Za-z0-9_][-A-Za-z0-9_.]*)*$"
-    ),
+    Field(min_length=1, max_length=512, pattern=r"^[A-Za-z0-9_][-A-Za-z0-9_.]*(/[A-Za-z0-9_][-A-Za-z0-9_.]*)*$"),
 ]
 
 Timestamp = Annotated[
@@ -189,9 +184,7 @@ class Condition(ApiModel):
     """Name of the condition."""
     status: ConditionStatus
     """True, False or Unknown."""
-    reason: Annotated[
-        str, Field(min_length=1, max_length=1024, pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")
-    ]
+    reason: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")]
     """One CamelCase word for programs."""
     message: LongText = ""
     """The fact and, where something is wrong, what to change."""

@@ -1,0 +1,154 @@
+"""One connection pool to the API server, for the operator, the gateway and the api."""
+
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import kopf
+
+from finetune_operator.kube.errors import KubeError, Rejected, Unavailable, error_for
+from finetune_operator.kube.paths import path_of
+
+CREDENTIALS_MAX_AGE_SECONDS = 60.0
+REQUEST_TIMEOUT_SECONDS = 20.0
+WATCH_TIMEOUT_SECONDS = 300
+WATCH_SILENCE_SECONDS = 90.0
+MERGE_PATCH = "application/merge-patch+json"
+APPLY_PATCH = "application/apply-patch+yaml"
+
+Object = dict[str, Any]
+logger = logging.getLogger(__name__)
+
+
+def credentials_from_environment() -> kopf.ConnectionInfo:
+    """The pod's service account, else the kubeconfig."""
+    found = kopf.login_with_service_account(logger=logger) or kopf.login_with_kubeconfig(logger=logger)
+    if found is None:
+        raise Rejected("no credentials: run in a pod with a service account, or set KUBECONFIG")
+    return found
+
+
+class KubeClient:
+    """Requests on JSON objects; every failure is a `KubeError`, every request has a time limit."""
+
+    def __init__(self, session: aiohttp.ClientSession, credentials: kopf.ConnectionInfo) -> None:
+        self._session = session
+        self._credentials = credentials
+        self._read_at = time.monotonic()
+
+    @classmethod
+    @asynccontextmanager
+    async def from_environment(cls) -> AsyncIterator["KubeClient"]:
+        """A client for the life of the `async with` block."""
+        credentials = credentials_from_environment()
+        connector = aiohttp.TCPConnector(ssl=credentials.as_ssl_context(), limit=32)
+        async with aiohttp.ClientSession(connector=connector) as session:
+            yield cls(session, credentials)
+
+    async def list(self, plural: str, namespace: str | None, selector: str = "") -> tuple[list[Object], str]:
+        """All objects, and the resource version to watch from."""
+        answer = await self._request("GET", path_of(plural, namespace), params={"labelSelector": selector})
+        return answer["items"], answer["metadata"]["resourceVersion"]
+
+    async def get(self, plural: str, namespace: str, name: str) -> Object:
+        return await self._request("GET", path_of(plural, namespace, name))
+
+    async def create(self, plural: str, namespace: str, body: Mapping[str, Any]) -> Object:
+        return await self._request("POST", path_of(plural, namespace), body=body)
+
+    async def delete(self, plural: str, namespace: str, name: str, uid: str) -> None:
+        """Delete exactly this object; a later one of the same name is a `Conflict`."""
+        options = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}
+        await self._request("DELETE", path_of(plural, namespace, name), body=options)
+
+    async def merge_patch(
+        self, plural: str, namespace: str, name: str, body: Mapping[str, Any], subresource: str = ""
+    ) -> Object:
+        """With `metadata.resourceVersion` in the body, somebody else's write in between is a `Conflict`."""
+        path = path_of(plural, namespace, name, subresource)
+        return await self._request("PATCH", path, body=body, content_type=MERGE_PATCH)
+
+    async def apply(
+        self, plural: str, namespace: str, name: str, body: Mapping[str, Any], field_manager: str
+    ) -> Object:
+        """Server-side apply; takes over fields that another manager set on our own children."""
+        params = {"fieldManager": field_manager, "force": "true"}
+        return await self._request(
+            "PATCH", path_of(plural, namespace, name), body=body, content_type=APPLY_PATCH, params=params
+        )
+
+    async def watch(
+        self, plural: str, namespace: str | None, resource_version: str, selector: str = ""
+    ) -> AsyncIterator[tuple[str, Object]]:
+        """Events after a resource version until the server ends the stream; a silent stream is `Unavailable`."""
+        params = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": resource_version,
+            "timeoutSeconds": str(WATCH_TIMEOUT_SECONDS),
+            "labelSelector": selector,
+        }
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=WATCH_SILENCE_SECONDS)
+        try:
+            async with self._session.get(
+                self._url(path_of(plural, namespace)), params=params, headers=self._headers(), timeout=timeout
+            ) as response:
+                await _raise_for_status(response)
+                async for line in response.content:
+                    event = json.loads(line)
+                    if event["type"] == "ERROR":
+                        raise error_for(event["object"].get("code", 500), event["object"].get("message", ""))
+                    yield event["type"], event["object"]
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            raise Unavailable(f"watch of {plural} broke: {error!r}") from error
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Mapping[str, Any] | None = None,
+        content_type: str = "application/json",
+        params: Mapping[str, str] | None = None,
+    ) -> Object:
+        headers = self._headers() | ({"Content-Type": content_type} if body is not None else {})
+        timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_SECONDS)
+        data = json.dumps(body).encode() if body is not None else None
+        try:
+            async with self._session.request(
+                method, self._url(path), data=data, headers=headers, params=params, timeout=timeout
+            ) as response:
+                await _raise_for_status(response)
+                answer: Object = await response.json()
+                return answer
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise Unavailable(f"{method} {path}: {error!r}") from error
+
+    def _url(self, path: str) -> str:
+        return self._credentials.server.rstrip("/") + path
+
+    def _headers(self) -> dict[str, str]:
+        """Service account tokens are rotated on disk, hence read anew now and then."""
+        if self._credentials.token and time.monotonic() - self._read_at > CREDENTIALS_MAX_AGE_SECONDS:
+            self._credentials = credentials_from_environment()
+            self._read_at = time.monotonic()
+        return self._credentials.as_http_headers()
+
+
+async def _raise_for_status(response: aiohttp.ClientResponse) -> None:
+    if response.status < 400:
+        return
+    text = await response.text()
+    try:
+        message = json.loads(text)["message"]
+    except (ValueError, KeyError, TypeError):
+        message = text[:500]
+    retry_after = response.headers.get("Retry-After", "")
+    raise error_for(response.status, message, float(retry_after) if retry_after.isdigit() else None)
+
+
+__all__ = ["KubeClient", "KubeError", "Object"]

@@ -1,0 +1,33 @@
+"""Where each kind that the product touches lives in the API server."""
+
+from finetune_operator.resources.common import API_VERSION
+
+PREFIXES: dict[str, str] = {
+    "finetunejobs": f"/apis/{API_VERSION}",
+    "modelversions": f"/apis/{API_VERSION}",
+    "abtests": f"/apis/{API_VERSION}",
+    "jobs": "/apis/batch/v1",
+    "deployments": "/apis/apps/v1",
+    "pods": "/api/v1",
+    "services": "/api/v1",
+    "configmaps": "/api/v1",
+    "events": "/api/v1",
+}
+PLURALS: dict[str, str] = {
+    "FineTuneJob": "finetunejobs",
+    "ModelVersion": "modelversions",
+    "ABTest": "abtests",
+    "Job": "jobs",
+    "Deployment": "deployments",
+    "Pod": "pods",
+    "Service": "services",
+    "ConfigMap": "configmaps",
+    "Event": "events",
+}
+
+
+def path_of(plural: str, namespace: str | None, name: str = "", subresource: str = "") -> str:
+    """URL path of a collection (no name), an object or a subresource; no namespace means all of them."""
+    scope = f"/namespaces/{namespace}" if namespace else ""
+    tail = "".join(f"/{part}" for part in (name, subresource) if part)
+    return f"{PREFIXES[plural]}{scope}/{plural}{tail}"
