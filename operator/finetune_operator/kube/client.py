@@ -26,7 +26,8 @@ logger = logging.getLogger(__name__)
 
 def credentials_from_environment() -> kopf.ConnectionInfo:
     """The pod's service account, else the kubeconfig."""
-    found = kopf.login_with_service_account(logger=logger) or kopf.login_with_kubeconfig(logger=logger)
+    settings = kopf.OperatorSettings()
+    found = kopf.login_with_service_account(settings=settings) or kopf.login_with_kubeconfig(settings=settings)
     if found is None:
         raise Rejected("no credentials: run in a pod with a service account, or set KUBECONFIG")
     return found
