@@ -1,0 +1,76 @@
+"""Command line of the operator's image, and the place where the processes are put together.
+
+finetune-operator run                 the operator
+finetune-operator gateway             the OpenAI-compatible gateway
+finetune-operator api                 the REST interface and database
+finetune-operator prepare CONFIG      one job's dataset (the prepare container)
+finetune-operator crds [--check] DIR  the CustomResourceDefinitions from the models
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Each process imports only what it needs, so that none pays for the others."""
+    options = _parser().parse_args(arguments)
+    match options.command:
+        case "run":
+            from finetune_operator.shell.process import main as run
+
+            return run()
+        case "gateway":
+            from finetune_operator.gateway.app import main as gateway
+
+            return gateway()
+        case "api":
+            from finetune_operator.web.app import main as api
+
+            return api()
+        case "prepare":
+            from finetune_operator.store.prepare import main as prepare
+
+            return prepare(options.config)
+        case "crds":
+            return _crds(options.directory, check=options.check)
+    return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="finetune-operator", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("run", help="run the operator")
+    commands.add_parser("gateway", help="run the OpenAI-compatible gateway")
+    commands.add_parser("api", help="run the REST interface and own the database")
+    prepare = commands.add_parser("prepare", help="make one job's dataset")
+    prepare.add_argument("config", type=Path, help="the job's TrainingConfig as JSON")
+    crds = commands.add_parser("crds", help="write the CustomResourceDefinitions")
+    crds.add_argument("directory", type=Path, help="where the YAML files are")
+    crds.add_argument("--check", action="store_true", help="write nothing, fail if a file differs from the models")
+    return parser
+
+
+def _crds(directory: Path, *, check: bool) -> int:
+    import yaml
+
+    from finetune_operator.resources.crd import DEFINITIONS, custom_resource_definition
+
+    stale = []
+    for definition in DEFINITIONS:
+        path = directory / f"{definition.name}.yaml"
+        text = yaml.safe_dump(custom_resource_definition(definition), sort_keys=False, width=120, allow_unicode=True)
+        if path.exists() and path.read_text() == text:
+            continue
+        stale.append(path)
+        if not check:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+    if check and stale:
+        sys.stderr.write(f"differs from the models: {', '.join(map(str, stale))}; run `make crds`\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
