@@ -110,7 +110,11 @@ class VolumeSource(Message):
 
 
 class DatasetConfig(Message):
-    """How the prepare container makes `train.jsonl` and `test.jsonl`."""
+    """How the prepare container makes `train.jsonl` and `test.jsonl`.
+
+    Whatever `format` the source has, their lines are TRL's conversational records: `{"messages": [...]}` for SFT,
+    `{"prompt": [...], "chosen": [...], "rejected": [...]}` for DPO.
+    """
 
     source: Annotated[RatingsSource | VolumeSource, Field(discriminator="kind")]
     format: Literal["ChatML", "Alpaca", "OpenAI", "DPO"] = "ChatML"
@@ -186,6 +190,18 @@ class JobPaths:
     @property
     def dataset(self) -> PurePosixPath:
         return self.directory / "dataset"
+
+    @property
+    def train_rows(self) -> PurePosixPath:
+        return self.dataset / "train.jsonl"
+
+    @property
+    def test_rows(self) -> PurePosixPath:
+        return self.dataset / "test.jsonl"
+
+    @property
+    def dataset_report(self) -> PurePosixPath:
+        return self.dataset / "report.json"
 
     @property
     def checkpoints(self) -> PurePosixPath:
