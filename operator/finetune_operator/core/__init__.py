@@ -1,0 +1,1 @@
+"""Rules of the domain as pure functions."""

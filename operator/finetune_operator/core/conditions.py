@@ -1,0 +1,64 @@
+"""Conditions per the Kubernetes API conventions: transition times move only when the status does."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from finetune_operator.resources.common import Condition, ConditionStatus
+
+MESSAGE_MAX_CHARACTERS = 4096
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a reconcile found out about one condition; `None` removes an abnormal-true condition."""
+
+    type: str
+    status: bool | None
+    reason: str
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Absent:
+    """An abnormal-true condition that no longer holds and hence disappears."""
+
+    type: str
+
+
+def with_findings(
+    conditions: Iterable[Condition], findings: Iterable[Finding | Absent], generation: int, now: datetime
+) -> tuple[Condition, ...]:
+    """The conditions after these findings, in a stable order: known ones stay in place, new ones follow."""
+    result = {condition.type: condition for condition in conditions}
+    for finding in findings:
+        if isinstance(finding, Absent):
+            result.pop(finding.type, None)
+            continue
+        status = _status(finding.status)
+        previous = result.get(finding.type)
+        changed = previous is None or previous.status != status
+        result[finding.type] = Condition(
+            type=finding.type,
+            status=status,
+            reason=finding.reason,
+            message=finding.message[:MESSAGE_MAX_CHARACTERS],
+            last_transition_time=now if previous is None or changed else previous.last_transition_time,
+            observed_generation=generation,
+        )
+    return tuple(result.values())
+
+
+def _status(value: bool | None) -> ConditionStatus:
+    return {True: ConditionStatus.TRUE, False: ConditionStatus.FALSE, None: ConditionStatus.UNKNOWN}[value]
+
+
+def find(conditions: Iterable[Condition], type_: str) -> Condition | None:
+    """The condition of this type, if it was ever set."""
+    return next((condition for condition in conditions if condition.type == type_), None)
+
+
+def is_true(conditions: Iterable[Condition], type_: str) -> bool:
+    """Whether the condition is set and True."""
+    condition = find(conditions, type_)
+    return condition is not None and condition.status is ConditionStatus.TRUE

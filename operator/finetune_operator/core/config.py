@@ -1,0 +1,24 @@
+"""What the installation decides for all resources; the shell reads it from the environment once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class OperatorConfig:
+    """Images, names and limits that the chart sets."""
+
+    operator_image: str
+    trainer_image: str
+    server_image: str
+    image_pull_policy: str = "IfNotPresent"
+    artifacts_claim: str = "artifacts"
+    secret_name: str = "finetune-internal"  # noqa: S105 - a Secret's name
+    workload_service_account: str = "finetune-workload"
+    api_url: str | None = None
+    engine_args: tuple[str, ...] = ()
+    engine_env: Mapping[str, str] = field(default_factory=dict)
+    trainer_env: Mapping[str, str] = field(default_factory=dict)
+    poll_seconds: float = 5.0
+    progress_write_seconds: float = 10.0
+    database_timeout_seconds: float = 60.0

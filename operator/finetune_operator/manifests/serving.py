@@ -1,0 +1,199 @@
+"""The vLLM engine of all versions that agree in base model and serving parameters.
+
+The pod template depends on those alone, never on the list of adapters: a new version must not restart anything.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from finetune_operator.contract import (
+    ADAPTERS_FILE,
+    ARTIFACTS_ROOT,
+    ENGINE_API_KEY_VARIABLE,
+    ENGINE_CONTAINER,
+    ENGINE_PORT,
+    MODELS_ROOT,
+    Adapter,
+    AdapterList,
+)
+from finetune_operator.core.config import OperatorConfig
+from finetune_operator.manifests.common import (
+    ENGINE_LABEL,
+    REVISION_ANNOTATION,
+    SCRATCH_MOUNTS,
+    Manifest,
+    claim_volume,
+    container_security,
+    digest_of,
+    environment,
+    labels,
+    owner_reference,
+    pod_security,
+    resources,
+    scheduling,
+    scratch_volumes,
+    secret_variable,
+)
+from finetune_operator.resources.modelversion import ModelVersion, ModelVersionSpec
+from finetune_operator.resources.serving import ServingSpec
+
+COMPONENT_NAME = "engine"
+ENGINE_API_KEY_KEY = "engine-api-key"
+DRAIN_SECONDS = 60
+TERMINATION_GRACE_SECONDS = DRAIN_SECONDS + 15
+
+
+def engine_name(spec: ModelVersionSpec, serving: ServingSpec) -> str:
+    """One engine per base model, artifact volume and serving parameters; replicas are shared, not compared."""
+    parameters = {
+        "baseModel": spec.base_model.to_dict(),
+        "claim": artifact_claim(spec.artifact.uri),
+        "serving": serving.model_copy(update={"replicas": 1}).to_dict(),
+    }
+    return f"vllm-{digest_of(parameters, length=10)}"
+
+
+def artifact_claim(uri: str) -> str:
+    """The PersistentVolumeClaim in `volume://<claim>/<path>`."""
+    return uri.removeprefix("volume://").split("/", 1)[0]
+
+
+def adapter_of(version: ModelVersion) -> Adapter:
+    """The version as its engine knows it; the path is computed here and never taken from a request."""
+    path = version.spec.artifact.uri.removeprefix("volume://").split("/", 1)[1]
+    return Adapter(name=version.metadata.name, path=f"{ARTIFACTS_ROOT}/{path}", digest=version.spec.artifact.digest)
+
+
+def engine_selector(engine: str) -> str:
+    """Label selector of the engine's pods."""
+    return f"{ENGINE_LABEL}={engine}"
+
+
+def engine_manifests(
+    engine: str, served: Sequence[ModelVersion], owners: Iterable[ModelVersion], config: OperatorConfig
+) -> tuple[Manifest, ...]:
+    """ConfigMap, Service and Deployment, the last one carrying a revision of all three."""
+    owner_references = [owner_reference(owner, controller=False) for owner in owners]
+    spec = served[0].spec
+    serving = spec.serving
+    if serving is None:
+        raise ValueError("an engine serves versions that want to be served")
+    replicas = max(version.spec.serving.replicas for version in served if version.spec.serving)
+    metadata = {
+        "name": engine,
+        "namespace": served[0].metadata.namespace,
+        "labels": labels(COMPONENT_NAME, {ENGINE_LABEL: engine}),
+        "ownerReferences": owner_references,
+    }
+    adapters = AdapterList(
+        base_model_name=spec.base_model.name,
+        max_lora_rank=serving.max_lora_rank,
+        adapters=tuple(adapter_of(version) for version in served),
+    )
+    config_map: Manifest = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": metadata,
+        "data": {ADAPTERS_FILE.rsplit("/", 1)[1]: adapters.model_dump_json(by_alias=True)},
+    }
+    service: Manifest = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata,
+        "spec": {
+            "selector": {ENGINE_LABEL: engine},
+            "ports": [{"name": "http", "port": ENGINE_PORT, "targetPort": ENGINE_PORT}],
+        },
+    }
+    deployment: Manifest = {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": metadata,
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {ENGINE_LABEL: engine}},
+            "progressDeadlineSeconds": 1800,
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+            "template": {
+                "metadata": {"labels": labels(COMPONENT_NAME, {ENGINE_LABEL: engine})},
+                "spec": _pod(engine, spec, serving, config),
+            },
+        },
+    }
+    revision = digest_of([config_map, service, deployment], length=16)
+    deployment["metadata"] = metadata | {"annotations": {REVISION_ANNOTATION: revision}}
+    return config_map, service, deployment
+
+
+def _pod(engine: str, spec: ModelVersionSpec, serving: ServingSpec, config: OperatorConfig) -> Manifest:
+    return {
+        "serviceAccountName": config.workload_service_account,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": TERMINATION_GRACE_SECONDS,
+        "securityContext": pod_security(),
+        "containers": [
+            {
+                "name": ENGINE_CONTAINER,
+                "image": config.server_image,
+                "imagePullPolicy": config.image_pull_policy,
+                "args": ["--adapters", ADAPTERS_FILE, "--", *_engine_arguments(spec, serving, config)],
+                "env": [
+                    secret_variable(ENGINE_API_KEY_VARIABLE, config.secret_name, ENGINE_API_KEY_KEY),
+                    *environment(
+                        {
+                            "HOME": "/tmp",  # noqa: S108 - an emptyDir
+                            "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "true",
+                            "VLLM_NO_USAGE_STATS": "1",
+                            "HF_HUB_OFFLINE": "1",
+                            **config.engine_env,
+                        }
+                    ),
+                ],
+                "ports": [{"name": "http", "containerPort": ENGINE_PORT}],
+                "startupProbe": _probe(period_seconds=2, failure_threshold=900),
+                "readinessProbe": _probe(period_seconds=2, failure_threshold=2),
+                "livenessProbe": _probe(period_seconds=10, failure_threshold=6),
+                "volumeMounts": [
+                    {"name": "config", "mountPath": ADAPTERS_FILE.rsplit("/", 1)[0], "readOnly": True},
+                    {"name": "models", "mountPath": MODELS_ROOT, "readOnly": True},
+                    {"name": "artifacts", "mountPath": ARTIFACTS_ROOT, "readOnly": True},
+                    *SCRATCH_MOUNTS,
+                ],
+                "resources": resources(serving.resources),
+                "securityContext": container_security(),
+            }
+        ],
+        "volumes": [
+            {"name": "config", "configMap": {"name": engine}},
+            claim_volume("models", spec.base_model.source.volume.claim_name, read_only=True),
+            claim_volume("artifacts", artifact_claim(spec.artifact.uri), read_only=True),
+            *scratch_volumes(),
+        ],
+        **scheduling(serving.scheduling),
+    }
+
+
+def _engine_arguments(spec: ModelVersionSpec, serving: ServingSpec, config: OperatorConfig) -> list[str]:
+    return [
+        *("--model", f"{MODELS_ROOT}/{spec.base_model.source.volume.path}"),
+        *("--served-model-name", spec.base_model.name),
+        *("--host", "0.0.0.0"),  # noqa: S104 - the pod's own network
+        *("--port", str(ENGINE_PORT)),
+        "--enable-lora",
+        *("--max-loras", str(serving.max_loras)),
+        *("--max-lora-rank", str(serving.max_lora_rank)),
+        *("--max-model-len", str(serving.max_model_len)),
+        *("--gpu-memory-utilization", serving.gpu_memory_utilization),
+        *("--tensor-parallel-size", str(serving.tensor_parallel_size)),
+        *("--shutdown-timeout", str(DRAIN_SECONDS)),
+        *config.engine_args,
+    ]
+
+
+def _probe(*, period_seconds: int, failure_threshold: int) -> Manifest:
+    return {
+        "httpGet": {"path": "/health", "port": ENGINE_PORT},
+        "periodSeconds": period_seconds,
+        "timeoutSeconds": 5,
+        "failureThreshold": failure_threshold,
+    }

@@ -1,0 +1,268 @@
+"""The Kubernetes Job of one FineTuneJob.
+
+Its pod prepares the dataset in an init container, since only that one needs the database, and trains in the main one.
+The configuration travels in the pod's own annotation, so that it can't differ from the pod that reads it.
+"""
+
+from finetune_operator.contract import (
+    ARTIFACTS_ROOT,
+    CONFIG_ANNOTATION,
+    CONFIG_FILE,
+    DATABASE_URL_VARIABLE,
+    DATASETS_ROOT,
+    EXIT_CODES,
+    INTERNAL_TOKEN_VARIABLE,
+    MODELS_ROOT,
+    PREPARE_CONTAINER,
+    PROGRESS_PATH,
+    RATINGS_ROOT,
+    SIGKILL_EXIT_CODE,
+    TRAINER_CONTAINER,
+    DatasetConfig,
+    JobIdentity,
+    LoraConfig,
+    RatingsSource,
+    TrainingConfig,
+    TrainingParameters,
+    VolumeSource,
+)
+from finetune_operator.core.config import OperatorConfig
+from finetune_operator.manifests.common import (
+    JOB_NAME_LABEL,
+    JOB_UID_LABEL,
+    SCRATCH_MOUNTS,
+    Manifest,
+    claim_volume,
+    container_security,
+    digest_of,
+    environment,
+    labels,
+    owner_reference,
+    pod_security,
+    resources,
+    scheduling,
+    scratch_volumes,
+    secret_variable,
+)
+from finetune_operator.resources.finetunejob import FineTuneJob, Method
+
+COMPONENT_NAME = "trainer"
+BACKOFF_LIMIT = 3
+TERMINATION_GRACE_SECONDS = 60
+INTERNAL_TOKEN_KEY = "internal-token"  # noqa: S105 - a key's name
+
+
+def training_job_name(job: FineTuneJob) -> str:
+    """Follows from the uid: a re-created FineTuneJob gets a Job of its own, a retry finds its own again."""
+    return f"{job.metadata.name}-{digest_of(job.metadata.uid)}"
+
+
+def training_labels(job: FineTuneJob) -> dict[str, str]:
+    """By which the Job and its pods are found."""
+    return labels(COMPONENT_NAME, {JOB_UID_LABEL: job.metadata.uid, JOB_NAME_LABEL: job.metadata.name})
+
+
+def training_job(job: FineTuneJob, config: OperatorConfig) -> Manifest:
+    """The Job; retried by Kubernetes, except where the exit code says that trying again is useless."""
+    spec = job.spec
+    manifest: Manifest = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": training_job_name(job),
+            "namespace": job.metadata.namespace,
+            "labels": training_labels(job),
+            "ownerReferences": [owner_reference(job, controller=True)],
+        },
+        "spec": {
+            "backoffLimit": BACKOFF_LIMIT,
+            "suspend": spec.suspend,
+            "podReplacementPolicy": "Failed",
+            "podFailurePolicy": {
+                "rules": [
+                    {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+                    {
+                        "action": "FailJob",
+                        "onExitCodes": {"operator": "In", "values": sorted({*EXIT_CODES.values(), SIGKILL_EXIT_CODE})},
+                    },
+                ]
+            },
+            "template": {
+                "metadata": {
+                    "labels": training_labels(job),
+                    "annotations": {
+                        CONFIG_ANNOTATION: training_config(job, config).model_dump_json(
+                            by_alias=True, exclude_none=True
+                        )
+                    },
+                },
+                "spec": _pod(job, config),
+            },
+        },
+    }
+    if spec.active_deadline_seconds is not None:
+        manifest["spec"]["activeDeadlineSeconds"] = spec.active_deadline_seconds
+    if spec.ttl_seconds_after_finished is not None:
+        manifest["spec"]["ttlSecondsAfterFinished"] = spec.ttl_seconds_after_finished
+    return manifest
+
+
+def _pod(job: FineTuneJob, config: OperatorConfig) -> Manifest:
+    return {
+        "restartPolicy": "Never",
+        "serviceAccountName": config.workload_service_account,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": TERMINATION_GRACE_SECONDS,
+        "securityContext": pod_security(),
+        "initContainers": [_prepare(job, config)],
+        "containers": [_trainer(job, config)],
+        "volumes": _volumes(job, config),
+        **scheduling(job.spec.scheduling),
+    }
+
+
+def _prepare(job: FineTuneJob, config: OperatorConfig) -> Manifest:
+    ratings = job.spec.dataset.ratings
+    database = (
+        [secret_variable(DATABASE_URL_VARIABLE, ratings.secret_ref.name, ratings.secret_ref.key)] if ratings else []
+    )
+    return {
+        "name": PREPARE_CONTAINER,
+        "image": config.operator_image,
+        "imagePullPolicy": config.image_pull_policy,
+        "args": ["prepare", CONFIG_FILE],
+        "env": [*database, *environment({"HOME": "/tmp"})],  # noqa: S108 - an emptyDir
+        "volumeMounts": [*_common_mounts(), *_source_mounts(job)],
+        "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
+        "securityContext": container_security(),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    }
+
+
+def _trainer(job: FineTuneJob, config: OperatorConfig) -> Manifest:
+    return {
+        "name": TRAINER_CONTAINER,
+        "image": config.trainer_image,
+        "imagePullPolicy": config.image_pull_policy,
+        "args": ["--config", CONFIG_FILE],
+        "env": [
+            secret_variable(INTERNAL_TOKEN_VARIABLE, config.secret_name, INTERNAL_TOKEN_KEY, optional=True),
+            {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+            *environment({"HOME": "/tmp", **config.trainer_env}),  # noqa: S108 - an emptyDir
+        ],
+        "volumeMounts": [*_common_mounts(), *SCRATCH_MOUNTS[1:]],
+        "resources": resources(job.spec.resources),
+        "securityContext": container_security(),
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+    }
+
+
+def _common_mounts() -> list[Manifest]:
+    return [
+        {"name": "config", "mountPath": CONFIG_FILE.rsplit("/", 1)[0], "readOnly": True},
+        {"name": "models", "mountPath": MODELS_ROOT, "readOnly": True},
+        {"name": "artifacts", "mountPath": ARTIFACTS_ROOT},
+        SCRATCH_MOUNTS[0],
+    ]
+
+
+def _source_mounts(job: FineTuneJob) -> list[Manifest]:
+    dataset = job.spec.dataset
+    if dataset.volume:
+        return [{"name": "datasets", "mountPath": DATASETS_ROOT, "readOnly": True}]
+    if dataset.ratings and dataset.ratings.claim_name:
+        return [{"name": "ratings", "mountPath": RATINGS_ROOT, "readOnly": True}]
+    return []
+
+
+def _volumes(job: FineTuneJob, config: OperatorConfig) -> list[Manifest]:
+    dataset = job.spec.dataset
+    volumes: list[Manifest] = [
+        {
+            "name": "config",
+            "downwardAPI": {
+                "items": [
+                    {
+                        "path": CONFIG_FILE.rsplit("/", 1)[1],
+                        "fieldRef": {"fieldPath": f"metadata.annotations['{CONFIG_ANNOTATION}']"},
+                    }
+                ]
+            },
+        },
+        claim_volume("models", job.spec.base_model.source.volume.claim_name, read_only=True),
+        claim_volume("artifacts", config.artifacts_claim, read_only=False),
+        *scratch_volumes(),
+    ]
+    if dataset.volume:
+        volumes.append(claim_volume("datasets", dataset.volume.claim_name, read_only=True))
+    if dataset.ratings and dataset.ratings.claim_name:
+        volumes.append(claim_volume("ratings", dataset.ratings.claim_name, read_only=True))
+    return volumes
+
+
+def training_config(job: FineTuneJob, config: OperatorConfig) -> TrainingConfig:
+    """The spec as the pod reads it: numbers instead of decimal strings, mounted paths instead of claims."""
+    spec = job.spec
+    training = spec.training
+    return TrainingConfig(
+        job=JobIdentity(namespace=job.metadata.namespace, name=job.metadata.name, uid=job.metadata.uid),
+        model=spec.model,
+        method=spec.method.value,
+        backend=spec.backend.value,
+        base_model_name=spec.base_model.name,
+        base_model_path=f"{MODELS_ROOT}/{spec.base_model.source.volume.path}",
+        dataset=_dataset_config(job, config),
+        lora=_lora_config(job),
+        training=TrainingParameters(
+            epochs=training.epochs,
+            max_steps=training.max_steps,
+            batch_size=training.batch_size,
+            gradient_accumulation_steps=training.gradient_accumulation_steps,
+            learning_rate=float(training.learning_rate),
+            warmup_steps=training.warmup_steps,
+            max_seq_length=training.max_seq_length,
+            quantization=training.quantization,
+            gradient_checkpointing=training.gradient_checkpointing,
+            save_steps=training.save_steps,
+            dpo_beta=float(training.dpo_beta),
+            seed=training.seed,
+        ),
+        progress_url=f"{config.api_url}{PROGRESS_PATH}" if config.api_url else None,
+    )
+
+
+def _lora_config(job: FineTuneJob) -> LoraConfig:
+    lora = job.spec.lora
+    chosen = LoraConfig(r=lora.r, alpha=lora.alpha, dropout=float(lora.dropout))
+    return chosen.model_copy(update={"target_modules": lora.target_modules}) if lora.target_modules else chosen
+
+
+def _dataset_config(job: FineTuneJob, config: OperatorConfig) -> DatasetConfig:
+    dataset = job.spec.dataset
+    source: RatingsSource | VolumeSource
+    if dataset.ratings:
+        ratings = dataset.ratings
+        source = RatingsSource(
+            philosopher=ratings.philosopher,
+            domain=ratings.domain,
+            task_type=ratings.task_type,
+            min_rating=ratings.min_rating,
+            gold_star_only=ratings.gold_star_only,
+            limit=ratings.limit,
+        )
+    elif dataset.volume:
+        source = VolumeSource(path=dataset.volume.path)
+    else:
+        raise ValueError("the API server admits no dataset without a source")
+    return DatasetConfig(
+        source=source,
+        format="DPO" if job.spec.method is Method.DPO else dataset.format.value,
+        test_fraction=float(dataset.test_fraction),
+        min_examples=dataset.min_examples,
+        min_prompt_characters=dataset.min_prompt_characters,
+        min_response_characters=dataset.min_response_characters,
+        min_rating_difference=dataset.min_rating_difference,
+        seed=job.spec.training.seed,
+        database_timeout_seconds=config.database_timeout_seconds,
+    )

@@ -1,0 +1,1 @@
+"""One level-triggered decision per kind: observed -> plan. Pure: same input, same plan."""
