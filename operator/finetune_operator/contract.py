@@ -50,7 +50,7 @@ class Message(BaseModel):
 
 
 class FailureReason(StrEnum):
-    """Why a training can't succeed by trying again; each has its own exit code, which ends the Job at once."""
+    """Why a training ended for good. Those that a container can find out itself have an exit code in `EXIT_CODES`."""
 
     INVALID_CONFIG = "InvalidConfig"
     DATASET_INVALID = "DatasetInvalid"
@@ -60,6 +60,9 @@ class FailureReason(StrEnum):
     DATABASE_UNREACHABLE = "DatabaseUnreachable"
     OUT_OF_MEMORY = "OutOfMemory"
     ARTIFACT_INVALID = "ArtifactInvalid"
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
+    TRAINER_FAILED = "TrainerFailed"
+    NAME_TAKEN = "NameTaken"
 
 
 EXIT_CODES: dict[FailureReason, int] = {

@@ -234,7 +234,7 @@ class ProgressStatus(ApiModel):
     eta: ShortText | None = None
     """The same, for printing."""
     last_update_time: Timestamp | None = None
-    """When the trainer reported this."""
+    """When this was written."""
 
 
 class DatasetStatus(ApiModel):

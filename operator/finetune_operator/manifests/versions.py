@@ -1,0 +1,59 @@
+"""The ModelVersion that a successful FineTuneJob publishes."""
+
+import re
+from collections.abc import Iterable
+
+from finetune_operator.contract import TrainingConfig, TrainingResult
+from finetune_operator.manifests.common import JOB_NAME_LABEL, MODEL_LABEL, Manifest, labels
+from finetune_operator.resources.common import API_VERSION
+from finetune_operator.resources.finetunejob import FineTuneJob
+from finetune_operator.resources.modelversion import KIND, ModelVersion
+
+
+def next_version(model: str, versions: Iterable[ModelVersion]) -> int:
+    """One more than the highest number in the family."""
+    return 1 + max((v.spec.version for v in versions if v.spec.model == model), default=0)
+
+
+def model_version(
+    job: FineTuneJob, number: int, uri: str, result: TrainingResult, config: TrainingConfig, trainer_image: str
+) -> Manifest:
+    """Not owned by the job: deleting the job must not delete what it made."""
+    spec = job.spec
+    hyperparameters = config.training.model_dump(by_alias=True, exclude_none=True) | {
+        "method": spec.method.value,
+        "backend": spec.backend.value,
+        "loraR": config.lora.r,
+        "loraAlpha": config.lora.alpha,
+        "loraDropout": config.lora.dropout,
+    }
+    body: Manifest = {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "metadata": {
+            "name": f"{spec.model}-v{number}",
+            "namespace": job.metadata.namespace,
+            "labels": labels("version", {MODEL_LABEL: spec.model, JOB_NAME_LABEL: job.metadata.name}),
+        },
+        "spec": {
+            "model": spec.model,
+            "version": number,
+            "baseModel": spec.base_model.to_dict(),
+            "artifact": {"uri": uri, "digest": result.adapter_digest},
+            "lineage": {
+                "fineTuneJob": job.metadata.name,
+                "jobUid": job.metadata.uid,
+                "datasetDigest": result.dataset.digest,
+                "hyperparameters": {key: _text(value) for key, value in sorted(hyperparameters.items())},
+                "trainerImage": trainer_image,
+            },
+            "promotion": spec.promotion.value,
+        },
+    }
+    if spec.serving:
+        body["spec"]["serving"] = spec.serving.to_dict()
+    return body
+
+
+def _text(value: object) -> str:
+    return re.sub(r"\.0$", "", str(value).lower() if isinstance(value, bool) else str(value))

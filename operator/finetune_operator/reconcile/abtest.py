@@ -1,0 +1,216 @@
+"""What should happen next in one ABTest. A verdict is written once and never changed by late votes."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from finetune_operator.contract import AbTestTally, ArmTally, VoteCounts
+from finetune_operator.core.conditions import Absent, Finding, is_true, with_findings
+from finetune_operator.core.config import OperatorConfig
+from finetune_operator.core.sequential import p_value, votes_still_needed
+from finetune_operator.reconcile.plan import Event, Plan
+from finetune_operator.resources.abtest import (
+    ABTest,
+    ABTestSpec,
+    ABTestStatus,
+    Arms,
+    ArmStatus,
+    TestPhase,
+    Verdict,
+    Votes,
+)
+from finetune_operator.resources.modelversion import ModelVersion, State
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What a reconcile may know of the world besides the resource itself; no tally means that the api is away."""
+
+    versions: tuple[ModelVersion, ...] = ()
+    tests: tuple[ABTest, ...] = ()
+    tally: AbTestTally | None = None
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """Where the test stands, before it becomes a status."""
+
+    phase: TestPhase
+    reason: str
+    message: str
+    verdict: Verdict | None = None
+
+
+def reconcile(test: ABTest, seen: Observed, now: datetime, config: OperatorConfig) -> Plan:
+    """Pure: same input, same plan."""
+    if test.deleting:
+        return Plan()
+    if test.status.verdict:
+        status = test.status.model_copy(update={"observed_generation": test.metadata.generation})
+        return Plan(status=status.to_dict())
+    status = _counted(test, seen)
+    outlook = _aborted(test, seen) or _waiting(test, seen) or _judged(test, status, now)
+    status = _with_outlook(test, status, outlook, now)
+    return Plan(
+        status=status.to_dict(),
+        events=_events(test, status, outlook),
+        requeue_after_seconds=None if outlook.verdict else config.poll_seconds,
+    )
+
+
+def is_running(test: ABTest) -> bool:
+    """Whether votes may be coming in."""
+    return not test.deleting and test.status.verdict is None
+
+
+def _arm_versions(spec: ABTestSpec) -> tuple[str, ...]:
+    names = (spec.baseline.model_version, spec.candidate.model_version)
+    return tuple(name for name in names if name)
+
+
+def _aborted(test: ABTest, seen: Observed) -> Outlook | None:
+    """A version that can't serve any more ends a test that had begun."""
+    by_name = {version.metadata.name: version for version in seen.versions}
+    for name in _arm_versions(test.spec):
+        version = by_name.get(name)
+        if test.status.start_time and (version is None or version.status.state in (State.FAILED, State.ARCHIVED)):
+            fact = "is gone" if version is None else f"is {version.status.state}"
+            message = f"ModelVersion {name} {fact}: create a new ABTest once both versions serve"
+            return Outlook(TestPhase.CONCLUDED, "Aborted", message, Verdict.ABORTED)
+    return None
+
+
+def _waiting(test: ABTest, seen: Observed) -> Outlook | None:
+    by_name = {version.metadata.name: version for version in seen.versions}
+    for name in _arm_versions(test.spec):
+        if (version := by_name.get(name)) is None:
+            message = f"ModelVersion {name} does not exist: create it, or name another one in a new ABTest"
+            return Outlook(TestPhase.PENDING, "VersionNotFound", message)
+        if version.spec.model != test.spec.model:
+            message = f"ModelVersion {name} belongs to model {version.spec.model}, not to {test.spec.model}"
+            return Outlook(TestPhase.PENDING, "WrongModel", message)
+        if not is_true(version.status.conditions, "Loaded") and test.status.start_time is None:
+            return Outlook(TestPhase.PENDING, "VersionNotLoaded", f"waiting for ModelVersion {name} to be loaded")
+    for other in seen.tests:
+        if _takes_the_traffic(other, test):
+            message = f"ABTest {other.metadata.name} already splits the traffic of {test.spec.model}"
+            return Outlook(TestPhase.PENDING, "AnotherTestRunning", f"{message}: wait for it, or delete it")
+    return None
+
+
+def _takes_the_traffic(other: ABTest, test: ABTest) -> bool:
+    same = other.metadata.uid == test.metadata.uid or other.spec.model != test.spec.model
+    if same or other.status.phase is not TestPhase.RUNNING or other.deleting or test.status.start_time:
+        return False
+    return other.spec.traffic.candidate_percent > 0 and test.spec.traffic.candidate_percent > 0
+
+
+def _judged(test: ABTest, status: ABTestStatus, now: datetime) -> Outlook:
+    """The rule: significance after the minimum of votes, else the limits of votes and time."""
+    decision, votes = test.spec.decision, status.votes or Votes()
+    needed = status.votes_still_needed
+    if votes.total >= decision.min_votes and status.p_value and float(status.p_value) <= float(decision.alpha):
+        verdict = Verdict.WON if votes.fine_tuned > votes.base else Verdict.LOST
+        share = f"{votes.fine_tuned} votes against {votes.base}, {votes.tie} ties"
+        message = f"{status.leader} is preferred: {share}, p {status.p_value} <= alpha {decision.alpha}"
+        return Outlook(TestPhase.CONCLUDED, verdict.value, message, verdict)
+    if votes.total >= decision.max_votes:
+        message = f"no significant difference after {votes.total} votes"
+        return Outlook(TestPhase.CONCLUDED, "Inconclusive", message, Verdict.INCONCLUSIVE)
+    started = test.status.start_time or now
+    if (now - started).total_seconds() >= decision.max_duration_seconds:
+        message = f"no significant difference after {decision.max_duration_seconds} s"
+        return Outlook(TestPhase.CONCLUDED, "Inconclusive", message, Verdict.INCONCLUSIVE)
+    hint = f"about {needed} more votes at the present win rate" if needed is not None else "no leader yet"
+    return Outlook(TestPhase.RUNNING, "CollectingVotes", hint)
+
+
+def _counted(test: ABTest, seen: Observed) -> ABTestStatus:
+    """The status with the newest counts; the p-value never grows, since evidence once seen stays valid."""
+    old, spec = test.status, test.spec
+    baseline_name = spec.baseline.model_version or _base_model_name(spec, seen.versions)
+    tally = seen.tally
+    split = f"{100 - spec.traffic.candidate_percent}/{spec.traffic.candidate_percent}"
+    if tally is None:
+        return old.model_copy(update={"split": split})
+    votes = tally.votes
+    smallest = min(p_value(votes), float(old.p_value) if old.p_value else 1.0)
+    leader = None
+    if votes.fine_tuned != votes.base:
+        leader = spec.candidate.model_version if votes.fine_tuned > votes.base else baseline_name
+    return old.model_copy(
+        update={
+            "split": split,
+            "votes": _votes(votes),
+            "p_value": f"{smallest:.2g}" if votes.total else None,
+            "leader": leader,
+            "votes_still_needed": votes_still_needed(votes, float(spec.decision.alpha)),
+            "arms": Arms(
+                baseline=_arm(baseline_name or "", tally.arms.baseline),
+                candidate=_arm(spec.candidate.model_version, tally.arms.candidate),
+            )
+            if baseline_name
+            else old.arms,
+        }
+    )
+
+
+def _base_model_name(spec: ABTestSpec, versions: Iterable[ModelVersion]) -> str | None:
+    names = (v.spec.base_model.name for v in versions if v.metadata.name == spec.candidate.model_version)
+    return next(names, None)
+
+
+def _votes(counts: VoteCounts) -> Votes:
+    rate = counts.win_rate
+    return Votes(
+        fine_tuned=counts.fine_tuned,
+        base=counts.base,
+        tie=counts.tie,
+        total=counts.total,
+        win_rate=f"{rate:.4g}" if rate is not None else None,
+        win_rate_percent=f"{rate * 100:.1f}%" if rate is not None else None,
+    )
+
+
+def _arm(name: str, tally: ArmTally) -> ArmStatus:
+    return ArmStatus(
+        served_name=name, samples=tally.samples, errors=tally.errors, mean_latency_ms=tally.mean_latency_ms
+    )
+
+
+def _with_outlook(test: ABTest, status: ABTestStatus, outlook: Outlook, now: datetime) -> ABTestStatus:
+    running = outlook.phase is TestPhase.RUNNING
+    return status.model_copy(
+        update={
+            "observed_generation": test.metadata.generation,
+            "phase": outlook.phase,
+            "message": outlook.message,
+            "verdict": outlook.verdict,
+            "start_time": status.start_time or (now if running else None),
+            "concluded_at": now if outlook.verdict else None,
+            "votes_still_needed": None if outlook.verdict else status.votes_still_needed,
+            "conditions": with_findings(status.conditions, _findings(test, outlook), test.metadata.generation, now),
+        }
+    )
+
+
+def _findings(test: ABTest, outlook: Outlook) -> Iterable[Finding | Absent]:
+    reason, message = outlook.reason, outlook.message
+    concluded, running = outlook.verdict is not None, outlook.phase is TestPhase.RUNNING
+    splits = running and test.spec.traffic.candidate_percent > 0
+    yield Finding("TrafficConfigured", splits, "Split" if splits else "NoSplit")
+    yield Finding("Concluded", concluded, reason, message)
+    yield Finding("Ready", running or concluded, reason, message)
+    yield Finding("Stalled", True, reason, message) if outlook.verdict is Verdict.ABORTED else Absent("Stalled")
+    waiting = outlook.phase is TestPhase.PENDING
+    yield Finding("Reconciling", True, reason, message) if waiting else Absent("Reconciling")
+
+
+def _events(test: ABTest, status: ABTestStatus, outlook: Outlook) -> tuple[Event, ...]:
+    if test.status.phase is outlook.phase:
+        return ()
+    if outlook.verdict:
+        return (Event("Normal", outlook.verdict.value, outlook.message),)
+    if outlook.phase is TestPhase.RUNNING:
+        return (Event("Normal", "Started", f"comparing {' with '.join(_arm_versions(test.spec))}"),)
+    return (Event("Normal", outlook.reason, outlook.message),)

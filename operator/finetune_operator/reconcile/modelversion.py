@@ -1,0 +1,317 @@
+"""What the cluster should do next for one ModelVersion.
+
+Versions that agree in base model and serving parameters share an engine. Each reconcile sees all versions of the
+namespace, decides which ones the engine should have, and loads its own where it is missing.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from finetune_operator.core.conditions import Absent, Finding, find, is_true, with_findings
+from finetune_operator.core.config import OperatorConfig
+from finetune_operator.core.routing import active_version
+from finetune_operator.core.workloads import DeploymentFacts, PodFacts, obstacle
+from finetune_operator.manifests.serving import adapter_of, engine_manifests, engine_name, engine_selector
+from finetune_operator.reconcile.plan import Action, Apply, Delete, Event, LoadAdapter, Plan, UnloadAdapter
+from finetune_operator.resources.abtest import ABTest, OnWin, Verdict
+from finetune_operator.resources.finetunejob import Promotion
+from finetune_operator.resources.modelversion import (
+    HISTORY_MAX_ENTRIES,
+    HistoryEntry,
+    ModelVersion,
+    ModelVersionStatus,
+    RequestedState,
+    State,
+)
+
+ENGINE_CHILDREN = ("configmaps", "services")
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why an engine would not take an adapter; final, since artifacts are immutable."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class EnginePod:
+    """An engine pod, and what is known of the adapters in it (served names)."""
+
+    pod: PodFacts
+    listed: frozenset[str] = frozenset()
+    probed: frozenset[str] = frozenset()
+    refused: Mapping[str, Refusal] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What a reconcile may know of the world besides the resource itself."""
+
+    versions: tuple[ModelVersion, ...] = ()
+    deployment: DeploymentFacts | None = None
+    pods: tuple[EnginePod, ...] = ()
+    tests: tuple[ABTest, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """How this version stands in its engine, before it becomes a status."""
+
+    state: State
+    reason: str
+    message: str
+    loaded: bool = False
+    loaded_pods: int = 0
+    stalled: bool = False
+
+
+def reconcile(version: ModelVersion, seen: Observed, now: datetime, config: OperatorConfig) -> Plan:
+    """Pure: same input, same plan."""
+    if version.deleting:
+        return Plan()
+    serving = version.spec.serving
+    if serving is None:
+        outlook = Outlook(State.READY, "Registered", "registered only; set spec.serving to serve it")
+        return _plan(version, seen, outlook, None, now)
+    engine = engine_name(version.spec, serving)
+    sharing = _sharing(engine, version, seen.versions)
+    served = _served(sharing)
+    actions = (*_engine_actions(engine, served, sharing, seen, config), *_unload_actions(served, seen.pods))
+    if _is_archived(version):
+        outlook = Outlook(State.ARCHIVED, "Archived", "spec.state is Archived")
+        return _plan(version, seen, outlook, engine, now, actions)
+    if version.metadata.name not in {other.metadata.name for other in served}:
+        return _plan(version, seen, _queued(version, serving.max_loras, served), engine, now, actions)
+    outlook = _outlook(version, seen)
+    loads = () if outlook.stalled else _load_actions(version, seen.pods)
+    return _plan(version, seen, outlook, engine, now, (*actions, *loads))
+
+
+def _sharing(engine: str, version: ModelVersion, versions: Iterable[ModelVersion]) -> tuple[ModelVersion, ...]:
+    """All versions that name this engine, this one in its present form."""
+    others = [v for v in versions if v.metadata.name != version.metadata.name and not v.deleting]
+    found = [v for v in (version, *others) if v.spec.serving and engine_name(v.spec, v.spec.serving) == engine]
+    return tuple(sorted(found, key=lambda v: (v.spec.model, v.spec.version)))
+
+
+def _served(sharing: tuple[ModelVersion, ...]) -> tuple[ModelVersion, ...]:
+    """As many as the engine has slots, the promoted ones and then the newest first; the rest wait by name."""
+    wanting = [v for v in sharing if not _is_archived(v) and not _is_refused(v)]
+    if not wanting or wanting[0].spec.serving is None:
+        return ()
+    ranked = sorted(wanting, key=_rank, reverse=True)[: wanting[0].spec.serving.max_loras]
+    return tuple(sorted(ranked, key=lambda v: (v.spec.model, v.spec.version)))
+
+
+def _rank(version: ModelVersion) -> tuple[bool, float, bool, int]:
+    promoted = version.status.promoted_at
+    return (
+        version.spec.state is RequestedState.DEPLOYED,
+        promoted.timestamp() if promoted else 0.0,
+        is_true(version.status.conditions, "Loaded"),
+        version.spec.version,
+    )
+
+
+def _is_archived(version: ModelVersion) -> bool:
+    return version.spec.state is RequestedState.ARCHIVED
+
+
+def _is_refused(version: ModelVersion) -> bool:
+    """Final while the spec stays as it is."""
+    stalled = find(version.status.conditions, "Stalled")
+    return stalled is not None and stalled.observed_generation == version.metadata.generation
+
+
+def _engine_actions(
+    engine: str,
+    served: tuple[ModelVersion, ...],
+    sharing: tuple[ModelVersion, ...],
+    seen: Observed,
+    config: OperatorConfig,
+) -> tuple[Action, ...]:
+    if not served:
+        if seen.deployment is None:
+            return ()
+        return (Delete("deployments", engine, seen.deployment.uid),)
+    config_map, service, deployment = engine_manifests(engine, served, sharing, config)
+    revision = next(iter(deployment["metadata"]["annotations"].values()))
+    if seen.deployment and seen.deployment.revision == revision:
+        return ()
+    return (Apply("configmaps", config_map), Apply("services", service), Apply("deployments", deployment))
+
+
+def _unload_actions(served: tuple[ModelVersion, ...], pods: tuple[EnginePod, ...]) -> tuple[Action, ...]:
+    """Adapters that no served version names; base models are never adapters."""
+    wanted = {version.metadata.name for version in served}
+    return tuple(
+        UnloadAdapter(entry.pod.uid, entry.pod.ip, name)
+        for entry in pods
+        if entry.pod.ready and entry.pod.ip
+        for name in sorted(entry.listed - wanted)
+    )
+
+
+def _load_actions(version: ModelVersion, pods: tuple[EnginePod, ...]) -> tuple[Action, ...]:
+    adapter = adapter_of(version)
+    return tuple(
+        LoadAdapter(entry.pod.uid, entry.pod.ip, adapter)
+        for entry in pods
+        if entry.pod.ready and entry.pod.ip and not _answers(version, entry)
+    )
+
+
+def _answers(version: ModelVersion, entry: EnginePod) -> bool:
+    """Listed, and asked for a token once; a listing is enough where an earlier operator had already asked."""
+    name = version.metadata.name
+    return name in entry.listed and (name in entry.probed or is_true(version.status.conditions, "Loaded"))
+
+
+def _queued(version: ModelVersion, slots: int, served: tuple[ModelVersion, ...]) -> Outlook:
+    if _is_refused(version):
+        stalled = find(version.status.conditions, "Stalled")
+        reason, message = (stalled.reason, stalled.message) if stalled else ("Refused", "")
+        return Outlook(State.FAILED, reason, message, stalled=True)
+    names = ", ".join(other.metadata.name for other in served)
+    return Outlook(
+        State.PENDING,
+        "EngineFull",
+        f"all {slots} slots are taken by {names}: archive one, or raise spec.serving.maxLoras",
+    )
+
+
+def _outlook(version: ModelVersion, seen: Observed) -> Outlook:
+    name = version.metadata.name
+    for entry in seen.pods:
+        if refusal := entry.refused.get(name):
+            return Outlook(State.FAILED, refusal.reason, refusal.message, stalled=True)
+    ready = [entry for entry in seen.pods if entry.pod.ready and not entry.pod.deleting]
+    loaded = [entry for entry in ready if _answers(version, entry)]
+    if ready and len(loaded) == len(ready):
+        return Outlook(State.READY, "Loaded", "every engine pod answers for it", loaded=True, loaded_pods=len(loaded))
+    if ready:
+        message = f"loaded in {len(loaded)} of {len(ready)} engine pods"
+        return Outlook(State.PENDING, "Loading", message, loaded_pods=len(loaded))
+    if seen.deployment and seen.deployment.progress_failure:
+        return Outlook(State.PENDING, "EngineNotProgressing", seen.deployment.progress_failure)
+    if problem := obstacle(entry.pod for entry in seen.pods):
+        return Outlook(State.PENDING, problem[0], problem[1])
+    if crash := _crash(seen.pods):
+        return Outlook(State.PENDING, "EngineCrashing", crash)
+    return Outlook(State.PENDING, "EngineStarting", "no engine pod is ready yet")
+
+
+def _crash(pods: Iterable[EnginePod]) -> str | None:
+    for entry in pods:
+        for container in entry.pod.containers.values():
+            if container.exit_code and not container.running:
+                words = container.message.strip().splitlines()
+                cause = container.terminated_reason or "Error"
+                return f"vLLM exited with {container.exit_code} ({cause}): {words[-1] if words else 'see its log'}"
+    return None
+
+
+def _plan(
+    version: ModelVersion,
+    seen: Observed,
+    outlook: Outlook,
+    engine: str | None,
+    now: datetime,
+    actions: tuple[Action, ...] = (),
+) -> Plan:
+    status = _status(version, seen, outlook, engine, now)
+    status, events = _with_activity(version, seen, status, now)
+    return Plan(actions=actions, status=status.to_dict(), events=events)
+
+
+def _status(
+    version: ModelVersion, seen: Observed, outlook: Outlook, engine: str | None, now: datetime
+) -> ModelVersionStatus:
+    old = version.status
+    conditions = with_findings(old.conditions, _findings(version, outlook), version.metadata.generation, now)
+    promoted_at = now if outlook.loaded and _promotion(version, seen.tests) else old.promoted_at
+    wanted = seen.deployment.wanted_replicas if seen.deployment else 1
+    return old.model_copy(
+        update={
+            "observed_generation": version.metadata.generation,
+            "state": outlook.state,
+            "message": outlook.message,
+            "replicas": f"{outlook.loaded_pods}/{wanted}" if engine else None,
+            "ready_replicas": outlook.loaded_pods if engine else None,
+            "selector": engine_selector(engine) if engine else None,
+            "engine": engine,
+            "served_name": version.metadata.name if engine else None,
+            "promoted_at": promoted_at,
+            "observed_state": version.spec.state if outlook.loaded else old.observed_state,
+            "conditions": conditions,
+        }
+    )
+
+
+def _findings(version: ModelVersion, outlook: Outlook) -> Iterable[Finding | Absent]:
+    reason, message = outlook.reason, outlook.message
+    settled = outlook.loaded or version.spec.serving is None or outlook.state is State.ARCHIVED
+    yield Finding("Loaded", outlook.loaded, reason, message)
+    yield Finding("Ready", settled, reason, message)
+    yield Finding("Stalled", True, reason, message) if outlook.stalled else Absent("Stalled")
+    working = not settled and not outlook.stalled
+    yield Finding("Reconciling", True, reason, message) if working else Absent("Reconciling")
+
+
+def _promotion(version: ModelVersion, tests: Iterable[ABTest]) -> str | None:
+    """Why this version becomes the most recently promoted one now, if it does."""
+    status, spec = version.status, version.spec
+    if spec.state is RequestedState.DEPLOYED and status.observed_state is not RequestedState.DEPLOYED:
+        return "spec.state is Deployed"
+    if spec.promotion is Promotion.ALWAYS and status.promoted_at is None and spec.state is None:
+        return "spec.promotion is Always"
+    for test in tests:
+        won = test.status.verdict is Verdict.WON and test.spec.on_win is OnWin.PROMOTE
+        concluded = test.status.concluded_at
+        if won and concluded and test.spec.candidate.model_version == version.metadata.name:
+            later = status.promoted_at is None or status.promoted_at < concluded
+            if later and spec.state is None:
+                return f"won ABTest {test.metadata.name}"
+    return None
+
+
+def _with_activity(
+    version: ModelVersion, seen: Observed, status: ModelVersionStatus, now: datetime
+) -> tuple[ModelVersionStatus, tuple[Event, ...]]:
+    """Deployed or Ready, and the history of it, from the same rule by which the gateway routes."""
+    present = version.model_copy(update={"status": status})
+    others = [v for v in seen.versions if v.metadata.name != version.metadata.name]
+    family = [v for v in (present, *others) if v.spec.model == version.spec.model]
+    active = active_version(family)
+    is_active = active is not None and active.metadata.name == version.metadata.name
+    was_active = version.status.state is State.DEPLOYED
+    if is_active:
+        status = status.model_copy(update={"state": State.DEPLOYED})
+    if is_active == was_active or (was_active and status.state is State.PENDING):
+        return status, _loaded_event(version, status)
+    previous = next((v.metadata.name for v in others if v.status.state is State.DEPLOYED), None)
+    why = _cause(version, seen, is_active=is_active, active=active)
+    entry = HistoryEntry(time=now, state=status.state or State.PENDING, why=why, previous=previous)
+    history = (*status.history, entry)[-HISTORY_MAX_ENTRIES:]
+    reason = "Deployed" if is_active else "Replaced"
+    event = Event("Normal", reason, f"{version.metadata.name} {'is' if is_active else 'is no longer'} active: {why}")
+    return status.model_copy(update={"history": history}), (event,)
+
+
+def _cause(version: ModelVersion, seen: Observed, *, is_active: bool, active: ModelVersion | None) -> str:
+    if is_active:
+        return _promotion(version, seen.tests) or "the version promoted after it is no longer available"
+    return f"{active.metadata.name} is active" if active else f"spec.state is {version.spec.state or 'absent'}"
+
+
+def _loaded_event(version: ModelVersion, status: ModelVersionStatus) -> tuple[Event, ...]:
+    loaded, was_loaded = is_true(status.conditions, "Loaded"), is_true(version.status.conditions, "Loaded")
+    stalled, was_stalled = find(status.conditions, "Stalled"), find(version.status.conditions, "Stalled")
+    if loaded and not was_loaded:
+        return (Event("Normal", "Loaded", f"{version.metadata.name} is loaded in {status.replicas} engine pods"),)
+    if stalled and not was_stalled:
+        return (Event("Warning", stalled.reason, stalled.message),)
+    return ()

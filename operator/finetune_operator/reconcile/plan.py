@@ -1,0 +1,81 @@
+"""What a reconcile wants done: actions in order, then one status write, then events."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from finetune_operator.contract import Adapter
+
+
+@dataclass(frozen=True)
+class Create:
+    """Make a child with a deterministic name; that it exists already is success if it is ours."""
+
+    plural: str
+    body: dict[str, Any]
+    owner_uid: str
+
+
+@dataclass(frozen=True)
+class Apply:
+    """Server-side apply of a child."""
+
+    plural: str
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Patch:
+    """Merge patch of a child."""
+
+    plural: str
+    name: str
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Delete:
+    """Delete exactly this child."""
+
+    plural: str
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True)
+class LoadAdapter:
+    """Load into one engine pod, check that it is listed, and ask it for one token."""
+
+    pod_uid: str
+    pod_ip: str
+    adapter: Adapter
+
+
+@dataclass(frozen=True)
+class UnloadAdapter:
+    """Take an adapter out of one engine pod."""
+
+    pod_uid: str
+    pod_ip: str
+    name: str
+
+
+Action = Create | Apply | Patch | Delete | LoadAdapter | UnloadAdapter
+
+
+@dataclass(frozen=True)
+class Event:
+    """A Kubernetes event about the resource."""
+
+    type: Literal["Normal", "Warning"]
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The outcome of one reconcile. `status` is the whole new status; it is written only if it differs."""
+
+    actions: tuple[Action, ...] = ()
+    status: dict[str, Any] | None = None
+    events: tuple[Event, ...] = field(default=())
+    requeue_after_seconds: float | None = None
