@@ -1,0 +1,129 @@
+"""What makes an adapter directory fit to be served; used by the trainer, the server image and the operator.
+
+Reading the directory is the caller's part. The rules keep code out of the engine: weights as safetensors and text
+alone (a pickle runs what its author likes), and exactly the files that the training published.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple
+
+from finetune_operator.contract import AdapterFile, AdapterManifest
+
+MANIFEST_NAME = "manifest.json"
+CONFIG_NAME = "adapter_config.json"
+WEIGHTS_NAME = "adapter_model.safetensors"
+ALLOWED_SUFFIXES = (".safetensors", ".json", ".jinja", ".txt", ".md", ".model")
+
+
+class Refusal(StrEnum):
+    """Why an adapter is not loaded."""
+
+    DIGEST_MISSING = "DigestMissing"
+    DIGEST_MISMATCH = "DigestMismatch"
+    FORBIDDEN_FILE = "ForbiddenFile"
+    OUTSIDE_ROOT = "OutsideRoot"
+    RANK_TOO_LARGE = "RankTooLarge"
+    WRONG_BASE_MODEL = "WrongBaseModel"
+    MANIFEST_MISSING = "ManifestMissing"
+
+
+class Refused(NamedTuple):
+    """A refusal with the fact and the remedy in one sentence each."""
+
+    reason: Refusal
+    message: str
+
+
+class Expected(NamedTuple):
+    """What the server that is to load an adapter was told about it, and what it can serve."""
+
+    digest: str
+    base_model_name: str
+    max_lora_rank: int
+
+
+def adapter_digest(files: Iterable[AdapterFile]) -> str:
+    """`sha256:<hex>` over the (name, sha256) pairs in order of name; the manifest itself is not among them."""
+    lines = sorted(f"{file.name}\0{file.sha256}\n" for file in files)
+    return "sha256:" + hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def is_allowed(name: str) -> bool:
+    """A plain name, not a path, with the suffix of weights or of text."""
+    return PurePosixPath(name).name == name and not name.startswith(".") and name.endswith(ALLOWED_SUFFIXES)
+
+
+def lora_rank(adapter_config: Mapping[str, Any]) -> int:
+    """The largest rank of any layer, as PEFT's `adapter_config.json` has it (`rank_pattern` overrides `r`).
+
+    Raises ValueError if there is no rank.
+    """
+    try:
+        return max(int(rank) for rank in (adapter_config["r"], *(adapter_config.get("rank_pattern") or {}).values()))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{CONFIG_NAME} names no rank r") from error
+
+
+def refuse_name(names: Iterable[str]) -> Refused | None:
+    """The first file that must not be in an adapter directory."""
+    for name in sorted(names):
+        if not is_allowed(name):
+            return Refused(
+                Refusal.FORBIDDEN_FILE,
+                f"the adapter holds {name!r}; only {', '.join('*' + suffix for suffix in ALLOWED_SUFFIXES)} are "
+                "served: remove it and publish the adapter anew",
+            )
+    return None
+
+
+def refuse_adapter(
+    manifest: AdapterManifest, found: Iterable[AdapterFile], adapter_config: Mapping[str, Any], expected: Expected
+) -> Refused | None:
+    """The first reason why this adapter is not what the server was told to load, or None.
+
+    `found` are the files that are really there, hashed by the caller, without the manifest.
+    """
+    present = tuple(found)
+    if refused := refuse_name(file.name for file in present):
+        return refused
+    if refused := _refuse_contents(manifest, present, expected.digest):
+        return refused
+    if manifest.base_model_name != expected.base_model_name:
+        return Refused(
+            Refusal.WRONG_BASE_MODEL,
+            f"the adapter was trained on {manifest.base_model_name!r}, this server serves "
+            f"{expected.base_model_name!r}: deploy the version on its own base model",
+        )
+    try:
+        rank = lora_rank(adapter_config)
+    except ValueError as error:
+        return Refused(Refusal.FORBIDDEN_FILE, f"{error}: publish the adapter anew")
+    if rank > expected.max_lora_rank:
+        return Refused(
+            Refusal.RANK_TOO_LARGE,
+            f"the adapter's rank is {rank}, this server's maximum is {expected.max_lora_rank}: raise the version's "
+            "spec.serving.maxLoraRank or train with a smaller spec.lora.r",
+        )
+    return None
+
+
+def _refuse_contents(manifest: AdapterManifest, present: tuple[AdapterFile, ...], expected: str) -> Refused | None:
+    """Names, hashes and digest: the directory, its manifest and the caller's expectation are one and the same."""
+    listed = {file.name: file.sha256 for file in manifest.files}
+    real = {file.name: file.sha256 for file in present}
+    differing = sorted(name for name in listed.keys() | real.keys() if listed.get(name) != real.get(name))
+    if differing:
+        fact = f"{differing[0]!r} is not as the manifest lists it"
+    elif missing := {CONFIG_NAME, WEIGHTS_NAME} - real.keys():
+        fact = f"{min(missing)!r} is missing"
+    elif (digest := adapter_digest(present)) != manifest.digest or digest != expected:
+        fact = f"the files' digest is {digest}, expected was {expected}"
+    else:
+        return None
+    return Refused(
+        Refusal.DIGEST_MISMATCH,
+        f"{fact}: the files changed after they were published; train or publish the version anew",
+    )

@@ -1,0 +1,97 @@
+"""How a training's outcome reaches the volume and the operator: atomically, the result last.
+
+A reader of the volume sees either no `adapter/` or a whole one with its manifest. `result.json` exists only when the
+adapter does. The termination message is what the operator reads.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from failures import log
+from finetune_operator.contract import (
+    TERMINATION_MESSAGE_MAX_BYTES,
+    AdapterFile,
+    AdapterManifest,
+    Failure,
+    TrainingResult,
+)
+from finetune_operator.core.artifacts import CONFIG_NAME, MANIFEST_NAME, adapter_digest, lora_rank
+
+
+def publish_adapter(model: Any, destination: Path, attempt: str, base_model_name: str) -> AdapterManifest:
+    """Save the adapter as safetensors with its manifest, then give the directory its name."""
+    temporary = destination.with_name(f".{destination.name}.{attempt}")
+    model.save_pretrained(temporary, safe_serialization=True)
+    manifest = make_manifest(temporary, base_model_name)
+    (temporary / MANIFEST_NAME).write_text(manifest.model_dump_json(by_alias=True, indent=2))
+    for path in temporary.iterdir():
+        path.chmod(0o644)
+        sync(path)
+    sync(temporary)
+    if destination.exists():
+        # An attempt died between the rename and the result: nobody was told of this adapter yet.
+        shutil.rmtree(destination)
+    temporary.rename(destination)
+    sync(destination.parent)
+    return manifest
+
+
+def make_manifest(directory: Path, base_model_name: str) -> AdapterManifest:
+    files = []
+    for path in sorted(directory.iterdir()):
+        content = path.read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        files.append(AdapterFile(name=path.name, size_bytes=len(content), sha256=digest))
+    rank = lora_rank(json.loads((directory / CONFIG_NAME).read_text()))
+    return AdapterManifest(base_model_name=base_model_name, rank=rank, files=tuple(files), digest=adapter_digest(files))
+
+
+def read_result(result_file: Path, adapter: Path) -> TrainingResult | None:
+    """The outcome of an earlier attempt, if it got to its end."""
+    if not (result_file.exists() and (adapter / MANIFEST_NAME).exists()):
+        return None
+    return TrainingResult.model_validate_json(result_file.read_bytes())
+
+
+def write_result(result: TrainingResult, result_file: Path) -> None:
+    temporary = result_file.with_suffix(".tmp")
+    temporary.write_text(result.model_dump_json(by_alias=True, indent=2))
+    sync(temporary)
+    temporary.rename(result_file)
+    sync(result_file.parent)
+
+
+def write_termination_message(outcome: TrainingResult | Failure, file: Path) -> None:
+    """In place: the kubelet mounts this one file. Longer messages it would cut in the middle of the JSON."""
+    try:
+        file.write_bytes(shortened(outcome))
+    except OSError as error:
+        log("the termination message can't be written", file=file, error=error)
+
+
+def shortened(outcome: TrainingResult | Failure) -> bytes:
+    """The message as JSON of at most `TERMINATION_MESSAGE_MAX_BYTES`, less telling parts left out first."""
+    if isinstance(outcome, Failure):
+        shorter = [outcome.model_copy(update={"message": outcome.message[:800], "remedy": outcome.remedy[:400]})]
+    else:
+        dataset = outcome.dataset.model_copy(update={"warnings": (), "dropped": {}})
+        shorter = [outcome.model_copy(update={"dataset": dataset})]
+        shorter += [shorter[0].model_copy(update={"versions": {}})]
+    for candidate in (outcome, *shorter):
+        content = candidate.model_dump_json(by_alias=True).encode()
+        if len(content) <= TERMINATION_MESSAGE_MAX_BYTES:
+            return content
+    raise ValueError(f"a termination message of {len(content)} bytes can't be shortened")
+
+
+def sync(path: Path) -> None:
+    """To the disk before the next step: a rename that outlives its files after a power cut is half an adapter."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

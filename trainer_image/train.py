@@ -1,0 +1,266 @@
+"""Train one LoRA adapter: config file in, progress out, adapter with manifest and termination message at the end.
+
+    python train.py [--config /etc/finetune/training.json] [--artifacts /artifacts]
+
+Run by the operator's Job, after the container `prepare` made the dataset on the same volume. It may be started any
+number of times for one job: it goes on from the last checkpoint, and repeats the outcome of a job that is done.
+
+Exit codes: 0 done; 42 to 49 no second try will help (contract.EXIT_CODES); 143 asked to leave, checkpoint saved;
+75 another attempt holds the job; 1 anything else, with a traceback. All but 0 and 42 to 49 are worth another try.
+"""
+
+import argparse
+import gc
+import importlib.metadata
+import math
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from attempt import EXIT_TERMINATED, Termination, exclusive, new_attempt_id
+from failures import GivenUp, is_out_of_memory, log, out_of_memory
+from finetune_operator.contract import (
+    ARTIFACTS_ROOT,
+    CONFIG_FILE,
+    EXIT_CODES,
+    INTERNAL_TOKEN_VARIABLE,
+    TERMINATION_MESSAGE_FILE,
+    DatasetReport,
+    FailureReason,
+    JobPaths,
+    TrainingConfig,
+    TrainingResult,
+)
+from publish import publish_adapter, read_result, write_result, write_termination_message
+from pydantic import ValidationError
+
+if TYPE_CHECKING:
+    from progress import Reporter
+
+PACKAGES = ("torch", "transformers", "trl", "peft", "unsloth")
+MOST_LOGGED_STEPS = 200  # reading the loss off a GPU waits for it: in a long training not at every step
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--config", type=Path, default=Path(CONFIG_FILE), help="TrainingConfig as JSON")
+    parser.add_argument("--artifacts", type=Path, default=Path(ARTIFACTS_ROOT), help="root of the artifacts volume")
+    parser.add_argument("--termination-message", type=Path, default=Path(TERMINATION_MESSAGE_FILE))
+    parser.add_argument("--lock-wait-seconds", type=float, default=300, help="for another attempt at this job")
+    parser.add_argument("--without-callbacks", action="store_true", help="for the benchmark of what they cost")
+    return parser.parse_args()
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    termination = Termination()
+    try:
+        result = run(arguments, termination)
+    except GivenUp as error:
+        log("gave up", **error.failure.model_dump())
+        write_termination_message(error.failure, arguments.termination_message)
+        return EXIT_CODES[error.failure.reason]
+    write_termination_message(result, arguments.termination_message)
+    log("done", **result.model_dump(exclude={"dataset", "versions"}))
+    return 0
+
+
+def run(arguments: argparse.Namespace, termination: Termination) -> TrainingResult:
+    """The job's result, made now or by an earlier attempt."""
+    config = read_config(arguments.config)
+    paths = JobPaths.of(config, str(arguments.artifacts))
+    attempt = new_attempt_id()
+    log("attempt", attempt=attempt, job=config.job.name, method=config.method, backend=config.backend)
+    Path(paths.directory).mkdir(parents=True, exist_ok=True)
+    with exclusive(Path(paths.lock), attempt, arguments.lock_wait_seconds):
+        if result := read_result(Path(paths.result), Path(paths.adapter)):
+            log("an earlier attempt is done; its result stands")
+            return result
+        try:
+            return train(config, paths, attempt, termination, arguments.without_callbacks)
+        except (MemoryError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise out_of_memory(error) from error
+            raise
+
+
+def read_config(path: Path) -> TrainingConfig:
+    try:
+        return TrainingConfig.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        message = f"{path}: {error}"
+        remedy = "trainer image and operator must be of one release; the operator writes this file"
+        raise GivenUp(FailureReason.INVALID_CONFIG, message, remedy) from error
+
+
+def train(
+    config: TrainingConfig, paths: JobPaths, attempt: str, termination: Termination, without_callbacks: bool
+) -> TrainingResult:
+    """Load, train, evaluate, publish."""
+    from rows import read_report, read_rows
+
+    check_base_model(config)
+    report = read_report(Path(paths.dataset_report))
+    train_rows = read_rows(Path(paths.train_rows), config.method)
+    test_rows = read_rows(Path(paths.test_rows), config.method)
+    started = time.monotonic()
+    model, tokenizer = load(config)
+    log("loaded", base_model=config.base_model_name, seconds=round(time.monotonic() - started, 1))
+
+    # After `load`: Unsloth has to be imported before TRL and Transformers.
+    from held_out import HeldOut
+    from progress import CheckpointCallback, ProgressCallback, last_complete_checkpoint
+    from transformers import PrinterCallback
+
+    held_out = HeldOut(config, tokenizer, test_rows)
+    reporter = make_reporter(config)
+    checkpoint, seconds_before = last_complete_checkpoint(Path(paths.checkpoints)) or (None, 0.0)
+    trainer = make_trainer(config, model, tokenizer, train_rows, Path(paths.checkpoints))
+    trainer.remove_callback(PrinterCallback)
+    if not without_callbacks:
+        trainer.add_callback(ProgressCallback(reporter, config.job, attempt))
+        trainer.add_callback(CheckpointCallback(termination, seconds_before))
+    log("training", rows=len(train_rows), test_rows=len(test_rows), resumed_from=checkpoint and checkpoint.name)
+    termination.training = True
+    started = time.monotonic()
+    trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+    train_seconds = seconds_before + time.monotonic() - started
+    termination.training = False
+    if reporter:
+        reporter.close()
+    if termination.requested:
+        log("asked to leave; the next attempt goes on from here", step=trainer.state.global_step)
+        raise SystemExit(EXIT_TERMINATED)
+
+    base_test_loss, test_loss = held_out.losses(trainer.model)
+    manifest = publish_adapter(trainer.model, Path(paths.adapter), attempt, config.base_model_name)
+    result = make_result(trainer.state, manifest.digest, report, train_seconds, base_test_loss, test_loss)
+    write_result(result, Path(paths.result))
+    return result
+
+
+def check_base_model(config: TrainingConfig) -> None:
+    if not (Path(config.base_model_path) / "config.json").is_file():
+        raise GivenUp(
+            FailureReason.BASE_MODEL_NOT_FOUND,
+            f"there is no model at {config.base_model_path}",
+            "check spec.baseModel.source: the volume's claimName and the path of a directory with config.json in it",
+        )
+
+
+def load(config: TrainingConfig) -> tuple[Any, Any]:
+    """Model with adapter, and tokenizer, by the backend that the job names."""
+    import torch
+
+    has_gpu = torch.cuda.is_available()
+    if config.training.quantization != "none" and not has_gpu:
+        raise GivenUp(
+            FailureReason.INVALID_CONFIG,
+            f"quantization {config.training.quantization} needs a GPU and there is none",
+            "set spec.training.quantization: none, or ask for a GPU in spec.resources",
+        )
+    from backends import BACKENDS
+
+    # Without a GPU in float32: bfloat16 is emulated on most CPUs, and slower.
+    dtype = torch.bfloat16 if has_gpu and torch.cuda.is_bf16_supported() else None if has_gpu else torch.float32
+    model, tokenizer = BACKENDS[config.backend](config, dtype)
+    if not tokenizer.chat_template:
+        raise GivenUp(
+            FailureReason.INVALID_CONFIG,
+            f"the tokenizer of {config.base_model_name} has no chat template",
+            "choose an instruction-tuned base model, or put a chat_template.jinja beside it",
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return model, tokenizer
+
+
+def make_trainer(config: TrainingConfig, model: Any, tokenizer: Any, rows: list[dict[str, Any]], output: Path) -> Any:
+    """TRL's trainer for the method, with what both have in common said once."""
+    import torch
+    from datasets import Dataset
+    from rows import tokenize_all
+    from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+
+    training = config.training
+    has_gpu = torch.cuda.is_available()
+    bf16 = has_gpu and torch.cuda.is_bf16_supported()
+    steps = training.max_steps or math.ceil(
+        training.epochs * len(rows) / (training.batch_size * training.gradient_accumulation_steps)
+    )
+    common: dict[str, Any] = {
+        "output_dir": str(output),
+        "num_train_epochs": training.epochs,
+        "max_steps": training.max_steps or -1,
+        "per_device_train_batch_size": training.batch_size,
+        "gradient_accumulation_steps": training.gradient_accumulation_steps,
+        "gradient_checkpointing": training.gradient_checkpointing,
+        "learning_rate": training.learning_rate,
+        "warmup_steps": training.warmup_steps,
+        "max_length": training.max_seq_length,
+        "logging_steps": max(1, steps // MOST_LOGGED_STEPS),
+        "save_strategy": "steps",
+        "save_steps": training.save_steps,
+        "save_total_limit": 2,
+        "seed": training.seed,
+        "use_cpu": not has_gpu,
+        "bf16": bf16,
+        "fp16": has_gpu and not bf16,
+        "disable_tqdm": True,
+        "report_to": "none",
+    }
+    if config.method == "DPO":
+        arguments = DPOConfig(beta=training.dpo_beta, **common)
+        pairs = Dataset.from_list([{key: row[key] for key in ("prompt", "chosen", "rejected")} for row in rows])
+        return DPOTrainer(model=model, args=arguments, train_dataset=pairs, processing_class=tokenizer)
+    tokens = tokenize_all(tokenizer, (row["messages"] for row in rows), training.max_seq_length)
+    if not tokens:
+        message = f"no row has an answer within {training.max_seq_length} tokens"
+        raise GivenUp(FailureReason.DATASET_INVALID, message, "raise spec.training.maxSeqLength or shorten the prompts")
+    dataset = Dataset.from_list(tokens)
+    return SFTTrainer(model=model, args=SFTConfig(**common), train_dataset=dataset, processing_class=tokenizer)
+
+
+def make_reporter(config: TrainingConfig) -> "Reporter | None":
+    from progress import Reporter
+
+    if config.progress_url is None:
+        return None
+    return Reporter(config.progress_url, os.environ.get(INTERNAL_TOKEN_VARIABLE), config.progress_interval_seconds)
+
+
+def make_result(
+    state: Any,
+    digest: str,
+    report: DatasetReport,
+    train_seconds: float,
+    base_test_loss: float | None,
+    test_loss: float | None,
+) -> TrainingResult:
+    losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
+    tokens = [entry["num_tokens"] for entry in state.log_history if "num_tokens" in entry]
+    return TrainingResult(
+        adapter_digest=digest,
+        final_loss=losses[-1] if losses else None,
+        best_loss=min(losses, default=None),
+        test_loss=test_loss,
+        base_test_loss=base_test_loss,
+        steps=state.global_step,
+        epochs=round(state.epoch or 0.0, 4),
+        train_seconds=round(train_seconds, 3),
+        tokens=int(tokens[-1]) if tokens else None,
+        dataset=report,
+        versions={package: importlib.metadata.version(package) for package in PACKAGES},
+    )
+
+
+if __name__ == "__main__":
+    code = main()
+    # Unsloth and TRL leave threads and GPU handles whose teardown takes seconds; everything is on the disk.
+    gc.disable()
+    sys.stdout.flush()
+    os._exit(code) if code == 0 else sys.exit(code)
