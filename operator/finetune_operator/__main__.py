@@ -8,6 +8,7 @@ finetune-operator crds [--check] DIR  the CustomResourceDefinitions from the mod
 """
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
@@ -56,10 +57,15 @@ def _crds(directory: Path, *, check: bool) -> int:
 
     from finetune_operator.resources.crd import DEFINITIONS, custom_resource_definition
 
+    class Dumper(yaml.SafeDumper):
+        """Quotes text such as 2e-4, which is a number to Kubernetes' YAML 1.2 and none to PyYAML's 1.1."""
+
+    Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9.]+[eE][-+]?[0-9]+$"), None)
     stale = []
     for definition in DEFINITIONS:
         path = directory / f"{definition.name}.yaml"
-        text = yaml.safe_dump(custom_resource_definition(definition), sort_keys=False, width=120, allow_unicode=True)
+        body = custom_resource_definition(definition)
+        text = yaml.dump(body, Dumper=Dumper, sort_keys=False, width=120, allow_unicode=True)
         if path.exists() and path.read_text() == text:
             continue
         stale.append(path)

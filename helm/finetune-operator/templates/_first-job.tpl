@@ -1,0 +1,42 @@
+{{/* A FineTuneJob to paste, of the profile's size. */}}
+{{- define "finetune.firstJob" -}}
+apiVersion: finetune.dev/v1alpha1
+kind: FineTuneJob
+metadata:
+  name: plato-first
+  namespace: {{ include "finetune.namespaces" . | fromJsonArray | first }}
+spec:
+  model: plato
+{{- if eq .Values.profile "cpu" }}
+  baseModel:
+    name: tiny-llama
+    source: {volume: {claimName: {{ .Values.storage.models.claimName }}, path: tiny-llama}}
+{{- else }}
+  baseModel:
+    name: qwen3-8b
+    source: {volume: {claimName: {{ .Values.storage.models.claimName }}, path: qwen3-8b}}
+{{- end }}
+  dataset:
+    ratings:
+      secretRef: {name: ratings-db, key: url}
+      minRating: 4
+{{- if eq .Values.profile "cpu" }}
+  training: {epochs: 3, batchSize: 4, maxSeqLength: 256, quantization: none}
+  resources:
+    requests: {cpu: 500m, memory: 2Gi}
+    limits: {memory: 6Gi}
+  serving:
+    maxModelLen: 512
+    resources:
+      requests: {cpu: 500m, memory: 3Gi}
+      limits: {memory: 8Gi}
+{{- else }}
+  training: {epochs: 3, batchSize: 4, maxSeqLength: 2048, quantization: 4bit}
+  resources:
+    limits: {nvidia.com/gpu: 1, memory: 32Gi}
+  serving:
+    resources:
+      limits: {nvidia.com/gpu: 1, memory: 32Gi}
+{{- end }}
+  promotion: Always
+{{- end -}}
