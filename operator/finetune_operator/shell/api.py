@@ -1,0 +1,53 @@
+"""What the operator asks of the api process; without answers training, serving and rollback go on."""
+
+import aiohttp
+from pydantic import ValidationError
+
+from finetune_operator.contract import PROGRESS_PATH, TALLY_PATH, AbTestTally, LatestProgress, Progress
+from finetune_operator.logs import get_logger
+
+TIMEOUT_SECONDS = 5.0
+
+logger = get_logger(__name__)
+
+
+class Api:
+    """Every method returns None where the api is away: no news, not no votes."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str | None, token: str) -> None:
+        self._session = session
+        self._url = url
+        self._headers = {"Authorization": f"Bearer {token}"}
+
+    async def progress(self, job_uid: str) -> Progress | None:
+        """The newest measurement of a training."""
+        text = await self._get(PROGRESS_PATH, {"job": job_uid})
+        try:
+            return LatestProgress.model_validate_json(text).root.get(job_uid) if text else None
+        except ValidationError as error:
+            logger.warning("the api's progress is unreadable", error=str(error))
+            return None
+
+    async def tally(self, test_uid: str) -> AbTestTally | None:
+        """Votes and samples of an ABTest."""
+        text = await self._get(TALLY_PATH.format(uid=test_uid), {})
+        try:
+            return AbTestTally.model_validate_json(text) if text else None
+        except ValidationError as error:
+            logger.warning("the api's tally is unreadable", error=str(error))
+            return None
+
+    async def _get(self, path: str, params: dict[str, str]) -> str | None:
+        if not self._url:
+            return None
+        timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
+        try:
+            async with self._session.get(
+                self._url + path, params=params, headers=self._headers, timeout=timeout
+            ) as answer:
+                if answer.status == 200:
+                    return await answer.text()
+                logger.warning("the api refused", path=path, status=answer.status)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            logger.warning("the api is away", path=path, error=repr(error))
+        return None

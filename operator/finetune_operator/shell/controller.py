@@ -1,0 +1,160 @@
+"""The loop: something changed -> key -> observe -> reconcile (pure) -> execute."""
+
+import asyncio
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from finetune_operator.core.config import OperatorConfig
+from finetune_operator.kube.client import KubeClient
+from finetune_operator.kube.errors import Conflict, KubeError, NotFound
+from finetune_operator.logs import get_logger
+from finetune_operator.manifests.common import CHILD_SELECTOR, ENGINE_LABEL, JOB_NAME_LABEL
+from finetune_operator.manifests.serving import engine_name
+from finetune_operator.reconcile import abtest, finetunejob, modelversion
+from finetune_operator.reconcile.plan import Plan
+from finetune_operator.resources.abtest import ABTest
+from finetune_operator.resources.common import Resource
+from finetune_operator.resources.finetunejob import FineTuneJob
+from finetune_operator.resources.modelversion import ModelVersion
+from finetune_operator.shell.execute import Executor
+from finetune_operator.shell.observe import Observer
+from finetune_operator.shell.queue import WorkQueue
+from finetune_operator.shell.state import ClusterState
+
+WORKERS = 16
+RESYNC_SECONDS = 600.0
+CUSTOM_PLURALS = ("finetunejobs", "modelversions", "abtests")
+CHILD_PLURALS = ("jobs", "pods", "deployments")
+
+logger = get_logger(__name__)
+
+
+class Key(NamedTuple):
+    """What a reconcile works on."""
+
+    plural: str
+    namespace: str
+    name: str
+
+
+class Controller:
+    """Turns changes into keys, and keys into reconciles."""
+
+    def __init__(
+        self, client: KubeClient, state: ClusterState, observer: Observer, executor: Executor, config: OperatorConfig
+    ) -> None:
+        self._client = client
+        self._state = state
+        self._observer = observer
+        self._executor = executor
+        self._config = config
+        self._queue: WorkQueue[Key] = WorkQueue(_report)
+
+    def changed(self, plural: str, body: dict[str, Any], *, deleted: bool) -> None:
+        """A watch brought an object; the state has it already."""
+        if deleted:
+            self._state.forget(plural, body)
+            if plural == "pods":
+                self._observer.engines.forget(body["metadata"]["uid"])
+        for key in self._affected(plural, body):
+            self._queue.add(key)
+
+    async def run(self, namespaces: Iterable[str]) -> None:
+        """Reconcile until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._queue.run(self._handle, WORKERS))
+            group.create_task(self._resync_for_ever(tuple(namespaces)))
+
+    async def _handle(self, key: Key) -> float | None:
+        resource, plan = await self._decide(key)
+        if resource is None or plan is None:
+            return None
+        body = self._state.get(*key)
+        old_status = body["status"] if body else {}
+        try:
+            acted = await self._executor.execute(resource, old_status, plan)
+        except NotFound:
+            logger.info("the object went away meanwhile", kind=key.plural, name=key.name)
+            return None
+        except Conflict:
+            # Somebody wrote in between; the watch brings it, and the decision is made anew.
+            return 0.3
+        if acted:
+            self._queue.add(key)
+        return plan.requeue_after_seconds
+
+    async def _decide(self, key: Key) -> tuple[Resource | None, Plan | None]:
+        now = datetime.now(UTC)
+        match key.plural:
+            case "finetunejobs":
+                if job := self._state.resource(FineTuneJob, *key):
+                    seen = await self._observer.finetunejob(job)
+                    return job, finetunejob.reconcile(job, seen, now, self._config)
+            case "modelversions":
+                if version := self._state.resource(ModelVersion, *key):
+                    world = await self._observer.modelversion(version)
+                    return version, modelversion.reconcile(version, world, now, self._config)
+            case "abtests":
+                if test := self._state.resource(ABTest, *key):
+                    facts = await self._observer.abtest(test)
+                    return test, abtest.reconcile(test, facts, now, self._config)
+        return None, None
+
+    def _affected(self, plural: str, body: dict[str, Any]) -> Iterable[Key]:
+        """Whom a change concerns. Too many costs a pure reconcile, too few a stuck object."""
+        metadata = body["metadata"]
+        namespace, name, labels = metadata["namespace"], metadata["name"], metadata.get("labels") or {}
+        if plural in CUSTOM_PLURALS:
+            yield Key(plural, namespace, name)
+        if job_name := labels.get(JOB_NAME_LABEL):
+            yield Key("finetunejobs", namespace, job_name)
+        if engine := labels.get(ENGINE_LABEL):
+            for version in self._state.resources(ModelVersion, "modelversions", namespace):
+                if version.spec.serving and engine_name(version.spec, version.spec.serving) == engine:
+                    yield Key("modelversions", namespace, version.metadata.name)
+        if plural in ("modelversions", "abtests"):
+            yield from self._relatives(namespace, body["spec"])
+
+    def _relatives(self, namespace: str, spec: dict[str, Any]) -> Iterable[Key]:
+        """Versions that share an engine or a name, and the tests on that name."""
+        for version in self._state.resources(ModelVersion, "modelversions", namespace):
+            same_base = version.spec.base_model.name == spec.get("baseModel", {}).get("name")
+            if version.spec.model == spec["model"] or same_base:
+                yield Key("modelversions", namespace, version.metadata.name)
+        for test in self._state.resources(ABTest, "abtests", namespace):
+            if test.spec.model == spec["model"]:
+                yield Key("abtests", namespace, test.metadata.name)
+
+    async def _resync_for_ever(self, namespaces: tuple[str, ...]) -> None:
+        """A watch that was cut may miss a deletion; a listing now and then finds what has vanished."""
+        while True:
+            await asyncio.sleep(RESYNC_SECONDS)
+            for namespace in namespaces:
+                for plural in (*CUSTOM_PLURALS, *CHILD_PLURALS):
+                    try:
+                        await self._resync(plural, namespace)
+                    except KubeError as error:
+                        logger.warning("resync failed, the next one follows", kind=plural, error=str(error))
+
+    async def _resync(self, plural: str, namespace: str) -> None:
+        selector = CHILD_SELECTOR if plural in CHILD_PLURALS else ""
+        bodies, _ = await self._client.list(plural, namespace, selector)
+        for gone in self._state.keep_only(plural, namespace, bodies):
+            self.changed(plural, gone, deleted=True)
+        if plural in CUSTOM_PLURALS:
+            for body in bodies:
+                self._queue.add(Key(plural, namespace, body["metadata"]["name"]))
+
+
+def _report(key: Key, error: Exception, again_after_seconds: float) -> None:
+    expected = isinstance(error, KubeError) or type(error).__name__ == "EngineUnavailable"
+    logger.warning(
+        "reconcile failed, will be tried again",
+        kind=key.plural,
+        namespace=key.namespace,
+        name=key.name,
+        error=repr(error),
+        again_after_seconds=round(again_after_seconds, 1),
+        exc_info=None if expected else error,
+    )

@@ -1,0 +1,145 @@
+"""Administration of vLLM engine pods, and what is known of the adapters in each."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import aiohttp
+
+from finetune_operator.contract import ADAPTER_DIGEST_HEADER, Adapter
+from finetune_operator.core.workloads import PodFacts
+from finetune_operator.logs import get_logger
+from finetune_operator.reconcile.modelversion import EnginePod, Refusal
+
+LIST_TIMEOUT_SECONDS = 10.0
+LOAD_TIMEOUT_SECONDS = 120.0
+PROBE_TIMEOUT_SECONDS = 120.0
+RETRYABLE_STATUSES = frozenset({401, 403, 408, 409, 425, 429})
+
+logger = get_logger(__name__)
+
+
+class EngineUnavailable(Exception):
+    """The engine pod does not answer, or not yet as it should; try again."""
+
+
+@dataclass
+class PodMemory:
+    """What this process has learnt of one pod; lost with the process and learnt again."""
+
+    listed: frozenset[str] | None = None
+    probed: set[str] = field(default_factory=set)
+    refused: dict[str, Refusal] = field(default_factory=dict)
+
+
+class Engines:
+    """Admin calls go to single pods, never through the Service: each pod has adapters of its own."""
+
+    def __init__(self, session: aiohttp.ClientSession, api_key: str, url_template: str) -> None:
+        self._session = session
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._url_template = url_template
+        self._memory: dict[str, PodMemory] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    async def observe(self, pods: tuple[PodFacts, ...]) -> tuple[EnginePod, ...]:
+        """The pods with their adapters. A pod that can't be asked just now keeps its last known listing."""
+        return tuple(await asyncio.gather(*(self._observe(pod) for pod in pods)))
+
+    def forget(self, pod_uid: str) -> None:
+        """The pod is gone."""
+        self._memory.pop(pod_uid, None)
+        self._locks.pop(pod_uid, None)
+
+    async def load(self, pod_uid: str, ip: str, adapter: Adapter) -> None:
+        """Load, check that it is listed, ask for one token. A refusal is remembered for the next observation."""
+        async with self._locks.setdefault(pod_uid, asyncio.Lock()):
+            memory = self._memory.setdefault(pod_uid, PodMemory())
+            if adapter.name not in await self._adapters(ip):
+                refusal = await self._load(ip, adapter)
+                if refusal:
+                    memory.refused[adapter.name] = refusal
+                    return
+            memory.listed = await self._adapters(ip)
+            if adapter.name not in memory.listed:
+                raise EngineUnavailable(f"{adapter.name} was loaded but is not listed by the engine")
+            await self._probe(ip, adapter.name)
+            memory.probed.add(adapter.name)
+
+    async def unload(self, pod_uid: str, ip: str, name: str) -> None:
+        """Take it out; that it is not there is success."""
+        async with self._locks.setdefault(pod_uid, asyncio.Lock()):
+            status, text = await self._post(ip, "/v1/unload_lora_adapter", {"lora_name": name}, LIST_TIMEOUT_SECONDS)
+            if status >= 400 and status != 404:
+                raise EngineUnavailable(f"unloading {name} answered {status}: {text[:300]}")
+            memory = self._memory.setdefault(pod_uid, PodMemory())
+            memory.probed.discard(name)
+            memory.listed = await self._adapters(ip)
+
+    async def _observe(self, pod: PodFacts) -> EnginePod:
+        memory = self._memory.setdefault(pod.uid, PodMemory())
+        if pod.ready and pod.ip:
+            try:
+                memory.listed = await self._adapters(pod.ip)
+            except EngineUnavailable as error:
+                logger.warning("an engine pod did not list its adapters", pod=pod.name, error=str(error))
+        return EnginePod(pod, memory.listed or frozenset(), frozenset(memory.probed), dict(memory.refused))
+
+    async def _adapters(self, ip: str) -> frozenset[str]:
+        """Names of the loaded adapters: the entries of `/v1/models` that have a parent."""
+        timeout = aiohttp.ClientTimeout(total=LIST_TIMEOUT_SECONDS)
+        try:
+            async with self._session.get(self._url(ip, "/v1/models"), headers=self._headers, timeout=timeout) as answer:
+                if answer.status != 200:
+                    raise EngineUnavailable(f"/v1/models answered {answer.status}")
+                body = await answer.json()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise EngineUnavailable(f"/v1/models: {error!r}") from error
+        return frozenset(entry["id"] for entry in body["data"] if entry.get("parent"))
+
+    async def _load(self, ip: str, adapter: Adapter) -> Refusal | None:
+        body = {"lora_name": adapter.name, "lora_path": adapter.path}
+        headers = {ADAPTER_DIGEST_HEADER: adapter.digest}
+        status, text = await self._post(ip, "/v1/load_lora_adapter", body, LOAD_TIMEOUT_SECONDS, headers)
+        if status < 400 or "already been loaded" in text or "already loaded" in text:
+            return None
+        if status >= 500 or status in RETRYABLE_STATUSES:
+            raise EngineUnavailable(f"loading {adapter.name} answered {status}: {text[:300]}")
+        return _refusal(text)
+
+    async def _probe(self, ip: str, name: str) -> None:
+        body = {"model": name, "prompt": "Hello", "max_tokens": 1, "temperature": 0}
+        status, text = await self._post(ip, "/v1/completions", body, PROBE_TIMEOUT_SECONDS)
+        if status != 200:
+            raise EngineUnavailable(f"a probe of {name} answered {status}: {text[:300]}")
+
+    async def _post(
+        self,
+        ip: str,
+        path: str,
+        body: Mapping[str, object],
+        timeout_seconds: float,
+        headers: dict[str, str] | None = None,
+    ) -> tuple[int, str]:
+        timeout = aiohttp.ClientTimeout(total=timeout_seconds)
+        try:
+            async with self._session.post(
+                self._url(ip, path), json=body, headers=self._headers | (headers or {}), timeout=timeout
+            ) as answer:
+                return answer.status, await answer.text()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise EngineUnavailable(f"{path}: {error!r}") from error
+
+    def _url(self, ip: str, path: str) -> str:
+        return self._url_template.format(ip=ip) + path
+
+
+def _refusal(text: str) -> Refusal:
+    """The guard says `{"error": {"type", "message"}}`; vLLM's own refusals have the same shape."""
+    try:
+        error = json.loads(text)["error"]
+        reason, message = str(error["type"]), str(error["message"])
+    except (ValueError, KeyError, TypeError):
+        reason, message = "AdapterRejected", text[:500]
+    return Refusal(reason if reason.isalnum() else "AdapterRejected", message)

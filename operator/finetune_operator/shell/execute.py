@@ -1,0 +1,126 @@
+"""All writes: a plan's actions in order, one status write if it changed, then its events."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from finetune_operator.core.patches import merge_patch
+from finetune_operator.kube.client import KubeClient
+from finetune_operator.kube.errors import Conflict, KubeError, NotFound
+from finetune_operator.kube.paths import PLURALS
+from finetune_operator.logs import get_logger
+from finetune_operator.manifests.common import OPERATOR_NAME
+from finetune_operator.reconcile.plan import (
+    Action,
+    Apply,
+    Create,
+    Delete,
+    Event,
+    LoadAdapter,
+    Patch,
+    Plan,
+    UnloadAdapter,
+)
+from finetune_operator.resources.common import API_VERSION, Resource
+from finetune_operator.shell.engines import Engines
+from finetune_operator.shell.state import ClusterState
+
+logger = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Executor:
+    """Where plans are carried out."""
+
+    client: KubeClient
+    state: ClusterState
+    engines: Engines
+
+    async def execute(self, resource: Resource, old_status: dict[str, object], plan: Plan) -> bool:
+        """Raises what the API server or an engine answered. True when an action may have changed what is observed."""
+        for action in plan.actions:
+            await self._act(resource, action)
+        if plan.status is not None and (patch := merge_patch(old_status, plan.status)):
+            await self._write_status(resource, patch)
+        for event in plan.events:
+            await self._emit(resource, event)
+        return bool(plan.actions)
+
+    async def _act(self, resource: Resource, action: Action) -> None:
+        namespace = resource.metadata.namespace
+        match action:
+            case Create():
+                await self._create(namespace, action)
+            case Apply(plural, body):
+                applied = await self.client.apply(plural, namespace, body["metadata"]["name"], body, OPERATOR_NAME)
+                self._remember(plural, applied)
+            case Patch(plural, name, body):
+                self._remember(plural, await self.client.merge_patch(plural, namespace, name, body))
+            case Delete(plural, name, uid):
+                await self._delete(plural, namespace, name, uid)
+            case LoadAdapter(pod_uid, pod_ip, adapter):
+                await self.engines.load(pod_uid, pod_ip, adapter)
+            case UnloadAdapter(pod_uid, pod_ip, name):
+                await self.engines.unload(pod_uid, pod_ip, name)
+
+    async def _create(self, namespace: str, action: Create) -> None:
+        """A child that is there already is success if it is ours; a ModelVersion is ours by its lineage."""
+        name = action.body["metadata"]["name"]
+        try:
+            made = await self.client.create(action.plural, namespace, action.body)
+        except Conflict:
+            made = await self.client.get(action.plural, namespace, name)
+            owners = {owner["uid"] for owner in made["metadata"].get("ownerReferences", [])}
+            lineage = made.get("spec", {}).get("lineage", {}).get("jobUid")
+            self._remember(action.plural, made)
+            if action.owner_uid not in owners and lineage != action.owner_uid:
+                raise
+        self._remember(action.plural, made)
+
+    async def _delete(self, plural: str, namespace: str, name: str, uid: str) -> None:
+        try:
+            await self.client.delete(plural, namespace, name, uid)
+        except NotFound:
+            self.state.forget(plural, {"metadata": {"namespace": namespace, "name": name, "uid": uid}})
+
+    async def _write_status(self, resource: Resource, patch: dict[str, object]) -> None:
+        """Conditional on what was read: a decision on an old state is refused and made anew."""
+        metadata = resource.metadata
+        plural = PLURALS[resource.kind]
+        body = {"metadata": {"resourceVersion": metadata.resource_version}, "status": patch}
+        written = await self.client.merge_patch(plural, metadata.namespace, metadata.name, body, "status")
+        self._remember(plural, written)
+
+    def _remember(self, plural: str, body: dict[str, object]) -> None:
+        if plural not in ("configmaps", "services"):
+            self.state.see(plural, body)
+
+    async def _emit(self, resource: Resource, event: Event) -> None:
+        """Best effort, as everywhere in Kubernetes: the condition is the record."""
+        now = datetime.now(UTC)
+        metadata = resource.metadata
+        time = now.strftime("%Y-%m-%dT%H:%M:%SZ")
+        body = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": f"{metadata.name}.{int(now.timestamp() * 1e6):x}", "namespace": metadata.namespace},
+            "involvedObject": {
+                "apiVersion": API_VERSION,
+                "kind": resource.kind,
+                "name": metadata.name,
+                "namespace": metadata.namespace,
+                "uid": metadata.uid,
+            },
+            "type": event.type,
+            "reason": event.reason,
+            "message": event.message[:1024],
+            "firstTimestamp": time,
+            "lastTimestamp": time,
+            "count": 1,
+            "source": {"component": OPERATOR_NAME},
+            "reportingComponent": OPERATOR_NAME,
+            "reportingInstance": OPERATOR_NAME,
+        }
+        try:
+            await self.client.create("events", metadata.namespace, body)
+        except KubeError as error:
+            logger.warning("an event was lost", reason=event.reason, error=str(error))

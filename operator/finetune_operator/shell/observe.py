@@ -1,0 +1,57 @@
+"""All reads: from the watches' state, the engines and the api to what the pure reconciles take."""
+
+from dataclasses import dataclass
+
+from finetune_operator.core.workloads import deployment_facts, job_facts, pod_facts
+from finetune_operator.manifests.common import REVISION_ANNOTATION
+from finetune_operator.manifests.serving import engine_name
+from finetune_operator.manifests.training import training_job_name
+from finetune_operator.reconcile import abtest, finetunejob, modelversion
+from finetune_operator.resources.abtest import ABTest
+from finetune_operator.resources.finetunejob import FineTuneJob
+from finetune_operator.resources.modelversion import ModelVersion
+from finetune_operator.shell.api import Api
+from finetune_operator.shell.engines import Engines
+from finetune_operator.shell.state import ClusterState
+
+
+@dataclass(frozen=True)
+class Observer:
+    """Where observations come from."""
+
+    state: ClusterState
+    engines: Engines
+    api: Api
+
+    async def finetunejob(self, job: FineTuneJob) -> finetunejob.Observed:
+        namespace, uid = job.metadata.namespace, job.metadata.uid
+        body = self.state.get("jobs", namespace, training_job_name(job))
+        return finetunejob.Observed(
+            job=job_facts(body) if body else None,
+            pods=tuple(pod_facts(pod) for pod in self.state.group("pods", uid)),
+            versions=self.state.resources(ModelVersion, "modelversions", namespace),
+            progress=await self.api.progress(uid) if finetunejob.wants_progress(job) else None,
+        )
+
+    async def modelversion(self, version: ModelVersion) -> modelversion.Observed:
+        namespace = version.metadata.namespace
+        versions = self.state.resources(ModelVersion, "modelversions", namespace)
+        if version.spec.serving is None:
+            return modelversion.Observed(versions=versions)
+        engine = engine_name(version.spec, version.spec.serving)
+        deployment = self.state.get("deployments", namespace, engine)
+        pods = [body for body in self.state.group("pods", engine) if body["metadata"]["namespace"] == namespace]
+        return modelversion.Observed(
+            versions=versions,
+            deployment=deployment_facts(deployment, REVISION_ANNOTATION) if deployment else None,
+            pods=await self.engines.observe(tuple(pod_facts(pod) for pod in pods)),
+            tests=self.state.resources(ABTest, "abtests", namespace),
+        )
+
+    async def abtest(self, test: ABTest) -> abtest.Observed:
+        namespace = test.metadata.namespace
+        return abtest.Observed(
+            versions=self.state.resources(ModelVersion, "modelversions", namespace),
+            tests=self.state.resources(ABTest, "abtests", namespace),
+            tally=await self.api.tally(test.metadata.uid) if abtest.is_running(test) else None,
+        )

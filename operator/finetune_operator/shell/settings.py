@@ -1,0 +1,83 @@
+"""Settings of the operator process, read from the environment once; the chart sets every one of them."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from finetune_operator.core.config import OperatorConfig
+
+Collection = TypeVar("Collection", list[str], dict[str, str])
+
+
+class SettingsError(Exception):
+    """A variable is missing or unreadable; the message says which and what it should be."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that the process takes from outside."""
+
+    namespaces: tuple[str, ...]
+    config: OperatorConfig
+    internal_token: str
+    engine_api_key: str
+    engine_url_template: str
+    liveness_endpoint: str
+    log_level: str
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
+        namespaces = tuple(filter(None, _required(environ, "FINETUNE_NAMESPACES").split(",")))
+        return cls(
+            namespaces=namespaces,
+            config=OperatorConfig(
+                operator_image=_required(environ, "FINETUNE_OPERATOR_IMAGE"),
+                trainer_image=_required(environ, "FINETUNE_TRAINER_IMAGE"),
+                server_image=_required(environ, "FINETUNE_SERVER_IMAGE"),
+                image_pull_policy=environ.get("FINETUNE_IMAGE_PULL_POLICY", "IfNotPresent"),
+                artifacts_claim=environ.get("FINETUNE_ARTIFACTS_CLAIM", "artifacts"),
+                secret_name=environ.get("FINETUNE_SECRET_NAME", "finetune-internal"),
+                workload_service_account=environ.get("FINETUNE_WORKLOAD_SERVICE_ACCOUNT", "finetune-workload"),
+                api_url=environ.get("FINETUNE_API_URL") or None,
+                engine_args=tuple(_json(environ, "FINETUNE_ENGINE_ARGS", list, [])),
+                engine_env=_json(environ, "FINETUNE_ENGINE_ENV", dict, {}),
+                trainer_env=_json(environ, "FINETUNE_TRAINER_ENV", dict, {}),
+                poll_seconds=_number(environ, "FINETUNE_POLL_SECONDS", 5.0),
+                database_timeout_seconds=_number(environ, "FINETUNE_DATABASE_TIMEOUT_SECONDS", 60.0),
+            ),
+            internal_token=environ.get("FINETUNE_INTERNAL_TOKEN", ""),
+            engine_api_key=environ.get("VLLM_API_KEY", ""),
+            engine_url_template=environ.get("FINETUNE_ENGINE_POD_URL_TEMPLATE", "http://{ip}:8000"),
+            liveness_endpoint=environ.get("FINETUNE_LIVENESS_ENDPOINT", "http://0.0.0.0:8081/healthz"),
+            log_level=environ.get("FINETUNE_LOG_LEVEL", "INFO"),
+        )
+
+
+def _required(environ: Mapping[str, str], name: str) -> str:
+    value = environ.get(name, "")
+    if not value:
+        raise SettingsError(f"{name} is not set; the Helm chart sets it")
+    return value
+
+
+def _number(environ: Mapping[str, str], name: str, default: float) -> float:
+    text = environ.get(name) or str(default)
+    try:
+        return float(text)
+    except ValueError as error:
+        raise SettingsError(f"{name} must be a number, not {text!r}") from error
+
+
+def _json(environ: Mapping[str, str], name: str, kind: type[Collection], default: Collection) -> Collection:
+    text = environ.get(name)
+    if not text:
+        return default
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise SettingsError(f"{name} must be JSON, not {text!r}") from error
+    if not isinstance(value, kind):
+        raise SettingsError(f"{name} must be a JSON {kind.__name__}, not {text!r}")
+    return value
