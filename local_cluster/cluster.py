@@ -1,0 +1,212 @@
+"""One cluster, put together: what `up` and `down` do, in which order, and what they promise."""
+
+import fcntl
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from local_cluster import host, packages, toolchain, versions
+from local_cluster.api_client import ApiClient
+from local_cluster.certificates import ensure_certificates
+from local_cluster.console import Refused, note, step
+from local_cluster.control_plane import ControlPlane
+from local_cluster.layout import (
+    FIRST_CONTROL_PLANE_PORT,
+    FULL_CLUSTER_PORT,
+    LAST_PORT,
+    PORTS_PER_CLUSTER,
+    Layout,
+    Ports,
+    cache_root,
+)
+from local_cluster.network import Network
+from local_cluster.node import Node
+from local_cluster.processes import Processes, Service
+from local_cluster.storage import Storage
+
+DEFAULT_NAME = "default"
+STOP_ORDER = ("kube-scheduler", "kube-controller-manager", "kube-apiserver", "etcd")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is remembered about a cluster from its first `up` on."""
+
+    control_plane_only: bool
+    port: int
+
+
+class Cluster:
+    """A local Kubernetes by name; the same name is the same cluster, its objects, images and volumes included."""
+
+    def __init__(self, name: str = DEFAULT_NAME, *, control_plane_only: bool = False, port: int | None = None) -> None:
+        self.name = name
+        with _locked(_clusters_directory() / ".lock"):
+            self._choice = _remembered_choice(name, control_plane_only, port)
+        self.layout = Layout(name, self._choice.control_plane_only, Ports(self._choice.port))
+        self.processes = Processes(self.layout.processes, self.layout.logs)
+
+    @property
+    def kubeconfig(self) -> Path:
+        return self.layout.kubeconfig
+
+    @property
+    def audit_log(self) -> Path:
+        return self.layout.audit_log
+
+    @property
+    def bin_dir(self) -> Path:
+        return toolchain.bin_dir()
+
+    @property
+    def node(self) -> Node:
+        """The node of a full cluster, with its image store."""
+        if self._choice.control_plane_only:
+            raise Refused(f"cluster {self.name} has no node: it was made with --control-plane-only")
+        return Node(self.layout, self.bin_dir, self.processes)
+
+    def up(self) -> None:
+        """Brings the cluster up, whatever state it is in; quick, and without any change, if it is healthy."""
+        with _locked(self.layout.state / ".lock"):
+            if self.healthy():
+                return
+            self._require()
+            with step(f"Start the cluster {self.name}"):
+                self._up()
+
+    def healthy(self) -> bool:
+        """Whether every process is ours, alive, and the API server says it is ready."""
+        if not toolchain.is_built(self._tools) or not self.kubeconfig.exists():
+            return False
+        try:
+            services = self._services()
+        except (OSError, Refused):
+            return False
+        return all(self._is_current(service) for service in services) and ApiClient(self.kubeconfig).reachable()
+
+    def down(self, *, purge: bool = False) -> None:
+        """Stops everything and undoes the changes to the host; keeps objects, images and volumes unless `purge`."""
+        with _locked(self.layout.state / ".lock"), step(f"Stop the cluster {self.name}"):
+            if not self._choice.control_plane_only:
+                host.require_root()
+                Storage(self.layout, self.processes).stop()
+                self.node.stop()
+                Network(self.layout, self.bin_dir, self.processes).stop()
+            for name in (*STOP_ORDER, *self.processes.names()):
+                self.processes.stop(name)
+            if not self._choice.control_plane_only:
+                host.HostChanges(self.layout).undo()
+            if purge:
+                note(f"removing {self.layout.state} with its objects, images and volumes")
+                host.unmount_below(self.layout.state)
+                host.remove_tree(self.layout.state)
+
+    def status(self) -> dict[str, str]:
+        """Each process and whether it is alive."""
+        return {name: "running" if self.processes.alive(name) else "gone" for name in self.processes.names()}
+
+    @property
+    def _tools(self) -> tuple[toolchain.Tool, ...]:
+        return toolchain.CONTROL_PLANE_TOOLS if self._choice.control_plane_only else toolchain.TOOLS
+
+    def _is_current(self, service: Service) -> bool:
+        record = self.processes.record(service.name)
+        return record is not None and record.alive() and record.fingerprint == service.fingerprint()
+
+    def _services(self) -> list[Service]:
+        services = ControlPlane(self.layout, self.bin_dir, self.processes).services()
+        if not self._choice.control_plane_only:
+            services += self.node.services()
+            services += Network(self.layout, self.bin_dir, self.processes).services()
+            services += Storage(self.layout, self.processes).services()
+        return services
+
+    def _require(self) -> None:
+        """Everything that can be refused is refused before anything is changed."""
+        full = not self._choice.control_plane_only
+        if full:
+            host.require_root()
+            _require_single_node(self.name)
+        first = not (self.layout.state / "etcd").exists()
+        host.require_resources(
+            host.NODE_DISK_GIGABYTES if full and first else host.RUNNING_DISK_GIGABYTES,
+            host.NODE_MEMORY_GIGABYTES if full and not self.processes.alive("kubelet") else 0.5,
+        )
+        packages.install(packages.NODE_PACKAGES if full else packages.CONTROL_PLANE_PACKAGES)
+        toolchain.build(self._tools)
+
+    def _up(self) -> None:
+        layout = self.layout
+        layout.state.mkdir(parents=True, exist_ok=True)
+        layout.logs.mkdir(parents=True, exist_ok=True)
+        if not self._choice.control_plane_only:
+            host.HostChanges(layout).apply()
+        ensure_certificates(layout)
+        self._require_free_ports()
+        ControlPlane(layout, self.bin_dir, self.processes).start()
+        if not self._choice.control_plane_only:
+            self.node.start()
+            Network(layout, self.bin_dir, self.processes).start()
+            Storage(layout, self.processes).start()
+
+    def _require_free_ports(self) -> None:
+        ports = self.layout.ports
+        own = {
+            "etcd": [("127.0.0.1", ports.etcd_client), ("127.0.0.1", ports.etcd_peer)],
+            "kube-apiserver": [(self.layout.address, ports.apiserver)],
+        }
+        for name, addresses in own.items():
+            if not self.processes.alive(name):
+                host.require_free_ports(addresses)
+
+
+def _clusters_directory() -> Path:
+    return cache_root() / "clusters"
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """One `up` or `down` of a cluster at a time; the kernel frees the lock when its holder dies."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _remembered_choice(name: str, control_plane_only: bool, port: int | None) -> Choice:
+    """The cluster's kind and ports: as asked, as remembered, or the next free ones."""
+    file = _clusters_directory() / name / "cluster.json"
+    known = Choice(**json.loads(file.read_text())) if file.exists() else None
+    if known and control_plane_only and not known.control_plane_only:
+        raise Refused(f"cluster {name} has a node already: choose another --name for a control plane only")
+    if known and (port is None or port == known.port):
+        return known
+    kind = known.control_plane_only if known else control_plane_only
+    choice = Choice(kind, port or _free_port(kind))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(choice.__dict__))
+    return choice
+
+
+def _free_port(control_plane_only: bool) -> int:
+    taken = {json.loads(file.read_text())["port"] for file in _clusters_directory().glob("*/cluster.json")}
+    first = FIRST_CONTROL_PLANE_PORT if control_plane_only else FULL_CLUSTER_PORT
+    for port in range(first, LAST_PORT, PORTS_PER_CLUSTER):
+        if port not in taken and all(host.port_is_free("127.0.0.1", port + k) for k in range(PORTS_PER_CLUSTER)):
+            return port
+    raise Refused("no free block of ports: choose one with --port")
+
+
+def _require_single_node(name: str) -> None:
+    """Bridge, subnets and iptables chains exist once on a host."""
+    for file in _clusters_directory().glob("*/cluster.json"):
+        other = file.parent.name
+        if other == name or json.loads(file.read_text())["control_plane_only"]:
+            continue
+        if Processes(file.parent / "processes", file.parent / "logs").alive("kubelet"):
+            raise Refused(
+                f"cluster {other} has a node on this host already, and there can be only one ({versions.BRIDGE}): "
+                f"stop it first with `python3 -m local_cluster down --name {other}`"
+            )

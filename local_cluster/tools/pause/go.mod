@@ -1,0 +1,3 @@
+module finetune.dev/local-cluster/pause
+
+go 1.26
