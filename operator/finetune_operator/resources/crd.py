@@ -15,7 +15,10 @@ from finetune_operator.resources.modelversion import ModelVersion
 
 Schema = dict[str, Any]
 
-DROPPED_KEYS = frozenset({"title", "$defs", "discriminator"})
+DROPPED_KEYS = frozenset({"title", "$defs", "discriminator", "propertyNames"})
+# Without a bound, a rule on the name exceeds the API server's cost budget; labels take 63 characters.
+NAME_MAX_LENGTH = 63
+EMPTY: tuple[object, ...] = (None, {}, [], ())
 
 
 @dataclass(frozen=True)
@@ -161,7 +164,7 @@ def _root_schema(model: type[Resource]) -> Schema:
         "properties": {
             "apiVersion": {"type": "string"},
             "kind": {"type": "string"},
-            "metadata": {"type": "object"},
+            "metadata": {"type": "object", "properties": {"name": {"type": "string", "maxLength": NAME_MAX_LENGTH}}},
             "spec": properties["spec"],
             "status": _without_defaults(properties["status"]),
         },
@@ -198,13 +201,17 @@ def _without_null(schema: Schema) -> Schema | None:
 
 
 def _with_sparse_default(node: Schema) -> Schema:
-    """Defaults of objects are `{}`, filled from below; empty ones are left out, since absent means empty."""
-    if "default" not in node:
-        return node
-    has_nested_defaults = any("default" in value for value in node.get("properties", {}).values())
-    if node["default"] in (None, {}, [], ()) or (node.get("type") == "object" and not has_nested_defaults):
-        return {key: value for key, value in node.items() if key != "default"}
-    return node | ({"default": {}} if node.get("type") == "object" else {})
+    """Empty defaults are left out, since absent means empty; the others are whole, as validation rules need them."""
+    default = _without_empty(node.get("default"))
+    rest = {key: value for key, value in node.items() if key != "default"}
+    return rest if default in EMPTY else rest | {"default": default}
+
+
+def _without_empty(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    cleaned = {key: _without_empty(item) for key, item in value.items()}
+    return {key: item for key, item in cleaned.items() if item not in EMPTY}
 
 
 def _without_defaults(node: Schema) -> Schema:
