@@ -1,0 +1,143 @@
+"""All tables, as typed SQLAlchemy models. `migrations` is what creates them in a running system."""
+
+from datetime import UTC, datetime
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    DateTime,
+    Dialect,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
+
+RowId = BigInteger().with_variant(Integer, "sqlite")
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware datetime in UTC, also on SQLite, which forgets the zone."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
+
+
+class Base(MappedAsDataclass, DeclarativeBase):
+    """Base of all tables."""
+
+
+class SchemaVersion(Base):
+    """The migrations that have run."""
+
+    __tablename__ = "schema_version"
+
+    version: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    applied_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Rating(Base):
+    """A person's judgement of one answer; the table may belong to another application."""
+
+    __tablename__ = "ml_analysis_rating"
+    __table_args__ = (Index("ml_analysis_rating_philosopher_domain", "philosopher", "domain"),)
+
+    id: Mapped[int] = mapped_column(RowId, primary_key=True)
+    prompt: Mapped[str] = mapped_column(Text)
+    response: Mapped[str] = mapped_column(Text)
+    rating: Mapped[int] = mapped_column(Integer)
+    is_gold_star: Mapped[bool] = mapped_column(Boolean)
+    use_as_sample_response: Mapped[bool] = mapped_column(Boolean)
+    philosopher: Mapped[str | None] = mapped_column(String(256))
+    domain: Mapped[str | None] = mapped_column(String(256))
+    task_type: Mapped[str | None] = mapped_column(String(256))
+    confidence: Mapped[float | None] = mapped_column(Double)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class ProgressPoint(Base):
+    """One measurement of a training; a restarted trainer is a new attempt."""
+
+    __tablename__ = "training_progress"
+    __table_args__ = (Index("training_progress_job_time", "job_uid", "time"),)
+
+    job_uid: Mapped[str] = mapped_column(String(64), primary_key=True)
+    attempt: Mapped[str] = mapped_column(String(128), primary_key=True)
+    step: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    namespace: Mapped[str] = mapped_column(String(63))
+    name: Mapped[str] = mapped_column(String(253))
+    total_steps: Mapped[int] = mapped_column(BigInteger)
+    epoch: Mapped[float] = mapped_column(Double)
+    total_epochs: Mapped[float] = mapped_column(Double)
+    loss: Mapped[float | None] = mapped_column(Double)
+    best_loss: Mapped[float | None] = mapped_column(Double)
+    learning_rate: Mapped[float | None] = mapped_column(Double)
+    eta_seconds: Mapped[int | None] = mapped_column(BigInteger)
+    time: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class ArmSample(Base):
+    """One request of production traffic that an arm answered."""
+
+    __tablename__ = "abtest_samples"
+
+    abtest_uid: Mapped[str] = mapped_column(String(64), primary_key=True)
+    request_id: Mapped[str] = mapped_column(String(128), primary_key=True)
+    arm: Mapped[str] = mapped_column(String(16))
+    served_name: Mapped[str] = mapped_column(String(128))
+    status: Mapped[int] = mapped_column(Integer)
+    latency_ms: Mapped[int] = mapped_column(Integer)
+    time: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Comparison(Base):
+    """Two answers to one prompt, shown to one evaluator without their names; `number` counts the evaluator's own."""
+
+    __tablename__ = "abtest_comparisons"
+    __table_args__ = (
+        UniqueConstraint("abtest_uid", "evaluator", "number", name="abtest_comparisons_once"),
+        Index("abtest_comparisons_created", "created_at"),
+    )
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    abtest_uid: Mapped[str] = mapped_column(String(64))
+    namespace: Mapped[str] = mapped_column(String(63))
+    name: Mapped[str] = mapped_column(String(253))
+    evaluator: Mapped[str] = mapped_column(String(128))
+    number: Mapped[int] = mapped_column(Integer)
+    prompt: Mapped[str] = mapped_column(Text)
+    baseline_served_name: Mapped[str] = mapped_column(String(128))
+    candidate_served_name: Mapped[str] = mapped_column(String(128))
+    baseline_answer: Mapped[str] = mapped_column(Text)
+    candidate_answer: Mapped[str] = mapped_column(Text)
+    candidate_side: Mapped[str] = mapped_column(String(1))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Vote(Base):
+    """One evaluator's judgement of one comparison; `late` ones came after the verdict and never count."""
+
+    __tablename__ = "abtest_votes"
+    __table_args__ = (Index("abtest_votes_abtest", "abtest_uid", "late", "choice"),)
+
+    comparison_id: Mapped[str] = mapped_column(String(36), ForeignKey("abtest_comparisons.id"), primary_key=True)
+    evaluator: Mapped[str] = mapped_column(String(128), primary_key=True)
+    abtest_uid: Mapped[str] = mapped_column(String(64))
+    choice: Mapped[str] = mapped_column(String(16))
+    late: Mapped[bool] = mapped_column(Boolean)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)

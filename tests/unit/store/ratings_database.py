@@ -1,0 +1,40 @@
+"""Ratings databases for tests: real SQLite files with the product's own schema."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import create_engine, insert
+
+from finetune_operator.store.migrations import apply_migrations
+from finetune_operator.store.tables import Rating
+
+NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
+
+
+def rating(number: int, **changes: Any) -> dict[str, Any]:
+    """A gold-star rating that every default filter and rule accepts."""
+    return {
+        "prompt": f"What is the use of question {number}?",
+        "response": f"Question {number} is of use to those who think about it.",
+        "rating": 5,
+        "is_gold_star": True,
+        "use_as_sample_response": True,
+        "philosopher": "plato",
+        "domain": "ethics",
+        "task_type": "summarization",
+        "confidence": 0.9,
+        "created_at": NOON,
+    } | changes
+
+
+def write_ratings(file: Path, rows: Iterable[dict[str, Any]]) -> str:
+    """A database with these rows; returns its URL."""
+    engine = create_engine(f"sqlite:///{file}")
+    with engine.begin() as connection:
+        apply_migrations(connection)
+        for row in rows:
+            connection.execute(insert(Rating).values(**row))
+    engine.dispose()
+    return f"sqlite:///{file}"
