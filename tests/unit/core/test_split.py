@@ -1,0 +1,57 @@
+"""The split of traffic: sticky, monotone and exact in expectation."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finetune_operator.core.split import POINTS, assign, point
+from finetune_operator.resources.abtest import Arm
+
+texts = st.text(max_size=50)
+percents = st.integers(0, 100)
+
+
+@given(salt=texts, subject=texts, percent=percents)
+def test_a_subject_keeps_its_arm(salt: str, subject: str, percent: int) -> None:
+    assert assign(salt, subject, percent) is assign(salt, subject, percent)
+
+
+@given(salt=texts, subject=texts, low=percents, high=percents)
+def test_raising_the_share_moves_nobody_out_of_the_candidate_arm(salt: str, subject: str, low: int, high: int) -> None:
+    low, high = sorted((low, high))
+    if assign(salt, subject, low) is Arm.CANDIDATE:
+        assert assign(salt, subject, high) is Arm.CANDIDATE
+
+
+@given(salt=texts, subject=texts)
+def test_nobody_at_zero_and_everybody_at_a_hundred(salt: str, subject: str) -> None:
+    assert assign(salt, subject, 0) is Arm.BASELINE
+    assert assign(salt, subject, 100) is Arm.CANDIDATE
+
+
+@given(percent=percents)
+def test_the_border_is_exact(percent: int) -> None:
+    """The points that the candidate gets are a share of exactly `percent`, to within a single point."""
+    candidate_points = -(-percent * POINTS // 100)
+    assert abs(candidate_points * 100 - percent * POINTS) < 100
+
+
+@pytest.mark.parametrize("percent", [1, 5, 20, 50, 80, 99])
+def test_the_share_of_many_subjects_is_within_five_standard_errors(percent: int) -> None:
+    count, share = 20_000, percent / 100
+    candidates = sum(assign("uid", f"user-{n}", percent) is Arm.CANDIDATE for n in range(count))
+    assert abs(candidates / count - share) < 5 * (share * (1 - share) / count) ** 0.5
+
+
+def test_two_tests_split_the_same_subjects_independently() -> None:
+    count = 20_000
+    both = sum(
+        assign("first", f"user-{n}", 50) is Arm.CANDIDATE and assign("second", f"user-{n}", 50) is Arm.CANDIDATE
+        for n in range(count)
+    )
+    assert abs(both / count - 0.25) < 5 * (0.25 * 0.75 / count) ** 0.5
+
+
+def test_the_hash_never_changes() -> None:
+    """A release that changed it would move the subjects of every running test."""
+    assert point("uid", "alice") == 0xB0B0E05E229600D7
