@@ -96,7 +96,7 @@ def _acknowledge(job: FineTuneJob) -> Plan:
 
 def _start(job: FineTuneJob, now: datetime, config: OperatorConfig) -> Plan:
     manifest = training_job(job, config)
-    outlook = _suspended() if job.spec.suspend else Outlook(Phase.PENDING, "JobCreated", "waiting for the pod to start")
+    outlook = _outlook(job, ())
     status = _status(job, Observed(), outlook, now).model_copy(
         update={"job_name": manifest["metadata"]["name"], "start_time": now}
     )

@@ -150,7 +150,9 @@ class ModelVersion(Resource):
         json_schema_extra={
             "x-kubernetes-validations": [
                 rule(
-                    "self.metadata.name == self.spec.model + '-v' + string(self.spec.version)",
+                    "self.metadata.name.startsWith(self.spec.model + '-v') && "
+                    "self.metadata.name.matches('-v[1-9][0-9]{0,5}$') && "
+                    "int(self.metadata.name.substring(size(self.spec.model) + 2)) == self.spec.version",
                     "metadata.name must be <spec.model>-v<spec.version>",
                 )
             ]

@@ -6,6 +6,7 @@ write annotations.
 """
 
 import asyncio
+import logging
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -53,6 +54,7 @@ def main() -> int:
         sys.stderr.write(f"finetune-operator: {error}\n")
         return 2
     configure_logging(settings.log_level)
+    logging.getLogger("kopf").setLevel(logging.WARNING)
     asyncio.run(serve(settings))
     return 0
 
