@@ -5,13 +5,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import local_cluster
 from local_cluster import packages, toolchain
 from local_cluster.cluster import DEFAULT_NAME, Cluster
 from local_cluster.console import Refused, fail, note
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python3 -m local_cluster", description=__import__("local_cluster").__doc__)
+    parser = argparse.ArgumentParser(prog="python3 -m local_cluster", description=local_cluster.__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("build", help="compile every program")
     verbs.add_parser("packages", help="install the system packages that the node needs")
@@ -27,6 +28,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     down = cluster_verb("down", "stop it and undo the changes to the host; data is kept")
     down.add_argument("--purge", action="store_true", help="remove its data and the packages installed for it, too")
     down.add_argument("--purge-cache", action="store_true", help="remove the compiled programs and images, too")
+    cluster_verb("base-image", "make and import the Debian base image")
+    image = cluster_verb("image", "build an image into the node's image store")
+    image.add_argument("--tag", required=True)
+    image.add_argument("--file", required=True, type=Path, help="the Dockerfile")
+    image.add_argument("--context", required=True, type=Path)
+    image.add_argument("--build-arg", action="append", default=[], metavar="NAME=VALUE")
     cluster_verb("status", "its processes")
     cluster_verb("kubeconfig", "print the path of its kubeconfig")
     cluster_verb("audit-log", "print the path of its audit log")
@@ -58,6 +65,13 @@ def run(options: argparse.Namespace) -> int:
             Cluster(options.name).down(purge=options.purge)
             if options.purge:
                 packages.remove_installed()
+            if options.purge_cache:
+                toolchain.remove_cache()
+        case "base-image":
+            Cluster(options.name).ensure_base_image()
+        case "image":
+            arguments = dict(argument.split("=", 1) for argument in options.build_arg)
+            Cluster(options.name).build_image(options.tag, options.file, options.context, arguments)
         case "status":
             for name, state in Cluster(options.name).status().items():
                 print(f"{name:26}{state}")

@@ -2,16 +2,18 @@
 
 import fcntl
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from local_cluster import host, packages, toolchain, versions
 from local_cluster.api_client import ApiClient
+from local_cluster.base_image import ensure_base_image
 from local_cluster.certificates import ensure_certificates
 from local_cluster.console import Refused, note, step
 from local_cluster.control_plane import ControlPlane
+from local_cluster.image_build import ImageBuilder
 from local_cluster.layout import (
     FIRST_CONTROL_PLANE_PORT,
     FULL_CLUSTER_PORT,
@@ -102,6 +104,22 @@ class Cluster:
                 note(f"removing {self.layout.state} with its objects, images and volumes")
                 host.unmount_below(self.layout.state)
                 host.remove_tree(self.layout.state)
+
+    def ensure_base_image(self) -> None:
+        """Makes the Debian base image if need be and imports it into the node."""
+        ensure_base_image(self._running_node().images)
+
+    def build_image(self, tag: str, dockerfile: Path, context: Path, arguments: Mapping[str, str]) -> bool:
+        """Builds an image into the node's store unless it is up to date; True if it built."""
+        self._running_node()
+        builder = ImageBuilder(self.layout, self.bin_dir, self.processes)
+        return builder.build(tag, dockerfile.resolve(), context.resolve(), arguments)
+
+    def _running_node(self) -> Node:
+        node = self.node
+        if not self.processes.alive("containerd"):
+            raise Refused(f"cluster {self.name} isn't up: run `python3 -m local_cluster up --name {self.name}`")
+        return node
 
     def status(self) -> dict[str, str]:
         """Each process and whether it is alive."""

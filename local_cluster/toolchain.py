@@ -11,7 +11,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from local_cluster import versions
+from local_cluster import host, versions
 from local_cluster.console import Refused, note, run_long, step
 from local_cluster.layout import PACKAGE_DIRECTORY, cache_root
 
@@ -90,6 +90,7 @@ def build(tools: tuple[Tool, ...] = TOOLS) -> Path:
     """Compiles what isn't compiled yet and returns bin_dir(); an interrupted build goes on where it stopped."""
     if is_built(tools):
         return bin_dir()
+    host.require_resources(host.FIRST_BUILD_DISK_GIGABYTES, host.FIRST_BUILD_MEMORY_GIGABYTES)
     with step("Compile the cluster's programs"):
         go = find_go()
         for tool in tools:
@@ -151,6 +152,15 @@ def _drop_compiler_caches(go: Path) -> None:
     for name in ("go-build", "go-modules"):
         shutil.rmtree(cache_root() / name, ignore_errors=True)
     note(f"removed the compiler's caches ({go} filled them, the programs are kept)")
+
+
+def remove_cache() -> None:
+    """Removes everything that a next `build` or `base-image` would make again."""
+    for name in ("bin", "go", "go-build", "go-modules", "images", "logs"):
+        directory = cache_root() / name
+        if directory.exists():
+            note(f"removing {directory}")
+            shutil.rmtree(directory)
 
 
 def find_go() -> Path:
