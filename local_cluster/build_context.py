@@ -1,4 +1,4 @@
-"""Which files of a build context count, by Docker's .dockerignore rules, and the hash that tells whether they changed."""
+"""Which files of a build context count, by Docker's .dockerignore rules, and the hash that tells if they changed."""
 
 import hashlib
 import os

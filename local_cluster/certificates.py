@@ -84,10 +84,8 @@ def _make_authority(directory: Path) -> None:
     key = _make_key(directory / "ca.key")
     _make_key(directory / "service-accounts.key")
     partial = directory / "ca.crt.partial"
-    output_of(
-        ["openssl", "req", "-x509", "-new", "-key", str(key), "-sha256", "-days", VALID_DAYS]
-        + ["-subj", "/CN=local-cluster", "-out", str(partial)]
-    )
+    argv = ["openssl", "req", "-x509", "-new", "-sha256", "-days", VALID_DAYS, "-subj", "/CN=local-cluster"]
+    output_of([*argv, "-key", str(key), "-out", str(partial)])
     partial.replace(directory / "ca.crt")
 
 
@@ -103,15 +101,12 @@ def _make_certificate(directory: Path, identity: Identity) -> None:
         request, extensions = Path(scratch) / "request", Path(scratch) / "extensions"
         alternative = f"subjectAltName={identity.alternative_names}\n" if identity.alternative_names else ""
         extensions.write_text(f"basicConstraints=CA:FALSE\nextendedKeyUsage=clientAuth,serverAuth\n{alternative}")
-        output_of(
-            ["openssl", "req", "-new", "-sha256", "-key", str(key), "-subj", identity.subject, "-out", str(request)]
-        )
+        argv = ["openssl", "req", "-new", "-sha256", "-subj", identity.subject]
+        output_of([*argv, "-key", str(key), "-out", str(request)])
         partial = directory / f"{identity.name}.crt.partial"
-        output_of(
-            ["openssl", "x509", "-req", "-sha256", "-in", str(request), "-days", VALID_DAYS, "-extfile", str(extensions)]
-            + ["-CA", str(directory / "ca.crt"), "-CAkey", str(directory / "ca.key"), "-CAcreateserial"]
-            + ["-out", str(partial)]
-        )
+        argv = ["openssl", "x509", "-req", "-sha256", "-days", VALID_DAYS, "-CAcreateserial"]
+        argv += ["-CA", str(directory / "ca.crt"), "-CAkey", str(directory / "ca.key")]
+        output_of([*argv, "-in", str(request), "-extfile", str(extensions), "-out", str(partial)])
         partial.replace(directory / f"{identity.name}.crt")
 
 

@@ -154,6 +154,8 @@ class Cluster:
         )
         packages.install(packages.NODE_PACKAGES if full else packages.CONTROL_PLANE_PACKAGES)
         toolchain.build(self._tools)
+        absent = [service for service in self._services() if not self.processes.alive(service.name)]
+        host.require_free_ports(port for service in absent for port in service.ports)
 
     def _up(self) -> None:
         layout = self.layout
@@ -162,22 +164,11 @@ class Cluster:
         if not self._choice.control_plane_only:
             host.HostChanges(layout).apply()
         ensure_certificates(layout)
-        self._require_free_ports()
         ControlPlane(layout, self.bin_dir, self.processes).start()
         if not self._choice.control_plane_only:
             self.node.start()
             Network(layout, self.bin_dir, self.processes).start()
             Storage(layout, self.processes).start()
-
-    def _require_free_ports(self) -> None:
-        ports = self.layout.ports
-        own = {
-            "etcd": [("127.0.0.1", ports.etcd_client), ("127.0.0.1", ports.etcd_peer)],
-            "kube-apiserver": [(self.layout.address, ports.apiserver)],
-        }
-        for name, addresses in own.items():
-            if not self.processes.alive(name):
-                host.require_free_ports(addresses)
 
 
 def _clusters_directory() -> Path:
@@ -212,7 +203,7 @@ def _free_port(control_plane_only: bool) -> int:
     taken = {json.loads(file.read_text())["port"] for file in _clusters_directory().glob("*/cluster.json")}
     first = FIRST_CONTROL_PLANE_PORT if control_plane_only else FULL_CLUSTER_PORT
     for port in range(first, LAST_PORT, PORTS_PER_CLUSTER):
-        if port not in taken and all(host.port_is_free("127.0.0.1", port + k) for k in range(PORTS_PER_CLUSTER)):
+        if port not in taken and all(host.port_is_free(port + k) for k in range(PORTS_PER_CLUSTER)):
             return port
     raise Refused("no free block of ports: choose one with --port")
 

@@ -35,7 +35,7 @@ def tail(log: Path, lines: int = 20) -> str:
 def run_long(
     argv: Sequence[str], title: str, log: Path, *, cwd: Path | None = None, environment: Mapping[str, str] | None = None
 ) -> None:
-    """Runs a command into a log file, with a progress line every few seconds; Refused with the log's end if it fails."""
+    """Runs a command into a log file, with a progress line now and then; Refused with the log's end if it fails."""
     log.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     with log.open("wb") as output:

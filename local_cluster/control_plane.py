@@ -8,7 +8,7 @@ from local_cluster import audit, versions
 from local_cluster.api_client import ApiClient, answers
 from local_cluster.console import Refused, note
 from local_cluster.layout import Layout
-from local_cluster.processes import Processes, Service
+from local_cluster.processes import Processes, Service, command
 
 READY_TIMEOUT_SECONDS = 90.0
 LOOPBACK = "127.0.0.1"
@@ -80,16 +80,20 @@ class ControlPlane:
     def _etcd(self) -> Service:
         ports = self._layout.ports
         peer_url = f"http://{LOOPBACK}:{ports.etcd_peer}"
-        # A test's API server is thrown away afterwards, so it needn't survive a power cut.
-        durability = ("--unsafe-no-fsync",) if self._layout.control_plane_only else ()
-        return Service(
-            "etcd",
-            (str(self._bin_dir / "etcd"), "--name", "local", "--data-dir", str(self._etcd_data), "--log-level", "warn")
-            + ("--listen-client-urls", self._etcd_url, "--advertise-client-urls", self._etcd_url)
-            + ("--listen-peer-urls", peer_url, "--initial-advertise-peer-urls", peer_url)
-            + ("--initial-cluster", f"local={peer_url}", *durability),
-            ports=((LOOPBACK, ports.etcd_client), (LOOPBACK, ports.etcd_peer)),
-        )
+        flags = {
+            "name": "local",
+            "data-dir": str(self._etcd_data),
+            "log-level": "warn",
+            "listen-client-urls": self._etcd_url,
+            "advertise-client-urls": self._etcd_url,
+            "listen-peer-urls": peer_url,
+            "initial-advertise-peer-urls": peer_url,
+            "initial-cluster": f"local={peer_url}",
+        }
+        if self._layout.control_plane_only:
+            # A test's API server is thrown away afterwards, so it needn't survive a power cut.
+            flags["unsafe-no-fsync"] = "true"
+        return Service("etcd", command(self._bin_dir / "etcd", flags), ports=(ports.etcd_client, ports.etcd_peer))
 
     def _apiserver(self) -> Service:
         layout = self._layout
@@ -126,9 +130,9 @@ class ControlPlane:
         }
         return Service(
             "kube-apiserver",
-            _argv(self._bin_dir / "kube-apiserver", flags),
+            command(self._bin_dir / "kube-apiserver", flags),
             config_files=(self._policy_file, layout.certificates / "apiserver.crt"),
-            ports=((layout.address, layout.ports.apiserver),),
+            ports=(layout.ports.apiserver,),
         )
 
     def _controller_manager(self) -> Service:
@@ -149,8 +153,8 @@ class ControlPlane:
         }
         return Service(
             "kube-controller-manager",
-            _argv(self._bin_dir / "kube-controller-manager", flags),
-            ports=((LOOPBACK, layout.ports.controller_manager),),
+            command(self._bin_dir / "kube-controller-manager", flags),
+            ports=(layout.ports.controller_manager,),
         )
 
     def _scheduler(self) -> Service:
@@ -166,10 +170,6 @@ class ControlPlane:
         }
         return Service(
             "kube-scheduler",
-            _argv(self._bin_dir / "kube-scheduler", flags),
-            ports=((LOOPBACK, layout.ports.scheduler),),
+            command(self._bin_dir / "kube-scheduler", flags),
+            ports=(layout.ports.scheduler,),
         )
-
-
-def _argv(program: Path, flags: dict[str, str]) -> tuple[str, ...]:
-    return (str(program), *(f"--{name}={value}" for name, value in flags.items()))

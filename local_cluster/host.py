@@ -93,20 +93,21 @@ def require_root() -> None:
         raise Refused("a cluster with a node needs root (containers, network): run this with sudo")
 
 
-def require_free_ports(ports: Iterable[tuple[str, int]]) -> None:
-    for address, port in ports:
-        if not port_is_free(address, port):
+def require_free_ports(ports: Iterable[int]) -> None:
+    for port in ports:
+        if not port_is_free(port):
             raise Refused(
                 f"port {port} is taken by another program (see: ss -ltnp 'sport = :{port}'): stop it, or choose "
                 f"other ports with --port"
             )
 
 
-def port_is_free(address: str, port: int) -> bool:
+def port_is_free(port: int) -> bool:
+    """Whether nothing listens on this TCP port, on whatever address."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((address, port))
+            probe.bind(("0.0.0.0", port))  # noqa: S104 (never listens)
         except OSError:
             return False
     return True
@@ -125,6 +126,14 @@ def overlapping_route(routes: Iterable[str]) -> str | None:
     return None
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """Kernel settings as they were before us, and the boot in which that was so."""
+
+    boot_id: str
+    settings: dict[str, str]
+
+
 class HostChanges:
     """The record of what was changed on the host, and its undoing."""
 
@@ -134,8 +143,10 @@ class HostChanges:
     def apply(self) -> None:
         """Idempotent: changes only what isn't so yet."""
         if route := overlapping_route(output_of([_program("ip"), "-4", "route", "show"]).splitlines()):
-            raise Refused(f"the host's route `{route}` overlaps the cluster's {versions.POD_SUBNET} or "
-                          f"{versions.SERVICE_SUBNET}: remove it, or change the subnets in local_cluster/versions.py")
+            raise Refused(
+                f"the host's route `{route}` overlaps the cluster's {versions.POD_SUBNET} or "
+                f"{versions.SERVICE_SUBNET}: remove it, or change the subnets in local_cluster/versions.py"
+            )
         self._load_bridge_filter()
         self._record_settings()
         for key, value in SYSTEM_SETTINGS.items():
@@ -157,19 +168,19 @@ class HostChanges:
             note(f"host: removing the bridge {versions.BRIDGE}")
             output_of([_program("ip"), "link", "delete", versions.BRIDGE])
         record = self._record()
-        if record is not None and record["boot_id"] == boot_id():
-            for key, value in record["settings"].items():
+        if record is not None and record.boot_id == boot_id():
+            for key, value in record.settings.items():
                 if _setting(key) != value:
                     note(f"host: sysctl {key.replace('/', '.')} back to {value}")
                     _setting_path(key).write_text(value)
         self._file.unlink(missing_ok=True)
 
-    def _record(self) -> dict[str, dict[str, str]] | None:
-        return json.loads(self._file.read_text()) if self._file.exists() else None
+    def _record(self) -> Recorded | None:
+        return Recorded(**json.loads(self._file.read_text())) if self._file.exists() else None
 
     def _record_settings(self) -> None:
         record = self._record()
-        if record is not None and record["boot_id"] == boot_id():
+        if record is not None and record.boot_id == boot_id():
             return
         keys = [key for key in (*SYSTEM_SETTINGS, *KUBELET_SETTINGS) if _setting_path(key).exists()]
         settings = {key: _setting(key) for key in keys}

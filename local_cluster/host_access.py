@@ -60,10 +60,8 @@ def pip_settings(environment: Mapping[str, str]) -> dict[str, str]:
             name = key.rpartition(".")[2]
             if separator and name in PIP_SETTINGS:
                 settings[name] = value.strip("'\"").replace("\\n", " ")
-    for name in PIP_SETTINGS:
-        if value := environment.get(f"PIP_{name.upper().replace('-', '_')}"):
-            settings[name] = value
-    return settings
+    from_environment = {name: environment.get(f"PIP_{name.upper().replace('-', '_')}") for name in PIP_SETTINGS}
+    return settings | {name: value for name, value in from_environment.items() if value}
 
 
 def pip_configuration(settings: Mapping[str, str]) -> str:

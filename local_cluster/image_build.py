@@ -13,7 +13,7 @@ from local_cluster.console import note, output_of, run_long, step
 from local_cluster.host_access import proxy_arguments, write_secrets
 from local_cluster.image_store import NAMESPACE, ImageStore
 from local_cluster.layout import Layout
-from local_cluster.processes import Processes, Service
+from local_cluster.processes import Processes, Service, command
 
 READY_TIMEOUT_SECONDS = 60.0
 BUILD_DISK_GIGABYTES = 4
@@ -83,14 +83,18 @@ class ImageBuilder:
         return subprocess.run(self._buildctl("debug", "workers"), capture_output=True, check=False).returncode == 0
 
     def _buildkitd(self) -> Service:
-        return Service(
-            "buildkitd",
-            (str(self._bin_dir / "buildkitd"), "--addr", self._address, "--root", f"{self._layout.state}/buildkit")
-            + ("--config", "/dev/null", "--oci-worker=false", "--containerd-worker=true")
-            + ("--containerd-worker-addr", str(self._layout.containerd_socket))
-            + ("--containerd-worker-namespace", NAMESPACE, "--containerd-worker-net", "host")
-            + ("--allow-insecure-entitlement", "network.host"),
-        )
+        flags = {
+            "addr": self._address,
+            "root": f"{self._layout.state}/buildkit",
+            "config": "/dev/null",
+            "oci-worker": "false",
+            "containerd-worker": "true",
+            "containerd-worker-addr": str(self._layout.containerd_socket),
+            "containerd-worker-namespace": NAMESPACE,
+            "containerd-worker-net": "host",
+            "allow-insecure-entitlement": "network.host",
+        }
+        return Service("buildkitd", command(self._bin_dir / "buildkitd", flags))
 
     def _prune(self) -> None:
         """The image has copies of its own of what was built; the build's layers would take the same space again."""

@@ -8,7 +8,7 @@ from local_cluster.api_client import ApiClient, Json, answers, grant
 from local_cluster.console import note
 from local_cluster.layout import Layout
 from local_cluster.packages import SYSTEM_DIRECTORIES
-from local_cluster.processes import Processes, Service
+from local_cluster.processes import Processes, Service, command
 
 READY_TIMEOUT_SECONDS = 60.0
 LOOPBACK = "127.0.0.1"
@@ -39,11 +39,8 @@ class Network:
         self._corefile.write_text(self._corefile_content())
         for service in self.services():
             self._processes.ensure(service)
-        for name, port in (
-            ("kube-proxy", self._layout.ports.proxy_health),
-            ("coredns", self._layout.ports.dns_health),
-        ):
-            self._wait_for_health(name, f"http://{LOOPBACK}:{port}/{'healthz' if name == 'kube-proxy' else 'ready'}")
+        self._wait_for_health("kube-proxy", f"http://{LOOPBACK}:{self._layout.ports.proxy_health}/healthz")
+        self._wait_for_health("coredns", f"http://{LOOPBACK}:{self._layout.ports.dns_health}/ready")
 
     def _wait_for_health(self, name: str, url: str) -> None:
         self._processes.wait_for(f"{name} ready", lambda: answers(url), READY_TIMEOUT_SECONDS, (name,))
@@ -77,9 +74,9 @@ class Network:
         }
         return Service(
             "kube-proxy",
-            (str(self._bin_dir / "kube-proxy"), *(f"--{name}={value}" for name, value in flags.items())),
+            command(self._bin_dir / "kube-proxy", flags),
             environment=ENVIRONMENT,
-            ports=((LOOPBACK, ports.proxy_health), (LOOPBACK, ports.proxy_metrics)),
+            ports=(ports.proxy_health, ports.proxy_metrics),
         )
 
     def _coredns(self) -> Service:
@@ -88,7 +85,7 @@ class Network:
             "coredns",
             (str(self._bin_dir / "coredns"), "-conf", str(self._corefile)),
             config_files=(self._corefile,),
-            ports=((versions.NODE_ADDRESS, ports.dns), (LOOPBACK, ports.dns_health)),
+            ports=(ports.dns, ports.dns_health),
         )
 
     @property

@@ -3,17 +3,16 @@
 import json
 import os
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 from local_cluster import host, versions
 from local_cluster.api_client import ApiClient
-from local_cluster.console import Refused, note, output_of
+from local_cluster.console import Refused, note
 from local_cluster.image_store import ImageStore, pause_image
 from local_cluster.layout import Layout
 from local_cluster.packages import cni_directory, find_program
-from local_cluster.processes import Processes, Service, boot_id
+from local_cluster.processes import Processes, Service, boot_id, command
 
 READY_TIMEOUT_SECONDS = 90.0
 STOP_GRACE_SECONDS = 10.0
@@ -107,9 +106,7 @@ class Node:
     def _shims(self) -> list[int]:
         """Process identifiers of the containerd shims that serve our containerd's socket."""
         socket = str(self._layout.containerd_socket).encode()
-        return [
-            pid for pid, argv in _command_lines() if b"containerd-shim" in argv[0] and socket in argv
-        ]
+        return [pid for pid, argv in _command_lines() if b"containerd-shim" in argv[0] and socket in argv]
 
     @property
     def _leases(self) -> Path:
@@ -206,13 +203,18 @@ conf_dir = "{self._layout.state}/cni/net.d"
 
     def _kubelet(self) -> Service:
         layout = self._layout
+        flags = {
+            "config": str(self._kubelet_file),
+            "kubeconfig": str(layout.kubeconfig_of("kubelet")),
+            "root-dir": str(layout.state / "kubelet"),
+            "hostname-override": versions.NODE_NAME,
+            "node-ip": versions.NODE_ADDRESS,
+        }
         return Service(
             "kubelet",
-            (str(self._bin_dir / "kubelet"), "--config", str(self._kubelet_file))
-            + ("--kubeconfig", str(layout.kubeconfig_of("kubelet")), "--root-dir", str(layout.state / "kubelet"))
-            + ("--hostname-override", versions.NODE_NAME, "--node-ip", versions.NODE_ADDRESS),
+            command(self._bin_dir / "kubelet", flags),
             config_files=(self._kubelet_file,),
-            ports=((versions.NODE_ADDRESS, layout.ports.kubelet), ("127.0.0.1", layout.ports.kubelet_health)),
+            ports=(layout.ports.kubelet, layout.ports.kubelet_health),
         )
 
 

@@ -28,8 +28,8 @@ class Service:
     argv: tuple[str, ...]
     config_files: tuple[Path, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
-    ports: tuple[tuple[str, int], ...] = ()
-    """(address, port) pairs that must be free before it starts."""
+    ports: tuple[int, ...] = ()
+    """TCP ports that must be free before it starts."""
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256(json.dumps([self.argv, sorted(self.environment.items())]).encode())
@@ -63,6 +63,11 @@ def start_ticks(pid: int) -> int | None:
         return None
     fields = stat.rpartition(")")[2].split()  # the command name may hold spaces and brackets
     return None if fields[0] in "ZX" else int(fields[19])
+
+
+def command(program: Path | str, flags: Mapping[str, str]) -> tuple[str, ...]:
+    """A program with `--name=value` flags."""
+    return (str(program), *(f"--{name}={value}" for name, value in flags.items()))
 
 
 class Processes:

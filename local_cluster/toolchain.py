@@ -135,7 +135,7 @@ def _link_programs(tool: Tool, store: Path) -> None:
 
 
 def _go_environment(go: Path) -> dict[str, str]:
-    """The host's own settings (proxies, module mirrors), with the caches in our directory so that they can be dropped."""
+    """The host's own settings (proxies, module mirrors), with the caches where they can be dropped."""
     return {
         **{key: value for key, value in os.environ.items() if key not in {"GOROOT", "GOFLAGS", "GOBIN"}},
         "GOTOOLCHAIN": "local",
@@ -175,9 +175,8 @@ def find_go() -> Path:
 
 
 def go_version(go: str) -> tuple[int, int]:
-    done = subprocess.run(
-        [go, "env", "GOVERSION"], capture_output=True, text=True, check=False, env={**os.environ, "GOTOOLCHAIN": "local"}
-    )
+    environment = {**os.environ, "GOTOOLCHAIN": "local"}
+    done = subprocess.run([go, "env", "GOVERSION"], capture_output=True, text=True, check=False, env=environment)
     return parse_go_version(done.stdout)
 
 

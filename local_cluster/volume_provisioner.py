@@ -26,7 +26,7 @@ VOLUMES = "/api/v1/persistentvolumes"
 def needs_volume(claim: Json) -> bool:
     """Whether this claim waits for us: ours by class, still unbound, not being deleted."""
     spec, metadata = claim["spec"], claim["metadata"]
-    return (
+    return bool(
         spec.get("storageClassName") == STORAGE_CLASS
         and not spec.get("volumeName")
         and spec.get("volumeMode", "Filesystem") == "Filesystem"
@@ -36,7 +36,7 @@ def needs_volume(claim: Json) -> bool:
 
 def is_released(volume: Json) -> bool:
     """Whether this volume is ours to remove: its claim is gone and its policy says to delete it."""
-    return (
+    return bool(
         volume["metadata"].get("annotations", {}).get(PROVISIONED_BY) == PROVISIONER
         and volume.get("status", {}).get("phase") == "Released"
         and volume["spec"].get("persistentVolumeReclaimPolicy") == "Delete"
