@@ -429,7 +429,7 @@ def rendered_notes(helm: Helm, directory: Path, *options: str) -> str:
 @pytest.mark.parametrize("profile", PROFILES)
 def test_notes_have_a_valid_first_job(helm: Helm, tmp_path: Path, profile: str) -> None:
     notes = rendered_notes(helm, tmp_path, *PROFILES[profile])
-    body = yaml.safe_load(notes.split("<<'EOF'\n")[1].split("EOF\n")[0])
+    body = yaml.safe_load(notes.split("<<'EOF'\n")[1].split("\nEOF\n")[0])
     body["metadata"]["uid"] = "uid"
     assert FineTuneJob.parse(body).spec.model == "plato"
     for command in (
