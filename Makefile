@@ -1,0 +1,53 @@
+.DEFAULT_GOAL := help
+CACHE := $(or $(FINETUNE_CACHE),$(HOME)/.cache/finetune-operator)
+PYTHON := .venv/bin/python
+
+.PHONY: help
+help:  ## Print this help
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+.PHONY: venv
+venv:  ## Make the Python environment in .venv from uv.lock
+	@python3 -m demo.environment
+
+.PHONY: demo
+demo: venv  ## Watch the whole loop, ratings to rollback (CLUSTER=existing|kind|local)
+	@$(PYTHON) -m demo run
+
+.PHONY: demo-down
+demo-down: venv  ## Undo the demo: release, cluster, changes to the host (PURGE=1: its data, too)
+	@$(PYTHON) -m demo down
+
+.PHONY: lint
+lint: venv  ## Check style, types and layers
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	$(PYTHON) -m finetune_operator crds --check crds
+	$(PYTHON) -m finetune_operator crds --check helm/finetune-operator/files/crds
+
+.PHONY: unit
+unit: venv  ## Run the tests that need no cluster
+	.venv/bin/pytest tests/unit tests/local_cluster
+
+.PHONY: cluster
+cluster: venv  ## Run the tests against a real API server
+	.venv/bin/pytest tests/cluster tests/helm
+
+.PHONY: e2e
+e2e: venv  ## Run the whole loop on a real node, asserted
+	.venv/bin/pytest tests/images tests/e2e
+
+.PHONY: test
+test: lint  ## Run everything: lint, unit, cluster, end to end
+	.venv/bin/pytest tests
+
+.PHONY: crds
+crds: venv  ## Write the CRDs from the models
+	$(PYTHON) -m finetune_operator crds crds
+	$(PYTHON) -m finetune_operator crds helm/finetune-operator/files/crds
+
+.PHONY: bench
+bench: venv  ## Run the benchmarks; figures go to standard output
+	$(PYTHON) -m bench

@@ -1,0 +1,77 @@
+"""`make demo` and `make demo-down`.
+
+python -m demo run     tell the story
+python -m demo up      only the cluster, the images and the chart
+python -m demo down    undo
+"""
+
+import json
+import sys
+from contextlib import ExitStack
+
+from demo import install, target
+from demo.console import Narrator
+from demo.kubectl import DemoError
+from demo.story import Story, Teller, closing_rows, urls
+from local_cluster.console import Refused
+from local_cluster.layout import cache_root
+
+
+def main(arguments: list[str]) -> int:
+    """Exit code 1 with one clear line where something is missing or did not happen."""
+    narrator = Narrator()
+    verb = arguments[0] if arguments else "run"
+    try:
+        match verb:
+            case "run":
+                run(narrator)
+            case "up":
+                prepare(narrator)
+            case "down":
+                target.take_down(target.choose(), narrator)
+            case _:
+                narrator.say(str(__doc__))
+                return 2
+    except (DemoError, Refused) as error:
+        narrator.say(f"error: {error}")
+        return 1
+    except KeyboardInterrupt:
+        narrator.say("interrupted; run the same command again to go on")
+        return 130
+    return 0
+
+
+def prepare(narrator: Narrator) -> target.Target:
+    """A cluster with the product in it."""
+    with narrator.stage("Cluster and images"):
+        chosen = target.bring_up(target.choose(), narrator)
+    with narrator.stage("Install the Helm chart"):
+        install.install_chart(chosen, narrator)
+    return chosen
+
+
+def run(narrator: Narrator) -> Story:
+    """The whole story, then its summary."""
+    chosen = prepare(narrator)
+    with ExitStack() as stack:
+        with narrator.stage("Ratings database"):
+            install.start_afresh(chosen)
+            conversations = install.fill_ratings(chosen, narrator)
+        with narrator.stage("Base model, trained from scratch"):
+            install.train_base_model(chosen, narrator, conversations)
+        gateway_url = stack.enter_context(chosen.kubectl.port_forward(f"{install.RELEASE}-gateway"))
+        api_url = stack.enter_context(chosen.kubectl.port_forward(f"{install.RELEASE}-api"))
+        story = Teller(chosen, narrator, conversations, gateway_url, api_url).tell()
+    narrator.table("What happened", ("", ""), [(title, value) for title, value in closing_rows(story)])
+    stages = narrator.durations_seconds
+    rows = [(title, f"{seconds:.1f}") for title, seconds in stages.items()]
+    narrator.table("Time of each stage", ("stage", "seconds"), [*rows, ("all", f"{sum(stages.values()):.1f}")])
+    (cache_root() / "demo-durations.json").write_text(json.dumps(stages, indent=1))
+    narrator.table("Look around", ("command", "then"), urls(chosen))
+    if chosen.kubectl.kubeconfig:
+        narrator.command(f"export KUBECONFIG={chosen.kubectl.kubeconfig}")
+    return story
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
