@@ -141,9 +141,8 @@ class Teller:
             loaded_after = time.monotonic() - published
             ask(client(self.gateway_url), SECOND, QUESTIONS[0])
         after = self._engine_pods()
-        self.narrator.say(
-            f"{chatter.answers} answers meanwhile, {len(chatter.failures)} failures; engine before {before}, after {after}"
-        )
+        self.narrator.say(f"{chatter.answers} answers meanwhile, {len(chatter.failures)} failures")
+        self.narrator.say(f"engine pods before: {before}, after: {after}")
         self._show_losses(job)
         failures = tuple(chatter.failures)
         version = self._get("modelversion", SECOND)
