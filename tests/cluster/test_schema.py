@@ -1,0 +1,397 @@
+"""What the API server accepts and refuses by the CRDs alone, and what kubectl shows of it."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import yaml
+
+from finetune_operator.kube.errors import Rejected
+from finetune_operator.kube.paths import PLURALS
+from finetune_operator.resources.finetunejob import IMMUTABLE_FIELDS
+from tests.cluster.control_plane import REPOSITORY, CommandFailed, ControlPlane
+from tests.cluster.samples import OTHER_DIGEST, ab_test, base_model, fine_tune_job, merged, model_version
+
+SAMPLES = {"FineTuneJob": fine_tune_job, "ModelVersion": model_version, "ABTest": ab_test}
+VOLUME = {"claimName": "datasets", "path": "plato/train.jsonl"}
+
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Creation:
+    """A resource that differs from the valid sample, and what the refusal says."""
+
+    title: str
+    kind: str
+    spec: dict[str, Any] = field(default_factory=dict)
+    name: str | None = None
+    refused: str | None = None
+
+
+@dataclass(frozen=True)
+class Update:
+    """A patch of a resource's spec, and what the refusal says."""
+
+    title: str
+    kind: str
+    patch: dict[str, Any]
+    created: dict[str, Any] = field(default_factory=dict)
+    refused: str | None = None
+
+
+def dataset(**changes: Any) -> dict[str, Any]:
+    return {"dataset": changes}
+
+
+def on_volume(path: str) -> dict[str, Any]:
+    return {"dataset": {"ratings": None, "volume": {"claimName": "datasets", "path": path}}}
+
+
+def artifact(**changes: str) -> dict[str, Any]:
+    return {"artifact": changes}
+
+
+JOB_NAME_TOO_LONG = "metadata.name must have at most 52 characters"
+VERSION_NAME = "metadata.name must be <spec.model>-v<spec.version>"
+
+ACCEPTED = [
+    Creation("a job on ratings", "FineTuneJob"),
+    Creation("a job on a volume", "FineTuneJob", {"dataset": {"ratings": None, "volume": VOLUME}}),
+    Creation("a job with a name of 52 characters", "FineTuneJob", name="a" * 52),
+    Creation("a rank as large as the engine takes", "FineTuneJob", {"lora": {"r": 32}, "serving": {"maxLoraRank": 32}}),
+    Creation("a large rank without serving", "FineTuneJob", {"lora": {"r": 512}}),
+    Creation("a learning rate in scientific notation", "FineTuneJob", {"training": {"learningRate": "2e-4"}}),
+    Creation("a whole test fraction", "FineTuneJob", dataset(testFraction="0")),
+    Creation("a GPU", "FineTuneJob", {"resources": {"limits": {"nvidia.com/gpu": 1, "memory": "16Gi"}}}),
+    Creation("a file with dots in its name", "FineTuneJob", on_volume("a.b/c..d.jsonl")),
+    Creation("a version that is served", "ModelVersion"),
+    Creation("a version that is only registered", "ModelVersion", {"serving": None}),
+    Creation("a version with a high number", "ModelVersion", name="plato-v999999"),
+    Creation("a version of a model with a hyphen and a v", "ModelVersion", name="plato-v2-v7"),
+    Creation("an archived version", "ModelVersion", {"state": "Archived"}, name="plato-v3"),
+    Creation("two versions compared", "ABTest"),
+    Creation("the base model as baseline", "ABTest", {"baseline": {"modelVersion": None, "base": True}}),
+    Creation("no traffic", "ABTest", {"traffic": {"candidatePercent": 0}}),
+    Creation("all traffic", "ABTest", {"traffic": {"candidatePercent": 100}}),
+    Creation("as many votes at least as at most", "ABTest", {"decision": {"minVotes": 5, "maxVotes": 5}}),
+]
+
+REFUSED = [
+    Creation("no dataset source", "FineTuneJob", dataset(ratings=None), refused="set exactly one of ratings, volume"),
+    Creation("two dataset sources", "FineTuneJob", dataset(volume=VOLUME), refused="set exactly one of ratings"),
+    Creation("no base model", "FineTuneJob", {"baseModel": None}, refused="spec.baseModel: Required value"),
+    Creation("no model", "FineTuneJob", {"model": None}, refused="spec.model: Required value"),
+    Creation("a base model without a source", "FineTuneJob", {"baseModel": {"source": None}}, refused="Required value"),
+    Creation("a path that climbs", "FineTuneJob", on_volume("../secrets"), refused="volume.path in body should match"),
+    Creation("a path that climbs inside", "FineTuneJob", on_volume("a/../../b"), refused="path in body should match"),
+    Creation("an absolute path", "FineTuneJob", on_volume("/etc/passwd"), refused="path in body should match"),
+    Creation("an empty path", "FineTuneJob", on_volume(""), refused="path in body should"),
+    Creation("a model in capitals", "FineTuneJob", {"model": "Plato"}, refused="spec.model in body should match"),
+    Creation("a long model name", "FineTuneJob", {"model": "p" * 41}, refused="spec.model: Too long"),
+    Creation("a job with a name of 53 characters", "FineTuneJob", name="a" * 53, refused=JOB_NAME_TOO_LONG),
+    Creation("an unknown method", "FineTuneJob", {"method": "PPO"}, refused='supported values: "SFT", "DPO"'),
+    Creation("an unknown backend", "FineTuneJob", {"backend": "Axolotl"}, refused="supported values"),
+    Creation("an unknown promotion", "FineTuneJob", {"promotion": "Never"}, refused="supported values"),
+    Creation(
+        "a rank beyond the engine's",
+        "FineTuneJob",
+        {"lora": {"r": 32}, "serving": {"maxLoraRank": 16}},
+        refused="lora.r is beyond serving.maxLoraRank: lower r or raise maxLoraRank",
+    ),
+    Creation("a rank of 0", "FineTuneJob", {"lora": {"r": 0}}, refused="greater than or equal to 1"),
+    Creation("a rank of 513", "FineTuneJob", {"lora": {"r": 513}}, refused="less than or equal to 512"),
+    Creation("a dropout above 1", "FineTuneJob", {"lora": {"dropout": "1.5"}}, refused="dropout in body should match"),
+    Creation("a dropout as a number", "FineTuneJob", {"lora": {"dropout": 0.05}}, refused="must be of type string"),
+    Creation("a negative fraction", "FineTuneJob", dataset(testFraction="-0.1"), refused="testFraction in body should"),
+    Creation("a wordy learning rate", "FineTuneJob", {"training": {"learningRate": "fast"}}, refused="should match"),
+    Creation("no epochs", "FineTuneJob", {"training": {"epochs": 0}}, refused="greater than or equal to 1"),
+    Creation("a rating of 6", "FineTuneJob", dataset(ratings={"minRating": 6}), refused="less than or equal to 5"),
+    Creation("a rating of 0", "FineTuneJob", dataset(ratings={"minRating": 0}), refused="greater than or equal to 1"),
+    Creation("ratings without a secret", "FineTuneJob", dataset(ratings={"secretRef": None}), refused="Required value"),
+    Creation(
+        "a quantity in words",
+        "FineTuneJob",
+        {"resources": {"limits": {"memory": "lots"}}},
+        refused="limits.memory in body should match",
+    ),
+    Creation("a deadline of 0 s", "FineTuneJob", {"activeDeadlineSeconds": 0}, refused="greater than or equal to 1"),
+    Creation("another number in the name", "ModelVersion", {"version": 2}, refused=VERSION_NAME),
+    Creation("another model in the name", "ModelVersion", {"model": "kant"}, refused=VERSION_NAME),
+    Creation("a name with a leading zero", "ModelVersion", name="plato-v01", refused=VERSION_NAME),
+    Creation("version 0", "ModelVersion", name="plato-v0", refused="greater than or equal to 1"),
+    Creation("a short digest", "ModelVersion", artifact(digest="sha256:abc"), refused="digest in body should match"),
+    Creation("a digest in capitals", "ModelVersion", artifact(digest="sha256:" + "A" * 64), refused="should match"),
+    Creation("an adapter from the web", "ModelVersion", artifact(uri="https://x/y"), refused="uri in body should"),
+    Creation("an adapter outside", "ModelVersion", artifact(uri="volume://artifacts/../x"), refused="uri in body"),
+    Creation("an adapter without a path", "ModelVersion", artifact(uri="volume://artifacts"), refused="uri in body"),
+    Creation("an unknown state", "ModelVersion", {"state": "Gone"}, refused="supported values"),
+    Creation("no replicas", "ModelVersion", {"serving": {"replicas": 0}}, refused="greater than or equal to 1"),
+    Creation(
+        "more than all GPU memory",
+        "ModelVersion",
+        {"serving": {"gpuMemoryUtilization": "1.1"}},
+        refused="gpuMemoryUtilization in body should match",
+    ),
+    Creation(
+        "no baseline", "ABTest", {"baseline": {"modelVersion": None}}, refused="exactly one of base, modelVersion"
+    ),
+    Creation("two baselines", "ABTest", {"baseline": {"base": True}}, refused="set exactly one of base, modelVersion"),
+    Creation(
+        "a false base",
+        "ABTest",
+        {"baseline": {"modelVersion": None, "base": False}},
+        refused="base can only be true; otherwise name a modelVersion",
+    ),
+    Creation(
+        "a version against itself",
+        "ABTest",
+        {"candidate": {"modelVersion": "plato-v1"}},
+        refused="baseline and candidate must be different versions",
+    ),
+    Creation(
+        "a candidate of another model",
+        "ABTest",
+        {"candidate": {"modelVersion": "kant-v1"}},
+        refused="candidate must be a version of spec.model",
+    ),
+    Creation(
+        "a baseline of another model",
+        "ABTest",
+        {"baseline": {"modelVersion": "kant-v1"}},
+        refused="baseline must be a version of spec.model",
+    ),
+    Creation("less than no traffic", "ABTest", {"traffic": {"candidatePercent": -1}}, refused="or equal to 0"),
+    Creation("more than all traffic", "ABTest", {"traffic": {"candidatePercent": 101}}, refused="or equal to 100"),
+    Creation(
+        "more votes at least than at most",
+        "ABTest",
+        {"decision": {"minVotes": 11, "maxVotes": 10}},
+        refused="minVotes must not be larger than maxVotes",
+    ),
+    Creation("an alpha of 0", "ABTest", {"decision": {"alpha": "0.00"}}, refused="alpha in body should match"),
+    Creation("an alpha of 1", "ABTest", {"decision": {"alpha": "1.0"}}, refused="alpha in body should match"),
+    Creation("an alpha as a number", "ABTest", {"decision": {"alpha": 0.05}}, refused="must be of type string"),
+    Creation("an unknown consequence", "ABTest", {"onWin": "Delete"}, refused="supported values"),
+    Creation("a test with a name of 53 characters", "ABTest", name="a" * 53, refused=JOB_NAME_TOO_LONG),
+]
+
+CHANGED_JOB: dict[str, Any] = {
+    "model": "kant",
+    "baseModel": base_model("other"),
+    "method": "DPO",
+    "backend": "HuggingFace",
+    "dataset": {"minExamples": 7},
+    "lora": {"r": 8},
+    "training": {"seed": 7},
+    "resources": {"limits": {"memory": "1Gi"}},
+    "scheduling": {"nodeSelector": {"disk": "fast"}},
+    "serving": {"replicas": 2},
+    "promotion": "Always",
+    "activeDeadlineSeconds": 60,
+}
+CHANGED_VERSION: dict[str, Any] = {
+    "model": "kant",
+    "version": 9,
+    "baseModel": base_model("other"),
+    "artifact": {"digest": OTHER_DIGEST},
+    "lineage": {"fineTuneJob": "somebody-else"},
+}
+CHANGED_TEST: dict[str, Any] = {
+    "model": "kant",
+    "baseline": {"modelVersion": "plato-v3"},
+    "candidate": {"modelVersion": "plato-v3"},
+    "decision": {"alpha": "0.2"},
+}
+
+
+def immutable_fields() -> Iterator[Update]:
+    for kind, changes in (("FineTuneJob", CHANGED_JOB), ("ModelVersion", CHANGED_VERSION), ("ABTest", CHANGED_TEST)):
+        for name, value in changes.items():
+            message = f"{name} is immutable: create a new resource instead"
+            yield Update(f"{kind} {name} changes", kind, {name: value}, refused=message)
+
+
+UPDATES = [
+    *immutable_fields(),
+    Update("a job's serving goes", "FineTuneJob", {"serving": None}, {"serving": {}}, "serving is immutable"),
+    Update("a job is suspended", "FineTuneJob", {"suspend": True}),
+    Update("a job goes on", "FineTuneJob", {"suspend": False}, {"suspend": True}),
+    Update("a job gets a time to live", "FineTuneJob", {"ttlSecondsAfterFinished": 60}),
+    Update(
+        "a job loses its time to live", "FineTuneJob", {"ttlSecondsAfterFinished": None}, {"ttlSecondsAfterFinished": 1}
+    ),
+    Update("a version is deployed", "ModelVersion", {"state": "Deployed"}),
+    Update("a version is archived", "ModelVersion", {"state": "Archived"}, {"state": "Deployed"}),
+    Update("a version gets notes", "ModelVersion", {"notes": "the good one"}),
+    Update("a version is scaled", "ModelVersion", {"serving": {"replicas": 3}}),
+    Update("a test's share grows", "ABTest", {"traffic": {"candidatePercent": 50}}),
+    Update("a test gets prompts", "ABTest", {"prompts": ["What is virtue?"]}),
+    Update("a test's win only notifies", "ABTest", {"onWin": "Notify"}),
+]
+
+
+def sample(kind: str, name: str | None, spec: dict[str, Any]) -> dict[str, Any]:
+    """A valid sample with a name of its own."""
+    number = next(_numbers)
+    if name is None:
+        model = f"plato-{number}"
+        if kind == "ModelVersion":
+            body = model_version(f"{model}-v1")
+            return merged(body, {"spec": spec})
+        name = model
+    return merged(SAMPLES[kind](name), {"spec": spec})
+
+
+@pytest.mark.parametrize("case", ACCEPTED, ids=lambda case: case.title)
+async def test_the_api_server_accepts(control_plane: ControlPlane, bare_namespace: str, case: Creation) -> None:
+    body = sample(case.kind, case.name, case.spec)
+
+    made = await control_plane.client.create(PLURALS[case.kind], bare_namespace, body)
+
+    assert made["metadata"]["uid"]
+
+
+@pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.title)
+async def test_the_api_server_refuses(control_plane: ControlPlane, bare_namespace: str, case: Creation) -> None:
+    body = sample(case.kind, case.name, case.spec)
+
+    with pytest.raises(Rejected) as refusal:
+        await control_plane.client.create(PLURALS[case.kind], bare_namespace, body)
+
+    assert case.refused is not None
+    assert case.refused in str(refusal.value)
+
+
+@pytest.mark.parametrize("case", UPDATES, ids=lambda case: case.title)
+async def test_an_update(control_plane: ControlPlane, bare_namespace: str, case: Update) -> None:
+    plural = PLURALS[case.kind]
+    made = await control_plane.client.create(plural, bare_namespace, sample(case.kind, None, case.created))
+    patch = control_plane.client.merge_patch(plural, bare_namespace, made["metadata"]["name"], {"spec": case.patch})
+
+    if case.refused is None:
+        changed = await patch
+        assert changed["spec"] == merged(made["spec"], case.patch)
+        assert changed["metadata"]["generation"] == 2
+    else:
+        with pytest.raises(Rejected, match="is invalid") as refusal:
+            await patch
+        assert case.refused in str(refusal.value)
+
+
+def test_every_rule_of_the_crds_has_a_refused_case() -> None:
+    wanted = {message for path in (REPOSITORY / "crds").glob("*.yaml") for message in _messages(_load(path))}
+    refusals = [case.refused for case in (*REFUSED, *UPDATES) if case.refused]
+
+    untested = {message for message in wanted if not any(message in said for said in refusals)}
+
+    assert wanted
+    assert untested == set()
+
+
+def test_every_immutable_field_of_a_job_has_a_case() -> None:
+    assert set(CHANGED_JOB) == set(IMMUTABLE_FIELDS)
+
+
+async def test_unknown_fields_are_pruned_from_spec_and_status(control_plane: ControlPlane, bare_namespace: str) -> None:
+    client, name = control_plane.client, "pruned"
+    await client.create("finetunejobs", bare_namespace, fine_tune_job(name, colour="blue"))
+    status = {"phase": "Training", "mood": "good", "progress": {"percent": 3, "weather": "fine"}}
+
+    written = await client.merge_patch("finetunejobs", bare_namespace, name, {"status": status}, "status")
+
+    assert "colour" not in written["spec"]
+    assert written["status"] == {"phase": "Training", "progress": {"percent": 3}}
+
+
+async def test_a_status_write_can_not_change_the_spec(control_plane: ControlPlane, bare_namespace: str) -> None:
+    client, name = control_plane.client, "guarded"
+    made = await client.create("finetunejobs", bare_namespace, fine_tune_job(name))
+    body = {"spec": {"suspend": True}, "status": {"phase": "Training"}}
+
+    written = await client.merge_patch("finetunejobs", bare_namespace, name, body, "status")
+
+    assert written["spec"] == made["spec"]
+    assert written["metadata"]["generation"] == 1
+
+
+async def test_a_status_outside_the_schema_is_refused(control_plane: ControlPlane, bare_namespace: str) -> None:
+    client, name = control_plane.client, "strict"
+    await client.create("finetunejobs", bare_namespace, fine_tune_job(name))
+
+    with pytest.raises(Rejected, match="supported values"):
+        await client.merge_patch("finetunejobs", bare_namespace, name, {"status": {"phase": "Dancing"}}, "status")
+
+
+COLUMNS = [
+    ("ftj", "NAME PHASE PROGRESS EPOCH LOSS ETA VERSION AGE", "BEST BASE METHOD ROWS MESSAGE"),
+    ("modelver", "NAME MODEL VERSION STATE LOADED PROMOTED AGE", "BASE ENGINE MESSAGE"),
+    ("abt", "NAME PHASE SPLIT VOTES WINRATE P-VALUE LEADER VERDICT AGE", "BASELINE CANDIDATE NEEDED MESSAGE"),
+]
+
+
+@pytest.mark.parametrize(("short_name", "usual", "wide"), COLUMNS, ids=[row[0] for row in COLUMNS])
+async def test_kubectl_prints(
+    control_plane: ControlPlane, bare_namespace: str, short_name: str, usual: str, wide: str
+) -> None:
+    for kind in SAMPLES:
+        await control_plane.client.create(PLURALS[kind], bare_namespace, sample(kind, None, {}))
+
+    narrow = (await control_plane.kubectl("get", short_name, "-n", bare_namespace)).splitlines()[0]
+    full = (await control_plane.kubectl("get", short_name, "-n", bare_namespace, "-o", "wide")).splitlines()[0]
+
+    assert narrow.split() == usual.split()
+    assert set(full.split()) == {*usual.split(), *wide.split()}
+
+
+async def test_kubectl_get_finetuning_shows_all_three_kinds(control_plane: ControlPlane) -> None:
+    await control_plane.kubectl("create", "namespace", "category")
+    for body in (fine_tune_job(), model_version(), ab_test()):
+        await control_plane.client.create(PLURALS[body["kind"]], "category", body)
+
+    shown = await control_plane.kubectl("get", "finetuning", "-n", "category", "-o", "name")
+
+    assert sorted(shown.split()) == [
+        "abtest.finetune.dev/duel",
+        "finetunejob.finetune.dev/plato-1",
+        "modelversion.finetune.dev/plato-v1",
+    ]
+
+
+async def test_kubectl_refuses_a_misspelt_field(control_plane: ControlPlane, bare_namespace: str) -> None:
+    body = yaml.safe_dump(fine_tune_job("misspelt", trainning={"epochs": 2}))
+
+    with pytest.raises(CommandFailed, match='unknown field "spec.trainning"'):
+        await control_plane.kubectl("apply", "-n", bare_namespace, "-f", "-", stdin=body)
+
+
+async def test_a_version_is_scaled_by_kubectl_scale(control_plane: ControlPlane, bare_namespace: str) -> None:
+    client, name = control_plane.client, "scaled-v1"
+    await client.create("modelversions", bare_namespace, model_version(name))
+    status = {"readyReplicas": 1, "selector": "finetune.dev/engine=vllm-x"}
+    await client.merge_patch("modelversions", bare_namespace, name, {"status": status}, "status")
+
+    await control_plane.kubectl("scale", "-n", bare_namespace, f"modelver/{name}", "--replicas=3")
+
+    scaled = await client.get("modelversions", bare_namespace, name)
+    path = f"/apis/finetune.dev/v1alpha1/namespaces/{bare_namespace}/modelversions/{name}/scale"
+    scale = yaml.safe_load(await control_plane.kubectl("get", "--raw", path))
+    assert scaled["spec"]["serving"]["replicas"] == 3
+    assert scale["status"] == {"replicas": 1, "selector": "finetune.dev/engine=vllm-x"}
+
+
+def _load(path: Any) -> Any:
+    return yaml.safe_load(path.read_text())
+
+
+def _messages(node: Any) -> Iterator[str]:
+    """Messages of all validation rules below a node."""
+    if isinstance(node, dict):
+        yield from (rule["message"] for rule in node.get("x-kubernetes-validations", []))
+        for value in node.values():
+            yield from _messages(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _messages(value)

@@ -1,0 +1,49 @@
+"""Waiting for what must become true: a deadline, and a failure that says what was seen last."""
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import pytest
+
+from finetune_operator.kube.errors import NotFound, Unavailable
+
+T = TypeVar("T")
+
+INTERVAL_SECONDS = 0.1
+
+
+async def eventually(check: Callable[[], T | Awaitable[T]], timeout_seconds: float = 20.0) -> T:
+    """The first truthy answer of `check`, which may also assert; its last complaint is the failure at the deadline."""
+    deadline = time.monotonic() + timeout_seconds
+    while True:
+        try:
+            answer = check()
+            value: T = await answer if inspect.isawaitable(answer) else answer
+            if value:
+                return value
+            seen = f"it was {value!r}"
+        except (AssertionError, NotFound, Unavailable) as error:
+            seen = f"{type(error).__name__}: {error}"
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {timeout_seconds:g} s: {_source(check)}\nlast seen: {seen}")
+        await asyncio.sleep(INTERVAL_SECONDS)
+
+
+async def throughout(check: Callable[[], None | Awaitable[None]], seconds: float) -> None:
+    """`check` asserts again and again that something stays as it is."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        answer = check()
+        if inspect.isawaitable(answer):
+            await answer
+        await asyncio.sleep(INTERVAL_SECONDS)
+
+
+def _source(check: Callable[..., object]) -> str:
+    try:
+        return " ".join(inspect.getsource(check).split())
+    except (OSError, TypeError):
+        return repr(check)
