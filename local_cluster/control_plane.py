@@ -149,6 +149,7 @@ class ControlPlane:
             "cluster-signing-cert-file": str(layout.certificates / "ca.crt"),
             "cluster-signing-key-file": str(layout.certificates / "ca.key"),
             "use-service-account-credentials": "true",
+            "flex-volume-plugin-dir": str(layout.state / "volume-plugins"),
             "leader-elect": "false",
         }
         return Service(

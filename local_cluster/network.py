@@ -7,13 +7,14 @@ from local_cluster import versions
 from local_cluster.api_client import ApiClient, Json, answers, grant
 from local_cluster.console import note
 from local_cluster.layout import Layout
-from local_cluster.packages import SYSTEM_DIRECTORIES
+from local_cluster.packages import SYSTEM_DIRECTORIES, find_program
 from local_cluster.processes import Processes, Service, command
 
 READY_TIMEOUT_SECONDS = 60.0
 LOOPBACK = "127.0.0.1"
 DNS_SERVICE = "/api/v1/namespaces/kube-system/services/kube-dns"
 DNS_ENDPOINTS = "/apis/discovery.k8s.io/v1/namespaces/kube-system/endpointslices/kube-dns-local"
+FIREWALL_CHAIN = "KUBE-FIREWALL"
 DNS_RULES = [
     {"apiGroups": [""], "resources": ["services", "pods", "namespaces"], "verbs": ["list", "watch"]},
     {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"]},
@@ -56,6 +57,8 @@ class Network:
         if program.exists():
             note("host: removing kube-proxy's iptables chains")
             subprocess.run([str(program), "--cleanup"], capture_output=True, env=ENVIRONMENT, check=False)
+            for iptables in ("iptables", "ip6tables"):
+                _remove_firewall_chain(iptables)
 
     def _kube_proxy(self) -> Service:
         ports = self._layout.ports
@@ -106,6 +109,20 @@ class Network:
   cache 5
 }}
 """
+
+
+def _remove_firewall_chain(iptables: str) -> None:
+    """kube-proxy's own clean-up leaves this one behind, since kubelets used to own it."""
+
+    def run(*arguments: str) -> bool:
+        argv = [find_program(iptables) or iptables, "-w", *arguments]
+        return subprocess.run(argv, capture_output=True, check=False).returncode == 0
+
+    for hook in ("INPUT", "OUTPUT"):
+        while run("-D", hook, "-j", FIREWALL_CHAIN):
+            pass
+    if run("-F", FIREWALL_CHAIN):
+        run("-X", FIREWALL_CHAIN)
 
 
 def _dns_service(port: int) -> Json:

@@ -15,9 +15,12 @@ from local_cluster.packages import cni_directory, find_program
 from local_cluster.processes import Processes, Service, boot_id, command
 
 READY_TIMEOUT_SECONDS = 90.0
-STOP_GRACE_SECONDS = 10.0
+STOP_GRACE_SECONDS = 5.0
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 POD_LOG_LINKS = Path("/var/log/containers")
+DEVICE_PLUGIN_SOCKET = Path("/var/lib/kubelet/device-plugins/kubelet.sock")
+CNI_RESULTS = Path("/var/lib/cni/results")
+NETWORK_NAME = "finetune-pods"
 
 
 class Node:
@@ -64,26 +67,25 @@ class Node:
         host.unmount_below(self._layout.runtime, self._layout.state)
         host.remove_tree(self._layout.runtime)
         host.remove_tree(self._leases)
-        _remove_dangling_links(POD_LOG_LINKS)
+        _remove_traces()
 
     def _recover(self) -> None:
-        """What survived is kept only if all of it did: a container without its shim can't be supervised any more."""
+        """What survived is kept only if its shims did: a container without one can't be supervised any more."""
         state = self._layout.runtime / "containerd"
-        if not state.exists():
+        if not state.exists() and not self._leases.exists():
             return
-        shims = self._shims()
-        orphans = _pod_processes()
         marker = self._layout.runtime / "boot-id"
         same_boot = marker.exists() and marker.read_text() == boot_id()
-        if same_boot and shims:
-            note(f"recovery: {len(shims)} containers outlived containerd; it takes them over")
+        if same_boot and (shims := self._shims()):
+            note(f"recovery: {len(shims)} pods outlived containerd, which takes them over")
             return
+        orphans = _pod_processes()
         self._end_survivors()
         unmounted = host.unmount_below(state, self._layout.state / "kubelet")
         host.remove_tree(state)
         leases = len(list(self._leases.glob("*/*.*.*.*")))
         host.remove_tree(self._leases)
-        cause = "its shims were killed too" if same_boot else "the host was restarted"
+        cause = "its shims are gone too" if same_boot else "the host was restarted"
         note(
             f"recovery: containerd is gone and {cause}: ended {len(orphans)} orphaned processes, removed {unmounted} "
             f"stale mounts and {leases} address leases; kubelet starts the pods again. Images and volumes are kept"
@@ -101,7 +103,7 @@ class Node:
             if time.monotonic() > deadline:
                 raise Refused(f"processes {sorted(survivors)} of ended pods can't be killed")
             time.sleep(0.1)
-        _remove_pod_cgroups()
+        _remove_empty_cgroups()
 
     def _shims(self) -> list[int]:
         """Process identifiers of the containerd shims that serve our containerd's socket."""
@@ -115,7 +117,7 @@ class Node:
     def _write_files(self) -> None:
         self._layout.runtime.mkdir(parents=True, exist_ok=True)
         (self._layout.runtime / "boot-id").write_text(boot_id())
-        network = self._layout.state / "cni" / "net.d" / "10-pods.conflist"
+        network = self._layout.state / "cni" / "net.d" / "10-finetune-pods.conflist"
         network.parent.mkdir(parents=True, exist_ok=True)
         network.write_text(json.dumps(self._network(), indent=1))
         self._containerd_file.write_text(self._containerd_config())
@@ -143,7 +145,7 @@ class Node:
             "hairpinMode": True,
             "ipam": addresses,
         }
-        return {"cniVersion": "1.0.0", "name": "pods", "plugins": [bridge]}
+        return {"cniVersion": "1.0.0", "name": NETWORK_NAME, "plugins": [bridge]}
 
     def _containerd_config(self) -> str:
         plugin = 'plugins."io.containerd.grpc.v1.cri"'
@@ -151,6 +153,8 @@ class Node:
         return f"""version = 2
 root = "{self._layout.state}/containerd"
 state = "{self._layout.runtime}/containerd"
+[plugins."io.containerd.internal.v1.opt"]
+path = "{self._layout.state}/containerd-opt"
 [grpc]
 address = "{self._layout.containerd_socket}"
 [{plugin}]
@@ -247,8 +251,8 @@ def _pod_processes() -> set[int]:
     return pids
 
 
-def _remove_pod_cgroups() -> None:
-    for cgroup in _pod_cgroups():
+def _remove_empty_cgroups() -> None:
+    for cgroup in (*_pod_cgroups(), *CGROUP_ROOT.glob("buildkit"), *CGROUP_ROOT.glob("*/buildkit")):
         for directory, _, _ in os.walk(cgroup, topdown=False):
             try:
                 os.rmdir(directory)
@@ -258,10 +262,17 @@ def _remove_pod_cgroups() -> None:
                 note(f"the cgroup {directory} stays: {error.strerror}")
 
 
-def _remove_dangling_links(directory: Path) -> None:
-    """Kubelet links every container's log into this fixed place; the logs themselves lie in our state."""
-    if not directory.is_dir():
-        return
-    for link in directory.iterdir():
-        if link.is_symlink() and not link.exists():
-            link.unlink()
+def _remove_traces() -> None:
+    """Removes what kubelet and the network plugins write to places that can't be configured."""
+    if POD_LOG_LINKS.is_dir():
+        for link in POD_LOG_LINKS.iterdir():
+            if link.is_symlink() and not link.exists():
+                link.unlink()
+    for result in CNI_RESULTS.glob(f"{NETWORK_NAME}-*-eth0"):
+        container = result.name.removeprefix(f"{NETWORK_NAME}-").removesuffix("-eth0")
+        result.unlink()
+        (CNI_RESULTS / f"cni-loopback-{container}-lo").unlink(missing_ok=True)
+    DEVICE_PLUGIN_SOCKET.unlink(missing_ok=True)
+    for directory in (POD_LOG_LINKS, CNI_RESULTS, CNI_RESULTS.parent, *list(DEVICE_PLUGIN_SOCKET.parents)[:2]):
+        if directory.is_dir() and not any(directory.iterdir()):
+            directory.rmdir()
