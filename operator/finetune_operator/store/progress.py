@@ -1,0 +1,106 @@
+"""Series of training progress: kept once however often a trainer sends a point."""
+
+import math
+from collections.abc import Sequence
+
+from sqlalchemy import func, or_, select
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+
+from finetune_operator.contract import JobIdentity, LatestProgress, Progress
+from finetune_operator.store.database import upsert_dialect
+from finetune_operator.store.tables import ProgressPoint
+
+
+async def record(engine: AsyncEngine, progress: Progress) -> None:
+    """Keep one point; the same (job, attempt, step) again is no news."""
+    values = progress.model_dump(exclude={"job"}) | {
+        "job_uid": progress.job.uid,
+        "namespace": progress.job.namespace,
+        "name": progress.job.name,
+        "loss": _finite(progress.loss),
+        "best_loss": _finite(progress.best_loss),
+        "learning_rate": _finite(progress.learning_rate),
+    }
+    async with engine.begin() as connection:
+        insert = upsert_dialect(connection.dialect).insert(ProgressPoint).values(**values)
+        await connection.execute(insert.on_conflict_do_nothing())
+
+
+async def latest(engine: AsyncEngine, job_uids: Sequence[str]) -> LatestProgress:
+    """The newest point of each job that has one, with the best loss of its whole series."""
+    rank = (
+        func.row_number()
+        .over(
+            partition_by=ProgressPoint.job_uid,
+            order_by=(ProgressPoint.time.desc(), ProgressPoint.step.desc()),
+        )
+        .label("rank")
+    )
+    ranked = select(ProgressPoint, rank).where(ProgressPoint.job_uid.in_(job_uids)).subquery()
+    newest = (
+        select(ProgressPoint)
+        .join(
+            ranked,
+            (ranked.c.job_uid == ProgressPoint.job_uid)
+            & (ranked.c.attempt == ProgressPoint.attempt)
+            & (ranked.c.step == ProgressPoint.step),
+        )
+        .where(ranked.c.rank == 1)
+    )
+    async with AsyncSession(engine) as session:
+        points = (await session.scalars(newest)).all()
+        best = await _best_losses(session, [point.job_uid for point in points])
+    return LatestProgress({point.job_uid: _progress(point, best[point.job_uid]) for point in points})
+
+
+async def series(engine: AsyncEngine, job_uid: str, max_points: int) -> tuple[list[Progress], float | None]:
+    """A job's points in the order of time, evenly thinned to about `max_points`, and its best loss."""
+    number = func.row_number().over(order_by=(ProgressPoint.time, ProgressPoint.step)).label("number")
+    async with AsyncSession(engine) as session:
+        of_job = ProgressPoint.job_uid == job_uid
+        total = (await session.scalars(select(func.count()).select_from(ProgressPoint).where(of_job))).one()
+        stride = max(1, math.ceil(total / max_points))
+        numbered = select(ProgressPoint.attempt, ProgressPoint.step, number).where(of_job).subquery()
+        query = (
+            select(ProgressPoint)
+            .join(
+                numbered,
+                (numbered.c.attempt == ProgressPoint.attempt) & (numbered.c.step == ProgressPoint.step) & of_job,
+            )
+            .where(or_(numbered.c.number % stride == 1 % stride, numbered.c.number == total))
+            .order_by(numbered.c.number)
+        )
+        points = (await session.scalars(query)).all()
+        best = await _best_losses(session, [job_uid])
+    return [_progress(point, point.best_loss) for point in points], best.get(job_uid)
+
+
+async def _best_losses(session: AsyncSession, job_uids: Sequence[str]) -> dict[str, float | None]:
+    query = (
+        select(ProgressPoint.job_uid, func.min(ProgressPoint.loss), func.min(ProgressPoint.best_loss))
+        .where(ProgressPoint.job_uid.in_(job_uids))
+        .group_by(ProgressPoint.job_uid)
+    )
+    rows = (await session.execute(query)).all()
+    return {uid: min((loss for loss in losses if loss is not None), default=None) for uid, *losses in rows}
+
+
+def _progress(point: ProgressPoint, best_loss: float | None) -> Progress:
+    return Progress(
+        job=JobIdentity(namespace=point.namespace, name=point.name, uid=point.job_uid),
+        attempt=point.attempt,
+        step=point.step,
+        total_steps=point.total_steps,
+        epoch=point.epoch,
+        total_epochs=point.total_epochs,
+        loss=point.loss,
+        best_loss=best_loss,
+        learning_rate=point.learning_rate,
+        eta_seconds=point.eta_seconds,
+        time=point.time,
+    )
+
+
+def _finite(value: float | None) -> float | None:
+    """A diverged training reports NaN, which neither JSON nor a minimum can bear."""
+    return value if value is not None and math.isfinite(value) else None

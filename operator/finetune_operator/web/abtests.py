@@ -1,0 +1,224 @@
+"""Public: blind comparisons, votes, and where an ABTest stands."""
+
+import asyncio
+import uuid
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Query
+from pydantic import AwareDatetime
+
+from finetune_operator.kube.errors import NotFound
+from finetune_operator.resources.abtest import ABTest
+from finetune_operator.resources.modelversion import ModelVersion
+from finetune_operator.store import votes
+from finetune_operator.store.tables import Comparison
+from finetune_operator.store.votes import Choice
+from finetune_operator.web.auth import require_public
+from finetune_operator.web.problems import Problem
+from finetune_operator.web.schemas import (
+    Answers,
+    BlindComparison,
+    ComparisonEntry,
+    ComparisonList,
+    ComparisonRequest,
+    Side,
+    Sides,
+    Tally,
+    TestState,
+    VoteRequest,
+    VoteResult,
+    VoteWord,
+)
+from finetune_operator.web.services import ArmUnavailable, Services, ServicesOf
+
+Namespace = Annotated[str, Path(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
+Name = Annotated[str, Path(pattern=r"^[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?$")]
+
+router = APIRouter(prefix="/v1/fine-tuning", tags=["ab-test"], dependencies=[Depends(require_public)])
+
+
+@router.post("/ab-test/{namespace}/{name}/comparisons")
+async def create_comparison(
+    services: ServicesOf, namespace: Namespace, name: Name, request: ComparisonRequest
+) -> BlindComparison:
+    """Two answers to judge, without names. The evaluator's open comparison is returned until there is a vote on it."""
+    test = await _read_test(services, namespace, name)
+    last = await votes.last_comparison(services.engine, test.metadata.uid, request.evaluator)
+    if last is not None and last[1] is None:
+        return _blind(last[0])
+    if not test.spec.prompts:
+        raise Problem(409, "no-prompts", f"ABTest {name} has no prompts to compare; add some to spec.prompts")
+    number = last[0].number + 1 if last else 0
+    prompt = test.spec.prompts[number % len(test.spec.prompts)]
+    baseline, candidate = await _baseline_name(services, test), test.spec.candidate.model_version
+    if baseline is None:
+        detail = f"the candidate, ModelVersion {candidate}, does not exist; create it, or make a new ABTest"
+        raise Problem(409, "unknown-model-version", detail)
+    baseline_answer, candidate_answer = await _ask_both(services, baseline, candidate, prompt)
+    stored = await votes.add_comparison(
+        services.engine,
+        Comparison(
+            id=str(uuid.uuid4()),
+            abtest_uid=test.metadata.uid,
+            namespace=namespace,
+            name=name,
+            evaluator=request.evaluator,
+            number=number,
+            prompt=prompt,
+            baseline_served_name=baseline,
+            candidate_served_name=candidate,
+            baseline_answer=baseline_answer,
+            candidate_answer=candidate_answer,
+            candidate_side="a" if services.coin() else "b",
+            created_at=services.now(),
+        ),
+    )
+    return _blind(stored)
+
+
+@router.post("/ab-test/{namespace}/{name}/vote")
+async def vote(services: ServicesOf, namespace: Namespace, name: Name, request: VoteRequest) -> VoteResult:
+    """One vote per comparison and evaluator; sending it again changes nothing, another one is a conflict."""
+    test = await _read_test(services, namespace, name)
+    comparison = await votes.find_comparison(services.engine, request.comparison_id)
+    if comparison is None or comparison.abtest_uid != test.metadata.uid:
+        raise Problem(404, "unknown-comparison", f"ABTest {name} has no comparison {request.comparison_id}")
+    if comparison.evaluator != request.evaluator:
+        detail = "this comparison was made for another evaluator; POST to .../comparisons to get your own"
+        raise Problem(403, "foreign-comparison", detail)
+    choice = _choice(request.vote, comparison)
+    late = test.status.verdict is not None
+    stored = await votes.cast_vote(services.engine, comparison, choice, late=late, now=services.now())
+    if stored.choice != choice:
+        detail = f"{request.evaluator} has already voted otherwise on this comparison; a vote can't be changed"
+        raise Problem(409, "already-voted", detail)
+    return VoteResult(
+        comparison_id=comparison.id,
+        vote=choice,
+        late=stored.late,
+        sides=_sides(comparison),
+        tally=Tally.of(await votes.tally(services.engine, test.metadata.uid)),
+    )
+
+
+@router.get("/ab-test/{namespace}/{name}")
+async def get_test(services: ServicesOf, namespace: Namespace, name: Name) -> TestState:
+    """Where a test stands."""
+    test = await _read_test(services, namespace, name)
+    uid, status = test.metadata.uid, test.status
+    return TestState(
+        namespace=namespace,
+        name=name,
+        uid=uid,
+        phase=status.phase,
+        message=status.message,
+        baseline=await _baseline_name(services, test),
+        candidate=test.spec.candidate.model_version,
+        verdict=status.verdict,
+        p_value=status.p_value,
+        leader=status.leader,
+        votes_still_needed=status.votes_still_needed,
+        tally=Tally.of(await votes.tally(services.engine, uid)),
+        late_votes=await votes.count_late_votes(services.engine, uid),
+        comparisons=await votes.count_comparisons(services.engine, uid),
+    )
+
+
+@router.get("/comparisons")
+async def get_comparisons(
+    services: ServicesOf,
+    namespace: str | None = None,
+    name: str | None = None,
+    before: AwareDatetime | None = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+) -> ComparisonList:
+    """Comparisons, the newest first; those without a vote stay blind."""
+    conditions = [
+        column == value
+        for column, value in ((Comparison.namespace, namespace), (Comparison.name, name))
+        if value is not None
+    ]
+    if services.settings.namespaces:
+        conditions.append(Comparison.namespace.in_(services.settings.namespaces))
+    if before is not None:
+        conditions.append(Comparison.created_at < before)
+    found = await votes.list_comparisons(services.engine, conditions, limit)
+    return ComparisonList(
+        comparisons=tuple(
+            ComparisonEntry(
+                comparison_id=comparison.id,
+                namespace=comparison.namespace,
+                name=comparison.name,
+                evaluator=comparison.evaluator,
+                prompt=comparison.prompt,
+                answers=_answers(comparison),
+                created_at=comparison.created_at,
+                vote=Choice(cast.choice) if cast else None,
+                late=cast.late if cast else None,
+                sides=_sides(comparison) if cast else None,
+            )
+            for comparison, cast in found
+        )
+    )
+
+
+async def _read_test(services: Services, namespace: str, name: str) -> ABTest:
+    served = services.settings.namespaces
+    if served and namespace not in served:
+        raise Problem(404, "unknown-namespace", f"namespace {namespace} is not among FINETUNE_NAMESPACES")
+    try:
+        return ABTest.parse(await services.cluster.get("abtests", namespace, name))
+    except NotFound:
+        raise Problem(404, "unknown-ab-test", f"there is no ABTest {name} in namespace {namespace}") from None
+
+
+async def _baseline_name(services: Services, test: ABTest) -> str | None:
+    """Name by which the gateway knows the baseline; the base model's is in the candidate's version."""
+    if test.spec.baseline.model_version is not None:
+        return test.spec.baseline.model_version
+    candidate = test.spec.candidate.model_version
+    try:
+        version = ModelVersion.parse(await services.cluster.get("modelversions", test.metadata.namespace, candidate))
+    except NotFound:
+        return None
+    return version.spec.base_model.name
+
+
+async def _ask_both(services: Services, baseline: str, candidate: str, prompt: str) -> tuple[str, str]:
+    try:
+        return await _together(services, baseline, candidate, prompt)
+    except ArmUnavailable as error:
+        raise Problem(502, "arm-unavailable", f"{error}; nothing was stored, try again once it answers") from error
+
+
+async def _together(services: Services, baseline: str, candidate: str, prompt: str) -> tuple[str, str]:
+    """Both at the same time, so that a slow engine delays neither arm more than the other."""
+    tasks = [asyncio.create_task(services.arms.ask(served_name, prompt)) for served_name in (baseline, candidate)]
+    try:
+        first, second = await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+    return first, second
+
+
+def _choice(word: VoteWord, comparison: Comparison) -> Choice:
+    if word in (VoteWord.A, VoteWord.B):
+        return Choice.FINE_TUNED if word == comparison.candidate_side else Choice.BASE
+    return Choice(word)
+
+
+def _answers(comparison: Comparison) -> Answers:
+    if comparison.candidate_side == "a":
+        return Answers(a=comparison.candidate_answer, b=comparison.baseline_answer)
+    return Answers(a=comparison.baseline_answer, b=comparison.candidate_answer)
+
+
+def _blind(comparison: Comparison) -> BlindComparison:
+    return BlindComparison(comparison_id=comparison.id, prompt=comparison.prompt, answers=_answers(comparison))
+
+
+def _sides(comparison: Comparison) -> Sides:
+    candidate = Side(arm=Choice.FINE_TUNED, served_name=comparison.candidate_served_name)
+    baseline = Side(arm=Choice.BASE, served_name=comparison.baseline_served_name)
+    return Sides(a=candidate, b=baseline) if comparison.candidate_side == "a" else Sides(a=baseline, b=candidate)

@@ -1,0 +1,107 @@
+"""The api process: settings in, a server on a port, and everything closed again at the end."""
+
+import asyncio
+import os
+import signal
+import sys
+
+import aiohttp
+import uvicorn
+from fastapi import FastAPI
+from sqlalchemy import text
+from starlette.responses import PlainTextResponse
+
+from finetune_operator import __version__
+from finetune_operator.kube.client import KubeClient
+from finetune_operator.logs import configure_logging, get_logger
+from finetune_operator.store.database import UnusableUrl, async_engine, parse_url, shown
+from finetune_operator.store.migrations import SchemaTooNew, migrate
+from finetune_operator.web import abtests, internal, jobs, problems
+from finetune_operator.web.arms import GatewayArms
+from finetune_operator.web.middleware import BodyLimit, RequestLog
+from finetune_operator.web.services import Services, ServicesOf
+from finetune_operator.web.settings import InvalidSettings, Settings
+
+READY_TIMEOUT_SECONDS = 3
+CONFIGURATION_ERROR = 2
+
+logger = get_logger(__name__)
+
+
+def create_app(services: Services) -> FastAPI:
+    """The application without its process: no port, no signals, no environment."""
+    app = FastAPI(title="finetune-operator", version=__version__, docs_url=None, redoc_url=None)
+    app.state.services = services
+    problems.install(app)
+    for router in (internal.router, abtests.router, jobs.router):
+        app.include_router(router)
+    app.add_api_route("/healthz", _healthz, include_in_schema=False)
+    app.add_api_route("/readyz", _readyz, include_in_schema=False)
+    settings = services.settings
+    app.add_middleware(BodyLimit, max_bytes=settings.body_max_bytes, timeout_seconds=settings.body_timeout_seconds)
+    app.add_middleware(RequestLog)
+    return app
+
+
+async def _healthz() -> PlainTextResponse:
+    """The process turns its event loop."""
+    return PlainTextResponse("ok\n")
+
+
+async def _readyz(services: ServicesOf) -> PlainTextResponse:
+    """The database answers; a failure is a 503 problem."""
+    try:
+        async with asyncio.timeout(READY_TIMEOUT_SECONDS), services.engine.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+    except TimeoutError:
+        raise problems.Problem(503, "database-unavailable", "the database does not answer") from None
+    return PlainTextResponse("ok\n")
+
+
+async def serve(settings: Settings) -> None:
+    """Migrate the database, then answer until SIGTERM or SIGINT; running requests are finished first."""
+    url = parse_url(settings.database_url.get_secret_value())
+    if settings.api_token is None:
+        logger.warning("RUNNING OPEN: anyone who reaches this port may vote and read (FINETUNE_API_OPEN=true)")
+    engine = async_engine(url)
+    try:
+        schema = await migrate(engine)
+        logger.info("database ready", url=shown(url), schema=schema)
+        async with KubeClient.from_environment() as cluster, aiohttp.ClientSession() as session:
+            services = Services(settings, engine, cluster, GatewayArms(session, settings))
+            await _run(create_app(services), settings)
+    finally:
+        await engine.dispose()
+
+
+async def _run(app: FastAPI, settings: Settings) -> None:
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=settings.drain_timeout_seconds,
+        )
+    )
+    # uvicorn raises the signal again once it has drained, which would kill the process before the database is closed.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    await server.serve()
+
+
+def main() -> int:
+    """Exit code 2 means that the environment has to change."""
+    configure_logging()
+    try:
+        asyncio.run(serve(Settings.from_environment(os.environ)))
+    except (InvalidSettings, UnusableUrl, SchemaTooNew) as error:
+        logger.error("can't start", error=str(error))
+        return CONFIGURATION_ERROR
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""Public: the loss series of a training."""
+
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+from pydantic import BaseModel, ConfigDict
+
+from finetune_operator.store import progress
+from finetune_operator.web.auth import require_public
+from finetune_operator.web.internal import Uid
+from finetune_operator.web.services import ServicesOf
+
+router = APIRouter(prefix="/v1/fine-tuning/jobs", tags=["jobs"], dependencies=[Depends(require_public)])
+
+
+class SeriesPoint(BaseModel):
+    """One measurement."""
+
+    model_config = ConfigDict(frozen=True)
+
+    attempt: str
+    step: int
+    total_steps: int
+    epoch: float
+    loss: float | None
+    learning_rate: float | None
+    time: datetime
+
+
+class ProgressSeries(BaseModel):
+    """A job's measurements in the order of time; empty before its first one."""
+
+    model_config = ConfigDict(frozen=True)
+
+    job_uid: str
+    best_loss: float | None
+    points: tuple[SeriesPoint, ...]
+
+
+@router.get("/{uid}/progress")
+async def get_series(
+    services: ServicesOf, uid: Uid, max_points: Annotated[int, Query(ge=1, le=10_000)] = 1000
+) -> ProgressSeries:
+    """The loss series of a FineTuneJob by its uid, evenly thinned to about `max_points`."""
+    points, best_loss = await progress.series(services.engine, uid, max_points)
+    return ProgressSeries(
+        job_uid=uid,
+        best_loss=best_loss,
+        points=tuple(
+            SeriesPoint(
+                attempt=point.attempt,
+                step=point.step,
+                total_steps=point.total_steps,
+                epoch=point.epoch,
+                loss=point.loss,
+                learning_rate=point.learning_rate,
+                time=point.time,
+            )
+            for point in points
+        ),
+    )

@@ -1,0 +1,91 @@
+"""Errors as application/problem+json (RFC 9457): each says what happened and what to change."""
+
+import json
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from sqlalchemy.exc import DataError, DBAPIError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from finetune_operator.kube.errors import KubeError
+from finetune_operator.logs import get_logger
+
+MEDIA_TYPE = "application/problem+json"
+TYPE_PREFIX = "urn:finetune-operator:problem:"
+RETRY_AFTER_SECONDS = 5
+
+logger = get_logger(__name__)
+
+
+class Problem(Exception):
+    """An answer that is an error; `kind` is one word for programs, `detail` is for people."""
+
+    def __init__(self, status: int, kind: str, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.kind = kind
+        self.detail = detail
+
+
+def problem_response(status: int, kind: str, detail: str) -> Response:
+    """ASCII only, since a detail may repeat half a surrogate pair of a client."""
+    body = {
+        "type": f"{TYPE_PREFIX}{kind}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+    }
+    headers = {"Content-Type": MEDIA_TYPE}
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    if status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
+    return Response(json.dumps(body), status, headers)
+
+
+def install(app: FastAPI) -> None:
+    """Map every error that a request can meet, once."""
+    app.add_exception_handler(Problem, _problem)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(RequestValidationError, _validation)
+    app.add_exception_handler(KubeError, _kube)
+    app.add_exception_handler(DataError, _data)
+    app.add_exception_handler(DBAPIError, _database)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+async def _problem(_: Request, error: Any) -> Response:
+    return problem_response(error.status, error.kind, error.detail)
+
+
+async def _http(_: Request, error: Any) -> Response:
+    response = problem_response(error.status_code, "http", str(error.detail))
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _validation(_: Request, error: Any) -> Response:
+    mistakes = (f"{'.'.join(str(part) for part in mistake['loc'])}: {mistake['msg']}" for mistake in error.errors())
+    return problem_response(422, "invalid-request", "; ".join(mistakes))
+
+
+async def _kube(_: Request, error: Any) -> Response:
+    logger.warning("the Kubernetes API did not answer", error=str(error))
+    return problem_response(503, "cluster-unavailable", "the Kubernetes API did not answer; try again")
+
+
+async def _data(_: Request, error: Any) -> Response:
+    logger.warning("the database refused a value", error=str(error.orig))
+    return problem_response(422, "invalid-request", "the database can't hold a value of this request")
+
+
+async def _database(_: Request, error: Any) -> Response:
+    logger.error("the database failed", error=str(error.orig))
+    return problem_response(503, "database-unavailable", "the database did not answer; try again")
+
+
+async def _unexpected(_: Request, error: Exception) -> Response:
+    return problem_response(500, "internal", f"an unexpected {type(error).__name__}; see the api's log")

@@ -1,0 +1,142 @@
+"""Bodies of the ABTest interface. Names are those of the REST interface: `fine_tuned` is the candidate."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from finetune_operator.contract import VoteCounts
+from finetune_operator.store.votes import Choice
+
+Evaluator = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=128,
+        pattern=r"^[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?$",
+        description="Who judges: any name, always the same for the same person.",
+    ),
+]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class VoteWord(StrEnum):
+    """A vote by side, or by arm for clients that know the sides."""
+
+    A = "a"
+    B = "b"
+    TIE = "tie"
+    FINE_TUNED = "fine_tuned"
+    BASE = "base"
+
+
+class ComparisonRequest(_Body):
+    """Ask for something to judge."""
+
+    evaluator: Evaluator
+
+
+class Answers(_Body):
+    """Two answers without names."""
+
+    a: str
+    b: str
+
+
+class BlindComparison(_Body):
+    """What an evaluator sees."""
+
+    comparison_id: str
+    prompt: str
+    answers: Answers
+
+
+class VoteRequest(_Body):
+    """One judgement."""
+
+    comparison_id: Annotated[str, Field(min_length=1, max_length=36, pattern=r"^[-0-9a-f]+$")]
+    evaluator: Evaluator
+    vote: VoteWord
+
+
+class Side(_Body):
+    """Who was behind a side."""
+
+    arm: Choice
+    served_name: str
+
+
+class Sides(_Body):
+    """Both sides, revealed after the vote."""
+
+    a: Side
+    b: Side
+
+
+class Tally(_Body):
+    """Votes that count, a tie as half a win."""
+
+    fine_tuned: int
+    base: int
+    tie: int
+    win_rate: float | None
+
+    @classmethod
+    def of(cls, votes: VoteCounts) -> "Tally":
+        return cls(fine_tuned=votes.fine_tuned, base=votes.base, tie=votes.tie, win_rate=votes.win_rate)
+
+
+class VoteResult(_Body):
+    """What a vote said; `late` ones came after the verdict and don't count."""
+
+    comparison_id: str
+    vote: Choice
+    late: bool
+    sides: Sides
+    tally: Tally
+
+
+class TestState(_Body):
+    """An ABTest as the operator and the votes see it."""
+
+    __test__ = False
+
+    namespace: str
+    name: str
+    uid: str
+    phase: str | None
+    message: str | None
+    baseline: str | None
+    candidate: str
+    verdict: str | None
+    p_value: str | None
+    leader: str | None
+    votes_still_needed: int | None
+    tally: Tally
+    late_votes: int
+    comparisons: int
+
+
+class ComparisonEntry(_Body):
+    """A comparison in a list; vote and sides only once there is a vote, so that the list can't tell a voter."""
+
+    comparison_id: str
+    namespace: str
+    name: str
+    evaluator: str
+    prompt: str
+    answers: Answers
+    created_at: datetime
+    vote: Choice | None
+    late: bool | None
+    sides: Sides | None
+
+
+class ComparisonList(_Body):
+    """The newest first."""
+
+    comparisons: tuple[ComparisonEntry, ...]

@@ -1,0 +1,75 @@
+"""Everything that the api process is told, from the environment."""
+
+from collections.abc import Mapping
+from typing import Annotated, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+
+from finetune_operator.contract import DATABASE_URL_VARIABLE, INTERNAL_TOKEN_VARIABLE
+
+
+class InvalidSettings(ValueError):
+    """The environment is wrong; the text says which variable, and never a secret's value."""
+
+
+def _names(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+class Settings(BaseModel):
+    """Each field's alias is its environment variable; an empty variable counts as absent."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True)
+
+    database_url: SecretStr = Field(SecretStr("sqlite:////data/finetune.db"), alias=DATABASE_URL_VARIABLE)
+    """SQLAlchemy URL of the api's own database, SQLite or PostgreSQL."""
+    gateway_url: str = Field(
+        "http://finetune-gateway:8080", alias="FINETUNE_GATEWAY_URL", pattern=r"^https?://[^\s?#]+$"
+    )
+    """Base URL of the gateway, which both arms of a comparison are asked through."""
+    gateway_api_key: SecretStr | None = Field(None, alias="FINETUNE_GATEWAY_API_KEY")
+    """Bearer token for the gateway, where it wants one."""
+    api_token: SecretStr | None = Field(None, alias="FINETUNE_API_TOKEN")
+    """Bearer token of the public interface."""
+    api_open: bool = Field(False, alias="FINETUNE_API_OPEN")
+    """Run the public interface without a token. Only for a demonstration on one machine."""
+    internal_token: SecretStr = Field(alias=INTERNAL_TOKEN_VARIABLE)
+    """Bearer token of trainers, gateway and operator."""
+    namespaces: Annotated[tuple[str, ...], BeforeValidator(_names)] = Field((), alias="FINETUNE_NAMESPACES")
+    """Namespaces that are served, separated by commas; all of them where empty."""
+    host: str = Field("0.0.0.0", alias="FINETUNE_API_HOST")  # noqa: S104 - a pod's only interface
+    """Address to listen on."""
+    port: int = Field(8080, alias="FINETUNE_API_PORT", ge=0, le=65_535)
+    """Port to listen on."""
+    comparison_temperature: float = Field(0.7, alias="FINETUNE_COMPARISON_TEMPERATURE", ge=0, le=2)
+    """Sampling temperature of the compared answers. Above 0, since at 0 a repeated prompt gives the same two answers
+    again, and votes on one and the same pair are not the independent observations that the test counts on."""
+    comparison_max_tokens: int = Field(512, alias="FINETUNE_COMPARISON_MAX_TOKENS", ge=1, le=32_768)
+    """Longest compared answer."""
+    comparison_timeout_seconds: float = Field(120.0, alias="FINETUNE_COMPARISON_TIMEOUT_SECONDS", gt=0, le=3600)
+    """Time that an arm has for its answer."""
+    body_max_bytes: int = Field(1_048_576, alias="FINETUNE_API_BODY_MAX_BYTES", ge=1024)
+    """Largest request body."""
+    body_timeout_seconds: float = Field(30.0, alias="FINETUNE_API_BODY_TIMEOUT_SECONDS", gt=0)
+    """Time that a client has to send its body."""
+    drain_timeout_seconds: int = Field(25, alias="FINETUNE_API_DRAIN_TIMEOUT_SECONDS", ge=0)
+    """Time that running requests have after SIGTERM."""
+
+    @model_validator(mode="after")
+    def _closed_unless_said_otherwise(self) -> Self:
+        if self.api_token is None and not self.api_open:
+            raise ValueError("set FINETUNE_API_TOKEN, or FINETUNE_API_OPEN=true to run without authentication")
+        return self
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
+        """Raises `InvalidSettings`."""
+        names = {field.alias for field in cls.model_fields.values()}
+        try:
+            return cls.model_validate({name: value for name, value in environment.items() if name in names and value})
+        except ValidationError as error:
+            mistakes = (
+                f"{'.'.join(str(part) for part in mistake['loc']) or 'environment'}: {mistake['msg']}"
+                for mistake in error.errors(include_url=False, include_input=False)
+            )
+            raise InvalidSettings("; ".join(mistakes)) from None

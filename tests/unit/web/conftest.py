@@ -1,0 +1,144 @@
+"""The api on a real SQLite file; the cluster and the arms are stand-ins by their interfaces."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from finetune_operator.kube.errors import NotFound, Unavailable
+from finetune_operator.store.database import async_engine, parse_url
+from finetune_operator.store.migrations import migrate
+from finetune_operator.web.app import create_app
+from finetune_operator.web.services import ArmUnavailable, Services
+from finetune_operator.web.settings import Settings
+
+NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
+PUBLIC = {"Authorization": "Bearer public-token"}
+INTERNAL = {"Authorization": "Bearer internal-token"}
+ENVIRONMENT = {"FINETUNE_API_TOKEN": "public-token", "FINETUNE_INTERNAL_TOKEN": "internal-token"}
+PROMPTS = ["What is justice?", "What is courage?", "What is a circle?"]
+
+
+def ab_test(**spec: Any) -> dict[str, Any]:
+    return {
+        "kind": "ABTest",
+        "metadata": {"name": "v1-v2", "namespace": "finetune", "uid": "test-uid"},
+        "spec": {
+            "model": "plato",
+            "baseline": {"base": True},
+            "candidate": {"modelVersion": "plato-v2"},
+            "prompts": PROMPTS,
+        }
+        | spec,
+        "status": {},
+    }
+
+
+def model_version(name: str = "plato-v2") -> dict[str, Any]:
+    return {
+        "kind": "ModelVersion",
+        "metadata": {"name": name, "namespace": "finetune", "uid": f"{name}-uid"},
+        "spec": {
+            "model": "plato",
+            "version": 2,
+            "baseModel": {"name": "tiny", "source": {"volume": {"claimName": "models", "path": "tiny"}}},
+            "artifact": {"uri": "volume://artifacts/finetune/plato/1/adapter", "digest": f"sha256:{'0' * 64}"},
+        },
+    }
+
+
+class FakeCluster:
+    """Objects by (plural, namespace, name)."""
+
+    def __init__(self) -> None:
+        self.objects = {
+            ("abtests", "finetune", "v1-v2"): ab_test(),
+            ("modelversions", "finetune", "plato-v2"): model_version(),
+        }
+        self.away = False
+
+    @property
+    def test(self) -> dict[str, Any]:
+        return self.objects["abtests", "finetune", "v1-v2"]
+
+    async def get(self, plural: str, namespace: str, name: str) -> dict[str, Any]:
+        if self.away:
+            raise Unavailable("connection refused")
+        try:
+            return self.objects[plural, namespace, name]
+        except KeyError:
+            raise NotFound(name, 404) from None
+
+
+class FakeArms:
+    """Each arm signs its answer."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str]] = []
+        self.broken: set[str] = set()
+
+    async def ask(self, served_name: str, prompt: str) -> str:
+        self.asked.append((served_name, prompt))
+        if served_name in self.broken:
+            raise ArmUnavailable(f"{served_name} did not answer")
+        return f"{served_name} says {len(self.asked)}"
+
+
+class Clock:
+    """A second passes with each look."""
+
+    def __init__(self) -> None:
+        self.time = NOON
+
+    def __call__(self) -> datetime:
+        self.time += timedelta(seconds=1)
+        return self.time
+
+
+@dataclass
+class Api:
+    """The api and what stands around it."""
+
+    client: httpx2.AsyncClient
+    services: Services
+    cluster: FakeCluster
+    arms: FakeArms
+    sides: list[bool] = field(default_factory=list)
+
+    async def get(self, path: str, headers: dict[str, str] | None = None, **options: Any) -> httpx2.Response:
+        return await self.client.get(path, headers=PUBLIC if headers is None else headers, **options)
+
+    async def post(self, path: str, body: Any, headers: dict[str, str] | None = None) -> httpx2.Response:
+        return await self.client.post(path, json=body, headers=PUBLIC if headers is None else headers)
+
+    async def compare(self, evaluator: str = "ada") -> dict[str, Any]:
+        response = await self.post("/v1/fine-tuning/ab-test/finetune/v1-v2/comparisons", {"evaluator": evaluator})
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    async def vote(self, comparison_id: str, vote: str, evaluator: str = "ada") -> httpx2.Response:
+        body = {"comparison_id": comparison_id, "evaluator": evaluator, "vote": vote}
+        return await self.post("/v1/fine-tuning/ab-test/finetune/v1-v2/vote", body)
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    engine = async_engine(parse_url(f"sqlite:///{tmp_path}/api.db"))
+    await migrate(engine)
+    cluster, arms, sides = FakeCluster(), FakeArms(), list[bool]()
+    services = Services(
+        Settings.from_environment(ENVIRONMENT),
+        engine,
+        cluster,
+        arms,
+        now=Clock(),
+        coin=lambda: sides.pop(0) if sides else True,
+    )
+    transport = httpx2.ASGITransport(create_app(services), raise_app_exceptions=False)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://api") as client:
+        yield Api(client, services, cluster, arms, sides)
+    await engine.dispose()

@@ -1,0 +1,191 @@
+"""Who gets in, how errors look, and what is too much."""
+
+import json
+from typing import Any
+
+import httpx2
+import pytest
+
+from finetune_operator import contract
+from finetune_operator.web.app import create_app
+from finetune_operator.web.services import Services
+from finetune_operator.web.settings import InvalidSettings, Settings
+from tests.unit.web.conftest import ENVIRONMENT, INTERNAL, PUBLIC, Api
+
+TEST = "/v1/fine-tuning/ab-test/finetune/v1-v2"
+PUBLIC_ROUTES = [
+    ("GET", TEST),
+    ("POST", f"{TEST}/comparisons"),
+    ("POST", f"{TEST}/vote"),
+    ("GET", "/v1/fine-tuning/comparisons"),
+    ("GET", "/v1/fine-tuning/jobs/uid/progress"),
+]
+INTERNAL_ROUTES = [
+    ("POST", contract.PROGRESS_PATH),
+    ("GET", contract.PROGRESS_PATH),
+    ("POST", contract.SAMPLES_PATH),
+    ("GET", contract.TALLY_PATH.format(uid="uid")),
+]
+STRANGERS: dict[str, dict[str, str]] = {
+    "nobody": {},
+    "wrong token": {"Authorization": "Bearer guess"},
+    "empty token": {"Authorization": "Bearer "},
+    "other scheme": {"Authorization": "Basic public-token"},
+}
+
+
+def is_problem(response: httpx2.Response, status: int, kind: str) -> bool:
+    body = response.json()
+    assert response.headers["content-type"] == "application/problem+json"
+    assert body.keys() == {"type", "title", "status", "detail"}
+    assert (response.status_code, body["status"]) == (status, status), body
+    assert body["type"] == f"urn:finetune-operator:problem:{kind}", body
+    return True
+
+
+@pytest.mark.parametrize("headers", [*STRANGERS.values(), INTERNAL], ids=[*STRANGERS, "internal"])
+@pytest.mark.parametrize(("method", "path"), PUBLIC_ROUTES)
+async def test_public_routes_want_the_public_token(api: Api, method: str, path: str, headers: dict[str, str]) -> None:
+    response = await api.client.request(method, path, headers=headers)
+    assert is_problem(response, 401, "unauthorized")
+    assert "FINETUNE_API_TOKEN" in response.json()["detail"]
+    assert response.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("headers", [*STRANGERS.values(), PUBLIC], ids=[*STRANGERS, "public"])
+@pytest.mark.parametrize(("method", "path"), INTERNAL_ROUTES)
+async def test_internal_routes_want_the_internal_token(
+    api: Api, method: str, path: str, headers: dict[str, str]
+) -> None:
+    assert is_problem(await api.client.request(method, path, headers=headers), 401, "unauthorized")
+
+
+async def test_every_route_is_in_one_of_the_tables(api: Api) -> None:
+    app: Any = create_app(api.services)
+    probes = {("GET", "/healthz"), ("GET", "/readyz")}
+    documented = {
+        (method.upper(), path.replace("{namespace}/{name}", "finetune/v1-v2").replace("{uid}", "uid"))
+        for path, methods in app.openapi()["paths"].items()
+        for method in methods
+    }
+    assert documented == set(PUBLIC_ROUTES)
+    for method, path in probes:
+        assert (await api.client.request(method, path)).status_code == 200
+
+
+async def test_open_only_when_said_so(api: Api) -> None:
+    settings = Settings.from_environment({"FINETUNE_API_OPEN": "true", "FINETUNE_INTERNAL_TOKEN": "t"})
+    services = Services(settings, api.services.engine, api.cluster, api.arms)
+    transport = httpx2.ASGITransport(create_app(services))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://api") as client:
+        assert (await client.get(TEST)).status_code == 200
+        assert (await client.get(contract.TALLY_PATH.format(uid="uid"))).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({}, "FINETUNE_INTERNAL_TOKEN"),
+        ({"FINETUNE_INTERNAL_TOKEN": "t"}, "set FINETUNE_API_TOKEN, or FINETUNE_API_OPEN=true"),
+        (ENVIRONMENT | {"FINETUNE_API_TOKEN": ""}, "FINETUNE_API_TOKEN"),
+        (ENVIRONMENT | {"FINETUNE_API_PORT": "many"}, "FINETUNE_API_PORT"),
+        (ENVIRONMENT | {"FINETUNE_GATEWAY_URL": "gateway"}, "FINETUNE_GATEWAY_URL"),
+    ],
+)
+def test_settings_name_the_variable_that_is_wrong(environment: dict[str, str], message: str) -> None:
+    with pytest.raises(InvalidSettings, match=message) as caught:
+        Settings.from_environment(environment)
+    assert "token" not in str(caught.value).replace("_TOKEN", "")
+
+
+def test_settings_never_show_a_secret() -> None:
+    settings = Settings.from_environment(ENVIRONMENT | {"FINETUNE_DATABASE_URL": "postgresql://u:hunter2@h/d"})
+    assert not {"hunter2", "public-token", "internal-token"} & set(repr(settings).replace("@", ":").split(":"))
+    assert "hunter2" not in repr(settings)
+
+
+def test_namespaces_are_separated_by_commas() -> None:
+    assert Settings.from_environment(ENVIRONMENT | {"FINETUNE_NAMESPACES": "a, b,"}).namespaces == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "kind"),
+    [
+        ("/nowhere", 404, "http"),
+        ("/v1/fine-tuning/ab-test/finetune/none", 404, "unknown-ab-test"),
+        ("/v1/fine-tuning/ab-test/finetune/..%2f..%2fsecrets", 404, "http"),
+        ("/v1/fine-tuning/ab-test/UPPER/name", 422, "invalid-request"),
+        ("/v1/fine-tuning/ab-test/a%3Fb/name", 422, "invalid-request"),
+        ("/v1/fine-tuning/comparisons?limit=many", 422, "invalid-request"),
+    ],
+)
+async def test_errors_are_problems(api: Api, path: str, status: int, kind: str) -> None:
+    assert is_problem(await api.get(path), status, kind)
+
+
+async def test_other_namespaces_are_not_served(api: Api) -> None:
+    settings = Settings.from_environment(ENVIRONMENT | {"FINETUNE_NAMESPACES": "other"})
+    await api.compare()
+    transport = httpx2.ASGITransport(create_app(Services(settings, api.services.engine, api.cluster, api.arms)))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://api", headers=PUBLIC) as client:
+        assert is_problem(await client.get(TEST), 404, "unknown-namespace")
+        assert (await client.get("/v1/fine-tuning/comparisons")).json() == {"comparisons": []}
+
+
+BODIES = {
+    "not JSON": b"{",
+    "no evaluator": b"{}",
+    "blank evaluator": b'{"evaluator": " "}',
+    "control character": b'{"evaluator": "a\\u0000b"}',
+    "half of a surrogate pair": b'{"evaluator": "\\ud800"}',
+    "surrogate as a name": b'{"evaluator": "a", "\\ud800": 1}',
+    "too long": json.dumps({"evaluator": "a" * 129}).encode(),
+    "unknown field": b'{"evaluator": "a", "side": "b"}',
+    "a list": b"[]",
+    "not UTF-8": b'{"evaluator": "\xff"}',
+    "deep": b"[" * 20_000 + b"]" * 20_000,
+}
+
+
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+async def test_bad_bodies_are_explained(api: Api, body: bytes) -> None:
+    headers = PUBLIC | {"Content-Type": "application/json"}
+    response = await api.client.post(f"{TEST}/comparisons", content=body, headers=headers)
+    assert response.status_code in (400, 422), response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["detail"]
+
+
+async def test_a_form_is_no_json(api: Api) -> None:
+    headers = PUBLIC | {"Content-Type": "text/plain"}
+    response = await api.client.post(f"{TEST}/comparisons", content=b'{"evaluator": "a"}', headers=headers)
+    assert is_problem(response, 422, "invalid-request")
+
+
+async def test_large_bodies_are_refused(api: Api) -> None:
+    async def endless() -> Any:
+        while True:
+            yield b"x" * 65_536
+
+    for content in (b"x" * 2_000_000, endless()):
+        response = await api.client.post(f"{TEST}/comparisons", content=content, headers=PUBLIC)
+        assert is_problem(response, 413, "large-body")
+
+
+async def test_a_database_that_fails_is_a_503(api: Api) -> None:
+    async with api.services.engine.begin() as connection:
+        await connection.exec_driver_sql("DROP TABLE abtest_votes")
+    response = await api.get(TEST)
+    assert is_problem(response, 503, "database-unavailable")
+    assert response.headers["retry-after"]
+
+
+async def test_a_cluster_that_is_away_is_a_503(api: Api) -> None:
+    api.cluster.away = True
+    assert is_problem(await api.get(TEST), 503, "cluster-unavailable")
+
+
+async def test_answers_carry_safe_headers(api: Api) -> None:
+    response = await api.get(TEST)
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert "default-src 'none'" in response.headers["content-security-policy"]

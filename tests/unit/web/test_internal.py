@@ -1,0 +1,158 @@
+"""Progress, samples and tallies, as trainers, gateway and operator use them."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from finetune_operator.contract import (
+    PROGRESS_PATH,
+    SAMPLES_PATH,
+    TALLY_PATH,
+    AbTestTally,
+    JobIdentity,
+    LatestProgress,
+    Progress,
+)
+from tests.unit.web.conftest import INTERNAL, NOON, Api
+
+
+def point(step: int, loss: float | None, job: str = "job-1", attempt: str = "pod-1", **changes: Any) -> dict[str, Any]:
+    return (
+        Progress(
+            job=JobIdentity(namespace="finetune", name="plato", uid=job),
+            attempt=attempt,
+            step=step,
+            total_steps=100,
+            epoch=step / 50,
+            total_epochs=2.0,
+            loss=loss,
+            best_loss=loss,
+            time=NOON + timedelta(seconds=step),
+        ).model_dump(mode="json", by_alias=True)
+        | changes
+    )
+
+
+def sample(number: int, arm: str, status: int = 200, latency_ms: int = 100, test: str = "test-uid") -> dict[str, Any]:
+    return {
+        "abTest": test,
+        "arm": arm,
+        "servedName": "plato-v2",
+        "status": status,
+        "latencyMs": latency_ms,
+        "requestId": f"request-{number}",
+        "time": NOON.isoformat(),
+    }
+
+
+async def post_points(api: Api, *points: dict[str, Any]) -> None:
+    for body in points:
+        response = await api.post(PROGRESS_PATH, body, INTERNAL)
+        assert response.status_code == 204, response.text
+
+
+async def latest(api: Api, *jobs: str) -> dict[str, Progress]:
+    response = await api.get(PROGRESS_PATH, INTERNAL, params=[("job", job) for job in jobs])
+    return LatestProgress.model_validate_json(response.content).root
+
+
+async def test_the_latest_progress_has_the_best_loss_of_the_series(api: Api) -> None:
+    await post_points(api, point(10, 2.0), point(30, 1.5), point(20, 1.0), point(5, 9.0, job="job-2"))
+    found = await latest(api, "job-1", "job-2", "job-3")
+    assert found.keys() == {"job-1", "job-2"}
+    assert (found["job-1"].step, found["job-1"].loss, found["job-1"].best_loss) == (30, 1.5, 1.0)
+    assert found["job-1"].time == NOON + timedelta(seconds=30)
+    assert found["job-2"].job == JobIdentity(namespace="finetune", name="plato", uid="job-2")
+
+
+async def test_progress_sent_again_counts_once(api: Api) -> None:
+    await post_points(api, point(10, 2.0), point(10, 2.0), point(10, 7.0))
+    series = (await api.get("/v1/fine-tuning/jobs/job-1/progress")).json()
+    assert [entry["loss"] for entry in series["points"]] == [2.0]
+
+
+async def test_a_restarted_trainer_continues_from_its_checkpoint(api: Api) -> None:
+    resumed = point(15, 1.8, attempt="pod-2", time=(NOON + timedelta(minutes=5)).isoformat())
+    await post_points(api, point(10, 2.0), point(20, 1.9), resumed)
+    assert (await latest(api, "job-1"))["job-1"].step == 15
+    series = (await api.get("/v1/fine-tuning/jobs/job-1/progress")).json()
+    assert [(entry["attempt"], entry["step"]) for entry in series["points"]] == [
+        ("pod-1", 10),
+        ("pod-1", 20),
+        ("pod-2", 15),
+    ]
+    assert series["best_loss"] == 1.8
+
+
+async def test_a_loss_that_is_no_number_is_absent(api: Api) -> None:
+    for step, loss in ((1, "NaN"), (2, "Infinity")):
+        body = Progress.model_validate(point(step, None)).model_dump_json(by_alias=True, exclude={"loss"})
+        content = body[:-1] + f', "loss": {loss}}}'
+        headers = INTERNAL | {"Content-Type": "application/json"}
+        response = await api.client.post(PROGRESS_PATH, content=content.encode(), headers=headers)
+        assert response.status_code == 204, response.text
+    found = (await latest(api, "job-1"))["job-1"]
+    assert (found.loss, found.best_loss) == (None, None)
+
+
+@pytest.mark.parametrize(("max_points", "steps"), [(1000, 10), (5, 5), (3, 3), (1, 1)])
+async def test_a_long_series_is_thinned_and_keeps_its_end(api: Api, max_points: int, steps: int) -> None:
+    await post_points(api, *(point(step, 1.0) for step in range(1, 11)))
+    response = await api.get(f"/v1/fine-tuning/jobs/job-1/progress?max_points={max_points}")
+    found = [entry["step"] for entry in response.json()["points"]]
+    assert found[0] == 1
+    assert found[-1] == 10
+    assert steps <= len(found) <= steps + 1
+
+
+async def test_a_job_without_progress_has_an_empty_series(api: Api) -> None:
+    response = await api.get("/v1/fine-tuning/jobs/none/progress")
+    assert response.json() == {"job_uid": "none", "best_loss": None, "points": []}
+
+
+async def tally(api: Api) -> AbTestTally:
+    response = await api.get(TALLY_PATH.format(uid="test-uid"), INTERNAL)
+    return AbTestTally.model_validate_json(response.content)
+
+
+async def test_samples_count_once_and_by_arm(api: Api) -> None:
+    batch = [
+        sample(1, "baseline", latency_ms=100),
+        sample(2, "baseline", latency_ms=301),
+        sample(3, "candidate", status=503, latency_ms=9000),
+        sample(4, "candidate", status=404, latency_ms=50),
+        sample(5, "candidate", test="another"),
+        sample(1, "baseline", latency_ms=100),
+    ]
+    for _ in range(2):
+        response = await api.post(SAMPLES_PATH, {"samples": batch}, INTERNAL)
+        assert response.status_code == 204, response.text
+    arms = (await tally(api)).arms
+    assert arms.baseline.model_dump() == {"samples": 2, "errors": 0, "mean_latency_ms": 200}
+    assert arms.candidate.model_dump() == {"samples": 2, "errors": 1, "mean_latency_ms": 50}
+
+
+async def test_the_tally_of_an_unknown_test_is_empty(api: Api) -> None:
+    assert await tally(api) == AbTestTally()
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        (SAMPLES_PATH, {"samples": [sample(1, "third")]}, "arm"),
+        (SAMPLES_PATH, {"samples": [sample(1, "baseline", status=7)]}, "status"),
+        (SAMPLES_PATH, {"samples": [sample(1, "baseline") | {"time": "2026-01-01T00:00:00"}]}, "time"),
+        (SAMPLES_PATH, {"samples": [sample(number, "baseline") for number in range(1001)]}, "samples"),
+        (PROGRESS_PATH, {}, "job"),
+        (PROGRESS_PATH, point(1, 1.0, extra=1), "extra"),
+    ],
+)
+async def test_what_is_not_in_the_contract_is_refused(api: Api, path: str, body: Any, field: str) -> None:
+    response = await api.post(path, body, INTERNAL)
+    assert response.status_code == 422
+    assert field in response.json()["detail"]
+
+
+async def test_an_empty_batch_is_fine(api: Api) -> None:
+    assert (await api.post(SAMPLES_PATH, {"samples": []}, INTERNAL)).status_code == 204
