@@ -4,6 +4,7 @@ A thread posts the latest measurement; while the api is down, older ones are dro
 """
 
 import json
+import shutil
 import threading
 import time
 import urllib.request
@@ -175,6 +176,9 @@ class CheckpointCallback(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         directory = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        # TRL's DPO trainer saves its reference adapter too; Transformers would then load that one alone on resuming.
+        # It is made anew from the seed.
+        shutil.rmtree(directory / "ref", ignore_errors=True)
         for path in directory.iterdir():
             sync(path)
         seconds = self._seconds_before + time.monotonic() - self._started

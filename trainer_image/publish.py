@@ -24,8 +24,11 @@ from finetune_operator.core.artifacts import CONFIG_NAME, MANIFEST_NAME, adapter
 
 def publish_adapter(model: Any, destination: Path, attempt: str, base_model_name: str) -> AdapterManifest:
     """Save the adapter as safetensors with its manifest, then give the directory its name."""
+    for left_by_dead_attempt in destination.parent.glob(f".{destination.name}.*"):
+        shutil.rmtree(left_by_dead_attempt)
     temporary = destination.with_name(f".{destination.name}.{attempt}")
-    model.save_pretrained(temporary, safe_serialization=True)
+    # TRL's DPO trainer keeps a second adapter, the reference, in the same model.
+    model.save_pretrained(temporary, selected_adapters=[model.active_adapter])
     manifest = make_manifest(temporary, base_model_name)
     (temporary / MANIFEST_NAME).write_text(manifest.model_dump_json(by_alias=True, indent=2))
     for path in temporary.iterdir():

@@ -14,6 +14,7 @@ import gc
 import importlib.metadata
 import math
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -61,7 +62,7 @@ def main() -> int:
     try:
         result = run(arguments, termination)
     except GivenUp as error:
-        log("gave up", **error.failure.model_dump())
+        log("gave up", failure=error.failure.model_dump())
         write_termination_message(error.failure, arguments.termination_message)
         return EXIT_CODES[error.failure.reason]
     write_termination_message(result, arguments.termination_message)
@@ -140,6 +141,7 @@ def train(
     manifest = publish_adapter(trainer.model, Path(paths.adapter), attempt, config.base_model_name)
     result = make_result(trainer.state, manifest.digest, report, train_seconds, base_test_loss, test_loss)
     write_result(result, Path(paths.result))
+    shutil.rmtree(Path(paths.checkpoints), ignore_errors=True)
     return result
 
 
