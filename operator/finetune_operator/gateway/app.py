@@ -1,0 +1,206 @@
+"""The gateway process: HTTP in front, routes from the API server, engines behind."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from finetune_operator.core.routing import Target
+from finetune_operator.gateway import errors
+from finetune_operator.gateway.bodies import parse_request
+from finetune_operator.gateway.catalog import list_models, one_model
+from finetune_operator.gateway.choice import authorize, choose, subject_of
+from finetune_operator.gateway.errors import GatewayError
+from finetune_operator.gateway.exchange import REQUEST_ID_HEADER, Exchange
+from finetune_operator.gateway.follow import RouteKeeper
+from finetune_operator.gateway.metrics import Metrics
+from finetune_operator.gateway.samples import SampleSender
+from finetune_operator.gateway.settings import GatewaySettings, SettingsError
+from finetune_operator.gateway.upstream import Upstream, engine_session
+from finetune_operator.kube.client import KubeClient
+from finetune_operator.kube.errors import KubeError
+from finetune_operator.kube.mirror import Source
+from finetune_operator.logs import configure_logging, get_logger
+
+COMPLETION_PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+logger = get_logger(__name__)
+
+
+class Gateway:
+    """The handlers, and the background tasks that they depend on."""
+
+    def __init__(self, settings: GatewaySettings, source: Source) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.keeper = RouteKeeper(source, settings.namespaces, settings.engine_url, self.metrics)
+        self.draining = False
+        self._in_flight = 0
+        self._upstream: Upstream
+        self._samples: SampleSender | None = None
+
+    def application(self) -> web.Application:
+        app = web.Application(
+            client_max_size=self.settings.max_body_bytes, middlewares=[self._errors_as_openai, self._authorized]
+        )
+        for path in COMPLETION_PATHS:
+            app.router.add_post(path, self._complete)
+        app.router.add_get("/v1/models", self._list_models)
+        app.router.add_get("/v1/models/{name:.+}", self._one_model)
+        app.router.add_get("/healthz", self._healthy)
+        app.router.add_get("/readyz", self._ready)
+        app.router.add_get("/metrics", self._metrics_text)
+        app.cleanup_ctx.append(self._connections)
+        return app
+
+    async def _connections(self, _app: web.Application) -> AsyncIterator[None]:
+        async with engine_session(self.settings) as session:
+            self._upstream = Upstream(session, self.settings, self.metrics)
+            if not self.settings.api_url:
+                yield
+                return
+            self._samples = SampleSender(session, self.settings.api_url, self.settings.internal_token, self.metrics)
+            sending = asyncio.create_task(self._samples.run(), name="samples")
+            yield
+            sending.cancel()
+            with suppress(asyncio.CancelledError):
+                await sending
+
+    @web.middleware
+    async def _errors_as_openai(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except GatewayError as error:
+            return error.response({})
+        except web.HTTPException as error:
+            message = f"{request.method} {request.path}: {error.reason}"
+            headers = {name: error.headers[name] for name in ("Allow",) if name in error.headers}
+            return GatewayError(error.status, "not_found" if error.status == 404 else "bad_request", message).response(
+                headers
+            )
+
+    @web.middleware
+    async def _authorized(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path.startswith("/v1/"):
+            request["token"] = authorize(request.headers, self.settings.tokens)
+        return await handler(request)
+
+    async def _complete(self, request: web.Request) -> web.StreamResponse:
+        exchange = Exchange(path=request.path, client_request_id=request.headers.get(REQUEST_ID_HEADER))
+        self._in_flight += 1
+        self.metrics.in_flight.set(self._in_flight)
+        try:
+            response = await self._answer(request, exchange)
+        except GatewayError as error:
+            exchange.status, exchange.error = error.status, error.message
+            response = error.response(exchange.headers())
+        finally:
+            self._in_flight -= 1
+            self.metrics.in_flight.set(self._in_flight)
+            sample = exchange.finish(self.metrics)
+            if sample and self._samples:
+                self._samples.add(sample)
+        if self.draining:
+            response.force_close()
+        return response
+
+    async def _answer(self, request: web.Request, exchange: Exchange) -> web.StreamResponse:
+        if self._in_flight > self.settings.max_concurrent_requests:
+            raise errors.overloaded(self.settings.max_concurrent_requests)
+        body = parse_request(await self._read(request))
+        exchange.asked = body.model
+        if self.keeper.missing:
+            raise errors.no_routes_yet()
+        subject = subject_of(request.headers, body.subject, request["token"], request.remote)
+        exchange.choice = choose(self.keeper.table, body.model, subject)
+        target = exchange.choice.answerer
+        if not isinstance(target, Target):
+            raise errors.unavailable_model(target)
+        return await self._upstream.pass_on(request, target, body.with_model(target.served_name), exchange)
+
+    async def _read(self, request: web.Request) -> bytes:
+        try:
+            return await request.read()
+        except web.HTTPRequestEntityTooLarge as error:
+            raise errors.body_too_large(self.settings.max_body_bytes) from error
+
+    async def _list_models(self, _request: web.Request) -> web.Response:
+        return web.json_response(list_models(self.keeper.table))
+
+    async def _one_model(self, request: web.Request) -> web.Response:
+        return web.json_response(one_model(self.keeper.table, request.match_info["name"]))
+
+    async def _healthy(self, _request: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def _ready(self, _request: web.Request) -> web.Response:
+        """Ready once all routes are known, also while the API server is away, until told to stop."""
+        if self.draining:
+            return web.Response(status=503, text="draining\n")
+        if missing := self.keeper.missing:
+            return web.Response(status=503, text=f"not yet listed: {', '.join(missing)}\n")
+        return web.Response(text="ok\n")
+
+    async def _metrics_text(self, _request: web.Request) -> web.Response:
+        return web.Response(body=self.metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+async def serve(settings: GatewaySettings, source: Source, stop: asyncio.Event) -> None:
+    """Serve until `stop` is set, then drain; raises what ended the following of routes, should that ever happen."""
+    gateway = Gateway(settings, source)
+    # A handler is cancelled when its client goes away, which closes the connection to the engine.
+    runner = web.AppRunner(
+        gateway.application(),
+        handler_cancellation=True,
+        access_log=None,
+        shutdown_timeout=settings.drain_timeout_seconds,
+    )
+    await runner.setup()
+    following = asyncio.create_task(gateway.keeper.run(), name="routes")
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    try:
+        await web.TCPSite(runner, settings.host, settings.port).start()
+        logger.info("gateway listens", port=settings.port, namespaces=settings.namespaces)
+        await asyncio.wait({following, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        gateway.draining = True
+        logger.info("gateway drains")
+        await asyncio.sleep(settings.drain_delay_seconds)
+    finally:
+        await runner.cleanup()
+        stopping.cancel()
+        following.cancel()
+    with suppress(asyncio.CancelledError):
+        await following
+    logger.info("gateway stopped")
+
+
+async def _serve_cluster(settings: GatewaySettings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with KubeClient.from_environment() as kube:
+        await serve(settings, kube, stop)
+
+
+def main() -> int:
+    """Entry point of `finetune-operator gateway`."""
+    try:
+        settings = GatewaySettings.from_environment()
+    except SettingsError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    configure_logging(settings.log_level)
+    if not settings.tokens:
+        logger.warning("the gateway is open: whoever reaches it can use the models; set FINETUNE_GATEWAY_TOKENS")
+    try:
+        asyncio.run(_serve_cluster(settings))
+    except KubeError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0

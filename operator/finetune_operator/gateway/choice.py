@@ -1,0 +1,57 @@
+"""From the name that a client asked for to the one model that may answer."""
+
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from finetune_operator.core.routing import Answerer, RouteTable, Split
+from finetune_operator.gateway.errors import ambiguous_model, invalid_token, unknown_model
+from finetune_operator.resources.abtest import Arm
+
+SUBJECT_HEADER = "x-finetune-subject"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Who shall answer and, while an ABTest splits the name, for which arm."""
+
+    answerer: Answerer
+    arm: Arm | None = None
+    test_uid: str | None = None
+
+    @property
+    def served_name(self) -> str | None:
+        return self.answerer.served_name
+
+
+def choose(table: RouteTable, name: str, subject: str) -> Choice:
+    """Raises `GatewayError` for a name that has no meaning (404) or more than one (409)."""
+    routes = table.routes_of(name)
+    if not routes:
+        raise unknown_model(name, (table.public_name(route) for route in table.routes))
+    if len(routes) > 1:
+        raise ambiguous_model(name, routes)
+    match routes[0].destination:
+        case Split() as split:
+            arm = split.arm_of(subject)
+            return Choice(split.answerer(arm), arm, split.test_uid)
+        case destination:
+            return Choice(destination)
+
+
+def subject_of(headers: Mapping[str, str], in_body: str | None, token: str | None, address: str | None) -> str:
+    """Who asks, as far as is known: said in the header, said in the body, the token, or the address."""
+    return headers.get(SUBJECT_HEADER) or in_body or token or address or ""
+
+
+def authorize(headers: Mapping[str, str], tokens: tuple[str, ...]) -> str | None:
+    """The token that the client showed, None for an open gateway; raises `GatewayError` (401)."""
+    if not tokens:
+        return None
+    scheme, _, shown = headers.get("Authorization", "").partition(" ")
+    given = shown.strip().encode("utf-8", "surrogateescape")
+    # All are compared, so that the time taken does not tell which one was close.
+    matches = [hmac.compare_digest(given, token.encode()) for token in tokens]
+    if scheme.lower() != "bearer" or not any(matches):
+        raise invalid_token()
+    return shown.strip()

@@ -1,0 +1,110 @@
+"""Errors in the shape that OpenAI's clients understand; each says what to change or whether to ask again."""
+
+import json
+from collections.abc import Iterable, Mapping
+
+from aiohttp import web
+
+from finetune_operator.core.routing import Route, Unavailable
+
+NAMES_LISTED_MAX = 50
+RETRY_AFTER_SECONDS = 2
+
+
+class GatewayError(Exception):
+    """An answer that comes from the gateway itself and not from an engine."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after_seconds: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.param = param
+        self.retry_after_seconds = retry_after_seconds
+
+    def to_json(self) -> str:
+        """OpenAI's error object."""
+        kind = "server_error" if self.status >= 500 else "invalid_request_error"
+        error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
+        return json.dumps({"error": error}, ensure_ascii=False)
+
+    def response(self, headers: Mapping[str, str]) -> web.Response:
+        retry = {"Retry-After": str(self.retry_after_seconds)} if self.retry_after_seconds is not None else {}
+        return web.Response(
+            status=self.status, text=self.to_json(), content_type="application/json", headers={**headers, **retry}
+        )
+
+
+def invalid_body(message: str, param: str | None = None) -> GatewayError:
+    return GatewayError(400, "invalid_body", message, param=param)
+
+
+def body_too_large(limit_bytes: int) -> GatewayError:
+    return GatewayError(413, "request_too_large", f"the request body has more than {limit_bytes} bytes: shorten it")
+
+
+def invalid_token() -> GatewayError:
+    return GatewayError(401, "invalid_api_key", "send `Authorization: Bearer <token>` with a token of this gateway")
+
+
+def overloaded(limit: int) -> GatewayError:
+    message = f"the gateway already has {limit} requests in flight: try again"
+    return GatewayError(503, "overloaded", message, retry_after_seconds=RETRY_AFTER_SECONDS)
+
+
+def no_routes_yet() -> GatewayError:
+    message = "the gateway has not read the ModelVersions yet: try again"
+    return GatewayError(503, "starting", message, retry_after_seconds=RETRY_AFTER_SECONDS)
+
+
+def unknown_model(name: str, known: Iterable[str]) -> GatewayError:
+    names = sorted(known)
+    listed = ", ".join(names[:NAMES_LISTED_MAX]) or "none yet"
+    more = f" and {len(names) - NAMES_LISTED_MAX} more" if len(names) > NAMES_LISTED_MAX else ""
+    message = f"the model `{name}` does not exist; models: {listed}{more}"
+    return GatewayError(404, "model_not_found", message, param="model")
+
+
+def ambiguous_model(name: str, routes: Iterable[Route]) -> GatewayError:
+    meanings = sorted(f"{route.qualified_name} ({route.meaning})" for route in routes)
+    if len({meaning.split(" ")[0] for meaning in meanings}) == len(meanings):
+        remedy = "ask for one of these"
+    else:
+        remedy = "rename one of them"
+    message = f"the model `{name}` has several meanings: {', '.join(meanings)}; {remedy}"
+    return GatewayError(409, "model_ambiguous", message, param="model")
+
+
+def unavailable_model(unavailable: Unavailable) -> GatewayError:
+    if not unavailable.temporary:
+        return GatewayError(404, "model_not_found", unavailable.message, param="model")
+    return GatewayError(
+        503, "model_not_ready", unavailable.message, param="model", retry_after_seconds=RETRY_AFTER_SECONDS
+    )
+
+
+def engine_unavailable(served_name: str, cause: str) -> GatewayError:
+    message = f"no engine answered for {served_name}: {cause}; try again"
+    return GatewayError(503, "engine_unavailable", message, retry_after_seconds=RETRY_AFTER_SECONDS)
+
+
+def engine_failed(served_name: str, cause: str) -> GatewayError:
+    return GatewayError(502, "engine_failed", f"the engine failed while answering for {served_name}: {cause}")
+
+
+def engine_silent(served_name: str, seconds: float) -> GatewayError:
+    message = f"the engine of {served_name} was silent for {seconds:g} s: ask for fewer tokens, or stream"
+    return GatewayError(504, "engine_timeout", message)
+
+
+def wrong_model(asked: str, answered: object) -> GatewayError:
+    message = f"the engine answered as {answered!r} although {asked!r} was asked; the answer was discarded"
+    return GatewayError(502, "wrong_model", message)

@@ -1,0 +1,89 @@
+"""One request on its way through the gateway, and what is told about it afterwards."""
+
+import time
+import uuid
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from finetune_operator.contract import Sample
+from finetune_operator.gateway.choice import Choice
+from finetune_operator.gateway.metrics import Metrics
+from finetune_operator.logs import get_logger
+
+REQUEST_ID_HEADER = "x-request-id"
+VERSION_HEADER = "x-finetune-version"
+ARM_HEADER = "x-finetune-arm"
+CLIENT_GONE = 499
+"""The client went away before the answer was whole; nginx's number for it, which no client sees."""
+
+logger = get_logger(__name__)
+
+
+@dataclass
+class Exchange:
+    """Filled in step by step; `request_id` is always our own, since it makes samples unique."""
+
+    path: str
+    client_request_id: str | None = None
+    request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    started: float = field(default_factory=time.monotonic)
+    asked: str | None = None
+    choice: Choice | None = None
+    status: int = CLIENT_GONE
+    """Of the answer as a whole: 502 also where a stream broke after its 200 had been sent."""
+    attempts: int = 0
+    first_byte_seconds: float | None = None
+    error: str | None = None
+
+    def headers(self, *, answered: bool = False) -> dict[str, str]:
+        """What every answer carries; the version only where it really answered."""
+        headers = {REQUEST_ID_HEADER: self.request_id}
+        if self.choice and self.choice.arm:
+            headers[ARM_HEADER] = self.choice.arm.value
+        if answered and self.choice and self.choice.served_name:
+            headers[VERSION_HEADER] = self.choice.served_name
+        return headers
+
+    def note_first_byte(self) -> None:
+        if self.first_byte_seconds is None:
+            self.first_byte_seconds = time.monotonic() - self.started
+
+    def sample(self, seconds: float) -> Sample | None:
+        """For an ABTest: an answer or a failure of the arm, not a client's mistake or departure."""
+        choice = self.choice
+        if choice is None or choice.arm is None or choice.test_uid is None or 400 <= self.status < 500:
+            return None
+        return Sample(
+            ab_test=choice.test_uid,
+            arm=choice.arm.value,
+            served_name=choice.served_name or "unknown",
+            status=self.status,
+            latency_ms=round(seconds * 1000),
+            request_id=self.request_id,
+            time=datetime.now(UTC),
+        )
+
+    def finish(self, metrics: Metrics) -> Sample | None:
+        """Count and log it; never a prompt, an answer, a token or a subject."""
+        seconds = time.monotonic() - self.started
+        served_name = (self.choice.served_name if self.choice else None) or ""
+        arm = self.choice.arm.value if self.choice and self.choice.arm else ""
+        metrics.requests.labels(served_name, arm, str(self.status)).inc()
+        metrics.duration.labels(served_name).observe(seconds)
+        if self.first_byte_seconds is not None:
+            metrics.first_byte.labels(served_name).observe(self.first_byte_seconds)
+        logger.info(
+            "request",
+            path=self.path,
+            model=self.asked,
+            served_name=served_name,
+            arm=arm,
+            status=self.status,
+            duration_ms=round(seconds * 1000, 1),
+            first_byte_ms=round(self.first_byte_seconds * 1000, 1) if self.first_byte_seconds is not None else None,
+            attempts=self.attempts,
+            request_id=self.request_id,
+            client_request_id=self.client_request_id,
+            error=self.error,
+        )
+        return self.sample(seconds)

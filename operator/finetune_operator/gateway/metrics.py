@@ -1,0 +1,55 @@
+"""What Prometheus reads from the gateway. Labels are names of served models, never what a client made up."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+
+
+class Metrics:
+    """One registry for each gateway, so that two in one process do not share numbers."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "finetune_gateway_requests",
+            "Answered requests; status 499 is a client that went away, 502 may also be a stream that broke",
+            ("served_name", "arm", "status"),
+            registry=self.registry,
+        )
+        self.duration = Histogram(
+            "finetune_gateway_request_duration_seconds",
+            "Time to the last byte",
+            ("served_name",),
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self.first_byte = Histogram(
+            "finetune_gateway_first_byte_seconds",
+            "Time to the first byte of an engine's answer",
+            ("served_name",),
+            buckets=SECONDS,
+            registry=self.registry,
+        )
+        self.in_flight = Gauge("finetune_gateway_requests_in_flight", "Requests being answered", registry=self.registry)
+        self.retries = Counter(
+            "finetune_gateway_retries", "Attempts at an engine after the first", ("reason",), registry=self.registry
+        )
+        self.samples = Counter(
+            "finetune_gateway_samples",
+            "Samples of ABTests by what became of them",
+            ("outcome",),
+            registry=self.registry,
+        )
+        self.routes = Gauge("finetune_gateway_routes", "Known model names", registry=self.registry)
+        self.route_changes = Counter(
+            "finetune_gateway_route_changes", "Times that the route table was swapped", registry=self.registry
+        )
+        self.unreadable_resources = Gauge(
+            "finetune_gateway_unreadable_resources",
+            "Resources that this version can't read; their last readable form is used",
+            registry=self.registry,
+        )
+
+    def render(self) -> bytes:
+        """Prometheus' text format."""
+        return generate_latest(self.registry)

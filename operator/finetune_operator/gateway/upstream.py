@@ -1,0 +1,239 @@
+"""Passes a request to an engine and its answer back, byte for byte and as it comes.
+
+An attempt is repeated only before the client has got its first byte. Leaving `ask` early closes the connection, which
+is how an engine learns that its client has gone.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+
+import aiohttp
+from aiohttp import hdrs, web
+
+from finetune_operator.core.routing import Target
+from finetune_operator.gateway import errors
+from finetune_operator.gateway.bodies import answered_model, ends_event, error_event, first_event
+from finetune_operator.gateway.errors import GatewayError
+from finetune_operator.gateway.exchange import REQUEST_ID_HEADER, Exchange
+from finetune_operator.gateway.metrics import Metrics
+from finetune_operator.gateway.settings import GatewaySettings
+
+MAX_ATTEMPTS = 3
+MAX_LOST_ATTEMPTS = 2
+"""An engine that died may have died of this very request, hence no more than one repetition."""
+RETRY_DELAY_SECONDS = 0.1
+IDLE_CONNECTION_SECONDS = 3.0
+"""Shorter than the 5 s after which vLLM's server closes an idle connection."""
+FIRST_EVENT_MAX_BYTES = 1024 * 1024
+EVENT_STREAM = "text/event-stream"
+TRACE_HEADERS = ("traceparent", "tracestate")
+PASSED_HEADERS = (hdrs.CONTENT_TYPE, hdrs.RETRY_AFTER)
+
+
+class ClientGone(Exception):
+    """The client closed its connection while the answer was under way."""
+
+
+def engine_session(settings: GatewaySettings) -> aiohttp.ClientSession:
+    """One pool for all engines; nothing is decompressed, since bodies pass as they are."""
+    timeout = aiohttp.ClientTimeout(
+        total=None, sock_connect=settings.connect_timeout_seconds, sock_read=settings.answer_timeout_seconds
+    )
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_CONNECTION_SECONDS)
+    return aiohttp.ClientSession(
+        connector=connector,
+        timeout=timeout,
+        auto_decompress=False,
+        headers={hdrs.ACCEPT_ENCODING: "identity"},
+        cookie_jar=aiohttp.DummyCookieJar(),
+    )
+
+
+class Upstream:
+    """The engines, by way of one connection pool."""
+
+    def __init__(self, session: aiohttp.ClientSession, settings: GatewaySettings, metrics: Metrics) -> None:
+        self._session = session
+        self._settings = settings
+        self._metrics = metrics
+
+    async def pass_on(
+        self, request: web.Request, target: Target, body: bytes, exchange: Exchange
+    ) -> web.StreamResponse:
+        """The engine's answer to the client; raises `GatewayError` as long as nothing has been sent."""
+        async with self._ask(request, target, body, exchange) as answer:
+            try:
+                if answer.status == 200 and answer.content_type == EVENT_STREAM:
+                    return await self._stream(request, target, answer, exchange)
+                return await self._whole(target, answer, exchange)
+            except aiohttp.SocketTimeoutError as error:
+                raise errors.engine_silent(target.served_name, self._settings.answer_timeout_seconds) from error
+            except aiohttp.ClientError as error:
+                raise errors.engine_failed(target.served_name, _cause(error)) from error
+
+    @asynccontextmanager
+    async def _ask(
+        self, request: web.Request, target: Target, body: bytes, exchange: Exchange
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        headers = self._headers(request.headers, exchange)
+        while True:
+            exchange.attempts += 1
+            try:
+                answer = await self._attempt(target, request.path, body, headers, exchange.attempts)
+                break
+            except _Repeatable as failure:
+                self._metrics.retries.labels(failure.reason).inc()
+                await asyncio.sleep(RETRY_DELAY_SECONDS * exchange.attempts)
+        try:
+            yield answer
+        finally:
+            # What has not been read to its end is closed by this; a whole answer's connection is used again.
+            answer.release()
+
+    def _headers(self, received: Mapping[str, str], exchange: Exchange) -> dict[str, str]:
+        headers = {name: received[name] for name in TRACE_HEADERS if name in received}
+        headers[hdrs.CONTENT_TYPE] = "application/json"
+        headers[REQUEST_ID_HEADER] = exchange.request_id
+        if self._settings.engine_api_key:
+            headers[hdrs.AUTHORIZATION] = f"Bearer {self._settings.engine_api_key}"
+        return headers
+
+    async def _attempt(
+        self, target: Target, path: str, body: bytes, headers: Mapping[str, str], attempt: int
+    ) -> aiohttp.ClientResponse:
+        """An engine's answer that may reach the client; raises `_Repeatable` where another attempt is allowed."""
+        try:
+            answer = await self._session.post(target.url + path, data=body, headers=headers)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            failure = errors.engine_unavailable(target.served_name, _cause(error))
+            raise _repeatable("unreachable", failure, attempt, MAX_ATTEMPTS) from error
+        except TimeoutError as error:
+            raise errors.engine_silent(target.served_name, self._settings.answer_timeout_seconds) from error
+        except aiohttp.ClientError as error:
+            failure = errors.engine_failed(target.served_name, _cause(error))
+            raise _repeatable("lost", failure, attempt, MAX_LOST_ATTEMPTS) from error
+        if refusal := await _refusal(target, answer):
+            # Closed rather than kept, so that the next attempt's connection may reach another pod.
+            answer.close()
+            if refusal.status == 503:
+                raise _repeatable("refused", refusal, attempt, MAX_ATTEMPTS)
+            raise refusal
+        return answer
+
+    async def _whole(self, target: Target, answer: aiohttp.ClientResponse, exchange: Exchange) -> web.Response:
+        body = await answer.read()
+        exchange.note_first_byte()
+        if answer.status == 200:
+            _check_model(target, answered_model(body))
+        exchange.status = answer.status
+        return web.Response(status=answer.status, body=body, headers=_answer_headers(answer, exchange))
+
+    async def _stream(
+        self, request: web.Request, target: Target, answer: aiohttp.ClientResponse, exchange: Exchange
+    ) -> web.StreamResponse:
+        head = await self._first_event(target, answer)
+        response = web.StreamResponse(headers=_answer_headers(answer, exchange))
+        exchange.note_first_byte()
+        try:
+            with _towards_client():
+                await response.prepare(request)
+            await self._relay(request, target, answer, response, head)
+            exchange.status = 200
+        except GatewayError as failure:
+            exchange.status, exchange.error = failure.status, failure.message
+        except ClientGone:
+            pass
+        return response
+
+    async def _first_event(self, target: Target, answer: aiohttp.ClientResponse) -> bytes:
+        """Everything up to the first event, whose model has been checked."""
+        head = b""
+        async for chunk in answer.content.iter_any():
+            head += chunk
+            if (data := first_event(head)) is not None:
+                if failure := error_event(data):
+                    raise failure
+                if data != b"[DONE]":
+                    _check_model(target, answered_model(data))
+                return head
+            if len(head) > FIRST_EVENT_MAX_BYTES:
+                raise errors.engine_failed(target.served_name, "its stream does not consist of server-sent events")
+        raise errors.engine_failed(target.served_name, "its stream ended before the first event")
+
+    async def _relay(
+        self,
+        request: web.Request,
+        target: Target,
+        answer: aiohttp.ClientResponse,
+        response: web.StreamResponse,
+        head: bytes,
+    ) -> None:
+        """Chunk by chunk; a stream that breaks ends with an error event, or aborted where it broke within an event."""
+        chunk = head
+        try:
+            with _towards_client():
+                await response.write(chunk)
+            async for chunk in answer.content.iter_any():
+                with _towards_client():
+                    await response.write(chunk)
+            with _towards_client():
+                await response.write_eof()
+        except aiohttp.ClientError as error:
+            if isinstance(error, aiohttp.SocketTimeoutError):
+                failure = errors.engine_silent(target.served_name, self._settings.answer_timeout_seconds)
+            else:
+                failure = errors.engine_failed(target.served_name, _cause(error))
+            if ends_event(chunk):
+                with _towards_client():
+                    await response.write_eof(f"data: {failure.to_json()}\n\n".encode())
+            elif request.transport is not None:
+                request.transport.abort()
+            raise failure from error
+
+
+class _Repeatable(Exception):
+    """Another attempt may succeed, and none has reached the client."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def _repeatable(reason: str, failure: GatewayError, attempt: int, max_attempts: int) -> Exception:
+    return _Repeatable(reason) if attempt < max_attempts else failure
+
+
+async def _refusal(target: Target, answer: aiohttp.ClientResponse) -> GatewayError | None:
+    """Answers that concern the gateway and the engine rather than the client."""
+    match answer.status:
+        case 503:
+            return errors.engine_unavailable(target.served_name, "it is overloaded or stopping")
+        case 404 if b"does not exist" in await answer.read():
+            return errors.engine_unavailable(target.served_name, "it has lost the adapter and will load it again")
+        case 401 | 403:
+            return errors.engine_failed(target.served_name, "it refuses the gateway's VLLM_API_KEY")
+    return None
+
+
+def _check_model(target: Target, answered: str | None) -> None:
+    if answered != target.served_name:
+        raise errors.wrong_model(target.served_name, answered)
+
+
+def _answer_headers(answer: aiohttp.ClientResponse, exchange: Exchange) -> dict[str, str]:
+    passed = {name: answer.headers[name] for name in PASSED_HEADERS if name in answer.headers}
+    return passed | exchange.headers(answered=True)
+
+
+@contextmanager
+def _towards_client() -> Iterator[None]:
+    """Tells a client that has gone from an engine that has: aiohttp raises the same error for both."""
+    try:
+        yield
+    except ConnectionResetError as error:
+        raise ClientGone from error
+
+
+def _cause(error: Exception) -> str:
+    return str(error) or type(error).__name__
