@@ -1,0 +1,49 @@
+"""The demo's own story, told once a session on a real node; the tests assert on what it saw and go on from there."""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import pytest
+
+from demo import install, target
+from demo.console import Narrator
+from demo.kubectl import Kubectl
+from demo.story import Story, Teller
+
+
+@dataclass(frozen=True)
+class World:
+    """The cluster after the story."""
+
+    target: target.Target
+    story: Story
+    gateway_url: str
+    api_url: str
+
+    @property
+    def kubectl(self) -> Kubectl:
+        return self.target.kubectl
+
+
+@pytest.fixture(scope="session")
+def cluster() -> target.Target:
+    """A node with the product in it; built from source where no other is asked for."""
+    narrator = Narrator()
+    chosen = target.bring_up(os.environ.get("CLUSTER") or "local", narrator)
+    install.install_chart(chosen, narrator)
+    return chosen
+
+
+@pytest.fixture(scope="session")
+def world(cluster: target.Target) -> Iterator[World]:
+    narrator = Narrator()
+    with ExitStack() as stack:
+        install.start_afresh(cluster)
+        conversations = install.fill_ratings(cluster, narrator)
+        install.train_base_model(cluster, narrator, conversations)
+        gateway_url = stack.enter_context(cluster.kubectl.port_forward(f"{install.RELEASE}-gateway"))
+        api_url = stack.enter_context(cluster.kubectl.port_forward(f"{install.RELEASE}-api"))
+        story = Teller(cluster, narrator, conversations, gateway_url, api_url).tell()
+        yield World(cluster, story, gateway_url, api_url)
