@@ -9,9 +9,12 @@ import yaml
 
 from finetune_operator.__main__ import main as finetune_operator
 from finetune_operator.contract import ENGINE_PORT
+from finetune_operator.gateway.settings import Settings as GatewaySettings
 from finetune_operator.manifests import serving, training
 from finetune_operator.manifests.common import labels
 from finetune_operator.resources.finetunejob import FineTuneJob
+from finetune_operator.shell.settings import Settings as OperatorSettings
+from finetune_operator.web.settings import Settings as ApiSettings
 from helm.values_table import main as values_table
 from tests.helm.conftest import CHART, NAMESPACE, PROFILES, REPOSITORY, Helm, Manifest, named, of_kind
 from tests.helm.pod_security import pod_violations
@@ -38,7 +41,7 @@ VARIABLES = {
         "FINETUNE_TRAINER_ENV",
         "FINETUNE_POLL_SECONDS",
     },
-    "gateway": COMMON_VARIABLES | {"VLLM_API_KEY", "FINETUNE_API_URL"},
+    "gateway": COMMON_VARIABLES | {"VLLM_API_KEY", "FINETUNE_API_URL", "FINETUNE_DRAIN_DELAY_SECONDS"},
     "api": COMMON_VARIABLES | {"FINETUNE_DATABASE_URL", "FINETUNE_GATEWAY_URL", "FINETUNE_API_TOKEN"},
 }
 
@@ -124,6 +127,19 @@ def test_environment_is_what_the_process_reads(rendered: list[Manifest], compone
     assert found["FINETUNE_NAMESPACES"] == NAMESPACE
 
 
+def test_processes_understand_their_environment(rendered: list[Manifest]) -> None:
+    def filled(component: str) -> dict[str, str]:
+        found = environment(rendered, component)
+        return {name: value if isinstance(value, str) else "secret" for name, value in found.items()}
+
+    operator = OperatorSettings.from_environment(filled("operator"))
+    assert operator.namespaces == (NAMESPACE,)
+    assert operator.config.api_url == f"http://finetune-api.{NAMESPACE}.svc"
+    assert list(operator.config.engine_args) == yaml.safe_load(filled("operator")["FINETUNE_ENGINE_ARGS"])
+    assert GatewaySettings.from_environment(filled("gateway")).drain_delay_seconds == 5
+    assert ApiSettings.from_environment(filled("api")).gateway_url == f"http://finetune-gateway.{NAMESPACE}.svc"
+
+
 def test_operator_never_runs_twice(rendered: list[Manifest]) -> None:
     spec = named(rendered, "Deployment", "finetune-operator")["spec"]
     assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
@@ -169,10 +185,16 @@ def test_gateways_have_a_disruption_budget_when_there_are_several(helm: Helm, re
     assert len(of_kind(manifests, "PodDisruptionBudget")) == budgets
 
 
-def test_gateway_tokens_come_from_their_secret(helm: Helm) -> None:
+def test_gateway_takes_the_tokens_of_clients_and_api(helm: Helm) -> None:
     manifests = helm.render("--set", "gateway.existingTokensSecret=clients")
-    reference = environment(manifests, "gateway")["FINETUNE_GATEWAY_TOKENS"]
-    assert reference == {"secretKeyRef": {"name": "clients", "key": "tokens"}}
+    gateway, api_token = environment(manifests, "gateway"), {"name": "finetune-internal", "key": "api-token"}
+    assert gateway["FINETUNE_GATEWAY_TOKENS"] == "$(FINETUNE_CLIENT_TOKENS),$(FINETUNE_API_TOKEN)"
+    assert gateway["FINETUNE_CLIENT_TOKENS"] == {"secretKeyRef": {"name": "clients", "key": "tokens"}}
+    assert gateway["FINETUNE_API_TOKEN"] == {"secretKeyRef": api_token}
+    assert environment(manifests, "api")["FINETUNE_GATEWAY_API_KEY"] == {"secretKeyRef": api_token}
+    # Kubernetes fills in only what stands before.
+    assert list(gateway).index("FINETUNE_GATEWAY_TOKENS") > list(gateway).index("FINETUNE_API_TOKEN")
+    assert list(gateway).index("FINETUNE_GATEWAY_TOKENS") > list(gateway).index("FINETUNE_CLIENT_TOKENS")
 
 
 @pytest.mark.parametrize(
