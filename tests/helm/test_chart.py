@@ -9,7 +9,7 @@ import yaml
 
 from finetune_operator.__main__ import main as finetune_operator
 from finetune_operator.contract import ENGINE_PORT
-from finetune_operator.gateway.settings import Settings as GatewaySettings
+from finetune_operator.gateway.settings import GatewaySettings
 from finetune_operator.manifests import serving, training
 from finetune_operator.manifests.common import labels
 from finetune_operator.resources.finetunejob import FineTuneJob
