@@ -94,7 +94,7 @@ async def _run(app: FastAPI, settings: Settings) -> None:
 
 def main() -> int:
     """Exit code 2 means that the environment has to change."""
-    configure_logging()
+    configure_logging(os.environ.get("FINETUNE_LOG_LEVEL") or "INFO")
     try:
         asyncio.run(serve(Settings.from_environment(os.environ)))
     except (InvalidSettings, UnusableUrl, SchemaTooNew) as error:

@@ -23,7 +23,7 @@ def described(connection: Connection) -> dict[str, Any]:
         table: {
             "columns": {
                 column["name"]: (
-                    "PRIMARY KEY" if column["primary_key"] else column["nullable"],
+                    column["nullable"],
                     column["type"].as_generic()._type_affinity.__name__,
                     getattr(column["type"], "length", None),
                 )
