@@ -27,6 +27,7 @@ from finetune_operator.kube.mirror import Source
 from finetune_operator.logs import configure_logging, get_logger
 
 COMPLETION_PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
+TOKEN: web.RequestKey[str | None] = web.RequestKey("token")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 logger = get_logger(__name__)
@@ -87,7 +88,7 @@ class Gateway:
     @web.middleware
     async def _authorized(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.path.startswith("/v1/"):
-            request["token"] = authorize(request.headers, self.settings.tokens)
+            request[TOKEN] = authorize(request.headers, self.settings.tokens)
         return await handler(request)
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
@@ -116,7 +117,7 @@ class Gateway:
         exchange.asked = body.model
         if self.keeper.missing:
             raise errors.no_routes_yet()
-        subject = subject_of(request.headers, body.subject, request["token"], request.remote)
+        subject = subject_of(request.headers, body.subject, request[TOKEN], request.remote)
         exchange.choice = choose(self.keeper.table, body.model, subject)
         target = exchange.choice.answerer
         if not isinstance(target, Target):

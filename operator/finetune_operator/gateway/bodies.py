@@ -149,10 +149,12 @@ def error_event(data: bytes) -> GatewayError | None:
     """The error that an engine put into an event because its status line was already sent, if it is one."""
     try:
         error = json.loads(data)["error"]
-        status, message = int(error.get("code") or 502), str(error.get("message", ""))
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError):
         return None
-    return GatewayError(status if 400 <= status < 600 else 502, "engine_failed", message)
+    details = error if isinstance(error, dict) else {"message": str(error)}
+    code = str(details.get("code"))
+    status = int(code) if code.isdecimal() and 400 <= int(code) < 600 else 502
+    return GatewayError(status, "engine_failed", str(details.get("message", "the engine gave no reason")))
 
 
 def ends_event(chunk: bytes) -> bool:

@@ -1,0 +1,220 @@
+"""Real HTTP servers of a test's process: an engine that behaves as told, an API server, and the api's sample intake."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiohttp import web
+
+HOST = "127.0.0.1"
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind((HOST, 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+class Server:
+    """Listens from `start` to `stop`, always on the same port."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self._runner: web.AppRunner | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+    def application(self) -> web.Application:
+        raise NotImplementedError
+
+    async def start(self) -> None:
+        self._runner = web.AppRunner(self.application(), handler_cancellation=True, shutdown_timeout=0.1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, HOST, self.port, reuse_address=True).start()
+
+    async def stop(self) -> None:
+        if self._runner:
+            await self._runner.cleanup()
+            self._runner = None
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["Server"]:
+        await self.start()
+        try:
+            yield self
+        finally:
+            await self.stop()
+
+
+class Engine(Server):
+    """Answers as vLLM does: the model's name comes back, unknown names are a 404, a stream is server-sent events."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.models = {"tiny", "plato-v1", "plato-v2"}
+        self.requests: list[web.Request] = []
+        self.bodies: list[bytes] = []
+        self.aborted = 0
+        self.failures: list[int] = []
+        """Statuses of the next answers, before it behaves again."""
+        self.answers_as: str | None = None
+        self.breaks: str | None = None
+        """`before`, `within` or `between` events; `error event` reports the failure first."""
+        self.proceed = asyncio.Event()
+        self.proceed.set()
+        self.busy = asyncio.Event()
+
+    def application(self) -> web.Application:
+        app = web.Application(client_max_size=64 * 1024 * 1024)
+        app.router.add_post("/v1/{path:.+}", self._complete)
+        return app
+
+    async def _complete(self, request: web.Request) -> web.StreamResponse:
+        raw = await request.read()
+        self.requests.append(request)
+        self.bodies.append(raw)
+        self.busy.set()
+        body = json.loads(raw)
+        try:
+            if self.failures:
+                return web.json_response({"error": {"message": "told to fail"}}, status=self.failures.pop(0))
+            if body["model"] not in self.models:
+                message = f"The model `{body['model']}` does not exist."
+                return web.json_response({"error": {"message": message, "type": "NotFoundError"}}, status=404)
+            name = self.answers_as or body["model"]
+            if body.get("stream"):
+                return await self._stream(request, name)
+            await self.proceed.wait()
+            if self.breaks and request.transport:
+                request.transport.abort()
+            return web.Response(text=self.whole_answer(name), content_type="application/json")
+        except (asyncio.CancelledError, ConnectionResetError):
+            self.aborted += 1
+            raise
+
+    @staticmethod
+    def whole_answer(name: str) -> str:
+        """With spacing, number forms and a field that no re-serialisation would keep as they are."""
+        return (
+            f'{{ "id":"1",  "object":"chat.completion","created":1, "model":"{name}",\n'
+            f' "choices":[{{"index":0,"finish_reason":"stop","message":{{"role":"assistant",'
+            f'"content":"I am {name} \\u00e9"}}}}], "extra": 1.50e+1 }}'
+        )
+
+    @staticmethod
+    def event(name: str, text: str) -> bytes:
+        delta = {"index": 0, "delta": {"content": text}}
+        chunk = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": name, "choices": [delta]}
+        return f"data: {json.dumps(chunk)}\n\n".encode()
+
+    async def _stream(self, request: web.Request, name: str) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
+        await response.prepare(request)
+        if self.breaks == "before":
+            return self._abort(request, response)
+        if self.breaks == "error event":
+            await response.write(b'data: {"error": {"message": "out of blocks", "code": 500}}\n\n')
+            return response
+        for word in ("I ", "am ", name):
+            await response.write(self.event(name, word))
+        if self.breaks:
+            await response.write(b'data: {"half' if self.breaks == "within" else b"")
+            await self.proceed.wait()
+            return self._abort(request, response)
+        await self.proceed.wait()
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+    @staticmethod
+    def _abort(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
+        if request.transport:
+            request.transport.abort()
+        return response
+
+
+class ApiServer(Server):
+    """Lists and watches objects as a Kubernetes API server does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._objects: dict[tuple[str, str, str], dict[str, Any]] = {}
+        self._version = 1
+        self._watchers: set[tuple[str, str, asyncio.Queue[dict[str, Any]]]] = set()
+
+    def application(self) -> web.Application:
+        app = web.Application()
+        app.router.add_get("/apis/finetune.dev/v1alpha1/namespaces/{namespace}/{plural}", self._list_or_watch)
+        return app
+
+    def put(self, body: dict[str, Any]) -> None:
+        """Create or replace an object."""
+        self._version += 1
+        body = {**body, "metadata": {**body["metadata"], "resourceVersion": str(self._version)}}
+        key = self._key(body)
+        kind = "MODIFIED" if key in self._objects else "ADDED"
+        self._objects[key] = body
+        self._tell(key, kind, body)
+
+    def delete(self, body: dict[str, Any]) -> None:
+        self._version += 1
+        gone = self._objects.pop(self._key(body))
+        gone["metadata"]["resourceVersion"] = str(self._version)
+        self._tell(self._key(body), "DELETED", gone)
+
+    @staticmethod
+    def _key(body: dict[str, Any]) -> tuple[str, str, str]:
+        return body["kind"].lower() + "s", body["metadata"]["namespace"], body["metadata"]["name"]
+
+    def _tell(self, key: tuple[str, str, str], kind: str, body: dict[str, Any]) -> None:
+        for plural, namespace, events in self._watchers:
+            if key[:2] == (plural, namespace):
+                events.put_nowait({"type": kind, "object": body})
+
+    async def _list_or_watch(self, request: web.Request) -> web.StreamResponse:
+        plural, namespace = request.match_info["plural"], request.match_info["namespace"]
+        if request.query.get("watch") != "true":
+            items = [body for key, body in self._objects.items() if key[:2] == (plural, namespace)]
+            return web.json_response({"items": items, "metadata": {"resourceVersion": str(self._version)}})
+        if int(request.query["resourceVersion"]) != self._version:
+            # A history is more than a test needs: whoever missed a change has to list again.
+            return web.json_response({"message": "too old"}, status=410)
+        events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        watcher = (plural, namespace, events)
+        self._watchers.add(watcher)
+        try:
+            response = web.StreamResponse()
+            await response.prepare(request)
+            while True:
+                await response.write(json.dumps(await events.get()).encode() + b"\n")
+        finally:
+            self._watchers.discard(watcher)
+
+
+class SampleIntake(Server):
+    """The receiving side of the samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.samples: list[dict[str, Any]] = []
+        self.tokens: set[str] = set()
+        self.failures: list[int] = []
+        self.calls = 0
+
+    def application(self) -> web.Application:
+        app = web.Application()
+        app.router.add_post("/internal/v1/samples", self._receive)
+        return app
+
+    async def _receive(self, request: web.Request) -> web.Response:
+        self.calls += 1
+        if self.failures:
+            return web.Response(status=self.failures.pop(0))
+        self.tokens.add(request.headers["Authorization"])
+        self.samples.extend((await request.json())["samples"])
+        return web.Response(status=204)
