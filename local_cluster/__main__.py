@@ -62,30 +62,24 @@ def run(options: argparse.Namespace) -> int:
             note(f"KUBECONFIG={cluster.kubeconfig}")
             note(f"PATH={cluster.bin_dir}:$PATH")
         case "down":
-            Cluster(options.name).down(purge=options.purge)
+            Cluster.known(options.name).down(purge=options.purge)
             if options.purge:
                 packages.remove_installed()
             if options.purge_cache:
                 toolchain.remove_cache()
         case "base-image":
-            Cluster(options.name).ensure_base_image()
+            Cluster.known(options.name).ensure_base_image()
         case "image":
             arguments = dict(argument.split("=", 1) for argument in options.build_arg)
-            Cluster(options.name).build_image(options.tag, options.file, options.context, arguments)
+            Cluster.known(options.name).build_image(options.tag, options.file, options.context, arguments)
         case "status":
-            for name, state in Cluster(options.name).status().items():
+            for name, state in Cluster.known(options.name).status().items():
                 print(f"{name:26}{state}")
         case "kubeconfig":
-            print(existing(Cluster(options.name).kubeconfig))
+            print(Cluster.known(options.name).kubeconfig)
         case "audit-log":
-            print(existing(Cluster(options.name).audit_log))
+            print(Cluster.known(options.name).audit_log)
     return 0
-
-
-def existing(path: Path) -> Path:
-    if not path.exists():
-        raise Refused(f"{path} doesn't exist yet: run `python3 -m local_cluster up`")
-    return path
 
 
 if __name__ == "__main__":

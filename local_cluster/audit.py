@@ -26,13 +26,13 @@ def policy() -> dict[str, Any]:
             {"level": "None", "nonResourceURLs": ["*"]},
             {"level": "None", "resources": [{"group": "coordination.k8s.io", "resources": ["leases"]}]},
             {"level": "None", "resources": [{"group": "authentication.k8s.io"}, {"group": "authorization.k8s.io"}]},
+            {"level": "None", "users": list(SYSTEM_USERS), "verbs": list(READS)},
+            {"level": "None", "userGroups": list(SYSTEM_GROUPS), "verbs": list(READS)},
             # Their bodies hold credentials.
             {"level": "Metadata", "resources": [{"group": "", "resources": ["secrets", "serviceaccounts/token"]}]},
             {"level": "None", "resources": [{"group": "", "resources": ["nodes/status"]}]},
             {"level": "Metadata", "users": list(SYSTEM_USERS), "verbs": list(WRITES), "resources": events},
             {"level": "Metadata", "userGroups": list(SYSTEM_GROUPS), "verbs": list(WRITES), "resources": events},
-            {"level": "None", "users": list(SYSTEM_USERS), "verbs": list(READS)},
-            {"level": "None", "userGroups": list(SYSTEM_GROUPS), "verbs": list(READS)},
             {"level": "Request", "verbs": list(WRITES)},
             {
                 "level": "Metadata",

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from local_cluster.processes import Processes, Service
 from local_cluster.storage import Storage
 
 DEFAULT_NAME = "default"
+NAME = re.compile("[a-z0-9][a-z0-9-]{0,39}")
 STOP_ORDER = ("kube-scheduler", "kube-controller-manager", "kube-apiserver", "etcd")
 
 
@@ -44,11 +46,20 @@ class Cluster:
     """A local Kubernetes by name; the same name is the same cluster, its objects, images and volumes included."""
 
     def __init__(self, name: str = DEFAULT_NAME, *, control_plane_only: bool = False, port: int | None = None) -> None:
+        if not NAME.fullmatch(name):
+            raise Refused(f"a cluster's name is 1 to 40 lower-case letters, digits and dashes, not {name!r}")
         self.name = name
         with _locked(_clusters_directory() / ".lock"):
             self._choice = _remembered_choice(name, control_plane_only, port)
         self.layout = Layout(name, self._choice.control_plane_only, Ports(self._choice.port))
         self.processes = Processes(self.layout.processes, self.layout.logs)
+
+    @classmethod
+    def known(cls, name: str = DEFAULT_NAME) -> "Cluster":
+        """A cluster that `up` made before; Refused if there is none of this name."""
+        if not _choice_file(name).exists():
+            raise Refused(f"there is no cluster {name}: run `python3 -m local_cluster up --name {name}` first")
+        return cls(name)
 
     @property
     def kubeconfig(self) -> Path:
@@ -175,6 +186,10 @@ def _clusters_directory() -> Path:
     return cache_root() / "clusters"
 
 
+def _choice_file(name: str) -> Path:
+    return _clusters_directory() / name / "cluster.json"
+
+
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """One `up` or `down` of a cluster at a time; the kernel frees the lock when its holder dies."""
@@ -186,7 +201,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _remembered_choice(name: str, control_plane_only: bool, port: int | None) -> Choice:
     """The cluster's kind and ports: as asked, as remembered, or the next free ones."""
-    file = _clusters_directory() / name / "cluster.json"
+    file = _choice_file(name)
     known = Choice(**json.loads(file.read_text())) if file.exists() else None
     if known and control_plane_only and not known.control_plane_only:
         raise Refused(f"cluster {name} has a node already: choose another --name for a control plane only")

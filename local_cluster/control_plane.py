@@ -67,13 +67,14 @@ class ControlPlane:
 
         try:
             self._processes.wait_for("etcd ready", ready, READY_TIMEOUT_SECONDS, ("etcd",))
-        except Refused as error:
+        except Refused:
             if not had_data:
                 raise
             aside = self._etcd_data.with_name(f"etcd.unusable-{int(time.time())}")
             self._processes.stop("etcd")
             self._etcd_data.rename(aside)
-            note(f"etcd can't use its data any more; moved to {aside}, starting empty. Its words: {error}")
+            log = self._processes.log("etcd")
+            note(f"recovery: etcd can't use its data any more (see {log}); it is kept in {aside}, starting empty")
             self._processes.ensure(self._etcd())
             self._processes.wait_for("etcd ready", ready, READY_TIMEOUT_SECONDS, ("etcd",))
 

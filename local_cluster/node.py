@@ -4,10 +4,11 @@ import json
 import os
 import signal
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 from local_cluster import host, versions
-from local_cluster.api_client import ApiClient
+from local_cluster.api_client import ApiClient, Json
 from local_cluster.console import Refused, note
 from local_cluster.image_store import ImageStore, pause_image
 from local_cluster.layout import Layout
@@ -20,6 +21,7 @@ CGROUP_ROOT = Path("/sys/fs/cgroup")
 POD_LOG_LINKS = Path("/var/log/containers")
 DEVICE_PLUGIN_SOCKET = Path("/var/lib/kubelet/device-plugins/kubelet.sock")
 CNI_RESULTS = Path("/var/lib/cni/results")
+LEASE = f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{versions.NODE_NAME}"
 NETWORK_NAME = "finetune-pods"
 
 
@@ -34,12 +36,17 @@ class Node:
 
     def start(self) -> None:
         self.start_runtime()
-        self._processes.ensure(self._kubelet())
+        started = datetime.now(UTC)
+        restarted = self._processes.ensure(self._kubelet())
         client = ApiClient(self._layout.kubeconfig)
 
         def node_ready() -> bool:
+            # After a restart the API still shows what the last kubelet reported: only a newer lease proves this one.
+            lease = client.find(LEASE)
             node = client.find(f"/api/v1/nodes/{versions.NODE_NAME}")
-            conditions = node["status"].get("conditions", []) if node else []
+            if lease is None or node is None or (restarted and lease_time(lease) < started):
+                return False
+            conditions = node["status"].get("conditions", [])
             return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
 
         self._processes.wait_for("node Ready", node_ready, READY_TIMEOUT_SECONDS, ("kubelet", "containerd"))
@@ -220,6 +227,11 @@ conf_dir = "{self._layout.state}/cni/net.d"
             config_files=(self._kubelet_file,),
             ports=(layout.ports.kubelet, layout.ports.kubelet_health),
         )
+
+
+def lease_time(lease: Json) -> datetime:
+    """When kubelet last said that it lives."""
+    return datetime.fromisoformat(lease["spec"]["renewTime"])
 
 
 def _command_lines() -> list[tuple[int, list[bytes]]]:
