@@ -11,7 +11,7 @@ MESSAGE_MAX_CHARACTERS = 4096
 
 @dataclass(frozen=True)
 class Finding:
-    """What a reconcile found out about one condition; `None` removes an abnormal-true condition."""
+    """What a reconcile found out about one condition; a status of `None` is Unknown."""
 
     type: str
     status: bool | None
@@ -42,11 +42,16 @@ def with_findings(
             type=finding.type,
             status=status,
             reason=finding.reason,
-            message=finding.message[:MESSAGE_MAX_CHARACTERS],
+            message=shortened(finding.message),
             last_transition_time=now if previous is None or changed else previous.last_transition_time,
             observed_generation=generation,
         )
     return tuple(result.values())
+
+
+def shortened(message: str) -> str:
+    """What the schema takes; messages of kubelet, scheduler and vLLM have any length."""
+    return message[:MESSAGE_MAX_CHARACTERS]
 
 
 def _status(value: bool | None) -> ConditionStatus:

@@ -6,6 +6,7 @@ nonnegative martingale of mean 1, so by Ville's inequality it ever exceeds 1/alp
 (Robbins 1970; Howard, Ramdas, McAuliffe, Sekhon 2021).
 """
 
+from decimal import ROUND_CEILING, Decimal, localcontext
 from math import exp, lgamma, log
 
 from finetune_operator.contract import VoteCounts
@@ -20,8 +21,14 @@ def log_evidence(wins: float, losses: float) -> float:
 
 
 def p_value(votes: VoteCounts) -> float:
-    """Anytime p-value; take the smallest one seen so far."""
+    """Anytime p-value; the smallest one seen so far is one too."""
     return min(1.0, exp(-log_evidence(votes.fine_tuned, votes.base)))
+
+
+def printed(p: float) -> str:
+    """Three digits, rounded up: what is printed and stored never looks more significant than it is."""
+    with localcontext(prec=3, rounding=ROUND_CEILING):
+        return f"{float(+Decimal(repr(p))):.3g}"
 
 
 def votes_still_needed(votes: VoteCounts, alpha: float) -> int | None:

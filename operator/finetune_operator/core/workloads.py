@@ -8,6 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from finetune_operator.contract import (
     PREPARE_CONTAINER,
+    SIGKILL_EXIT_CODE,
     TRAINER_CONTAINER,
     DatasetReport,
     Failure,
@@ -44,6 +45,7 @@ class PodFacts:
     ip: str | None
     ready: bool
     deleting: bool
+    disrupted: bool
     created: str
     unschedulable: str | None = None
     containers: Mapping[str, ContainerFacts] = field(default_factory=dict)
@@ -91,6 +93,7 @@ def pod_facts(body: Mapping[str, Any]) -> PodFacts:
         ip=status.get("podIP"),
         ready=conditions.get("Ready", {}).get("status") == "True",
         deleting="deletionTimestamp" in metadata,
+        disrupted=conditions.get("DisruptionTarget", {}).get("status") == "True",
         created=metadata.get("creationTimestamp", ""),
         unschedulable=scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else None,
         containers={entry["name"]: _container_facts(entry) for entry in statuses},
@@ -143,11 +146,15 @@ def deployment_facts(body: Mapping[str, Any], revision_annotation: str) -> Deplo
 
 
 def training_outcome(pods: Iterable[PodFacts]) -> TrainingResult | Failure | None:
-    """What the newest pods said in their termination messages: a result, or why none is possible."""
+    """What the newest pods said in their termination messages: a result, or why none is possible.
+
+    That a pod was killed says nothing where its node was drained, or where it was preempted.
+    """
     for pod in sorted(pods, key=lambda pod: pod.created, reverse=True):
         for name in (TRAINER_CONTAINER, PREPARE_CONTAINER):
             container = pod.container(name)
-            if container.terminated_reason == OOM_KILLED or container.exit_code == 137:
+            killed = container.terminated_reason == OOM_KILLED or container.exit_code == SIGKILL_EXIT_CODE
+            if killed and not pod.disrupted:
                 return out_of_memory(name)
             try:
                 return _OUTCOME.validate_json(container.message)
@@ -160,7 +167,7 @@ def out_of_memory(container: str) -> Failure:
     """The kernel killed the container; the same settings would end the same way."""
     return Failure(
         reason=FailureReason.OUT_OF_MEMORY,
-        message=f"container {container} was killed (exit code 137): it needed more memory than its limit",
+        message=f"container {container} was killed (exit code {SIGKILL_EXIT_CODE}): its memory limit is too low",
         remedy="raise spec.resources.limits.memory, or lower training.batchSize or training.maxSeqLength",
     )
 

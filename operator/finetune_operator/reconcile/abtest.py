@@ -3,11 +3,12 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
 from finetune_operator.contract import AbTestTally, ArmTally, VoteCounts
-from finetune_operator.core.conditions import Absent, Finding, is_true, with_findings
+from finetune_operator.core.conditions import Absent, Finding, is_true, shortened, with_findings
 from finetune_operator.core.config import OperatorConfig
-from finetune_operator.core.sequential import p_value, votes_still_needed
+from finetune_operator.core.sequential import p_value, printed, votes_still_needed
 from finetune_operator.reconcile.plan import Event, Plan
 from finetune_operator.resources.abtest import (
     ABTest,
@@ -126,7 +127,7 @@ def _judged(test: ABTest, status: ABTestStatus, now: datetime) -> Outlook:
 
 
 def _counted(test: ABTest, seen: Observed) -> ABTestStatus:
-    """The status with the newest counts; the p-value never grows, since evidence once seen stays valid."""
+    """The status with the newest counts. Evidence once seen stays valid, but speaks for the arm that led then."""
     old, spec = test.status, test.spec
     baseline_name = spec.baseline.model_version or _base_model_name(spec, seen.versions)
     tally = seen.tally
@@ -134,17 +135,20 @@ def _counted(test: ABTest, seen: Observed) -> ABTestStatus:
     if tally is None:
         return old.model_copy(update={"split": split})
     votes = tally.votes
-    smallest = min(p_value(votes), float(old.p_value) if old.p_value else 1.0)
     leader = None
     if votes.fine_tuned != votes.base:
         leader = spec.candidate.model_version if votes.fine_tuned > votes.base else baseline_name
+    smallest = p_value(votes)
+    if old.p_value and old.leader == leader:
+        smallest = min(smallest, float(old.p_value))
+    needed = votes_still_needed(votes, float(spec.decision.alpha))
     return old.model_copy(
         update={
             "split": split,
             "votes": _votes(votes),
-            "p_value": f"{smallest:.2g}" if votes.total else None,
+            "p_value": printed(smallest) if votes.total else None,
             "leader": leader,
-            "votes_still_needed": votes_still_needed(votes, float(spec.decision.alpha)),
+            "votes_still_needed": None if needed is None else max(needed, spec.decision.min_votes - votes.total),
             "arms": Arms(
                 baseline=_arm(baseline_name or "", tally.arms.baseline),
                 candidate=_arm(spec.candidate.model_version, tally.arms.candidate),
@@ -184,7 +188,7 @@ def _with_outlook(test: ABTest, status: ABTestStatus, outlook: Outlook, now: dat
         update={
             "observed_generation": test.metadata.generation,
             "phase": outlook.phase,
-            "message": outlook.message,
+            "message": shortened(outlook.message),
             "verdict": outlook.verdict,
             "start_time": status.start_time or (now if running else None),
             "concluded_at": now if outlook.verdict else None,
@@ -197,11 +201,12 @@ def _with_outlook(test: ABTest, status: ABTestStatus, outlook: Outlook, now: dat
 def _findings(test: ABTest, outlook: Outlook) -> Iterable[Finding | Absent]:
     reason, message = outlook.reason, outlook.message
     concluded, running = outlook.verdict is not None, outlook.phase is TestPhase.RUNNING
+    aborted = outlook.verdict is Verdict.ABORTED
     splits = running and test.spec.traffic.candidate_percent > 0
     yield Finding("TrafficConfigured", splits, "Split" if splits else "NoSplit")
     yield Finding("Concluded", concluded, reason, message)
-    yield Finding("Ready", running or concluded, reason, message)
-    yield Finding("Stalled", True, reason, message) if outlook.verdict is Verdict.ABORTED else Absent("Stalled")
+    yield Finding("Ready", (running or concluded) and not aborted, reason, message)
+    yield Finding("Stalled", True, reason, message) if aborted else Absent("Stalled")
     waiting = outlook.phase is TestPhase.PENDING
     yield Finding("Reconciling", True, reason, message) if waiting else Absent("Reconciling")
 
@@ -210,7 +215,9 @@ def _events(test: ABTest, status: ABTestStatus, outlook: Outlook) -> tuple[Event
     if test.status.phase is outlook.phase:
         return ()
     if outlook.verdict:
-        return (Event("Normal", outlook.verdict.value, outlook.message),)
+        type_: Literal["Normal", "Warning"] = "Warning" if outlook.verdict is Verdict.ABORTED else "Normal"
+        return (Event(type_, outlook.verdict.value, outlook.message),)
     if outlook.phase is TestPhase.RUNNING:
-        return (Event("Normal", "Started", f"comparing {' with '.join(_arm_versions(test.spec))}"),)
+        baseline = test.spec.baseline.model_version or "the base model"
+        return (Event("Normal", "Started", f"comparing {test.spec.candidate.model_version} with {baseline}"),)
     return (Event("Normal", outlook.reason, outlook.message),)

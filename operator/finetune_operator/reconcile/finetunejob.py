@@ -4,8 +4,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from finetune_operator.contract import Failure, FailureReason, Progress, TrainingResult, adapter_uri
-from finetune_operator.core.conditions import Absent, Finding, is_true, with_findings
+from finetune_operator.contract import (
+    PREPARE_CONTAINER,
+    TRAINER_CONTAINER,
+    Failure,
+    FailureReason,
+    Progress,
+    TrainingResult,
+    adapter_uri,
+)
+from finetune_operator.core.conditions import Absent, Finding, is_true, shortened, with_findings
 from finetune_operator.core.config import OperatorConfig
 from finetune_operator.core.durations import short_duration
 from finetune_operator.core.workloads import (
@@ -36,6 +44,13 @@ DATASET_REASONS = frozenset(
         FailureReason.DATASET_TOO_SMALL,
         FailureReason.DATABASE_UNREACHABLE,
     }
+)
+
+
+NO_RESULT = Failure(
+    reason=FailureReason.TRAINER_FAILED,
+    message="the trainer ended without an error, but also without a readable result",
+    remedy="use a trainer image of the operator's own release",
 )
 
 
@@ -127,15 +142,21 @@ def _outlook(job: FineTuneJob, pods: tuple[PodFacts, ...]) -> Outlook:
     if job.spec.suspend:
         return _suspended()
     alive = tuple(pod for pod in pods if pod.phase in ("Pending", "Running"))
-    if any(pod.container("trainer").running for pod in alive):
+    if any(_runs_or_ended_well(pod, TRAINER_CONTAINER) for pod in pods):
         return Outlook(Phase.TRAINING, "Training", "the trainer is running")
     if problem := obstacle(alive):
         return Outlook(Phase.PENDING, problem[0], problem[1])
-    if any(pod.container("prepare").running for pod in alive):
+    if any(_runs_or_ended_well(pod, PREPARE_CONTAINER) for pod in alive):
         return Outlook(Phase.PREPARING, "Preparing", "the dataset is being prepared")
     if failed := last_words(pods):
         return Outlook(Phase.PENDING, "Retrying", f"will be tried again: {failed}")
-    return Outlook(job.status.phase or Phase.PENDING, "Starting", "waiting for the pod to start")
+    return Outlook(Phase.PENDING, "Starting", "waiting for the pod to start")
+
+
+def _runs_or_ended_well(pod: PodFacts, container: str) -> bool:
+    """The moment between a container's end and what follows is not worth a status of its own."""
+    facts = pod.container(container)
+    return facts.running or facts.exit_code == 0
 
 
 def _publish(
@@ -151,7 +172,7 @@ def _publish(
         result = outcome if isinstance(outcome, TrainingResult) else None
         return _concluded(job, seen, _succeeded(version.metadata.name), now, result)
     if not isinstance(outcome, TrainingResult):
-        return _ask_again(seen.job)
+        return _without_result(job, seen, now)
     number = next_version(job.spec.model, seen.versions)
     uri = adapter_uri(config.artifacts_claim, job.metadata.namespace, job.spec.model, job.metadata.uid)
     body = model_version(job, number, uri, outcome, training_config(job, config), config.trainer_image)
@@ -160,9 +181,15 @@ def _publish(
     return Plan(actions=(create,), status=plan.status, events=plan.events)
 
 
-def _ask_again(job: JobFacts | None) -> Plan:
-    """The Job is complete but its pods are gone: a new one finds `result.json` on the volume and tells it again."""
-    return Plan(actions=(Delete("jobs", job.name, job.uid),) if job else ())
+def _without_result(job: FineTuneJob, seen: Observed, now: datetime) -> Plan:
+    """The Job is complete, but what its trainer said was never seen, is still on its way, or is gone with the pod."""
+    phases = {pod.phase for pod in seen.pods}
+    if "Succeeded" in phases:
+        return _concluded(job, seen, _failed(NO_RESULT), now)
+    if phases - {"Failed"} or seen.job is None:
+        return Plan()
+    # A new Job finds `result.json` on the volume and tells it again.
+    return Plan(actions=(Delete("jobs", seen.job.name, seen.job.uid),))
 
 
 def _concluded(
@@ -180,31 +207,37 @@ def _status(
 ) -> FineTuneJobStatus:
     old = job.status
     report = dataset_report(seen.pods)
+    dataset = (
+        DatasetStatus(rows=report.rows, test_rows=report.test_rows, digest=report.digest) if report else old.dataset
+    )
+    progress = _progress(old.progress, seen.progress, now, progress_write_seconds)
+    if progress and outlook.phase is not Phase.TRAINING:
+        progress = progress.model_copy(update={"eta": None, "eta_seconds": None})
+    findings = _findings(outlook, has_dataset=dataset is not None)
     return old.model_copy(
         update={
             "observed_generation": job.metadata.generation,
             "phase": outlook.phase,
-            "message": outlook.message,
+            "message": shortened(outlook.message),
             "attempts": max(old.attempts or 0, len(seen.pods)) or old.attempts,
-            "progress": _progress(old.progress, seen.progress, now, progress_write_seconds),
-            "dataset": DatasetStatus(rows=report.rows, test_rows=report.test_rows, digest=report.digest)
-            if report
-            else old.dataset,
+            "progress": progress,
+            "dataset": dataset,
             "model_version": outlook.version or old.model_version,
-            "conditions": with_findings(old.conditions, _findings(outlook), job.metadata.generation, now),
+            "conditions": with_findings(old.conditions, findings, job.metadata.generation, now),
         }
     )
 
 
-def _findings(outlook: Outlook) -> Iterable[Finding | Absent]:
+def _findings(outlook: Outlook, *, has_dataset: bool) -> Iterable[Finding | Absent]:
     reason, message, failure = outlook.reason, outlook.message, outlook.failure
     done = outlook.phase is Phase.SUCCEEDED
     dataset_failed = failure is not None and failure.reason in DATASET_REASONS
-    trained_or_training = outlook.phase in (Phase.TRAINING, Phase.SUCCEEDED)
-    if trained_or_training:
+    if dataset_failed:
+        yield Finding("DatasetReady", False, reason, message)
+    elif has_dataset or outlook.phase in (Phase.TRAINING, Phase.SUCCEEDED):
         yield Finding("DatasetReady", True, "Prepared")
     else:
-        yield Finding("DatasetReady", False if dataset_failed else None, reason, message)
+        yield Finding("DatasetReady", None, reason, message)
     yield Finding("Trained", True if done else (False if failure else None), reason, message)
     yield Finding("Published", done, reason, message)
     yield Finding("Succeeded", True if done else (False if failure else None), reason, message)
@@ -272,14 +305,15 @@ def _published(job: FineTuneJob, versions: Iterable[ModelVersion]) -> ModelVersi
 
 
 def _failure(job: JobFacts, outcome: TrainingResult | Failure | None, pods: tuple[PodFacts, ...]) -> Failure:
-    if isinstance(outcome, Failure):
-        return outcome
     if job.failed_reason == "DeadlineExceeded":
+        # First, since the pods that it stops may look as if they had run out of memory.
         return Failure(
             reason=FailureReason.DEADLINE_EXCEEDED,
             message=job.failed_message or "the training took longer than spec.activeDeadlineSeconds",
             remedy="raise spec.activeDeadlineSeconds or train for fewer epochs",
         )
+    if isinstance(outcome, Failure):
+        return outcome
     return Failure(
         reason=FailureReason.TRAINER_FAILED,
         message=f"{job.failed_message or job.failed_reason}; {last_words(pods) or 'the pods are gone'}",

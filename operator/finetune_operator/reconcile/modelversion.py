@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from finetune_operator.core.conditions import Absent, Finding, find, is_true, with_findings
+from finetune_operator.core.conditions import Absent, Finding, find, is_true, shortened, with_findings
 from finetune_operator.core.config import OperatorConfig
 from finetune_operator.core.routing import active_version
 from finetune_operator.core.workloads import DeploymentFacts, PodFacts, obstacle
@@ -25,7 +25,8 @@ from finetune_operator.resources.modelversion import (
     State,
 )
 
-ENGINE_CHILDREN = ("configmaps", "services")
+CAUSE_MAX_CHARACTERS = 256
+ENGINE_CHECK_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,10 @@ class Refusal:
 
 @dataclass(frozen=True)
 class EnginePod:
-    """An engine pod, and what is known of the adapters in it (served names)."""
+    """An engine pod, and what is known of the adapters in it (served names); not `listed` yet is no news."""
 
     pod: PodFacts
-    listed: frozenset[str] = frozenset()
+    listed: frozenset[str] | None = frozenset()
     probed: frozenset[str] = frozenset()
     refused: Mapping[str, Refusal] = field(default_factory=dict)
 
@@ -98,7 +99,7 @@ def _sharing(engine: str, version: ModelVersion, versions: Iterable[ModelVersion
 
 
 def _served(sharing: tuple[ModelVersion, ...]) -> tuple[ModelVersion, ...]:
-    """As many as the engine has slots, the promoted ones and then the newest first; the rest wait by name."""
+    """As many as the engine has slots: the pinned, the last promoted, the loaded, the newest; the rest wait."""
     wanting = [v for v in sharing if not _is_archived(v) and not _is_refused(v)]
     if not wanting or wanting[0].spec.serving is None:
         return ()
@@ -151,7 +152,7 @@ def _unload_actions(served: tuple[ModelVersion, ...], pods: tuple[EnginePod, ...
         UnloadAdapter(entry.pod.uid, entry.pod.ip, name)
         for entry in pods
         if entry.pod.ready and entry.pod.ip
-        for name in sorted(entry.listed - wanted)
+        for name in sorted((entry.listed or frozenset()) - wanted)
     )
 
 
@@ -165,9 +166,19 @@ def _load_actions(version: ModelVersion, pods: tuple[EnginePod, ...]) -> tuple[A
 
 
 def _answers(version: ModelVersion, entry: EnginePod) -> bool:
-    """Listed, and asked for a token once; a listing is enough where an earlier operator had already asked."""
-    name = version.metadata.name
-    return name in entry.listed and (name in entry.probed or is_true(version.status.conditions, "Loaded"))
+    """Listed, and asked for a token once; a listing is enough where an earlier operator had already asked.
+
+    A pod that can't be asked just now is believed to be as it was: a busy engine must not lose its traffic.
+    """
+    name, was_loaded = version.metadata.name, is_true(version.status.conditions, "Loaded")
+    if entry.listed is None:
+        return was_loaded
+    return name in entry.listed and (name in entry.probed or was_loaded)
+
+
+def _is_edited(version: ModelVersion) -> bool:
+    """A new spec deserves a new try, whatever was refused before."""
+    return version.status.observed_generation not in (None, version.metadata.generation)
 
 
 def _queued(version: ModelVersion, slots: int, served: tuple[ModelVersion, ...]) -> Outlook:
@@ -184,9 +195,9 @@ def _queued(version: ModelVersion, slots: int, served: tuple[ModelVersion, ...])
 
 
 def _outlook(version: ModelVersion, seen: Observed) -> Outlook:
-    name = version.metadata.name
     for entry in seen.pods:
-        if refusal := entry.refused.get(name):
+        refusal = entry.refused.get(version.metadata.name)
+        if refusal and not _is_edited(version):
             return Outlook(State.FAILED, refusal.reason, refusal.message, stalled=True)
     ready = [entry for entry in seen.pods if entry.pod.ready and not entry.pod.deleting]
     loaded = [entry for entry in ready if _answers(version, entry)]
@@ -224,7 +235,9 @@ def _plan(
 ) -> Plan:
     status = _status(version, seen, outlook, engine, now)
     status, events = _with_activity(version, seen, status, now)
-    return Plan(actions=actions, status=status.to_dict(), events=events)
+    # No watch tells of an adapter that vanishes from an engine, hence a look now and then.
+    check = ENGINE_CHECK_SECONDS if seen.pods else None
+    return Plan(actions=actions, status=status.to_dict(), events=events, requeue_after_seconds=check)
 
 
 def _status(
@@ -234,18 +247,19 @@ def _status(
     conditions = with_findings(old.conditions, _findings(version, outlook), version.metadata.generation, now)
     promoted_at = now if outlook.loaded and _promotion(version, seen.tests) else old.promoted_at
     wanted = seen.deployment.wanted_replicas if seen.deployment else 1
+    acted_upon = outlook.loaded or version.spec.state is not RequestedState.DEPLOYED
     return old.model_copy(
         update={
             "observed_generation": version.metadata.generation,
             "state": outlook.state,
-            "message": outlook.message,
+            "message": shortened(outlook.message),
             "replicas": f"{outlook.loaded_pods}/{wanted}" if engine else None,
             "ready_replicas": outlook.loaded_pods if engine else None,
             "selector": engine_selector(engine) if engine else None,
             "engine": engine,
             "served_name": version.metadata.name if engine else None,
             "promoted_at": promoted_at,
-            "observed_state": version.spec.state if outlook.loaded else old.observed_state,
+            "observed_state": version.spec.state if acted_upon else old.observed_state,
             "conditions": conditions,
         }
     )
@@ -287,24 +301,35 @@ def _with_activity(
     family = [v for v in (present, *others) if v.spec.model == version.spec.model]
     active = active_version(family)
     is_active = active is not None and active.metadata.name == version.metadata.name
-    was_active = version.status.state is State.DEPLOYED
+    was_active = bool(status.history) and status.history[-1].state is State.DEPLOYED
     if is_active:
         status = status.model_copy(update={"state": State.DEPLOYED})
-    if is_active == was_active or (was_active and status.state is State.PENDING):
+    is_restarting = active is None and status.state is State.PENDING
+    if is_active == was_active or (was_active and is_restarting):
         return status, _loaded_event(version, status)
     previous = next((v.metadata.name for v in others if v.status.state is State.DEPLOYED), None)
-    why = _cause(version, seen, is_active=is_active, active=active)
-    entry = HistoryEntry(time=now, state=status.state or State.PENDING, why=why, previous=previous)
+    why = _why_active(version, seen) if is_active else _why_inactive(version, status, active)
+    entry = HistoryEntry(
+        time=now, state=status.state or State.PENDING, why=why, previous=previous if is_active else None
+    )
     history = (*status.history, entry)[-HISTORY_MAX_ENTRIES:]
     reason = "Deployed" if is_active else "Replaced"
     event = Event("Normal", reason, f"{version.metadata.name} {'is' if is_active else 'is no longer'} active: {why}")
     return status.model_copy(update={"history": history}), (event,)
 
 
-def _cause(version: ModelVersion, seen: Observed, *, is_active: bool, active: ModelVersion | None) -> str:
-    if is_active:
-        return _promotion(version, seen.tests) or "the version promoted after it is no longer available"
-    return f"{active.metadata.name} is active" if active else f"spec.state is {version.spec.state or 'absent'}"
+def _why_active(version: ModelVersion, seen: Observed) -> str:
+    if promotion := _promotion(version, seen.tests):
+        return promotion
+    if is_true(version.status.conditions, "Loaded"):
+        return "the version promoted after it is no longer available"
+    return "it is loaded again"
+
+
+def _why_inactive(version: ModelVersion, status: ModelVersionStatus, active: ModelVersion | None) -> str:
+    if version.spec.state in (RequestedState.READY, RequestedState.ARCHIVED):
+        return f"spec.state is {version.spec.state}"
+    return f"{active.metadata.name} is active" if active else (status.message or "")[:CAUSE_MAX_CHARACTERS]
 
 
 def _loaded_event(version: ModelVersion, status: ModelVersionStatus) -> tuple[Event, ...]:

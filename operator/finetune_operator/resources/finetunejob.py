@@ -278,7 +278,7 @@ class FineTuneJobStatus(ApiModel):
     """What came out."""
     attempts: int | None = None
     """Pods started so far."""
-    job_name: DnsLabel | None = None
+    job_name: DnsSubdomain | None = None
     """The training's Kubernetes Job."""
     model_version: DnsLabel | None = None
     """The version that this job made."""

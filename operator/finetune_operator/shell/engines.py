@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -15,6 +16,7 @@ from finetune_operator.reconcile.modelversion import EnginePod, Refusal
 LIST_TIMEOUT_SECONDS = 10.0
 LOAD_TIMEOUT_SECONDS = 120.0
 PROBE_TIMEOUT_SECONDS = 120.0
+CONDITION_REASON = re.compile(r"[A-Za-z][A-Za-z0-9]{0,99}")
 RETRYABLE_STATUSES = frozenset({401, 403, 408, 409, 425, 429})
 
 logger = get_logger(__name__)
@@ -56,6 +58,7 @@ class Engines:
         """Load, check that it is listed, ask for one token. A refusal is remembered for the next observation."""
         async with self._locks.setdefault(pod_uid, asyncio.Lock()):
             memory = self._memory.setdefault(pod_uid, PodMemory())
+            memory.refused.pop(adapter.name, None)
             if adapter.name not in await self._adapters(ip):
                 refusal = await self._load(ip, adapter)
                 if refusal:
@@ -84,7 +87,7 @@ class Engines:
                 memory.listed = await self._adapters(pod.ip)
             except EngineUnavailable as error:
                 logger.warning("an engine pod did not list its adapters", pod=pod.name, error=str(error))
-        return EnginePod(pod, memory.listed or frozenset(), frozenset(memory.probed), dict(memory.refused))
+        return EnginePod(pod, memory.listed, frozenset(memory.probed), dict(memory.refused))
 
     async def _adapters(self, ip: str) -> frozenset[str]:
         """Names of the loaded adapters: the entries of `/v1/models` that have a parent."""
@@ -142,4 +145,4 @@ def _refusal(text: str) -> Refusal:
         reason, message = str(error["type"]), str(error["message"])
     except (ValueError, KeyError, TypeError):
         reason, message = "AdapterRejected", text[:500]
-    return Refusal(reason if reason.isalnum() else "AdapterRejected", message)
+    return Refusal(reason if CONDITION_REASON.fullmatch(reason) else "AdapterRejected", message)

@@ -12,7 +12,7 @@ from finetune_operator.resources.finetunejob import FineTuneJob
 from finetune_operator.resources.modelversion import ModelVersion
 from finetune_operator.shell.api import Api
 from finetune_operator.shell.engines import Engines
-from finetune_operator.shell.state import ClusterState
+from finetune_operator.shell.state import ClusterState, Object
 
 
 @dataclass(frozen=True)
@@ -34,17 +34,19 @@ class Observer:
         )
 
     async def modelversion(self, version: ModelVersion) -> modelversion.Observed:
+        """Pods first: by the time of the answer, each adapter that they list belongs to a version known here."""
         namespace = version.metadata.namespace
-        versions = self.state.resources(ModelVersion, "modelversions", namespace)
-        if version.spec.serving is None:
-            return modelversion.Observed(versions=versions)
-        engine = engine_name(version.spec, version.spec.serving)
-        deployment = self.state.get("deployments", namespace, engine)
-        pods = [body for body in self.state.group("pods", engine) if body["metadata"]["namespace"] == namespace]
+        deployment: Object | None = None
+        pods: tuple[modelversion.EnginePod, ...] = ()
+        if version.spec.serving:
+            engine = engine_name(version.spec, version.spec.serving)
+            bodies = [body for body in self.state.group("pods", engine) if body["metadata"]["namespace"] == namespace]
+            pods = await self.engines.observe(tuple(pod_facts(body) for body in bodies))
+            deployment = self.state.get("deployments", namespace, engine)
         return modelversion.Observed(
-            versions=versions,
+            versions=self.state.resources(ModelVersion, "modelversions", namespace),
             deployment=deployment_facts(deployment, REVISION_ANNOTATION) if deployment else None,
-            pods=await self.engines.observe(tuple(pod_facts(pod) for pod in pods)),
+            pods=pods,
             tests=self.state.resources(ABTest, "abtests", namespace),
         )
 

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import TypeVar
 
 from finetune_operator.core.config import OperatorConfig
@@ -29,7 +30,10 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Settings":
-        namespaces = tuple(filter(None, _required(environ, "FINETUNE_NAMESPACES").split(",")))
+        names = (name.strip() for name in _required(environ, "FINETUNE_NAMESPACES").split(","))
+        namespaces = tuple(name for name in names if name)
+        if not namespaces:
+            raise SettingsError("FINETUNE_NAMESPACES names no namespace: give one, or several with commas between")
         return cls(
             namespaces=namespaces,
             config=OperatorConfig(
@@ -65,9 +69,12 @@ def _required(environ: Mapping[str, str], name: str) -> str:
 def _number(environ: Mapping[str, str], name: str, default: float) -> float:
     text = environ.get(name) or str(default)
     try:
-        return float(text)
+        value = float(text)
     except ValueError as error:
         raise SettingsError(f"{name} must be a number, not {text!r}") from error
+    if not 0 < value < inf:
+        raise SettingsError(f"{name} must be a finite number above 0, not {text!r}")
+    return value
 
 
 def _json(environ: Mapping[str, str], name: str, kind: type[Collection], default: Collection) -> Collection:
@@ -80,4 +87,6 @@ def _json(environ: Mapping[str, str], name: str, kind: type[Collection], default
         raise SettingsError(f"{name} must be JSON, not {text!r}") from error
     if not isinstance(value, kind):
         raise SettingsError(f"{name} must be a JSON {kind.__name__}, not {text!r}")
+    if not all(isinstance(item, str) for item in (value.values() if isinstance(value, dict) else value)):
+        raise SettingsError(f"{name} must be a JSON {kind.__name__} of strings, not {text!r}")
     return value

@@ -36,6 +36,8 @@ class ClusterState:
         known = self._objects.get(key)
         if known and known["metadata"]["uid"] == body["metadata"]["uid"] and _version(known) > _version(body):
             return
+        if known:
+            self._ungroup(key, known)
         slim = _slim(plural, body)
         self._objects[key] = slim
         if group := _group(slim):
@@ -49,8 +51,7 @@ class ClusterState:
             return
         del self._objects[key]
         self._parsed.pop(key, None)
-        if group := _group(known):
-            self._groups[(plural, group)].discard(key)
+        self._ungroup(key, known)
 
     def keep_only(self, plural: str, namespace: str, bodies: list[Object]) -> list[Object]:
         """Take a fresh listing as the truth; returns what had vanished without an event."""
@@ -70,7 +71,7 @@ class ClusterState:
 
     def group(self, plural: str, label_value: str) -> list[Object]:
         """Children whose group label has this value."""
-        return [self._objects[key] for key in sorted(self._groups[(plural, label_value)])]
+        return [self._objects[key] for key in sorted(self._groups.get((plural, label_value), ()))]
 
     def resource(self, kind: type[R], plural: str, namespace: str, name: str) -> R | None:
         """A custom resource as its model, parsed once per version."""
@@ -91,6 +92,12 @@ class ClusterState:
         names = sorted(name for (p, ns, name) in self._objects if p == plural and ns == namespace)
         found = (self.resource(kind, plural, namespace, name) for name in names)
         return tuple(item for item in found if item is not None)
+
+    def _ungroup(self, key: Key, body: Object) -> None:
+        group = (key[0], _group(body) or "")
+        self._groups[group].discard(key)
+        if not self._groups[group]:
+            del self._groups[group]
 
 
 def _key(plural: str, body: Mapping[str, Any]) -> Key:
