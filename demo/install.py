@@ -34,8 +34,10 @@ def install_chart(target: Target, narrator: Narrator) -> None:
     values = [argument for name in target.values for argument in ("--values", str(CHART / name))]
     settings = [argument for item in target.settings.items() for argument in ("--set", "=".join(item))]
     narrator.command(f"helm upgrade --install {RELEASE} helm/finetune-operator --values {' '.join(target.values)}")
-    command = ("upgrade", "--install", RELEASE, str(CHART), *values, *settings, "--wait", "--timeout", "5m")
-    kubectl.helm(*command)
+    kubectl.helm("upgrade", "--install", RELEASE, str(CHART), *values, *settings)
+    # helm's own --wait would also wait for volumes that bind only when a pod first uses them.
+    for process in ("operator", "gateway", "api"):
+        kubectl.run("rollout", "status", f"deployment/{RELEASE}-{process}", "--timeout=300s", timeout_seconds=330)
     narrator.say(kubectl.run("get", "deployments,services"))
 
 
