@@ -1,6 +1,6 @@
 """Start vLLM's OpenAI server with the adapters that the operator lists and this server may load.
 
-    python serve.py [--adapters /etc/finetune/adapters.json] [--artifacts /artifacts] -- --enable-lora <other flags of vLLM>
+    python serve.py [--adapters FILE] [--artifacts DIRECTORY] -- --enable-lora <other flags of vLLM>
 
 vLLM answers /health only after it loaded what it was started with, so a Ready pod has its adapters. One that is
 refused is logged with its reason and left out: the others are served. Loads of a running server pass guard.py.

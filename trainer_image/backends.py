@@ -7,6 +7,7 @@ import has to come before theirs: the caller imports them afterwards.
 from typing import Any
 
 from failures import GivenUp
+
 from finetune_operator.contract import FailureReason, TrainingConfig
 
 

@@ -7,8 +7,9 @@ ln 2 for the base model by definition.
 import math
 from typing import TYPE_CHECKING, Any
 
-from finetune_operator.contract import TrainingConfig
 from rows import IGNORED, tokenize, tokenize_all
+
+from finetune_operator.contract import TrainingConfig
 
 if TYPE_CHECKING:
     from torch import Tensor

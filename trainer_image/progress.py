@@ -14,9 +14,10 @@ from typing import Any
 
 from attempt import Termination
 from failures import log
-from finetune_operator.contract import JobIdentity, Progress
 from publish import sync
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from finetune_operator.contract import JobIdentity, Progress
 
 COMPLETE_MARKER = "complete.json"
 POST_TIMEOUT_SECONDS = 5.0

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from failures import log
+
 from finetune_operator.contract import (
     TERMINATION_MESSAGE_MAX_BYTES,
     AdapterFile,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from failures import GivenUp, log
+
 from finetune_operator.contract import DatasetReport, FailureReason
 
 if TYPE_CHECKING:

@@ -22,6 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 from attempt import EXIT_TERMINATED, Termination, exclusive, new_attempt_id
 from failures import GivenUp, is_out_of_memory, log, out_of_memory
+from publish import publish_adapter, read_result, write_result, write_termination_message
+from pydantic import ValidationError
+
 from finetune_operator.contract import (
     ARTIFACTS_ROOT,
     CONFIG_FILE,
@@ -34,8 +37,6 @@ from finetune_operator.contract import (
     TrainingConfig,
     TrainingResult,
 )
-from publish import publish_adapter, read_result, write_result, write_termination_message
-from pydantic import ValidationError
 
 if TYPE_CHECKING:
     from progress import Reporter
