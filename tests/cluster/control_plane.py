@@ -3,10 +3,8 @@
 import asyncio
 import fcntl
 import json
-import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +13,11 @@ import kopf
 import yaml
 
 from finetune_operator.kube.client import KubeClient
+from local_cluster import versions
 from local_cluster.cluster import Cluster
 from local_cluster.layout import cache_root
+from tests.cluster.audit import AuditLog
+from tests.cluster.samples import merged
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CHART = REPOSITORY / "helm" / "finetune-operator"
@@ -24,8 +25,10 @@ CLUSTER_NAME = "test"
 RELEASE_NAMESPACE = "finetune-system"
 RELEASE_NAME = "finetune"
 NAMESPACE_IN_CHART = "watched-namespace"
-OPERATOR_USER = f"system:serviceaccount:{RELEASE_NAMESPACE}:{RELEASE_NAME}-operator"
-ROLE_KINDS = ("Role", "RoleBinding", "ServiceAccount")
+OPERATOR_ACCOUNT = f"{RELEASE_NAME}-operator"
+OPERATOR_USER = f"system:serviceaccount:{RELEASE_NAMESPACE}:{OPERATOR_ACCOUNT}"
+RIGHTS = ("Role", "RoleBinding", "ServiceAccount")
+TOKEN_DURATION = "8h"  # noqa: S105 - a duration
 
 Manifest = dict[str, Any]
 
@@ -34,79 +37,101 @@ class CommandFailed(Exception):
     """A command line ended with an error; the message is what it wrote."""
 
 
-@dataclass(frozen=True)
 class ControlPlane:
     """A real API server, etcd and controller manager; pods are admitted and never run."""
 
-    cluster: Cluster
-    client: KubeClient
-    directory: Path
+    def __init__(self, cluster: Cluster, client: KubeClient, directory: Path) -> None:
+        self.client = client
+        self.directory = directory
+        self.audit = AuditLog(cluster.audit_log, OPERATOR_USER)
+        self._bin_dir = cluster.bin_dir
+        self._admin = json.loads(cluster.kubeconfig.read_text())
+        self._access = ("--kubeconfig", str(cluster.kubeconfig))
+        self._chart: list[Manifest] = []
+        self._token = ""
+
+    async def install(self) -> None:
+        """The CRDs, and the operator's ServiceAccount from the chart."""
+        await self.kubectl("apply", "--server-side", "-f", str(REPOSITORY / "crds"))
+        await self.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        arguments = ("template", RELEASE_NAME, str(CHART), "--namespace", RELEASE_NAMESPACE)
+        values = ("--kube-version", versions.KUBERNETES, "--set", f"watchNamespaces={{{NAMESPACE_IN_CHART}}}")
+        text = await _run(str(self._bin_dir / "helm"), *arguments, *values)
+        self._chart = [body for body in yaml.safe_load_all(text) if body and body["kind"] in RIGHTS]
+        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": RELEASE_NAMESPACE}}
+        await self.apply(namespace, *(body for body in self._chart if _namespace_of(body) == RELEASE_NAMESPACE))
+        arguments = ("create", "token", OPERATOR_ACCOUNT, "-n", RELEASE_NAMESPACE, "--duration", TOKEN_DURATION)
+        self._token = (await self.kubectl(*arguments)).strip()
+
+    def rights_in(self, namespace: str) -> list[Manifest]:
+        """What the chart would install of Roles and ServiceAccounts in a watched namespace."""
+        watched = [body for body in self._chart if _namespace_of(body) == NAMESPACE_IN_CHART]
+        return [merged(body, {"metadata": {"namespace": namespace}}) for body in watched]
+
+    def operator_rules(self) -> list[Manifest]:
+        """The rules of the operator's Role."""
+        roles = [body for body in self._chart if body["kind"] == "Role"]
+        rules: list[Manifest] = next(role["rules"] for role in roles if role["metadata"]["name"] == OPERATOR_ACCOUNT)
+        return rules
+
+    def operator_kubeconfig(self, server: str | None = None) -> Path:
+        """Access with the rights of the chart's ServiceAccount; `server` is a proxy before the API server."""
+        cluster = {"server": server} if server else self._admin["clusters"][0]["cluster"]
+        config = self._admin | {
+            "clusters": [self._admin["clusters"][0] | {"cluster": cluster}],
+            "users": [self._admin["users"][0] | {"user": {"token": self._token}}],
+        }
+        path = self.directory / f"operator-{server.rsplit(':', 1)[1] if server else 'direct'}.kubeconfig"
+        path.write_text(json.dumps(config))
+        return path
 
     async def kubectl(self, *arguments: str, stdin: str = "") -> str:
         """Output of the pinned kubectl as administrator."""
-        return await _run(str(self.cluster.bin_dir / "kubectl"), *self._access, *arguments, stdin=stdin)
+        return await _run(str(self._bin_dir / "kubectl"), *self._access, *arguments, stdin=stdin)
 
     async def apply(self, *manifests: Manifest) -> None:
         """Any kinds at once."""
         bodies = {"apiVersion": "v1", "kind": "List", "items": list(manifests)}
         await self.kubectl("apply", "--server-side", "-f", "-", stdin=json.dumps(bodies))
 
-    async def rendered_chart(self) -> list[Manifest]:
-        """What the Helm chart would install for one watched namespace."""
-        arguments = ("template", RELEASE_NAME, str(CHART), "--namespace", RELEASE_NAMESPACE)
-        values = ("--set", f"watchNamespaces={{{NAMESPACE_IN_CHART}}}")
-        text = await _run(str(self.cluster.bin_dir / "helm"), *arguments, *values)
-        return [body for body in yaml.safe_load_all(text) if body]
-
-    async def operator_kubeconfig(self, server: str | None = None) -> Path:
-        """Access with the rights of the chart's ServiceAccount; `server` is a proxy before the API server."""
-        account = OPERATOR_USER.rsplit(":", 1)[1]
-        token = await self.kubectl("create", "token", account, "-n", RELEASE_NAMESPACE, "--duration", "8h")
-        config = json.loads(self.cluster.kubeconfig.read_text())
-        config["users"][0]["user"] = {"token": token.strip()}
-        if server:
-            config["clusters"][0]["cluster"] = {"server": server}
-        path = self.directory / f"operator-{abs(hash(server))}.kubeconfig"
-        path.write_text(json.dumps(config))
-        return path
-
-    @property
-    def _access(self) -> tuple[str, ...]:
-        return "--kubeconfig", str(self.cluster.kubeconfig)
-
 
 @asynccontextmanager
 async def running_control_plane(directory: Path) -> AsyncIterator[ControlPlane]:
     """From an empty etcd with our CRDs to nothing left, whatever an earlier session left behind."""
     with _alone():
-        cluster = Cluster(CLUSTER_NAME, control_plane_only=True)
-        await asyncio.to_thread(cluster.down, purge=True)
-        cluster = Cluster(CLUSTER_NAME, control_plane_only=True)
+        await asyncio.to_thread(_cluster().down, purge=True)
+        cluster = _cluster()
         try:
             await asyncio.to_thread(cluster.up)
-            async with admin_client(cluster.kubeconfig) as client:
-                plane = ControlPlane(cluster, client, directory)
-                await plane.kubectl("apply", "--server-side", "-f", str(REPOSITORY / "crds"))
-                await plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+            credentials = _credentials(cluster.kubeconfig)
+            connector = aiohttp.TCPConnector(ssl=credentials.as_ssl_context())
+            async with aiohttp.ClientSession(connector=connector) as session:
+                plane = ControlPlane(cluster, KubeClient(session, credentials), directory)
+                await plane.install()
                 yield plane
         finally:
             await asyncio.to_thread(cluster.down, purge=True)
 
 
-@asynccontextmanager
-async def admin_client(kubeconfig: Path) -> AsyncIterator[KubeClient]:
-    """The project's own client with a kubeconfig's certificate."""
+def _cluster() -> Cluster:
+    return Cluster(CLUSTER_NAME, control_plane_only=True)
+
+
+def _namespace_of(body: Manifest) -> str:
+    namespace: str = body["metadata"]["namespace"]
+    return namespace
+
+
+def _credentials(kubeconfig: Path) -> kopf.ConnectionInfo:
+    """The administrator's certificate."""
     config = json.loads(kubeconfig.read_text())
     cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
-    credentials = kopf.ConnectionInfo(
+    return kopf.ConnectionInfo(
         server=cluster["server"],
         ca_data=cluster["certificate-authority-data"],
         certificate_data=user["client-certificate-data"],
         private_key_data=user["client-key-data"],
     )
-    connector = aiohttp.TCPConnector(ssl=credentials.as_ssl_context())
-    async with aiohttp.ClientSession(connector=connector) as session:
-        yield KubeClient(session, credentials)
 
 
 @contextmanager
@@ -124,7 +149,7 @@ def _alone() -> Iterator[None]:
 
 async def _run(*argv: str, stdin: str = "") -> str:
     pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(*argv, stdin=pipe, stdout=pipe, stderr=pipe, env={**os.environ})
+    process = await asyncio.create_subprocess_exec(*argv, stdin=pipe, stdout=pipe, stderr=pipe)
     output, errors = await process.communicate(stdin.encode())
     if process.returncode:
         raise CommandFailed(f"{' '.join(argv)}: {errors.decode().strip()}")

@@ -1,6 +1,7 @@
 """Resources as a user writes them: a valid default, and what a test wants to be different."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from finetune_operator.contract import DatasetReport, TrainingResult
@@ -8,6 +9,7 @@ from finetune_operator.resources.common import API_VERSION
 
 Manifest = dict[str, Any]
 
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 DIGEST = "sha256:" + "a" * 64
 OTHER_DIGEST = "sha256:" + "b" * 64
 REPORT = DatasetReport(rows=120, test_rows=12, digest=OTHER_DIGEST)

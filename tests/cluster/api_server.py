@@ -1,0 +1,89 @@
+"""The api process as far as the operator asks it: progress and tallies, over HTTP and by the contract."""
+
+from aiohttp import web
+
+from finetune_operator.contract import (
+    PROGRESS_PATH,
+    TALLY_PATH,
+    AbTestTally,
+    ArmTallies,
+    JobIdentity,
+    LatestProgress,
+    Progress,
+    VoteCounts,
+)
+from tests.cluster.operator_process import INTERNAL_TOKEN
+from tests.cluster.samples import NOON, Manifest
+
+
+class ApiServer:
+    """What it answers is set by the test; it can go away and come back on the same port."""
+
+    def __init__(self) -> None:
+        self.progress: dict[str, Progress] = {}
+        self.tallies: dict[str, AbTestTally] = {}
+        self.requests = 0
+        self._port = 0
+        self._runner: web.AppRunner | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    async def start(self) -> None:
+        application = web.Application()
+        application.router.add_get(PROGRESS_PATH, self._latest_progress)
+        application.router.add_get(TALLY_PATH, self._tally)
+        self._runner = web.AppRunner(application, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", self._port)
+        await site.start()
+        self._port = int(self._runner.addresses[0][1])
+
+    async def stop(self) -> None:
+        if self._runner:
+            await self._runner.cleanup()
+            self._runner = None
+
+    def report(self, job: Manifest, step: int, total_steps: int = 600, **fields: object) -> None:
+        """The trainer of this job posted its progress."""
+        metadata = job["metadata"]
+        identity = JobIdentity(namespace=metadata["namespace"], name=metadata["name"], uid=metadata["uid"])
+        measurement = {
+            "job": identity,
+            "attempt": "first",
+            "step": step,
+            "total_steps": total_steps,
+            "epoch": 3 * step / total_steps,
+            "total_epochs": 3.0,
+            "loss": 0.234,
+            "best_loss": 0.189,
+            "eta_seconds": 1200,
+            "time": NOON,
+        }
+        self.progress[metadata["uid"]] = Progress.model_validate(measurement | fields)
+
+    def count(self, test: Manifest, *, candidate: int, baseline: int, tie: int = 0) -> None:
+        """So many people have voted."""
+        votes = VoteCounts(fine_tuned=candidate, base=baseline, tie=tie)
+        self.tallies[test["metadata"]["uid"]] = AbTestTally(votes=votes, arms=ArmTallies())
+
+    async def _latest_progress(self, request: web.Request) -> web.Response:
+        self._authorize(request)
+        uid = request.query["job"]
+        known = {uid: self.progress[uid]} if uid in self.progress else {}
+        return _json(LatestProgress(known).model_dump_json(by_alias=True))
+
+    async def _tally(self, request: web.Request) -> web.Response:
+        self._authorize(request)
+        tally = self.tallies.get(request.match_info["uid"], AbTestTally())
+        return _json(tally.model_dump_json(by_alias=True))
+
+    def _authorize(self, request: web.Request) -> None:
+        self.requests += 1
+        if request.headers.get("Authorization") != f"Bearer {INTERNAL_TOKEN}":
+            raise web.HTTPUnauthorized
+
+
+def _json(text: str) -> web.Response:
+    return web.Response(text=text, content_type="application/json")

@@ -1,0 +1,169 @@
+"""Says of pods what a kubelet would say: this tier's API server has no node."""
+
+import itertools
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import BaseModel
+
+from finetune_operator.contract import (
+    ADAPTERS_FILE,
+    ENGINE_CONTAINER,
+    PREPARE_CONTAINER,
+    TRAINER_CONTAINER,
+    AdapterList,
+    DatasetReport,
+    TrainingResult,
+)
+from finetune_operator.kube.client import KubeClient
+from finetune_operator.manifests.common import ENGINE_LABEL, JOB_NAME_LABEL
+from tests.cluster.engine_server import EngineServer, Refusal
+from tests.cluster.samples import REPORT, RESULT, Manifest
+from tests.waiting import eventually
+
+_addresses = (f"127.77.{number // 250}.{number % 250 + 1}" for number in itertools.count())
+
+
+class SimulatedKubelet:
+    """The pods of one namespace."""
+
+    def __init__(self, client: KubeClient, namespace: str) -> None:
+        self._client = client
+        self._namespace = namespace
+        self.engines: dict[str, EngineServer] = {}
+        self.refusals: dict[str, Refusal] = {}
+
+    async def trainers(self, job: str) -> list[Manifest]:
+        """Pods of a FineTuneJob that have not ended, nor been told to."""
+        pods, _ = await self._client.list("pods", self._namespace, f"{JOB_NAME_LABEL}={job}")
+        return [pod for pod in pods if pod["status"]["phase"] in ("Pending", "Running") and not _deleting(pod)]
+
+    async def trainer(self, job: str, timeout_seconds: float = 20.0, *, other_than: str = "") -> Manifest:
+        """The pod of a FineTuneJob, once the Job controller has made it."""
+
+        async def the_only_one() -> Manifest | None:
+            pods = [pod for pod in await self.trainers(job) if pod["metadata"]["uid"] != other_than]
+            assert len(pods) <= 1, f"{job} has {len(pods)} pods at a time"
+            return pods[0] if pods else None
+
+        pod = await eventually(the_only_one, timeout_seconds)
+        assert pod is not None
+        return pod
+
+    async def prepare(self, pod: Manifest) -> None:
+        await self._report(pod, "Pending", prepare={"running": {}}, trainer={"waiting": {"reason": "PodInitializing"}})
+
+    async def train(self, pod: Manifest, report: DatasetReport = REPORT) -> None:
+        await self._report(pod, "Running", prepare=_terminated(0, report), trainer={"running": {}})
+
+    async def succeed(self, pod: Manifest, result: TrainingResult = RESULT) -> None:
+        await self._report(pod, "Succeeded", prepare=_terminated(0, result.dataset), trainer=_terminated(0, result))
+
+    async def fail(self, pod: Manifest, container: str, exit_code: int, message: object, reason: str = "Error") -> None:
+        """The container ended, and the pod with it."""
+        ended = _terminated(exit_code, message, reason)
+        if container == PREPARE_CONTAINER:
+            states = {"prepare": ended, "trainer": {"waiting": {"reason": "PodInitializing"}}}
+        else:
+            states = {"prepare": _terminated(0, REPORT), "trainer": ended}
+        await self._report(pod, "Failed", **states)
+
+    async def disrupt(self, pod: Manifest) -> None:
+        """The node is drained: not the training's fault."""
+        condition = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}
+        states = {"prepare": _terminated(0, REPORT), "trainer": _terminated(143, "")}
+        await self._report(pod, "Failed", conditions=[condition], **states)
+
+    async def hold(self, pod: Manifest, reason: str, message: str) -> None:
+        """The first container can't be made."""
+        waiting = {"waiting": {"reason": reason, "message": message}}
+        await self._report(pod, "Pending", prepare=waiting, trainer={"waiting": {"reason": "PodInitializing"}})
+
+    async def refuse_a_node(self, pod: Manifest, message: str) -> None:
+        """What the scheduler says of a pod that fits nowhere."""
+        condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+        await self._patch(pod, {"phase": "Pending", "conditions": [condition]})
+
+    async def engine_pods(self, engine: str) -> list[Manifest]:
+        """Pods of an engine that have not been told to end."""
+        pods, _ = await self._client.list("pods", self._namespace, f"{ENGINE_LABEL}={engine}")
+        return [pod for pod in pods if not _deleting(pod)]
+
+    async def start_engine(self, pod: Manifest, adapters: AdapterList | None = None) -> EngineServer:
+        """The server starts with the adapters of its ConfigMap, and is Ready when it has them."""
+        if adapters is None:
+            adapters = await self.adapter_list(pod["metadata"]["labels"][ENGINE_LABEL])
+        server = EngineServer(next(_addresses), adapters, self.refusals)
+        await server.start()
+        self.engines[pod["metadata"]["uid"]] = server
+        await self._report(pod, "Running", ip=server.ip, conditions=[_READY], **{ENGINE_CONTAINER: {"running": {}}})
+        return server
+
+    async def adapter_list(self, engine: str) -> AdapterList:
+        """What a starting pod finds mounted."""
+        config_map = await self._client.get("configmaps", self._namespace, engine)
+        return AdapterList.model_validate_json(config_map["data"][ADAPTERS_FILE.rsplit("/", 1)[1]])
+
+    async def crash_engine(self, pod: Manifest, exit_code: int, message: str) -> None:
+        await self._report(pod, "Running", **{ENGINE_CONTAINER: _terminated(exit_code, message, "Error")})
+
+    async def lose(self, pod: Manifest) -> None:
+        """The pod is deleted, and its server with it."""
+        metadata = pod["metadata"]
+        if server := self.engines.pop(metadata["uid"], None):
+            await server.stop()
+        await self._client.delete("pods", self._namespace, metadata["name"], metadata["uid"])
+
+    async def stop(self) -> None:
+        for server in self.engines.values():
+            await server.stop()
+
+    async def _report(
+        self,
+        pod: Manifest,
+        phase: str,
+        conditions: list[Manifest] | None = None,
+        ip: str | None = None,
+        **states: Manifest,
+    ) -> None:
+        status: Manifest = {"phase": phase, "conditions": [_SCHEDULED, *(conditions or [])]}
+        if PREPARE_CONTAINER in states:
+            status["initContainerStatuses"] = [_container(pod, PREPARE_CONTAINER, states[PREPARE_CONTAINER])]
+        names = [name for name in (TRAINER_CONTAINER, ENGINE_CONTAINER) if name in states]
+        status["containerStatuses"] = [_container(pod, name, states[name]) for name in names]
+        if ip:
+            status |= {"podIP": ip, "podIPs": [{"ip": ip}]}
+        await self._patch(pod, status)
+
+    async def _patch(self, pod: Manifest, status: Manifest) -> None:
+        await self._client.merge_patch("pods", self._namespace, pod["metadata"]["name"], {"status": status}, "status")
+
+
+_SCHEDULED = {"type": "PodScheduled", "status": "True"}
+_READY = {"type": "Ready", "status": "True"}
+
+
+def _container(pod: Manifest, name: str, state: Manifest) -> Manifest:
+    specs = [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
+    image = next(spec["image"] for spec in specs if spec["name"] == name)
+    running = "running" in state
+    return {"name": name, "image": image, "imageID": "", "ready": running, "restartCount": 0, "state": state}
+
+
+def _terminated(exit_code: int, message: object, reason: str | None = None) -> Manifest:
+    if isinstance(message, BaseModel):
+        message = message.model_dump_json(by_alias=True)
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    ended: dict[str, Any] = {
+        "exitCode": exit_code,
+        "reason": reason or ("Error" if exit_code else "Completed"),
+        "message": message if isinstance(message, str) else json.dumps(message),
+        "startedAt": now,
+        "finishedAt": now,
+    }
+    return {"terminated": ended}
+
+
+def _deleting(pod: Manifest) -> bool:
+    return "deletionTimestamp" in pod["metadata"]

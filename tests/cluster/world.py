@@ -1,0 +1,164 @@
+"""One namespace with everything around it: the operator, the simulated kubelet, the api and the audit log."""
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from finetune_operator.kube.client import KubeClient
+from finetune_operator.kube.errors import NotFound
+from finetune_operator.kube.paths import PLURALS
+from tests.cluster.api_server import ApiServer
+from tests.cluster.audit import AuditLog
+from tests.cluster.control_plane import ControlPlane
+from tests.cluster.engine_server import EngineServer
+from tests.cluster.operator_process import OperatorProcess
+from tests.cluster.samples import Manifest, fine_tune_job, model_version
+from tests.cluster.simulated_kubelet import SimulatedKubelet
+from tests.waiting import eventually
+
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+
+
+@dataclass(frozen=True)
+class World:
+    """What a test sees and moves."""
+
+    plane: ControlPlane
+    namespace: str
+    operator: OperatorProcess
+    kubelet: SimulatedKubelet
+    api: ApiServer
+
+    @property
+    def audit(self) -> AuditLog:
+        return self.plane.audit
+
+    @property
+    def client(self) -> KubeClient:
+        return self.plane.client
+
+    async def create(self, body: Manifest) -> Manifest:
+        return await self.client.create(PLURALS[body["kind"]], self.namespace, body)
+
+    async def get(self, plural: str, name: str) -> Manifest:
+        return await self.client.get(plural, self.namespace, name)
+
+    async def names(self, plural: str, selector: str = "") -> list[str]:
+        items, _ = await self.client.list(plural, self.namespace, selector)
+        return sorted(item["metadata"]["name"] for item in items)
+
+    async def edit(self, plural: str, name: str, **spec: Any) -> Manifest:
+        """Change the spec, as a user does."""
+        return await self.client.merge_patch(plural, self.namespace, name, {"spec": spec})
+
+    async def delete(self, plural: str, name: str) -> None:
+        body = await self.get(plural, name)
+        await self.client.delete(plural, self.namespace, name, body["metadata"]["uid"])
+
+    async def gone(self, plural: str, name: str, timeout_seconds: float = 20.0) -> None:
+        async def is_gone() -> bool:
+            try:
+                await self.get(plural, name)
+            except NotFound:
+                return True
+            return False
+
+        await eventually(is_gone, timeout_seconds)
+
+    async def reaches(self, plural: str, name: str, timeout_seconds: float = 20.0, **status: Any) -> Manifest:
+        """The object, once its status has these fields."""
+
+        async def has_reached() -> Manifest:
+            body = await self.get(plural, name)
+            found = body.get("status", {})
+            assert contains(found, status), f"{plural} {name} is {json.dumps(found, indent=1)}, not yet {status}"
+            return body
+
+        return await eventually(has_reached, timeout_seconds)
+
+    async def says(self, plural: str, name: str, condition_type: str, **fields: str) -> Manifest:
+        """The condition, once it is so; `message` needs only to be contained."""
+        message = fields.pop("message", "")
+
+        async def is_so() -> Manifest:
+            body = await self.get(plural, name)
+            found = condition(body, condition_type)
+            assert contains(found, fields), f"{condition_type} of {name} is {found}, not yet {fields}"
+            assert message in found["message"]
+            return found
+
+        return await eventually(is_so)
+
+    async def train(self, name: str = "plato-1", **spec: Any) -> tuple[Manifest, Manifest]:
+        """A new FineTuneJob with a running trainer, and the trainer's pod."""
+        await self.create(fine_tune_job(name, **spec))
+        pod = await self.kubelet.trainer(name)
+        await self.kubelet.train(pod)
+        return await self.reaches("finetunejobs", name, phase="Training"), pod
+
+    async def engine_of(self, version: str) -> str:
+        """Name of the engine that a version is meant for."""
+
+        async def engine() -> str:
+            status = (await self.get("modelversions", version)).get("status", {})
+            await self.get("deployments", status["engine"] if "engine" in status else "none-yet")
+            return str(status["engine"])
+
+        return await eventually(engine)
+
+    async def start_engine(self, version: str) -> EngineServer:
+        """Start the single pod of a version's engine."""
+        engine = await self.engine_of(version)
+        pods = await eventually(lambda: self.kubelet.engine_pods(engine))
+        assert len(pods) == 1
+        return await self.kubelet.start_engine(pods[0])
+
+    async def serve(self, *names: str, **spec: Any) -> EngineServer:
+        """New versions, loaded in the one engine that they share."""
+        for name in names:
+            await self.create(model_version(name, **spec))
+        server = await self.start_engine(names[0])
+        for name in names:
+            await self.says("modelversions", name, "Loaded", status="True")
+        return server
+
+
+@asynccontextmanager
+async def world_in(plane: ControlPlane, namespace: str, api_server: str | None = None) -> AsyncIterator[World]:
+    """A namespace with Pod Security `restricted` and the chart's rights; the operator is not started.
+
+    The operator reaches the API server through the proxy `api_server`, if there is one.
+    """
+    metadata = {"name": namespace, "labels": RESTRICTED}
+    await plane.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}, *plane.rights_in(namespace))
+    api = ApiServer()
+    await api.start()
+    kubelet = SimulatedKubelet(plane.client, namespace)
+    log = plane.directory / f"{namespace}.log"
+    operator = OperatorProcess(namespace, plane.operator_kubeconfig(api_server), api.url, log)
+    world = World(plane, namespace, operator, kubelet, api)
+    try:
+        yield world
+    finally:
+        print(operator.log_tail())
+        await operator.kill()
+        await kubelet.stop()
+        await api.stop()
+
+
+def contains(found: object, wanted: Mapping[str, Any]) -> bool:
+    """Whether a document has these fields; what else it has does not matter."""
+    if not isinstance(found, Mapping):
+        return False
+    return all(
+        contains(found.get(key), value) if isinstance(value, Mapping) else found.get(key) == value
+        for key, value in wanted.items()
+    )
+
+
+def condition(body: Manifest, type_: str) -> Manifest:
+    """A condition of an object; empty where it has none of this type."""
+    conditions = body.get("status", {}).get("conditions", [])
+    return next((entry for entry in conditions if entry["type"] == type_), {})
