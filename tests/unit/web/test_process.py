@@ -1,4 +1,4 @@
-"""The process as a pod runs it: ready once it can work, done with its requests at SIGTERM, plain about what it lacks."""
+"""The process as a pod runs it: ready once it can work, finishing its requests at SIGTERM, plain about mistakes."""
 
 import json
 import os
