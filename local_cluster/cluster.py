@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from local_cluster import host, packages, toolchain, versions
 from local_cluster.api_client import ApiClient
@@ -31,7 +32,6 @@ from local_cluster.storage import Storage
 
 DEFAULT_NAME = "default"
 NAME = re.compile("[a-z0-9][a-z0-9-]{0,39}")
-STOP_ORDER = ("kube-scheduler", "kube-controller-manager", "kube-apiserver", "etcd")
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,22 @@ class Choice:
 
     control_plane_only: bool
     port: int
+
+
+class Part(Protocol):
+    """One group of processes that starts and stops together."""
+
+    def write_files(self) -> None:
+        """Writes their configuration, which is idempotent and needs no process."""
+
+    def services(self) -> list[Service]:
+        """The processes; their configuration is written already."""
+
+    def start(self) -> None:
+        """Starts what isn't running and waits until it is ready."""
+
+    def stop(self) -> None:
+        """Stops the processes and removes what they left outside the cluster's own directories."""
 
 
 class Cluster:
@@ -90,13 +106,12 @@ class Cluster:
                 self._up()
 
     def healthy(self) -> bool:
-        """Whether every process is ours, alive, and the API server says it is ready."""
-        if not toolchain.is_built(self._tools) or not self.kubeconfig.exists():
+        """Whether every process is alive with the configuration of today, and the API server says it is ready."""
+        if not toolchain.is_built(self._tools) or not self.kubeconfig.exists() or packages.missing(self._packages):
             return False
-        try:
-            services = self._services()
-        except (OSError, Refused):
-            return False
+        for part in self._parts():
+            part.write_files()
+        services = self._services()
         return all(self._is_current(service) for service in services) and ApiClient(self.kubeconfig).reachable()
 
     def down(self, *, purge: bool = False) -> None:
@@ -104,10 +119,9 @@ class Cluster:
         with _locked(self.layout.state / ".lock"), step(f"Stop the cluster {self.name}"):
             if not self._choice.control_plane_only:
                 host.require_root()
-                Storage(self.layout, self.processes).stop()
-                self.node.stop()
-                Network(self.layout, self.bin_dir, self.processes).stop()
-            for name in (*STOP_ORDER, *self.processes.names()):
+            for part in reversed(self._parts()):
+                part.stop()
+            for name in self.processes.names():
                 self.processes.stop(name)
             if not self._choice.control_plane_only:
                 host.HostChanges(self.layout).undo()
@@ -144,13 +158,20 @@ class Cluster:
         record = self.processes.record(service.name)
         return record is not None and record.alive() and record.fingerprint == service.fingerprint()
 
+    @property
+    def _packages(self) -> tuple[packages.Package, ...]:
+        return packages.CONTROL_PLANE_PACKAGES if self._choice.control_plane_only else packages.NODE_PACKAGES
+
+    def _parts(self) -> tuple[Part, ...]:
+        """What the cluster consists of, in the order in which it starts."""
+        control_plane = ControlPlane(self.layout, self.bin_dir, self.processes)
+        if self._choice.control_plane_only:
+            return (control_plane,)
+        network = Network(self.layout, self.bin_dir, self.processes)
+        return (control_plane, self.node, network, Storage(self.layout, self.processes))
+
     def _services(self) -> list[Service]:
-        services = ControlPlane(self.layout, self.bin_dir, self.processes).services()
-        if not self._choice.control_plane_only:
-            services += self.node.services()
-            services += Network(self.layout, self.bin_dir, self.processes).services()
-            services += Storage(self.layout, self.processes).services()
-        return services
+        return [service for part in self._parts() for service in part.services()]
 
     def _require(self) -> None:
         """Everything that can be refused is refused before anything is changed."""
@@ -163,7 +184,7 @@ class Cluster:
             host.NODE_DISK_GIGABYTES if full and first else host.RUNNING_DISK_GIGABYTES,
             host.NODE_MEMORY_GIGABYTES if full and not self.processes.alive("kubelet") else 0.5,
         )
-        packages.install(packages.NODE_PACKAGES if full else packages.CONTROL_PLANE_PACKAGES)
+        packages.install(self._packages)
         toolchain.build(self._tools)
         absent = [service for service in self._services() if not self.processes.alive(service.name)]
         host.require_free_ports(port for service in absent for port in service.ports)
@@ -175,11 +196,8 @@ class Cluster:
         if not self._choice.control_plane_only:
             host.HostChanges(layout).apply()
         ensure_certificates(layout)
-        ControlPlane(layout, self.bin_dir, self.processes).start()
-        if not self._choice.control_plane_only:
-            self.node.start()
-            Network(layout, self.bin_dir, self.processes).start()
-            Storage(layout, self.processes).start()
+        for part in self._parts():
+            part.start()
 
 
 def _clusters_directory() -> Path:

@@ -24,7 +24,7 @@ class ControlPlane:
         self._processes = processes
 
     def start(self) -> None:
-        self._write_files()
+        self.write_files()
         self._start_etcd()
         self._processes.ensure(self._apiserver())
         client = ApiClient(self._layout.kubeconfig)
@@ -43,7 +43,11 @@ class ControlPlane:
         always = [self._etcd(), self._apiserver(), self._controller_manager()]
         return always if self._layout.control_plane_only else [*always, self._scheduler()]
 
-    def _write_files(self) -> None:
+    def stop(self) -> None:
+        for service in reversed(self.services()):
+            self._processes.stop(service.name)
+
+    def write_files(self) -> None:
         self._policy_file.write_text(json.dumps(audit.policy(), indent=1))
 
     @property

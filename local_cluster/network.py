@@ -37,11 +37,14 @@ class Network:
         grant(client, "local-cluster:coredns", "local-cluster:coredns", rules=DNS_RULES)
         client.apply(DNS_SERVICE, _dns_service(self._layout.ports.dns))
         client.apply(DNS_ENDPOINTS, _dns_endpoints(self._layout.ports.dns))
-        self._corefile.write_text(self._corefile_content())
+        self.write_files()
         for service in self.services():
             self._processes.ensure(service)
         self._wait_for_health("kube-proxy", f"http://{LOOPBACK}:{self._layout.ports.proxy_health}/healthz")
         self._wait_for_health("coredns", f"http://{LOOPBACK}:{self._layout.ports.dns_health}/ready")
+
+    def write_files(self) -> None:
+        self._corefile.write_text(self._corefile_content())
 
     def _wait_for_health(self, name: str, url: str) -> None:
         self._processes.wait_for(f"{name} ready", lambda: answers(url), READY_TIMEOUT_SECONDS, (name,))

@@ -55,7 +55,9 @@ class Node:
         """Starts containerd, after clearing what a crash or a reboot left behind, and imports the pause image."""
         if not self._processes.alive("containerd"):
             self._recover()
-        self._write_files()
+        self._layout.runtime.mkdir(parents=True, exist_ok=True)
+        (self._layout.runtime / "boot-id").write_text(boot_id())
+        self.write_files()
         self._processes.ensure(self._containerd())
         self._processes.wait_for("containerd ready", self.images.ready, READY_TIMEOUT_SECONDS, ("containerd",))
         if not self.images.digest(versions.PAUSE_IMAGE):
@@ -121,9 +123,7 @@ class Node:
     def _leases(self) -> Path:
         return self._layout.state / "cni" / "leases"
 
-    def _write_files(self) -> None:
-        self._layout.runtime.mkdir(parents=True, exist_ok=True)
-        (self._layout.runtime / "boot-id").write_text(boot_id())
+    def write_files(self) -> None:
         network = self._layout.state / "cni" / "net.d" / "10-finetune-pods.conflist"
         network.parent.mkdir(parents=True, exist_ok=True)
         network.write_text(json.dumps(self._network(), indent=1))

@@ -29,9 +29,12 @@ class Storage:
         client = ApiClient(self._layout.kubeconfig)
         grant(client, USER, USER, rules=RULES)
         client.apply(f"/apis/storage.k8s.io/v1/storageclasses/{STORAGE_CLASS}", _storage_class())
-        self._layout.volumes.mkdir(parents=True, exist_ok=True)
+        self.write_files()
         for service in self.services():
             self._processes.ensure(service)
+
+    def write_files(self) -> None:
+        self._layout.volumes.mkdir(parents=True, exist_ok=True)
 
     def services(self) -> list[Service]:
         module = PACKAGE_DIRECTORY / "volume_provisioner.py"

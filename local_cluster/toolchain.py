@@ -73,7 +73,8 @@ TOOLS = (
         tags="no_oci_worker",
     ),
 )
-CONTROL_PLANE_TOOLS = tuple(tool for tool in TOOLS if tool.name in {"kubernetes", "etcd"})
+CONTROL_PLANE_TOOLS = tuple(tool for tool in TOOLS if tool.name in {"kubernetes", "etcd", "helm"})
+"""What a test against an API server runs: Helm renders and installs the chart."""
 
 
 def bin_dir() -> Path:

@@ -6,7 +6,6 @@ import pytest
 
 from local_cluster.__main__ import main
 
-
 VERBS = [
     ["kubeconfig"],
     ["audit-log"],
