@@ -15,7 +15,7 @@ from finetune_operator.web.settings import Settings
 from tests.unit.web.conftest import ENVIRONMENT
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Ask = Callable[[Handler], Awaitable[GatewayArms]]
+Ask = Callable[..., Awaitable[GatewayArms]]
 
 
 def completion(model: str, content: str | None) -> dict[str, Any]:
@@ -27,7 +27,7 @@ async def gateway() -> AsyncIterator[Ask]:
     servers: list[TestServer] = []
     async with aiohttp.ClientSession() as session:
 
-        async def start(handler: Handler) -> GatewayArms:
+        async def start(handler: Handler, timeout_seconds: float = 30) -> GatewayArms:
             app = web.Application()
             app.router.add_post("/v1/chat/completions", handler)
             server = TestServer(app)
@@ -36,7 +36,7 @@ async def gateway() -> AsyncIterator[Ask]:
             changes = {
                 "FINETUNE_GATEWAY_URL": str(server.make_url("/")),
                 "FINETUNE_GATEWAY_API_KEY": "gateway-key",
-                "FINETUNE_COMPARISON_TIMEOUT_SECONDS": "0.5",
+                "FINETUNE_COMPARISON_TIMEOUT_SECONDS": str(timeout_seconds),
             }
             return GatewayArms(session, Settings.from_environment(ENVIRONMENT | changes))
 
@@ -93,7 +93,7 @@ async def test_an_arm_that_is_too_slow(gateway: Ask) -> None:
         await released.wait()
         return web.Response()
 
-    arms = await gateway(answer)
+    arms = await gateway(answer, 0.2)
     with pytest.raises(ArmUnavailable, match="plato-v2 did not answer: TimeoutError"):
         await arms.ask("plato-v2", "Why?")
     released.set()
