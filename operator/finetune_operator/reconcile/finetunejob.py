@@ -90,7 +90,8 @@ def reconcile(job: FineTuneJob, seen: Observed, now: datetime, config: OperatorC
     if version or (seen.job and seen.job.complete):
         return _publish(job, seen, outcome, version, now, config)
     if seen.job and seen.job.failed_reason:
-        return _concluded(job, seen, _failed(_failure(seen.job, outcome, seen.pods)), now)
+        failure = _failure(seen.job, outcome, seen.pods)
+        return _concluded(job, seen, _failed(failure), now) if failure else Plan()
     return _follow(job, seen, now, config)
 
 
@@ -141,7 +142,7 @@ def _follow(job: FineTuneJob, seen: Observed, now: datetime, config: OperatorCon
 def _outlook(job: FineTuneJob, pods: tuple[PodFacts, ...]) -> Outlook:
     if job.spec.suspend:
         return _suspended()
-    alive = tuple(pod for pod in pods if pod.phase in ("Pending", "Running"))
+    alive = _alive(pods)
     if any(_runs_or_ended_well(pod, TRAINER_CONTAINER) for pod in pods):
         return Outlook(Phase.TRAINING, "Training", "the trainer is running")
     if problem := obstacle(alive):
@@ -151,6 +152,10 @@ def _outlook(job: FineTuneJob, pods: tuple[PodFacts, ...]) -> Outlook:
     if failed := last_words(pods):
         return Outlook(Phase.PENDING, "Retrying", f"will be tried again: {failed}")
     return Outlook(Phase.PENDING, "Starting", "waiting for the pod to start")
+
+
+def _alive(pods: tuple[PodFacts, ...]) -> tuple[PodFacts, ...]:
+    return tuple(pod for pod in pods if pod.phase in ("Pending", "Running"))
 
 
 def _runs_or_ended_well(pod: PodFacts, container: str) -> bool:
@@ -210,9 +215,10 @@ def _status(
     dataset = (
         DatasetStatus(rows=report.rows, test_rows=report.test_rows, digest=report.digest) if report else old.dataset
     )
-    progress = _progress(old.progress, seen.progress, now, progress_write_seconds)
-    if progress and outlook.phase is not Phase.TRAINING:
-        progress = progress.model_copy(update={"eta": None, "eta_seconds": None})
+    if outlook.phase is Phase.TRAINING:
+        progress = _progress(old.progress, seen.progress, now, progress_write_seconds)
+    else:
+        progress = old.progress and old.progress.model_copy(update={"eta": None, "eta_seconds": None})
     findings = _findings(outlook, has_dataset=dataset is not None)
     return old.model_copy(
         update={
@@ -304,7 +310,8 @@ def _published(job: FineTuneJob, versions: Iterable[ModelVersion]) -> ModelVersi
     return next((v for v in versions if v.spec.lineage.job_uid == job.metadata.uid), None)
 
 
-def _failure(job: JobFacts, outcome: TrainingResult | Failure | None, pods: tuple[PodFacts, ...]) -> Failure:
+def _failure(job: JobFacts, outcome: TrainingResult | Failure | None, pods: tuple[PodFacts, ...]) -> Failure | None:
+    """Why the Job failed; None while the pod that knows is not seen to have ended."""
     if job.failed_reason == "DeadlineExceeded":
         # First, since the pods that it stops may look as if they had run out of memory.
         return Failure(
@@ -314,6 +321,8 @@ def _failure(job: JobFacts, outcome: TrainingResult | Failure | None, pods: tupl
         )
     if isinstance(outcome, Failure):
         return outcome
+    if _alive(pods):
+        return None
     return Failure(
         reason=FailureReason.TRAINER_FAILED,
         message=f"{job.failed_message or job.failed_reason}; {last_words(pods) or 'the pods are gone'}",
