@@ -62,9 +62,7 @@ class AuditLog:
 
     def requests(self, namespace: str | None = None, after: int = 0) -> list[Request]:
         wanted = (namespace,) if namespace else None
-        return [
-            request for request in self._read(after) if wanted is None or request.namespace in wanted
-        ]
+        return [request for request in self._read(after) if wanted is None or request.namespace in wanted]
 
     def writes(self, namespace: str | None = None, after: int = 0) -> list[Request]:
         return [request for request in self.requests(namespace, after) if request.is_write]

@@ -83,3 +83,347 @@ async def test_a_job_lives_from_its_creation_to_its_model_version(world: World) 
     events, _ = await world.client.list("events", world.namespace)
     reasons = [event["reason"] for event in events if event["involvedObject"]["uid"] == uid]
     assert sorted(reasons) == ["JobCreated", "Published", "TrainingStarted"]
+
+
+async def test_progress_is_written_at_most_once_in_ten_seconds(world: World) -> None:
+    job, _ = await world.train()
+    mark = world.audit.end()
+    step = 0
+
+    def the_trainer_goes_on() -> None:
+        nonlocal step
+        step += 1
+        world.api.report(job, step)
+
+    await throughout(the_trainer_goes_on, seconds=11.5)
+
+    written = [request for request in world.audit.writes(world.namespace, mark) if request.is_progress]
+    assert len(written) == 2, [request.body for request in written]
+
+
+async def test_suspending_frees_the_pod_and_resuming_makes_another(world: World) -> None:
+    training, pod = await world.train()
+    job_name = training["status"]["jobName"]
+    before = await world.get("jobs", job_name)
+
+    await world.edit("finetunejobs", "plato-1", suspend=True)
+    suspended = await world.reaches("finetunejobs", "plato-1", phase="Suspended")
+    await world.gone("pods", pod["metadata"]["name"])
+    assert condition(suspended, "Suspended")["status"] == "True"
+    assert "spec.suspend" in suspended["status"]["message"]
+    assert (await world.get("jobs", job_name))["spec"]["suspend"] is True
+
+    await world.edit("finetunejobs", "plato-1", suspend=False)
+    again = await world.kubelet.trainer("plato-1", other_than=pod["metadata"]["uid"])
+    await world.kubelet.train(again)
+    resumed = await world.reaches("finetunejobs", "plato-1", phase="Training")
+    assert condition(resumed, "Suspended") == {}
+    assert (await world.get("jobs", job_name))["metadata"]["uid"] == before["metadata"]["uid"]
+
+
+async def test_a_job_that_is_created_suspended_has_no_pod_until_it_is_resumed(shared_world: World) -> None:
+    world = shared_world
+    await world.create(fine_tune_job("patient", suspend=True))
+
+    await world.reaches("finetunejobs", "patient", phase="Suspended")
+    assert await world.kubelet.trainers("patient") == []
+
+    await world.edit("finetunejobs", "patient", suspend=False)
+    assert await world.kubelet.trainer("patient")
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a container ended, and what the FineTuneJob says of it."""
+
+    title: str
+    reason: FailureReason
+    container: str
+    exit_code: int
+    message: object
+    said: str
+    dataset_ready: str = "True"
+    terminated_reason: str = "Error"
+
+
+def reported(reason: FailureReason, container: str, dataset_ready: str = "True") -> Ending:
+    """A container that found out by itself what is wrong."""
+    failure = Failure(reason=reason, message=f"the fact of {reason}", remedy=f"the remedy of {reason}")
+    said = f"the fact of {reason}: the remedy of {reason}"
+    return Ending(str(reason), reason, container, EXIT_CODES[reason], failure, said, dataset_ready)
+
+
+ENDINGS = [
+    reported(FailureReason.INVALID_CONFIG, TRAINER_CONTAINER),
+    reported(FailureReason.DATASET_INVALID, PREPARE_CONTAINER, "False"),
+    reported(FailureReason.DATASET_EMPTY, PREPARE_CONTAINER, "False"),
+    reported(FailureReason.DATASET_TOO_SMALL, PREPARE_CONTAINER, "False"),
+    reported(FailureReason.DATABASE_UNREACHABLE, PREPARE_CONTAINER, "False"),
+    reported(FailureReason.BASE_MODEL_NOT_FOUND, TRAINER_CONTAINER),
+    reported(FailureReason.OUT_OF_MEMORY, TRAINER_CONTAINER),
+    reported(FailureReason.ARTIFACT_INVALID, TRAINER_CONTAINER),
+    Ending(
+        "the kernel kills the trainer",
+        FailureReason.OUT_OF_MEMORY,
+        TRAINER_CONTAINER,
+        137,
+        "",
+        "container trainer was killed (exit code 137): its memory limit is too low: raise spec.resources.limits.memory",
+        terminated_reason="OOMKilled",
+    ),
+    Ending(
+        "the kernel kills the preparation",
+        FailureReason.OUT_OF_MEMORY,
+        PREPARE_CONTAINER,
+        137,
+        "",
+        "container prepare was killed (exit code 137)",
+        "Unknown",
+        terminated_reason="OOMKilled",
+    ),
+    Ending(
+        "a final exit code without a message",
+        FailureReason.TRAINER_FAILED,
+        TRAINER_CONTAINER,
+        EXIT_CODES[FailureReason.INVALID_CONFIG],
+        "Traceback (most recent call last):\nValueError: no such thing",
+        "trainer exited with 42: ValueError: no such thing: see the log of the last pod",
+    ),
+]
+
+
+@pytest.mark.parametrize("case", ENDINGS, ids=lambda case: case.title)
+async def test_a_final_failure_is_told_with_its_remedy_and_not_tried_again(shared_world: World, case: Ending) -> None:
+    world, name = shared_world, f"failing-{ENDINGS.index(case)}"
+    await world.create(fine_tune_job(name))
+    pod = await world.kubelet.trainer(name)
+    await world.kubelet.prepare(pod)
+    if case.container == TRAINER_CONTAINER:
+        await world.kubelet.train(pod)
+
+    await world.kubelet.fail(pod, case.container, case.exit_code, case.message, case.terminated_reason)
+
+    failed = await world.reaches("finetunejobs", name, phase="Failed")
+    stalled = condition(failed, "Stalled")
+    assert (stalled["status"], stalled["reason"]) == ("True", case.reason)
+    assert case.said in stalled["message"]
+    assert failed["status"]["message"] == stalled["message"]
+    assert condition(failed, "Succeeded")["status"] == "False"
+    assert condition(failed, "Ready")["status"] == "False"
+    assert condition(failed, "Reconciling") == {}
+    assert condition(failed, "DatasetReady")["status"] == case.dataset_ready
+    assert await world.names("jobs", f"{JOB_NAME_LABEL}={name}") == [failed["status"]["jobName"]]
+    assert await world.kubelet.trainers(name) == []
+
+
+async def test_a_training_beyond_its_deadline_says_so(shared_world: World) -> None:
+    await shared_world.train("late", activeDeadlineSeconds=1)
+
+    failed = await shared_world.reaches("finetunejobs", "late", phase="Failed")
+
+    stalled = condition(failed, "Stalled")
+    assert stalled["reason"] == FailureReason.DEADLINE_EXCEEDED
+    assert "raise spec.activeDeadlineSeconds" in stalled["message"]
+
+
+async def test_failed_jobs_cause_no_further_requests(shared_world: World) -> None:
+    """The jobs of the cases before, and one of its own, so that it also means something alone."""
+    world = shared_world
+    _, pod = await world.train("hopeless")
+    reason = FailureReason.DATASET_EMPTY
+    await world.kubelet.fail(
+        pod, PREPARE_CONTAINER, EXIT_CODES[reason], Failure(reason=reason, message="m", remedy="r")
+    )
+    await world.reaches("finetunejobs", "hopeless", phase="Failed")
+    jobs, pods, mark = await world.names("jobs"), await world.names("pods"), world.audit.end()
+
+    async def nothing_happens() -> None:
+        assert world.audit.writes(world.namespace, mark) == []
+        assert await world.names("jobs") == jobs
+        assert await world.names("pods") == pods
+
+    await throughout(nothing_happens, seconds=3)
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """What keeps a pod from starting, as reason and message."""
+
+    title: str
+    reason: str
+    message: str
+
+
+OBSTACLES = [
+    Obstacle("a missing secret", "CreateContainerConfigError", 'secret "ratings" not found'),
+    Obstacle("a missing image", "ImagePullBackOff", 'Back-off pulling image "localhost/trainer:test"'),
+]
+
+
+@pytest.mark.parametrize("case", OBSTACLES, ids=lambda case: case.title)
+async def test_what_keeps_the_pod_from_starting_is_told_until_it_is_gone(shared_world: World, case: Obstacle) -> None:
+    world, name = shared_world, f"held-up-{OBSTACLES.index(case)}"
+    await world.create(fine_tune_job(name))
+    pod = await world.kubelet.trainer(name)
+
+    await world.kubelet.hold(pod, case.reason, case.message)
+    await world.reaches("finetunejobs", name, phase="Pending", message=case.message)
+    await world.says("finetunejobs", name, "Reconciling", status="True", reason=case.reason)
+
+    await world.kubelet.train(pod)
+    await world.reaches("finetunejobs", name, phase="Training")
+
+
+async def test_a_pod_that_fits_nowhere_tells_what_the_scheduler_said(shared_world: World) -> None:
+    world, words = shared_world, "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
+    await world.create(fine_tune_job("too-large"))
+
+    await world.kubelet.refuse_a_node(await world.kubelet.trainer("too-large"), words)
+
+    await world.reaches("finetunejobs", "too-large", phase="Pending", message=words)
+    await world.says("finetunejobs", "too-large", "Reconciling", status="True", reason="Unschedulable")
+
+
+async def test_a_crash_and_a_drained_node_are_tried_again_in_the_same_job(world: World) -> None:
+    training, crashing = await world.train("crashing")
+    await world.train("drained")
+    drained = await world.kubelet.trainer("drained")
+    await world.kubelet.fail(crashing, TRAINER_CONTAINER, 1, "Segmentation fault")
+    await world.kubelet.disrupt(drained)
+    words = "will be tried again: trainer exited with 1: Segmentation fault"
+    await world.reaches("finetunejobs", "crashing", phase="Pending", message=words)
+
+    for name, ended in (("crashing", crashing), ("drained", drained)):
+        again = await world.kubelet.trainer(name, RETRY_SECONDS, other_than=ended["metadata"]["uid"])
+        await world.kubelet.train(again)
+        await world.kubelet.succeed(again)
+
+    await world.reaches("finetunejobs", "drained", phase="Succeeded", attempts=2)
+    done = await world.reaches("finetunejobs", "crashing", phase="Succeeded", attempts=2)
+    assert done["status"]["jobName"] == training["status"]["jobName"]
+
+
+async def test_deleting_a_job_cancels_its_training_and_keeps_what_it_made(world: World) -> None:
+    _, finished = await world.train("first")
+    await world.kubelet.succeed(finished)
+    await world.reaches("finetunejobs", "first", phase="Succeeded")
+    training, pod = await world.train("second")
+
+    await world.delete("finetunejobs", "first")
+    await world.delete("finetunejobs", "second")
+
+    await world.gone("jobs", training["status"]["jobName"])
+    await world.gone("pods", pod["metadata"]["name"])
+    await eventually(lambda: _empty(world, "jobs", "pods"))
+    assert await world.names("modelversions") == ["plato-v1"]
+
+
+async def test_an_outcome_is_found_when_the_operator_was_away(world: World) -> None:
+    _, pod = await world.train()
+    await world.operator.kill()
+
+    await world.kubelet.succeed(pod)
+    await world.operator.start()
+
+    await world.reaches("finetunejobs", "plato-1", phase="Succeeded", modelVersion="plato-v1")
+
+
+async def test_an_outcome_whose_pod_is_gone_is_asked_for_again(world: World) -> None:
+    """The trainer left it on the volume and tells it again when it is started anew."""
+    training, pod = await world.train()
+    first = await world.get("jobs", training["status"]["jobName"])
+    await world.operator.kill()
+    await world.kubelet.succeed(pod)
+    await eventually(lambda: _is_complete(world, first["metadata"]["name"]))
+    await world.kubelet.lose(pod)
+
+    await world.operator.start()
+    again = await world.kubelet.trainer("plato-1", RETRY_SECONDS, other_than=pod["metadata"]["uid"])
+    second = await world.get("jobs", first["metadata"]["name"])
+    assert second["metadata"]["uid"] != first["metadata"]["uid"]
+    await world.kubelet.succeed(again)
+
+    await world.reaches("finetunejobs", "plato-1", phase="Succeeded", modelVersion="plato-v1")
+    assert await world.names("modelversions") == ["plato-v1"]
+
+
+async def test_without_the_api_the_training_succeeds_and_progress_returns_with_it(world: World) -> None:
+    await world.api.stop()
+    job, pod = await world.train()
+    await throughout(lambda: _has_no_progress(world), seconds=2)
+
+    world.api.report(job, 300)
+    await world.api.start()
+    await world.reaches("finetunejobs", "plato-1", progress={"percent": 50})
+
+    await world.api.stop()
+    await world.kubelet.succeed(pod)
+    await world.reaches("finetunejobs", "plato-1", phase="Succeeded", progress={"percent": 100, "bestLoss": "0.19"})
+
+
+async def test_a_job_that_is_created_anew_under_its_old_name_trains_anew(world: World) -> None:
+    old, old_pod = await world.train()
+    await world.delete("finetunejobs", "plato-1")
+
+    await world.create(fine_tune_job("plato-1"))
+    pod = await world.kubelet.trainer("plato-1", other_than=old_pod["metadata"]["uid"])
+    new = await world.reaches("finetunejobs", "plato-1", phase="Pending")
+    assert new["status"]["jobName"] != old["status"]["jobName"]
+    await world.gone("jobs", old["status"]["jobName"])
+    await world.kubelet.train(pod)
+    await world.kubelet.succeed(pod)
+
+    await world.reaches("finetunejobs", "plato-1", phase="Succeeded", modelVersion="plato-v1")
+
+
+async def test_a_foreign_job_of_our_name_is_left_alone_and_told(resting_world: World) -> None:
+    world = resting_world
+    made = await world.create(fine_tune_job())
+    name = training_job_name(FineTuneJob.parse(made))
+    foreign = await world.create(_foreign_job(name))
+
+    await world.operator.start()
+
+    await world.says(
+        "finetunejobs", "plato-1", "Stalled", status="True", reason="NameTaken", message="delete that Job, or give"
+    )
+    assert (await world.get("jobs", name))["metadata"]["uid"] == foreign["metadata"]["uid"]
+
+
+async def test_two_jobs_of_one_model_that_end_together_make_two_versions(world: World) -> None:
+    trained = [await world.train(name) for name in ("left", "right")]
+
+    await asyncio.gather(*(world.kubelet.succeed(pod) for _, pod in trained))
+
+    ended = [await world.reaches("finetunejobs", name, phase="Succeeded") for name in ("left", "right")]
+    assert {job["status"]["modelVersion"] for job in ended} == {"plato-v1", "plato-v2"}
+    for job in ended:
+        version = await world.get("modelversions", job["status"]["modelVersion"])
+        assert version["spec"]["lineage"]["jobUid"] == job["metadata"]["uid"]
+
+
+async def _empty(world: World, *plurals: str) -> bool:
+    found = [name for plural in plurals for name in await world.names(plural)]
+    assert found == []
+    return True
+
+
+async def _is_complete(world: World, job: str) -> bool:
+    conditions = (await world.get("jobs", job))["status"].get("conditions", [])
+    return any(entry["type"] == "Complete" and entry["status"] == "True" for entry in conditions)
+
+
+async def _has_no_progress(world: World) -> None:
+    status = (await world.get("finetunejobs", "plato-1"))["status"]
+    assert status["phase"] == "Training"
+    assert "progress" not in status
+
+
+def _foreign_job(name: str) -> dict[str, object]:
+    container = {"name": "c", "image": "localhost/foreign:test"}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": name},
+        "spec": {"suspend": True, "template": {"spec": {"restartPolicy": "Never", "containers": [container]}}},
+    }
