@@ -1,0 +1,245 @@
+"""What the gateway costs: python -m bench.gateway.measure
+
+The gateway runs on one core, the load and a next-to-free engine on another. Each figure is taken with and without the
+gateway in alternating rounds of one run, since the machine's speed changes from run to run; only ratios and CPU
+seconds compare with another machine's.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.gateway.engine import Engine
+from tests.unit.gateway.servers import ApiServer, free_port
+from tests.unit.gateway.test_process import KUBECONFIG
+from tests.unit.resource_builders import version_object
+
+HOST = "127.0.0.1"
+MESSAGES = [{"role": "user", "content": "What is justice? " * 20}]
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+START_DEADLINE_SECONDS = 60.0
+OPEN_LOOP_CONNECTIONS = 16
+
+
+def request_bytes(**members: object) -> bytes:
+    body = json.dumps({"model": "plato", "messages": MESSAGES} | members).encode()
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+class Connection:
+    """One kept-open client connection."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+
+    async def __aenter__(self) -> "Connection":
+        self.reader, self.writer = await asyncio.open_connection(HOST, self._port)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.writer.close()
+
+    async def whole(self, request: bytes) -> float:
+        """Seconds until the last byte of an answer with a length."""
+        started = time.perf_counter()
+        self.writer.write(request)
+        head = await self.reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200"), head
+        length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+        await self.reader.readexactly(length)
+        return time.perf_counter() - started
+
+    async def first_token(self, request: bytes) -> float:
+        """Seconds until the first event has come."""
+        started = time.perf_counter()
+        self.writer.write(request)
+        head = await self.reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200"), head
+        await self.reader.readuntil(b"}\n\n")
+        return time.perf_counter() - started
+
+    async def rest(self) -> None:
+        await self.reader.readuntil(b"0\r\n\r\n")
+
+
+async def closed_loop(port: int, connections: int, seconds: float) -> int:
+    """Requests answered while each connection asks again at once."""
+    request, end, count = request_bytes(), time.perf_counter() + seconds, 0
+
+    async def ask() -> None:
+        nonlocal count
+        async with Connection(port) as connection:
+            while time.perf_counter() < end:
+                await connection.whole(request)
+                count += 1
+
+    await asyncio.gather(*(ask() for _ in range(connections)))
+    return count
+
+
+async def open_loop(port: int, per_second: int, seconds: float) -> list[float]:
+    """Latencies at a fixed rate, counted from when a request was due and not from when it was sent."""
+    request, latencies = request_bytes(), []
+    begin = time.perf_counter() + 0.1
+    due: asyncio.Queue[float | None] = asyncio.Queue()
+
+    async def ask() -> None:
+        async with Connection(port) as connection:
+            while (moment := await due.get()) is not None:
+                await connection.whole(request)
+                latencies.append(time.perf_counter() - moment)
+
+    async with asyncio.TaskGroup() as askers:
+        for _ in range(OPEN_LOOP_CONNECTIONS):
+            askers.create_task(ask())
+        for number in range(int(per_second * seconds)):
+            moment = begin + number / per_second
+            await asyncio.sleep(max(0.0, moment - time.perf_counter()))
+            due.put_nowait(moment)
+        for _ in range(OPEN_LOOP_CONNECTIONS):
+            due.put_nowait(None)
+    return latencies
+
+
+async def streams(port: int, count: int) -> list[float]:
+    """Times to the first token of streams that all begin at once, read to their ends."""
+
+    async def ask() -> float:
+        async with Connection(port) as connection:
+            seconds = await connection.first_token(request_bytes(stream=True))
+            await connection.rest()
+            return seconds
+
+    return await asyncio.gather(*(ask() for _ in range(count)))
+
+
+async def abort_seconds(port: int, engine: Engine) -> float:
+    """From a client's departure in the middle of a stream until the engine notices."""
+    engine.aborted = asyncio.get_running_loop().create_future()
+    async with Connection(port) as connection:
+        await connection.first_token(request_bytes(stream=True))
+        left = time.perf_counter()
+    return await engine.aborted - left
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """The process under measurement."""
+
+    pid: int
+    port: int
+    cold_start_seconds: float
+
+    def cpu_seconds(self) -> float:
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
+
+    def memory_mib(self, name: str) -> float:
+        line = next(line for line in Path(f"/proc/{self.pid}/status").read_text().splitlines() if line.startswith(name))
+        return int(line.split()[1]) / 1024
+
+
+async def start_gateway(kubernetes: ApiServer, directory: Path, cpu: int, log_level: str) -> Gateway:
+    kubeconfig = directory / "kubeconfig"
+    kubeconfig.write_text(KUBECONFIG.format(url=kubernetes.url))
+    port = free_port()
+    environment = os.environ | {
+        "KUBECONFIG": str(kubeconfig),
+        "FINETUNE_NAMESPACES": "finetune",
+        "FINETUNE_GATEWAY_HOST": HOST,
+        "FINETUNE_GATEWAY_PORT": str(port),
+        "FINETUNE_ENGINE_URL_TEMPLATE": f"http://{HOST}:{{engine}}",
+        "FINETUNE_LOG_LEVEL": log_level,
+    }
+    started = time.perf_counter()
+    with (directory / "log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "finetune_operator", "gateway"), env=environment, stderr=log
+        )
+    os.sched_setaffinity(process.pid, {cpu})
+    while True:
+        try:
+            async with Connection(port) as connection:
+                await connection.whole(request_bytes())
+                return Gateway(process.pid, port, time.perf_counter() - started)
+        except (OSError, AssertionError, asyncio.IncompleteReadError) as error:
+            if process.returncode is not None or time.perf_counter() - started > START_DEADLINE_SECONDS:
+                raise RuntimeError(f"the gateway did not start: {(directory / 'log').read_text()[-2000:]}") from error
+            await asyncio.sleep(0.02)
+
+
+def milliseconds(values: Iterable[float], percentile: int) -> float:
+    return statistics.quantiles(values, n=100)[percentile - 1] * 1000
+
+
+async def measure(options: argparse.Namespace) -> dict[str, float]:
+    """All figures; medians over the rounds."""
+    cpus = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cpus[0]})
+    engine, kubernetes = Engine(chunks=40, interval_seconds=0.05), ApiServer()
+    await engine.start()
+    kubernetes.put(version_object("plato-v1", engine=str(engine.port), promoted=1))
+    async with kubernetes.running():
+        with tempfile.TemporaryDirectory() as directory:
+            gateway = await start_gateway(kubernetes, Path(directory), cpus[-1], options.log_level)
+            try:
+                idle_mib = gateway.memory_mib("VmRSS")
+                await closed_loop(gateway.port, 16, 1.0)
+                rounds = [await one_round(gateway, engine, options.seconds) for _ in range(options.rounds)]
+                peak_mib = gateway.memory_mib("VmHWM")
+            finally:
+                os.kill(gateway.pid, 15)
+    figures = {name: statistics.median(entry[name] for entry in rounds) for name in rounds[0]}
+    return figures | {"idle MiB": idle_mib, "peak MiB": peak_mib, "cold start s": gateway.cold_start_seconds}
+
+
+async def one_round(gateway: Gateway, engine: Engine, seconds: float) -> dict[str, float]:
+    direct = await open_loop(engine.port, 100, seconds)
+    through = await open_loop(gateway.port, 100, seconds)
+    cpu, begin = gateway.cpu_seconds(), time.perf_counter()
+    count = await closed_loop(gateway.port, 16, seconds)
+    wall, used = time.perf_counter() - begin, gateway.cpu_seconds() - cpu
+    direct_tokens = await streams(engine.port, 200)
+    cpu = gateway.cpu_seconds()
+    tokens = await streams(gateway.port, 200)
+    stream_cpu = gateway.cpu_seconds() - cpu
+    return {
+        "requests/s, one core": count / wall,
+        "CPU s per 1000 requests": used / count * 1000,
+        "added p50 ms at 100/s": milliseconds(through, 50) - milliseconds(direct, 50),
+        "added p99 ms at 100/s": milliseconds(through, 99) - milliseconds(direct, 99),
+        "first token of 200 streams, added p50 ms": milliseconds(tokens, 50) - milliseconds(direct_tokens, 50),
+        "CPU s per 1000 chunks": stream_cpu / (200 * engine.chunks) * 1000,
+        "abort reaches the engine, ms": await abort_seconds(gateway.port, engine) * 1000,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each part of a round")
+    parser.add_argument("--log-level", default="INFO", help="INFO logs each request")
+    parser.add_argument("--output", type=Path, help="also write the figures as JSON")
+    options = parser.parse_args()
+    figures = asyncio.run(measure(options))
+    print("| gateway | |\n|---|---|")
+    for name, value in figures.items():
+        print(f"| {name} | {value:.3g} |")
+    if options.output:
+        options.output.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
