@@ -15,7 +15,7 @@ from local_cluster.base_image import ensure_base_image
 from local_cluster.certificates import ensure_certificates
 from local_cluster.console import Refused, note, step
 from local_cluster.control_plane import ControlPlane
-from local_cluster.image_build import ImageBuilder
+from local_cluster.image_build import ImageBuilder, build_lock
 from local_cluster.layout import (
     FIRST_CONTROL_PLANE_PORT,
     FULL_CLUSTER_PORT,
@@ -116,7 +116,7 @@ class Cluster:
 
     def down(self, *, purge: bool = False) -> None:
         """Stops everything and undoes the changes to the host; keeps objects, images and volumes unless `purge`."""
-        with _locked(self.layout.state / ".lock"), step(f"Stop the cluster {self.name}"):
+        with _locked(self.layout.state / ".lock"), self._no_build(), step(f"Stop the cluster {self.name}"):
             if not self._choice.control_plane_only:
                 host.require_root()
             for part in reversed(self._parts()):
@@ -145,6 +145,18 @@ class Cluster:
         if not self.processes.alive("containerd"):
             raise Refused(f"cluster {self.name} isn't up: run `python3 -m local_cluster up --name {self.name}`")
         return node
+
+    @contextmanager
+    def _no_build(self) -> Iterator[None]:
+        """Someone else's image build would die with the node's containerd: it must end first."""
+        with build_lock(self.layout).open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise Refused(
+                    f"an image build is running in cluster {self.name}: wait for it or interrupt it, then run this again"
+                ) from error
+            yield
 
     def status(self) -> dict[str, str]:
         """Each process and whether it is alive."""

@@ -226,13 +226,16 @@ def mounts_below(directories: Iterable[Path]) -> list[Path]:
 
 
 def remove_tree(directory: Path) -> None:
-    """Removes a directory tree that may hold what others still write; Refused if it can't."""
-    if not directory.exists():
-        return
+    """Removes a directory tree: first from its place, at once, so that an interruption leaves no half of it in use."""
+    aside = directory.with_name(f".{directory.name}.removing")
     try:
-        shutil.rmtree(directory)
+        if aside.exists():
+            shutil.rmtree(aside)
+        if directory.exists():
+            directory.rename(aside)
+            shutil.rmtree(aside)
     except OSError as error:
-        raise Refused(f"can't remove {directory}: {error}") from error
+        raise Refused(f"can't remove {aside}: {error}; run the same command again") from error
 
 
 def _program(name: str) -> str:

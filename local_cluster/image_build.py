@@ -21,6 +21,11 @@ KEPT_CACHE_MEGABYTES = 12_000
 """Package downloads and recent layers; the images themselves don't count, they belong to the image store."""
 
 
+def build_lock(layout: Layout) -> Path:
+    """Held for as long as a build runs."""
+    return layout.state / ".build-lock"
+
+
 class ImageBuilder:
     """BuildKit on the node's containerd, started for a build and stopped after it."""
 
@@ -70,7 +75,7 @@ class ImageBuilder:
     @contextmanager
     def _daemon(self) -> Iterator[None]:
         """One build at a time: BuildKit's state has one writer, and two builds would only slow each other."""
-        with (self._layout.state / ".build-lock").open("w") as lock:
+        with build_lock(self._layout).open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             self._processes.ensure(self._buildkitd())
             try:

@@ -37,11 +37,10 @@ class ImageStore:
         output_of(self._argv("images", "import", str(archive)))
 
     def digest(self, tag: str) -> str | None:
-        """The manifest digest of a local image; None if it isn't there."""
-        for line in output_of(self._argv("images", "list", f"name=={tag}")).splitlines()[1:]:
-            words = line.split()
-            return next(word for word in words if word.startswith("sha256:"))
-        return None
+        """The manifest digest of a local image; None unless all of it is there, ready to run."""
+        argv = self._argv("images", "check", f"name=={tag}")
+        checked = subprocess.run(argv, capture_output=True, text=True, check=False).stdout
+        return complete_digest(checked)
 
     def tags(self) -> list[str]:
         names = output_of(self._argv("images", "list", "--quiet")).splitlines()
@@ -79,6 +78,15 @@ class ImageStore:
     def _running(self) -> list[str]:
         lines = output_of(self._argv("tasks", "list")).splitlines()[1:]
         return [line.split()[0] for line in lines if "RUNNING" in line]
+
+
+def complete_digest(checked: str) -> str | None:
+    """The digest in what `ctr images check` prints for one image, if its content is complete and unpacked."""
+    for line in checked.splitlines()[1:]:
+        words = line.split()
+        if "complete" in words and words[-1] == "true":
+            return next(word for word in words if word.startswith("sha256:"))
+    return None
 
 
 def pause_image(program: Path, archive: Path) -> Path:

@@ -1,5 +1,6 @@
 """The command line: what is refused is refused with a remedy, and nothing is left behind."""
 
+import fcntl
 from pathlib import Path
 
 import pytest
@@ -37,3 +38,14 @@ def test_a_full_cluster_is_not_a_control_plane_only_one(cache: Path, capsys: pyt
     (directory / "cluster.json").write_text('{"control_plane_only": false, "port": 26443}')
     assert main(["up", "--name", "one", "--control-plane-only"]) == 1
     assert "choose another --name" in capsys.readouterr().err
+
+
+def test_down_is_refused_while_an_image_is_built(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = cache / "clusters" / "one"
+    directory.mkdir(parents=True)
+    (directory / "cluster.json").write_text('{"control_plane_only": false, "port": 26443}')
+    with (directory / ".build-lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert main(["down", "--name", "one", "--purge"]) == 1
+    assert "an image build is running" in capsys.readouterr().err
+    assert (directory / "cluster.json").exists()

@@ -1,12 +1,14 @@
 """What the host must offer is said before anything is changed."""
 
+import shutil
 import socket
+from pathlib import Path
 
 import pytest
 
 from local_cluster import versions
 from local_cluster.console import Refused
-from local_cluster.host import Resources, overlapping_route, port_is_free, require_free_ports, shortage
+from local_cluster.host import Resources, overlapping_route, port_is_free, remove_tree, require_free_ports, shortage
 from local_cluster.layout import PORTS_PER_CLUSTER, Ports
 
 SHORTAGES = [
@@ -56,3 +58,20 @@ def test_ports_of_neighbouring_clusters_do_not_touch() -> None:
     first, second = numbers(Ports(27000)), numbers(Ports(27000 + PORTS_PER_CLUSTER))
     assert len(first) == PORTS_PER_CLUSTER
     assert not first & second
+
+
+def test_an_interrupted_removal_leaves_nothing_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = tmp_path / "state"
+    directory.mkdir()
+    (directory / "image").write_text("data")
+
+    def interrupted(path: Path) -> None:
+        raise OSError("busy")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", interrupted)
+        with pytest.raises(Refused, match="run the same command again"):
+            remove_tree(directory)
+    assert not directory.exists()
+    remove_tree(directory)
+    assert list(tmp_path.iterdir()) == []
