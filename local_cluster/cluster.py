@@ -154,7 +154,7 @@ class Cluster:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise Refused(
-                    f"an image build is running in cluster {self.name}: wait for it or interrupt it, then run this again"
+                    f"an image build is running in cluster {self.name}: wait for it, then run this again"
                 ) from error
             yield
 
