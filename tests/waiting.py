@@ -32,7 +32,7 @@ async def eventually(check: Callable[[], T | Awaitable[T]], timeout_seconds: flo
         await asyncio.sleep(INTERVAL_SECONDS)
 
 
-async def throughout(check: Callable[[], None | Awaitable[None]], seconds: float) -> None:
+async def throughout(check: Callable[[], Awaitable[None] | None], seconds: float) -> None:
     """`check` asserts again and again that something stays as it is."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

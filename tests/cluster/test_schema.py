@@ -363,7 +363,7 @@ async def test_kubectl_get_finetuning_shows_all_three_kinds(control_plane: Contr
 async def test_kubectl_refuses_a_misspelt_field(control_plane: ControlPlane, bare_namespace: str) -> None:
     body = yaml.safe_dump(fine_tune_job("misspelt", trainning={"epochs": 2}))
 
-    with pytest.raises(CommandFailed, match='unknown field "spec.trainning"'):
+    with pytest.raises(CommandFailed, match=r'unknown field "spec\.trainning"'):
         await control_plane.kubectl("apply", "-n", bare_namespace, "-f", "-", stdin=body)
 
 

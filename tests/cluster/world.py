@@ -103,7 +103,7 @@ class World:
 
         async def engine() -> str:
             status = (await self.get("modelversions", version)).get("status", {})
-            await self.get("deployments", status["engine"] if "engine" in status else "none-yet")
+            await self.get("deployments", status.get("engine", "none-yet"))
             return str(status["engine"])
 
         return await eventually(engine)
