@@ -121,7 +121,7 @@ class Gateway:
         exchange.choice = choose(self.keeper.table, body.model, subject)
         target = exchange.choice.answerer
         if not isinstance(target, Target):
-            raise errors.unavailable_model(target)
+            raise errors.unavailable_model(target, as_arm=exchange.choice.arm is not None)
         return await self._upstream.pass_on(request, target, body.with_model(target.served_name), exchange)
 
     async def _read(self, request: web.Request) -> bytes:

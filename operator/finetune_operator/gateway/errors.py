@@ -83,8 +83,9 @@ def ambiguous_model(name: str, routes: Iterable[Route]) -> GatewayError:
     return GatewayError(409, "model_ambiguous", message, param="model")
 
 
-def unavailable_model(unavailable: Unavailable) -> GatewayError:
-    if not unavailable.temporary:
+def unavailable_model(unavailable: Unavailable, *, as_arm: bool = False) -> GatewayError:
+    """For an arm of an ABTest it is a failure of the service, since the client asked for a name that exists."""
+    if not unavailable.temporary and not as_arm:
         return GatewayError(404, "model_not_found", unavailable.message, param="model")
     return GatewayError(
         503, "model_not_ready", unavailable.message, param="model", retry_after_seconds=RETRY_AFTER_SECONDS

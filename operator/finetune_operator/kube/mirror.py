@@ -36,18 +36,17 @@ class Mirror:
         self._on_change = on_change
         self.objects: dict[tuple[str, str], dict[str, Any]] = {}
         self.listed = asyncio.Event()
+        self._backoff_seconds = BACKOFF_FIRST_SECONDS
 
     async def run(self) -> None:
         """List and watch until cancelled; failures are logged and tried again with a capped, jittered backoff."""
-        backoff_seconds = BACKOFF_FIRST_SECONDS
         while True:
             try:
                 await self._follow()
-                backoff_seconds = BACKOFF_FIRST_SECONDS
             except KubeError as error:
                 logger.warning("mirror of %s interrupted: %s", self._plural, error)
-                await asyncio.sleep(backoff_seconds * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
-                backoff_seconds = min(BACKOFF_MAX_SECONDS, backoff_seconds * 2)
+                await asyncio.sleep(self._backoff_seconds * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+                self._backoff_seconds = min(BACKOFF_MAX_SECONDS, self._backoff_seconds * 2)
 
     async def _follow(self) -> None:
         items, version = await self._source.list(self._plural, self._namespace)
@@ -57,6 +56,7 @@ class Mirror:
         while True:
             async for kind, item in self._source.watch(self._plural, self._namespace, version):
                 version = item["metadata"]["resourceVersion"]
+                self._backoff_seconds = BACKOFF_FIRST_SECONDS
                 if kind == "BOOKMARK":
                     continue
                 if kind == "DELETED":

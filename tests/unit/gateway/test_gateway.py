@@ -126,6 +126,20 @@ async def test_a_version_that_is_not_loaded(gateway: World) -> None:
     assert body["error"]["message"] == "plato-v3 is not loaded: loading"
 
 
+async def test_an_archived_version_is_not_worth_asking_again(gateway: World) -> None:
+    gateway.put(gateway.version("plato-v3", loaded=False, state="Archived"))
+    await eventually(
+        lambda: reason_of_refusal(gateway, "plato-v3", "plato-v3 is archived: set its spec.state to Ready")
+    )
+    status, body, headers = await answer_of(gateway, "plato-v3")
+    assert (status, body["error"]["code"]) == (404, "model_not_found")
+    assert "Retry-After" not in headers
+
+
+async def reason_of_refusal(world: World, model: str, message: str) -> bool:
+    return bool((await answer_of(world, model))[1]["error"]["message"] == message)
+
+
 async def refused_with(world: World, model: str, status: int) -> bool:
     return (await answer_of(world, model))[0] == status
 
@@ -311,8 +325,9 @@ async def test_the_api_key_is_a_subject(world: World) -> None:
                 assert response.headers["x-finetune-arm"] == arm
 
 
-async def test_an_arm_that_cannot_answer_is_an_error_and_not_the_other_arm(world: World) -> None:
-    world.put(world.version("plato-v2", loaded=False), abtest_object(percent=50))
+@pytest.mark.parametrize("state", [None, "Archived"])
+async def test_an_arm_that_cannot_answer_is_an_error_and_not_the_other_arm(world: World, state: str | None) -> None:
+    world.put(world.version("plato-v2", loaded=False, state=state), abtest_object(percent=50))
     async with world.intake.running(), world.gateway(api_url=world.intake.url, internal_token=INTERNAL_TOKEN):
         status, body, headers = await answer_of(world, "plato", user=subject_in("candidate"))
         assert (status, body["error"]["code"], headers["x-finetune-arm"]) == (503, "model_not_ready", "candidate")
