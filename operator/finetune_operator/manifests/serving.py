@@ -161,6 +161,7 @@ def _pod(engine: str, spec: ModelVersionSpec, serving: ServingSpec, config: Oper
                 ],
                 "resources": resources(serving.resources),
                 "securityContext": container_security(),
+                "terminationMessagePolicy": "FallbackToLogsOnError",
             }
         ],
         "volumes": [

@@ -1,0 +1,130 @@
+"""The vLLM engine that versions share."""
+
+from typing import Any
+
+import pytest
+
+from finetune_operator.contract import AdapterList
+from finetune_operator.manifests.serving import adapter_of, artifact_claim, engine_manifests, engine_name
+from finetune_operator.resources.modelversion import ModelVersion
+from tests.builders import BASE_MODEL, CONFIG, DIGEST, make_version, merged
+from tests.golden_files import assert_golden
+from tests.helm.pod_security import pod_violations
+
+V1, V2 = make_version(1), make_version(2)
+GPU = make_version(
+    1,
+    {
+        "serving": {
+            "replicas": 2,
+            "tensorParallelSize": 2,
+            "maxLoras": 8,
+            "maxLoraRank": 64,
+            "resources": {"limits": {"nvidia.com/gpu": 2}},
+            "scheduling": {"nodeSelector": {"gpu": "a100"}},
+        }
+    },
+)
+ENGINES: dict[str, tuple[ModelVersion, ...]] = {"cpu": (V1, V2), "gpu": (GPU,)}
+
+
+def name_of(version: ModelVersion) -> str:
+    assert version.spec.serving
+    return engine_name(version.spec, version.spec.serving)
+
+
+def manifests(*versions: ModelVersion) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    config_map, service, deployment = engine_manifests(name_of(versions[0]), versions, versions, CONFIG)
+    return config_map, service, deployment
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_the_engine_as_reviewed(name: str) -> None:
+    assert_golden(f"engine-{name}", manifests(*ENGINES[name]))
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_every_pod_is_restricted_and_runs_no_shell(name: str) -> None:
+    pod = manifests(*ENGINES[name])[2]["spec"]["template"]["spec"]
+    assert [line for line in pod_violations(pod) if "memory" not in line] == []
+    (container,) = pod["containers"]
+    assert "command" not in container
+    assert not {"sh", "bash", "-c"} & set(container["args"])
+
+
+def test_the_pod_template_does_not_depend_on_the_adapters() -> None:
+    """A new version is hot-loaded: nothing restarts."""
+    one, two = manifests(V1)[2], manifests(V1, V2)[2]
+    assert one["spec"]["template"] == two["spec"]["template"]
+    assert one["metadata"]["annotations"] != two["metadata"]["annotations"]
+
+
+def test_a_restarted_pod_finds_every_adapter_in_its_list() -> None:
+    config_map = manifests(V1, V2)[0]
+    adapters = AdapterList.model_validate_json(config_map["data"]["adapters.json"])
+    assert adapters.adapters == (adapter_of(V1), adapter_of(V2))
+    assert (adapters.base_model_name, adapters.max_lora_rank) == ("tiny-llama", 16)
+
+
+def test_an_adapters_name_and_path_are_computed() -> None:
+    adapter = adapter_of(V1)
+    assert (adapter.name, adapter.path) == ("plato-v1", "/artifacts/finetune/plato/job-1/adapter")
+    assert adapter.digest == DIGEST
+    assert artifact_claim(V1.spec.artifact.uri) == "artifacts"
+
+
+SHARED: dict[str, dict[str, Any]] = {
+    "replicas": {"serving": {"replicas": 5}},
+    "another model of the same base": {"model": "kant"},
+    "notes, state and promotion": {"notes": "hello", "state": "Deployed", "promotion": "Always"},
+    "a default that is written out": {"serving": {"maxLoras": 4}},
+}
+SEPARATE: dict[str, dict[str, Any]] = {
+    "context length": {"serving": {"maxModelLen": 1024}},
+    "rank": {"serving": {"maxLoraRank": 32}},
+    "resources": {"serving": {"resources": {"limits": {"cpu": 1}}}},
+    "nodes": {"serving": {"scheduling": {"nodeSelector": {"gpu": "a100"}}}},
+    "base model": {"baseModel": merged(BASE_MODEL, {"name": "other"})},
+    "where the same base model is": {"baseModel": merged(BASE_MODEL, {"source": {"volume": {"path": "other"}}})},
+    "artifact volume": {"artifact": {"uri": "volume://elsewhere/finetune/plato/job-2/adapter"}},
+}
+
+
+@pytest.mark.parametrize("changes", SHARED.values(), ids=SHARED.keys())
+def test_what_does_not_part_versions(changes: dict[str, Any]) -> None:
+    assert name_of(make_version(2, changes)) == name_of(V1)
+
+
+@pytest.mark.parametrize("changes", SEPARATE.values(), ids=SEPARATE.keys())
+def test_what_parts_versions(changes: dict[str, Any]) -> None:
+    assert name_of(make_version(2, changes)) != name_of(V1)
+
+
+def test_the_engine_has_as_many_replicas_as_the_most_demanding_version_wants() -> None:
+    assert manifests(V1, make_version(2, {"serving": {"replicas": 5}}))[2]["spec"]["replicas"] == 5
+
+
+def test_it_lives_as_long_as_one_of_its_versions() -> None:
+    for manifest in manifests(V1, V2):
+        owners = manifest["metadata"]["ownerReferences"]
+        assert [(owner["uid"], owner["controller"]) for owner in owners] == [
+            ("uid-of-plato-v1", False),
+            ("uid-of-plato-v2", False),
+        ]
+
+
+def test_labels_of_the_resource_are_not_copied() -> None:
+    labelled = make_version(1, labels={"argocd.argoproj.io/instance": "demo"})
+    assert manifests(labelled) == manifests(V1)
+
+
+def test_every_change_of_any_part_changes_the_revision() -> None:
+    changed = [
+        manifests(V1),
+        manifests(V1, V2),
+        manifests(make_version(1, {"serving": {"replicas": 2}})),
+        engine_manifests(name_of(V1), [V1], [V1, V2], CONFIG),
+    ]
+    revisions = {config[2]["metadata"]["annotations"]["finetune.dev/revision"] for config in changed}
+    assert len(revisions) == len(changed)
+    assert manifests(V1) == manifests(V1)

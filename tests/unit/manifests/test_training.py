@@ -1,0 +1,127 @@
+"""The Kubernetes Job of a FineTuneJob, and the ModelVersion that it publishes."""
+
+from typing import Any
+
+import pytest
+
+from finetune_operator.contract import CONFIG_ANNOTATION, EXIT_CODES, TrainingConfig
+from finetune_operator.manifests.training import training_config, training_job, training_job_name
+from finetune_operator.manifests.versions import model_version, next_version
+from finetune_operator.resources.finetunejob import FineTuneJob
+from finetune_operator.resources.modelversion import ModelVersion
+from tests.builders import CONFIG, RATINGS, make_job, make_result, make_version, merged
+from tests.golden_files import assert_golden
+from tests.helm.pod_security import pod_violations
+
+SERVING = {"maxModelLen": 512, "resources": {"limits": {"nvidia.com/gpu": 1}}}
+JOBS: dict[str, FineTuneJob] = {
+    "sft-from-ratings": make_job(),
+    "sft-on-gpu": make_job(
+        {
+            "dataset": {"ratings": merged(RATINGS, {"claimName": "ratings", "minRating": 5, "limit": 1000})},
+            "lora": {"r": 8, "targetModules": ["q_proj", "v_proj"]},
+            "training": {"epochs": 1, "maxSteps": 50, "learningRate": "5e-5"},
+            "resources": {"limits": {"nvidia.com/gpu": 1, "memory": "24Gi"}, "requests": {"memory": "16Gi"}},
+            "scheduling": {
+                "nodeSelector": {"gpu": "a100"},
+                "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+            },
+            "serving": SERVING,
+            "promotion": "Always",
+            "activeDeadlineSeconds": 7200,
+            "ttlSecondsAfterFinished": 600,
+        }
+    ),
+    "dpo-from-volume": make_job(
+        {
+            "method": "DPO",
+            "backend": "HuggingFace",
+            "dataset": {"ratings": None, "volume": {"claimName": "datasets", "path": "pairs.jsonl"}},
+            "training": {"dpoBeta": "0.2", "quantization": "none"},
+            "suspend": True,
+        }
+    ),
+}
+each_job = pytest.mark.parametrize("name", JOBS)
+
+
+def pod_of(job: FineTuneJob) -> dict[str, Any]:
+    pod: dict[str, Any] = training_job(job, CONFIG)["spec"]["template"]["spec"]
+    return pod
+
+
+@each_job
+def test_the_job_as_reviewed(name: str) -> None:
+    assert_golden(f"job-{name}", [training_job(JOBS[name], CONFIG)])
+
+
+@each_job
+def test_the_model_version_as_reviewed(name: str) -> None:
+    job = JOBS[name]
+    uri = "volume://artifacts/finetune/plato/uid/adapter"
+    body = model_version(job, 3, uri, make_result(), training_config(job, CONFIG), CONFIG.trainer_image)
+    assert_golden(f"modelversion-{name}", [body])
+    parsed = ModelVersion.parse(body | {"metadata": body["metadata"] | {"uid": "uid-of-v3"}})
+    assert parsed.spec.serving == job.spec.serving
+    assert "ownerReferences" not in body["metadata"]
+
+
+@each_job
+def test_every_pod_is_restricted(name: str) -> None:
+    assert [line for line in pod_violations(pod_of(JOBS[name])) if "memory" not in line] == []
+
+
+@each_job
+def test_no_shell_runs_anywhere(name: str) -> None:
+    pod = pod_of(JOBS[name])
+    for container in (*pod["initContainers"], *pod["containers"]):
+        assert "command" not in container
+        assert not {"sh", "bash", "-c"} & set(container["args"])
+
+
+@each_job
+def test_the_pod_reads_its_configuration_back(name: str) -> None:
+    annotations = training_job(JOBS[name], CONFIG)["spec"]["template"]["metadata"]["annotations"]
+    read = TrainingConfig.model_validate_json(annotations[CONFIG_ANNOTATION])
+    assert read == training_config(JOBS[name], CONFIG)
+    assert read.job.uid == JOBS[name].metadata.uid
+
+
+@each_job
+def test_only_the_preparation_sees_the_database(name: str) -> None:
+    (trainer,) = pod_of(JOBS[name])["containers"]
+    assert "ratings-db" not in str(trainer)
+
+
+def test_the_name_follows_from_the_uid() -> None:
+    assert training_job_name(make_job(uid="a")) == training_job_name(make_job(uid="a", generation=2))
+    assert training_job_name(make_job(uid="a")) != training_job_name(make_job(uid="b"))
+    assert len(training_job_name(make_job(name="n" * 52))) <= 63
+
+
+def test_labels_of_the_resource_are_not_copied() -> None:
+    labelled = make_job(labels={"argocd.argoproj.io/instance": "demo", "app": "mine"})
+    assert training_job(labelled, CONFIG) == training_job(make_job(), CONFIG)
+
+
+def test_the_job_is_owned_and_controlled_by_its_resource() -> None:
+    (owner,) = training_job(make_job(), CONFIG)["metadata"]["ownerReferences"]
+    assert (owner["kind"], owner["uid"], owner["controller"]) == ("FineTuneJob", "uid-of-plato-ethics", True)
+
+
+def test_disruptions_do_not_count_and_hopeless_failures_are_not_tried_again() -> None:
+    disruption, hopeless = training_job(make_job(), CONFIG)["spec"]["podFailurePolicy"]["rules"]
+    assert disruption == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+    assert hopeless["action"] == "FailJob"
+    assert set(hopeless["onExitCodes"]["values"]) == {*EXIT_CODES.values(), 137}
+    assert hopeless["onExitCodes"]["values"] == sorted(hopeless["onExitCodes"]["values"])
+
+
+def test_a_job_without_an_api_reports_nowhere() -> None:
+    quiet = CONFIG.__class__(operator_image="o", trainer_image="t", server_image="s")
+    assert training_config(make_job(), quiet).progress_url is None
+
+
+def test_numbers_count_within_a_family_from_one() -> None:
+    assert next_version("plato", []) == 1
+    assert next_version("plato", [make_version(3), make_version(1), make_version(8, {"model": "kant"})]) == 4
