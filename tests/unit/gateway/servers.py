@@ -145,6 +145,8 @@ class ApiServer(Server):
         super().__init__()
         self._objects: dict[tuple[str, str, str], dict[str, Any]] = {}
         self._version = 1
+        self.failing: set[str] = set()
+        """Plurals that can't be listed now."""
         self._watchers: set[tuple[str, str, asyncio.Queue[dict[str, Any]]]] = set()
 
     def application(self) -> web.Application:
@@ -178,6 +180,8 @@ class ApiServer(Server):
 
     async def _list_or_watch(self, request: web.Request) -> web.StreamResponse:
         plural, namespace = request.match_info["plural"], request.match_info["namespace"]
+        if plural in self.failing:
+            return web.json_response({"message": "told to fail"}, status=500)
         if request.query.get("watch") != "true":
             items = [body for key, body in self._objects.items() if key[:2] == (plural, namespace)]
             return web.json_response({"items": items, "metadata": {"resourceVersion": str(self._version)}})

@@ -226,12 +226,14 @@ async def test_the_api_server_may_go_away(gateway: World) -> None:
     await eventually(lambda: answers_as(gateway, "plato-v2"))
 
 
-async def test_nothing_is_routed_before_all_is_known(world: World) -> None:
-    await world.kubernetes.stop()
+@pytest.mark.parametrize("missing", ["abtests", "modelversions"])
+async def test_nothing_is_routed_before_all_is_known(world: World, missing: str) -> None:
+    world.kubernetes.failing = {missing}
     async with world.gateway(wait=False):
         await eventually(lambda: refused_with_starting(world))
         assert not await world.ready()
-        await world.kubernetes.start()
+        assert await world.models() == {}
+        world.kubernetes.failing = set()
         await eventually(world.ready)
         assert (await answer_of(world, "plato"))[0] == 200
 
