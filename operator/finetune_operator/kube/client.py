@@ -46,7 +46,8 @@ class KubeClient:
     async def from_environment(cls) -> AsyncIterator["KubeClient"]:
         """A client for the life of the `async with` block."""
         credentials = credentials_from_environment()
-        connector = aiohttp.TCPConnector(ssl=credentials.as_ssl_context(), limit=32)
+        # Watches hold a connection each, so a limit would let many namespaces starve all other requests.
+        connector = aiohttp.TCPConnector(ssl=credentials.as_ssl_context(), limit=0)
         async with aiohttp.ClientSession(connector=connector) as session:
             yield cls(session, credentials)
 
