@@ -1,10 +1,11 @@
 """All writes: a plan's actions in order, one status write if it changed, then its events."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any, Protocol
 
 from finetune_operator.core.patches import merge_patch
-from finetune_operator.kube.client import KubeClient
 from finetune_operator.kube.errors import Conflict, KubeError, NotFound
 from finetune_operator.kube.paths import PLURALS
 from finetune_operator.logs import get_logger
@@ -27,11 +28,29 @@ from finetune_operator.shell.state import ClusterState
 logger = get_logger(__name__)
 
 
+class Cluster(Protocol):
+    """The part of `KubeClient` that plans need: no list, no watch."""
+
+    async def get(self, plural: str, namespace: str, name: str) -> dict[str, Any]: ...
+
+    async def create(self, plural: str, namespace: str, body: Mapping[str, Any]) -> dict[str, Any]: ...
+
+    async def apply(
+        self, plural: str, namespace: str, name: str, body: Mapping[str, Any], field_manager: str
+    ) -> dict[str, Any]: ...
+
+    async def merge_patch(
+        self, plural: str, namespace: str, name: str, body: Mapping[str, Any], subresource: str = ""
+    ) -> dict[str, Any]: ...
+
+    async def delete(self, plural: str, namespace: str, name: str, uid: str) -> None: ...
+
+
 @dataclass(frozen=True)
 class Executor:
     """Where plans are carried out."""
 
-    client: KubeClient
+    client: Cluster
     state: ClusterState
     engines: Engines
 

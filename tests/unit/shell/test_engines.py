@@ -1,0 +1,250 @@
+"""Administration of engine pods, against a real HTTP server that behaves, and misbehaves, as vLLM does."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from finetune_operator.contract import ADAPTER_DIGEST_HEADER, Adapter
+from finetune_operator.core.workloads import PodFacts, pod_facts
+from finetune_operator.reconcile.modelversion import Refusal
+from finetune_operator.shell.engines import Engines, EngineUnavailable
+from tests.builders import DIGEST, pod_body
+
+UID, IP = "uid-of-pod-1", "10.0.0.1"
+ADAPTER = Adapter(name="plato-v1", path="/artifacts/plato/adapter", digest=DIGEST)
+READY = ({"type": "Ready", "status": "True"},)
+Answer = tuple[int, dict[str, Any] | str]
+
+
+class Vllm:
+    """The part of vLLM that the operator talks to; `answers` overrides what a path says."""
+
+    def __init__(self) -> None:
+        self.loaded: set[str] = set()
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+        self.headers: list[dict[str, str]] = []
+        self.answers: dict[str, Answer] = {}
+
+    def application(self) -> web.Application:
+        application = web.Application()
+        application.router.add_route("*", "/{path:.*}", self._handle)
+        return application
+
+    def called(self, path: str) -> list[dict[str, Any]]:
+        return [body for called, body in self.calls if called == path]
+
+    async def _handle(self, request: web.Request) -> web.Response:
+        body = await request.json() if request.can_read_body else {}
+        self.calls.append((request.path, body))
+        self.headers.append(dict(request.headers))
+        if request.path in self.answers:
+            status, answer = self.answers[request.path]
+            if isinstance(answer, str):
+                return web.Response(status=status, text=answer)
+            return web.json_response(answer, status=status)
+        match request.path:
+            case "/v1/models":
+                entries = [{"id": "tiny-llama"}, *({"id": name, "parent": "tiny-llama"} for name in self.loaded)]
+                return web.json_response({"data": entries})
+            case "/v1/load_lora_adapter":
+                self.loaded.add(body["lora_name"])
+                return web.Response(text="Success")
+            case "/v1/unload_lora_adapter" if body["lora_name"] in self.loaded:
+                self.loaded.discard(body["lora_name"])
+                return web.Response(text="Success")
+            case "/v1/completions" if body["model"] in self.loaded:
+                return web.json_response({"choices": [{"text": "!"}]})
+        return web.json_response({"error": {"type": "NotFoundError", "message": "no such thing"}}, status=404)
+
+
+@asynccontextmanager
+async def engine(api_key: str = "key") -> AsyncIterator[tuple[Vllm, Engines]]:
+    vllm = Vllm()
+    async with TestServer(vllm.application()) as server, aiohttp.ClientSession() as session:
+        yield vllm, Engines(session, api_key, f"http://{{ip}}:{server.port}".replace("{ip}", "127.0.0.1"))
+
+
+def pod(*, ready: bool = True, ip: str | None = IP) -> PodFacts:
+    return pod_facts(pod_body(ip=ip, conditions=READY if ready else ()))
+
+
+async def load(engines: Engines) -> None:
+    await engines.load(UID, IP, ADAPTER)
+
+
+class TestObserve:
+    async def test_adapters_are_listed_and_base_models_are_not(self) -> None:
+        async with engine() as (vllm, engines):
+            vllm.loaded = {"plato-v1", "plato-v2"}
+            (seen,) = await engines.observe((pod(),))
+        assert seen.listed == {"plato-v1", "plato-v2"}
+        assert seen.probed == frozenset()
+
+    @pytest.mark.parametrize("facts", [pod(ready=False), pod(ip=None)], ids=["not ready", "no address"])
+    async def test_a_pod_that_does_not_serve_is_not_asked(self, facts: PodFacts) -> None:
+        async with engine() as (vllm, engines):
+            (seen,) = await engines.observe((facts,))
+        assert seen.listed is None
+        assert vllm.calls == []
+
+    async def test_a_pod_that_can_not_be_asked_now_keeps_its_last_listing(self) -> None:
+        async with engine() as (vllm, engines):
+            vllm.loaded = {"plato-v1"}
+            await engines.observe((pod(),))
+            vllm.answers["/v1/models"] = (503, "busy")
+            (seen,) = await engines.observe((pod(),))
+        assert seen.listed == {"plato-v1"}
+
+    async def test_before_the_first_listing_nothing_is_known(self) -> None:
+        async with engine() as (vllm, engines):
+            vllm.answers["/v1/models"] = (503, "busy")
+            (seen,) = await engines.observe((pod(),))
+        assert seen.listed is None
+
+    async def test_a_pod_that_is_gone_is_forgotten(self) -> None:
+        async with engine() as (_, engines):
+            await load(engines)
+            engines.forget(UID)
+            (seen,) = await engines.observe((pod(),))
+        assert seen.probed == frozenset()
+
+
+class TestLoad:
+    async def test_it_is_loaded_listed_and_asked_for_a_token(self) -> None:
+        async with engine() as (vllm, engines):
+            await load(engines)
+            (seen,) = await engines.observe((pod(),))
+        assert vllm.called("/v1/load_lora_adapter") == [{"lora_name": "plato-v1", "lora_path": ADAPTER.path}]
+        (probe,) = vllm.called("/v1/completions")
+        assert (probe["model"], probe["max_tokens"]) == ("plato-v1", 1)
+        assert (seen.listed, seen.probed) == ({"plato-v1"}, {"plato-v1"})
+
+    async def test_the_guard_is_told_what_to_expect_and_who_asks(self) -> None:
+        async with engine("secret") as (vllm, engines):
+            await load(engines)
+        paths = [path for path, _ in vllm.calls]
+        headers = vllm.headers[paths.index("/v1/load_lora_adapter")]
+        assert {key.lower(): value for key, value in headers.items()}[ADAPTER_DIGEST_HEADER] == DIGEST
+        assert all(entry["Authorization"] == "Bearer secret" for entry in vllm.headers)
+
+    async def test_one_that_is_there_already_is_only_asked(self) -> None:
+        async with engine() as (vllm, engines):
+            vllm.loaded = {"plato-v1"}
+            await load(engines)
+        assert vllm.called("/v1/load_lora_adapter") == []
+        assert len(vllm.called("/v1/completions")) == 1
+
+    async def test_two_at_once_load_once(self) -> None:
+        async with engine() as (vllm, engines), asyncio.TaskGroup() as group:
+            group.create_task(load(engines))
+            group.create_task(load(engines))
+        assert len(vllm.called("/v1/load_lora_adapter")) == 1
+
+    async def test_that_another_operator_was_quicker_is_success(self) -> None:
+        async with engine() as (vllm, engines):
+            told = {"error": {"type": "InvalidUserInput", "message": "The lora adapter has already been loaded."}}
+            vllm.answers["/v1/load_lora_adapter"] = (400, told)
+            with pytest.raises(EngineUnavailable, match="not listed"):
+                await load(engines)
+            vllm.loaded = {"plato-v1"}
+            await load(engines)
+
+
+REFUSALS: dict[str, tuple[Answer, Refusal]] = {
+    "the guard": (
+        (422, {"error": {"type": "DigestMismatch", "message": "the files are others"}}),
+        Refusal("DigestMismatch", "the files are others"),
+    ),
+    "vLLM": (
+        (404, {"error": {"type": "NotFoundError", "message": "No adapter found"}}),
+        Refusal("NotFoundError", "No adapter found"),
+    ),
+    "a type that is no reason for a condition": (
+        (400, {"error": {"type": "400 - bad", "message": "no"}}),
+        Refusal("AdapterRejected", "no"),
+    ),
+    "a type that begins with a number": (
+        (400, {"error": {"type": "400", "message": "no"}}),
+        Refusal("AdapterRejected", "no"),
+    ),
+    "plain text": ((400, "no"), Refusal("AdapterRejected", "no")),
+    "another shape": ((400, {"detail": "no"}), Refusal("AdapterRejected", '{"detail": "no"}')),
+}
+
+
+class TestRefusal:
+    @pytest.mark.parametrize(("answer", "expected"), REFUSALS.values(), ids=REFUSALS.keys())
+    async def test_a_refusal_is_remembered_for_the_next_look(self, answer: Answer, expected: Refusal) -> None:
+        async with engine() as (vllm, engines):
+            vllm.answers["/v1/load_lora_adapter"] = answer
+            await load(engines)
+            (seen,) = await engines.observe((pod(),))
+        assert seen.refused == {"plato-v1": expected}
+        assert vllm.called("/v1/completions") == []
+
+    async def test_a_new_try_that_succeeds_makes_it_forgotten(self) -> None:
+        async with engine() as (vllm, engines):
+            vllm.answers["/v1/load_lora_adapter"] = (400, "no")
+            await load(engines)
+            vllm.answers.clear()
+            await load(engines)
+            (seen,) = await engines.observe((pod(),))
+        assert seen.refused == {}
+        assert seen.probed == {"plato-v1"}
+
+
+UNAVAILABLE: dict[str, tuple[str, Answer]] = {
+    "loading fails": ("/v1/load_lora_adapter", (500, "CUDA out of memory")),
+    "loading is not allowed yet": ("/v1/load_lora_adapter", (401, "who are you")),
+    "too many requests": ("/v1/load_lora_adapter", (429, "later")),
+    "the listing fails": ("/v1/models", (500, "no")),
+    "the listing is no JSON": ("/v1/models", (200, "no")),
+    "the probe fails": ("/v1/completions", (500, "no")),
+}
+
+
+class TestUnavailable:
+    @pytest.mark.parametrize(("path", "answer"), UNAVAILABLE.values(), ids=UNAVAILABLE.keys())
+    async def test_what_may_pass_is_tried_again(self, path: str, answer: Answer) -> None:
+        async with engine() as (vllm, engines):
+            vllm.answers[path] = answer
+            with pytest.raises(EngineUnavailable):
+                await load(engines)
+            vllm.answers.clear()
+            await load(engines)
+            (seen,) = await engines.observe((pod(),))
+        assert (seen.probed, seen.refused) == ({"plato-v1"}, {})
+
+    async def test_nobody_listens(self) -> None:
+        async with aiohttp.ClientSession() as session:
+            engines = Engines(session, "", "http://127.0.0.1:9")
+            with pytest.raises(EngineUnavailable, match="/v1/models"):
+                await load(engines)
+            (seen,) = await engines.observe((pod(),))
+        assert seen.listed is None
+
+
+class TestUnload:
+    async def test_it_is_taken_out_and_must_be_asked_again_when_it_returns(self) -> None:
+        async with engine() as (vllm, engines):
+            await load(engines)
+            await engines.unload(UID, IP, "plato-v1")
+            (seen,) = await engines.observe((pod(),))
+        assert vllm.loaded == set()
+        assert (seen.listed, seen.probed) == (frozenset(), frozenset())
+
+    async def test_that_it_is_not_there_is_success(self) -> None:
+        async with engine() as (_, engines):
+            await engines.unload(UID, IP, "plato-v1")
+
+    async def test_anything_else_is_tried_again(self) -> None:
+        async with engine() as (vllm, engines):
+            vllm.answers["/v1/unload_lora_adapter"] = (500, "no")
+            with pytest.raises(EngineUnavailable, match="500"):
+                await engines.unload(UID, IP, "plato-v1")

@@ -1,0 +1,69 @@
+"""What the reconciles are shown."""
+
+import aiohttp
+
+from finetune_operator.core.workloads import PodFacts
+from finetune_operator.manifests.serving import engine_name
+from finetune_operator.reconcile.modelversion import EnginePod
+from finetune_operator.resources.modelversion import ModelVersion
+from finetune_operator.shell.api import Api
+from finetune_operator.shell.engines import Engines
+from finetune_operator.shell.observe import Observer
+from finetune_operator.shell.state import ClusterState
+from tests.builders import NAMESPACE, deployment_body, job_body, make_job, make_version, pod_body, version_object
+
+V1 = make_version(1)
+assert V1.spec.serving
+ENGINE = engine_name(V1.spec, V1.spec.serving)
+
+
+class SlowEngines(Engines):
+    """Engines during whose answer another version is made and loaded."""
+
+    def __init__(self, session: aiohttp.ClientSession, state: ClusterState) -> None:
+        super().__init__(session, "", "http://127.0.0.1:9")
+        self.state = state
+
+    async def observe(self, pods: tuple[PodFacts, ...]) -> tuple[EnginePod, ...]:
+        self.state.see("modelversions", version_object(2))
+        return tuple(EnginePod(pod, listed=frozenset({"plato-v1", "plato-v2"})) for pod in pods)
+
+
+async def test_a_version_that_is_listed_is_always_known() -> None:
+    """Otherwise the one would unload what was loaded for the other while it was looking."""
+    async with aiohttp.ClientSession() as session:
+        state = ClusterState()
+        state.see("modelversions", version_object(1))
+        state.see("pods", pod_body("mine", labels={"finetune.dev/engine": ENGINE}))
+        other = pod_body("theirs", labels={"finetune.dev/engine": ENGINE})
+        other["metadata"]["namespace"] = "elsewhere"
+        state.see("pods", other)
+        state.see("deployments", deployment_body(ENGINE, revision="r1"))
+        observer = Observer(state, SlowEngines(session, state), Api(session, None, ""))
+        seen = await observer.modelversion(V1)
+    assert [version.metadata.name for version in seen.versions] == ["plato-v1", "plato-v2"]
+    assert [entry.pod.name for entry in seen.pods] == ["mine"]
+    assert seen.deployment is not None
+    assert seen.deployment.revision == "r1"
+
+
+async def test_a_registered_version_has_no_engine_to_look_at() -> None:
+    async with aiohttp.ClientSession() as session:
+        state = ClusterState()
+        observer = Observer(state, Engines(session, "", "http://127.0.0.1:9"), Api(session, None, ""))
+        seen = await observer.modelversion(make_version(1, {"serving": None}))
+    assert (seen.pods, seen.deployment) == ((), None)
+
+
+async def test_without_an_api_there_is_no_news() -> None:
+    job = make_job(status={"phase": "Training"})
+    async with aiohttp.ClientSession() as session:
+        state = ClusterState()
+        state.see("jobs", job_body(job.metadata.uid, name="plato-ethics-c1edb0df"))
+        state.see("modelversions", version_object(1))
+        observer = Observer(state, Engines(session, "", ""), Api(session, None, ""))
+        seen = await observer.finetunejob(job)
+    assert seen.progress is None
+    assert seen.job is not None
+    assert [version.metadata.namespace for version in seen.versions] == [NAMESPACE]
+    assert isinstance(seen.versions[0], ModelVersion)
