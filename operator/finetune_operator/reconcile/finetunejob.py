@@ -24,7 +24,7 @@ from finetune_operator.core.workloads import (
     obstacle,
     training_outcome,
 )
-from finetune_operator.manifests.training import training_config, training_job
+from finetune_operator.manifests.training import training_config, training_job, training_job_name
 from finetune_operator.manifests.versions import model_version, next_version
 from finetune_operator.reconcile.plan import Action, Create, Delete, Event, Patch, Plan
 from finetune_operator.resources.finetunejob import (
@@ -112,10 +112,7 @@ def _acknowledge(job: FineTuneJob) -> Plan:
 
 def _start(job: FineTuneJob, now: datetime, config: OperatorConfig) -> Plan:
     manifest = training_job(job, config)
-    outlook = _outlook(job, ())
-    status = _status(job, Observed(), outlook, now).model_copy(
-        update={"job_name": manifest["metadata"]["name"], "start_time": now}
-    )
+    status = _status(job, Observed(), _outlook(job, ()), now)
     return Plan(
         actions=(Create("jobs", manifest, job.metadata.uid),),
         status=status.to_dict(),
@@ -220,12 +217,17 @@ def _status(
     else:
         progress = old.progress and old.progress.model_copy(update={"eta": None, "eta_seconds": None})
     findings = _findings(outlook, has_dataset=dataset is not None)
+    foreign = seen.job is not None and job.metadata.uid not in seen.job.owner_uids
+    # The Job controller makes the first pod at once, so that its appearance is not worth a status of its own.
+    attempts = 0 if foreign or job.spec.suspend else max(1, len(seen.pods))
     return old.model_copy(
         update={
             "observed_generation": job.metadata.generation,
             "phase": outlook.phase,
             "message": shortened(outlook.message),
-            "attempts": max(old.attempts or 0, len(seen.pods)) or old.attempts,
+            "job_name": old.job_name if foreign else training_job_name(job),
+            "start_time": old.start_time or now,
+            "attempts": max(old.attempts or 0, attempts) or None,
             "progress": progress,
             "dataset": dataset,
             "model_version": outlook.version or old.model_version,
