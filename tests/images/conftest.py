@@ -1,0 +1,95 @@
+"""The images' programs as ordinary processes on this machine, with a base model that is trained for these tests."""
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from demo.conversations import load_conversations
+from tests.images.ml_environment import REPOSITORY, ensure_python
+from tests.images.training import BASE_MODEL, Job, environment_of_images, make_job
+
+MINIMUM_PROMPT, MINIMUM_RESPONSE = 10, 20
+FINE_TUNED_TOPIC = "emotion"
+
+
+def messages(prompt: str, response: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
+
+
+@pytest.fixture(scope="session")
+def ml_python() -> Path:
+    return ensure_python()
+
+
+@pytest.fixture(scope="session")
+def base_model(ml_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Half a minute of training on everything but the topic that the tests fine-tune on."""
+    directory = tmp_path_factory.mktemp("models")
+    data = directory / "conversations.jsonl"
+    rows = [item for item in load_conversations() if item.topic != FINE_TUNED_TOPIC]
+    data.write_text("".join(json.dumps({"messages": messages(row.prompt, row.response)}) + "\n" for row in rows))
+    command = [str(ml_python), str(REPOSITORY / "trainer_image" / "base_model.py"), "--data", str(data)]
+    command += ["--output", str(directory / BASE_MODEL), "--seconds", "40", "--epochs", "10"]
+    subprocess.run(command, check=True, env=environment_of_images())
+    return directory / BASE_MODEL
+
+
+@pytest.fixture(scope="session")
+def conversations() -> list[dict[str, Any]]:
+    """SFT rows of the topic."""
+    return [
+        {"messages": messages(item.prompt, item.response)}
+        for item in load_conversations()
+        if item.topic == FINE_TUNED_TOPIC
+        and len(item.prompt) >= MINIMUM_PROMPT
+        and len(item.response) >= MINIMUM_RESPONSE
+    ]
+
+
+@pytest.fixture(scope="session")
+def preferences(conversations: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """DPO rows: the answer to the question is better than the answer to the next one."""
+    pairs = [row["messages"] for row in conversations]
+    return [
+        {"prompt": [question], "chosen": [answer], "rejected": [other]}
+        for (question, answer), (_, other) in zip(pairs, [*pairs[7:], *pairs[:7]], strict=True)
+    ]
+
+
+@pytest.fixture(scope="session")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("artifacts")
+
+
+@pytest.fixture(scope="session")
+def job(ml_python: Path, base_model: Path, artifacts: Path) -> Iterator[Callable[..., Job]]:
+    """Makes jobs, and ends what they started."""
+    made: list[Job] = []
+
+    def make(name: str, rows: list[dict[str, Any]], **options: Any) -> Job:
+        made.append(make_job(ml_python, base_model, artifacts, name, rows, **options))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.kill_all()
+
+
+@pytest.fixture(scope="session")
+def trained(job: Callable[..., Job], conversations: list[dict[str, Any]]) -> Job:
+    """A job that was trained to its end, for the tests that look at what it left."""
+    done = job("trained", conversations, epochs=6)
+    done.run()
+    return done
+
+
+@pytest.fixture(scope="session")
+def preferred(job: Callable[..., Job], preferences: list[dict[str, Any]]) -> Job:
+    """The same for DPO."""
+    done = job("preferred", preferences, method="DPO", learning_rate=5e-4, epochs=3)
+    done.run()
+    return done

@@ -1,0 +1,46 @@
+"""The Python environment of the images on this machine, from the same lock as theirs; made once, outside the tree.
+
+Needs about 7 GB of disk and a package index, 40 seconds to some minutes.
+"""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+REQUIREMENTS = REPOSITORY / "trainer_image" / "requirements-cpu.txt"
+NEEDED_BYTES = 9_000_000_000
+
+
+def cache_root() -> Path:
+    return Path(os.environ.get("FINETUNE_CACHE") or Path.home() / ".cache" / "finetune-operator")
+
+
+def ensure_python() -> Path:
+    """The interpreter of that environment; raises RuntimeError saying what is missing."""
+    digest = hashlib.sha256(REQUIREMENTS.read_bytes() + sys.version.encode()).hexdigest()[:16]
+    home = cache_root() / "ml" / digest
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with (home.parent / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (home / "complete").exists():
+            _make(home)
+            (home / "complete").touch()
+    return home / "bin" / "python"
+
+
+def _make(home: Path) -> None:
+    free = shutil.disk_usage(home.parent).free
+    if free < NEEDED_BYTES:
+        raise RuntimeError(f"{home.parent} has {free / 1e9:.0f} GB free; torch, vLLM and Unsloth need 9 GB")
+    uv = shutil.which("uv") or next(map(str, cache_root().glob("uv/*/bin/uv")), None)
+    if uv is None:
+        raise RuntimeError("uv was not found: run `make venv`, or install it with pip")
+    environment = os.environ | {"VIRTUAL_ENV": str(home), "UV_COMPILE_BYTECODE": "1"}
+    subprocess.run([uv, "venv", "--clear", "--python", sys.executable, str(home)], check=True)
+    install = [uv, "pip", "install", "--no-deps", "--requirement", str(REQUIREMENTS)]
+    subprocess.run(install, check=True, env=environment)
