@@ -55,7 +55,7 @@ def fill_ratings(target: Target, narrator: Narrator) -> list[Conversation]:
     with tempfile.TemporaryDirectory() as directory:
         database = Path(directory) / "ratings.db"
         count = ratings.write_database(database, ratings.rate(conversations))
-        _write_to_volume(target, "ratings", "ratings.db", database.read_bytes())
+        write_to_volume(target, "ratings", "ratings.db", database.read_bytes())
     narrator.say(f"{count} ratings of {len(conversations)} conversations of chatterbot-corpus in ml_analysis_rating")
     narrator.say(f"rule: {ratings.RULE}")
     return conversations
@@ -108,13 +108,13 @@ def _wait_for_job(kubectl: Kubectl, name: str, narrator: Narrator) -> None:
         raise DemoError(f"job {name} failed: {log}")
 
 
-def _write_to_volume(target: Target, claim: str, name: str, content: bytes) -> None:
+def write_to_volume(target: Target, claim: str, name: str, content: bytes, *, script: str = WRITE_FILE) -> None:
     """Through a pod of the operator's image, since a volume can be reached by pods alone."""
     kubectl = target.kubectl
     kubectl.run("delete", "pod", LOADER, "--ignore-not-found", "--wait=true")
     kubectl.apply(_loader_pod(target, claim))
     kubectl.run("wait", "pod", LOADER, "--for=condition=Ready", "--timeout=180s")
-    kubectl.run("exec", "--stdin", LOADER, "--", "python", "-c", WRITE_FILE, f"/volume/{name}", stdin=content)
+    kubectl.run("exec", "--stdin", LOADER, "--", "python", "-c", script, f"/volume/{name}", stdin=content)
     kubectl.run("delete", "pod", LOADER, "--wait=true", "--grace-period=0", "--force")
 
 

@@ -1,0 +1,134 @@
+"""Processes die and come back: what users see stays right."""
+
+import json
+from typing import Any
+
+import pytest
+import yaml
+from openai import NotFoundError
+
+from demo.chat import Chatter, ask, client
+from demo.install import EXAMPLES, RELEASE
+from demo.story import ALIAS, BASE_MODEL, ENGINE_PODS, FIRST, QUESTIONS, SECOND
+from tests.e2e.conftest import World
+
+CATCH_UP_SECONDS = 30
+TRAINING_TIMEOUT_SECONDS = 400
+
+Manifest = dict[str, Any]
+
+LIST_ADAPTERS = (
+    "import json, os, urllib.request; "
+    "request = urllib.request.Request('http://127.0.0.1:8000/v1/models', "
+    "headers={'Authorization': 'Bearer ' + os.environ['VLLM_API_KEY']}); "
+    "print(json.dumps([m['id'] for m in json.load(urllib.request.urlopen(request, timeout=20))['data']]))"
+)
+
+
+def is_ready(pod: Manifest) -> bool:
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", []))
+
+
+def engine_pods(world: World) -> list[Manifest]:
+    items: list[Manifest] = world.kubectl.get(*ENGINE_PODS)["items"]
+    return items
+
+
+def status_of(world: World, kind: str, name: str) -> Manifest:
+    status: Manifest = world.kubectl.get(kind, name).get("status", {})
+    return status
+
+
+def kill(world: World, process: str) -> None:
+    """SIGKILL, without a grace period, as when a node loses power."""
+    selector = f"app.kubernetes.io/component={process},app.kubernetes.io/instance={RELEASE}"
+    world.kubectl.run("delete", "pods", "--selector", selector, "--grace-period=0", "--force", "--wait=true")
+
+
+def test_an_engine_pod_that_was_deleted_has_its_adapters_before_it_is_ready(world: World) -> None:
+    (old,) = engine_pods(world)
+    world.kubectl.run("delete", "pod", old["metadata"]["name"], "--wait=false")
+
+    def replacement() -> Manifest | None:
+        fresh = [pod for pod in engine_pods(world) if pod["metadata"]["uid"] != old["metadata"]["uid"]]
+        return next((pod for pod in fresh if is_ready(pod)), None)
+
+    pod = world.kubectl.wait_for("a new engine pod is Ready", replacement, 300)
+    listed = json.loads(world.kubectl.run("exec", pod["metadata"]["name"], "--", "python", "-c", LIST_ADAPTERS))
+    assert {BASE_MODEL, FIRST, SECOND} <= set(listed)
+    world.kubectl.wait_for(
+        "the status says so", lambda: status_of(world, "modelversion", FIRST).get("state") == "Deployed", 60
+    )
+    assert ask(client(world.gateway_url), ALIAS, QUESTIONS[0]).version == FIRST
+
+
+def test_a_training_survives_the_death_of_operator_and_api(world: World) -> None:
+    """DPO, while the api is gone for most of the time and the operator is killed in the middle."""
+    kubectl = world.kubectl
+    manifest: Manifest = yaml.safe_load((EXAMPLES / "finetunejob-dpo.yaml").read_text())
+    kubectl.apply(manifest)
+    name = manifest["metadata"]["name"]
+    kubectl.wait_for("it trains", lambda: status_of(world, "finetunejob", name).get("phase") == "Training", 180)
+    before = kubectl.get("jobs", "--selector", f"finetune.dev/job={name}")["items"]
+
+    kubectl.run("scale", f"deployment/{RELEASE}-api", "--replicas=0")
+    kill(world, "operator")
+    kubectl.run("rollout", "status", f"deployment/{RELEASE}-operator", "--timeout=60s")
+    kubectl.run("scale", f"deployment/{RELEASE}-api", "--replicas=1")
+    kubectl.run("rollout", "status", f"deployment/{RELEASE}-api", "--timeout=90s")
+    steps = (status_of(world, "finetunejob", name).get("progress") or {}).get("step", 0)
+
+    def went_on() -> bool:
+        status = status_of(world, "finetunejob", name)
+        return status["phase"] == "Succeeded" or (status.get("progress") or {}).get("step", 0) > steps
+
+    kubectl.wait_for("progress resumes", went_on, CATCH_UP_SECONDS)
+    kubectl.run("wait", f"finetunejob/{name}", "--for=condition=Succeeded", f"--timeout={TRAINING_TIMEOUT_SECONDS}s",
+                timeout_seconds=TRAINING_TIMEOUT_SECONDS + 10)  # fmt: skip
+    after = kubectl.get("jobs", "--selector", f"finetune.dev/job={name}")["items"]
+    assert [job["metadata"]["uid"] for job in after] == [job["metadata"]["uid"] for job in before]
+    published = status_of(world, "finetunejob", name)["modelVersion"]
+    owners = [v for v in kubectl.get("modelversions")["items"] if v["spec"]["lineage"].get("fineTuneJob") == name]
+    assert [version["metadata"]["name"] for version in owners] == [published]
+
+
+def test_a_version_that_loads_survives_the_death_of_the_operator(world: World) -> None:
+    """A third version is loaded while the operator is killed; nothing is restarted and nothing fails meanwhile."""
+    kubectl = world.kubectl
+    third = kubectl.get("finetunejob", "plato-preferences")["status"]["modelVersion"]
+    uids = {pod["metadata"]["uid"] for pod in engine_pods(world)}
+    kubectl.run("patch", "modelversion", third, "--type", "merge", "--patch", '{"spec":{"state":"Archived"}}')
+    kubectl.wait_for("it is unloaded", lambda: status_of(world, "modelversion", third)["state"] == "Archived", 60)
+    with Chatter(world.gateway_url, ALIAS, QUESTIONS) as chatter:
+        kubectl.run("patch", "modelversion", third, "--type", "merge", "--patch", '{"spec":{"state":"Ready"}}')
+        kill(world, "operator")
+        kubectl.run("rollout", "status", f"deployment/{RELEASE}-operator", "--timeout=60s")
+        kubectl.wait_for(
+            "it is loaded", lambda: status_of(world, "modelversion", third)["state"] == "Ready", CATCH_UP_SECONDS
+        )
+        assert ask(client(world.gateway_url), third, QUESTIONS[0]).version == third
+    assert chatter.failures == []
+    assert {pod["metadata"]["uid"] for pod in engine_pods(world)} == uids
+
+
+def test_deleting_a_job_cancels_its_training_and_keeps_its_version(world: World) -> None:
+    kubectl = world.kubectl
+    manifest: Manifest = yaml.safe_load((EXAMPLES / "finetunejob-sft.yaml").read_text())
+    manifest["metadata"]["name"] = "cancelled"
+    kubectl.apply(manifest)
+    selector = ("pods", "--selector", "finetune.dev/job=cancelled")
+    kubectl.wait_for("it has a pod", lambda: kubectl.get(*selector)["items"], 60)
+    kubectl.run("delete", "finetunejob", "cancelled", "plato-emotion")
+    kubectl.wait_for("its pods are gone", lambda: not kubectl.get(*selector)["items"], 120)
+    assert status_of(world, "modelversion", FIRST)["state"] == "Deployed"
+
+
+def test_the_gateway_never_answers_from_another_model(world: World) -> None:
+    """Unknown and unloaded names are errors; what answers is what was asked for."""
+    openai = client(world.gateway_url)
+    for name in ("gpt-4", "plato-v77", "plato-v1x", "Plato"):
+        with pytest.raises(NotFoundError, match="model_not_found"):
+            ask(openai, name, QUESTIONS[0])
+    for name in (BASE_MODEL, FIRST, SECOND):
+        answer = ask(openai, name, QUESTIONS[0])
+        assert (answer.model, answer.version) == (name, name)
