@@ -11,6 +11,16 @@ from tests.cluster.world import World, world_in
 
 _numbers = itertools.count(1)
 
+JUDGES_THE_WHOLE_TIER = "tests/cluster/test_permissions.py"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What all tests of this tier did is judged after the last of them."""
+    slots = [index for index, item in enumerate(items) if "tests/cluster/" in item.nodeid]
+    ordered = sorted((items[index] for index in slots), key=lambda item: JUDGES_THE_WHOLE_TIER in item.nodeid)
+    for index, item in zip(slots, ordered, strict=True):
+        items[index] = item
+
 
 @pytest_asyncio.fixture(scope="session")
 async def control_plane(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ControlPlane]:

@@ -1,8 +1,10 @@
 """The session's API server with our CRDs, and access to it as administrator and as the operator."""
 
 import asyncio
+import base64
 import fcntl
 import json
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -49,6 +51,17 @@ class ControlPlane:
         self._access = ("--kubeconfig", str(cluster.kubeconfig))
         self._chart: list[Manifest] = []
         self._token = ""
+
+    @property
+    def server(self) -> str:
+        url: str = self._admin["clusters"][0]["cluster"]["server"]
+        return url
+
+    @property
+    def server_trust(self) -> ssl.SSLContext:
+        """Trusts the API server's certificate, and shows none of its own."""
+        authority = self._admin["clusters"][0]["cluster"]["certificate-authority-data"]
+        return ssl.create_default_context(cadata=base64.b64decode(authority).decode())
 
     async def install(self) -> None:
         """The CRDs, and the operator's ServiceAccount from the chart."""

@@ -69,8 +69,8 @@ class EngineServer:
         return web.json_response({"object": "list", "data": entries})
 
     async def _load(self, request: web.Request) -> web.Response:
-        await self.may_load.wait()
         body = await request.json()
+        await self.may_load.wait()
         name, path = body["lora_name"], body["lora_path"]
         if self.failures_left:
             self.failures_left -= 1

@@ -48,6 +48,11 @@ class OperatorProcess:
         """As a node that loses power: no chance to say goodbye."""
         await self._end(signal.SIGKILL)
 
+    async def ended(self) -> None:
+        """Returns when the process has ended, whoever ended it."""
+        if self._process:
+            await self._process.wait()
+
     async def stop(self) -> None:
         """As Kubernetes ends a pod."""
         await self._end(signal.SIGTERM)

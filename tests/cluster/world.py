@@ -31,6 +31,11 @@ class World:
     kubelet: SimulatedKubelet
     api: ApiServer
 
+    def another_operator(self) -> OperatorProcess:
+        """A second one for the same namespace."""
+        log = self.plane.directory / f"{self.namespace}-another.log"
+        return OperatorProcess(self.namespace, self.plane.operator_kubeconfig(), self.api.url, log)
+
     @property
     def audit(self) -> AuditLog:
         return self.plane.audit
