@@ -27,13 +27,13 @@ def ml_python() -> Path:
 
 @pytest.fixture(scope="session")
 def base_model(ml_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Half a minute of training on everything but the topic that the tests fine-tune on."""
+    """Training on everything but the topic that the tests fine-tune on."""
     directory = tmp_path_factory.mktemp("models")
     data = directory / "conversations.jsonl"
     rows = [item for item in load_conversations() if item.topic != FINE_TUNED_TOPIC]
     data.write_text("".join(json.dumps({"messages": messages(row.prompt, row.response)}) + "\n" for row in rows))
     command = [str(ml_python), str(REPOSITORY / "trainer_image" / "base_model.py"), "--data", str(data)]
-    command += ["--output", str(directory / BASE_MODEL), "--seconds", "40", "--epochs", "10"]
+    command += ["--output", str(directory / BASE_MODEL), "--seconds", "120", "--epochs", "14"]
     subprocess.run(command, check=True, env=environment_of_images())
     return directory / BASE_MODEL
 
@@ -82,7 +82,7 @@ def job(ml_python: Path, base_model: Path, artifacts: Path) -> Iterator[Callable
 @pytest.fixture(scope="session")
 def trained(job: Callable[..., Job], conversations: list[dict[str, Any]]) -> Job:
     """A job that was trained to its end, for the tests that look at what it left."""
-    done = job("trained", conversations, epochs=6)
+    done = job("trained", conversations, epochs=8)
     done.run()
     return done
 

@@ -1,0 +1,241 @@
+"""vLLM as the server image starts it: adapters at the start, hot load, and everything the guard refuses."""
+
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finetune_operator.contract import ADAPTER_DIGEST_HEADER, Adapter, AdapterList, AdapterManifest, LoraConfig
+from finetune_operator.core.artifacts import MANIFEST_NAME
+from tests.images.ml_environment import REPOSITORY
+from tests.images.training import BASE_MODEL, Job, environment_of_images
+
+KEY = "an-engine-key"
+READY_TIMEOUT_SECONDS = 300
+QUESTION = [{"role": "user", "content": "You are arrogant"}]
+
+
+def manifest_of(directory: Path) -> AdapterManifest:
+    return AdapterManifest.model_validate_json((directory / MANIFEST_NAME).read_bytes())
+
+
+@dataclass
+class Server:
+    """A running vLLM and what it said."""
+
+    port: int
+    process: subprocess.Popen[bytes]
+    log_file: Path
+    models_when_ready: list[str]
+
+    def call(
+        self, path: str, body: object = None, *, key: str | None = KEY, digest: str | None = None
+    ) -> tuple[int, str]:
+        headers = {"Content-Type": "application/json"}
+        headers |= {"Authorization": f"Bearer {key}"} if key else {}
+        headers |= {ADAPTER_DIGEST_HEADER: digest} if digest else {}
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data, headers)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
+                return response.status, response.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def models(self) -> list[str]:
+        return [model["id"] for model in json.loads(self.call("/v1/models")[1])["data"]]
+
+    def load(self, name: str, path: Path | str, digest: str | None) -> tuple[int, dict[str, Any]]:
+        status, text = self.call("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)}, digest=digest)
+        return status, {} if status == 200 else json.loads(text)["error"]
+
+    def answer(self, model: str) -> str:
+        body = {"model": model, "messages": QUESTION, "temperature": 0, "max_tokens": 40}
+        status, text = self.call("/v1/chat/completions", body)
+        assert status == 200, text
+        return str(json.loads(text)["choices"][0]["message"]["content"])
+
+
+@pytest.fixture(scope="module")
+def server(
+    ml_python: Path, base_model: Path, artifacts: Path, trained: Job, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """Started with a good adapter and one whose digest is not the expected one."""
+    directory = tmp_path_factory.mktemp("server")
+    good = Adapter(name="plato-v1", path=str(trained.adapter), digest=manifest_of(trained.adapter).digest)
+    wrong = good.model_copy(update={"name": "plato-v0", "digest": "sha256:0"})
+    adapters = AdapterList(base_model_name=BASE_MODEL, max_lora_rank=16, adapters=(wrong, good))
+    (directory / "adapters.json").write_text(adapters.model_dump_json(by_alias=True))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [str(ml_python), str(REPOSITORY / "server_image" / "serve.py")]
+    command += ["--adapters", str(directory / "adapters.json"), "--artifacts", str(artifacts), "--"]
+    command += ["--model", str(base_model), "--served-model-name", BASE_MODEL, "--host", "127.0.0.1"]
+    command += ["--port", str(port), "--max-model-len", "512", "--enforce-eager", "--enable-lora"]
+    command += ["--max-loras", "4", "--max-lora-rank", "16", "--shutdown-timeout", "20"]
+    log_file = directory / "log"
+    with log_file.open("wb") as log:
+        environment = environment_of_images() | {"VLLM_API_KEY": KEY}
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+    started = Server(port, process, log_file, [])
+    try:
+        wait_until_healthy(started)
+        started.models_when_ready = started.models()
+        yield started
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def wait_until_healthy(server: Server) -> None:
+    deadline = time.monotonic() + READY_TIMEOUT_SECONDS
+    while True:
+        try:
+            if server.call("/health", key=None)[0] == 200:
+                return
+        except OSError as error:
+            if server.process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"{error}:\n{server.log_file.read_text()[-4000:]}")
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def copy_of(artifacts: Path, trained: Job, tmp_path: Path) -> Callable[[], Path]:
+    """An adapter directory below the root that a test may spoil."""
+
+    def copy() -> Path:
+        target = artifacts / "spoilt" / tmp_path.name
+        shutil.copytree(trained.adapter, target)
+        return target
+
+    return copy
+
+
+def test_a_healthy_server_has_its_adapters_and_not_the_refused_one(server: Server) -> None:
+    assert server.models_when_ready == [BASE_MODEL, "plato-v1"]
+    refused = next(line for line in server.log_file.read_text().splitlines() if "adapter refused" in line)
+    assert json.loads(refused)["adapter"] == "plato-v0"
+    assert json.loads(refused)["reason"] == "DigestMismatch"
+
+
+def test_an_adapter_answers_otherwise_than_its_base_model(server: Server) -> None:
+    assert server.answer("plato-v1") != server.answer(BASE_MODEL)
+
+
+def test_a_second_adapter_is_loaded_while_running(server: Server, preferred: Job) -> None:
+    status, error = server.load("plato-v2", preferred.adapter, manifest_of(preferred.adapter).digest)
+
+    assert (status, error) == (200, {})
+    assert "plato-v2" in server.models()
+    assert server.answer("plato-v2")
+    assert server.call("/v1/unload_lora_adapter", {"lora_name": "plato-v2"})[0] == 200
+
+
+def add_pickle(directory: Path) -> None:
+    (directory / "adapter_model.bin").write_bytes(b"\x80")
+
+
+def change_weights(directory: Path) -> None:
+    with (directory / "adapter_model.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\x7f")
+
+
+def add_link(directory: Path) -> None:
+    (directory / "notes.txt").symlink_to("/etc/passwd")
+
+
+def rewrite_manifest(**changes: Any) -> Callable[[Path], None]:
+    def rewrite(directory: Path) -> None:
+        manifest = manifest_of(directory).model_copy(update=changes)
+        (directory / MANIFEST_NAME).write_text(manifest.model_dump_json(by_alias=True))
+
+    return rewrite
+
+
+def remove_manifest(directory: Path) -> None:
+    (directory / MANIFEST_NAME).unlink()
+
+
+SPOILT: dict[str, tuple[Callable[[Path], None], str]] = {
+    "a pickle": (add_pickle, "ForbiddenFile"),
+    "a link": (add_link, "ForbiddenFile"),
+    "changed weights": (change_weights, "DigestMismatch"),
+    "another base model": (rewrite_manifest(base_model_name="other"), "WrongBaseModel"),
+    "no manifest": (remove_manifest, "ManifestMissing"),
+}
+
+
+@pytest.mark.parametrize(("spoil", "reason"), SPOILT.values(), ids=SPOILT.keys())
+def test_a_spoilt_adapter_is_refused(
+    server: Server, copy_of: Callable[[], Path], spoil: Callable[[Path], None], reason: str
+) -> None:
+    directory = copy_of()
+    digest = manifest_of(directory).digest
+    spoil(directory)
+
+    status, error = server.load("spoilt", directory, digest)
+
+    assert status == 422
+    assert error["type"] == reason
+    assert error["message"]
+    assert "spoilt" not in server.models()
+
+
+@pytest.mark.parametrize("path", ["/etc", "relative/adapter", "{root}/../{name}", "{root}/link-out"])
+def test_a_path_outside_the_volume_is_refused(server: Server, artifacts: Path, trained: Job, path: str) -> None:
+    link = artifacts / "link-out"
+    if not link.is_symlink():
+        link.symlink_to("/etc")
+
+    status, error = server.load("outside", path.format(root=artifacts, name="elsewhere"), "sha256:0")
+
+    assert (status, error["type"]) == (422, "OutsideRoot")
+
+
+def test_a_larger_rank_is_refused(server: Server, job: Callable[..., Job], conversations: list[dict[str, Any]]) -> None:
+    large = job("large-rank", conversations, lora=LoraConfig(r=32), max_steps=1)
+    large.run()
+
+    status, error = server.load("large", large.adapter, manifest_of(large.adapter).digest)
+
+    assert (status, error["type"]) == (422, "RankTooLarge")
+
+
+def test_a_load_without_digest_is_refused(server: Server, trained: Job) -> None:
+    status, error = server.load("nameless", trained.adapter, None)
+
+    assert (status, error["type"]) == (422, "DigestMissing")
+
+
+OPEN = {"/health": 200, "/metrics": 200, "/version": 200, "/v1/models": 401, "/tokenize": 401, "/v1/completions": 401}
+
+
+@pytest.mark.parametrize(("path", "status"), OPEN.items())
+@pytest.mark.parametrize("key", [None, "another-key"], ids=["no key", "wrong key"])
+def test_only_health_and_metrics_are_open(server: Server, path: str, status: int, key: str | None) -> None:
+    assert server.call(path, key=key)[0] == status
+
+
+@pytest.mark.parametrize(
+    "path", ["/adapters", "/invocations", "/v1/load_lora_adapter/", "//v1/load_lora_adapter", "/docs"]
+)
+def test_what_the_product_does_not_use_is_not_served(server: Server, path: str) -> None:
+    assert server.call(path, {"name": "x", "src": "/etc"})[0] == 404
+
+
+def test_sigterm_ends_it(server: Server) -> None:
+    server.process.send_signal(signal.SIGTERM)
+
+    assert server.process.wait(60) == 0
