@@ -9,6 +9,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import aiohttp
@@ -70,10 +71,17 @@ async def serve(settings: Settings) -> None:
         stop = asyncio.Event()
         work = asyncio.create_task(controller.run(settings.namespaces))
         work.add_done_callback(lambda _: stop.set())
+        registry = _registry(state, controller)
+
+        @kopf.on.cleanup(registry=registry)
+        async def end_work(**_: Any) -> None:
+            """kopf waits five seconds for tasks that began after it, which the workers did."""
+            work.cancel()
+
         logger.info("the operator starts", namespaces=settings.namespaces)
         try:
             await kopf.operator(
-                registry=_registry(state, controller),
+                registry=registry,
                 settings=_kopf_settings(),
                 namespaces=settings.namespaces,
                 standalone=True,
@@ -82,7 +90,8 @@ async def serve(settings: Settings) -> None:
             )
         finally:
             work.cancel()
-            await asyncio.gather(work, return_exceptions=True)
+            with suppress(asyncio.CancelledError):
+                await work
 
 
 async def _wait_for_definitions(client: KubeClient, namespaces: tuple[str, ...]) -> None:
