@@ -90,10 +90,14 @@ def granted(rules: Iterable[dict[str, Any]]) -> set[tuple[str, str, str]]:
 
 
 def used(requests: Iterable[Request]) -> set[tuple[str, str, str]]:
-    """Every (group, resource, verb) that was asked for."""
-    return {
-        (request.group, f"{request.resource}/{request.subresource}".rstrip("/"), request.verb) for request in requests
-    }
+    """Every (group, resource, verb) that was needed; a server-side apply that makes an object needs `create` too."""
+    needed = set()
+    for request in requests:
+        resource = f"{request.resource}/{request.subresource}".rstrip("/")
+        needed.add((request.group, resource, request.verb))
+        if request.verb == "patch" and request.code == 201:
+            needed.add((request.group, resource, "create"))
+    return needed
 
 
 def _request(entry: dict[str, Any]) -> Request:

@@ -1,7 +1,9 @@
-"""An HTTP proxy between the operator and the API server that cuts the operator off at a chosen write."""
+"""An HTTP proxy between the operator and the API server that kills the operator at chosen writes."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
+from typing import NamedTuple
 
 import aiohttp
 from aiohttp import web
@@ -12,15 +14,25 @@ PASSED_ON = ("Authorization", "Content-Type", "Accept")
 LARGEST_REQUEST_BYTES = 4 * 1024 * 1024
 
 
-class FaultProxy:
-    """The k-th write reaches the API server and is committed there; its answer never reaches the operator."""
+class CrashPoint(NamedTuple):
+    """The n-th write of one kind, such as the second `PATCH finetunejobs/status`."""
 
-    def __init__(self, plane: ControlPlane, cut_after_write: int | None = None) -> None:
-        self.writes: list[str] = []
-        self.cut: str | None = None
-        self.on_cut: Callable[[], Awaitable[None]] | None = None
+    write: str
+    occurrence: int
+
+    def __str__(self) -> str:
+        return f"{self.write} #{self.occurrence}"
+
+
+class FaultProxy:
+    """At a crash point the write is committed in the API server, and the operator dies before it hears of it."""
+
+    def __init__(self, plane: ControlPlane, crash_points: Collection[CrashPoint] = ()) -> None:
+        self.writes: list[CrashPoint] = []
+        self.crashed_at: list[CrashPoint] = []
+        self.kill: Callable[[], Awaitable[None]] | None = None
+        self._crash_points = crash_points
         self._plane = plane
-        self._cut_after_write = cut_after_write
         self._session: aiohttp.ClientSession | None = None
         self._runner: web.AppRunner | None = None
         self._ended = asyncio.Event()
@@ -59,17 +71,20 @@ class FaultProxy:
                 return web.Response(body=content, status=answer.status, headers=_headers(answer))
             response = web.StreamResponse(status=answer.status, headers=_headers(answer))
             await response.prepare(request)
-            async for chunk in answer.content.iter_any():
-                await response.write(chunk)
+            with suppress(ConnectionResetError):  # the operator was killed
+                async for chunk in answer.content.iter_any():
+                    await response.write(chunk)
             return response
 
     async def _after_write(self, request: web.Request, status: int) -> None:
         if status >= 400:
             return
-        self.writes.append(_what(request))
-        if len(self.writes) == self._cut_after_write and self.on_cut:
-            self.cut = self.writes[-1]
-            await self.on_cut()
+        kind = _kind(request)
+        point = CrashPoint(kind, 1 + sum(earlier.write == kind for earlier in self.writes))
+        self.writes.append(point)
+        if point in self._crash_points and self.kill:
+            self.crashed_at.append(point)
+            await self.kill()
             await self._ended.wait()
 
 
@@ -77,7 +92,7 @@ def _headers(answer: aiohttp.ClientResponse) -> dict[str, str]:
     return {"Content-Type": answer.headers.get("Content-Type", "application/json")}
 
 
-def _what(request: web.Request) -> str:
+def _kind(request: web.Request) -> str:
     """Method and kind, such as `PATCH finetunejobs/status`."""
     parts = request.path.split("/namespaces/", 1)[1].split("/")
     return f"{request.method} {'/'.join(parts[1:2] + parts[3:])}"

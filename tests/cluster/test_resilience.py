@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 
 import pytest_asyncio
@@ -10,7 +10,7 @@ import pytest_asyncio
 from finetune_operator.contract import EXIT_CODES, PREPARE_CONTAINER, Failure, FailureReason
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.end_state import end_state
-from tests.cluster.fault_proxy import FaultProxy
+from tests.cluster.fault_proxy import CrashPoint, FaultProxy
 from tests.cluster.operator_process import OperatorProcess
 from tests.cluster.samples import Manifest, ab_test, fine_tune_job, model_version
 from tests.cluster.world import World, world_in
@@ -18,9 +18,10 @@ from tests.waiting import eventually
 
 CATCH_UP_SECONDS = 30.0
 IDLE_SECONDS = 60.0
+STOP_SECONDS = 4.0
 WRITES_IN_A_LIFE = 6
 """The Job, the phases Pending, Preparing and Training, the ModelVersion, and the end."""
-LIVES_AT_A_TIME = 3
+LIVES = 4
 
 
 @pytest_asyncio.fixture(scope="module", autouse=True)
@@ -122,7 +123,7 @@ async def test_an_operator_ends_at_once_when_it_is_asked_to(world: World) -> Non
     began = time.monotonic()
     await world.operator.stop()
 
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < STOP_SECONDS
 
 
 async def test_the_writes_of_one_job_are_few(world: World, record_property: Callable[[str, object], None]) -> None:
@@ -183,34 +184,35 @@ async def test_killed_after_any_of_its_writes_the_operator_reaches_the_same_end_
     control_plane: ControlPlane, record_property: Callable[[str, object], None]
 ) -> None:
     """Each write is committed in the API server, and the operator dies before it hears of it."""
-    async with life_with_a_cut(control_plane, "uncut", None) as (uncut, proxy):
-        expected, reference = await live(uncut), list(proxy.writes)
-    slots = asyncio.Semaphore(LIVES_AT_A_TIME)
+    async with mortal_world(control_plane, "immortal", ()) as (undisturbed, proxy):
+        expected = await live(undisturbed)
+        points = [point for point in proxy.writes if not point.write.endswith(" events")]
 
-    async def cut_life(number: int) -> str | None:
-        async with slots, life_with_a_cut(control_plane, f"cut-{number}", number) as (world, proxy):
-            assert await live(world) == expected, f"after a kill at write {number}, {proxy.cut}"
+    async def mortal_life(number: int) -> list[CrashPoint]:
+        share = points[number::LIVES]
+        async with mortal_world(control_plane, f"mortal-{number}", share) as (world, proxy):
+            state = await live(world)
+            assert state == expected, f"after crashes at {', '.join(map(str, proxy.crashed_at))}"
             assert _created(world, "jobs") == _created(world, "modelversions") == 1
-            return proxy.cut
+            return proxy.crashed_at
 
-    async with asyncio.TaskGroup() as group:
-        lives = [group.create_task(cut_life(number)) for number in range(1, len(reference) + 1)]
-    cuts = [life.result() for life in lives]
+    passed = [point for crashes in await asyncio.gather(*map(mortal_life, range(LIVES))) for point in crashes]
 
-    record_property("crash points passed", len([cut for cut in cuts if cut]))
-    print(f"killed after each of: {', '.join(reference)}")
-    assert set(cuts) - {None} == set(reference), "every kind of write was cut"
+    record_property("crash points passed", len(passed))
+    print(f"{len(passed)} crash points passed: {', '.join(map(str, passed))}")
+    # A later occurrence may depend on what came together by chance, the first one of a kind does not.
+    assert {point.write for point in passed} == {point.write for point in points}
 
 
 @asynccontextmanager
-async def life_with_a_cut(
-    plane: ControlPlane, namespace: str, write: int | None
+async def mortal_world(
+    plane: ControlPlane, namespace: str, crash_points: Collection[CrashPoint]
 ) -> AsyncIterator[tuple[World, FaultProxy]]:
-    """A world whose operator is killed after a write, and started again as Kubernetes would."""
-    async with FaultProxy(plane, write) as proxy, world_in(plane, namespace, proxy.url) as world:
-        proxy.on_cut = world.operator.kill
+    """The operator is killed at each of the crash points, and started again as Kubernetes would."""
+    async with FaultProxy(plane, crash_points) as proxy, world_in(plane, namespace, proxy.url) as world:
+        proxy.kill = world.operator.kill
         await world.operator.start()
-        revival = asyncio.create_task(_revive(world.operator))
+        revival = asyncio.create_task(_revive_for_ever(world.operator))
         try:
             yield world, proxy
         finally:
@@ -218,9 +220,10 @@ async def life_with_a_cut(
             await asyncio.gather(revival, return_exceptions=True)
 
 
-async def _revive(operator: OperatorProcess) -> None:
-    await operator.ended()
-    await operator.start()
+async def _revive_for_ever(operator: OperatorProcess) -> None:
+    while True:
+        await operator.ended()
+        await operator.start()
 
 
 async def test_while_nothing_changes_nothing_is_written(still_life: StillLife) -> None:
