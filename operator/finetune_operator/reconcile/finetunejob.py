@@ -95,6 +95,16 @@ def reconcile(job: FineTuneJob, seen: Observed, now: datetime, config: OperatorC
     return _follow(job, seen, now, config)
 
 
+def refused(job: FineTuneJob, message: str, now: datetime) -> Plan:
+    """The API server takes no Job of such a spec; the schema can't tell all of what makes a pod invalid."""
+    failure = Failure(
+        reason=FailureReason.INVALID_CONFIG,
+        message=f"the API server refused the Job: {message}",
+        remedy="create a new FineTuneJob without what it names",
+    )
+    return _concluded(job, Observed(), _failed(failure), now)
+
+
 def is_finished(job: FineTuneJob) -> bool:
     """Succeeded or Stalled: final."""
     return is_true(job.status.conditions, "Succeeded") or is_true(job.status.conditions, "Stalled")

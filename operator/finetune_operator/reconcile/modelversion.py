@@ -91,6 +91,16 @@ def reconcile(version: ModelVersion, seen: Observed, now: datetime, config: Oper
     return _plan(version, seen, outlook, engine, now, (*actions, *loads))
 
 
+def refused(version: ModelVersion, versions: tuple[ModelVersion, ...], message: str, now: datetime) -> Plan | None:
+    """The API server takes no engine of such a spec; final until it is changed. What answers already goes on."""
+    if is_true(version.status.conditions, "Loaded"):
+        return None
+    fact = f"the API server refused the engine: {message}: change spec.serving"
+    outlook = Outlook(State.FAILED, "EngineRefused", fact, stalled=True)
+    engine = engine_name(version.spec, version.spec.serving) if version.spec.serving else None
+    return _plan(version, Observed(versions=versions), outlook, engine, now)
+
+
 def _sharing(engine: str, version: ModelVersion, versions: Iterable[ModelVersion]) -> tuple[ModelVersion, ...]:
     """All versions that name this engine, this one in its present form."""
     others = [v for v in versions if v.metadata.name != version.metadata.name and not v.deleting]

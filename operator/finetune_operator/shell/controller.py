@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from finetune_operator.core.config import OperatorConfig
 from finetune_operator.kube.client import KubeClient
-from finetune_operator.kube.errors import Conflict, KubeError, NotFound
+from finetune_operator.kube.errors import Conflict, KubeError, Rejected
 from finetune_operator.logs import get_logger
 from finetune_operator.manifests.common import CHILD_SELECTOR, ENGINE_LABEL, JOB_NAME_LABEL
 from finetune_operator.manifests.serving import engine_name
@@ -24,6 +24,7 @@ from finetune_operator.shell.state import ClusterState
 
 WORKERS = 16
 RESYNC_SECONDS = 600.0
+INVALID = 422
 CUSTOM_PLURALS = ("finetunejobs", "modelversions", "abtests")
 CHILD_PLURALS = ("jobs", "pods", "deployments")
 
@@ -74,15 +75,29 @@ class Controller:
         old_status = body["status"] if body else {}
         try:
             acted = await self._executor.execute(resource, old_status, plan)
-        except NotFound:
-            logger.info("the object went away meanwhile", kind=key.plural, name=key.name)
-            return None
         except Conflict:
             # Somebody wrote in between; the watch brings it, and the decision is made anew.
             return 0.3
+        except Rejected as error:
+            verdict = self._refused(resource, error)
+            if verdict is None:
+                raise
+            await self._executor.execute(resource, old_status, verdict)
+            return None
         if acted:
             self._queue.add(key)
         return plan.requeue_after_seconds
+
+    def _refused(self, resource: Resource, error: Rejected) -> Plan | None:
+        """A child that is invalid stays so; whatever else is refused, such as by a quota, may be taken later."""
+        now = datetime.now(UTC)
+        match resource:
+            case FineTuneJob() if error.status == INVALID:
+                return finetunejob.refused(resource, str(error), now)
+            case ModelVersion() if error.status == INVALID:
+                versions = self._state.resources(ModelVersion, "modelversions", resource.metadata.namespace)
+                return modelversion.refused(resource, versions, str(error), now)
+        return None
 
     async def _decide(self, key: Key) -> tuple[Resource | None, Plan | None]:
         now = datetime.now(UTC)

@@ -11,7 +11,7 @@ from finetune_operator.contract import FailureReason, JobIdentity, Progress
 from finetune_operator.core.conditions import find, is_true
 from finetune_operator.core.workloads import job_facts, pod_facts
 from finetune_operator.manifests.training import training_job, training_job_name
-from finetune_operator.reconcile.finetunejob import Observed, is_finished, reconcile, wants_progress
+from finetune_operator.reconcile.finetunejob import Observed, is_finished, reconcile, refused, wants_progress
 from finetune_operator.reconcile.plan import Create, Delete, Patch, Plan
 from finetune_operator.resources.common import ConditionStatus
 from finetune_operator.resources.finetunejob import FineTuneJob, FineTuneJobStatus, Phase
@@ -445,6 +445,12 @@ class TestFailure:
         failure = make_failure(FailureReason.DATASET_INVALID, message="x" * 5000)
         pod = training_pod(phase="Failed", prepare=terminated(43, wire(failure)))
         assert len(status_of(decide(JOB, seen(pod, conditions=(FAILED,)))).message or "") == 4096
+
+
+def test_a_job_that_the_api_server_refuses_is_final_and_says_why() -> None:
+    plan = refused(JOB, "spec.template.spec.containers[0].resources.requests: must be less than memory limit", NOON)
+    assert plan.actions == ()
+    assert_failed(plan, FailureReason.INVALID_CONFIG, "must be less than memory limit")
 
 
 class TestFinished:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from finetune_operator.core.conditions import find, is_true
 from finetune_operator.core.workloads import deployment_facts, pod_facts
 from finetune_operator.manifests.serving import adapter_of, engine_manifests, engine_name
-from finetune_operator.reconcile.modelversion import EnginePod, Observed, Refusal, reconcile
+from finetune_operator.reconcile.modelversion import EnginePod, Observed, Refusal, reconcile, refused
 from finetune_operator.reconcile.plan import Apply, Delete, LoadAdapter, Plan, UnloadAdapter
 from finetune_operator.resources.abtest import ABTest
 from finetune_operator.resources.modelversion import HISTORY_MAX_ENTRIES, ModelVersion, ModelVersionStatus, State
@@ -293,6 +293,21 @@ class TestRefusal:
         assert (
             len(status_of(decide(V1, world(V1, pods=(engine_pod(refused={"plato-v1": long}),)))).message or "") == 4096
         )
+
+
+class TestEngineRefused:
+    def test_an_engine_that_the_api_server_refuses_is_final_until_the_spec_changes(self) -> None:
+        plan = refused(V1, (V1,), "Invalid value: must be less than memory limit", NOON)
+        assert plan is not None
+        stalled = after(V1, plan)
+        assert (stalled.status.state, reason_of(stalled.status, "Stalled")) == (State.FAILED, "EngineRefused")
+        assert "change spec.serving" in (stalled.status.message or "")
+        assert decide(stalled, Observed(versions=(stalled,))).actions == ()
+        edited = make_version(1, {"serving": {"replicas": 2}}, generation=2, status=stalled.status.to_dict())
+        assert len(decide(edited, Observed(versions=(edited,))).actions) == 3
+
+    def test_what_answers_already_goes_on(self) -> None:
+        assert refused(loaded(1, active=True), (), "Invalid value", NOON) is None
 
 
 TWO_SLOTS = {"serving": {"maxLoras": 2}}

@@ -1,0 +1,90 @@
+"""The loop's answer to what the API server says, with everything but the network real."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import pytest
+
+from finetune_operator.kube.errors import Conflict, Rejected, Unavailable
+from finetune_operator.shell.api import Api
+from finetune_operator.shell.controller import Controller
+from finetune_operator.shell.engines import Engines
+from finetune_operator.shell.execute import Executor
+from finetune_operator.shell.observe import Observer
+from finetune_operator.shell.state import ClusterState
+from tests.builders import CONFIG, NAMESPACE, job_object, version_object
+from tests.unit.shell.fake_cluster import FakeCluster
+from tests.waiting import eventually
+
+INVALID = Rejected("spec.resources.requests: must be less than memory limit", 422)
+
+
+@asynccontextmanager
+async def operator(*objects: tuple[str, dict[str, Any]]) -> AsyncIterator[tuple[Controller, FakeCluster]]:
+    """A running controller that is told of its own writes at once, and of nothing else."""
+    async with aiohttp.ClientSession() as session:
+        cluster, state = FakeCluster(*objects), ClusterState()
+        engines = Engines(session, "", "http://127.0.0.1:9")
+        for plural, body in objects:
+            state.see(plural, body)
+        controller = Controller(
+            cluster, state, Observer(state, engines, Api(session, None, "")), Executor(cluster, state, engines), CONFIG
+        )
+        task = asyncio.create_task(controller.run((NAMESPACE,)))
+        try:
+            yield controller, cluster
+        finally:
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+
+def stalled(cluster: FakeCluster, plural: str, name: str) -> str:
+    status = cluster.objects[plural, name].get("status", {})
+    return next((entry["reason"] for entry in status.get("conditions", []) if entry["type"] == "Stalled"), "")
+
+
+async def test_a_new_job_gets_its_kubernetes_job_once() -> None:
+    body = job_object(status={})
+    async with operator(("finetunejobs", body)) as (controller, cluster):
+        for _ in range(5):
+            controller.changed("finetunejobs", body, deleted=False)
+        await eventually(lambda: any(plural == "events" for _, plural, *_ in cluster.writes))
+    assert [write[1] for write in cluster.writes] == ["jobs", "finetunejobs", "events"]
+
+
+@pytest.mark.parametrize(
+    ("plural", "child", "body", "reason"),
+    [
+        ("finetunejobs", "jobs", job_object(status={}), "InvalidConfig"),
+        ("modelversions", "deployments", version_object(1, status={}), "EngineRefused"),
+    ],
+)
+async def test_an_invalid_child_is_told_and_not_tried_again(
+    plural: str, child: str, body: dict[str, Any], reason: str
+) -> None:
+    async with operator((plural, body)) as (controller, cluster):
+        cluster.failures[child] = INVALID
+        controller.changed(plural, body, deleted=False)
+        name = body["metadata"]["name"]
+        await eventually(lambda: stalled(cluster, plural, name) == reason)
+        controller.changed(plural, cluster.objects[plural, name], deleted=False)
+        await eventually(lambda: cluster.writes[-1][1] == "events")
+    assert sum(write[1] == child for write in cluster.writes) == 1
+
+
+@pytest.mark.parametrize(
+    "error", [Rejected("exceeded quota", 403), Unavailable("later", 503), Conflict("meanwhile", 409)]
+)
+async def test_what_may_pass_is_tried_again(error: Exception) -> None:
+    body = job_object(status={})
+    async with operator(("finetunejobs", body)) as (controller, cluster):
+        cluster.failures["jobs"] = error
+        controller.changed("finetunejobs", body, deleted=False)
+        await eventually(lambda: len(cluster.writes) >= 1)
+        del cluster.failures["jobs"]
+        await eventually(lambda: cluster.objects["finetunejobs", "plato-ethics"]["status"].get("phase") == "Pending")
+    assert stalled(cluster, "finetunejobs", "plato-ethics") == ""
