@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -52,12 +53,17 @@ def conversations() -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def preferences(conversations: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """DPO rows: the answer to the question is better than the answer to the next one."""
-    pairs = [row["messages"] for row in conversations]
-    return [
-        {"prompt": [question], "chosen": [answer], "rejected": [other]}
-        for (question, answer), (_, other) in zip(pairs, [*pairs[7:], *pairs[:7]], strict=True)
-    ]
+    """DPO rows by a rule that a tiny model can learn: the longest answer to a question beats the others."""
+    answers: dict[str, list[dict[str, str]]] = defaultdict(list)
+    questions = {}
+    for question, answer in (row["messages"] for row in conversations):
+        questions[question["content"]] = question
+        answers[question["content"]].append(answer)
+    pairs = []
+    for text, question in questions.items():
+        *others, longest = sorted(answers[text], key=lambda answer: len(answer["content"]))
+        pairs += [{"prompt": [question], "chosen": [longest], "rejected": [other]} for other in others]
+    return pairs
 
 
 @pytest.fixture(scope="session")
