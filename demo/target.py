@@ -67,8 +67,7 @@ def take_down(name: str, narrator: Narrator) -> None:
 
 
 def _local(narrator: Narrator) -> Target:
-    narrator.say("no cluster was named and no kind with a Docker engine was found: building a single node from source")
-    narrator.say(f"everything is cached in {cache_root()}")
+    narrator.say(f"a single-node Kubernetes built from source; everything is cached in {cache_root()}")
     cluster = Cluster()
     cluster.up()
     cluster.ensure_base_image()

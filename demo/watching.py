@@ -37,8 +37,9 @@ class LiveView:
             process.wait()
 
     def _show(self, process: "subprocess.Popen[str]") -> None:
-        previous = ""
+        previous: list[str] = []
         for line in process.stdout or ():
-            if line != previous:
+            # The last column is the age, which alone is no news.
+            if (news := line.split()[:-1]) != previous:
                 self._narrator.say(f"  | {line.rstrip()}")
-            previous = line
+            previous = news

@@ -10,9 +10,14 @@ from finetune_operator.resources.finetunejob import FineTuneJob
 from finetune_operator.resources.modelversion import KIND, ModelVersion
 
 
-def next_version(model: str, versions: Iterable[ModelVersion]) -> int:
-    """One more than the highest number in the family."""
-    return 1 + max((v.spec.version for v in versions if v.spec.model == model), default=0)
+def next_version(model: str, versions: Iterable[ModelVersion], published: Iterable[str]) -> int:
+    """One more than the highest number that the family ever had, as far as its versions and jobs tell.
+
+    A number of a deleted version must not come back: an engine may still know that name.
+    """
+    prefix = f"{model}-v"
+    told = (int(name.removeprefix(prefix)) for name in published if re.fullmatch(re.escape(prefix) + r"\d+", name))
+    return 1 + max((*(v.spec.version for v in versions if v.spec.model == model), *told), default=0)
 
 
 def model_version(

@@ -49,7 +49,7 @@ def reconcile(test: ABTest, seen: Observed, now: datetime, config: OperatorConfi
     if test.status.verdict:
         status = test.status.model_copy(update={"observed_generation": test.metadata.generation})
         return Plan(status=status.to_dict())
-    status = _counted(test, seen)
+    status = _counted(test, seen, now, config.progress_write_seconds)
     outlook = _aborted(test, seen) or _waiting(test, seen) or _judged(test, status, now)
     status = _with_outlook(test, status, outlook, now)
     return Plan(
@@ -126,7 +126,7 @@ def _judged(test: ABTest, status: ABTestStatus, now: datetime) -> Outlook:
     return Outlook(TestPhase.RUNNING, "CollectingVotes", hint)
 
 
-def _counted(test: ABTest, seen: Observed) -> ABTestStatus:
+def _counted(test: ABTest, seen: Observed, now: datetime, write_seconds: float) -> ABTestStatus:
     """The status with the newest counts. Evidence once seen stays valid, but speaks for the arm that led then."""
     old, spec = test.status, test.spec
     baseline_name = spec.baseline.model_version or _base_model_name(spec, seen.versions)
@@ -149,14 +149,28 @@ def _counted(test: ABTest, seen: Observed) -> ABTestStatus:
             "p_value": printed(smallest) if votes.total else None,
             "leader": leader,
             "votes_still_needed": None if needed is None else max(needed, spec.decision.min_votes - votes.total),
-            "arms": Arms(
-                baseline=_arm(baseline_name or "", tally.arms.baseline),
-                candidate=_arm(spec.candidate.model_version, tally.arms.candidate),
-            )
-            if baseline_name
-            else old.arms,
+            "arms": _arms(test, baseline_name, tally, now, write_seconds),
         }
     )
+
+
+def _arms(
+    test: ABTest, baseline_name: str | None, tally: AbTestTally, now: datetime, write_seconds: float
+) -> Arms | None:
+    """Traffic alone changes the counts all the time: they are written with the next vote, or after a while."""
+    old = test.status.arms
+    if baseline_name is None:
+        return old
+    fresh = Arms(
+        baseline=_arm(baseline_name, tally.arms.baseline),
+        candidate=_arm(test.spec.candidate.model_version, tally.arms.candidate),
+        last_update_time=now,
+    )
+    if old is None or fresh == old.model_copy(update={"last_update_time": now}):
+        return old or fresh
+    voted = test.status.votes != _votes(tally.votes)
+    recent = old.last_update_time is not None and (now - old.last_update_time).total_seconds() < write_seconds
+    return old if recent and not voted else fresh
 
 
 def _base_model_name(spec: ABTestSpec, versions: Iterable[ModelVersion]) -> str | None:

@@ -62,6 +62,7 @@ class Observed:
     pods: tuple[PodFacts, ...] = ()
     versions: tuple[ModelVersion, ...] = ()
     progress: Progress | None = None
+    published: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,7 @@ def _publish(
         return _concluded(job, seen, _succeeded(version.metadata.name), now, result)
     if not isinstance(outcome, TrainingResult):
         return _without_result(job, seen, now)
-    number = next_version(job.spec.model, seen.versions)
+    number = next_version(job.spec.model, seen.versions, seen.published)
     uri = adapter_uri(config.artifacts_claim, job.metadata.namespace, job.spec.model, job.metadata.uid)
     body = model_version(job, number, uri, outcome, training_config(job, config), config.trainer_image)
     plan = _concluded(job, seen, _succeeded(body["metadata"]["name"]), now, outcome)

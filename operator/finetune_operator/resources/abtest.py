@@ -180,6 +180,8 @@ class Arms(ApiModel):
 
     baseline: ArmStatus
     candidate: ArmStatus
+    last_update_time: Timestamp | None = None
+    """When this was written."""
 
 
 class ABTestStatus(ApiModel):

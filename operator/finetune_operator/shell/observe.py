@@ -26,10 +26,12 @@ class Observer:
     async def finetunejob(self, job: FineTuneJob) -> finetunejob.Observed:
         namespace, uid = job.metadata.namespace, job.metadata.uid
         body = self.state.get("jobs", namespace, training_job_name(job))
+        jobs = self.state.resources(FineTuneJob, "finetunejobs", namespace)
         return finetunejob.Observed(
             job=job_facts(body) if body else None,
             pods=tuple(pod_facts(pod) for pod in self.state.group("pods", uid)),
             versions=self.state.resources(ModelVersion, "modelversions", namespace),
+            published=tuple(other.status.model_version for other in jobs if other.status.model_version),
             progress=await self.api.progress(uid) if finetunejob.wants_progress(job) else None,
         )
 

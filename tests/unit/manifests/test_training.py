@@ -123,5 +123,9 @@ def test_a_job_without_an_api_reports_nowhere() -> None:
 
 
 def test_numbers_count_within_a_family_from_one() -> None:
-    assert next_version("plato", []) == 1
-    assert next_version("plato", [make_version(3), make_version(1), make_version(8, {"model": "kant"})]) == 4
+    assert next_version("plato", [], []) == 1
+    assert next_version("plato", [make_version(3), make_version(1), make_version(8, {"model": "kant"})], []) == 4
+
+
+def test_a_number_that_a_job_had_published_does_not_come_back_with_its_version_deleted() -> None:
+    assert next_version("plato", [make_version(3)], ["plato-v5", "plato-v2", "kant-v9", "plato-vx-v7"]) == 6

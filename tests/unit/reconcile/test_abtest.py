@@ -140,7 +140,25 @@ class TestCount:
         assert status.arms.to_dict() == {
             "baseline": {"servedName": "plato-v1", "samples": 80, "errors": 1, "meanLatencyMs": 120},
             "candidate": {"servedName": "plato-v2", "samples": 20, "errors": 0},
+            "lastUpdateTime": "2026-01-01T12:00:00Z",
         }
+
+    @pytest.mark.parametrize(
+        ("seconds", "more_votes", "samples"),
+        [(4, 0, 80), (4, 1, 95), (10, 0, 95)],
+        ids=["traffic alone waits", "a vote takes it along", "after ten seconds it is written"],
+    )
+    def test_traffic_alone_is_written_once_in_ten_seconds(self, seconds: int, more_votes: int, samples: int) -> None:
+        def counts(wins: int, count: int) -> AbTestTally:
+            arms = ArmTallies(baseline=ArmTally(samples=count), candidate=ArmTally(samples=20))
+            return AbTestTally(votes=VoteCounts(fine_tuned=wins), arms=arms)
+
+        first = make_test(status=RUNNING)
+        second = after(first, decide(first, world(counts(3, 80))))
+        later = NOON + timedelta(seconds=seconds)
+        status = status_of(reconcile(second, world(counts(3 + more_votes, 95)), later, CONFIG))
+        assert status.arms is not None
+        assert status.arms.baseline.samples == samples
         assert status.leader == "plato-v2"
         assert status.p_value is not None
         assert float(status.p_value) >= p_value(seen.tally.votes if seen.tally else VoteCounts())
