@@ -142,6 +142,11 @@ class TestCount:
             "candidate": {"servedName": "plato-v2", "samples": 20, "errors": 0},
             "lastUpdateTime": "2026-01-01T12:00:00Z",
         }
+        assert status.leader == "plato-v2"
+        assert status.p_value is not None
+        assert float(status.p_value) >= p_value(seen.tally.votes if seen.tally else VoteCounts())
+        assert status.votes_still_needed == 43
+        assert status.message == "about 43 more votes at the present win rate"
 
     @pytest.mark.parametrize(
         ("seconds", "more_votes", "samples"),
@@ -159,11 +164,6 @@ class TestCount:
         status = status_of(reconcile(second, world(counts(3 + more_votes, 95)), later, CONFIG))
         assert status.arms is not None
         assert status.arms.baseline.samples == samples
-        assert status.leader == "plato-v2"
-        assert status.p_value is not None
-        assert float(status.p_value) >= p_value(seen.tally.votes if seen.tally else VoteCounts())
-        assert status.votes_still_needed == 43
-        assert status.message == "about 43 more votes at the present win rate"
 
     def test_while_the_api_is_away_the_last_counts_stay(self) -> None:
         test = make_test(status=RUNNING)
