@@ -4,7 +4,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar, overload
 
 import pytest
 
@@ -15,13 +15,21 @@ T = TypeVar("T")
 INTERVAL_SECONDS = 0.1
 
 
-async def eventually(check: Callable[[], T | Awaitable[T]], timeout_seconds: float = 20.0) -> T:
+@overload
+async def eventually(check: Callable[[], Awaitable[T]], timeout_seconds: float = 20.0) -> T: ...
+
+
+@overload
+async def eventually(check: Callable[[], T], timeout_seconds: float = 20.0) -> T: ...
+
+
+async def eventually(check: Callable[[], Any], timeout_seconds: float = 20.0) -> Any:
     """The first truthy answer of `check`, which may also assert; its last complaint is the failure at the deadline."""
     deadline = time.monotonic() + timeout_seconds
     while True:
         try:
             answer = check()
-            value: T = await answer if inspect.isawaitable(answer) else answer
+            value = await answer if inspect.isawaitable(answer) else answer
             if value:
                 return value
             seen = f"it was {value!r}"

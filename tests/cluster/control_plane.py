@@ -73,8 +73,8 @@ class ControlPlane:
         self._chart = [body for body in yaml.safe_load_all(text) if body and body["kind"] in RIGHTS]
         namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": RELEASE_NAMESPACE}}
         await self.apply(namespace, *(body for body in self._chart if _namespace_of(body) == RELEASE_NAMESPACE))
-        arguments = ("create", "token", OPERATOR_ACCOUNT, "-n", RELEASE_NAMESPACE, "--duration", TOKEN_DURATION)
-        self._token = (await self.kubectl(*arguments)).strip()
+        token = ("create", "token", OPERATOR_ACCOUNT, "-n", RELEASE_NAMESPACE, "--duration", TOKEN_DURATION)
+        self._token = (await self.kubectl(*token)).strip()
 
     def rights_in(self, namespace: str) -> list[Manifest]:
         """What the chart would install of Roles and ServiceAccounts in a watched namespace."""

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -52,33 +53,34 @@ class SimulatedKubelet:
         return pod
 
     async def prepare(self, pod: Manifest) -> None:
-        await self._report(pod, "Pending", prepare={"running": {}}, trainer={"waiting": {"reason": "PodInitializing"}})
+        await self._report(pod, "Pending", {PREPARE_CONTAINER: _RUNNING, TRAINER_CONTAINER: _INITIALIZING})
 
     async def train(self, pod: Manifest, report: DatasetReport = REPORT) -> None:
-        await self._report(pod, "Running", prepare=_terminated(0, report), trainer={"running": {}})
+        await self._report(pod, "Running", {PREPARE_CONTAINER: _terminated(0, report), TRAINER_CONTAINER: _RUNNING})
 
     async def succeed(self, pod: Manifest, result: TrainingResult = RESULT) -> None:
-        await self._report(pod, "Succeeded", prepare=_terminated(0, result.dataset), trainer=_terminated(0, result))
+        states = {PREPARE_CONTAINER: _terminated(0, result.dataset), TRAINER_CONTAINER: _terminated(0, result)}
+        await self._report(pod, "Succeeded", states)
 
     async def fail(self, pod: Manifest, container: str, exit_code: int, message: object, reason: str = "Error") -> None:
         """The container ended, and the pod with it."""
         ended = _terminated(exit_code, message, reason)
         if container == PREPARE_CONTAINER:
-            states = {"prepare": ended, "trainer": {"waiting": {"reason": "PodInitializing"}}}
+            states = {PREPARE_CONTAINER: ended, TRAINER_CONTAINER: _INITIALIZING}
         else:
-            states = {"prepare": _terminated(0, REPORT), "trainer": ended}
-        await self._report(pod, "Failed", **states)
+            states = {PREPARE_CONTAINER: _terminated(0, REPORT), TRAINER_CONTAINER: ended}
+        await self._report(pod, "Failed", states)
 
     async def disrupt(self, pod: Manifest) -> None:
         """The node is drained: not the training's fault."""
         condition = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}
-        states = {"prepare": _terminated(0, REPORT), "trainer": _terminated(143, "")}
-        await self._report(pod, "Failed", conditions=[condition], **states)
+        states = {PREPARE_CONTAINER: _terminated(0, REPORT), TRAINER_CONTAINER: _terminated(143, "")}
+        await self._report(pod, "Failed", states, [condition])
 
     async def hold(self, pod: Manifest, reason: str, message: str) -> None:
         """The first container can't be made."""
         waiting = {"waiting": {"reason": reason, "message": message}}
-        await self._report(pod, "Pending", prepare=waiting, trainer={"waiting": {"reason": "PodInitializing"}})
+        await self._report(pod, "Pending", {PREPARE_CONTAINER: waiting, TRAINER_CONTAINER: _INITIALIZING})
 
     async def refuse_a_node(self, pod: Manifest, message: str) -> None:
         """What the scheduler says of a pod that fits nowhere."""
@@ -97,7 +99,7 @@ class SimulatedKubelet:
         server = EngineServer(next(_addresses), adapters, self.refusals)
         await server.start()
         self.engines[pod["metadata"]["uid"]] = server
-        await self._report(pod, "Running", ip=server.ip, conditions=[_READY], **{ENGINE_CONTAINER: {"running": {}}})
+        await self._report(pod, "Running", {ENGINE_CONTAINER: _RUNNING}, [_READY], server.ip)
         return server
 
     async def adapter_list(self, engine: str) -> AdapterList:
@@ -106,7 +108,7 @@ class SimulatedKubelet:
         return AdapterList.model_validate_json(config_map["data"][ADAPTERS_FILE.rsplit("/", 1)[1]])
 
     async def crash_engine(self, pod: Manifest, exit_code: int, message: str) -> None:
-        await self._report(pod, "Running", **{ENGINE_CONTAINER: _terminated(exit_code, message, "Error")})
+        await self._report(pod, "Running", {ENGINE_CONTAINER: _terminated(exit_code, message, "Error")})
 
     async def lose(self, pod: Manifest) -> None:
         """The pod is deleted, and its server with it."""
@@ -123,15 +125,15 @@ class SimulatedKubelet:
         self,
         pod: Manifest,
         phase: str,
-        conditions: list[Manifest] | None = None,
+        states: Mapping[str, Manifest],
+        conditions: Sequence[Manifest] = (),
         ip: str | None = None,
-        **states: Manifest,
     ) -> None:
-        status: Manifest = {"phase": phase, "conditions": [_SCHEDULED, *(conditions or [])]}
-        if PREPARE_CONTAINER in states:
-            status["initContainerStatuses"] = [_container(pod, PREPARE_CONTAINER, states[PREPARE_CONTAINER])]
-        names = [name for name in (TRAINER_CONTAINER, ENGINE_CONTAINER) if name in states]
-        status["containerStatuses"] = [_container(pod, name, states[name]) for name in names]
+        status: Manifest = {"phase": phase, "conditions": [_SCHEDULED, *conditions]}
+        containers = {name: _container(pod, name, state) for name, state in states.items()}
+        if PREPARE_CONTAINER in containers:
+            status["initContainerStatuses"] = [containers.pop(PREPARE_CONTAINER)]
+        status["containerStatuses"] = list(containers.values())
         if ip:
             status |= {"podIP": ip, "podIPs": [{"ip": ip}]}
         await self._patch(pod, status)
@@ -140,6 +142,8 @@ class SimulatedKubelet:
         await self._client.merge_patch("pods", self._namespace, pod["metadata"]["name"], {"status": status}, "status")
 
 
+_RUNNING: Manifest = {"running": {}}
+_INITIALIZING: Manifest = {"waiting": {"reason": "PodInitializing"}}
 _SCHEDULED = {"type": "PodScheduled", "status": "True"}
 _READY = {"type": "Ready", "status": "True"}
 

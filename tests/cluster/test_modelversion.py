@@ -138,7 +138,7 @@ async def test_a_replaced_pod_is_ready_only_with_its_adapters(world: World) -> N
 async def test_every_replica_gets_every_adapter(world: World) -> None:
     await world.create(model_version("plato-v1", serving={"replicas": 2}))
     engine = await world.engine_of("plato-v1")
-    first, second = await eventually(lambda: _count(world, engine, 2))
+    first, second = await eventually(lambda: _pods(world, engine, 2))
 
     one = await world.kubelet.start_engine(first)
     await world.reaches("modelversions", "plato-v1", replicas="1/2", readyReplicas=1)
@@ -158,7 +158,7 @@ async def test_scaling_changes_the_replicas_of_the_engine_and_restarts_nothing(w
 
     await world.plane.kubectl("scale", "-n", world.namespace, "modelver/plato-v1", "--replicas=2")
 
-    after = await eventually(lambda: _count(world, engine, 2))
+    after = await eventually(lambda: _pods(world, engine, 2))
     assert before["metadata"]["uid"] in {pod["metadata"]["uid"] for pod in after}
     assert await world.engine_of("plato-v1") == engine
 
@@ -222,7 +222,7 @@ async def test_an_engine_without_versions_is_stopped_and_started_again(world: Wo
 
     await world.edit("modelversions", "plato-v1", state="Archived")
     await world.gone("deployments", engine)
-    await eventually(lambda: _count(world, engine, 0))
+    await eventually(lambda: _has_no_pods(world, engine))
 
     await world.edit("modelversions", "plato-v1", state="Ready")
     await world.start_engine("plato-v1")
@@ -301,10 +301,14 @@ async def test_a_version_without_serving_is_registered_only(shared_world: World)
     assert "engine" not in registered["status"]
 
 
-async def _count(world: World, engine: str, wanted: int) -> list[Manifest] | bool:
+async def _pods(world: World, engine: str, wanted: int) -> list[Manifest]:
     pods = await world.kubelet.engine_pods(engine)
     assert len(pods) == wanted
-    return pods or True
+    return pods
+
+
+async def _has_no_pods(world: World, engine: str) -> bool:
+    return await world.kubelet.engine_pods(engine) == []
 
 
 async def _has_other_engine(world: World, version: str, engine: str) -> bool:

@@ -283,9 +283,10 @@ async def test_an_update(control_plane: ControlPlane, bare_namespace: str, case:
 
 def test_every_rule_of_the_crds_has_a_refused_case() -> None:
     wanted = {message for path in (REPOSITORY / "crds").glob("*.yaml") for message in _messages(_load(path))}
-    refusals = [case.refused for case in (*REFUSED, *UPDATES) if case.refused]
+    said = (*(case.refused for case in REFUSED), *(case.refused for case in UPDATES))
+    refusals = [text for text in said if text]
 
-    untested = {message for message in wanted if not any(message in said for said in refusals)}
+    untested = {message for message in wanted if not any(message in text for text in refusals)}
 
     assert wanted
     assert untested == set()
