@@ -74,7 +74,8 @@ def _local(narrator: Narrator) -> Target:
     for name, dockerfile in DOCKERFILES.items():
         cluster.build_image(f"{LOCAL_PREFIX}/{name}:dev", dockerfile, REPOSITORY, {"BASE_IMAGE": BASE_IMAGE})
     kubectl = Kubectl(cluster.kubeconfig, NAMESPACE, str(cluster.bin_dir / "kubectl"), str(cluster.bin_dir / "helm"))
-    return Target("local", kubectl, ("values-cpu.yaml",), audit_log=cluster.audit_log)
+    settings = _rolled_by(cluster.node.images.digest(f"{LOCAL_PREFIX}/operator:dev"))
+    return Target("local", kubectl, ("values-cpu.yaml",), settings, cluster.audit_log)
 
 
 def _kind(narrator: Narrator) -> Target:
@@ -96,7 +97,9 @@ def _kind(narrator: Narrator) -> Target:
         load = ["kind", "load", "docker-image", tag, "--name", KIND_NAME]
         run_long(load, f"kind load {tag}", logs / f"kind-load-{name}.log")
     narrator.say(f"KUBECONFIG={kubeconfig}")
-    return Target("kind", Kubectl(kubeconfig, NAMESPACE), ("values-cpu.yaml",))
+    inspect = ["docker", "image", "inspect", "--format", "{{.Id}}", f"{LOCAL_PREFIX}/operator:dev"]
+    digest = subprocess.run(inspect, capture_output=True, text=True, check=True).stdout.strip()
+    return Target("kind", Kubectl(kubeconfig, NAMESPACE), ("values-cpu.yaml",), _rolled_by(digest))
 
 
 def _existing(narrator: Narrator) -> Target:
@@ -112,6 +115,12 @@ def _existing(narrator: Narrator) -> Target:
         settings |= {f"image.{name}.repository": f"{prefix}/{name}", f"image.{name}.tag": tag}
     narrator.say("using the cluster of your KUBECONFIG")
     return Target("existing", Kubectl(None, NAMESPACE), ("values-cpu.yaml",), settings)
+
+
+def _rolled_by(digest: str | None) -> dict[str, str]:
+    """Chart values by which a new image under the same tag replaces the running pods."""
+    key = "podAnnotations.finetune\\.dev/image"
+    return {f"{process}.{key}": str(digest) for process in ("operator", "gateway", "api")}
 
 
 def _require(*programs: str) -> None:

@@ -53,10 +53,10 @@ class SimulatedKubelet:
         return pod
 
     async def prepare(self, pod: Manifest) -> None:
-        await self._report(pod, "Pending", {PREPARE_CONTAINER: _RUNNING, TRAINER_CONTAINER: _INITIALIZING})
+        await self._report(pod, "Pending", {PREPARE_CONTAINER: _running(), TRAINER_CONTAINER: _INITIALIZING})
 
     async def train(self, pod: Manifest, report: DatasetReport = REPORT) -> None:
-        await self._report(pod, "Running", {PREPARE_CONTAINER: _terminated(0, report), TRAINER_CONTAINER: _RUNNING})
+        await self._report(pod, "Running", {PREPARE_CONTAINER: _terminated(0, report), TRAINER_CONTAINER: _running()})
 
     async def succeed(self, pod: Manifest, result: TrainingResult = RESULT) -> None:
         states = {PREPARE_CONTAINER: _terminated(0, result.dataset), TRAINER_CONTAINER: _terminated(0, result)}
@@ -99,7 +99,7 @@ class SimulatedKubelet:
         server = EngineServer(next(_addresses), adapters, self.refusals)
         await server.start()
         self.engines[pod["metadata"]["uid"]] = server
-        await self._report(pod, "Running", {ENGINE_CONTAINER: _RUNNING}, [_READY], server.ip)
+        await self._report(pod, "Running", {ENGINE_CONTAINER: _running()}, [_READY], server.ip)
         return server
 
     async def adapter_list(self, engine: str) -> AdapterList:
@@ -142,10 +142,13 @@ class SimulatedKubelet:
         await self._client.merge_patch("pods", self._namespace, pod["metadata"]["name"], {"status": status}, "status")
 
 
-_RUNNING: Manifest = {"running": {}}
 _INITIALIZING: Manifest = {"waiting": {"reason": "PodInitializing"}}
 _SCHEDULED = {"type": "PodScheduled", "status": "True"}
 _READY = {"type": "Ready", "status": "True"}
+
+
+def _running() -> Manifest:
+    return {"running": {"startedAt": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}}
 
 
 def _container(pod: Manifest, name: str, state: Manifest) -> Manifest:

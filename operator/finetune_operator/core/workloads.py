@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -28,6 +29,7 @@ class ContainerFacts:
     """State of one container, the last termination included."""
 
     running: bool = False
+    started_at: datetime | None = None
     waiting_reason: str | None = None
     waiting_message: str = ""
     exit_code: int | None = None
@@ -104,8 +106,10 @@ def _container_facts(entry: Mapping[str, Any]) -> ContainerFacts:
     state = entry.get("state", {})
     waiting = state.get("waiting", {})
     terminated = state.get("terminated") or entry.get("lastState", {}).get("terminated") or {}
+    started_at = (state.get("running") or terminated).get("startedAt")
     return ContainerFacts(
         running="running" in state,
+        started_at=datetime.fromisoformat(started_at) if started_at else None,
         waiting_reason=waiting.get("reason"),
         waiting_message=waiting.get("message", ""),
         exit_code=terminated.get("exitCode"),

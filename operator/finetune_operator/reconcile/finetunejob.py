@@ -47,6 +47,8 @@ DATASET_REASONS = frozenset(
 )
 
 
+# Most datasets are prepared sooner than that, and each phase told costs a write.
+PREPARING_UNTOLD_SECONDS = 5.0
 NO_RESULT = Failure(
     reason=FailureReason.TRAINER_FAILED,
     message="the trainer ended without an error, but also without a readable result",
@@ -137,6 +139,10 @@ def _follow(job: FineTuneJob, seen: Observed, now: datetime, config: OperatorCon
     if seen.job and seen.job.suspended != job.spec.suspend:
         actions = (Patch("jobs", seen.job.name, {"spec": {"suspend": job.spec.suspend}}),)
     outlook = _outlook(job, seen.pods)
+    if outlook.phase is Phase.PREPARING and job.status.phase is Phase.PENDING:
+        seconds_left = PREPARING_UNTOLD_SECONDS - _preparing_seconds(seen.pods, now)
+        if seconds_left > 0:
+            return Plan(actions=actions, requeue_after_seconds=seconds_left)
     status = _status(job, seen, outlook, now, config.progress_write_seconds)
     started = job.status.phase is not Phase.TRAINING and outlook.phase is Phase.TRAINING
     return Plan(
@@ -145,6 +151,12 @@ def _follow(job: FineTuneJob, seen: Observed, now: datetime, config: OperatorCon
         events=(Event("Normal", "TrainingStarted", outlook.message),) if started else (),
         requeue_after_seconds=config.poll_seconds if outlook.phase is Phase.TRAINING else None,
     )
+
+
+def _preparing_seconds(pods: tuple[PodFacts, ...], now: datetime) -> float:
+    """How long the newest dataset preparation has been going on."""
+    starts = [at for pod in _alive(pods) if (at := pod.container(PREPARE_CONTAINER).started_at)]
+    return (now - max(starts)).total_seconds() if starts else PREPARING_UNTOLD_SECONDS
 
 
 def _outlook(job: FineTuneJob, pods: tuple[PodFacts, ...]) -> Outlook:

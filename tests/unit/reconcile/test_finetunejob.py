@@ -159,6 +159,17 @@ PHASES: dict[str, tuple[tuple[Object, ...], Phase, str]] = {
 
 
 class TestFollow:
+    @pytest.mark.parametrize(("seconds", "told"), [(1, False), (4, False), (5, True), (600, True)])
+    def test_a_short_preparation_is_not_told(self, seconds: int, told: bool) -> None:
+        """Each phase told costs a write, and most datasets are ready at once."""
+        started_at = (NOON - timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        pod = training_pod(phase="Pending", prepare={"running": {"startedAt": started_at}})
+        plan = decide(make_job(status={"phase": "Pending"}), seen(pod))
+        if told:
+            assert status_of(plan).phase is Phase.PREPARING
+        else:
+            assert plan == Plan(requeue_after_seconds=5 - seconds)
+
     @pytest.mark.parametrize(("pods", "phase", "reason"), PHASES.values(), ids=PHASES.keys())
     @pytest.mark.parametrize("before", [{}, STATUS_OF_TRAINING], ids=["new", "trained before"])
     def test_the_phase_follows_the_pods(
