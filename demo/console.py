@@ -1,7 +1,7 @@
 """What a person sees of the demo: stages with their duration, and lines in between."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -34,7 +34,7 @@ class Narrator:
         """What a person would type to see or do the same."""
         self.console.print(f"[cyan]$ {text}[/]")
 
-    def table(self, title: str, headers: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    def table(self, title: str, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Rows under headers."""
         table = Table(title=title, title_justify="left", title_style="bold", header_style="dim")
         for header in headers:

@@ -27,7 +27,7 @@ def rate(conversations: Iterable[Conversation]) -> list[Rating]:
     by_topic: dict[str, list[Conversation]] = defaultdict(list)
     for conversation in conversations:
         by_topic[conversation.topic].append(conversation)
-    rows = []
+    rows: list[Rating] = []
     for topic, members in sorted(by_topic.items()):
         own = {(member.prompt, member.response) for member in members}
         for prompt in dict.fromkeys(member.prompt for member in members):

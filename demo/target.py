@@ -110,7 +110,7 @@ def _existing(narrator: Narrator) -> Target:
             "CLUSTER=existing needs IMAGES=<registry>/<path>, below which operator, trainer and server can be pulled "
             "(and TAG where it isn't dev): build them with the three Dockerfiles and push them there"
         )
-    settings = {}
+    settings: dict[str, str] = {}
     for name in DOCKERFILES:
         settings |= {f"image.{name}.repository": f"{prefix}/{name}", f"image.{name}.tag": tag}
     narrator.say("using the cluster of your KUBECONFIG")

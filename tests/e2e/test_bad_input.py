@@ -60,7 +60,7 @@ CASES = {
     "filter-that-empties": ("finetunejob-sft.yaml", filter_that_empties, "DatasetEmpty", "astrology"),
     "rows-too-short": ("finetunejob-sft.yaml", rows_too_short, None, "ShortResponse"),
     "wrong-database": ("finetunejob-sft.yaml", wrong_database, "DatabaseUnreachable", "nowhere.db"),
-    "no-pairs": ("finetunejob-dpo.yaml", no_pairs, "DatasetEmpty", "pair"),
+    "no-pairs": ("finetunejob-dpo.yaml", no_pairs, "DatasetEmpty", "minRatingDifference"),
     "path-outside": ("finetunejob-sft.yaml", path_outside_the_volume, "DatasetInvalid", "escape.jsonl"),
     "too-little-memory": ("finetunejob-sft.yaml", too_little_memory, "OutOfMemory", "limits.memory"),
 }
