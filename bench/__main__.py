@@ -1,0 +1,50 @@
+"""Run benchmarks by name, or all of them: python -m bench [name ...]
+
+Figures compare within one run only. Exit code 1 where a figure could not be measured; a missed goal is shown, and is
+no error.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping
+
+from bench import api_writes, demo_stages, gateway_cost, hot_load, trainer_overhead
+from bench.report import NotMeasurable, Report, facts, table
+
+BENCHMARKS: Mapping[str, tuple[str, Callable[[], Report]]] = {
+    "api_writes": ("Kubernetes API requests of a FineTuneJob's life", api_writes.measure),
+    "hot_load": ("ModelVersion created to its first token, against a pod restart", hot_load.measure),
+    "trainer_overhead": ("Steps per second with and without the product's callbacks", trainer_overhead.measure),
+    "demo_stages": ("Time of each stage of the last `make demo`", demo_stages.measure),
+    "gateway": ("What the gateway costs", gateway_cost.measure),
+}
+
+
+def main() -> int:
+    names = "\n".join(f"  {name:18}{title}" for name, (title, _) in BENCHMARKS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description=f"{__doc__}\n{names}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*", metavar="name", help="all where none is given")
+    chosen = parser.parse_args().names or list(BENCHMARKS)
+    if unknown := sorted(set(chosen) - set(BENCHMARKS)):
+        parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
+    print("\n".join(facts()), flush=True)
+    missing: dict[str, str] = {}
+    for name in chosen:
+        title, measure = BENCHMARKS[name]
+        print(f"\n## {name}: {title}\n", flush=True)
+        try:
+            print(table(measure()), flush=True)
+        except NotMeasurable as error:
+            missing[name] = str(error)
+            print(f"NOT MEASURED: {error}", flush=True)
+    if missing:
+        print("\nnot measured:", *(f"{name}: {why}" for name, why in missing.items()), sep="\n  ", file=sys.stderr)
+    return 1 if missing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
