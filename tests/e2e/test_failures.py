@@ -127,8 +127,9 @@ def test_the_gateway_never_answers_from_another_model(world: World) -> None:
     """Unknown and unloaded names are errors; what answers is what was asked for."""
     openai = client(world.gateway_url)
     for name in ("gpt-4", "plato-v77", "plato-v1x", "Plato"):
-        with pytest.raises(NotFoundError, match="model_not_found"):
+        with pytest.raises(NotFoundError, match="does not exist") as refusal:
             ask(openai, name, QUESTIONS[0])
+        assert refusal.value.code == "model_not_found"
     for name in (BASE_MODEL, FIRST, SECOND):
         answer = ask(openai, name, QUESTIONS[0])
         assert (answer.model, answer.version) == (name, name)
