@@ -27,21 +27,26 @@ lint: venv  ## Check style, types and layers
 	$(PYTHON) -m finetune_operator crds --check crds
 	$(PYTHON) -m finetune_operator crds --check helm/finetune-operator/files/crds
 
+.PHONY: up
+up: venv  ## Bring up the cluster with the product in it, nothing more (CLUSTER=existing|kind|local)
+	@$(PYTHON) -m demo up
+
 .PHONY: unit
 unit: venv  ## Run the tests that need no cluster
 	.venv/bin/pytest tests/unit tests/local_cluster
 
 .PHONY: cluster
 cluster: venv  ## Run the tests against a real API server
-	.venv/bin/pytest tests/cluster tests/helm
+	.venv/bin/pytest tests/helm tests/cluster
 
 .PHONY: e2e
-e2e: venv  ## Run the whole loop on a real node, asserted
+e2e: up  ## Run the images and the whole loop on a real node, asserted
 	.venv/bin/pytest tests/images tests/e2e
 
+# The cluster first: compiling it takes longer than any test may.
 .PHONY: test
-test: lint  ## Run everything: lint, unit, cluster, end to end
-	.venv/bin/pytest tests
+test: lint up  ## Run everything: lint, unit, cluster, images, end to end
+	.venv/bin/pytest tests/unit tests/local_cluster tests/helm tests/cluster tests/images tests/e2e
 
 .PHONY: crds
 crds: venv  ## Write the CRDs from the models
