@@ -1,6 +1,5 @@
 """The demo's own story, told once a session on a real node; the tests assert on what it saw and go on from there."""
 
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ class World:
 def cluster() -> target.Target:
     """A node with the product in it; built from source where no other is asked for."""
     narrator = Narrator()
-    chosen = target.bring_up(os.environ.get("CLUSTER") or "local", narrator)
+    chosen = target.bring_up(target.choose(), narrator)
     install.install_chart(chosen, narrator)
     return chosen
 
