@@ -17,6 +17,8 @@ CREDENTIALS_MAX_AGE_SECONDS = 60.0
 REQUEST_TIMEOUT_SECONDS = 20.0
 WATCH_TIMEOUT_SECONDS = 300
 WATCH_SILENCE_SECONDS = 90.0
+EVENT_MAX_BYTES = 16 * 1024 * 1024
+"""Far beyond what etcd takes as one object, and more than aiohttp's own bound on a line."""
 MERGE_PATCH = "application/merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 
@@ -100,7 +102,7 @@ class KubeClient:
                 self._url(path_of(plural, namespace)), params=params, headers=self._headers(), timeout=timeout
             ) as response:
                 await _raise_for_status(response)
-                async for line in response.content:
+                while line := await response.content.readline(max_line_length=EVENT_MAX_BYTES):
                     event = json.loads(line)
                     if event["type"] == "ERROR":
                         raise error_for(event["object"].get("code", 500), event["object"].get("message", ""))

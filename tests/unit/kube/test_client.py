@@ -1,0 +1,46 @@
+"""The client against a real HTTP server."""
+
+import json
+from collections.abc import AsyncIterator
+
+import aiohttp
+import kopf
+import pytest_asyncio
+from aiohttp import web
+
+from finetune_operator.kube.client import KubeClient
+
+LARGEST_OBJECT_BYTES = 1_500_000
+"""What etcd takes by default."""
+
+
+def event_of_size(size_bytes: int) -> bytes:
+    item = {"metadata": {"name": "wordy", "namespace": "finetune"}, "spec": {"prompts": ["x" * size_bytes]}}
+    return json.dumps({"type": "MODIFIED", "object": item}).encode() + b"\n"
+
+
+async def _watch(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse()
+    await response.prepare(request)
+    await response.write(event_of_size(LARGEST_OBJECT_BYTES))
+    await response.write(event_of_size(1))
+    return response
+
+
+@pytest_asyncio.fixture
+async def client() -> AsyncIterator[KubeClient]:
+    application = web.Application()
+    application.router.add_get("/{path:.*}", _watch)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    async with aiohttp.ClientSession() as session:
+        server = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        yield KubeClient(session, kopf.ConnectionInfo(server=server))
+    await runner.cleanup()
+
+
+async def test_a_watch_takes_objects_as_large_as_the_api_server_does(client: KubeClient) -> None:
+    events = [item async for _, item in client.watch("abtests", "finetune", "7")]
+
+    assert [len(item["spec"]["prompts"][0]) for item in events] == [LARGEST_OBJECT_BYTES, 1]
