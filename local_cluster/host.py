@@ -161,6 +161,9 @@ class HostChanges:
 
     def undo(self) -> None:
         """Removes rules and bridge, and puts recorded settings back unless the host was restarted since."""
+        if find_program("iptables") is None and not self._file.exists():
+            note("host: nothing to undo")  # an earlier `down` did, and the packages were removed after it
+            return
         for table, chain, rule in IPTABLES_RULES:
             while _rule_exists(table, chain, rule):
                 output_of([_program("iptables"), "-w", "-t", table, "-D", chain, *rule])

@@ -26,7 +26,10 @@ class Package:
         return all(find_program(name) for name in self.programs) and all(Path(path).exists() for path in self.files)
 
 
-CONTROL_PLANE_PACKAGES = (Package("openssl", ("openssl",)),)
+CONTROL_PLANE_PACKAGES = (
+    Package("openssl", ("openssl",)),
+    Package("ca-certificates", (), ("/etc/ssl/certs/ca-certificates.crt",)),  # Go fetches modules over TLS
+)
 NODE_PACKAGES = (
     *CONTROL_PLANE_PACKAGES,
     Package("containerd", ("containerd", "ctr", "containerd-shim-runc-v2")),
@@ -36,7 +39,6 @@ NODE_PACKAGES = (
     Package("iproute2", ("ip",)),
     Package("mmdebstrap", ("mmdebstrap",)),
     Package("debian-archive-keyring", (), ("/usr/share/keyrings/debian-archive-keyring.gpg",)),
-    Package("ca-certificates", (), ("/etc/ssl/certs/ca-certificates.crt",)),
 )
 
 

