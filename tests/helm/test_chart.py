@@ -218,7 +218,7 @@ def test_image_by_tag_or_digest(helm: Helm, options: tuple[str, ...], image: str
 
 def test_cpu_profile_configures_the_engine(helm: Helm) -> None:
     found = environment(helm.render(*PROFILES["cpu"]), "operator")
-    assert yaml.safe_load(found["FINETUNE_ENGINE_ARGS"]) == ["--enforce-eager"]
+    assert yaml.safe_load(found["FINETUNE_ENGINE_ARGS"]) == ["--enforce-eager", "--dtype", "float32"]
     assert yaml.safe_load(found["FINETUNE_ENGINE_ENV"])["VLLM_CPU_KVCACHE_SPACE"] == "1"
 
 
@@ -268,13 +268,13 @@ def test_rights_are_exactly_these(rendered: list[Manifest]) -> None:
     reader = {"modelversions": read, "abtests": read}
     assert rights("gateway") == rights("api") == reader
     assert rights("operator") == {
-        "finetunejobs": read,
+        "finetunejobs": {"list", "watch"},
         "finetunejobs/status": {"patch"},
         "modelversions": read | {"create"},
         "modelversions/status": {"patch"},
-        "abtests": read,
+        "abtests": {"list", "watch"},
         "abtests/status": {"patch"},
-        "jobs": {"list", "watch", "create", "patch", "delete"},
+        "jobs": read | {"create", "patch", "delete"},
         "deployments": {"list", "watch", "create", "patch", "delete"},
         "services": {"create", "patch"},
         "configmaps": {"create", "patch"},
