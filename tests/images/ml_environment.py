@@ -6,14 +6,25 @@ Needs about 7 GB of disk and a package index, 40 seconds to some minutes.
 import fcntl
 import hashlib
 import os
+import platform
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
+
+from local_cluster.packages import Package, install
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 REQUIREMENTS = REPOSITORY / "trainer_image" / "requirements-cpu.txt"
 NEEDED_BYTES = 9_000_000_000
+# As in the images' Dockerfiles: kernels are compiled at run time, and vLLM's are linked with libnuma.
+PACKAGES = (
+    Package("gcc", ("gcc",)),
+    Package("g++", ("g++",)),
+    Package("python3-dev", (), (f"{sysconfig.get_path('include')}/Python.h",)),
+    Package("libnuma1", (), (f"/usr/lib/{platform.machine()}-linux-gnu/libnuma.so.1",)),
+)
 
 
 def cache_root() -> Path:
@@ -21,7 +32,8 @@ def cache_root() -> Path:
 
 
 def ensure_python() -> Path:
-    """The interpreter of that environment; raises RuntimeError saying what is missing."""
+    """The interpreter of that environment; raises RuntimeError or Refused saying what is missing."""
+    install(PACKAGES)
     digest = hashlib.sha256(REQUIREMENTS.read_bytes() + sys.version.encode()).hexdigest()[:16]
     home = cache_root() / "ml" / digest
     home.parent.mkdir(parents=True, exist_ok=True)
