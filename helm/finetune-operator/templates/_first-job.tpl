@@ -19,6 +19,9 @@ spec:
   dataset:
     ratings:
       secretRef: {name: ratings-db, key: url}
+{{- if eq .Values.profile "cpu" }}
+      claimName: ratings # for SQLite only, as in examples/ratings-db.yaml
+{{- end }}
       minRating: 4
 {{- if eq .Values.profile "cpu" }}
   training: {epochs: 3, batchSize: 4, maxSeqLength: 256, quantization: none}
