@@ -261,6 +261,7 @@ async def test_other_serving_parameters_mean_another_engine(world: World) -> Non
     await world.edit("modelversions", "plato-v1", serving={"maxModelLen": 512})
 
     await eventually(lambda: _has_other_engine(world, "plato-v1", first))
+    await world.gone("deployments", first)
     await world.start_engine("plato-v1")
     await world.says("modelversions", "plato-v1", "Loaded", status="True")
 

@@ -53,6 +53,8 @@ class Observed:
 
     versions: tuple[ModelVersion, ...] = ()
     deployment: DeploymentFacts | None = None
+    former: DeploymentFacts | None = None
+    """The engine that the version was in before its spec.serving was changed."""
     pods: tuple[EnginePod, ...] = ()
     tests: tuple[ABTest, ...] = ()
 
@@ -76,11 +78,15 @@ def reconcile(version: ModelVersion, seen: Observed, now: datetime, config: Oper
     serving = version.spec.serving
     if serving is None:
         outlook = Outlook(State.READY, "Registered", "registered only; set spec.serving to serve it")
-        return _plan(version, seen, outlook, None, now)
+        return _plan(version, seen, outlook, None, now, _leave_actions(version, seen))
     engine = engine_name(version.spec, serving)
     sharing = _sharing(engine, version, seen.versions)
     served = _served(sharing)
-    actions = (*_engine_actions(engine, served, sharing, seen, config), *_unload_actions(served, seen.pods))
+    actions = (
+        *_leave_actions(version, seen),
+        *_engine_actions(engine, served, sharing, seen, config),
+        *_unload_actions(served, seen.pods),
+    )
     if _is_archived(version):
         outlook = Outlook(State.ARCHIVED, "Archived", "spec.state is Archived")
         return _plan(version, seen, outlook, engine, now, actions)
@@ -153,6 +159,17 @@ def _engine_actions(
     if seen.deployment and seen.deployment.revision == revision:
         return ()
     return (Apply("configmaps", config_map), Apply("services", service), Apply("deployments", deployment))
+
+
+def _leave_actions(version: ModelVersion, seen: Observed) -> tuple[Action, ...]:
+    """The engine that the version has left goes, unless others stay in it: its GPU may be what the next one needs."""
+    former = seen.former
+    if former is None:
+        return ()
+    others = (v for v in seen.versions if v.metadata.name != version.metadata.name and not v.deleting)
+    if any(v.spec.serving and engine_name(v.spec, v.spec.serving) == former.name for v in others):
+        return ()
+    return (Delete("deployments", former.name, former.uid),)
 
 
 def _unload_actions(served: tuple[ModelVersion, ...], pods: tuple[EnginePod, ...]) -> tuple[Action, ...]:

@@ -40,14 +40,18 @@ class Observer:
         namespace = version.metadata.namespace
         deployment: Object | None = None
         pods: tuple[modelversion.EnginePod, ...] = ()
+        engine = ""
         if version.spec.serving:
             engine = engine_name(version.spec, version.spec.serving)
             bodies = [body for body in self.state.group("pods", engine) if body["metadata"]["namespace"] == namespace]
             pods = await self.engines.observe(tuple(pod_facts(body) for body in bodies))
             deployment = self.state.get("deployments", namespace, engine)
+        left = version.status.engine if version.status.engine != engine else None
+        former = self.state.get("deployments", namespace, left) if left else None
         return modelversion.Observed(
             versions=self.state.resources(ModelVersion, "modelversions", namespace),
             deployment=deployment_facts(deployment, REVISION_ANNOTATION) if deployment else None,
+            former=deployment_facts(former, REVISION_ANNOTATION) if former else None,
             pods=pods,
             tests=self.state.resources(ABTest, "abtests", namespace),
         )

@@ -1,6 +1,7 @@
 """The life of a ModelVersion: sharing an engine, being loaded, becoming and ceasing to be the active one."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -142,6 +143,15 @@ class TestEngine:
     def test_other_parameters_get_another(self) -> None:
         second = make_version(2, {"serving": {"maxModelLen": 1024}})
         assert status_of(decide(second, world(second, V1))).engine != ENGINE
+
+    @pytest.mark.parametrize("serving", [{"maxModelLen": 1024}, None], ids=["served otherwise", "no longer served"])
+    def test_the_one_that_a_version_has_left_goes_unless_others_stay(self, serving: Object | None) -> None:
+        edited, other = make_version(1, {"serving": serving}), make_version(2)
+        assert other.spec.serving
+        former = deployment_facts(deployment_body(engine_name(other.spec, other.spec.serving)), "any")
+        gone = Delete("deployments", former.name, former.uid)
+        assert gone in decide(edited, replace(world(edited), former=former)).actions
+        assert gone not in decide(edited, replace(world(edited, other), former=former)).actions
 
     def test_a_registered_version_needs_none(self) -> None:
         registered = make_version(1, {"serving": None})
