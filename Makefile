@@ -1,5 +1,4 @@
 .DEFAULT_GOAL := help
-CACHE := $(or $(FINETUNE_CACHE),$(HOME)/.cache/finetune-operator)
 PYTHON := .venv/bin/python
 
 .PHONY: help

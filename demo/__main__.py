@@ -6,8 +6,12 @@ python -m demo down    undo
 """
 
 import json
+import subprocess
 import sys
 from contextlib import ExitStack
+
+import httpx2
+from openai import OpenAIError
 
 from demo import install, target
 from demo.console import Narrator
@@ -34,6 +38,9 @@ def main(arguments: list[str]) -> int:
                 return 2
     except (DemoError, Refused) as error:
         narrator.say(f"error: {error}")
+        return 1
+    except (OpenAIError, httpx2.HTTPError, subprocess.SubprocessError) as error:
+        narrator.say(f"error: {error!r}; run the same command again, it goes on where it can")
         return 1
     except KeyboardInterrupt:
         narrator.say("interrupted; run the same command again to go on")

@@ -290,5 +290,5 @@ def urls(target: Target) -> list[tuple[str, str]]:
     forward = f"kubectl --namespace {NAMESPACE} port-forward service/{RELEASE}"
     return [
         (f"{forward}-gateway 8080:80", "http://127.0.0.1:8080/v1/models and any OpenAI client"),
-        (f"{forward}-api 8081:80", "http://127.0.0.1:8081/docs, the REST interface"),
+        (f"{forward}-api 8081:80", "http://127.0.0.1:8081/openapi.json, the REST interface"),
     ]

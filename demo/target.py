@@ -13,10 +13,11 @@ from local_cluster import packages
 from local_cluster.cluster import Cluster
 from local_cluster.console import run_long
 from local_cluster.layout import cache_root
-from local_cluster.versions import BASE_IMAGE
+from local_cluster.versions import BASE_IMAGE, NODE_ADDRESS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-NAMESPACE = "finetune"
+# Not the namespace that the README installs to: the demo deletes what it finds in its own.
+NAMESPACE = "finetune-demo"
 KIND_NAME = "finetune"
 LOCAL_PREFIX = "localhost/finetune-operator"
 DOCKERFILES: Mapping[str, Path] = {
@@ -44,11 +45,16 @@ def choose() -> str:
         return chosen
     if chosen:
         raise DemoError(f"CLUSTER={chosen}: choose existing, kind or local")
+    if (remembered := _memory()).exists():
+        return remembered.read_text()
     return "kind" if shutil.which("kind") and _docker_answers() else "local"
 
 
 def bring_up(name: str, narrator: Narrator) -> Target:
-    """The cluster with the images in it; idempotent and quick where it is up already."""
+    """The cluster with the images in it; idempotent and quick where it is up already. `down` finds it again."""
+    _without_proxy()
+    _memory().parent.mkdir(parents=True, exist_ok=True)
+    _memory().write_text(name)
     return {"existing": _existing, "kind": _kind, "local": _local}[name](narrator)
 
 
@@ -64,6 +70,19 @@ def take_down(name: str, narrator: Narrator) -> None:
         case _:
             Cluster().down(purge=os.environ.get("PURGE") == "1")
             packages.remove_installed()
+    _memory().unlink(missing_ok=True)
+
+
+def _memory() -> Path:
+    """Which cluster the demo went to, so that `down` undoes that one."""
+    return cache_root() / "demo-target"
+
+
+def _without_proxy() -> None:
+    """Port-forwards and the local node are on this machine, where a proxy can't reach them."""
+    for name in ("NO_PROXY", "no_proxy"):
+        known = os.environ.get(name, "")
+        os.environ[name] = ",".join(filter(None, (known, "127.0.0.1", "localhost", NODE_ADDRESS)))
 
 
 def _local(narrator: Narrator) -> Target:
@@ -84,7 +103,8 @@ def _kind(narrator: Narrator) -> Target:
     logs = cache_root() / "logs"
     clusters = subprocess.run(["kind", "get", "clusters"], capture_output=True, text=True, check=True).stdout.split()
     if KIND_NAME not in clusters:
-        run_long(["kind", "create", "cluster", "--name", KIND_NAME], "kind create cluster", logs / "kind.log")
+        create = ["kind", "create", "cluster", "--name", KIND_NAME, "--kubeconfig", str(kubeconfig)]
+        run_long(create, "kind create cluster", logs / "kind.log")
     run_long(
         ["kind", "export", "kubeconfig", "--name", KIND_NAME, "--kubeconfig", str(kubeconfig)],
         "kind export kubeconfig",

@@ -88,7 +88,7 @@ def install(packages: tuple[Package, ...] = NODE_PACKAGES) -> None:
 
 
 def remove_installed() -> None:
-    """Removes exactly the packages that `install` newly installed and that are still there."""
+    """Removes exactly the packages that `install` newly installed; refuses where something else needs one of them."""
     record = _record()
     if not record.exists():
         return
@@ -96,8 +96,8 @@ def remove_installed() -> None:
     if names:
         with step(f"Remove the system packages that were installed for the cluster: {' '.join(names)}"):
             environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-            log = cache_root() / "logs" / "apt-purge.log"
-            run_long(["apt-get", "purge", "--yes", *names], "apt-get purge", log, environment=environment)
+            log = cache_root() / "logs" / "dpkg-purge.log"
+            run_long(["dpkg", "--purge", *names], "dpkg --purge", log, environment=environment)
     record.unlink()
 
 

@@ -37,6 +37,7 @@ SERVED_PATHS = OPEN_PATHS | {
     "/v1/models",
     "/v1/chat/completions",
     "/v1/completions",
+    "/v1/embeddings",
     "/tokenize",
     "/detokenize",
 }

@@ -66,12 +66,16 @@ def test_a_training_survives_the_death_of_operator_and_api(world: World) -> None
     """DPO, while the api is gone for most of the time and the operator is killed in the middle."""
     kubectl = world.kubectl
     manifest: Manifest = yaml.safe_load((EXAMPLES / "finetunejob-dpo.yaml").read_text())
+    # Long enough to be still under way when the api is back.
+    manifest["spec"]["training"]["epochs"] = 16
     kubectl.apply(manifest)
     name = manifest["metadata"]["name"]
     kubectl.wait_for("it trains", lambda: status_of(world, "finetunejob", name).get("phase") == "Training", 180)
     before = kubectl.get("jobs", "--selector", f"finetune.dev/job={name}")["items"]
 
     kubectl.run("scale", f"deployment/{RELEASE}-api", "--replicas=0")
+    api = ("pods", "--selector", f"app.kubernetes.io/component=api,app.kubernetes.io/instance={RELEASE}")
+    kubectl.wait_for("the api is gone", lambda: not kubectl.get(*api)["items"], 60)
     kill(world, "operator")
     kubectl.run("rollout", "status", f"deployment/{RELEASE}-operator", "--timeout=60s")
     kubectl.run("scale", f"deployment/{RELEASE}-api", "--replicas=1")
@@ -80,7 +84,8 @@ def test_a_training_survives_the_death_of_operator_and_api(world: World) -> None
 
     def went_on() -> bool:
         status = status_of(world, "finetunejob", name)
-        return status["phase"] == "Succeeded" or (status.get("progress") or {}).get("step", 0) > steps
+        assert status["phase"] == "Training", "it ended before the api was back: more epochs are needed"
+        return bool((status.get("progress") or {}).get("step", 0) > steps)
 
     kubectl.wait_for("progress resumes", went_on, CATCH_UP_SECONDS)
     kubectl.run("wait", f"finetunejob/{name}", "--for=condition=Succeeded", f"--timeout={TRAINING_TIMEOUT_SECONDS}s",

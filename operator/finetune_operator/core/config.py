@@ -20,5 +20,6 @@ class OperatorConfig:
     engine_env: Mapping[str, str] = field(default_factory=dict)
     trainer_env: Mapping[str, str] = field(default_factory=dict)
     poll_seconds: float = 5.0
-    progress_write_seconds: float = 10.0
+    # Times in a status are whole seconds, and a write comes a moment after its decision: never two in 10 s.
+    progress_write_seconds: float = 12.0
     database_timeout_seconds: float = 60.0

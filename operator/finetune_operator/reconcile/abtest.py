@@ -101,9 +101,17 @@ def _waiting(test: ABTest, seen: Observed) -> Outlook | None:
 
 def _takes_the_traffic(other: ABTest, test: ABTest) -> bool:
     same = other.metadata.uid == test.metadata.uid or other.spec.model != test.spec.model
-    if same or other.status.phase is not TestPhase.RUNNING or other.deleting or test.status.start_time:
+    if same or other.status.phase is not TestPhase.RUNNING or other.deleting:
+        return False
+    if test.status.phase is TestPhase.RUNNING and _seniority(test) < _seniority(other):
         return False
     return other.spec.traffic.candidate_percent > 0 and test.spec.traffic.candidate_percent > 0
+
+
+def _seniority(test: ABTest) -> tuple[float, str]:
+    """Of two tests that began at the same moment, the gateway and the operator choose the same one."""
+    started = test.status.start_time
+    return started.timestamp() if started else 0.0, test.metadata.uid
 
 
 def _judged(test: ABTest, status: ABTestStatus, now: datetime) -> Outlook:

@@ -39,12 +39,16 @@ class Refusal:
 
 @dataclass(frozen=True)
 class EnginePod:
-    """An engine pod, and what is known of the adapters in it (served names); not `listed` yet is no news."""
+    """An engine pod, and what is known of the adapters in it, by served name; `listed` has their directories.
+
+    Not `listed` yet is no news.
+    """
 
     pod: PodFacts
-    listed: frozenset[str] | None = frozenset()
+    listed: Mapping[str, str] | None = field(default_factory=dict)
     probed: frozenset[str] = frozenset()
     refused: Mapping[str, Refusal] = field(default_factory=dict)
+    failing: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -173,13 +177,14 @@ def _leave_actions(version: ModelVersion, seen: Observed) -> tuple[Action, ...]:
 
 
 def _unload_actions(served: tuple[ModelVersion, ...], pods: tuple[EnginePod, ...]) -> tuple[Action, ...]:
-    """Adapters that no served version names; base models are never adapters."""
-    wanted = {version.metadata.name for version in served}
+    """Adapters that no served version names, or that a version of that name had before it was created anew."""
+    wanted = {version.metadata.name: adapter_of(version).path for version in served}
     return tuple(
         UnloadAdapter(entry.pod.uid, entry.pod.ip, name)
         for entry in pods
         if entry.pod.ready and entry.pod.ip
-        for name in sorted((entry.listed or frozenset()) - wanted)
+        for name, directory in sorted((entry.listed or {}).items())
+        if wanted.get(name) != directory
     )
 
 
@@ -200,7 +205,7 @@ def _answers(version: ModelVersion, entry: EnginePod) -> bool:
     name, was_loaded = version.metadata.name, is_true(version.status.conditions, "Loaded")
     if entry.listed is None:
         return was_loaded
-    return name in entry.listed and (name in entry.probed or was_loaded)
+    return entry.listed.get(name) == adapter_of(version).path and (name in entry.probed or was_loaded)
 
 
 def _is_edited(version: ModelVersion) -> bool:
@@ -230,6 +235,8 @@ def _outlook(version: ModelVersion, seen: Observed) -> Outlook:
     loaded = [entry for entry in ready if _answers(version, entry)]
     if ready and len(loaded) == len(ready):
         return Outlook(State.READY, "Loaded", "every engine pod answers for it", loaded=True, loaded_pods=len(loaded))
+    if failures := [entry.failing[name] for entry in ready if (name := version.metadata.name) in entry.failing]:
+        return Outlook(State.PENDING, "LoadFailing", failures[0], loaded_pods=len(loaded))
     if ready:
         message = f"loaded in {len(loaded)} of {len(ready)} engine pods"
         return Outlook(State.PENDING, "Loading", message, loaded_pods=len(loaded))

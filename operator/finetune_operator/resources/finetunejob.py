@@ -195,8 +195,8 @@ class FineTuneJobSpec(ApiModel):
     """Give up after this time."""
     suspend: bool = False
     """Stop the trainer (it checkpoints) and free its resources until this is false again."""
-    ttl_seconds_after_finished: Annotated[int, Field(ge=0, le=31_536_000)] | None = None
-    """Remove the finished training's pods after this time; the ModelVersion stays."""
+    ttl_seconds_after_finished: Annotated[int, Field(ge=60, le=31_536_000)] | None = None
+    """Remove the finished training's pods after this time, at least a minute; the ModelVersion stays."""
 
 
 class Phase(StrEnum):

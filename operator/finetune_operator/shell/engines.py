@@ -30,9 +30,10 @@ class EngineUnavailable(Exception):
 class PodMemory:
     """What this process has learnt of one pod; lost with the process and learnt again."""
 
-    listed: frozenset[str] | None = None
+    listed: Mapping[str, str] | None = None
     probed: set[str] = field(default_factory=set)
     refused: dict[str, Refusal] = field(default_factory=dict)
+    failing: dict[str, str] = field(default_factory=dict)
 
 
 class Engines:
@@ -55,20 +56,28 @@ class Engines:
         self._locks.pop(pod_uid, None)
 
     async def load(self, pod_uid: str, ip: str, adapter: Adapter) -> None:
-        """Load, check that it is listed, ask for one token. A refusal is remembered for the next observation."""
+        """Load, check that it is listed, ask for one token. What goes wrong is remembered for the next observation."""
         async with self._locks.setdefault(pod_uid, asyncio.Lock()):
             memory = self._memory.setdefault(pod_uid, PodMemory())
             memory.refused.pop(adapter.name, None)
-            if adapter.name not in await self._adapters(ip):
-                refusal = await self._load(ip, adapter)
-                if refusal:
-                    memory.refused[adapter.name] = refusal
-                    return
-            memory.listed = await self._adapters(ip)
-            if adapter.name not in memory.listed:
-                raise EngineUnavailable(f"{adapter.name} was loaded but is not listed by the engine")
-            await self._probe(ip, adapter.name)
-            memory.probed.add(adapter.name)
+            try:
+                await self._load_and_probe(memory, ip, adapter)
+            except EngineUnavailable as error:
+                memory.failing[adapter.name] = str(error)
+                raise
+            memory.failing.pop(adapter.name, None)
+
+    async def _load_and_probe(self, memory: PodMemory, ip: str, adapter: Adapter) -> None:
+        if adapter.name not in await self._adapters(ip):
+            refusal = await self._load(ip, adapter)
+            if refusal:
+                memory.refused[adapter.name] = refusal
+                return
+        memory.listed = await self._adapters(ip)
+        if adapter.name not in memory.listed:
+            raise EngineUnavailable(f"{adapter.name} was loaded but is not listed by the engine")
+        await self._probe(ip, adapter.name)
+        memory.probed.add(adapter.name)
 
     async def unload(self, pod_uid: str, ip: str, name: str) -> None:
         """Take it out; that it is not there is success."""
@@ -87,10 +96,10 @@ class Engines:
                 memory.listed = await self._adapters(pod.ip)
             except EngineUnavailable as error:
                 logger.warning("an engine pod did not list its adapters", pod=pod.name, error=str(error))
-        return EnginePod(pod, memory.listed, frozenset(memory.probed), dict(memory.refused))
+        return EnginePod(pod, memory.listed, frozenset(memory.probed), dict(memory.refused), dict(memory.failing))
 
-    async def _adapters(self, ip: str) -> frozenset[str]:
-        """Names of the loaded adapters: the entries of `/v1/models` that have a parent."""
+    async def _adapters(self, ip: str) -> dict[str, str]:
+        """Directories of the loaded adapters by name: the entries of `/v1/models` that have a parent."""
         timeout = aiohttp.ClientTimeout(total=LIST_TIMEOUT_SECONDS)
         try:
             async with self._session.get(self._url(ip, "/v1/models"), headers=self._headers, timeout=timeout) as answer:
@@ -99,7 +108,7 @@ class Engines:
                 body = await answer.json()
         except (aiohttp.ClientError, TimeoutError) as error:
             raise EngineUnavailable(f"/v1/models: {error!r}") from error
-        return frozenset(entry["id"] for entry in body["data"] if entry.get("parent"))
+        return {entry["id"]: entry.get("root") or "" for entry in body["data"] if entry.get("parent")}
 
     async def _load(self, ip: str, adapter: Adapter) -> Refusal | None:
         body = {"lora_name": adapter.name, "lora_path": adapter.path}

@@ -22,7 +22,7 @@ from finetune_operator.reconcile.plan import (
     UnloadAdapter,
 )
 from finetune_operator.resources.common import API_VERSION, Resource
-from finetune_operator.shell.engines import Engines
+from finetune_operator.shell.engines import Engines, EngineUnavailable
 from finetune_operator.shell.state import ClusterState
 
 logger = get_logger(__name__)
@@ -55,13 +55,22 @@ class Executor:
     engines: Engines
 
     async def execute(self, resource: Resource, old_status: dict[str, object], plan: Plan) -> bool:
-        """Raises what the API server or an engine answered. True when an action may have changed what is observed."""
+        """Raises what the API server or an engine answered. True when an action may have changed what is observed.
+
+        One engine pod that can't load now keeps neither the others nor the status waiting.
+        """
+        unavailable: EngineUnavailable | None = None
         for action in plan.actions:
-            await self._act(resource, action)
+            try:
+                await self._act(resource, action)
+            except EngineUnavailable as error:
+                unavailable = error
         if plan.status is not None and (patch := merge_patch(old_status, plan.status)):
             await self._write_status(resource, patch)
         for event in plan.events:
             await self._emit(resource, event)
+        if unavailable:
+            raise unavailable
         return bool(plan.actions)
 
     async def _act(self, resource: Resource, action: Action) -> None:

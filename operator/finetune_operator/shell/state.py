@@ -34,7 +34,7 @@ class ClusterState:
         """Keep the object, unless a newer state of it is known already."""
         key = _key(plural, body)
         known = self._objects.get(key)
-        if known and known["metadata"]["uid"] == body["metadata"]["uid"] and _version(known) > _version(body):
+        if known and _version(known) > _version(body):
             return
         if known:
             self._ungroup(key, known)

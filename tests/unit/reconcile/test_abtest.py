@@ -150,8 +150,8 @@ class TestCount:
 
     @pytest.mark.parametrize(
         ("seconds", "more_votes", "samples"),
-        [(4, 0, 80), (4, 1, 95), (10, 0, 95)],
-        ids=["traffic alone waits", "a vote takes it along", "after ten seconds it is written"],
+        [(10, 0, 80), (4, 1, 95), (12, 0, 95)],
+        ids=["traffic alone waits", "a vote takes it along", "after twelve seconds it is written"],
     )
     def test_traffic_alone_is_written_once_in_ten_seconds(self, seconds: int, more_votes: int, samples: int) -> None:
         def counts(wins: int, count: int) -> AbTestTally:

@@ -64,8 +64,13 @@ def engine_pod(
 ) -> EnginePod:
     """A pod of the engine that lists these adapters."""
     body = pod_body(name, main={"vllm": running()}, conditions=READY if ready else ())
-    names = frozenset(listed)
-    return EnginePod(pod_facts(body), None if unknown else names, names if probed else frozenset(), refused or {})
+    adapters = None if unknown else {version: directory_of(version) for version in listed}
+    return EnginePod(pod_facts(body), adapters, frozenset(listed) if probed else frozenset(), refused or {})
+
+
+def directory_of(name: str) -> str:
+    """Where the version of this name has its adapter, as the engine lists it."""
+    return f"/artifacts/finetune/plato/job-{name.rpartition('-v')[2]}/adapter"
 
 
 def world(
@@ -505,6 +510,32 @@ class TestPromotion:
         history = status_of(answering(version)).history
         assert len(history) == HISTORY_MAX_ENTRIES
         assert (history[0].why, history[-1].why) == ("1", "spec.promotion is Always")
+
+
+def test_an_adapter_of_an_earlier_version_of_that_name_is_replaced_and_does_not_answer() -> None:
+    """Whoever deletes a version and makes another of the same name must not be answered by the old one."""
+    stale = EnginePod(
+        pod_facts(pod_body("pod-1", main={"vllm": running()}, conditions=READY)),
+        {"plato-v1": "/artifacts/finetune/plato/job-of-old/adapter"},
+        frozenset({"plato-v1"}),
+    )
+    version = make_version(1)
+    plan = reconcile(version, world(version, pods=(stale,)), NOON, CONFIG)
+    unloads = [action for action in plan.actions if isinstance(action, UnloadAdapter)]
+    assert [action.name for action in unloads] == ["plato-v1"]
+    assert not is_true(after(version, plan).status.conditions, "Loaded")
+
+
+def test_an_engine_that_fails_to_load_says_why() -> None:
+    failing = EnginePod(
+        pod_facts(pod_body("pod-1", main={"vllm": running()}, conditions=READY)),
+        failing={"plato-v1": "/v1/load_lora_adapter answered 500"},
+    )
+    version = make_version(1)
+    status = after(version, reconcile(version, world(version, pods=(failing,)), NOON, CONFIG)).status
+    loaded_condition = find(status.conditions, "Loaded")
+    assert loaded_condition is not None
+    assert (loaded_condition.reason, loaded_condition.message) == ("LoadFailing", "/v1/load_lora_adapter answered 500")
 
 
 NAMES = ["plato-v1", "plato-v2", "plato-v3"]

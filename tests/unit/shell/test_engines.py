@@ -26,7 +26,7 @@ class Vllm:
     """The part of vLLM that the operator talks to; `answers` overrides what a path says."""
 
     def __init__(self) -> None:
-        self.loaded: set[str] = set()
+        self.loaded: dict[str, str] = {}
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.headers: list[dict[str, str]] = []
         self.answers: dict[str, Answer] = {}
@@ -50,13 +50,14 @@ class Vllm:
             return web.json_response(answer, status=status)
         match request.path:
             case "/v1/models":
-                entries = [{"id": "tiny-llama"}, *({"id": name, "parent": "tiny-llama"} for name in self.loaded)]
+                adapters = ({"id": n, "root": p, "parent": "tiny-llama"} for n, p in self.loaded.items())
+                entries = [{"id": "tiny-llama", "root": "/models/tiny-llama"}, *adapters]
                 return web.json_response({"data": entries})
             case "/v1/load_lora_adapter":
-                self.loaded.add(body["lora_name"])
+                self.loaded[body["lora_name"]] = body["lora_path"]
                 return web.Response(text="Success")
             case "/v1/unload_lora_adapter" if body["lora_name"] in self.loaded:
-                self.loaded.discard(body["lora_name"])
+                del self.loaded[body["lora_name"]]
                 return web.Response(text="Success")
             case "/v1/completions" if body["model"] in self.loaded:
                 return web.json_response({"choices": [{"text": "!"}]})
@@ -81,9 +82,9 @@ async def load(engines: Engines) -> None:
 class TestObserve:
     async def test_adapters_are_listed_and_base_models_are_not(self) -> None:
         async with engine() as (vllm, engines):
-            vllm.loaded = {"plato-v1", "plato-v2"}
+            vllm.loaded = {"plato-v1": "/artifacts/a", "plato-v2": "/artifacts/b"}
             (seen,) = await engines.observe((pod(),))
-        assert seen.listed == {"plato-v1", "plato-v2"}
+        assert seen.listed == {"plato-v1": "/artifacts/a", "plato-v2": "/artifacts/b"}
         assert seen.probed == frozenset()
 
     @pytest.mark.parametrize("facts", [pod(ready=False), pod(ip=None)], ids=["not ready", "no address"])
@@ -95,11 +96,11 @@ class TestObserve:
 
     async def test_a_pod_that_can_not_be_asked_now_keeps_its_last_listing(self) -> None:
         async with engine() as (vllm, engines):
-            vllm.loaded = {"plato-v1"}
+            vllm.loaded = {"plato-v1": "/artifacts/a"}
             await engines.observe((pod(),))
             vllm.answers["/v1/models"] = (503, "busy")
             (seen,) = await engines.observe((pod(),))
-        assert seen.listed == {"plato-v1"}
+        assert seen.listed == {"plato-v1": "/artifacts/a"}
 
     async def test_before_the_first_listing_nothing_is_known(self) -> None:
         async with engine() as (vllm, engines):
@@ -123,7 +124,7 @@ class TestLoad:
         assert vllm.called("/v1/load_lora_adapter") == [{"lora_name": "plato-v1", "lora_path": ADAPTER.path}]
         (probe,) = vllm.called("/v1/completions")
         assert (probe["model"], probe["max_tokens"]) == ("plato-v1", 1)
-        assert (seen.listed, seen.probed) == ({"plato-v1"}, {"plato-v1"})
+        assert (seen.listed, seen.probed) == ({"plato-v1": ADAPTER.path}, {"plato-v1"})
 
     async def test_the_guard_is_told_what_to_expect_and_who_asks(self) -> None:
         async with engine("secret") as (vllm, engines):
@@ -135,7 +136,7 @@ class TestLoad:
 
     async def test_one_that_is_there_already_is_only_asked(self) -> None:
         async with engine() as (vllm, engines):
-            vllm.loaded = {"plato-v1"}
+            vllm.loaded = {"plato-v1": "/artifacts/a"}
             await load(engines)
         assert vllm.called("/v1/load_lora_adapter") == []
         assert len(vllm.called("/v1/completions")) == 1
@@ -152,7 +153,7 @@ class TestLoad:
             vllm.answers["/v1/load_lora_adapter"] = (400, told)
             with pytest.raises(EngineUnavailable, match="not listed"):
                 await load(engines)
-            vllm.loaded = {"plato-v1"}
+            vllm.loaded = {"plato-v1": "/artifacts/a"}
             await load(engines)
 
 
@@ -236,8 +237,8 @@ class TestUnload:
             await load(engines)
             await engines.unload(UID, IP, "plato-v1")
             (seen,) = await engines.observe((pod(),))
-        assert vllm.loaded == set()
-        assert (seen.listed, seen.probed) == (frozenset(), frozenset())
+        assert vllm.loaded == {}
+        assert (seen.listed, seen.probed) == ({}, frozenset())
 
     async def test_that_it_is_not_there_is_success(self) -> None:
         async with engine() as (_, engines):

@@ -26,7 +26,7 @@ class SlowEngines(Engines):
 
     async def observe(self, pods: tuple[PodFacts, ...]) -> tuple[EnginePod, ...]:
         self.state.see("modelversions", version_object(2))
-        return tuple(EnginePod(pod, listed=frozenset({"plato-v1", "plato-v2"})) for pod in pods)
+        return tuple(EnginePod(pod, listed={"plato-v1": "/a", "plato-v2": "/b"}) for pod in pods)
 
 
 async def test_a_version_that_is_listed_is_always_known() -> None:

@@ -29,8 +29,10 @@ def test_a_watch_that_lags_behind_our_own_write_changes_nothing() -> None:
 def test_a_new_object_of_the_same_name_replaces_the_old_one() -> None:
     state = ClusterState()
     state.see("modelversions", version("20"))
-    state.see("modelversions", version("5", uid="uid-of-another"))
-    assert known(state) == "5"
+    state.see("modelversions", version("21", uid="uid-of-another"))
+    assert known(state) == "21"
+    state.see("modelversions", version("20"))
+    assert known(state) == "21"
 
 
 def test_the_end_of_an_old_object_does_not_touch_the_new_one() -> None:
