@@ -53,7 +53,6 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--artifacts", type=Path, default=Path(ARTIFACTS_ROOT), help="root of the artifacts volume")
     parser.add_argument("--termination-message", type=Path, default=Path(TERMINATION_MESSAGE_FILE))
     parser.add_argument("--lock-wait-seconds", type=float, default=300, help="for another attempt at this job")
-    parser.add_argument("--without-callbacks", action="store_true", help="for the benchmark of what they cost")
     return parser.parse_args()
 
 
@@ -83,7 +82,7 @@ def run(arguments: argparse.Namespace, termination: Termination) -> TrainingResu
             log("an earlier attempt is done; its result stands")
             return result
         try:
-            return train(config, paths, attempt, termination, arguments.without_callbacks)
+            return train(config, paths, attempt, termination)
         except (MemoryError, RuntimeError) as error:
             if is_out_of_memory(error):
                 raise out_of_memory(error) from error
@@ -99,9 +98,7 @@ def read_config(path: Path) -> TrainingConfig:
         raise GivenUp(FailureReason.INVALID_CONFIG, message, remedy) from error
 
 
-def train(
-    config: TrainingConfig, paths: JobPaths, attempt: str, termination: Termination, without_callbacks: bool
-) -> TrainingResult:
+def train(config: TrainingConfig, paths: JobPaths, attempt: str, termination: Termination) -> TrainingResult:
     """Load, train, evaluate, publish."""
     from rows import read_report, read_rows
 
@@ -123,9 +120,8 @@ def train(
     checkpoint, seconds_before = last_complete_checkpoint(Path(paths.checkpoints)) or (None, 0.0)
     trainer = make_trainer(config, model, tokenizer, train_rows, Path(paths.checkpoints))
     trainer.remove_callback(PrinterCallback)
-    if not without_callbacks:
-        trainer.add_callback(ProgressCallback(reporter, config.job, attempt))
-        trainer.add_callback(CheckpointCallback(termination, seconds_before))
+    trainer.add_callback(ProgressCallback(reporter, config.job, attempt))
+    trainer.add_callback(CheckpointCallback(termination, seconds_before))
     log("training", rows=len(train_rows), test_rows=len(test_rows), resumed_from=checkpoint and checkpoint.name)
     termination.training = True
     started = time.monotonic()
