@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 from contextlib import ExitStack
+from pathlib import Path
 
 import httpx2
 from openai import OpenAIError
@@ -77,6 +78,8 @@ def run(narrator: Narrator) -> Story:
     narrator.table("Look around", ("command", "then"), urls(chosen))
     if chosen.kubectl.kubeconfig:
         narrator.command(f"export KUBECONFIG={chosen.kubectl.kubeconfig}")
+    if chosen.name == "local":
+        narrator.command(f"export PATH={Path(chosen.kubectl.program).parent}:$PATH")
     return story
 
 

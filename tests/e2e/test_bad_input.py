@@ -58,7 +58,7 @@ def too_little_memory(manifest: Manifest) -> None:
 CASES = {
     "unknown-base-model": ("finetunejob-sft.yaml", unknown_base_model, "BaseModelNotFound", "tiny-lama"),
     "filter-that-empties": ("finetunejob-sft.yaml", filter_that_empties, "DatasetEmpty", "astrology"),
-    "rows-too-short": ("finetunejob-sft.yaml", rows_too_short, None, "ShortResponse"),
+    "rows-too-short": ("finetunejob-sft.yaml", rows_too_short, "DatasetTooSmall", "ShortResponse"),
     "wrong-database": ("finetunejob-sft.yaml", wrong_database, "DatabaseUnreachable", "nowhere.db"),
     "no-pairs": ("finetunejob-dpo.yaml", no_pairs, "DatasetEmpty", "minRatingDifference"),
     "path-outside": ("finetunejob-sft.yaml", path_outside_the_volume, "DatasetInvalid", "escape.jsonl"),
@@ -105,7 +105,7 @@ def test_bad_input_is_stalled_with_reason_and_remedy(outcomes: dict[str, Manifes
     stalled = next(entry for entry in status["conditions"] if entry["type"] == "Stalled")
     assert status["phase"] == "Failed"
     assert stalled["status"] == "True"
-    assert reason in (None, stalled["reason"]), stalled
+    assert stalled["reason"] == reason, stalled
     assert word in stalled["message"]
 
 
