@@ -221,7 +221,10 @@ UPDATES = [
     Update("a job goes on", "FineTuneJob", {"suspend": False}, {"suspend": True}),
     Update("a job gets a time to live", "FineTuneJob", {"ttlSecondsAfterFinished": 60}),
     Update(
-        "a job loses its time to live", "FineTuneJob", {"ttlSecondsAfterFinished": None}, {"ttlSecondsAfterFinished": 1}
+        "a job loses its time to live",
+        "FineTuneJob",
+        {"ttlSecondsAfterFinished": None},
+        {"ttlSecondsAfterFinished": 60},
     ),
     Update("a version is deployed", "ModelVersion", {"state": "Deployed"}),
     Update("a version is archived", "ModelVersion", {"state": "Archived"}, {"state": "Deployed"}),
