@@ -32,13 +32,23 @@ def install_chart(target: Target, narrator: Narrator) -> None:
     kubectl.apply(namespace)
     kubectl.run("label", "namespace", NAMESPACE, RESTRICTED, "--overwrite")
     values = [argument for name in target.values for argument in ("--values", str(CHART / name))]
-    settings = [argument for item in target.settings.items() for argument in ("--set", "=".join(item))]
+    chosen = {**target.settings, **_without_what_another_release_has(kubectl)}
+    settings = [argument for item in chosen.items() for argument in ("--set", "=".join(item))]
     narrator.command(f"helm upgrade --install {RELEASE} helm/finetune-operator --values {' '.join(target.values)}")
     kubectl.helm("upgrade", "--install", RELEASE, str(CHART), *values, *settings)
     # helm's own --wait would also wait for volumes that bind only when a pod first uses them.
     for process in ("operator", "gateway", "api"):
         kubectl.run("rollout", "status", f"deployment/{RELEASE}-{process}", "--timeout=300s", timeout_seconds=330)
     narrator.say(kubectl.run("get", "deployments,services"))
+
+
+def _without_what_another_release_has(kubectl: Kubectl) -> dict[str, str]:
+    """The kinds exist once a cluster; Helm refuses a second release that brings them along."""
+    definition = kubectl.find("customresourcedefinition", "finetunejobs.finetune.dev")
+    owner = (definition or {}).get("metadata", {}).get("annotations", {}).get("meta.helm.sh/release-namespace")
+    if owner in (None, NAMESPACE):
+        return {}
+    return {"crds.install": "false", "rbac.aggregateClusterRoles": "false"}
 
 
 def start_afresh(target: Target) -> None:

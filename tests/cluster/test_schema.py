@@ -118,6 +118,9 @@ REFUSED = [
         refused="limits.memory in body should match",
     ),
     Creation("a deadline of 0 s", "FineTuneJob", {"activeDeadlineSeconds": 0}, refused="greater than or equal to 1"),
+    Creation(
+        "a time to live of 1 s", "FineTuneJob", {"ttlSecondsAfterFinished": 1}, refused="greater than or equal to 60"
+    ),
     Creation("another number in the name", "ModelVersion", {"version": 2}, refused=VERSION_NAME),
     Creation("another model in the name", "ModelVersion", {"model": "kant"}, refused=VERSION_NAME),
     Creation("a name with a leading zero", "ModelVersion", name="plato-v01", refused=VERSION_NAME),
