@@ -142,7 +142,9 @@ class Teller:
             ask(client(self.gateway_url), SECOND, QUESTIONS[0])
         after = self._engine_pods()
         self.narrator.say(f"{chatter.answers} answers meanwhile, {len(chatter.failures)} failures")
-        self.narrator.say(f"engine pods before: {before}, after: {after}")
+        for title, pods in (("before", before), ("after", after)):
+            for pod in pods:
+                self.narrator.say(f"engine {title}: {pod.name}, uid {pod.uid}, {pod.restarts} restarts")
         self._show_losses(job)
         failures = tuple(chatter.failures)
         version = self._get("modelversion", SECOND)
