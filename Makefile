@@ -45,7 +45,7 @@ e2e: up  ## Run the images and the whole loop on a real node, asserted
 # The cluster first: compiling it takes longer than any test may.
 .PHONY: test
 test: lint up  ## Run everything: lint, unit, cluster, images, end to end
-	.venv/bin/pytest tests/unit tests/local_cluster tests/helm tests/cluster tests/images tests/e2e
+	$(PYTHON) -m tests.all_tiers
 
 .PHONY: crds
 crds: venv  ## Write the CRDs from the models
