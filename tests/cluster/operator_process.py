@@ -34,6 +34,11 @@ class OperatorProcess:
 
     async def start(self) -> None:
         """Returns once its liveness endpoint answers."""
+        port = await self.launch()
+        await eventually(lambda: self._is_live(port), timeout_seconds=60)
+
+    async def launch(self) -> int:
+        """Returns at once, with the liveness endpoint's port: whoever expects it to die may not live to see it live."""
         port = _free_port()
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
@@ -42,7 +47,7 @@ class OperatorProcess:
                 stdout=log,
                 stderr=asyncio.subprocess.STDOUT,
             )
-        await eventually(lambda: self._is_live(port), timeout_seconds=60)
+        return port
 
     async def kill(self) -> None:
         """As a node that loses power: no chance to say goodbye."""

@@ -222,7 +222,7 @@ async def mortal_world(
 async def _revive_for_ever(operator: OperatorProcess) -> None:
     while True:
         await operator.ended()
-        await operator.start()
+        await operator.launch()
 
 
 async def test_while_nothing_changes_nothing_is_written(still_life: StillLife) -> None:
