@@ -18,13 +18,16 @@ from local_cluster.cluster import Cluster
 from tests.e2e.conftest import World
 
 COMES_BACK_SECONDS = 300
+DIES_SECONDS = 30
 
 
 def test_the_node_comes_up_again_and_answers_from_the_same_version(world: World) -> None:
     if world.target.name != "local":
         pytest.skip("the node of this cluster is not ours to kill")
-    for pid in processes_of_the_node(Cluster()):
+    victims = processes_of_the_node(Cluster())
+    for pid in victims:
         os.kill(pid, signal.SIGKILL)
+    world.kubectl.wait_for("everything is dead", lambda: all(is_dead(pid) for pid in victims), DIES_SECONDS)
 
     target.bring_up("local", Narrator())
     answer = world.kubectl.wait_for("the alias answers", lambda: answer_if_any(world), COMES_BACK_SECONDS)
@@ -59,6 +62,14 @@ def descendants(pid: int) -> Iterator[int]:
     for child in map(int, children):
         yield child
         yield from descendants(child)
+
+
+def is_dead(pid: int) -> bool:
+    """Gone, or a zombie, which holds no port and no file."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in ("Z", "X")
+    except OSError:
+        return True
 
 
 def answer_if_any(world: World) -> Answer | None:
