@@ -55,7 +55,9 @@ def main() -> int:
         sys.stderr.write(f"finetune-operator: {error}\n")
         return 2
     configure_logging(settings.log_level)
-    logging.getLogger("kopf").setLevel(logging.WARNING)
+    # Every handled event and every probe would be a line.
+    for chatty in ("kopf", "aiohttp.access"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     asyncio.run(serve(settings))
     return 0
 
