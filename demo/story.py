@@ -8,8 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from openai import OpenAI
-
 from demo.chat import Answer, Chatter, ask, client
 from demo.console import Narrator
 from demo.conversations import Conversation
@@ -126,7 +124,7 @@ class Teller:
         openai = client(self.gateway_url)
         names = sorted(model.id for model in openai.models.list())
         self.narrator.say(f"the gateway offers: {', '.join(names)}")
-        answers = tuple((q, ask(openai, BASE_MODEL, q), self._ask_alias(openai, q)) for q in QUESTIONS)
+        answers = tuple((q, ask(openai, BASE_MODEL, q), ask(openai, ALIAS, q)) for q in QUESTIONS)
         rows = [(question, base.text, tuned.text) for question, base, tuned in answers]
         self.narrator.table("The same questions, by the openai client", ("question", BASE_MODEL, f"{ALIAS} (v1)"), rows)
         self._show_losses(job)
@@ -234,9 +232,6 @@ class Teller:
             )
             for pod in pods
         )
-
-    def _ask_alias(self, openai: OpenAI, question: str) -> Answer:
-        return ask(openai, ALIAS, question)
 
     def _apply(self, manifest: str) -> None:
         self.narrator.command(f"kubectl apply --namespace {NAMESPACE} --filename examples/{manifest}")

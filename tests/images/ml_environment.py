@@ -13,6 +13,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
+from local_cluster.layout import cache_root
 from local_cluster.packages import Package, install
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -25,10 +26,6 @@ PACKAGES = (
     Package("python3-dev", (), (f"{sysconfig.get_path('include')}/Python.h",)),
     Package("libnuma1", (), (f"/usr/lib/{platform.machine()}-linux-gnu/libnuma.so.1",)),
 )
-
-
-def cache_root() -> Path:
-    return Path(os.environ.get("FINETUNE_CACHE") or Path.home() / ".cache" / "finetune-operator")
 
 
 def ensure_python() -> Path:
