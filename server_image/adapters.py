@@ -9,7 +9,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from finetune_operator.contract import ADAPTERS_FILE, ARTIFACTS_ROOT, AdapterFile, AdapterList, AdapterManifest
+from finetune_operator.contract.adapters import AdapterFile, AdapterList, AdapterManifest
+from finetune_operator.contract.places import ADAPTERS_FILE, ARTIFACTS_ROOT
 from finetune_operator.core.artifacts import (
     CONFIG_NAME,
     MANIFEST_NAME,

@@ -15,12 +15,8 @@ from typing import Any
 
 from adapters import ADAPTERS_FILE_VARIABLE, ARTIFACTS_ROOT_VARIABLE, read_adapter_list, refuse_directory
 
-from finetune_operator.contract import (
-    ADAPTER_DIGEST_HEADER,
-    ADAPTERS_FILE,
-    ARTIFACTS_ROOT,
-    ENGINE_API_KEY_VARIABLE,
-)
+from finetune_operator.contract.adapters import ADAPTER_DIGEST_HEADER
+from finetune_operator.contract.places import ADAPTERS_FILE, ARTIFACTS_ROOT, ENGINE_API_KEY_VARIABLE
 from finetune_operator.core.artifacts import Expected, Refusal, Refused
 
 Scope = MutableMapping[str, Any]

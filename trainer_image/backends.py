@@ -8,7 +8,8 @@ from typing import Any
 
 from failures import GivenUp
 
-from finetune_operator.contract import FailureReason, TrainingConfig
+from finetune_operator.contract.failures import FailureReason
+from finetune_operator.contract.training import TrainingConfig
 
 
 def load_unsloth(config: TrainingConfig, dtype: Any) -> tuple[Any, Any]:

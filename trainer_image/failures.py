@@ -5,7 +5,7 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
-from finetune_operator.contract import Failure, FailureReason
+from finetune_operator.contract.failures import Failure, FailureReason
 
 
 class GivenUp(Exception):

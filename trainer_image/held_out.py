@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rows import IGNORED, tokenize, tokenize_all
 
-from finetune_operator.contract import TrainingConfig
+from finetune_operator.contract.training import TrainingConfig
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -17,7 +17,7 @@ from failures import log
 from publish import sync
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from finetune_operator.contract import JobIdentity, Progress
+from finetune_operator.contract.training import JobIdentity, Progress
 
 COMPLETE_MARKER = "complete.json"
 POST_TIMEOUT_SECONDS = 5.0

@@ -13,13 +13,10 @@ from typing import Any
 
 from failures import log
 
-from finetune_operator.contract import (
-    TERMINATION_MESSAGE_MAX_BYTES,
-    AdapterFile,
-    AdapterManifest,
-    Failure,
-    TrainingResult,
-)
+from finetune_operator.contract.adapters import AdapterFile, AdapterManifest
+from finetune_operator.contract.failures import Failure
+from finetune_operator.contract.places import TERMINATION_MESSAGE_MAX_BYTES
+from finetune_operator.contract.training import TrainingResult
 from finetune_operator.core.artifacts import CONFIG_NAME, MANIFEST_NAME, adapter_digest, lora_rank
 
 

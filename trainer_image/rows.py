@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from failures import GivenUp, log
 
-from finetune_operator.contract import DatasetReport, FailureReason
+from finetune_operator.contract.dataset import DatasetReport
+from finetune_operator.contract.failures import FailureReason
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

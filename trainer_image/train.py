@@ -5,7 +5,7 @@
 Run by the operator's Job, after the container `prepare` made the dataset on the same volume. It may be started any
 number of times for one job: it goes on from the last checkpoint, and repeats the outcome of a job that is done.
 
-Exit codes: 0 done; 42 to 49 no second try will help (contract.EXIT_CODES); 143 asked to leave, checkpoint saved;
+Exit codes: 0 done; 42 to 49 no second try will help (EXIT_CODES of the contract); 143 asked to leave, checkpoint saved;
 75 another attempt holds the job; 1 anything else, with a traceback. All but 0 and 42 to 49 are worth another try.
 """
 
@@ -25,18 +25,16 @@ from failures import GivenUp, is_out_of_memory, log, out_of_memory
 from publish import publish_adapter, read_result, write_result, write_termination_message
 from pydantic import ValidationError
 
-from finetune_operator.contract import (
+from finetune_operator.contract.dataset import DatasetReport
+from finetune_operator.contract.failures import EXIT_CODES, FailureReason
+from finetune_operator.contract.places import (
     ARTIFACTS_ROOT,
     CONFIG_FILE,
-    EXIT_CODES,
     INTERNAL_TOKEN_VARIABLE,
     TERMINATION_MESSAGE_FILE,
-    DatasetReport,
-    FailureReason,
     JobPaths,
-    TrainingConfig,
-    TrainingResult,
 )
+from finetune_operator.contract.training import TrainingConfig, TrainingResult
 
 if TYPE_CHECKING:
     from progress import Reporter

@@ -2,16 +2,9 @@
 
 from aiohttp import web
 
-from finetune_operator.contract import (
-    PROGRESS_PATH,
-    TALLY_PATH,
-    AbTestTally,
-    ArmTallies,
-    JobIdentity,
-    LatestProgress,
-    Progress,
-    VoteCounts,
-)
+from finetune_operator.contract.experiments import AbTestTally, ArmTallies, VoteCounts
+from finetune_operator.contract.places import PROGRESS_PATH, TALLY_PATH
+from finetune_operator.contract.training import JobIdentity, LatestProgress, Progress
 from tests.cluster.operator_process import INTERNAL_TOKEN
 from tests.cluster.samples import NOON, Manifest
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from finetune_operator.contract import ADAPTER_DIGEST_HEADER, ENGINE_PORT, AdapterList
+from finetune_operator.contract.adapters import ADAPTER_DIGEST_HEADER, AdapterList
+from finetune_operator.contract.places import ENGINE_PORT
 from tests.cluster.operator_process import ENGINE_API_KEY
 
 

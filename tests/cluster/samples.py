@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from finetune_operator.contract import DatasetReport, TrainingResult
+from finetune_operator.contract.dataset import DatasetReport
+from finetune_operator.contract.training import TrainingResult
 from finetune_operator.resources.common import API_VERSION
 
 Manifest = dict[str, Any]

@@ -8,15 +8,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from finetune_operator.contract import (
-    ADAPTERS_FILE,
-    ENGINE_CONTAINER,
-    PREPARE_CONTAINER,
-    TRAINER_CONTAINER,
-    AdapterList,
-    DatasetReport,
-    TrainingResult,
-)
+from finetune_operator.contract.adapters import AdapterList
+from finetune_operator.contract.dataset import DatasetReport
+from finetune_operator.contract.places import ADAPTERS_FILE, ENGINE_CONTAINER, PREPARE_CONTAINER, TRAINER_CONTAINER
+from finetune_operator.contract.training import TrainingResult
 from finetune_operator.kube.client import KubeClient
 from finetune_operator.manifests.common import ENGINE_LABEL, JOB_NAME_LABEL
 from tests.cluster.engine_server import EngineServer, Refusal

@@ -7,13 +7,8 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from finetune_operator.contract import (
-    EXIT_CODES,
-    PREPARE_CONTAINER,
-    TRAINER_CONTAINER,
-    Failure,
-    FailureReason,
-)
+from finetune_operator.contract.failures import EXIT_CODES, Failure, FailureReason
+from finetune_operator.contract.places import PREPARE_CONTAINER, TRAINER_CONTAINER
 from finetune_operator.manifests.common import JOB_NAME_LABEL
 from finetune_operator.manifests.training import training_job_name
 from finetune_operator.resources.finetunejob import FineTuneJob

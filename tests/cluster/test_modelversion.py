@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from finetune_operator.contract import AdapterList
+from finetune_operator.contract.adapters import AdapterList
 from finetune_operator.core.artifacts import Refusal as Reason
 from tests.cluster.engine_server import Refusal
 from tests.cluster.samples import DIGEST, Manifest, base_model, model_version

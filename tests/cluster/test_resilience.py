@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 
 import pytest_asyncio
 
-from finetune_operator.contract import EXIT_CODES, PREPARE_CONTAINER, Failure, FailureReason
+from finetune_operator.contract.failures import EXIT_CODES, Failure, FailureReason
+from finetune_operator.contract.places import PREPARE_CONTAINER
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.end_state import end_state
 from tests.cluster.fault_proxy import CrashPoint, FaultProxy

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from finetune_operator.__main__ import main as finetune_operator
-from finetune_operator.contract import ENGINE_PORT
+from finetune_operator.contract.places import ENGINE_PORT
 from finetune_operator.gateway.settings import GatewaySettings
 from finetune_operator.manifests import serving, training
 from finetune_operator.manifests.common import labels

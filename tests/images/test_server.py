@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.contract import ADAPTER_DIGEST_HEADER, Adapter, AdapterList, AdapterManifest, LoraConfig
+from finetune_operator.contract.adapters import ADAPTER_DIGEST_HEADER, Adapter, AdapterList, AdapterManifest
+from finetune_operator.contract.training import LoraConfig
 from finetune_operator.core.artifacts import MANIFEST_NAME
 from tests.images.ml_environment import REPOSITORY
 from tests.images.training import BASE_MODEL, Job, environment_of_images

@@ -9,14 +9,9 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.contract import (
-    EXIT_CODES,
-    AdapterManifest,
-    Failure,
-    FailureReason,
-    LoraConfig,
-    TrainingResult,
-)
+from finetune_operator.contract.adapters import AdapterManifest
+from finetune_operator.contract.failures import EXIT_CODES, Failure, FailureReason
+from finetune_operator.contract.training import LoraConfig, TrainingResult
 from finetune_operator.core.artifacts import MANIFEST_NAME, adapter_digest, is_allowed
 from tests.images.training import TOKEN, Job, progress_server
 

@@ -15,17 +15,9 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.contract import (
-    DatasetConfig,
-    DatasetReport,
-    JobIdentity,
-    JobPaths,
-    LoraConfig,
-    Progress,
-    RatingsSource,
-    TrainingConfig,
-    TrainingParameters,
-)
+from finetune_operator.contract.dataset import DatasetConfig, DatasetReport, RatingsSource
+from finetune_operator.contract.places import JobPaths
+from finetune_operator.contract.training import JobIdentity, LoraConfig, Progress, TrainingConfig, TrainingParameters
 from tests.images.ml_environment import REPOSITORY
 
 BASE_MODEL = "tiny-llama"

@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
-from finetune_operator.contract import AdapterFile, AdapterManifest
+from finetune_operator.contract.adapters import AdapterFile, AdapterManifest
 
 MANIFEST_NAME = "manifest.json"
 CONFIG_NAME = "adapter_config.json"

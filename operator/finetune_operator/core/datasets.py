@@ -13,7 +13,8 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from finetune_operator.contract import DatasetConfig, Failure, FailureReason
+from finetune_operator.contract.dataset import DatasetConfig
+from finetune_operator.contract.failures import Failure, FailureReason
 
 RECOMMENDED_EXAMPLES = 500
 SHOWN_REASON_MAX_CHARACTERS = 300

@@ -9,7 +9,7 @@ nonnegative martingale of mean 1, so by Ville's inequality it ever exceeds 1/alp
 from decimal import ROUND_CEILING, Decimal, localcontext
 from math import exp, lgamma, log
 
-from finetune_operator.contract import VoteCounts
+from finetune_operator.contract.experiments import VoteCounts
 
 MIXTURE = 5.0
 MAX_VOTES_SEARCHED = 10_000_000

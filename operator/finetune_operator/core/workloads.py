@@ -7,15 +7,10 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from finetune_operator.contract import (
-    PREPARE_CONTAINER,
-    SIGKILL_EXIT_CODE,
-    TRAINER_CONTAINER,
-    DatasetReport,
-    Failure,
-    FailureReason,
-    TrainingResult,
-)
+from finetune_operator.contract.dataset import DatasetReport
+from finetune_operator.contract.failures import SIGKILL_EXIT_CODE, Failure, FailureReason
+from finetune_operator.contract.places import PREPARE_CONTAINER, TRAINER_CONTAINER
+from finetune_operator.contract.training import TrainingResult
 
 OOM_KILLED = "OOMKilled"
 IMAGE_PROBLEMS = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})

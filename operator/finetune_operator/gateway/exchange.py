@@ -5,7 +5,7 @@ import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from finetune_operator.contract import Sample
+from finetune_operator.contract.experiments import Sample
 from finetune_operator.gateway.choice import Choice
 from finetune_operator.gateway.metrics import Metrics
 from finetune_operator.logs import get_logger

@@ -6,7 +6,8 @@ from itertools import islice
 
 import aiohttp
 
-from finetune_operator.contract import SAMPLES_MAX_PER_BATCH, SAMPLES_PATH, Sample, SampleBatch
+from finetune_operator.contract.experiments import SAMPLES_MAX_PER_BATCH, Sample, SampleBatch
+from finetune_operator.contract.places import SAMPLES_PATH
 from finetune_operator.gateway.metrics import Metrics
 from finetune_operator.logs import get_logger
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune_operator.contract import ENGINE_API_KEY_VARIABLE, ENGINE_PORT, INTERNAL_TOKEN_VARIABLE
+from finetune_operator.contract.places import ENGINE_API_KEY_VARIABLE, ENGINE_PORT, INTERNAL_TOKEN_VARIABLE
 
 OWN_NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 DEFAULT_ENGINE_URL_TEMPLATE = f"http://{{engine}}.{{namespace}}.svc:{ENGINE_PORT}"

@@ -5,15 +5,14 @@ The pod template depends on those alone, never on the list of adapters: a new ve
 
 from collections.abc import Iterable, Sequence
 
-from finetune_operator.contract import (
+from finetune_operator.contract.adapters import Adapter, AdapterList
+from finetune_operator.contract.places import (
     ADAPTERS_FILE,
     ARTIFACTS_ROOT,
     ENGINE_API_KEY_VARIABLE,
     ENGINE_CONTAINER,
     ENGINE_PORT,
     MODELS_ROOT,
-    Adapter,
-    AdapterList,
 )
 from finetune_operator.core.config import OperatorConfig
 from finetune_operator.manifests.common import (

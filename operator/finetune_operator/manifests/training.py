@@ -4,28 +4,22 @@ Its pod prepares the dataset in an init container, since only that one needs the
 The configuration travels in the pod's own annotation, so that it can't differ from the pod that reads it.
 """
 
-from finetune_operator.contract import (
+from finetune_operator.contract.dataset import DatasetConfig, RatingsSource, VolumeSource
+from finetune_operator.contract.failures import EXIT_CODES, SIGKILL_EXIT_CODE
+from finetune_operator.contract.places import (
     ARTIFACTS_ROOT,
     CONFIG_ANNOTATION,
     CONFIG_FILE,
     DATABASE_URL_VARIABLE,
     DATASETS_ROOT,
-    EXIT_CODES,
     INTERNAL_TOKEN_VARIABLE,
     MODELS_ROOT,
     PREPARE_CONTAINER,
     PROGRESS_PATH,
     RATINGS_ROOT,
-    SIGKILL_EXIT_CODE,
     TRAINER_CONTAINER,
-    DatasetConfig,
-    JobIdentity,
-    LoraConfig,
-    RatingsSource,
-    TrainingConfig,
-    TrainingParameters,
-    VolumeSource,
 )
+from finetune_operator.contract.training import JobIdentity, LoraConfig, TrainingConfig, TrainingParameters
 from finetune_operator.core.config import OperatorConfig
 from finetune_operator.manifests.common import (
     JOB_NAME_LABEL,

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 
-from finetune_operator.contract import TrainingConfig, TrainingResult
+from finetune_operator.contract.training import TrainingConfig, TrainingResult
 from finetune_operator.manifests.common import JOB_NAME_LABEL, MODEL_LABEL, Manifest, labels
 from finetune_operator.resources.common import API_VERSION
 from finetune_operator.resources.finetunejob import FineTuneJob

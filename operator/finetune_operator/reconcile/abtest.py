@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from finetune_operator.contract import AbTestTally, ArmTally, VoteCounts
+from finetune_operator.contract.experiments import AbTestTally, ArmTally, VoteCounts
 from finetune_operator.core.conditions import Absent, Finding, is_true, shortened, with_findings
 from finetune_operator.core.config import OperatorConfig
 from finetune_operator.core.sequential import p_value, printed, votes_still_needed

@@ -4,15 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from finetune_operator.contract import (
-    PREPARE_CONTAINER,
-    TRAINER_CONTAINER,
-    Failure,
-    FailureReason,
-    Progress,
-    TrainingResult,
-    adapter_uri,
-)
+from finetune_operator.contract.failures import Failure, FailureReason
+from finetune_operator.contract.places import PREPARE_CONTAINER, TRAINER_CONTAINER, adapter_uri
+from finetune_operator.contract.training import Progress, TrainingResult
 from finetune_operator.core.conditions import Absent, Finding, is_true, shortened, with_findings
 from finetune_operator.core.config import OperatorConfig
 from finetune_operator.core.durations import short_duration

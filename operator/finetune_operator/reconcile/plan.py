@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from finetune_operator.contract import Adapter
+from finetune_operator.contract.adapters import Adapter
 
 
 @dataclass(frozen=True)

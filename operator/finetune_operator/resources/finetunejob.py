@@ -1,7 +1,7 @@
 """FineTuneJob: one training of one adapter, from dataset to published ModelVersion."""
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
@@ -12,24 +12,21 @@ from finetune_operator.resources.common import (
     Decimal,
     DnsLabel,
     DnsSubdomain,
-    Fraction,
     LongText,
     ModelName,
-    PositiveDecimal,
     Resource,
     ResourceRequirements,
     Scheduling,
-    SecretKeyRef,
     Sha256,
     ShortText,
     Timestamp,
-    VolumeRef,
-    exactly_one,
     immutable,
     rule,
     rules,
 )
+from finetune_operator.resources.dataset import Dataset
 from finetune_operator.resources.serving import ServingSpec
+from finetune_operator.resources.training import Lora, Training
 
 KIND = "FineTuneJob"
 
@@ -53,102 +50,6 @@ class Promotion(StrEnum):
 
     MANUAL = "Manual"
     ALWAYS = "Always"
-
-
-class DatasetFormat(StrEnum):
-    """Record formats; a DPO job reads preference pairs whatever is set here."""
-
-    CHAT_ML = "ChatML"
-    ALPACA = "Alpaca"
-    OPEN_AI = "OpenAI"
-
-
-class Ratings(ApiModel):
-    """Rows of the table `ml_analysis_rating`."""
-
-    secret_ref: SecretKeyRef
-    """Where the database's SQLAlchemy URL is kept, such as `postgresql+psycopg://user:password@host/db`."""
-    claim_name: DnsSubdomain | None = None
-    """Volume of an SQLite database, mounted at /ratings; absent for a database server."""
-    philosopher: ShortText | None = None
-    """Only judgements of this person."""
-    domain: ShortText | None = None
-    """Only this domain."""
-    task_type: ShortText | None = None
-    """Only this type of task."""
-    min_rating: Annotated[int, Field(ge=1, le=5)] = 4
-    """Lowest rating that is taken (SFT)."""
-    gold_star_only: bool = True
-    """Only rows with is_gold_star and use_as_sample_response (SFT)."""
-    limit: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
-    """Take at most this many rows, the newest first."""
-
-
-class Dataset(ApiModel):
-    """What to train on."""
-
-    model_config = rules(exactly_one("ratings", "volume"))
-
-    ratings: Ratings | None = None
-    """Export from a ratings database."""
-    volume: VolumeRef | None = None
-    """A JSONL file on a volume."""
-    format: DatasetFormat = DatasetFormat.CHAT_ML
-    """Format of the records (SFT)."""
-    test_fraction: Fraction = "0.1"
-    """Share of prompts that is held out for evaluation."""
-    min_examples: Annotated[int, Field(ge=1, le=10_000_000)] = 50
-    """Refuse to train on fewer rows than this."""
-    min_prompt_characters: Annotated[int, Field(ge=0, le=100_000)] = 10
-    """Drop rows with a shorter prompt."""
-    min_response_characters: Annotated[int, Field(ge=0, le=100_000)] = 20
-    """Drop rows with a shorter response."""
-    min_rating_difference: Annotated[int, Field(ge=1, le=4)] = 1
-    """How much better the chosen answer of a pair must be rated (DPO)."""
-
-
-class Lora(ApiModel):
-    """PEFT's LoRA parameters."""
-
-    r: Annotated[int, Field(ge=1, le=512)] = 16
-    """Rank."""
-    alpha: Annotated[int, Field(ge=1, le=1024)] = 32
-    """Scaling; the adapter's output is multiplied by alpha / r."""
-    dropout: Fraction = "0.05"
-    """Dropout of the adapter's input."""
-    target_modules: Annotated[
-        tuple[Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z0-9_.]+$")], ...], Field(max_length=32)
-    ] = ()
-    """Modules that get an adapter; all linear layers of attention and MLP where empty."""
-
-
-class Training(ApiModel):
-    """TRL's training parameters."""
-
-    epochs: Annotated[int, Field(ge=1, le=1000)] = 3
-    """Passes over the dataset."""
-    max_steps: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
-    """End after this many optimizer steps."""
-    batch_size: Annotated[int, Field(ge=1, le=4096)] = 4
-    """Examples per device and step."""
-    gradient_accumulation_steps: Annotated[int, Field(ge=1, le=4096)] = 1
-    """Steps whose gradients make one optimizer step."""
-    learning_rate: PositiveDecimal = "2e-4"
-    """Peak learning rate."""
-    warmup_steps: Annotated[int, Field(ge=0, le=1_000_000)] = 0
-    """Steps until the learning rate has reached its peak."""
-    max_seq_length: Annotated[int, Field(ge=8, le=10_000_000)] = 2048
-    """Longest example in tokens; longer ones are cut."""
-    quantization: Literal["4bit", "8bit", "none"] = "4bit"
-    """Precision of the frozen base model; without a GPU only `none` works."""
-    gradient_checkpointing: bool = True
-    """Trade computation for memory."""
-    save_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 50
-    """Optimizer steps between two checkpoints."""
-    dpo_beta: PositiveDecimal = "0.1"
-    """Strength of the pull towards the base model (DPO)."""
-    seed: Annotated[int, Field(ge=0, le=2_147_483_647)] = 42
-    """Seed of shuffling, split and initialisation."""
 
 
 IMMUTABLE_FIELDS = (

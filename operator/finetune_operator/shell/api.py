@@ -3,7 +3,9 @@
 import aiohttp
 from pydantic import ValidationError
 
-from finetune_operator.contract import PROGRESS_PATH, TALLY_PATH, AbTestTally, LatestProgress, Progress
+from finetune_operator.contract.experiments import AbTestTally
+from finetune_operator.contract.places import PROGRESS_PATH, TALLY_PATH
+from finetune_operator.contract.training import LatestProgress, Progress
 from finetune_operator.logs import get_logger
 
 TIMEOUT_SECONDS = 5.0

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
-from finetune_operator.contract import ADAPTER_DIGEST_HEADER, Adapter
+from finetune_operator.contract.adapters import ADAPTER_DIGEST_HEADER, Adapter
 from finetune_operator.core.workloads import PodFacts
 from finetune_operator.logs import get_logger
 from finetune_operator.reconcile.modelversion import EnginePod, Refusal

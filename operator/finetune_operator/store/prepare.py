@@ -16,8 +16,18 @@ from typing import IO
 
 from pydantic import ValidationError
 
-from finetune_operator import contract
-from finetune_operator.contract import DatasetReport, Failure, FailureReason, JobPaths, RatingsSource, TrainingConfig
+from finetune_operator.contract.dataset import DatasetReport, RatingsSource
+from finetune_operator.contract.failures import EXIT_CODES, Failure, FailureReason
+from finetune_operator.contract.places import (
+    ARTIFACTS_ROOT,
+    DATABASE_URL_VARIABLE,
+    DATASETS_ROOT,
+    MODELS_ROOT,
+    TERMINATION_MESSAGE_FILE,
+    TERMINATION_MESSAGE_MAX_BYTES,
+    JobPaths,
+)
+from finetune_operator.contract.training import TrainingConfig
 from finetune_operator.core import datasets
 from finetune_operator.core.datasets import DropReason, RatedAnswer, Record, Refused
 from finetune_operator.logs import configure_logging, get_logger
@@ -35,10 +45,10 @@ logger = get_logger(__name__)
 class Surroundings:
     """Where the container finds things; tests put them elsewhere."""
 
-    models: Path = Path(contract.MODELS_ROOT)
-    datasets: Path = Path(contract.DATASETS_ROOT)
-    artifacts: Path = Path(contract.ARTIFACTS_ROOT)
-    termination_log: Path = Path(contract.TERMINATION_MESSAGE_FILE)
+    models: Path = Path(MODELS_ROOT)
+    datasets: Path = Path(DATASETS_ROOT)
+    artifacts: Path = Path(ARTIFACTS_ROOT)
+    termination_log: Path = Path(TERMINATION_MESSAGE_FILE)
 
 
 def main(
@@ -53,7 +63,7 @@ def main(
         failure = refused.failure
         logger.error("dataset refused", reason=failure.reason, message=failure.message, remedy=failure.remedy)
         surroundings.termination_log.write_text(_as_termination_message(failure))
-        return contract.EXIT_CODES[failure.reason]
+        return EXIT_CODES[failure.reason]
     logger.info("dataset ready", **report.model_dump())
     surroundings.termination_log.write_text(report.model_dump_json(by_alias=True))
     return 0
@@ -167,7 +177,7 @@ class _Builder:
         )
 
     def _from_ratings(self, source: RatingsSource) -> Iterator[Record]:
-        url_text = self._environment.get(contract.DATABASE_URL_VARIABLE, "")
+        url_text = self._environment.get(DATABASE_URL_VARIABLE, "")
         database = RatingsDatabase.open(url_text, self._dataset.database_timeout_seconds)
         try:
             self._warn_about_hidden_log(url_text)
@@ -276,7 +286,7 @@ def _bad_row(relative_path: str, number: int, what: str, record_format: str) -> 
 def _as_termination_message(failure: Failure) -> str:
     """The failure as JSON, its message cut to what Kubernetes keeps."""
     text = failure.model_dump_json(by_alias=True)
-    excess = len(text.encode()) - contract.TERMINATION_MESSAGE_MAX_BYTES
+    excess = len(text.encode()) - TERMINATION_MESSAGE_MAX_BYTES
     if excess <= 0:
         return text
     shorter = failure.message.encode()[: max(0, len(failure.message.encode()) - 2 * excess)].decode(errors="ignore")

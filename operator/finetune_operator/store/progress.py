@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from sqlalchemy import func, or_, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from finetune_operator.contract import JobIdentity, LatestProgress, Progress
+from finetune_operator.contract.training import JobIdentity, LatestProgress, Progress
 from finetune_operator.store.database import upsert_dialect
 from finetune_operator.store.tables import ProgressPoint
 

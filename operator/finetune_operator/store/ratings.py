@@ -10,7 +10,8 @@ from typing import NamedTuple, TypeVar
 from sqlalchemy import URL, ColumnElement, Engine, Row, and_, func, inspect, or_, select
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
-from finetune_operator.contract import FailureReason, RatingsSource
+from finetune_operator.contract.dataset import RatingsSource
+from finetune_operator.contract.failures import FailureReason
 from finetune_operator.core.datasets import FilterCount, Refused
 from finetune_operator.store.database import UnusableUrl, parse_url, read_only_engine, shown, without_secrets
 from finetune_operator.store.tables import Rating

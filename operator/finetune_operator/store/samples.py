@@ -3,7 +3,7 @@
 from sqlalchemy import case, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from finetune_operator.contract import ArmTallies, ArmTally, SampleBatch
+from finetune_operator.contract.experiments import ArmTallies, ArmTally, SampleBatch
 from finetune_operator.store.database import upsert_dialect
 from finetune_operator.store.tables import ArmSample
 

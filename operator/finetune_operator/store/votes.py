@@ -7,7 +7,7 @@ from enum import StrEnum
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from finetune_operator.contract import VoteCounts
+from finetune_operator.contract.experiments import VoteCounts
 from finetune_operator.store.database import upsert_dialect
 from finetune_operator.store.tables import Comparison, Vote
 

@@ -4,8 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Response
 
-from finetune_operator import contract
-from finetune_operator.contract import AbTestTally, LatestProgress, Progress, SampleBatch
+from finetune_operator.contract.experiments import AbTestTally, SampleBatch
+from finetune_operator.contract.places import PROGRESS_PATH, SAMPLES_PATH, TALLY_PATH
+from finetune_operator.contract.training import LatestProgress, Progress
 from finetune_operator.store import progress, samples, votes
 from finetune_operator.web.auth import require_internal
 from finetune_operator.web.services import ServicesOf
@@ -15,25 +16,25 @@ Uid = Annotated[str, Path(pattern=r"^[-A-Za-z0-9]{1,64}$")]
 router = APIRouter(dependencies=[Depends(require_internal)], include_in_schema=False)
 
 
-@router.post(contract.PROGRESS_PATH, status_code=204)
+@router.post(PROGRESS_PATH, status_code=204)
 async def post_progress(point: Progress, services: ServicesOf) -> Response:
     await progress.record(services.engine, point)
     return Response(status_code=204)
 
 
-@router.get(contract.PROGRESS_PATH)
+@router.get(PROGRESS_PATH)
 async def get_progress(
     services: ServicesOf, job: Annotated[list[str], Query(min_length=1, max_length=200)]
 ) -> LatestProgress:
     return await progress.latest(services.engine, job)
 
 
-@router.post(contract.SAMPLES_PATH, status_code=204)
+@router.post(SAMPLES_PATH, status_code=204)
 async def post_samples(batch: SampleBatch, services: ServicesOf) -> Response:
     await samples.record(services.engine, batch)
     return Response(status_code=204)
 
 
-@router.get(contract.TALLY_PATH)
+@router.get(TALLY_PATH)
 async def get_tally(services: ServicesOf, uid: Uid) -> AbTestTally:
     return AbTestTally(votes=await votes.tally(services.engine, uid), arms=await samples.tally(services.engine, uid))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from finetune_operator.contract import VoteCounts
+from finetune_operator.contract.experiments import VoteCounts
 from finetune_operator.store.votes import Choice
 
 Evaluator = Annotated[

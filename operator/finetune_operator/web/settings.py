@@ -5,7 +5,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
-from finetune_operator.contract import DATABASE_URL_VARIABLE, INTERNAL_TOKEN_VARIABLE
+from finetune_operator.contract.places import DATABASE_URL_VARIABLE, INTERNAL_TOKEN_VARIABLE
 
 
 class InvalidSettings(ValueError):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_operator.contract import AdapterFile, AdapterManifest
+from finetune_operator.contract.adapters import AdapterFile, AdapterManifest
 from finetune_operator.core.artifacts import (
     CONFIG_NAME,
     WEIGHTS_NAME,

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_operator.contract import DatasetConfig, FailureReason, RatingsSource
+from finetune_operator.contract.dataset import DatasetConfig, RatingsSource
+from finetune_operator.contract.failures import FailureReason
 from finetune_operator.core import datasets
 from finetune_operator.core.datasets import DropReason, FilterCount, InvalidRecord, RatedAnswer
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_operator.contract import VoteCounts
+from finetune_operator.contract.experiments import VoteCounts
 from finetune_operator.core.sequential import log_evidence, p_value, printed, votes_still_needed
 
 COUNTS = st.integers(min_value=0, max_value=500)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.contract import AdapterList
+from finetune_operator.contract.adapters import AdapterList
 from finetune_operator.manifests.serving import adapter_of, artifact_claim, engine_manifests, engine_name
 from finetune_operator.resources.modelversion import ModelVersion
 from tests.builders import BASE_MODEL, CONFIG, DIGEST, make_version, merged

@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.contract import CONFIG_ANNOTATION, EXIT_CODES, TrainingConfig
+from finetune_operator.contract.failures import EXIT_CODES
+from finetune_operator.contract.places import CONFIG_ANNOTATION
+from finetune_operator.contract.training import TrainingConfig
 from finetune_operator.manifests.training import training_config, training_job, training_job_name
 from finetune_operator.manifests.versions import model_version, next_version
 from finetune_operator.resources.finetunejob import FineTuneJob

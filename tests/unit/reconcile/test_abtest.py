@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_operator.contract import AbTestTally, ArmTallies, ArmTally, VoteCounts
+from finetune_operator.contract.experiments import AbTestTally, ArmTallies, ArmTally, VoteCounts
 from finetune_operator.core.conditions import find, is_true
 from finetune_operator.core.sequential import p_value
 from finetune_operator.reconcile.abtest import Observed, is_running, reconcile

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_operator.contract import FailureReason, JobIdentity, Progress
+from finetune_operator.contract.failures import FailureReason
+from finetune_operator.contract.training import JobIdentity, Progress
 from finetune_operator.core.conditions import find, is_true
 from finetune_operator.core.workloads import job_facts, pod_facts
 from finetune_operator.manifests.training import training_job, training_job_name

@@ -13,20 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from finetune_operator import contract
-from finetune_operator.contract import (
-    DatasetConfig,
-    DatasetReport,
-    Failure,
-    FailureReason,
-    JobIdentity,
-    JobPaths,
-    LoraConfig,
-    RatingsSource,
-    TrainingConfig,
-    TrainingParameters,
-    VolumeSource,
-)
+from finetune_operator.contract.dataset import DatasetConfig, DatasetReport, RatingsSource, VolumeSource
+from finetune_operator.contract.failures import EXIT_CODES, Failure, FailureReason
+from finetune_operator.contract.places import DATABASE_URL_VARIABLE, TERMINATION_MESSAGE_MAX_BYTES, JobPaths
+from finetune_operator.contract.training import JobIdentity, LoraConfig, TrainingConfig, TrainingParameters
 from finetune_operator.store import prepare
 from tests.unit.store.ratings_database import rating, write_ratings
 
@@ -68,7 +58,7 @@ class Pod:
     def run(self, config: TrainingConfig) -> int:
         config_file = self.root / "training.json"
         config_file.write_text(config.model_dump_json(by_alias=True))
-        return prepare.main(config_file, self.surroundings, {contract.DATABASE_URL_VARIABLE: self.url})
+        return prepare.main(config_file, self.surroundings, {DATABASE_URL_VARIABLE: self.url})
 
     @property
     def report(self) -> DatasetReport:
@@ -303,7 +293,7 @@ def test_bad_input_says_what_to_change(pod: Pod, bad: BadInput) -> None:
     (pod.root / "termination-secret").write_text(GOOD_LINE)
     pod.ratings(*bad.rows).file(*bad.lines)
     pod.url = pod.url if bad.url is None else bad.url
-    assert pod.run(bad.config) == contract.EXIT_CODES[bad.reason]
+    assert pod.run(bad.config) == EXIT_CODES[bad.reason]
     assert pod.failure.reason == bad.reason
     assert bad.message in pod.failure.message
     assert bad.remedy in pod.failure.remedy
@@ -315,7 +305,7 @@ def test_bad_input_says_what_to_change(pod: Pod, bad: BadInput) -> None:
 def test_a_link_out_of_the_volume_is_refused(pod: Pod) -> None:
     (pod.root / "secret.jsonl").write_text(GOOD_LINE)
     (pod.surroundings.datasets / "data.jsonl").symlink_to(pod.root / "secret.jsonl")
-    assert pod.run(config(source=VOLUME)) == contract.EXIT_CODES[FailureReason.DATASET_INVALID]
+    assert pod.run(config(source=VOLUME)) == EXIT_CODES[FailureReason.DATASET_INVALID]
     assert "leads out of its volume" in pod.failure.message
 
 
@@ -330,7 +320,7 @@ def silent_server() -> Iterator[int]:
 
 def test_a_database_that_never_answers(pod: Pod, silent_server: int) -> None:
     pod.url = f"postgresql://plato:hunter2@127.0.0.1:{silent_server}/ratings"
-    assert pod.run(config()) == contract.EXIT_CODES[FailureReason.DATABASE_UNREACHABLE]
+    assert pod.run(config()) == EXIT_CODES[FailureReason.DATABASE_UNREACHABLE]
     assert f"postgresql://plato:***@127.0.0.1:{silent_server}/ratings" in pod.failure.message
     assert "hunter2" not in pod.surroundings.termination_log.read_text()
 
@@ -338,7 +328,7 @@ def test_a_database_that_never_answers(pod: Pod, silent_server: int) -> None:
 def test_a_database_without_the_table(pod: Pod) -> None:
     sqlite3.connect(pod.root / "other.db").execute("CREATE TABLE other (id INTEGER)").connection.close()
     pod.url = f"sqlite:///{pod.root}/other.db"
-    assert pod.run(config()) == contract.EXIT_CODES[FailureReason.DATASET_INVALID]
+    assert pod.run(config()) == EXIT_CODES[FailureReason.DATASET_INVALID]
     assert "has no table ml_analysis_rating" in pod.failure.message
 
 
@@ -354,13 +344,13 @@ def test_a_table_without_a_column_that_a_filter_names(pod: Pod) -> None:
 def test_an_unreadable_config_is_refused(pod: Pod) -> None:
     config_file = pod.root / "training.json"
     config_file.write_text("{}")
-    assert prepare.main(config_file, pod.surroundings, {}) == contract.EXIT_CODES[FailureReason.INVALID_CONFIG]
+    assert prepare.main(config_file, pod.surroundings, {}) == EXIT_CODES[FailureReason.INVALID_CONFIG]
 
 
 def test_a_long_message_fits_the_termination_message(pod: Pod) -> None:
     long_path = "ä/" * 3000
     assert pod.run(config(source=VolumeSource(path=long_path))) != 0
-    assert pod.surroundings.termination_log.stat().st_size <= contract.TERMINATION_MESSAGE_MAX_BYTES
+    assert pod.surroundings.termination_log.stat().st_size <= TERMINATION_MESSAGE_MAX_BYTES
     assert pod.failure.reason == FailureReason.DATASET_INVALID
 
 

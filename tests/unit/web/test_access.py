@@ -6,7 +6,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from finetune_operator import contract
+from finetune_operator.contract.places import PROGRESS_PATH, SAMPLES_PATH, TALLY_PATH
 from finetune_operator.web.app import create_app
 from finetune_operator.web.services import Services
 from finetune_operator.web.settings import InvalidSettings, Settings
@@ -21,10 +21,10 @@ PUBLIC_ROUTES = [
     ("GET", "/v1/fine-tuning/jobs/uid/progress"),
 ]
 INTERNAL_ROUTES = [
-    ("POST", contract.PROGRESS_PATH),
-    ("GET", contract.PROGRESS_PATH),
-    ("POST", contract.SAMPLES_PATH),
-    ("GET", contract.TALLY_PATH.format(uid="uid")),
+    ("POST", PROGRESS_PATH),
+    ("GET", PROGRESS_PATH),
+    ("POST", SAMPLES_PATH),
+    ("GET", TALLY_PATH.format(uid="uid")),
 ]
 STRANGERS: dict[str, dict[str, str]] = {
     "nobody": {},
@@ -79,7 +79,7 @@ async def test_open_only_when_said_so(api: Api) -> None:
     transport = httpx2.ASGITransport(create_app(services))
     async with httpx2.AsyncClient(transport=transport, base_url="http://api") as client:
         assert (await client.get(TEST)).status_code == 200
-        assert (await client.get(contract.TALLY_PATH.format(uid="uid"))).status_code == 401
+        assert (await client.get(TALLY_PATH.format(uid="uid"))).status_code == 401
 
 
 @pytest.mark.parametrize(

@@ -5,15 +5,9 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.contract import (
-    PROGRESS_PATH,
-    SAMPLES_PATH,
-    TALLY_PATH,
-    AbTestTally,
-    JobIdentity,
-    LatestProgress,
-    Progress,
-)
+from finetune_operator.contract.experiments import AbTestTally
+from finetune_operator.contract.places import PROGRESS_PATH, SAMPLES_PATH, TALLY_PATH
+from finetune_operator.contract.training import JobIdentity, LatestProgress, Progress
 from tests.unit.web.conftest import INTERNAL, NOON, Api
 
 

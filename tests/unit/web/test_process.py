@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune_operator.contract import PROGRESS_PATH
+from finetune_operator.contract.places import PROGRESS_PATH
 from tests.unit.web.conftest import ENVIRONMENT
 from tests.unit.web.test_internal import point
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from finetune_operator.contract import TALLY_PATH, VoteCounts
+from finetune_operator.contract.experiments import VoteCounts
+from finetune_operator.contract.places import TALLY_PATH
 from tests.unit.web.conftest import INTERNAL, PROMPTS, Api, ab_test
 from tests.unit.web.test_access import TEST, is_problem
 

@@ -1,0 +1,69 @@
+"""Samples of production traffic and votes, as the gateway, the api and the operator exchange them."""
+
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, Field
+
+from finetune_operator.contract.base import Message
+
+SAMPLES_MAX_PER_BATCH = 1000
+
+
+class Sample(Message):
+    """One request that an arm of an ABTest answered, or failed to; `ab_test` is the ABTest's uid.
+
+    `request_id` makes it count once however often it is sent. `status` is the HTTP status the client got.
+    """
+
+    ab_test: Annotated[str, Field(min_length=1, max_length=64)]
+    arm: Literal["baseline", "candidate"]
+    served_name: Annotated[str, Field(min_length=1, max_length=128)]
+    status: Annotated[int, Field(ge=100, le=599)]
+    latency_ms: Annotated[int, Field(ge=0, le=2_147_483_647)]
+    request_id: Annotated[str, Field(min_length=1, max_length=128)]
+    time: AwareDatetime
+
+
+class SampleBatch(Message):
+    """Body of `SAMPLES_PATH`."""
+
+    samples: Annotated[tuple[Sample, ...], Field(max_length=SAMPLES_MAX_PER_BATCH)]
+
+
+class VoteCounts(Message):
+    """Blind votes that came before the verdict; `fine_tuned` speaks of the candidate, `base` of the baseline."""
+
+    fine_tuned: int = 0
+    base: int = 0
+    tie: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.fine_tuned + self.base + self.tie
+
+    @property
+    def win_rate(self) -> float | None:
+        """The candidate's share, a tie counting half; None before the first vote."""
+        return (self.fine_tuned + self.tie / 2) / self.total if self.total else None
+
+
+class ArmTally(Message):
+    """What production traffic showed of one arm: `errors` of `samples` had a 5xx status, latency is of the others."""
+
+    samples: int = 0
+    errors: int = 0
+    mean_latency_ms: int | None = None
+
+
+class ArmTallies(Message):
+    """Both arms."""
+
+    baseline: ArmTally = ArmTally()
+    candidate: ArmTally = ArmTally()
+
+
+class AbTestTally(Message):
+    """Answer of `TALLY_PATH`."""
+
+    votes: VoteCounts = VoteCounts()
+    arms: ArmTallies = ArmTallies()

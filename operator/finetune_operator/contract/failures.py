@@ -1,0 +1,44 @@
+"""Why a training ends for good, and the exit code by which a container says so."""
+
+from enum import StrEnum
+from typing import Literal
+
+from finetune_operator.contract.base import Message
+
+
+class FailureReason(StrEnum):
+    """Why a training ended for good. Those that a container can find out itself have an exit code in `EXIT_CODES`."""
+
+    INVALID_CONFIG = "InvalidConfig"
+    DATASET_INVALID = "DatasetInvalid"
+    DATASET_EMPTY = "DatasetEmpty"
+    DATASET_TOO_SMALL = "DatasetTooSmall"
+    BASE_MODEL_NOT_FOUND = "BaseModelNotFound"
+    DATABASE_UNREACHABLE = "DatabaseUnreachable"
+    OUT_OF_MEMORY = "OutOfMemory"
+    ARTIFACT_INVALID = "ArtifactInvalid"
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
+    TRAINER_FAILED = "TrainerFailed"
+    NAME_TAKEN = "NameTaken"
+
+
+EXIT_CODES: dict[FailureReason, int] = {
+    FailureReason.INVALID_CONFIG: 42,
+    FailureReason.DATASET_INVALID: 43,
+    FailureReason.DATASET_EMPTY: 44,
+    FailureReason.DATASET_TOO_SMALL: 45,
+    FailureReason.BASE_MODEL_NOT_FOUND: 46,
+    FailureReason.DATABASE_UNREACHABLE: 47,
+    FailureReason.OUT_OF_MEMORY: 48,
+    FailureReason.ARTIFACT_INVALID: 49,
+}
+SIGKILL_EXIT_CODE = 137
+
+
+class Failure(Message):
+    """Termination message of a container that gave up: the fact, and what the user can change."""
+
+    kind: Literal["Failure"] = "Failure"
+    reason: FailureReason
+    message: str
+    remedy: str

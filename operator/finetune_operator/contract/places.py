@@ -1,0 +1,74 @@
+"""Where the processes find each other's files, and the names of containers, variables and paths."""
+
+from pathlib import PurePosixPath
+
+from finetune_operator.contract.training import TrainingConfig
+
+CONFIG_ANNOTATION = "finetune.dev/training-config"
+CONFIG_FILE = "/etc/finetune/training.json"
+ADAPTERS_FILE = "/etc/finetune/adapters.json"
+MODELS_ROOT = "/models"
+ARTIFACTS_ROOT = "/artifacts"
+DATASETS_ROOT = "/datasets"
+RATINGS_ROOT = "/ratings"
+TERMINATION_MESSAGE_FILE = "/dev/termination-log"
+TERMINATION_MESSAGE_MAX_BYTES = 4096
+PREPARE_CONTAINER = "prepare"
+TRAINER_CONTAINER = "trainer"
+ENGINE_CONTAINER = "vllm"
+ENGINE_PORT = 8000
+# Environment variables, all filled by secretKeyRef.
+DATABASE_URL_VARIABLE = "FINETUNE_DATABASE_URL"
+INTERNAL_TOKEN_VARIABLE = "FINETUNE_INTERNAL_TOKEN"  # noqa: S105 - the variable's name, not a secret
+ENGINE_API_KEY_VARIABLE = "VLLM_API_KEY"
+PROGRESS_PATH = "/internal/v1/progress"
+SAMPLES_PATH = "/internal/v1/samples"
+TALLY_PATH = "/internal/v1/abtests/{uid}/tally"
+
+
+class JobPaths:
+    """Where one job keeps its things on the artifacts volume; the uid keeps re-created jobs apart."""
+
+    def __init__(self, namespace: str, model: str, job_uid: str, root: str = ARTIFACTS_ROOT) -> None:
+        self.directory = PurePosixPath(root) / namespace / model / job_uid
+
+    @property
+    def lock(self) -> PurePosixPath:
+        return self.directory / "lock"
+
+    @property
+    def dataset(self) -> PurePosixPath:
+        return self.directory / "dataset"
+
+    @property
+    def train_rows(self) -> PurePosixPath:
+        return self.dataset / "train.jsonl"
+
+    @property
+    def test_rows(self) -> PurePosixPath:
+        return self.dataset / "test.jsonl"
+
+    @property
+    def dataset_report(self) -> PurePosixPath:
+        return self.dataset / "report.json"
+
+    @property
+    def checkpoints(self) -> PurePosixPath:
+        return self.directory / "checkpoints"
+
+    @property
+    def adapter(self) -> PurePosixPath:
+        return self.directory / "adapter"
+
+    @property
+    def result(self) -> PurePosixPath:
+        return self.directory / "result.json"
+
+    @staticmethod
+    def of(config: TrainingConfig, root: str = ARTIFACTS_ROOT) -> "JobPaths":
+        return JobPaths(config.job.namespace, config.model, config.job.uid, root)
+
+
+def adapter_uri(claim_name: str, namespace: str, model: str, job_uid: str) -> str:
+    """The one place that knows how an adapter's URI follows from the job that made it."""
+    return f"volume://{claim_name}/{namespace}/{model}/{job_uid}/adapter"

@@ -1,0 +1,111 @@
+"""What a training pod is told, what it reports while it trains, and how it ends."""
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import ConfigDict, RootModel
+
+from finetune_operator.contract.base import Message
+from finetune_operator.contract.dataset import DatasetConfig, DatasetReport
+
+
+class JobIdentity(Message):
+    """Which FineTuneJob this is; the uid tells a re-created one of the same name apart."""
+
+    namespace: str
+    name: str
+    uid: str
+
+
+class LoraConfig(Message):
+    """PEFT's LoRA parameters."""
+
+    r: int = 16
+    alpha: int = 32
+    dropout: float = 0.05
+    target_modules: tuple[str, ...] = (
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+        "gate_proj",
+        "up_proj",
+        "down_proj",
+    )
+
+
+class TrainingParameters(Message):
+    """TRL's training parameters; `max_steps` ends the training early where it is set."""
+
+    epochs: float = 3.0
+    max_steps: int | None = None
+    batch_size: int = 4
+    gradient_accumulation_steps: int = 1
+    learning_rate: float = 2e-4
+    warmup_steps: int = 0
+    max_seq_length: int = 2048
+    quantization: Literal["4bit", "8bit", "none"] = "4bit"
+    gradient_checkpointing: bool = True
+    save_steps: int = 50
+    dpo_beta: float = 0.1
+    seed: int = 42
+
+
+class TrainingConfig(Message):
+    """Everything that a training pod knows about its job."""
+
+    job: JobIdentity
+    model: str
+    method: Literal["SFT", "DPO"]
+    backend: Literal["Unsloth", "HuggingFace"]
+    base_model_name: str
+    base_model_path: str
+    dataset: DatasetConfig
+    lora: LoraConfig
+    training: TrainingParameters
+    progress_url: str | None = None
+    progress_interval_seconds: float = 2.0
+
+
+class Progress(Message):
+    """One measurement of a running training; `time` is UTC."""
+
+    job: JobIdentity
+    attempt: str
+    step: int
+    total_steps: int
+    epoch: float
+    total_epochs: float
+    loss: float | None = None
+    best_loss: float | None = None
+    learning_rate: float | None = None
+    eta_seconds: int | None = None
+    time: datetime
+
+    @property
+    def percent(self) -> int:
+        """Whole percent done, 100 only for the last step."""
+        return min(100, self.step * 100 // max(1, self.total_steps))
+
+
+class LatestProgress(RootModel[dict[str, Progress]]):
+    """The newest progress of each asked job by uid, `best_loss` being that of the whole series."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class TrainingResult(Message):
+    """Termination message of a trainer that succeeded, and `result.json` on the volume."""
+
+    kind: Literal["TrainingResult"] = "TrainingResult"
+    adapter_digest: str
+    final_loss: float | None
+    best_loss: float | None
+    test_loss: float | None
+    base_test_loss: float | None
+    steps: int
+    epochs: float
+    train_seconds: float
+    tokens: int | None = None
+    dataset: DatasetReport
+    versions: dict[str, str] = {}

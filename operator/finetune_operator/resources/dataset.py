@@ -1,0 +1,69 @@
+"""What a FineTuneJob trains on: where the rows come from, and which of them are taken."""
+
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field
+
+from finetune_operator.resources.common import (
+    ApiModel,
+    DnsSubdomain,
+    Fraction,
+    SecretKeyRef,
+    ShortText,
+    VolumeRef,
+    exactly_one,
+    rules,
+)
+
+
+class DatasetFormat(StrEnum):
+    """Record formats; a DPO job reads preference pairs whatever is set here."""
+
+    CHAT_ML = "ChatML"
+    ALPACA = "Alpaca"
+    OPEN_AI = "OpenAI"
+
+
+class Ratings(ApiModel):
+    """Rows of the table `ml_analysis_rating`."""
+
+    secret_ref: SecretKeyRef
+    """Where the database's SQLAlchemy URL is kept, such as `postgresql+psycopg://user:password@host/db`."""
+    claim_name: DnsSubdomain | None = None
+    """Volume of an SQLite database, mounted at /ratings; absent for a database server."""
+    philosopher: ShortText | None = None
+    """Only judgements of this person."""
+    domain: ShortText | None = None
+    """Only this domain."""
+    task_type: ShortText | None = None
+    """Only this type of task."""
+    min_rating: Annotated[int, Field(ge=1, le=5)] = 4
+    """Lowest rating that is taken (SFT)."""
+    gold_star_only: bool = True
+    """Only rows with is_gold_star and use_as_sample_response (SFT)."""
+    limit: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
+    """Take at most this many rows, the newest first."""
+
+
+class Dataset(ApiModel):
+    """What to train on."""
+
+    model_config = rules(exactly_one("ratings", "volume"))
+
+    ratings: Ratings | None = None
+    """Export from a ratings database."""
+    volume: VolumeRef | None = None
+    """A JSONL file on a volume."""
+    format: DatasetFormat = DatasetFormat.CHAT_ML
+    """Format of the records (SFT)."""
+    test_fraction: Fraction = "0.1"
+    """Share of prompts that is held out for evaluation."""
+    min_examples: Annotated[int, Field(ge=1, le=10_000_000)] = 50
+    """Refuse to train on fewer rows than this."""
+    min_prompt_characters: Annotated[int, Field(ge=0, le=100_000)] = 10
+    """Drop rows with a shorter prompt."""
+    min_response_characters: Annotated[int, Field(ge=0, le=100_000)] = 20
+    """Drop rows with a shorter response."""
+    min_rating_difference: Annotated[int, Field(ge=1, le=4)] = 1
+    """How much better the chosen answer of a pair must be rated (DPO)."""
