@@ -22,6 +22,7 @@ DATABASE_URL_VARIABLE = "FINETUNE_DATABASE_URL"
 INTERNAL_TOKEN_VARIABLE = "FINETUNE_INTERNAL_TOKEN"  # noqa: S105 - the variable's name, not a secret
 ENGINE_API_KEY_VARIABLE = "VLLM_API_KEY"
 PROGRESS_PATH = "/internal/v1/progress"
+PROGRESS_BATCH_PATH = f"{PROGRESS_PATH}/batch"
 SAMPLES_PATH = "/internal/v1/samples"
 TALLY_PATH = "/internal/v1/abtests/{uid}/tally"
 

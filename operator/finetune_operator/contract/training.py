@@ -1,12 +1,14 @@
 """What a training pod is told, what it reports while it trains, and how it ends."""
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import ConfigDict, RootModel
+from pydantic import ConfigDict, Field, RootModel
 
 from finetune_operator.contract.base import Message
 from finetune_operator.contract.dataset import DatasetConfig, DatasetReport
+
+PROGRESS_MAX_PER_BATCH = 500
 
 
 class JobIdentity(Message):
@@ -68,7 +70,12 @@ class TrainingConfig(Message):
 
 
 class Progress(Message):
-    """One measurement of a running training; `time` is UTC."""
+    """One measurement of a running training; times are UTC.
+
+    `tokens` are those seen since the training began, earlier attempts included; `tokens_per_second` is of the steps
+    since the measurement before. `gpu_memory_bytes` is the most that was ever reserved. The checkpoint is the newest
+    that is whole: from there another attempt goes on.
+    """
 
     job: JobIdentity
     attempt: str
@@ -80,12 +87,25 @@ class Progress(Message):
     best_loss: float | None = None
     learning_rate: float | None = None
     eta_seconds: int | None = None
+    eval_loss: float | None = None
+    grad_norm: float | None = None
+    tokens: int | None = None
+    tokens_per_second: float | None = None
+    gpu_memory_bytes: int | None = None
+    checkpoint_step: int | None = None
+    checkpoint_time: datetime | None = None
     time: datetime
 
     @property
     def percent(self) -> int:
         """Whole percent done, 100 only for the last step."""
         return min(100, self.step * 100 // max(1, self.total_steps))
+
+
+class ProgressBatch(Message):
+    """Body of `PROGRESS_BATCH_PATH`: what gathered while the api was away, in the order of time."""
+
+    points: Annotated[tuple[Progress, ...], Field(max_length=PROGRESS_MAX_PER_BATCH)]
 
 
 class LatestProgress(RootModel[dict[str, Progress]]):
