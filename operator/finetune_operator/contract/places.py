@@ -62,6 +62,11 @@ class JobPaths:
         return self.directory / "adapter"
 
     @property
+    def trained(self) -> PurePosixPath:
+        """The result without its evaluation, as long as that is going on."""
+        return self.directory / "trained.json"
+
+    @property
     def result(self) -> PurePosixPath:
         return self.directory / "result.json"
 

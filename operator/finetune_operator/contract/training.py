@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field, RootModel
 
 from finetune_operator.contract.base import Message
 from finetune_operator.contract.dataset import DatasetConfig, DatasetReport
+from finetune_operator.contract.evaluation import EvaluationConfig, EvaluationReport
 
 PROGRESS_MAX_PER_BATCH = 500
 
@@ -65,6 +66,7 @@ class TrainingConfig(Message):
     dataset: DatasetConfig
     lora: LoraConfig
     training: TrainingParameters
+    evaluation: EvaluationConfig | None = None
     progress_url: str | None = None
     progress_interval_seconds: float = 2.0
 
@@ -128,4 +130,5 @@ class TrainingResult(Message):
     train_seconds: float
     tokens: int | None = None
     dataset: DatasetReport
+    evaluation: EvaluationReport | None = None
     versions: dict[str, str] = {}

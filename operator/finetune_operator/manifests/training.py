@@ -5,6 +5,7 @@ The configuration travels in the pod's own annotation, so that it can't differ f
 """
 
 from finetune_operator.contract.dataset import DatasetConfig, RatingsSource, VolumeSource
+from finetune_operator.contract.evaluation import EvaluationConfig, Metric
 from finetune_operator.contract.failures import EXIT_CODES, SIGKILL_EXIT_CODE
 from finetune_operator.contract.places import (
     ARTIFACTS_ROOT,
@@ -222,7 +223,20 @@ def training_config(job: FineTuneJob, config: OperatorConfig) -> TrainingConfig:
             dpo_beta=float(training.dpo_beta),
             seed=training.seed,
         ),
+        evaluation=_evaluation_config(job),
         progress_url=f"{config.api_url}{PROGRESS_PATH}" if config.api_url else None,
+    )
+
+
+def _evaluation_config(job: FineTuneJob) -> EvaluationConfig | None:
+    """The losses are always measured, so that requirements on them alone ask for nothing more."""
+    wanted = job.spec.evaluation
+    if wanted is None or not wanted.metrics:
+        return None
+    return EvaluationConfig(
+        metrics=tuple(Metric(name) for name in wanted.metrics),
+        max_examples=wanted.max_examples,
+        max_new_tokens=wanted.max_new_tokens,
     )
 
 

@@ -4,8 +4,10 @@ import re
 from collections.abc import Iterable
 
 from finetune_operator.contract.training import TrainingConfig, TrainingResult
+from finetune_operator.core.evaluation import record_of
 from finetune_operator.manifests.common import JOB_NAME_LABEL, MODEL_LABEL, Manifest, labels
 from finetune_operator.resources.common import API_VERSION
+from finetune_operator.resources.evaluation import VersionEvaluation
 from finetune_operator.resources.finetunejob import FineTuneJob
 from finetune_operator.resources.modelversion import KIND, ModelVersion
 
@@ -55,8 +57,12 @@ def model_version(
             "promotion": spec.promotion.value,
         },
     }
+    if measured := {key: value for key, value in record_of(result).to_dict().items() if value}:
+        body["spec"]["lineage"]["evaluation"] = measured
     if spec.serving:
         body["spec"]["serving"] = spec.serving.to_dict()
+    if spec.evaluation and spec.evaluation.require:
+        body["spec"]["evaluation"] = VersionEvaluation(require=spec.evaluation.require).to_dict()
     return body
 
 

@@ -10,6 +10,7 @@ from finetune_operator.contract.training import Progress, TrainingResult
 from finetune_operator.core.conditions import Absent, Finding, is_true, shortened, with_findings
 from finetune_operator.core.config import OperatorConfig
 from finetune_operator.core.durations import short_duration
+from finetune_operator.core.evaluation import judgement, status_of
 from finetune_operator.core.workloads import (
     JobFacts,
     PodFacts,
@@ -29,7 +30,7 @@ from finetune_operator.resources.finetunejob import (
     ProgressStatus,
     ResultStatus,
 )
-from finetune_operator.resources.modelversion import ModelVersion
+from finetune_operator.resources.modelversion import ModelVersion, ModelVersionSpec
 
 DATASET_REASONS = frozenset(
     {
@@ -189,13 +190,14 @@ def _publish(
     """Make the ModelVersion once; found again by the job's uid, whoever died in between."""
     if version:
         result = outcome if isinstance(outcome, TrainingResult) else None
-        return _concluded(job, seen, _succeeded(version.metadata.name), now, result)
+        return _concluded(job, seen, _succeeded(version.metadata.name, version.spec), now, result)
     if not isinstance(outcome, TrainingResult):
         return _without_result(job, seen, now)
     number = next_version(job.spec.model, seen.versions, seen.published)
     uri = adapter_uri(config.artifacts_claim, job.metadata.namespace, job.spec.model, job.metadata.uid)
     body = model_version(job, number, uri, outcome, training_config(job, config), config.trainer_image)
-    plan = _concluded(job, seen, _succeeded(body["metadata"]["name"]), now, outcome)
+    outlook = _succeeded(body["metadata"]["name"], ModelVersionSpec.model_validate(body["spec"]))
+    plan = _concluded(job, seen, outlook, now, outcome)
     create = Create("modelversions", body, job.metadata.uid)
     return Plan(actions=(create,), status=plan.status, events=plan.events)
 
@@ -309,6 +311,7 @@ def _outcome_fields(status: FineTuneJobStatus, result: TrainingResult, now: date
             base_test_loss=_decimal(result.base_test_loss),
             train_seconds=round(result.train_seconds),
         ),
+        "evaluation": status_of(result.evaluation) if result.evaluation else None,
         "progress": ProgressStatus(
             summary="100%",
             percent=100,
@@ -362,8 +365,11 @@ def _failed(failure: Failure) -> Outlook:
     return Outlook(Phase.FAILED, failure.reason.value, message, failure=failure)
 
 
-def _succeeded(version: str) -> Outlook:
-    return Outlook(Phase.SUCCEEDED, "Published", f"published ModelVersion {version}", version=version)
+def _succeeded(version: str, spec: ModelVersionSpec) -> Outlook:
+    message = f"published ModelVersion {version}"
+    if (verdict := judgement(spec)) and not verdict.passed:
+        message += f", held back from promotion: {verdict.message}"
+    return Outlook(Phase.SUCCEEDED, "Published", message, version=version)
 
 
 def _suspended() -> Outlook:

@@ -10,11 +10,14 @@ from datetime import datetime
 
 from finetune_operator.core.conditions import Absent, Finding, find, is_true, shortened, with_findings
 from finetune_operator.core.config import OperatorConfig
+from finetune_operator.core.evaluation import is_held_back, judgement
 from finetune_operator.core.routing import active_version
 from finetune_operator.core.workloads import DeploymentFacts, PodFacts, obstacle
 from finetune_operator.manifests.serving import adapter_of, engine_manifests, engine_name, engine_selector
 from finetune_operator.reconcile.plan import Action, Apply, Delete, Event, LoadAdapter, Plan, UnloadAdapter
 from finetune_operator.resources.abtest import ABTest, OnWin, Verdict
+from finetune_operator.resources.common import ConditionStatus
+from finetune_operator.resources.evaluation import VersionMetrics
 from finetune_operator.resources.finetunejob import Promotion
 from finetune_operator.resources.modelversion import (
     HISTORY_MAX_ENTRIES,
@@ -269,6 +272,7 @@ def _plan(
 ) -> Plan:
     status = _status(version, seen, outlook, engine, now)
     status, events = _with_activity(version, seen, status, now)
+    events = (*_evaluation_event(version, status), *events)
     # No watch tells of an adapter that vanishes from an engine, hence a look now and then.
     check = ENGINE_CHECK_SECONDS if seen.pods else None
     return Plan(actions=actions, status=status.to_dict(), events=events, requeue_after_seconds=check)
@@ -293,6 +297,7 @@ def _status(
             "engine": engine,
             "served_name": version.metadata.name if engine else None,
             "promoted_at": promoted_at,
+            "metrics": _metrics(version, seen.tests),
             "observed_state": version.spec.state if acted_upon else old.observed_state,
             "conditions": conditions,
         }
@@ -304,6 +309,12 @@ def _findings(version: ModelVersion, outlook: Outlook) -> Iterable[Finding | Abs
     settled = outlook.loaded or version.spec.serving is None or outlook.state is State.ARCHIVED
     yield Finding("Loaded", outlook.loaded, reason, message)
     yield Finding("Ready", settled, reason, message)
+    verdict = judgement(version.spec)
+    yield (
+        Finding("EvaluationPassed", verdict.passed, verdict.reason, verdict.message)
+        if verdict
+        else Absent("EvaluationPassed")
+    )
     yield Finding("Stalled", True, reason, message) if outlook.stalled else Absent("Stalled")
     working = not settled and not outlook.stalled
     yield Finding("Reconciling", True, reason, message) if working else Absent("Reconciling")
@@ -314,6 +325,8 @@ def _promotion(version: ModelVersion, tests: Iterable[ABTest]) -> str | None:
     status, spec = version.status, version.spec
     if spec.state is RequestedState.DEPLOYED and status.observed_state is not RequestedState.DEPLOYED:
         return "spec.state is Deployed"
+    if is_held_back(spec):
+        return None
     if spec.promotion is Promotion.ALWAYS and status.promoted_at is None and spec.state is None:
         return "spec.promotion is Always"
     for test in tests:
@@ -324,6 +337,46 @@ def _promotion(version: ModelVersion, tests: Iterable[ABTest]) -> str | None:
             if later and spec.state is None:
                 return f"won ABTest {test.metadata.name}"
     return None
+
+
+def _metrics(version: ModelVersion, tests: Iterable[ABTest]) -> VersionMetrics | None:
+    """What the training measured, and how people voted last."""
+    record = version.spec.lineage.evaluation
+    win_rate = _win_rate(version, tests)
+    if record is None and win_rate is None:
+        return None
+    return VersionMetrics(
+        test_loss=record and record.test_loss,
+        base_test_loss=record and record.base_test_loss,
+        scores=record.metrics if record else (),
+        win_rate=win_rate,
+    )
+
+
+def _win_rate(version: ModelVersion, tests: Iterable[ABTest]) -> str | None:
+    """It outlives its test: a test that was deleted has been held all the same."""
+    ended = [
+        (test.status.concluded_at, test.status.votes.win_rate)
+        for test in tests
+        if test.spec.candidate.model_version == version.metadata.name
+        and test.status.concluded_at
+        and test.status.votes
+        and test.status.votes.win_rate
+    ]
+    known = version.status.metrics.win_rate if version.status.metrics else None
+    return max(ended)[1] if ended else known
+
+
+def _evaluation_event(version: ModelVersion, status: ModelVersionStatus) -> tuple[Event, ...]:
+    """Once, when a version turns out to be held back."""
+    present, before = (
+        find(conditions, "EvaluationPassed") for conditions in (status.conditions, version.status.conditions)
+    )
+    if present is None or present.status is not ConditionStatus.FALSE or (before and before.status == present.status):
+        return ()
+    return (
+        Event("Warning", present.reason, f"{version.metadata.name} is held back from promotion: {present.message}"),
+    )
 
 
 def _with_activity(

@@ -25,6 +25,7 @@ from finetune_operator.resources.common import (
     rules,
 )
 from finetune_operator.resources.dataset import Dataset
+from finetune_operator.resources.evaluation import Evaluation, EvaluationStatus
 from finetune_operator.resources.serving import ServingSpec
 from finetune_operator.resources.training import Lora, Training
 
@@ -53,8 +54,8 @@ class Promotion(StrEnum):
 
 
 IMMUTABLE_FIELDS = (
-    "model", "baseModel", "method", "backend", "dataset", "lora", "training", "resources", "scheduling", "serving",
-    "promotion", "activeDeadlineSeconds",
+    "model", "baseModel", "method", "backend", "dataset", "lora", "training", "evaluation", "resources",
+    "scheduling", "serving", "promotion", "activeDeadlineSeconds",
 )  # fmt: skip
 
 
@@ -67,6 +68,11 @@ class FineTuneJobSpec(ApiModel):
             "!has(self.serving) || self.lora.r <= self.serving.maxLoraRank",
             "lora.r is beyond serving.maxLoraRank: lower r or raise maxLoraRank",
             field_path=".lora.r",
+        ),
+        rule(
+            "!has(self.evaluation) || double(self.dataset.testFraction) > 0.0",
+            "evaluation needs held-out rows: set dataset.testFraction above 0",
+            field_path=".evaluation",
         ),
     )
 
@@ -84,6 +90,8 @@ class FineTuneJobSpec(ApiModel):
     """Shape of the adapter."""
     training: Training = Training()
     """How to train."""
+    evaluation: Evaluation | None = None
+    """What to measure on the held-out rows, and what a promotion asks of it; absent, only the loss is measured."""
     resources: ResourceRequirements = ResourceRequirements()
     """Compute resources of the trainer; a GPU is `limits: {nvidia.com/gpu: 1}`."""
     scheduling: Scheduling = Scheduling()
@@ -177,6 +185,8 @@ class FineTuneJobStatus(ApiModel):
     """What was trained on."""
     result: ResultStatus | None = None
     """What came out."""
+    evaluation: EvaluationStatus | None = None
+    """What was measured on the held-out rows."""
     attempts: int | None = None
     """Pods started so far."""
     job_name: DnsSubdomain | None = None

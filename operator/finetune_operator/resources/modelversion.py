@@ -22,6 +22,7 @@ from finetune_operator.resources.common import (
     rule,
     rules,
 )
+from finetune_operator.resources.evaluation import EvaluationRecord, VersionEvaluation, VersionMetrics
 from finetune_operator.resources.finetunejob import Promotion
 from finetune_operator.resources.serving import ServingSpec
 
@@ -69,6 +70,8 @@ class Lineage(ApiModel):
     """How it was trained."""
     trainer_image: Annotated[str, Field(max_length=512)] | None = None
     """Image that trained it."""
+    evaluation: EvaluationRecord | None = None
+    """What was measured on held-out rows."""
 
 
 class ModelVersionSpec(ApiModel):
@@ -92,6 +95,8 @@ class ModelVersionSpec(ApiModel):
     """How it is served; absent, it is only registered."""
     promotion: Promotion = Promotion.MANUAL
     """Always makes this version active as soon as it answers."""
+    evaluation: VersionEvaluation | None = None
+    """What a promotion asks of the values in lineage.evaluation."""
     state: RequestedState | None = None
     """Deployed pins it as the active version, Ready keeps it loaded but inactive, Archived unloads it."""
     notes: LongText | None = None
@@ -133,6 +138,8 @@ class ModelVersionStatus(ApiModel):
     """The vLLM Deployment and Service that serve it."""
     served_name: ServedName | None = None
     """Name by which the engine knows it."""
+    metrics: VersionMetrics | None = None
+    """What is known of its quality."""
     promoted_at: PreciseTimestamp | None = None
     """The most recently promoted version that is Ready is the active one."""
     observed_state: RequestedState | None = None
@@ -140,7 +147,7 @@ class ModelVersionStatus(ApiModel):
     history: Annotated[tuple[HistoryEntry, ...], Field(max_length=HISTORY_MAX_ENTRIES)] = ()
     """The latest changes of what is active."""
     conditions: Conditions = ()
-    """Loaded, Ready; Reconciling and Stalled only while true."""
+    """Loaded, Ready; EvaluationPassed where something is required; Reconciling and Stalled only while true."""
 
 
 class ModelVersion(Resource):

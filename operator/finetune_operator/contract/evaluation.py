@@ -1,0 +1,59 @@
+"""What a trainer is asked to measure on the held-out rows, and what it measured."""
+
+from enum import StrEnum
+
+from finetune_operator.contract.base import Message
+
+
+class Metric(StrEnum):
+    """Scores of answers, all from 0 to 1; `FineTuneJob.spec.evaluation.metrics` says what each means."""
+
+    EXACT_MATCH = "ExactMatch"
+    SUBSTRING_MATCH = "SubstringMatch"
+    TOKEN_ACCURACY = "TokenAccuracy"  # noqa: S105 - not that kind of token
+    TOKEN_F1 = "TokenF1"  # noqa: S105
+    BLEU = "Bleu"
+    ROUGE_1 = "Rouge1"
+    ROUGE_2 = "Rouge2"
+    ROUGE_L = "RougeL"
+    ACCURACY = "Accuracy"
+    PRECISION = "Precision"
+    RECALL = "Recall"
+    F1 = "F1"
+
+
+class EvaluationConfig(Message):
+    """What to measure; only asked for with at least one metric."""
+
+    metrics: tuple[Metric, ...]
+    max_examples: int = 100
+    max_new_tokens: int = 256
+
+
+class Score(Message):
+    """One metric, for the base model and for the adapter on it."""
+
+    metric: Metric
+    base: float
+    fine_tuned: float
+
+
+class Speed(Message):
+    """How fast one of the two answered. Answers are made in batches, and each waits for the whole of its batch."""
+
+    mean_latency_seconds: float
+    tokens_per_second: float
+
+
+class EvaluationReport(Message):
+    """The outcome. With `error` the training is as good as ever, but its scores are unknown.
+
+    `too_long` counts held-out rows that were left out, since prompt and answer don't fit the model's context.
+    """
+
+    examples: int = 0
+    too_long: int = 0
+    scores: tuple[Score, ...] = ()
+    base_speed: Speed | None = None
+    fine_tuned_speed: Speed | None = None
+    error: str | None = None

@@ -1,0 +1,123 @@
+"""What was measured, as the resources tell it, and whether it meets what is required of a promotion."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from operator import ge, gt, le, lt
+
+from finetune_operator.contract.evaluation import EvaluationReport
+from finetune_operator.contract.training import TrainingResult
+from finetune_operator.resources.evaluation import (
+    EVAL_LOSS,
+    REQUIREMENT_PATTERN,
+    Comparison,
+    EvaluationRecord,
+    EvaluationStatus,
+    Metric,
+    MetricValue,
+)
+from finetune_operator.resources.modelversion import ModelVersionSpec
+
+OPERATORS: dict[str, Callable[[float, float], bool]] = {"<": lt, "<=": le, ">": gt, ">=": ge}
+OPPOSITES = {"<": ">=", "<=": ">", ">": "<=", ">=": "<"}
+REMEDY = "spec.state: Deployed promotes it all the same, and spec.evaluation.require can be changed"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The condition `EvaluationPassed`; the message has the measured numbers."""
+
+    passed: bool
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class _Measured:
+    base: str
+    fine_tuned: str
+
+
+def status_of(report: EvaluationReport) -> EvaluationStatus:
+    """What the trainer measured, in a status's decimals."""
+    base, tuned = report.base_speed, report.fine_tuned_speed
+    latency = rate = None
+    if base and tuned:
+        latency = Comparison(base=_decimal(base.mean_latency_seconds), fine_tuned=_decimal(tuned.mean_latency_seconds))
+        rate = Comparison(base=_decimal(base.tokens_per_second), fine_tuned=_decimal(tuned.tokens_per_second))
+    return EvaluationStatus(
+        examples=report.examples,
+        metrics=tuple(
+            MetricValue(name=Metric(score.metric), base=_decimal(score.base), fine_tuned=_decimal(score.fine_tuned))
+            for score in report.scores
+        ),
+        mean_latency_seconds=latency,
+        tokens_per_second=rate,
+        message=_remark(report),
+    )
+
+
+def record_of(result: TrainingResult) -> EvaluationRecord:
+    """The same for the lineage, with the losses, which are measured wherever there are held-out rows."""
+    measured = status_of(result.evaluation) if result.evaluation else EvaluationStatus()
+    losses = {"test_loss": result.test_loss, "base_test_loss": result.base_test_loss}
+    shown = {name: None if loss is None else _decimal(loss) for name, loss in losses.items()}
+    return EvaluationRecord.model_validate(measured.model_dump() | shown)
+
+
+def _remark(report: EvaluationReport) -> str | None:
+    if report.error:
+        return report.error
+    if report.too_long:
+        return f"{report.too_long} held-out rows don't fit the model's context with their answer and were left out"
+    return None
+
+
+def judgement(spec: ModelVersionSpec) -> Judgement | None:
+    """None where nothing is required."""
+    if not spec.evaluation or not spec.evaluation.require:
+        return None
+    record = spec.lineage.evaluation
+    facts = [_fact(requirement, record) for requirement in spec.evaluation.require]
+    missed = [message for met, message in facts if not met]
+    if not missed:
+        return Judgement(True, "RequirementsMet", ", ".join(message for _, message in facts))
+    if all(message.endswith("not measured") for message in missed):
+        cause = record.message if record and record.message else "the lineage has no such value"
+        return Judgement(False, "NotMeasured", f"{', '.join(missed)} ({cause}): {REMEDY}")
+    return Judgement(False, "RequirementMissed", f"{', '.join(missed)}: {REMEDY}")
+
+
+def is_held_back(spec: ModelVersionSpec) -> bool:
+    """Whether nobody but the user may make this version the active one."""
+    verdict = judgement(spec)
+    return verdict is not None and not verdict.passed
+
+
+def _fact(requirement: str, record: EvaluationRecord | None) -> tuple[bool, str]:
+    """Whether it is met, and the comparison that holds. Compares the values as they are shown."""
+    if not (match := re.fullmatch(REQUIREMENT_PATTERN, requirement)):
+        raise ValueError(f"{requirement!r} is no requirement; the API server admits none such")
+    metric, operator, bound = match.group(1, 2, 3)
+    measured = _measured(metric, record)
+    if measured is None:
+        return False, f"{metric} was not measured"
+    limit = measured.base if bound == "base" else bound
+    met = OPERATORS[operator](float(measured.fine_tuned), float(limit))
+    shown = operator if met else OPPOSITES[operator]
+    return met, f"{metric} {measured.fine_tuned} {shown} {limit}{' (base)' if bound == 'base' else ''}"
+
+
+def _measured(metric: str, record: EvaluationRecord | None) -> _Measured | None:
+    if record is None:
+        return None
+    if metric == EVAL_LOSS:
+        if record.test_loss is None or record.base_test_loss is None:
+            return None
+        return _Measured(record.base_test_loss, record.test_loss)
+    found = (_Measured(value.base, value.fine_tuned) for value in record.metrics if value.name == metric)
+    return next(found, None)
+
+
+def _decimal(value: float) -> str:
+    return f"{value:.4g}"
