@@ -128,6 +128,18 @@ MIGRATIONS: tuple[Migration, ...] = (
             "CREATE INDEX abtest_votes_abtest ON abtest_votes (abtest_uid, late, choice)",
         ),
     ),
+    Migration(
+        2,
+        (
+            "ALTER TABLE training_progress ADD COLUMN eval_loss DOUBLE PRECISION",
+            "ALTER TABLE training_progress ADD COLUMN grad_norm DOUBLE PRECISION",
+            "ALTER TABLE training_progress ADD COLUMN tokens BIGINT",
+            "ALTER TABLE training_progress ADD COLUMN tokens_per_second DOUBLE PRECISION",
+            "ALTER TABLE training_progress ADD COLUMN gpu_memory_bytes BIGINT",
+            "ALTER TABLE training_progress ADD COLUMN checkpoint_step BIGINT",
+            "ALTER TABLE training_progress ADD COLUMN checkpoint_time {timestamp}",
+        ),
+    ),
 )
 
 

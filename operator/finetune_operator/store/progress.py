@@ -11,19 +11,13 @@ from finetune_operator.store.database import upsert_dialect
 from finetune_operator.store.tables import ProgressPoint
 
 
-async def record(engine: AsyncEngine, progress: Progress) -> None:
-    """Keep one point; the same (job, attempt, step) again is no news."""
-    values = progress.model_dump(exclude={"job"}) | {
-        "job_uid": progress.job.uid,
-        "namespace": progress.job.namespace,
-        "name": progress.job.name,
-        "loss": _finite(progress.loss),
-        "best_loss": _finite(progress.best_loss),
-        "learning_rate": _finite(progress.learning_rate),
-    }
+async def record(engine: AsyncEngine, points: Sequence[Progress]) -> None:
+    """Keep these points, all or none; the same (job, attempt, step) again is no news."""
+    if not points:
+        return
     async with engine.begin() as connection:
-        insert = upsert_dialect(connection.dialect).insert(ProgressPoint).values(**values)
-        await connection.execute(insert.on_conflict_do_nothing())
+        insert = upsert_dialect(connection.dialect).insert(ProgressPoint).on_conflict_do_nothing()
+        await connection.execute(insert, [_values(point) for point in points])
 
 
 async def latest(engine: AsyncEngine, job_uids: Sequence[str]) -> LatestProgress:
@@ -97,10 +91,23 @@ def _progress(point: ProgressPoint, best_loss: float | None) -> Progress:
         best_loss=best_loss,
         learning_rate=point.learning_rate,
         eta_seconds=point.eta_seconds,
+        eval_loss=point.eval_loss,
+        grad_norm=point.grad_norm,
+        tokens=point.tokens,
+        tokens_per_second=point.tokens_per_second,
+        gpu_memory_bytes=point.gpu_memory_bytes,
+        checkpoint_step=point.checkpoint_step,
+        checkpoint_time=point.checkpoint_time,
         time=point.time,
     )
 
 
-def _finite(value: float | None) -> float | None:
+def _values(point: Progress) -> dict[str, object]:
+    values = point.model_dump(exclude={"job"})
+    numbers = {name: _finite(value) if isinstance(value, float) else value for name, value in values.items()}
+    return numbers | {"job_uid": point.job.uid, "namespace": point.job.namespace, "name": point.job.name}
+
+
+def _finite(value: float) -> float | None:
     """A diverged training reports NaN, which neither JSON nor a minimum can bear."""
-    return value if value is not None and math.isfinite(value) else None
+    return value if math.isfinite(value) else None

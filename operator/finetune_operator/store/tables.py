@@ -88,6 +88,13 @@ class ProgressPoint(Base):
     best_loss: Mapped[float | None] = mapped_column(Double)
     learning_rate: Mapped[float | None] = mapped_column(Double)
     eta_seconds: Mapped[int | None] = mapped_column(BigInteger)
+    eval_loss: Mapped[float | None] = mapped_column(Double)
+    grad_norm: Mapped[float | None] = mapped_column(Double)
+    tokens: Mapped[int | None] = mapped_column(BigInteger)
+    tokens_per_second: Mapped[float | None] = mapped_column(Double)
+    gpu_memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    checkpoint_step: Mapped[int | None] = mapped_column(BigInteger)
+    checkpoint_time: Mapped[datetime | None] = mapped_column(UtcDateTime)
     time: Mapped[datetime] = mapped_column(UtcDateTime)
 
 

@@ -5,8 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query, Response
 
 from finetune_operator.contract.experiments import AbTestTally, SampleBatch
-from finetune_operator.contract.places import PROGRESS_PATH, SAMPLES_PATH, TALLY_PATH
-from finetune_operator.contract.training import LatestProgress, Progress
+from finetune_operator.contract.places import PROGRESS_BATCH_PATH, PROGRESS_PATH, SAMPLES_PATH, TALLY_PATH
+from finetune_operator.contract.training import LatestProgress, Progress, ProgressBatch
 from finetune_operator.store import progress, samples, votes
 from finetune_operator.web.auth import require_internal
 from finetune_operator.web.services import ServicesOf
@@ -18,7 +18,13 @@ router = APIRouter(dependencies=[Depends(require_internal)], include_in_schema=F
 
 @router.post(PROGRESS_PATH, status_code=204)
 async def post_progress(point: Progress, services: ServicesOf) -> Response:
-    await progress.record(services.engine, point)
+    await progress.record(services.engine, [point])
+    return Response(status_code=204)
+
+
+@router.post(PROGRESS_BATCH_PATH, status_code=204)
+async def post_progress_batch(batch: ProgressBatch, services: ServicesOf) -> Response:
+    await progress.record(services.engine, batch.points)
     return Response(status_code=204)
 
 

@@ -25,6 +25,12 @@ class SeriesPoint(BaseModel):
     epoch: float
     loss: float | None
     learning_rate: float | None
+    eval_loss: float | None
+    grad_norm: float | None
+    tokens: int | None
+    tokens_per_second: float | None
+    gpu_memory_bytes: int | None
+    checkpoint_step: int | None
     time: datetime
 
 
@@ -55,6 +61,12 @@ async def get_series(
                 epoch=point.epoch,
                 loss=point.loss,
                 learning_rate=point.learning_rate,
+                eval_loss=point.eval_loss,
+                grad_norm=point.grad_norm,
+                tokens=point.tokens,
+                tokens_per_second=point.tokens_per_second,
+                gpu_memory_bytes=point.gpu_memory_bytes,
+                checkpoint_step=point.checkpoint_step,
                 time=point.time,
             )
             for point in points

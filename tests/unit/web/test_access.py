@@ -6,7 +6,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from finetune_operator.contract.places import PROGRESS_PATH, SAMPLES_PATH, TALLY_PATH
+from finetune_operator.contract.places import PROGRESS_BATCH_PATH, PROGRESS_PATH, SAMPLES_PATH, TALLY_PATH
 from finetune_operator.web.app import create_app
 from finetune_operator.web.services import Services
 from finetune_operator.web.settings import InvalidSettings, Settings
@@ -22,6 +22,7 @@ PUBLIC_ROUTES = [
 ]
 INTERNAL_ROUTES = [
     ("POST", PROGRESS_PATH),
+    ("POST", PROGRESS_BATCH_PATH),
     ("GET", PROGRESS_PATH),
     ("POST", SAMPLES_PATH),
     ("GET", TALLY_PATH.format(uid="uid")),

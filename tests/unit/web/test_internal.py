@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from finetune_operator.contract.experiments import AbTestTally
-from finetune_operator.contract.places import PROGRESS_PATH, SAMPLES_PATH, TALLY_PATH
+from finetune_operator.contract.places import PROGRESS_BATCH_PATH, PROGRESS_PATH, SAMPLES_PATH, TALLY_PATH
 from finetune_operator.contract.training import JobIdentity, LatestProgress, Progress
 from tests.unit.web.conftest import INTERNAL, NOON, Api
 
@@ -64,6 +64,42 @@ async def test_progress_sent_again_counts_once(api: Api) -> None:
     await post_points(api, point(10, 2.0), point(10, 2.0), point(10, 7.0))
     series = (await api.get("/v1/fine-tuning/jobs/job-1/progress")).json()
     assert [entry["loss"] for entry in series["points"]] == [2.0]
+
+
+async def test_a_batch_counts_each_point_once(api: Api) -> None:
+    await post_points(api, point(2, 2.0))
+    for _ in range(2):
+        batch = {"points": [point(step, float(step)) for step in (1, 2, 3)]}
+        response = await api.post(PROGRESS_BATCH_PATH, batch, INTERNAL)
+        assert response.status_code == 204, response.text
+    series = (await api.get("/v1/fine-tuning/jobs/job-1/progress")).json()
+    assert [(entry["step"], entry["loss"]) for entry in series["points"]] == [(1, 1.0), (2, 2.0), (3, 3.0)]
+
+
+async def test_an_empty_batch_of_progress_is_fine(api: Api) -> None:
+    assert (await api.post(PROGRESS_BATCH_PATH, {"points": []}, INTERNAL)).status_code == 204
+
+
+MEASURED = {
+    "eval_loss": 1.25,
+    "grad_norm": 0.5,
+    "tokens": 40_000_000_000,
+    "tokens_per_second": 812.5,
+    "gpu_memory_bytes": 17_179_869_184,
+    "checkpoint_step": 50,
+}
+
+
+async def test_what_was_measured_comes_back_in_the_series_and_in_the_latest_progress(api: Api) -> None:
+    saved_at = NOON + timedelta(seconds=3)
+    body = Progress.model_validate(point(60, 1.0)).model_copy(update=MEASURED | {"checkpoint_time": saved_at})
+    await post_points(api, point(50, 1.1), body.model_dump(mode="json", by_alias=True))
+    before, after = (await api.get("/v1/fine-tuning/jobs/job-1/progress")).json()["points"]
+    assert {name: before[name] for name in MEASURED} == dict.fromkeys(MEASURED)
+    assert {name: after[name] for name in MEASURED} == MEASURED
+    found = (await latest(api, "job-1"))["job-1"]
+    assert found.model_dump(include=set(MEASURED)) == MEASURED
+    assert found.checkpoint_time == saved_at
 
 
 async def test_a_restarted_trainer_continues_from_its_checkpoint(api: Api) -> None:
@@ -138,6 +174,7 @@ async def test_the_tally_of_an_unknown_test_is_empty(api: Api) -> None:
         (SAMPLES_PATH, {"samples": [sample(1, "baseline", status=7)]}, "status"),
         (SAMPLES_PATH, {"samples": [sample(1, "baseline") | {"time": "2026-01-01T00:00:00"}]}, "time"),
         (SAMPLES_PATH, {"samples": [sample(number, "baseline") for number in range(1001)]}, "samples"),
+        (PROGRESS_BATCH_PATH, {"points": [point(step, 1.0) for step in range(501)]}, "points"),
         (PROGRESS_PATH, {}, "job"),
         (PROGRESS_PATH, point(1, 1.0, extra=1), "extra"),
     ],
