@@ -20,6 +20,7 @@ ENGINE_LABEL = "finetune.dev/engine"
 REVISION_ANNOTATION = "finetune.dev/revision"
 
 USER_ID = 10001
+INTERNAL_TOKEN_KEY = "internal-token"  # noqa: S105 - a key's name
 
 
 def digest_of(value: object, length: int = 8) -> str:
