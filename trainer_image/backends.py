@@ -4,6 +4,7 @@ Both return (model, tokenizer) for TRL's trainers. Unsloth patches Transformers 
 import has to come before theirs: the caller imports them afterwards.
 """
 
+import sys
 from typing import Any
 
 from failures import GivenUp
@@ -14,6 +15,7 @@ from finetune_operator.contract.training import TrainingConfig
 
 def load_unsloth(config: TrainingConfig, dtype: Any) -> tuple[Any, Any]:
     """Base model and tokenizer by Unsloth, on a GPU with its kernels, else by its CPU path."""
+    hide_vllm()
     from unsloth import FastLanguageModel
 
     training, lora = config.training, config.lora
@@ -89,8 +91,18 @@ def with_adapter(get_peft_model: Any, model: Any, **arguments: Any) -> Any:
         ) from error
 
 
+def hide_vllm() -> None:
+    """The CPU layer has vLLM in it, which no training needs.
+
+    Unsloth loads vLLM's compiled parts to see whether they work. The first is built for AVX-512 with bfloat16, and ends
+    the process (SIGILL) on a CPU without; vLLM itself chooses the one that fits.
+    """
+    sys.modules.setdefault("vllm", None)  # type: ignore[arg-type]
+
+
 def _let_trl_train_without_gpu() -> None:
     """TRL 1.15 computes its losses by a Triton kernel alone; Unsloth has the same function in plain PyTorch."""
+    hide_vllm()
     import unsloth  # noqa: F401 - unsloth_zoo asks for it to be imported first
     from unsloth_zoo.cpu.ops import patch_trl_fused_lm_head
 
