@@ -7,12 +7,16 @@ from pydantic import AwareDatetime, Field
 from finetune_operator.contract.base import Message
 
 SAMPLES_MAX_PER_BATCH = 1000
+TOKENS_MAX = 2_147_483_647
+
+Tokens = Annotated[int, Field(ge=0, le=TOKENS_MAX)]
 
 
 class Sample(Message):
     """One request that an arm of an ABTest answered, or failed to; `ab_test` is the ABTest's uid.
 
-    `request_id` makes it count once however often it is sent. `status` is the HTTP status the client got.
+    `request_id` makes it count once however often it is sent. `status` is the HTTP status the client got. Tokens are
+    those of the engine's `usage`, which a stream has only where its client asked for it.
     """
 
     ab_test: Annotated[str, Field(min_length=1, max_length=64)]
@@ -22,6 +26,8 @@ class Sample(Message):
     latency_ms: Annotated[int, Field(ge=0, le=2_147_483_647)]
     request_id: Annotated[str, Field(min_length=1, max_length=128)]
     time: AwareDatetime
+    prompt_tokens: Tokens | None = None
+    completion_tokens: Tokens | None = None
 
 
 class SampleBatch(Message):
@@ -31,7 +37,7 @@ class SampleBatch(Message):
 
 
 class VoteCounts(Message):
-    """Blind votes that came before the verdict; `fine_tuned` speaks of the candidate, `base` of the baseline."""
+    """Blind votes that count; `fine_tuned` speaks of the candidate, `base` of the baseline."""
 
     fine_tuned: int = 0
     base: int = 0
@@ -48,11 +54,17 @@ class VoteCounts(Message):
 
 
 class ArmTally(Message):
-    """What production traffic showed of one arm: `errors` of `samples` had a 5xx status, latency is of the others."""
+    """What production traffic showed of one arm: `errors` of `samples` had a 5xx status, all else is of the others.
+
+    The means of tokens are of the `samples_with_tokens` answers that told them.
+    """
 
     samples: int = 0
     errors: int = 0
     mean_latency_ms: int | None = None
+    samples_with_tokens: int = 0
+    mean_prompt_tokens: float | None = None
+    mean_completion_tokens: float | None = None
 
 
 class ArmTallies(Message):

@@ -30,9 +30,9 @@ class Api:
             logger.warning("the api's progress is unreadable", error=str(error))
             return None
 
-    async def tally(self, test_uid: str) -> AbTestTally | None:
-        """Votes and samples of an ABTest."""
-        text = await self._get(TALLY_PATH.format(uid=test_uid), {})
+    async def tally(self, test_uid: str, max_votes: int) -> AbTestTally | None:
+        """Samples of an ABTest, and its first `max_votes` votes."""
+        text = await self._get(TALLY_PATH.format(uid=test_uid), {"max_votes": str(max_votes)})
         try:
             return AbTestTally.model_validate_json(text) if text else None
         except ValidationError as error:

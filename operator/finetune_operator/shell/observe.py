@@ -57,9 +57,9 @@ class Observer:
         )
 
     async def abtest(self, test: ABTest) -> abtest.Observed:
-        namespace = test.metadata.namespace
+        namespace, max_votes = test.metadata.namespace, test.spec.decision.max_votes
         return abtest.Observed(
             versions=self.state.resources(ModelVersion, "modelversions", namespace),
             tests=self.state.resources(ABTest, "abtests", namespace),
-            tally=await self.api.tally(test.metadata.uid) if abtest.is_running(test) else None,
+            tally=await self.api.tally(test.metadata.uid, max_votes) if abtest.is_running(test) else None,
         )

@@ -140,6 +140,13 @@ MIGRATIONS: tuple[Migration, ...] = (
             "ALTER TABLE training_progress ADD COLUMN checkpoint_time {timestamp}",
         ),
     ),
+    Migration(
+        3,
+        (
+            "ALTER TABLE abtest_samples ADD COLUMN prompt_tokens INTEGER",
+            "ALTER TABLE abtest_samples ADD COLUMN completion_tokens INTEGER",
+        ),
+    ),
 )
 
 

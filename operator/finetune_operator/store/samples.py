@@ -22,14 +22,18 @@ async def record(engine: AsyncEngine, batch: SampleBatch) -> int:
 
 
 async def tally(engine: AsyncEngine, abtest_uid: str) -> ArmTallies:
-    """Per arm: requests, failed ones, and the mean latency of the others. A client's mistake (4xx) is no failure."""
+    """Per arm: requests, failed ones, and the means of the others. A client's mistake (4xx) is no failure."""
     failed = ArmSample.status >= FIRST_ERROR_STATUS
+    has_tokens = ~failed & ArmSample.completion_tokens.is_not(None)
     query = (
         select(
             ArmSample.arm,
             func.count(),
             func.count(case((failed, 1))),
             func.avg(case((~failed, ArmSample.latency_ms))),
+            func.count(case((has_tokens, 1))),
+            func.avg(case((has_tokens, ArmSample.prompt_tokens))),
+            func.avg(case((has_tokens, ArmSample.completion_tokens))),
         )
         .where(ArmSample.abtest_uid == abtest_uid)
         .group_by(ArmSample.arm)
@@ -38,8 +42,13 @@ async def tally(engine: AsyncEngine, abtest_uid: str) -> ArmTallies:
         rows = (await connection.execute(query)).all()
     arms = {
         arm: ArmTally(
-            samples=samples, errors=errors, mean_latency_ms=None if latency is None else round(float(latency))
+            samples=samples,
+            errors=errors,
+            mean_latency_ms=None if latency_ms is None else round(float(latency_ms)),
+            samples_with_tokens=with_tokens,
+            mean_prompt_tokens=None if prompt is None else float(prompt),
+            mean_completion_tokens=None if completion is None else float(completion),
         )
-        for arm, samples, errors, latency in rows
+        for arm, samples, errors, latency_ms, with_tokens, prompt, completion in rows
     }
     return ArmTallies(baseline=arms.get("baseline", ArmTally()), candidate=arms.get("candidate", ArmTally()))

@@ -110,6 +110,8 @@ class ArmSample(Base):
     status: Mapped[int] = mapped_column(Integer)
     latency_ms: Mapped[int] = mapped_column(Integer)
     time: Mapped[datetime] = mapped_column(UtcDateTime)
+    prompt_tokens: Mapped[int | None] = mapped_column(Integer)
+    completion_tokens: Mapped[int | None] = mapped_column(Integer)
 
 
 class Comparison(Base):

@@ -80,13 +80,17 @@ async def cast_vote(engine: AsyncEngine, comparison: Comparison, choice: Choice,
         return await session.get_one(Vote, (comparison.id, comparison.evaluator))
 
 
-async def tally(engine: AsyncEngine, abtest_uid: str) -> VoteCounts:
-    """Votes that count: those from before the verdict."""
-    query = (
-        select(Vote.choice, func.count())
+async def tally(engine: AsyncEngine, abtest_uid: str, max_votes: int | None = None) -> VoteCounts:
+    """Votes that count: the first `max_votes` of those from before the verdict, so that a test of a fixed size has it
+    whenever it is looked at."""
+    first = (
+        select(Vote.choice)
         .where(Vote.abtest_uid == abtest_uid, Vote.late.is_(False))
-        .group_by(Vote.choice)
+        .order_by(Vote.created_at, Vote.comparison_id)
+        .limit(max_votes)
+        .subquery()
     )
+    query = select(first.c.choice, func.count()).group_by(first.c.choice)
     async with engine.connect() as connection:
         counts = {row[0]: row[1] for row in await connection.execute(query)}
     return VoteCounts(

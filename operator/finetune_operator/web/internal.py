@@ -42,5 +42,8 @@ async def post_samples(batch: SampleBatch, services: ServicesOf) -> Response:
 
 
 @router.get(TALLY_PATH)
-async def get_tally(services: ServicesOf, uid: Uid) -> AbTestTally:
-    return AbTestTally(votes=await votes.tally(services.engine, uid), arms=await samples.tally(services.engine, uid))
+async def get_tally(
+    services: ServicesOf, uid: Uid, max_votes: Annotated[int | None, Query(ge=1)] = None
+) -> AbTestTally:
+    counted = await votes.tally(services.engine, uid, max_votes)
+    return AbTestTally(votes=counted, arms=await samples.tally(services.engine, uid))

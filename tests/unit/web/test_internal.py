@@ -159,8 +159,31 @@ async def test_samples_count_once_and_by_arm(api: Api) -> None:
         response = await api.post(SAMPLES_PATH, {"samples": batch}, INTERNAL)
         assert response.status_code == 204, response.text
     arms = (await tally(api)).arms
-    assert arms.baseline.model_dump() == {"samples": 2, "errors": 0, "mean_latency_ms": 200}
-    assert arms.candidate.model_dump() == {"samples": 2, "errors": 1, "mean_latency_ms": 50}
+    assert arms.baseline.model_dump(exclude_none=True) == {
+        "samples": 2,
+        "errors": 0,
+        "mean_latency_ms": 200,
+        "samples_with_tokens": 0,
+    }
+    assert arms.candidate.model_dump(exclude_none=True) == {
+        "samples": 2,
+        "errors": 1,
+        "mean_latency_ms": 50,
+        "samples_with_tokens": 0,
+    }
+
+
+async def test_tokens_are_averaged_over_the_answers_that_told_them(api: Api) -> None:
+    batch = [
+        sample(1, "baseline") | {"promptTokens": 10, "completionTokens": 20},
+        sample(2, "baseline") | {"promptTokens": 11, "completionTokens": 23},
+        sample(3, "baseline"),
+        sample(4, "baseline", status=502) | {"promptTokens": 500, "completionTokens": 900},
+    ]
+    assert (await api.post(SAMPLES_PATH, {"samples": batch}, INTERNAL)).status_code == 204
+    arm = (await tally(api)).arms.baseline
+    assert (arm.samples, arm.samples_with_tokens) == (4, 2)
+    assert (arm.mean_prompt_tokens, arm.mean_completion_tokens) == (10.5, 21.5)
 
 
 async def test_the_tally_of_an_unknown_test_is_empty(api: Api) -> None:
@@ -172,6 +195,7 @@ async def test_the_tally_of_an_unknown_test_is_empty(api: Api) -> None:
     [
         (SAMPLES_PATH, {"samples": [sample(1, "third")]}, "arm"),
         (SAMPLES_PATH, {"samples": [sample(1, "baseline", status=7)]}, "status"),
+        (SAMPLES_PATH, {"samples": [sample(1, "baseline") | {"completionTokens": -1}]}, "completionTokens"),
         (SAMPLES_PATH, {"samples": [sample(1, "baseline") | {"time": "2026-01-01T00:00:00"}]}, "time"),
         (SAMPLES_PATH, {"samples": [sample(number, "baseline") for number in range(1001)]}, "samples"),
         (PROGRESS_BATCH_PATH, {"points": [point(step, 1.0) for step in range(501)]}, "points"),
