@@ -3,19 +3,25 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import Literal
 
 from finetune_operator.contract.experiments import AbTestTally, ArmTally, VoteCounts
+from finetune_operator.core.chi_squared import chi_squared_p_value
 from finetune_operator.core.conditions import Absent, Finding, is_true, shortened, with_findings
 from finetune_operator.core.config import OperatorConfig
 from finetune_operator.core.sequential import p_value, printed, votes_still_needed
+from finetune_operator.core.weights import NoScore, candidate_score
 from finetune_operator.reconcile.plan import Event, Plan
+from finetune_operator.reconcile.verdict import GUARDRAIL_BREACHED, Outlook, judged
 from finetune_operator.resources.abtest import (
     ABTest,
     ABTestSpec,
     ABTestStatus,
     Arms,
     ArmStatus,
+    Decision,
+    Method,
     TestPhase,
     Verdict,
     Votes,
@@ -32,16 +38,6 @@ class Observed:
     tally: AbTestTally | None = None
 
 
-@dataclass(frozen=True)
-class Outlook:
-    """Where the test stands, before it becomes a status."""
-
-    phase: TestPhase
-    reason: str
-    message: str
-    verdict: Verdict | None = None
-
-
 def reconcile(test: ABTest, seen: Observed, now: datetime, config: OperatorConfig) -> Plan:
     """Pure: same input, same plan."""
     if test.deleting:
@@ -50,7 +46,7 @@ def reconcile(test: ABTest, seen: Observed, now: datetime, config: OperatorConfi
         status = test.status.model_copy(update={"observed_generation": test.metadata.generation})
         return Plan(status=status.to_dict())
     status = _counted(test, seen, now, config.progress_write_seconds)
-    outlook = _aborted(test, seen) or _waiting(test, seen) or _judged(test, status, now)
+    outlook = _aborted(test, seen) or _waiting(test, seen) or judged(test, status, now)
     status = _with_outlook(test, status, outlook, now)
     return Plan(
         status=status.to_dict(),
@@ -114,26 +110,6 @@ def _seniority(test: ABTest) -> tuple[float, str]:
     return started.timestamp() if started else 0.0, test.metadata.uid
 
 
-def _judged(test: ABTest, status: ABTestStatus, now: datetime) -> Outlook:
-    """The rule: significance after the minimum of votes, else the limits of votes and time."""
-    decision, votes = test.spec.decision, status.votes or Votes()
-    needed = status.votes_still_needed
-    if votes.total >= decision.min_votes and status.p_value and float(status.p_value) <= float(decision.alpha):
-        verdict = Verdict.WON if votes.fine_tuned > votes.base else Verdict.LOST
-        share = f"{votes.fine_tuned} votes against {votes.base}, {votes.tie} ties"
-        message = f"{status.leader} is preferred: {share}, p {status.p_value} <= alpha {decision.alpha}"
-        return Outlook(TestPhase.CONCLUDED, verdict.value, message, verdict)
-    if votes.total >= decision.max_votes:
-        message = f"no significant difference after {votes.total} votes"
-        return Outlook(TestPhase.CONCLUDED, "Inconclusive", message, Verdict.INCONCLUSIVE)
-    started = test.status.start_time or now
-    if (now - started).total_seconds() >= decision.max_duration_seconds:
-        message = f"no significant difference after {decision.max_duration_seconds} s"
-        return Outlook(TestPhase.CONCLUDED, "Inconclusive", message, Verdict.INCONCLUSIVE)
-    hint = f"about {needed} more votes at the present win rate" if needed is not None else "no leader yet"
-    return Outlook(TestPhase.RUNNING, "CollectingVotes", hint)
-
-
 def _counted(test: ABTest, seen: Observed, now: datetime, write_seconds: float) -> ABTestStatus:
     """The status with the newest counts. Evidence once seen stays valid, but speaks for the arm that led then."""
     old, spec = test.status, test.spec
@@ -149,17 +125,24 @@ def _counted(test: ABTest, seen: Observed, now: datetime, write_seconds: float) 
     smallest = p_value(votes)
     if old.p_value and old.leader == leader:
         smallest = min(smallest, float(old.p_value))
-    needed = votes_still_needed(votes, float(spec.decision.alpha))
     return old.model_copy(
         update={
             "split": split,
             "votes": _votes(votes),
             "p_value": printed(smallest) if votes.total else None,
+            "chi_squared_p_value": printed(chi_squared_p_value(votes)) if votes.total else None,
             "leader": leader,
-            "votes_still_needed": None if needed is None else max(needed, spec.decision.min_votes - votes.total),
+            "votes_still_needed": _votes_still_needed(spec.decision, votes),
             "arms": _arms(test, baseline_name, tally, now, write_seconds),
         }
     )
+
+
+def _votes_still_needed(decision: Decision, votes: VoteCounts) -> int | None:
+    if decision.method is Method.CHI_SQUARED:
+        return max(0, decision.max_votes - votes.total)
+    needed = votes_still_needed(votes, float(decision.alpha))
+    return None if needed is None else max(needed, decision.min_votes - votes.total)
 
 
 def _arms(
@@ -169,16 +152,36 @@ def _arms(
     old = test.status.arms
     if baseline_name is None:
         return old
-    fresh = Arms(
-        baseline=_arm(baseline_name, tally.arms.baseline),
-        candidate=_arm(test.spec.candidate.model_version, tally.arms.candidate),
-        last_update_time=now,
+    fresh = _scored(
+        test.spec.decision,
+        _votes(tally.votes),
+        Arms(
+            baseline=_arm(baseline_name, tally.arms.baseline),
+            candidate=_arm(test.spec.candidate.model_version, tally.arms.candidate),
+            last_update_time=now,
+        ),
     )
     if old is None or fresh == old.model_copy(update={"last_update_time": now}):
         return old or fresh
     voted = test.status.votes != _votes(tally.votes)
     recent = old.last_update_time is not None and (now - old.last_update_time).total_seconds() < write_seconds
     return old if recent and not voted else fresh
+
+
+def _scored(decision: Decision, votes: Votes, arms: Arms) -> Arms:
+    """Without a score where there are no weights, or too little data for them."""
+    if decision.weights is None:
+        return arms
+    score = candidate_score(decision.weights, decision, votes, arms)
+    if isinstance(score, NoScore):
+        return arms
+    candidate = Decimal(f"{score:.4f}")
+    return arms.model_copy(
+        update={
+            "baseline": arms.baseline.model_copy(update={"score": str(1 - candidate)}),
+            "candidate": arms.candidate.model_copy(update={"score": str(candidate)}),
+        }
+    )
 
 
 def _base_model_name(spec: ABTestSpec, versions: Iterable[ModelVersion]) -> str | None:
@@ -200,8 +203,18 @@ def _votes(counts: VoteCounts) -> Votes:
 
 def _arm(name: str, tally: ArmTally) -> ArmStatus:
     return ArmStatus(
-        served_name=name, samples=tally.samples, errors=tally.errors, mean_latency_ms=tally.mean_latency_ms
+        served_name=name,
+        samples=tally.samples,
+        errors=tally.errors,
+        mean_latency_ms=tally.mean_latency_ms,
+        samples_with_tokens=tally.samples_with_tokens or None,
+        mean_prompt_tokens=_one_decimal(tally.mean_prompt_tokens),
+        mean_completion_tokens=_one_decimal(tally.mean_completion_tokens),
     )
+
+
+def _one_decimal(value: float | None) -> str | None:
+    return None if value is None else f"{value:.1f}"
 
 
 def _with_outlook(test: ABTest, status: ABTestStatus, outlook: Outlook, now: datetime) -> ABTestStatus:
@@ -237,8 +250,9 @@ def _events(test: ABTest, status: ABTestStatus, outlook: Outlook) -> tuple[Event
     if test.status.phase is outlook.phase:
         return ()
     if outlook.verdict:
-        type_: Literal["Normal", "Warning"] = "Warning" if outlook.verdict is Verdict.ABORTED else "Normal"
-        return (Event(type_, outlook.verdict.value, outlook.message),)
+        alarming = outlook.reason in (Verdict.ABORTED, GUARDRAIL_BREACHED)
+        type_: Literal["Normal", "Warning"] = "Warning" if alarming else "Normal"
+        return (Event(type_, outlook.reason, outlook.message),)
     if outlook.phase is TestPhase.RUNNING:
         baseline = test.spec.baseline.model_version or "the base model"
         return (Event("Normal", "Started", f"comparing {test.spec.candidate.model_version} with {baseline}"),)

@@ -1,4 +1,4 @@
-"""ABTest: a candidate against a baseline, decided by blind votes and an always-valid test."""
+"""ABTest: a candidate against a baseline, decided by blind votes, weights and guardrails."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -12,6 +12,7 @@ from finetune_operator.resources.common import (
     DnsLabel,
     LongText,
     ModelName,
+    PreciseTimestamp,
     Resource,
     ServedName,
     ShortText,
@@ -23,6 +24,8 @@ from finetune_operator.resources.common import (
 )
 
 KIND = "ABTest"
+BETWEEN_0_AND_1 = r"^0\.[0-9]*[1-9][0-9]*$"
+ABOVE_0 = r"^([1-9][0-9]*(\.[0-9]+)?|0\.[0-9]*[1-9][0-9]*)$"
 
 
 class Arm(StrEnum):
@@ -46,6 +49,20 @@ class OnWin(StrEnum):
 
     PROMOTE = "Promote"
     NOTIFY = "Notify"
+
+
+class OnLoss(StrEnum):
+    """What follows a loss."""
+
+    KEEP = "Keep"
+    ROLLBACK = "Rollback"
+
+
+class Method(StrEnum):
+    """Which statistic decides."""
+
+    ALWAYS_VALID = "AlwaysValid"
+    CHI_SQUARED = "ChiSquared"
 
 
 class Baseline(ApiModel):
@@ -76,6 +93,27 @@ class Traffic(ApiModel):
     """Share of subjects that the candidate answers; 0 leaves the traffic alone, for votes only."""
 
 
+Percent = Annotated[int, Field(ge=0, le=100)]
+
+
+class Weights(ApiModel):
+    """What an arm's score consists of, in percent; each part is the arm's share between the two arms."""
+
+    model_config = rules(
+        rule(
+            "self.accuracy + self.latency + self.cost == 100",
+            "weights must sum to 100: change accuracy, latency or cost",
+        )
+    )
+
+    accuracy: Percent = 0
+    """Weight of the win rate by votes."""
+    latency: Percent = 0
+    """Weight of the mean latency of production traffic; the quicker arm has the larger share."""
+    cost: Percent = 0
+    """Weight of the mean completion tokens of an answer; the terser arm has the larger share."""
+
+
 class Decision(ApiModel):
     """When the test ends. Looking at it does not change its error rate."""
 
@@ -84,24 +122,46 @@ class Decision(ApiModel):
             "self.minVotes <= self.maxVotes",
             "minVotes must not be larger than maxVotes",
             field_path=".minVotes",
-        )
+        ),
+        rule(
+            "!has(self.maxSamplesPerArm) || self.minSamplesPerArm <= self.maxSamplesPerArm",
+            "minSamplesPerArm must not be larger than maxSamplesPerArm",
+            field_path=".minSamplesPerArm",
+        ),
     )
 
-    alpha: Annotated[str, Field(max_length=12, pattern=r"^0\.[0-9]*[1-9][0-9]*$")] = "0.05"
-    """Largest acceptable probability of a false verdict."""
+    method: Method = Method.ALWAYS_VALID
+    """AlwaysValid may decide after each vote; ChiSquared decides once, at maxVotes votes."""
+    alpha: Annotated[str, Field(max_length=12, pattern=BETWEEN_0_AND_1)] = "0.05"
+    """Largest acceptable probability of a false verdict by votes, and of a false alarm by maxErrorRate."""
     min_votes: Annotated[int, Field(ge=1, le=1_000_000)] = 10
-    """No verdict before this many votes."""
+    """No verdict by votes before this many of them."""
     max_votes: Annotated[int, Field(ge=1, le=1_000_000)] = 2000
-    """Inconclusive after this many votes."""
+    """The test ends at this many votes; later ones don't count."""
     max_duration_seconds: Annotated[int, Field(ge=1, le=31_536_000)] = 604_800
     """Inconclusive after this time."""
+    min_samples_per_arm: Annotated[int, Field(ge=1, le=1_000_000)] = 30
+    """Latencies and costs of fewer answers are not compared, neither by weights nor by maxLatencyRatio."""
+    max_samples_per_arm: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
+    """Inconclusive once each arm has had this many requests."""
+    weights: Weights | None = None
+    """With these, a verdict by votes needs the weighted score to lead the same way; absent, votes alone decide."""
+
+
+class Guardrails(ApiModel):
+    """What the candidate must not exceed in production traffic; a breach loses the test at once."""
+
+    max_error_rate: Annotated[str, Field(max_length=12, pattern=BETWEEN_0_AND_1)] | None = None
+    """Share of the candidate's requests that may fail, judged by an always-valid test at decision.alpha."""
+    max_latency_ratio: Annotated[str, Field(max_length=12, pattern=ABOVE_0)] | None = None
+    """Mean latency of the candidate over the baseline's, compared once both have decision.minSamplesPerArm answers."""
 
 
 class ABTestSpec(ApiModel):
     """Who is compared with whom, on what, and what follows."""
 
     model_config = rules(
-        *(immutable(name) for name in ("model", "baseline", "candidate", "decision")),
+        *(immutable(name) for name in ("model", "baseline", "candidate", "decision", "guardrails")),
         rule(
             "!has(self.baseline.modelVersion) || self.baseline.modelVersion != self.candidate.modelVersion",
             "baseline and candidate must be different versions",
@@ -117,6 +177,11 @@ class ABTestSpec(ApiModel):
             "baseline must be a version of spec.model",
             field_path=".baseline",
         ),
+        rule(
+            "self.onLoss != 'Rollback' || has(self.baseline.modelVersion)",
+            "onLoss Rollback needs baseline.modelVersion: name a version to go back to, or set onLoss to Keep",
+            field_path=".onLoss",
+        ),
     )
 
     model: ModelName
@@ -131,8 +196,12 @@ class ABTestSpec(ApiModel):
     """Both arms answer these; people vote without knowing which is which."""
     decision: Decision = Decision()
     """When the test ends."""
+    guardrails: Guardrails | None = None
+    """What the candidate must not exceed."""
     on_win: OnWin = OnWin.PROMOTE
     """Promote makes a winning candidate the active version."""
+    on_loss: OnLoss = OnLoss.KEEP
+    """Rollback makes the baseline the active version if a candidate loses that is active."""
 
 
 class TestPhase(StrEnum):
@@ -172,7 +241,20 @@ class ArmStatus(ApiModel):
     errors: int = 0
     """Requests that failed."""
     mean_latency_ms: int | None = None
-    """Mean time to the last byte."""
+    """Mean time to the last byte of those that did not fail."""
+    samples_with_tokens: int | None = None
+    """Answers whose engine told how many tokens they have."""
+    mean_prompt_tokens: Decimal | None = None
+    """Mean length of those answers' prompts; the split is fair where both arms have about the same."""
+    mean_completion_tokens: Decimal | None = None
+    """Mean length of those answers: what an answer costs, since both arms have one price per token."""
+    score: Decimal | None = None
+    """Weighted composite by decision.weights, between 0 and 1; both arms' scores sum to 1."""
+
+    @property
+    def answers(self) -> int:
+        """Those requests that did not fail."""
+        return self.samples - self.errors
 
 
 class Arms(ApiModel):
@@ -201,15 +283,17 @@ class ABTestStatus(ApiModel):
     """What production traffic showed."""
     p_value: Decimal | None = None
     """Always-valid p-value: may be looked at after each vote."""
+    chi_squared_p_value: Decimal | None = None
+    """Of a test of fixed size: not to be peeked at, since it holds only once, at decision.maxVotes votes."""
     leader: ServedName | None = None
     """The arm with more votes."""
     votes_still_needed: int | None = None
-    """Estimate of further votes until a verdict at the present win rate."""
+    """Votes until a verdict: an estimate at the present win rate, or exact where ChiSquared decides."""
     verdict: Verdict | None = None
     """Written once, never changed by late votes."""
     start_time: Timestamp | None = None
     """When both arms were first ready."""
-    concluded_at: Timestamp | None = None
+    concluded_at: PreciseTimestamp | None = None
     """When the verdict fell."""
     conditions: Conditions = ()
     """TrafficConfigured, Concluded, Ready; Reconciling and Stalled only while true."""
@@ -221,7 +305,13 @@ class ABTest(Resource):
     model_config = ConfigDict(
         json_schema_extra={
             "x-kubernetes-validations": [
-                rule("size(self.metadata.name) <= 52", "metadata.name must have at most 52 characters")
+                rule("size(self.metadata.name) <= 52", "metadata.name must have at most 52 characters"),
+                rule(
+                    "!has(oldSelf.status) || !has(oldSelf.status.verdict) || "
+                    "(self.spec.onWin == oldSelf.spec.onWin && self.spec.onLoss == oldSelf.spec.onLoss)",
+                    "onWin and onLoss are immutable once the test has its verdict: "
+                    "set the spec.state of a ModelVersion instead",
+                ),
             ]
         }
     )

@@ -110,6 +110,7 @@ DEFINITIONS: tuple[Definition, ...] = (
             Column("Baseline", ".status.arms.baseline.servedName", priority=1),
             Column("Candidate", ".status.arms.candidate.servedName", priority=1),
             Column("Needed", ".status.votesStillNeeded", "integer", priority=1),
+            Column("Score", ".status.arms.candidate.score", priority=1),
             MESSAGE,
         ),
     ),

@@ -97,7 +97,7 @@ async def vote(services: ServicesOf, namespace: Namespace, name: Name, request: 
         vote=choice,
         late=stored.late,
         sides=_sides(comparison),
-        tally=Tally.of(await votes.tally(services.engine, test.metadata.uid)),
+        tally=Tally.of(await votes.tally(services.engine, test.metadata.uid, test.spec.decision.max_votes)),
     )
 
 
@@ -115,10 +115,14 @@ async def get_test(services: ServicesOf, namespace: Namespace, name: Name) -> Te
         baseline=await _baseline_name(services, test),
         candidate=test.spec.candidate.model_version,
         verdict=status.verdict,
+        method=test.spec.decision.method,
         p_value=status.p_value,
+        chi_squared_p_value=status.chi_squared_p_value,
+        candidate_score=status.arms.candidate.score if status.arms else None,
+        baseline_score=status.arms.baseline.score if status.arms else None,
         leader=status.leader,
         votes_still_needed=status.votes_still_needed,
-        tally=Tally.of(await votes.tally(services.engine, uid)),
+        tally=Tally.of(await votes.tally(services.engine, uid, test.spec.decision.max_votes)),
         late_votes=await votes.count_late_votes(services.engine, uid),
         comparisons=await votes.count_comparisons(services.engine, uid),
     )

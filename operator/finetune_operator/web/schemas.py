@@ -113,7 +113,11 @@ class TestState(_Body):
     baseline: str | None
     candidate: str
     verdict: str | None
+    method: str
     p_value: str | None
+    chi_squared_p_value: str | None
+    candidate_score: str | None
+    baseline_score: str | None
     leader: str | None
     votes_still_needed: int | None
     tally: Tally

@@ -13,8 +13,8 @@ from tests.unit.web.conftest import INTERNAL, PROMPTS, Api, ab_test
 from tests.unit.web.test_access import TEST, is_problem
 
 
-async def counted(api: Api) -> VoteCounts:
-    response = await api.get(TALLY_PATH.format(uid="test-uid"), INTERNAL)
+async def counted(api: Api, **query: int) -> VoteCounts:
+    response = await api.get(TALLY_PATH.format(uid="test-uid"), INTERNAL, params=query)
     return VoteCounts.model_validate(response.json()["votes"])
 
 
@@ -154,6 +154,25 @@ async def test_late_votes_are_kept_and_never_counted(api: Api) -> None:
     state = (await api.get(TEST)).json()
     assert (state["verdict"], state["p_value"], state["leader"]) == ("Won", "0.01", "plato-v2")
     assert (state["late_votes"], state["comparisons"], state["baseline"]) == (1, 2, "tiny")
+
+
+async def test_a_test_of_a_fixed_size_counts_its_first_votes_only(api: Api) -> None:
+    api.cluster.test["spec"]["decision"] = {"method": "ChiSquared", "minVotes": 1, "maxVotes": 2}
+    for evaluator, word in (("ada", "fine_tuned"), ("bob", "tie"), ("eve", "base")):
+        comparison = await api.compare(evaluator)
+        tally = (await api.vote(comparison["comparison_id"], word, evaluator)).json()["tally"]
+    assert tally == {"fine_tuned": 1, "base": 0, "tie": 1, "win_rate": 0.75}
+    state = (await api.get(TEST)).json()
+    assert (state["tally"], state["method"]) == (tally, "ChiSquared")
+    assert await counted(api, max_votes=2) == VoteCounts(fine_tuned=1, tie=1)
+    assert await counted(api) == VoteCounts(fine_tuned=1, base=1, tie=1)
+
+
+async def test_where_a_test_stands_by_weights(api: Api) -> None:
+    arms = {name: {"servedName": name, "score": score} for name, score in (("candidate", "0.61"), ("baseline", "0.39"))}
+    api.cluster.test["status"] = {"phase": "Running", "chiSquaredPValue": "0.2", "arms": arms}
+    state = (await api.get(TEST)).json()
+    assert (state["candidate_score"], state["baseline_score"], state["chi_squared_p_value"]) == ("0.61", "0.39", "0.2")
 
 
 async def test_a_tie_is_half_a_win(api: Api) -> None:

@@ -1,0 +1,55 @@
+"""What a candidate must not exceed in production traffic.
+
+The error rate is judged by an e-process, so that looking after each request raises no more false alarms than alpha
+allows: under "at most p0 of the requests fail" the likelihood ratio of p1 > p0 against p0 is a nonnegative
+supermartingale, which by Ville's inequality ever reaches 1/alpha with probability alpha at most (Wald 1945).
+"""
+
+from math import log
+
+from finetune_operator.resources.abtest import Arms, ArmStatus, Decision, Guardrails
+
+
+def log_error_evidence(errors: int, samples: int, max_error_rate: float) -> float:
+    """Logarithm of the e-value against "the error rate is at most `max_error_rate`", which is between 0 and 1."""
+    p0, p1 = max_error_rate, alternative(max_error_rate)
+    return errors * log(p1 / p0) + (samples - errors) * log((1 - p1) / (1 - p0))
+
+
+def alternative(max_error_rate: float) -> float:
+    """The rate that an alarm shall come quickest for: twice the allowed one, or half of the way to 1."""
+    return min(2 * max_error_rate, (1 + max_error_rate) / 2)
+
+
+def breach(guardrails: Guardrails, decision: Decision, arms: Arms) -> str | None:
+    """Which number of the candidate has exceeded what, if one has."""
+    return _too_many_errors(guardrails, decision, arms.candidate) or _too_slow(guardrails, decision, arms)
+
+
+def _too_many_errors(guardrails: Guardrails, decision: Decision, candidate: ArmStatus) -> str | None:
+    limit = guardrails.max_error_rate
+    if limit is None or log_error_evidence(candidate.errors, candidate.samples, float(limit)) < -log(
+        float(decision.alpha)
+    ):
+        return None
+    rate = candidate.errors / candidate.samples
+    return (
+        f"{candidate.errors} of {candidate.samples} requests to {candidate.served_name} failed: "
+        f"an error rate of {rate:.3g} exceeds maxErrorRate {limit}"
+    )
+
+
+def _too_slow(guardrails: Guardrails, decision: Decision, arms: Arms) -> str | None:
+    limit, baseline, candidate = guardrails.max_latency_ratio, arms.baseline, arms.candidate
+    if limit is None or baseline.mean_latency_ms is None or candidate.mean_latency_ms is None:
+        return None
+    if min(baseline.answers, candidate.answers) < decision.min_samples_per_arm:
+        return None
+    # A mean of 0 ms is one below half a millisecond.
+    ratio = candidate.mean_latency_ms / max(1, baseline.mean_latency_ms)
+    if ratio <= float(limit):
+        return None
+    return (
+        f"{candidate.served_name} takes {candidate.mean_latency_ms} ms, {baseline.served_name} "
+        f"{baseline.mean_latency_ms} ms: a ratio of {ratio:.3g} exceeds maxLatencyRatio {limit}"
+    )

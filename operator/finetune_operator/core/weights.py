@@ -1,0 +1,71 @@
+"""The weighted score of two arms: what people prefer, how quick the answers are, and what they cost.
+
+Each part of an arm is its share between the two arms, so that parts of different units add up: half of the answer's
+time makes two thirds of the latency part. Both arms' scores sum to 1.
+"""
+
+from dataclasses import dataclass
+
+from finetune_operator.resources.abtest import Arms, ArmStatus, Decision, Votes, Weights
+
+
+@dataclass(frozen=True)
+class NoScore:
+    """Which data is missing."""
+
+    reason: str
+
+
+def candidate_score(weights: Weights, decision: Decision, votes: Votes, arms: Arms) -> float | NoScore:
+    """Between 0 and 1, above one half where the candidate leads; the baseline's is the rest."""
+    parts = (
+        (weights.accuracy, _accuracy(votes)),
+        (weights.latency, _latency(decision, arms)),
+        (weights.cost, _cost(decision, arms)),
+    )
+    score = 0.0
+    for weight, part in parts:
+        if weight == 0:
+            continue
+        if isinstance(part, NoScore):
+            return part
+        score += weight / 100 * part
+    return score
+
+
+def _accuracy(votes: Votes) -> float | NoScore:
+    if not votes.total:
+        return NoScore("accuracy needs votes")
+    return (votes.fine_tuned + votes.tie / 2) / votes.total
+
+
+def _latency(decision: Decision, arms: Arms) -> float | NoScore:
+    baseline, candidate, needed = arms.baseline, arms.candidate, decision.min_samples_per_arm
+    enough = min(baseline.answers, candidate.answers) >= needed
+    if not enough or baseline.mean_latency_ms is None or candidate.mean_latency_ms is None:
+        return _missing("latency", "answers", needed, baseline.answers, candidate.answers)
+    return _share(candidate.mean_latency_ms, baseline.mean_latency_ms)
+
+
+def _cost(decision: Decision, arms: Arms) -> float | NoScore:
+    baseline, candidate, needed = arms.baseline, arms.candidate, decision.min_samples_per_arm
+    known = (_known(baseline), _known(candidate))
+    if min(known) < needed or baseline.mean_completion_tokens is None or candidate.mean_completion_tokens is None:
+        return _missing("cost", "answers with known tokens", needed, *known)
+    return _share(float(candidate.mean_completion_tokens), float(baseline.mean_completion_tokens))
+
+
+def _known(arm: ArmStatus) -> int:
+    return arm.samples_with_tokens or 0
+
+
+def _share(candidate: float, baseline: float) -> float:
+    """The candidate's share where less is better."""
+    return baseline / (baseline + candidate) if baseline + candidate else 0.5
+
+
+def _missing(part: str, what: str, needed: int, baseline: int, candidate: int) -> NoScore:
+    return NoScore(
+        f"{part} needs {needed} {what} of each arm, there are {baseline} of the baseline and {candidate} of the "
+        "candidate: traffic.candidatePercent is what splits requests"
+    )

@@ -1,0 +1,130 @@
+"""When an ABTest ends, and how: guardrails first, then votes and weights, then the limits.
+
+Everything is judged by what the status says, so that anyone can repeat the decision from the resource alone.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from finetune_operator.core.guardrails import breach
+from finetune_operator.core.weights import NoScore, candidate_score
+from finetune_operator.resources.abtest import ABTest, ABTestStatus, Method, TestPhase, Verdict, Votes
+
+GUARDRAIL_BREACHED = "GuardrailBreached"
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """Where the test stands, before it becomes a status."""
+
+    phase: TestPhase
+    reason: str
+    message: str
+    verdict: Verdict | None = None
+
+
+def judged(test: ABTest, status: ABTestStatus, now: datetime) -> Outlook:
+    """A verdict of guardrails or votes, else the end by a limit, else what is waited for."""
+    return _breached(test, status) or _decided(test, status) or _ended(test, status, now) or _running(test, status)
+
+
+def _concluded(verdict: Verdict, message: str, reason: str | None = None) -> Outlook:
+    return Outlook(TestPhase.CONCLUDED, reason or verdict.value, message, verdict)
+
+
+def _breached(test: ABTest, status: ABTestStatus) -> Outlook | None:
+    if test.spec.guardrails is None or status.arms is None:
+        return None
+    found = breach(test.spec.guardrails, test.spec.decision, status.arms)
+    return _concluded(Verdict.LOST, found, GUARDRAIL_BREACHED) if found else None
+
+
+def _decided(test: ABTest, status: ABTestStatus) -> Outlook | None:
+    """Significant votes, with which the weighted score agrees where there are weights."""
+    significance = _significance(test, status)
+    if significance is None or (test.spec.decision.weights and status.leader != _score_leader(status)):
+        return None
+    votes = status.votes or Votes()
+    verdict = Verdict.WON if votes.fine_tuned > votes.base else Verdict.LOST
+    share = f"{votes.fine_tuned} votes against {votes.base}, {votes.tie} ties"
+    message = f"{status.leader} is preferred: {share}, {significance} <= alpha {test.spec.decision.alpha}"
+    if test.spec.decision.weights and status.arms:
+        message += f", weighted score {status.arms.candidate.score} against {status.arms.baseline.score}"
+    return _concluded(verdict, message)
+
+
+def _significance(test: ABTest, status: ABTestStatus) -> str | None:
+    """The p-value by which the votes differ significantly, as it is printed; only of a method that may decide now."""
+    decision, votes = test.spec.decision, status.votes or Votes()
+    alpha = float(decision.alpha)
+    match decision.method:
+        case Method.CHI_SQUARED:
+            if votes.total < decision.max_votes or status.chi_squared_p_value is None:
+                return None
+            p = status.chi_squared_p_value
+            return f"chi-squared p {p}" if float(p) <= alpha else None
+        case Method.ALWAYS_VALID:
+            if votes.total < decision.min_votes or status.p_value is None:
+                return None
+            return f"p {status.p_value}" if float(status.p_value) <= alpha else None
+
+
+def _score_leader(status: ABTestStatus) -> str | None:
+    arms = status.arms
+    if arms is None or arms.candidate.score is None or arms.baseline.score is None:
+        return None
+    candidate, baseline = float(arms.candidate.score), float(arms.baseline.score)
+    if candidate == baseline:
+        return None
+    return arms.candidate.served_name if candidate > baseline else arms.baseline.served_name
+
+
+def _ended(test: ABTest, status: ABTestStatus, now: datetime) -> Outlook | None:
+    """The limits of votes, samples and time."""
+    if not (limit := _limit(test, status, now)):
+        return None
+    fact = "no agreement of votes and weights" if _significance(test, status) else "no significant difference"
+    return _concluded(Verdict.INCONCLUSIVE, "; ".join((f"{fact} after {limit}", *_remarks(test, status))))
+
+
+def _limit(test: ABTest, status: ABTestStatus, now: datetime) -> str | None:
+    decision, votes, arms = test.spec.decision, status.votes or Votes(), status.arms
+    if votes.total >= decision.max_votes:
+        return f"{votes.total} votes"
+    most = decision.max_samples_per_arm
+    if most is not None and arms and min(arms.baseline.samples, arms.candidate.samples) >= most:
+        return f"{most} samples of each arm"
+    if (now - (test.status.start_time or now)).total_seconds() >= decision.max_duration_seconds:
+        return f"{decision.max_duration_seconds} s"
+    return None
+
+
+def _running(test: ABTest, status: ABTestStatus) -> Outlook:
+    return Outlook(TestPhase.RUNNING, "CollectingVotes", "; ".join((_awaited(test, status), *_remarks(test, status))))
+
+
+def _awaited(test: ABTest, status: ABTestStatus) -> str:
+    needed = status.votes_still_needed
+    if test.spec.decision.method is Method.CHI_SQUARED:
+        return f"{needed if needed is not None else test.spec.decision.max_votes} more votes until ChiSquared decides"
+    if needed is None:
+        return "no leader yet"
+    return f"about {needed} more votes at the present win rate" if needed else "the votes are significant"
+
+
+def _remarks(test: ABTest, status: ABTestStatus) -> Iterable[str]:
+    """What the weighted score has to say."""
+    decision = test.spec.decision
+    if decision.weights is None:
+        return
+    if status.arms is None:
+        yield "no weighted score: nothing has been counted yet"
+        return
+    score = candidate_score(decision.weights, decision, status.votes or Votes(), status.arms)
+    if isinstance(score, NoScore):
+        yield f"no weighted score: {score.reason}"
+        return
+    preferred, better = status.leader, _score_leader(status)
+    if preferred and preferred != better:
+        yield f"people prefer {preferred}, the weighted score prefers {better or 'neither'}"
