@@ -8,6 +8,7 @@ from finetune_operator.contract.places import (
     ARTIFACTS_ROOT,
     CONFIG_FILE,
     INTERNAL_TOKEN_VARIABLE,
+    JOB_VARIABLE,
     PROVIDER_KEY_VARIABLE,
     TRAINER_CONTAINER,
 )
@@ -28,6 +29,7 @@ from finetune_operator.resources.provider import OpenAIProvider
 TOKEN_VOLUME = "cluster-access"  # noqa: S105 - a volume's name
 TOKEN_DIRECTORY = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 - where clients look for a token
 TOKEN_SECONDS = 3600
+BATCH_JOB_LABEL = "batch.kubernetes.io/job-name"
 DEFAULT_RESOURCES: Manifest = {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}}
 
 
@@ -58,6 +60,7 @@ def remote_trainer(job: FineTuneJob, provider: OpenAIProvider, config: OperatorC
             secret_variable(PROVIDER_KEY_VARIABLE, provider.secret_ref.name, provider.secret_ref.key),
             secret_variable(INTERNAL_TOKEN_VARIABLE, config.secret_name, INTERNAL_TOKEN_KEY, optional=True),
             {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+            {"name": JOB_VARIABLE, "valueFrom": {"fieldRef": {"fieldPath": f"metadata.labels['{BATCH_JOB_LABEL}']"}}},
             *environment({"HOME": "/tmp"}),  # noqa: S108 - an emptyDir
         ],
         "volumeMounts": [

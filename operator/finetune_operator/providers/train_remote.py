@@ -1,0 +1,119 @@
+"""The container that stands in the trainer's place when a provider trains: `finetune-operator train-remote CONFIG`.
+
+It uploads the prepared dataset, creates one job at the provider, waits for it and says what came out as the trainer
+would. It may be started any number of times for one FineTuneJob: it finds its uploads and its job again.
+
+Exit codes: 0 done; 42 (EXIT_CODES of the contract) no second try will help; 143 asked to leave, the training goes on at
+the provider unless nobody wants it any more; 75 another attempt is at work; 1 anything else, worth another try.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import aiohttp
+from pydantic import ValidationError
+
+from finetune_operator.contract.failures import EXIT_CODES, Failure, FailureReason
+from finetune_operator.contract.places import INTERNAL_TOKEN_VARIABLE, JOB_VARIABLE, PROVIDER_KEY_VARIABLE
+from finetune_operator.contract.remote import RemoteConfig
+from finetune_operator.contract.training import TrainingConfig, TrainingResult
+from finetune_operator.logs import configure_logging, get_logger
+from finetune_operator.providers.files import LockTaken, termination_message
+from finetune_operator.providers.fine_tuning_client import FineTuningClient, Refused, Unanswered
+from finetune_operator.providers.reporting import Reporter
+from finetune_operator.providers.training import RemoteTraining, Surroundings, TryAgain
+
+EXIT_TERMINATED = 128 + signal.SIGTERM
+EXIT_LOCKED = 75  # EX_TEMPFAIL of sysexits.h
+
+logger = get_logger(__name__)
+
+
+def main(
+    config_file: Path, surroundings: Surroundings | None = None, environment: Mapping[str, str] | None = None
+) -> int:
+    """Train at the provider; the outcome goes to the termination message, the return value is the exit code."""
+    configure_logging()
+    surroundings = surroundings or Surroundings()
+    environment = os.environ if environment is None else environment
+    try:
+        config, remote, key = _read(config_file, environment)
+        result = asyncio.run(_run(config, remote, key, surroundings, environment))
+    except Refused as error:
+        failure = error.failure
+        logger.error("gave up", **failure.model_dump())
+        surroundings.termination_log.write_bytes(termination_message(failure))
+        return EXIT_CODES[failure.reason]
+    except LockTaken as error:
+        logger.warning("another attempt is at work; leaving", error=str(error))
+        return EXIT_LOCKED
+    except (Unanswered, TryAgain) as error:
+        # Kubernetes keeps the last line of the log where there is no termination message.
+        logger.error("another attempt may go better", error=str(error))
+        return 1
+    if result is None:
+        return EXIT_TERMINATED
+    logger.info("done", **result.model_dump(exclude={"dataset", "versions"}, exclude_none=True))
+    surroundings.termination_log.write_bytes(termination_message(result))
+    return 0
+
+
+def _read(config_file: Path, environment: Mapping[str, str]) -> tuple[TrainingConfig, RemoteConfig, str]:
+    try:
+        config = TrainingConfig.model_validate_json(config_file.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise _invalid(f"{config_file} is not a training config: {error}") from None
+    if config.remote is None:
+        raise _invalid(f"{config_file} names no provider")
+    key = environment.get(PROVIDER_KEY_VARIABLE, "").strip()
+    if not key or not key.isprintable():
+        raise Refused(
+            Failure(
+                reason=FailureReason.PROVIDER_REFUSED,
+                message="the Secret that spec.openai.secretRef names holds no usable API key",
+                remedy="put the API key into that key of the Secret, as one line",
+            )
+        )
+    return config, config.remote, key
+
+
+def _invalid(message: str) -> Refused:
+    remedy = "run the operator and its images from the same release"
+    return Refused(Failure(reason=FailureReason.INVALID_CONFIG, message=message, remedy=remedy))
+
+
+async def _run(
+    config: TrainingConfig, remote: RemoteConfig, key: str, surroundings: Surroundings, environment: Mapping[str, str]
+) -> TrainingResult | None:
+    """The result; None if the pod was told to leave before."""
+    told_to_leave = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told_to_leave.set)
+    attempt = environment.get("POD_NAME") or socket.gethostname()
+    async with FineTuningClient.open(remote.base_url, key) as client, aiohttp.ClientSession() as session:
+        reporter = Reporter(session, config.progress_url, environment.get(INTERNAL_TOKEN_VARIABLE))
+        training = RemoteTraining(config, remote, client, reporter, surroundings, attempt)
+        work = asyncio.create_task(training.run())
+        leaving = asyncio.create_task(told_to_leave.wait())
+        await asyncio.wait({work, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        leaving.cancel()
+        if work.done():
+            return work.result()
+        work.cancel()
+        with suppress(asyncio.CancelledError, Refused, Unanswered, TryAgain):
+            await work
+        reason = await surroundings.unwanted(config, environment.get(JOB_VARIABLE, ""))
+        if reason is None:
+            logger.info("told to leave; the training goes on at the provider")
+        else:
+            await training.cancel(reason)
+        return None
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
