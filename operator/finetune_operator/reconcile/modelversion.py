@@ -10,15 +10,15 @@ from datetime import datetime
 
 from finetune_operator.core.conditions import Absent, Finding, find, is_true, shortened, with_findings
 from finetune_operator.core.config import OperatorConfig
-from finetune_operator.core.evaluation import is_held_back, judgement
+from finetune_operator.core.evaluation import judgement
 from finetune_operator.core.routing import active_version
 from finetune_operator.core.workloads import DeploymentFacts, PodFacts, obstacle
 from finetune_operator.manifests.serving import adapter_of, engine_manifests, engine_name, engine_selector
 from finetune_operator.reconcile.plan import Action, Apply, Delete, Event, LoadAdapter, Plan, UnloadAdapter
-from finetune_operator.resources.abtest import ABTest, OnWin, Verdict
+from finetune_operator.reconcile.promotion import promotion
+from finetune_operator.resources.abtest import ABTest
 from finetune_operator.resources.common import ConditionStatus
 from finetune_operator.resources.evaluation import VersionMetrics
-from finetune_operator.resources.finetunejob import Promotion
 from finetune_operator.resources.modelversion import (
     HISTORY_MAX_ENTRIES,
     HistoryEntry,
@@ -283,7 +283,7 @@ def _status(
 ) -> ModelVersionStatus:
     old = version.status
     conditions = with_findings(old.conditions, _findings(version, outlook), version.metadata.generation, now)
-    promoted_at = now if outlook.loaded and _promotion(version, seen.tests) else old.promoted_at
+    is_promoted = outlook.loaded and promotion(version, seen.versions, seen.tests)
     wanted = seen.deployment.wanted_replicas if seen.deployment else 1
     acted_upon = outlook.loaded or version.spec.state is not RequestedState.DEPLOYED
     return old.model_copy(
@@ -296,7 +296,7 @@ def _status(
             "selector": engine_selector(engine) if engine else None,
             "engine": engine,
             "served_name": version.metadata.name if engine else None,
-            "promoted_at": promoted_at,
+            "promoted_at": now if is_promoted else old.promoted_at,
             "metrics": _metrics(version, seen.tests),
             "observed_state": version.spec.state if acted_upon else old.observed_state,
             "conditions": conditions,
@@ -318,25 +318,6 @@ def _findings(version: ModelVersion, outlook: Outlook) -> Iterable[Finding | Abs
     yield Finding("Stalled", True, reason, message) if outlook.stalled else Absent("Stalled")
     working = not settled and not outlook.stalled
     yield Finding("Reconciling", True, reason, message) if working else Absent("Reconciling")
-
-
-def _promotion(version: ModelVersion, tests: Iterable[ABTest]) -> str | None:
-    """Why this version becomes the most recently promoted one now, if it does."""
-    status, spec = version.status, version.spec
-    if spec.state is RequestedState.DEPLOYED and status.observed_state is not RequestedState.DEPLOYED:
-        return "spec.state is Deployed"
-    if is_held_back(spec):
-        return None
-    if spec.promotion is Promotion.ALWAYS and status.promoted_at is None and spec.state is None:
-        return "spec.promotion is Always"
-    for test in tests:
-        won = test.status.verdict is Verdict.WON and test.spec.on_win is OnWin.PROMOTE
-        concluded = test.status.concluded_at
-        if won and concluded and test.spec.candidate.model_version == version.metadata.name:
-            later = status.promoted_at is None or status.promoted_at < concluded
-            if later and spec.state is None:
-                return f"won ABTest {test.metadata.name}"
-    return None
 
 
 def _metrics(version: ModelVersion, tests: Iterable[ABTest]) -> VersionMetrics | None:
@@ -406,8 +387,8 @@ def _with_activity(
 
 
 def _why_active(version: ModelVersion, seen: Observed) -> str:
-    if promotion := _promotion(version, seen.tests):
-        return promotion
+    if cause := promotion(version, seen.versions, seen.tests):
+        return cause
     if is_true(version.status.conditions, "Loaded"):
         return "the version promoted after it is no longer available"
     return "it is loaded again"

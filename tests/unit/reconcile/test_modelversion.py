@@ -411,6 +411,67 @@ PROMOTIONS: dict[str, tuple[ModelVersion, tuple[ABTest, ...], str | None]] = {
 }
 
 
+def lost(concluded: str = "2026-01-01T11:30:00.000000Z", **spec: Any) -> ABTest:
+    status = {"phase": "Concluded", "verdict": "Lost", "concludedAt": concluded}
+    return make_test({"onLoss": "Rollback"} | spec, status=status)
+
+
+BEFORE, AFTER = "2026-01-01T11:00:00.000000Z", "2026-01-01T11:45:00.000000Z"
+EARLIER = loaded(1, promotedAt="2026-01-01T10:00:00.000000Z")
+CANDIDATE = loaded(2, promotedAt=BEFORE)
+ROLLED_BACK = "candidate plato-v2 lost ABTest duel"
+
+ROLLBACKS: dict[str, tuple[ModelVersion, tuple[ModelVersion, ...], ABTest, str | None]] = {
+    "the active candidate lost": (EARLIER, (CANDIDATE,), lost(), ROLLED_BACK),
+    "to a baseline that was never promoted": (loaded(1), (CANDIDATE,), lost(), ROLLED_BACK),
+    "only to be kept": (EARLIER, (CANDIDATE,), lost(onLoss="Keep"), None),
+    "not the loser itself": (CANDIDATE, (EARLIER,), lost(), None),
+    "not a bystander": (loaded(3), (EARLIER, CANDIDATE), lost(), None),
+    "the candidate was not active": (EARLIER, (loaded(2), loaded(3, promotedAt=BEFORE)), lost(), None),
+    "the baseline is active": (loaded(1, promotedAt=BEFORE), (loaded(2),), lost(), None),
+    "the candidate was promoted again afterwards": (EARLIER, (loaded(2, promotedAt=AFTER),), lost(), None),
+    "already rolled back": (loaded(1, promotedAt="2026-01-01T11:30:00.000001Z"), (CANDIDATE,), lost(), None),
+    "the candidate is pinned": (
+        EARLIER,
+        (loaded(2, {"state": "Deployed"}, observedState="Deployed", promotedAt=BEFORE),),
+        lost(),
+        None,
+    ),
+    "the baseline is held back by its spec": (loaded(1, {"state": "Ready"}), (CANDIDATE,), lost(), None),
+    "a win is no loss": (
+        EARLIER,
+        (CANDIDATE,),
+        make_test({"onLoss": "Rollback"}, status={"verdict": "Won", "concludedAt": BEFORE}),
+        None,
+    ),
+}
+
+
+class TestRollback:
+    @pytest.mark.parametrize(("version", "others", "test", "why"), ROLLBACKS.values(), ids=ROLLBACKS.keys())
+    def test_a_lost_test_takes_the_candidate_back(
+        self, version: ModelVersion, others: tuple[ModelVersion, ...], test: ABTest, why: str | None
+    ) -> None:
+        plan = answering(version, *others, tests=(test,))
+        status = status_of(plan)
+        assert status.promoted_at == (NOON if why else version.status.promoted_at)
+        if why:
+            assert (status.state, status.history[-1].why) == (State.DEPLOYED, why)
+            assert [event.message for event in plan.events] == [f"plato-v1 is active: {why}"]
+
+    def test_it_happens_once(self) -> None:
+        restored = after(EARLIER, answering(EARLIER, CANDIDATE, tests=(lost(),)))
+        again = answering(restored, CANDIDATE, tests=(lost(),))
+        assert (again.status, again.events) == (restored.status.to_dict(), ())
+        promoted_again = loaded(2, promotedAt="2026-01-01T12:30:00.000000Z")
+        assert status_of(answering(restored, promoted_again, tests=(lost(),))).promoted_at == NOON
+
+    def test_a_pin_that_is_taken_off_gives_way_to_the_verdict(self) -> None:
+        pinned = loaded(2, {"state": "Deployed"}, observedState="Deployed", promotedAt=BEFORE)
+        assert status_of(answering(EARLIER, pinned, tests=(lost(),))).promoted_at == EARLIER.status.promoted_at
+        assert status_of(answering(EARLIER, CANDIDATE, tests=(lost(),))).promoted_at == NOON
+
+
 class TestPromotion:
     @pytest.mark.parametrize(("version", "tests", "why"), PROMOTIONS.values(), ids=PROMOTIONS.keys())
     def test_what_makes_a_version_the_most_recently_promoted(

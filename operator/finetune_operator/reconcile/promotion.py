@@ -1,0 +1,50 @@
+"""Why a version becomes the most recently promoted one: its own spec, or the verdict of an ABTest.
+
+Each cause is acted upon once: a promotion is stamped with its time, and only what is younger than the stamp counts.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from finetune_operator.core.evaluation import is_held_back
+from finetune_operator.core.routing import active_version
+from finetune_operator.resources.abtest import ABTest, OnLoss, OnWin, Verdict
+from finetune_operator.resources.finetunejob import Promotion
+from finetune_operator.resources.modelversion import ModelVersion, RequestedState
+
+
+def promotion(version: ModelVersion, versions: Iterable[ModelVersion], tests: Iterable[ABTest]) -> str | None:
+    """The cause, if there is one now; whether the version can answer is not asked here."""
+    status, spec = version.status, version.spec
+    if spec.state is RequestedState.DEPLOYED and status.observed_state is not RequestedState.DEPLOYED:
+        return "spec.state is Deployed"
+    if is_held_back(spec) or spec.state is not None:
+        return None
+    if spec.promotion is Promotion.ALWAYS and status.promoted_at is None:
+        return "spec.promotion is Always"
+    active = active_version(other for other in versions if other.spec.model == spec.model)
+    return next((cause for test in tests if (cause := _by_verdict(version, active, test))), None)
+
+
+def _by_verdict(version: ModelVersion, active: ModelVersion | None, test: ABTest) -> str | None:
+    concluded, candidate = test.status.concluded_at, test.spec.candidate.model_version
+    if concluded is None or not _promoted_before(version, concluded):
+        return None
+    match test.status.verdict:
+        case Verdict.WON if test.spec.on_win is OnWin.PROMOTE and candidate == version.metadata.name:
+            return f"won ABTest {test.metadata.name}"
+        case Verdict.LOST if test.spec.on_loss is OnLoss.ROLLBACK:
+            if test.spec.baseline.model_version == version.metadata.name and _is_to_go(candidate, active, concluded):
+                return f"candidate {candidate} lost ABTest {test.metadata.name}"
+    return None
+
+
+def _is_to_go(candidate: str, active: ModelVersion | None, concluded: datetime) -> bool:
+    """Only what the loser was before its verdict is taken back: who promotes or pins it afterwards knows better."""
+    if active is None or active.metadata.name != candidate or active.spec.state is RequestedState.DEPLOYED:
+        return False
+    return _promoted_before(active, concluded)
+
+
+def _promoted_before(version: ModelVersion, moment: datetime) -> bool:
+    return version.status.promoted_at is None or version.status.promoted_at < moment
