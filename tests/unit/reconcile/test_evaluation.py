@@ -1,0 +1,249 @@
+"""The gate: what an evaluation holds back, who overrides it, and how job and version tell of it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from finetune_operator.contract.evaluation import EvaluationReport, Metric, Score, Speed
+from finetune_operator.core.conditions import find
+from finetune_operator.core.workloads import job_facts, pod_facts
+from finetune_operator.reconcile import finetunejob, modelversion
+from finetune_operator.reconcile.plan import Create, Plan
+from finetune_operator.resources.abtest import ABTest
+from finetune_operator.resources.modelversion import ModelVersion, ModelVersionStatus, State
+from tests.builders import (
+    CONFIG,
+    NOON,
+    Object,
+    after,
+    job_body,
+    job_condition,
+    make_job,
+    make_result,
+    make_test,
+    make_version,
+    merged,
+    pod_body,
+    running,
+    terminated,
+    training_pod,
+    wire,
+)
+
+REPORT = EvaluationReport(
+    examples=12,
+    scores=(Score(metric=Metric.ROUGE_L, base=0.12, fine_tuned=0.21),),
+    base_speed=Speed(mean_latency_seconds=1.5, tokens_per_second=100.0),
+    fine_tuned_speed=Speed(mean_latency_seconds=1.6, tokens_per_second=90.0),
+)
+MEASURED: Object = {
+    "lineage": {
+        "evaluation": {
+            "examples": 12,
+            "metrics": [{"name": "RougeL", "base": "0.12", "fineTuned": "0.21"}],
+            "testLoss": "0.3",
+            "baseTestLoss": "2.5",
+        }
+    }
+}
+MISSED: Object = {"evaluation": {"require": ["RougeL >= 0.3"]}}
+MET: Object = {"evaluation": {"require": ["RougeL >= 0.2", "evalLoss < base"]}}
+ALWAYS: Object = {"promotion": "Always"}
+DEPLOYED: Object = {"state": "Deployed"}
+WON = make_test(
+    status={
+        "phase": "Concluded",
+        "verdict": "Won",
+        "concludedAt": "2026-01-01T11:30:00Z",
+        "votes": {"fineTuned": 12, "base": 5, "tie": 3, "total": 20, "winRate": "0.675"},
+    }
+)
+
+
+def measured(*changes: Mapping[str, Any], **options: Any) -> ModelVersion:
+    """plato-v2 with what was measured of it."""
+    spec = MEASURED
+    for change in changes:
+        spec = merged(spec, change)
+    return make_version(2, spec, **options)
+
+
+def answering(version: ModelVersion, *tests: ABTest) -> Plan:
+    """The decision on a version that its engine has loaded."""
+    pod = pod_facts(pod_body(main={"vllm": running()}, conditions=({"type": "Ready", "status": "True"},)))
+    name, number = version.metadata.name, version.spec.version
+    listed = {name: f"/artifacts/finetune/plato/job-{number}/adapter"}
+    seen = modelversion.Observed(
+        versions=(version,), pods=(modelversion.EnginePod(pod, listed, frozenset({name})),), tests=tests
+    )
+    return modelversion.reconcile(version, seen, NOON, CONFIG)
+
+
+def status_of(plan: Plan) -> ModelVersionStatus:
+    return ModelVersionStatus.model_validate(plan.status)
+
+
+GATE: dict[str, tuple[ModelVersion, tuple[ABTest, ...], State]] = {
+    "Always, met": (measured(ALWAYS, MET), (), State.DEPLOYED),
+    "Always, missed": (measured(ALWAYS, MISSED), (), State.READY),
+    "Always, nothing required": (measured(ALWAYS), (), State.DEPLOYED),
+    "won, met": (measured(MET), (WON,), State.DEPLOYED),
+    "won, missed": (measured(MISSED), (WON,), State.READY),
+    "pinned, missed": (measured(DEPLOYED, MISSED), (), State.DEPLOYED),
+    "pinned and won, missed": (measured(DEPLOYED, MISSED), (WON,), State.DEPLOYED),
+    "Always, required but never measured": (make_version(2, merged(ALWAYS, MISSED)), (), State.READY),
+    "missed, but promoted before it was required": (
+        measured(MISSED, status={"promotedAt": "2026-01-01T11:45:00.000000Z"}),
+        (),
+        State.DEPLOYED,
+    ),
+}
+
+
+@pytest.mark.parametrize(("version", "tests", "state"), GATE.values(), ids=GATE.keys())
+def test_a_version_that_misses_a_requirement_answers_but_is_promoted_by_nobody_but_the_user(
+    version: ModelVersion, tests: tuple[ABTest, ...], state: State
+) -> None:
+    status = status_of(answering(version, *tests))
+
+    assert status.state is state
+    assert find(status.conditions, "Loaded") is not None
+    assert status.engine is not None
+
+
+def test_lowering_the_requirement_lets_the_promotion_through() -> None:
+    held_back = measured(ALWAYS, MISSED)
+    held_back = after(held_back, answering(held_back))
+    edited = measured(ALWAYS, MET, status=held_back.status.to_dict(), generation=2)
+
+    plan = answering(edited)
+
+    assert status_of(plan).state is State.DEPLOYED
+    condition = find(status_of(plan).conditions, "EvaluationPassed")
+    assert condition is not None
+    assert (condition.status, condition.reason) == ("True", "RequirementsMet")
+
+
+def test_the_condition_and_one_event_have_the_numbers() -> None:
+    version = measured(ALWAYS, MISSED)
+
+    plan = answering(version)
+    again = answering(after(version, plan))
+
+    condition = find(status_of(plan).conditions, "EvaluationPassed")
+    assert condition is not None
+    assert (condition.status, condition.reason) == ("False", "RequirementMissed")
+    assert condition.message.startswith("RougeL 0.21 < 0.3: ")
+    told = [event for event in plan.events if event.reason == "RequirementMissed"]
+    assert [event.type for event in told] == ["Warning"]
+    assert "plato-v2 is held back from promotion: RougeL 0.21 < 0.3" in told[0].message
+    assert again.events == ()
+    assert again.status == plan.status
+
+
+def test_a_version_that_is_only_registered_is_judged_too() -> None:
+    version = make_version(2, MEASURED | MISSED | {"serving": None})
+    assert version.spec.serving is None
+
+    plan = modelversion.reconcile(version, modelversion.Observed(versions=(version,)), NOON, CONFIG)
+
+    assert find(status_of(plan).conditions, "EvaluationPassed") is not None
+
+
+def test_without_requirements_there_is_no_condition() -> None:
+    assert find(status_of(answering(measured())).conditions, "EvaluationPassed") is None
+
+
+class TestMetrics:
+    def test_a_version_shows_what_was_measured_and_voted(self) -> None:
+        status = status_of(answering(measured(), WON))
+        assert status.metrics is not None
+        assert status.metrics.to_dict() == {
+            "testLoss": "0.3",
+            "baseTestLoss": "2.5",
+            "scores": [{"name": "RougeL", "base": "0.12", "fineTuned": "0.21"}],
+            "winRate": "0.675",
+        }
+
+    def test_the_last_concluded_test_counts_and_outlives_its_deletion(self) -> None:
+        def a_test(name: str, hour: int, rate: str, candidate: str = "plato-v2") -> ABTest:
+            concluded = {"concludedAt": f"2026-01-01T{hour:02}:00:00Z", "votes": {"winRate": rate}}
+            return make_test({"candidate": {"modelVersion": candidate}}, name=name, status=concluded)
+
+        tests = (a_test("late", 9, "0.7"), a_test("early", 8, "0.2"), a_test("other", 10, "0.9", "plato-v3"))
+        plan = answering(measured(), *tests, make_test(name="running", status={"votes": {"winRate": "0.1"}}))
+        later = answering(after(measured(), plan))
+        for each in (plan, later):
+            metrics = status_of(each).metrics
+            assert metrics is not None
+            assert metrics.win_rate == "0.7"
+
+    def test_a_version_of_unknown_quality_shows_none(self) -> None:
+        assert status_of(answering(make_version(2))).metrics is None
+
+
+EVALUATION: Object = {"metrics": ["RougeL"], "require": ["RougeL >= 0.3"]}
+
+
+def concluded(evaluation: Object | None, report: EvaluationReport | None, *versions: ModelVersion) -> Plan:
+    """The decision on a job whose trainer has said this."""
+    job = make_job({"evaluation": evaluation} if evaluation else {})
+    pod = training_pod(
+        phase="Succeeded", prepare=terminated(0), trainer=terminated(0, wire(make_result(evaluation=report)))
+    )
+    seen = finetunejob.Observed(
+        job=job_facts(job_body(job.metadata.uid, conditions=(job_condition("Complete"),))),
+        pods=(pod_facts(pod),),
+        versions=versions,
+    )
+    return finetunejob.reconcile(job, seen, NOON, CONFIG)
+
+
+class TestJob:
+    def test_it_freezes_the_evaluation_on_the_version_with_what_is_required(self) -> None:
+        plan = concluded(EVALUATION, REPORT)
+        (create,) = plan.actions
+        assert isinstance(create, Create)
+        assert create.body["spec"]["evaluation"] == {"require": ["RougeL >= 0.3"]}
+        assert create.body["spec"]["lineage"]["evaluation"] == {
+            "examples": 12,
+            "metrics": [{"name": "RougeL", "base": "0.12", "fineTuned": "0.21"}],
+            "meanLatencySeconds": {"base": "1.5", "fineTuned": "1.6"},
+            "tokensPerSecond": {"base": "100", "fineTuned": "90"},
+            "testLoss": "0.3",
+            "baseTestLoss": "2.5",
+        }
+
+    def test_its_status_and_message_tell_of_it(self) -> None:
+        status = concluded(EVALUATION, REPORT).status or {}
+        assert status["phase"] == "Succeeded"
+        assert status["evaluation"]["metrics"] == [{"name": "RougeL", "base": "0.12", "fineTuned": "0.21"}]
+        assert status["message"].startswith(
+            "published ModelVersion plato-v1, held back from promotion: RougeL 0.21 < 0.3: "
+        )
+
+    def test_a_version_that_was_published_already_is_told_the_same(self) -> None:
+        first = concluded(EVALUATION, REPORT)
+        (create,) = first.actions
+        assert isinstance(create, Create)
+        published = make_version(1, merged(create.body["spec"], {"serving": None}))
+        again = concluded(EVALUATION, REPORT, published)
+        assert again.actions == ()
+        assert (again.status or {})["message"] == (first.status or {})["message"]
+
+    def test_a_requirement_that_is_met_needs_no_words(self) -> None:
+        status = concluded(EVALUATION | {"require": ["RougeL > base"]}, REPORT).status or {}
+        assert status["message"] == "published ModelVersion plato-v1"
+
+    def test_a_failed_evaluation_publishes_and_holds_back(self) -> None:
+        plan = concluded(EVALUATION, EvaluationReport(error="the evaluation failed: boom: see the log"))
+        assert (plan.status or {})["phase"] == "Succeeded"
+        assert "(the evaluation failed: boom: see the log)" in (plan.status or {})["message"]
+
+    def test_without_an_evaluation_there_is_none(self) -> None:
+        plan = concluded(None, None)
+        assert "evaluation" not in (plan.status or {})
+        (create,) = plan.actions
+        assert isinstance(create, Create)
+        assert "evaluation" not in create.body["spec"]
