@@ -1,10 +1,11 @@
-"""Loss on the held-out rows, for the base model and for the adapter on it, by the same sums.
+"""Loss and token accuracy on the held-out rows, for the base model and for the adapter on it, by the same sums.
 
 SFT: mean negative log-likelihood of the assistant's tokens. DPO: the mean of TRL's sigmoid loss over pairs, which is
 ln 2 for the base model by definition.
 """
 
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from rows import IGNORED, tokenize, tokenize_all
@@ -13,6 +14,9 @@ from finetune_operator.contract.training import TrainingConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Sequence = tuple[list[int], list[int]]
+"""Input ids and labels."""
 
 
 class HeldOut:
@@ -44,6 +48,24 @@ class HeldOut:
         tokens = sum(sum(label != IGNORED for label in labels[1:]) for _, labels in self.sequences)
         return -sum(base) / tokens, -sum(adapted) / tokens
 
+    def token_accuracies(self, model: Any) -> tuple[float, float]:
+        """(base model's, adapter's) share of the answers' tokens that rank first given all before them.
+
+        DPO: of the chosen answers. Needs rows.
+        """
+        sequences = self.sequences[: len(self.sequences) // 2] if self.is_dpo else self.sequences
+        with model.disable_adapter():
+            base = self._token_accuracy(model, sequences)
+        return base, self._token_accuracy(model, sequences)
+
+    def _token_accuracy(self, model: Any, sequences: list[Sequence]) -> float:
+        hits = tokens = 0
+        for logits, labels in self._logits(model, sequences):
+            learned = labels[:, 1:] != IGNORED
+            hits += int(((logits[:, :-1].argmax(-1) == labels[:, 1:]) & learned).sum())
+            tokens += int(learned.sum())
+        return hits / tokens
+
     def _preference_loss(self, base: list[float], adapted: list[float]) -> float:
         pairs = len(self.sequences) // 2
         gains = [new - old for new, old in zip(adapted, base, strict=True)]
@@ -52,22 +74,23 @@ class HeldOut:
 
     def _log_likelihoods(self, model: Any) -> list[float]:
         """Of each sequence, summed over its labelled tokens."""
+        return [total for logits, labels in self._logits(model, self.sequences) for total in self._sums(logits, labels)]
+
+    def _logits(self, model: Any, sequences: list[Sequence]) -> "Iterator[tuple[Tensor, Tensor]]":
+        """(logits, labels) of each batch."""
         import torch
 
         was_training = model.training
         model.eval()
-        sums: list[float] = []
         device = next(model.parameters()).device
         autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")
         with torch.no_grad(), autocast:
-            for start in range(0, len(self.sequences), self.batch_size):
-                ids, labels = self._padded(self.sequences[start : start + self.batch_size], device)
-                logits = model(input_ids=ids, attention_mask=(ids != self.padding).long()).logits
-                sums += self._sums(logits, labels)
+            for start in range(0, len(sequences), self.batch_size):
+                ids, labels = self._padded(sequences[start : start + self.batch_size], device)
+                yield model(input_ids=ids, attention_mask=(ids != self.padding).long()).logits, labels
         model.train(was_training)
-        return sums
 
-    def _padded(self, group: list[tuple[list[int], list[int]]], device: Any) -> "tuple[Tensor, Tensor]":
+    def _padded(self, group: list[Sequence], device: Any) -> "tuple[Tensor, Tensor]":
         import torch
 
         width = max(len(ids) for ids, _ in group)

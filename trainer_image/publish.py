@@ -41,6 +41,16 @@ def publish_adapter(model: Any, destination: Path, attempt: str, base_model_name
     return manifest
 
 
+def load_published_adapter(model: Any, directory: Path) -> None:
+    """Give the model's fresh adapter the weights of the published one."""
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    loaded = set_peft_model_state_dict(model, load_file(directory / "adapter_model.safetensors"))
+    if loaded.unexpected_keys:
+        raise RuntimeError(f"{directory} has weights that the model lacks: {loaded.unexpected_keys[:3]}")
+
+
 def make_manifest(directory: Path, base_model_name: str) -> AdapterManifest:
     files = []
     for path in sorted(directory.iterdir()):

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from attempt import EXIT_TERMINATED, Termination, exclusive, new_attempt_id
 from failures import GivenUp, is_out_of_memory, log, out_of_memory
-from publish import publish_adapter, read_result, write_result, write_termination_message
+from publish import load_published_adapter, publish_adapter, read_result, write_result, write_termination_message
 from pydantic import ValidationError
 
 from finetune_operator.contract.dataset import DatasetReport
@@ -80,6 +80,9 @@ def run(arguments: argparse.Namespace, termination: Termination) -> TrainingResu
             log("an earlier attempt is done; its result stands")
             return result
         try:
+            if trained := read_result(Path(paths.trained), Path(paths.adapter)):
+                log("an earlier attempt trained; what is left is to evaluate")
+                return evaluate_published(config, paths, trained)
             return train(config, paths, attempt, termination)
         except (MemoryError, RuntimeError) as error:
             if is_out_of_memory(error):
@@ -97,7 +100,7 @@ def read_config(path: Path) -> TrainingConfig:
 
 
 def train(config: TrainingConfig, paths: JobPaths, attempt: str, termination: Termination) -> TrainingResult:
-    """Load, train, evaluate, publish."""
+    """Load, train, publish, evaluate."""
     from rows import read_report, read_rows
 
     check_base_model(config)
@@ -135,7 +138,37 @@ def train(config: TrainingConfig, paths: JobPaths, attempt: str, termination: Te
     base_test_loss, test_loss = held_out.losses(trainer.model)
     manifest = publish_adapter(trainer.model, Path(paths.adapter), attempt, config.base_model_name)
     result = make_result(trainer.state, manifest.digest, report, train_seconds, base_test_loss, test_loss)
+    return finish(config, paths, result, trainer.model, tokenizer, test_rows)
+
+
+def evaluate_published(config: TrainingConfig, paths: JobPaths, trained: TrainingResult) -> TrainingResult:
+    """What an earlier attempt had no time for, with the adapter that it left."""
+    from rows import read_rows
+
+    check_base_model(config)
+    test_rows = read_rows(Path(paths.test_rows), config.method)
+    model, tokenizer = load(config)
+    load_published_adapter(model, Path(paths.adapter))
+    return finish(config, paths, trained, model, tokenizer, test_rows)
+
+
+def finish(
+    config: TrainingConfig,
+    paths: JobPaths,
+    result: TrainingResult,
+    model: Any,
+    tokenizer: Any,
+    test_rows: list[dict[str, Any]],
+) -> TrainingResult:
+    """Evaluate what is published, if the job asks for it; an attempt that ends meanwhile leaves nothing to train."""
+    if config.evaluation:
+        from evaluation import evaluate
+
+        write_result(result, Path(paths.trained))
+        report = evaluate(config, config.evaluation, model, tokenizer, test_rows)
+        result = result.model_copy(update={"evaluation": report})
     write_result(result, Path(paths.result))
+    Path(paths.trained).unlink(missing_ok=True)
     shutil.rmtree(Path(paths.checkpoints), ignore_errors=True)
     return result
 

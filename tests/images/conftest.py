@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 
 from demo.conversations import load_conversations
+from finetune_operator.contract.evaluation import EvaluationConfig, Metric
 from tests.images.ml_environment import REPOSITORY, ensure_python
 from tests.images.training import BASE_MODEL, Job, environment_of_images, make_job
 
 MINIMUM_PROMPT, MINIMUM_RESPONSE = 10, 20
 FINE_TUNED_TOPIC = "emotion"
+EVERY_METRIC = EvaluationConfig(metrics=tuple(Metric), max_examples=12, max_new_tokens=48)
 
 
 def messages(prompt: str, response: str) -> list[dict[str, str]]:
@@ -88,7 +90,7 @@ def job(ml_python: Path, base_model: Path, artifacts: Path) -> Iterator[Callable
 @pytest.fixture(scope="session")
 def trained(job: Callable[..., Job], conversations: list[dict[str, Any]]) -> Job:
     """A job that was trained to its end, for the tests that look at what it left."""
-    done = job("trained", conversations, epochs=8)
+    done = job("trained", conversations, epochs=8, evaluation=EVERY_METRIC)
     done.run()
     return done
 
@@ -96,6 +98,6 @@ def trained(job: Callable[..., Job], conversations: list[dict[str, Any]]) -> Job
 @pytest.fixture(scope="session")
 def preferred(job: Callable[..., Job], preferences: list[dict[str, Any]]) -> Job:
     """The same for DPO."""
-    done = job("preferred", preferences, method="DPO", learning_rate=5e-4, epochs=3)
+    done = job("preferred", preferences, method="DPO", learning_rate=5e-4, epochs=3, evaluation=EVERY_METRIC)
     done.run()
     return done

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from finetune_operator.contract.dataset import DatasetConfig, DatasetReport, RatingsSource
+from finetune_operator.contract.evaluation import EvaluationConfig
 from finetune_operator.contract.places import JobPaths
 from finetune_operator.contract.training import JobIdentity, LoraConfig, Progress, TrainingConfig, TrainingParameters
 from tests.images.ml_environment import REPOSITORY
@@ -127,6 +128,7 @@ def make_job(
     method: str = "SFT",
     backend: str = "Unsloth",
     lora: LoraConfig | None = None,
+    evaluation: EvaluationConfig | None = None,
     progress_url: str | None = None,
     **training: Any,
 ) -> Job:
@@ -143,6 +145,7 @@ def make_job(
         dataset=DatasetConfig(source=RatingsSource()),
         lora=lora or LoraConfig(),
         training=parameters,
+        evaluation=evaluation,
         progress_url=progress_url,
         progress_interval_seconds=0.2,
     )

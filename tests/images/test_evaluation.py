@@ -1,0 +1,191 @@
+"""The trainer's evaluation on a tiny model: scores, what an interruption leaves, and what can go wrong."""
+
+import importlib
+import json
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from finetune_operator.contract.adapters import AdapterManifest
+from finetune_operator.contract.evaluation import EvaluationConfig, EvaluationReport, Metric
+from finetune_operator.contract.training import TrainingResult
+from finetune_operator.core.artifacts import MANIFEST_NAME
+from tests.images.ml_environment import REPOSITORY
+from tests.images.test_rows import CharacterTokenizer, turn
+from tests.images.training import Job
+
+MakeJob = Callable[..., Job]
+Rows = list[dict[str, Any]]
+EXIT_TERMINATED = 143
+
+
+def evaluation_of(job: Job) -> EvaluationReport:
+    report = TrainingResult.model_validate(job.outcome()).evaluation
+    assert report is not None
+    return report
+
+
+def fine_tuned(report: EvaluationReport) -> dict[Metric, float]:
+    return {score.metric: score.fine_tuned for score in report.scores}
+
+
+def with_training_of(trained: Job, job: Job) -> Job:
+    """A job whose training was that of another, but whose evaluation is still to come."""
+    directory = Path(job.paths.directory)
+    shutil.copytree(trained.adapter, job.adapter)
+    shutil.copytree(trained.paths.dataset, job.paths.dataset, dirs_exist_ok=True)
+    result = json.loads(Path(trained.paths.result).read_text()) | {"evaluation": None}
+    (directory / Path(job.paths.trained).name).write_text(json.dumps(result))
+    return job
+
+
+@pytest.mark.parametrize("name", ["trained", "preferred"])
+def test_every_metric_is_measured_for_both_models(name: str, request: pytest.FixtureRequest) -> None:
+    report = evaluation_of(request.getfixturevalue(name))
+
+    assert report.error is None
+    assert report.examples > 5
+    assert [score.metric for score in report.scores] == list(Metric)
+    assert all(0 <= value <= 1 for score in report.scores for value in (score.base, score.fine_tuned))
+    for speed in (report.base_speed, report.fine_tuned_speed):
+        assert speed is not None
+        assert speed.mean_latency_seconds > 0
+        assert speed.tokens_per_second > 1
+
+
+def test_an_adapter_on_the_topic_answers_more_like_it_than_the_base_model(trained: Job) -> None:
+    scores = {score.metric: score for score in evaluation_of(trained).scores}
+
+    for metric in (Metric.TOKEN_F1, Metric.ROUGE_1, Metric.ROUGE_L, Metric.TOKEN_ACCURACY):
+        assert scores[metric].fine_tuned > scores[metric].base, metric
+
+
+def test_a_job_without_metrics_answers_nothing(job: MakeJob, conversations: Rows) -> None:
+    plain = job("without-metrics", conversations, epochs=1)
+
+    attempt = plain.run()
+
+    assert plain.outcome()["evaluation"] is None
+    assert attempt.lines("evaluating") == []
+
+
+def test_sigterm_while_answering_keeps_the_training(job: MakeJob, conversations: Rows) -> None:
+    slow = EvaluationConfig(metrics=(Metric.TOKEN_F1,), max_new_tokens=256)
+    interrupted = job("interrupted-evaluation", conversations, epochs=1, evaluation=slow)
+
+    first = interrupted.start()
+    first.wait_for("evaluating")
+    assert first.signal(signal.SIGTERM) == EXIT_TERMINATED
+    digest = AdapterManifest.model_validate_json((interrupted.adapter / MANIFEST_NAME).read_bytes()).digest
+    second = interrupted.run()
+
+    assert second.lines("training") == []
+    assert interrupted.outcome()["adapterDigest"] == digest
+    assert evaluation_of(interrupted).scores
+    left = {path.name for path in Path(interrupted.paths.directory).iterdir()}
+    assert left == {"adapter", "dataset", "lock", "result.json"}
+
+
+def test_a_later_attempt_measures_the_adapter_that_was_published(
+    job: MakeJob, conversations: Rows, trained: Job
+) -> None:
+    later = with_training_of(
+        trained, job("evaluated-later", conversations, epochs=8, evaluation=trained.config.evaluation)
+    )
+
+    later.run()
+
+    assert fine_tuned(evaluation_of(later)) == pytest.approx(fine_tuned(evaluation_of(trained)), abs=0.02)
+
+
+def test_an_evaluation_that_can_not_be_costs_no_training(job: MakeJob, conversations: Rows, trained: Job) -> None:
+    too_long = EvaluationConfig(metrics=(Metric.ROUGE_L,), max_new_tokens=8192)
+    job_ = with_training_of(trained, job("answers-too-long", conversations, epochs=8, evaluation=too_long))
+
+    job_.run()
+
+    report = evaluation_of(job_)
+    assert (report.examples, report.scores) == (0, ())
+    assert report.error is not None
+    assert "lower spec.evaluation.maxNewTokens" in report.error
+    assert job_.outcome()["adapterDigest"] == trained.outcome()["adapterDigest"]
+
+
+@pytest.fixture
+def evaluation(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.setattr(sys, "path", [str(REPOSITORY / "trainer_image"), *sys.path])
+    return importlib.import_module("evaluation")
+
+
+EXAMPLES: dict[str, tuple[str, dict[str, Any], str, str]] = {
+    "one answer": (
+        "SFT",
+        {"messages": [turn("system", "s"), turn("user", "hi"), turn("assistant", " ho ")]},
+        "<system>s;<user>hi;<assistant>",
+        "ho",
+    ),
+    "a dialogue's last answer": (
+        "SFT",
+        {"messages": [turn("user", "a"), turn("assistant", "B"), turn("user", "c"), turn("assistant", "D")]},
+        "<user>a;<assistant>B;<user>c;<assistant>",
+        "D",
+    ),
+    "nothing after the last answer": (
+        "SFT",
+        {"messages": [turn("user", "a"), turn("assistant", "B"), turn("user", "thanks")]},
+        "<user>a;<assistant>",
+        "B",
+    ),
+    "the chosen answer of a pair": (
+        "DPO",
+        {"prompt": [turn("user", "q")], "chosen": [turn("assistant", "yes")], "rejected": [turn("assistant", "no")]},
+        "<user>q;<assistant>",
+        "yes",
+    ),
+}
+
+
+@pytest.mark.parametrize(("method", "row", "prompt", "reference"), EXAMPLES.values(), ids=EXAMPLES.keys())
+def test_what_is_asked_and_what_should_be_answered(
+    evaluation: ModuleType, method: str, row: dict[str, Any], prompt: str, reference: str
+) -> None:
+    example = evaluation.example_of(CharacterTokenizer(), row, method)
+
+    assert "".join(map(chr, example.prompt)) == prompt
+    assert example.reference == reference
+
+
+def test_a_batch_that_does_not_fit_into_memory_is_halved(evaluation: ModuleType) -> None:
+    tried: list[int] = []
+
+    class SmallMemory(evaluation.Answering):  # type: ignore[misc, name-defined]
+        def _generate(self, batch: list[Any]) -> list[list[int]]:
+            tried.append(len(batch))
+            if len(batch) > 2:
+                raise MemoryError
+            return [[ord("x")] for _ in batch]
+
+    class Model:
+        training = False
+        generation_config = None
+
+        def eval(self) -> None: ...
+
+        def train(self, mode: bool) -> None: ...
+
+    class Tokenizer:
+        eos_token_id = 0
+
+        def batch_decode(self, said: list[list[int]], *, skip_special_tokens: bool) -> list[str]:
+            return ["".join(map(chr, answer)) for answer in said]
+
+    answers = SmallMemory(Model(), Tokenizer(), 8, 4).answers([evaluation.Example([1], "x")] * 5)
+
+    assert tried == [5, 2, 2, 1]
+    assert answers.texts == ["x"] * 5
