@@ -4,6 +4,9 @@ finetune-operator run                 the operator
 finetune-operator gateway             the OpenAI-compatible gateway
 finetune-operator api                 the REST interface and database
 finetune-operator prepare CONFIG      one job's dataset (the prepare container)
+finetune-operator fetch-base-model ID REVISION  a model of the hub onto the volume (the fetch container)
+finetune-operator train-remote CONFIG one job's training at a provider (in the trainer's place)
+finetune-operator remote ...          jobs and models at a provider, by hand
 finetune-operator crds [--check] DIR  the CustomResourceDefinitions from the models
 """
 
@@ -11,6 +14,8 @@ import argparse
 import re
 import sys
 from pathlib import Path
+
+from finetune_operator.providers.arguments import add_arguments
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -33,6 +38,20 @@ def main(arguments: list[str] | None = None) -> int:
             from finetune_operator.store.prepare import main as prepare
 
             return prepare(options.config)
+        case "fetch-base-model":
+            from finetune_operator.store.base_models import leave_when_asked
+            from finetune_operator.store.base_models import main as fetch_base_model
+
+            leave_when_asked()
+            return fetch_base_model(options.id, options.revision, options.job)
+        case "train-remote":
+            from finetune_operator.providers.train_remote import main as train_remote
+
+            return train_remote(options.config)
+        case "remote":
+            from finetune_operator.providers.manage import main as remote
+
+            return remote(options)
         case "crds":
             return _crds(options.directory, check=options.check)
     return 2
@@ -46,6 +65,13 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("api", help="run the REST interface and own the database")
     prepare = commands.add_parser("prepare", help="make one job's dataset")
     prepare.add_argument("config", type=Path, help="the job's TrainingConfig as JSON")
+    fetch = commands.add_parser("fetch-base-model", help="download a model of the hub onto the volume, once")
+    fetch.add_argument("id", help="<owner>/<name> at the hub")
+    fetch.add_argument("revision", help="branch, tag or commit")
+    fetch.add_argument("--job", type=Path, help="TrainingConfig of the job that is to remember the commit")
+    train_remote = commands.add_parser("train-remote", help="train one job at its provider")
+    train_remote.add_argument("config", type=Path, help="the job's TrainingConfig as JSON")
+    add_arguments(commands.add_parser("remote", help="list, cancel and delete at a provider; estimate its cost"))
     crds = commands.add_parser("crds", help="write the CustomResourceDefinitions")
     crds.add_argument("directory", type=Path, help="where the YAML files are")
     crds.add_argument("--check", action="store_true", help="write nothing, fail if a file differs from the models")

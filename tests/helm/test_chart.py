@@ -34,6 +34,9 @@ VARIABLES = {
         "FINETUNE_SERVER_IMAGE",
         "FINETUNE_IMAGE_PULL_POLICY",
         "FINETUNE_ARTIFACTS_CLAIM",
+        "FINETUNE_BASE_MODELS_CLAIM",
+        "FINETUNE_HUB_ENDPOINT",
+        "FINETUNE_FETCH_ENV",
         "FINETUNE_SECRET_NAME",
         "FINETUNE_WORKLOAD_SERVICE_ACCOUNT",
         "FINETUNE_ENGINE_ARGS",
@@ -77,6 +80,9 @@ def test_lint_is_clean(helm: Helm, profile: str) -> None:
         ("image.operator.digest=latest", "digest"),
         ("storage.artifacts.accessModes={ReadOnlyMany}", "accessModes"),
         ("api.replicas=2", "set api.database.existingSecret"),
+        ("baseModels.claimName=artifacts", "another volume than storage.artifacts.claimName"),
+        ("baseModels.endpoint=hub.example", "endpoint"),
+        ("baseModels.endpoint=https://user:password@hub.example", "endpoint"),
     ],
 )
 def test_wrong_values_are_refused(helm: Helm, setting: str, complaint: str) -> None:
@@ -214,6 +220,27 @@ def test_image_by_tag_or_digest(helm: Helm, options: tuple[str, ...], image: str
     manifests = helm.render(*options)
     assert {container(manifests, component)["image"] for component in VARIABLES} == {image}
     assert environment(manifests, "operator")["FINETUNE_OPERATOR_IMAGE"] == image
+
+
+BASE_MODELS = [
+    ((), "models", "", {}),
+    (("storage.models.claimName=weights",), "weights", "", {}),
+    (
+        ("baseModels.claimName=hub", "baseModels.endpoint=https://hub.example", "baseModels.env.HTTPS_PROXY=http://p"),
+        "hub",
+        "https://hub.example",
+        {"HTTPS_PROXY": "http://p"},
+    ),
+]
+
+
+@pytest.mark.parametrize(("values", "claim", "endpoint", "variables"), BASE_MODELS)
+def test_where_models_of_the_hub_come_from_and_go(
+    helm: Helm, values: tuple[str, ...], claim: str, endpoint: str, variables: dict[str, str]
+) -> None:
+    found = environment(helm.render(*(part for value in values for part in ("--set", value))), "operator")
+    assert (found["FINETUNE_BASE_MODELS_CLAIM"], found["FINETUNE_HUB_ENDPOINT"]) == (claim, endpoint)
+    assert yaml.safe_load(found["FINETUNE_FETCH_ENV"]) == variables
 
 
 def test_cpu_profile_configures_the_engine(helm: Helm) -> None:

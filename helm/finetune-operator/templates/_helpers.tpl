@@ -12,6 +12,15 @@
 {{- .Values.secret.existingSecret | default (printf "%s-internal" (include "finetune.fullname" .)) -}}
 {{- end -}}
 
+{{/* Where models of the hub go; a pod can't have the same claim twice. */}}
+{{- define "finetune.baseModelsClaim" -}}
+{{- $claim := .Values.baseModels.claimName | default .Values.storage.models.claimName -}}
+{{- if eq $claim .Values.storage.artifacts.claimName -}}
+{{- fail "baseModels.claimName must name another volume than storage.artifacts.claimName" -}}
+{{- end -}}
+{{- $claim -}}
+{{- end -}}
+
 {{/* Labels of every object; arguments: root, component. */}}
 {{- define "finetune.labels" -}}
 {{- $own := dict

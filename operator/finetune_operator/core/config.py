@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from finetune_operator.core.cost import PriceBook
+
 
 @dataclass(frozen=True)
 class OperatorConfig:
@@ -13,12 +15,17 @@ class OperatorConfig:
     server_image: str
     image_pull_policy: str = "IfNotPresent"
     artifacts_claim: str = "artifacts"
+    base_models_claim: str = "models"
+    hub_endpoint: str | None = None
     secret_name: str = "finetune-internal"  # noqa: S105 - a Secret's name
     workload_service_account: str = "finetune-workload"
     api_url: str | None = None
     engine_args: tuple[str, ...] = ()
     engine_env: Mapping[str, str] = field(default_factory=dict)
     trainer_env: Mapping[str, str] = field(default_factory=dict)
+    fetch_env: Mapping[str, str] = field(default_factory=dict)
+    provider_prices: Mapping[str, str] = field(default_factory=dict)
+    prices: PriceBook = field(default_factory=PriceBook)
     poll_seconds: float = 5.0
     # Times in a status are whole seconds, and a write comes a moment after its decision: never two in 10 s.
     progress_write_seconds: float = 12.0

@@ -8,6 +8,7 @@ from math import inf
 from typing import TypeVar
 
 from finetune_operator.core.config import OperatorConfig
+from finetune_operator.core.cost import PriceBook, price_book
 
 Collection = TypeVar("Collection", list[str], dict[str, str])
 
@@ -42,12 +43,17 @@ class Settings:
                 server_image=_required(environ, "FINETUNE_SERVER_IMAGE"),
                 image_pull_policy=environ.get("FINETUNE_IMAGE_PULL_POLICY", "IfNotPresent"),
                 artifacts_claim=environ.get("FINETUNE_ARTIFACTS_CLAIM", "artifacts"),
+                base_models_claim=environ.get("FINETUNE_BASE_MODELS_CLAIM") or "models",
+                hub_endpoint=environ.get("FINETUNE_HUB_ENDPOINT") or None,
                 secret_name=environ.get("FINETUNE_SECRET_NAME", "finetune-internal"),
                 workload_service_account=environ.get("FINETUNE_WORKLOAD_SERVICE_ACCOUNT", "finetune-workload"),
                 api_url=environ.get("FINETUNE_API_URL") or None,
                 engine_args=tuple(_json(environ, "FINETUNE_ENGINE_ARGS", list, [])),
                 engine_env=_json(environ, "FINETUNE_ENGINE_ENV", dict, {}),
                 trainer_env=_json(environ, "FINETUNE_TRAINER_ENV", dict, {}),
+                fetch_env=_json(environ, "FINETUNE_FETCH_ENV", dict, {}),
+                provider_prices=_prices(environ, "FINETUNE_PROVIDER_PRICES"),
+                prices=_price_book(environ, "FINETUNE_PRICES"),
                 poll_seconds=_number(environ, "FINETUNE_POLL_SECONDS", 5.0),
                 database_timeout_seconds=_number(environ, "FINETUNE_DATABASE_TIMEOUT_SECONDS", 60.0),
             ),
@@ -75,6 +81,29 @@ def _number(environ: Mapping[str, str], name: str, default: float) -> float:
     if not 0 < value < inf:
         raise SettingsError(f"{name} must be a finite number above 0, not {text!r}")
     return value
+
+
+def _prices(environ: Mapping[str, str], name: str) -> dict[str, str]:
+    """USD per million tokens by model, as decimal strings."""
+    prices: dict[str, str] = _json(environ, name, dict, {})
+    for model, price in prices.items():
+        try:
+            usable = 0 <= float(price) < inf
+        except ValueError:
+            usable = False
+        if not usable:
+            raise SettingsError(f"{name} must give {model} a price in USD per million tokens, not {price!r}")
+    return prices
+
+
+def _price_book(environ: Mapping[str, str], name: str) -> PriceBook:
+    text = environ.get(name)
+    if not text:
+        return PriceBook()
+    try:
+        return price_book(text)
+    except ValueError as error:
+        raise SettingsError(f"{name} {error}") from error
 
 
 def _json(environ: Mapping[str, str], name: str, kind: type[Collection], default: Collection) -> Collection:
