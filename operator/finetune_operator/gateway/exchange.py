@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from finetune_operator.contract.experiments import Sample
 from finetune_operator.gateway.choice import Choice
 from finetune_operator.gateway.metrics import Metrics
+from finetune_operator.gateway.usage import UNKNOWN, StreamEnd, Usage, usage_of
 from finetune_operator.logs import get_logger
 
 REQUEST_ID_HEADER = "x-request-id"
@@ -34,6 +35,8 @@ class Exchange:
     attempts: int = 0
     first_byte_seconds: float | None = None
     error: str | None = None
+    _whole: bytes | None = None
+    _stream_end: StreamEnd | None = None
 
     def headers(self, *, answered: bool = False) -> dict[str, str]:
         """What every answer carries; the version only where it really answered."""
@@ -48,11 +51,34 @@ class Exchange:
         if self.first_byte_seconds is None:
             self.first_byte_seconds = time.monotonic() - self.started
 
+    @property
+    def is_sampled(self) -> bool:
+        """Whether an ABTest wants to know of it."""
+        return self.choice is not None and self.choice.arm is not None and self.choice.test_uid is not None
+
+    def note_whole(self, body: bytes) -> None:
+        """Read later, and only if an ABTest wants to know."""
+        self._whole = body
+
+    def note_chunk(self, chunk: bytes) -> None:
+        """Costs a copy of the stream's last few kilobytes, and that only while an ABTest wants to know."""
+        if self.is_sampled:
+            self._stream_end = self._stream_end or StreamEnd()
+            self._stream_end.add(chunk)
+
+    def _usage(self) -> Usage:
+        if self.status != 200:
+            return UNKNOWN
+        if self._stream_end is not None:
+            return self._stream_end.usage()
+        return usage_of(self._whole) if self._whole is not None else UNKNOWN
+
     def sample(self, seconds: float) -> Sample | None:
         """For an ABTest: an answer or a failure of the arm, not a client's mistake or departure."""
         choice = self.choice
         if choice is None or choice.arm is None or choice.test_uid is None or 400 <= self.status < 500:
             return None
+        usage = self._usage()
         return Sample(
             ab_test=choice.test_uid,
             arm=choice.arm.value,
@@ -61,6 +87,8 @@ class Exchange:
             latency_ms=round(seconds * 1000),
             request_id=self.request_id,
             time=datetime.now(UTC),
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
         )
 
     def finish(self, metrics: Metrics) -> Sample | None:

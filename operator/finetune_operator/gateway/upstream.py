@@ -126,6 +126,7 @@ class Upstream:
         exchange.note_first_byte()
         if answer.status == 200:
             _check_model(target, answered_model(body))
+            exchange.note_whole(body)
         exchange.status = answer.status
         return web.Response(status=answer.status, body=body, headers=_answer_headers(answer, exchange))
 
@@ -138,7 +139,7 @@ class Upstream:
         try:
             with _towards_client():
                 await response.prepare(request)
-            await self._relay(request, target, answer, response, head)
+            await self._relay(request, target, answer, response, head, exchange)
             exchange.status = 200
         except GatewayError as failure:
             exchange.status, exchange.error = failure.status, failure.message
@@ -168,15 +169,18 @@ class Upstream:
         answer: aiohttp.ClientResponse,
         response: web.StreamResponse,
         head: bytes,
+        exchange: Exchange,
     ) -> None:
         """Chunk by chunk; a stream that breaks ends with an error event, or aborted where it broke within an event."""
         chunk = head
         try:
             with _towards_client():
                 await response.write(chunk)
+            exchange.note_chunk(chunk)
             async for chunk in answer.content.iter_any():
                 with _towards_client():
                     await response.write(chunk)
+                exchange.note_chunk(chunk)
             with _towards_client():
                 await response.write_eof()
         except aiohttp.ClientError as error:

@@ -66,6 +66,8 @@ class Engine(Server):
         self.answers_as: str | None = None
         self.breaks: str | None = None
         """`before`, `within` or `between` events; `error event` reports the failure first."""
+        self.usage: dict[str, int] | None = None
+        """Tokens of each answer; a stream tells them only where it is asked to."""
         self.proceed = asyncio.Event()
         self.proceed.set()
         self.busy = asyncio.Event()
@@ -89,22 +91,24 @@ class Engine(Server):
                 return web.json_response({"error": {"message": message, "type": "NotFoundError"}}, status=404)
             name = self.answers_as or body["model"]
             if body.get("stream"):
-                return await self._stream(request, name)
+                tells_usage = (body.get("stream_options") or {}).get("include_usage", False)
+                return await self._stream(request, name, tells_usage)
             await self.proceed.wait()
             if self.breaks and request.transport:
                 request.transport.abort()
-            return web.Response(text=self.whole_answer(name), content_type="application/json")
+            return web.Response(text=self.whole_answer(name, self.usage), content_type="application/json")
         except (asyncio.CancelledError, ConnectionResetError):
             self.aborted += 1
             raise
 
     @staticmethod
-    def whole_answer(name: str) -> str:
+    def whole_answer(name: str, usage: dict[str, int] | None = None) -> str:
         """With spacing, number forms and a field that no re-serialisation would keep as they are."""
+        told = f' "usage" : {json.dumps(usage)},' if usage else ""
         return (
             f'{{ "id":"1",  "object":"chat.completion","created":1, "model":"{name}",\n'
             f' "choices":[{{"index":0,"finish_reason":"stop","message":{{"role":"assistant",'
-            f'"content":"I am {name} \\u00e9"}}}}], "extra": 1.50e+1 }}'
+            f'"content":"I am {name} \\u00e9"}}}}],{told} "extra": 1.50e+1 }}'
         )
 
     @staticmethod
@@ -113,7 +117,13 @@ class Engine(Server):
         chunk = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": name, "choices": [delta]}
         return f"data: {json.dumps(chunk)}\n\n".encode()
 
-    async def _stream(self, request: web.Request, name: str) -> web.StreamResponse:
+    @staticmethod
+    def usage_event(name: str, usage: dict[str, int]) -> bytes:
+        """As vLLM ends a stream that was asked for its usage."""
+        chunk = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": name, "choices": []}
+        return f"data: {json.dumps(chunk | {'usage': usage})}\n\n".encode()
+
+    async def _stream(self, request: web.Request, name: str, tells_usage: bool) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
         await response.prepare(request)
         if self.breaks == "before":
@@ -128,6 +138,10 @@ class Engine(Server):
             await self.proceed.wait()
             return self._abort(request, response)
         await self.proceed.wait()
+        if self.usage and tells_usage:
+            event = self.usage_event(name, self.usage)
+            for part in (event[:50], event[50:]):
+                await response.write(part)
         await response.write(b"data: [DONE]\n\n")
         return response
 

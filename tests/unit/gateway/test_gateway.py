@@ -372,6 +372,27 @@ async def test_samples_reach_the_api(world: World) -> None:
     assert world.intake.tokens == {f"Bearer {INTERNAL_TOKEN}"}
 
 
+TOLD = {"prompt_tokens": 7, "completion_tokens": 42, "total_tokens": 49}
+ASKED_TO_TELL = {"stream": True, "stream_options": {"include_usage": True}}
+
+
+async def test_samples_have_the_tokens_that_the_engine_tells(world: World) -> None:
+    world.put(abtest_object(percent=50))
+    world.engine.usage = TOLD
+    async with world.intake.running(), world.gateway(api_url=world.intake.url):
+        for members in ({}, ASKED_TO_TELL, {"stream": True}):
+            async with world.post(data=chat("plato", user=subject_in("candidate"), **members)) as response:
+                body = await response.read()
+                if not members:
+                    assert body == Engine.whole_answer("plato-v2", TOLD).encode()
+                if members == ASKED_TO_TELL:
+                    words = b"".join(Engine.event("plato-v2", word) for word in ("I ", "am ", "plato-v2"))
+                    assert body == words + Engine.usage_event("plato-v2", TOLD) + b"data: [DONE]\n\n"
+        await eventually(lambda: len(world.intake.samples) == 3)
+    told = [(sample["promptTokens"], sample["completionTokens"]) for sample in world.intake.samples]
+    assert told == [(7, 42), (7, 42), (None, None)]
+
+
 async def test_an_api_that_is_away_delays_nothing_and_gets_its_samples_later(world: World) -> None:
     world.put(abtest_object(percent=50))
     intake = SampleIntake()
