@@ -12,7 +12,6 @@ Exit codes: 0 done; 42 to 49 no second try will help (EXIT_CODES of the contract
 import argparse
 import gc
 import importlib.metadata
-import math
 import os
 import shutil
 import sys
@@ -37,10 +36,9 @@ from finetune_operator.contract.places import (
 from finetune_operator.contract.training import TrainingConfig, TrainingResult
 
 if TYPE_CHECKING:
-    from progress import Reporter
+    from reporter import Reporter
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "unsloth")
-MOST_LOGGED_STEPS = 200  # reading the loss off a GPU waits for it: in a long training not at every step
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -112,22 +110,28 @@ def train(config: TrainingConfig, paths: JobPaths, attempt: str, termination: Te
     log("loaded", base_model=config.base_model_name, seconds=round(time.monotonic() - started, 1))
 
     # After `load`: Unsloth has to be imported before TRL and Transformers.
+    from checkpoints import CheckpointCallback, last_complete_checkpoint
     from held_out import HeldOut
-    from progress import CheckpointCallback, ProgressCallback, last_complete_checkpoint
+    from progress import ProgressCallback
+    from trainers import make_trainer
     from transformers import PrinterCallback
 
     held_out = HeldOut(config, tokenizer, test_rows)
     reporter = make_reporter(config)
-    checkpoint, seconds_before = last_complete_checkpoint(Path(paths.checkpoints)) or (None, 0.0)
+    resumed = last_complete_checkpoint(Path(paths.checkpoints))
     trainer = make_trainer(config, model, tokenizer, train_rows, Path(paths.checkpoints))
+    # TRL counts the tokens of this process alone.
+    trainer._total_train_tokens = resumed.tokens if resumed else 0
+    checkpoints = CheckpointCallback(termination, resumed, lambda: int(trainer._total_train_tokens))
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(ProgressCallback(reporter, config.job, attempt))
-    trainer.add_callback(CheckpointCallback(termination, seconds_before))
-    log("training", rows=len(train_rows), test_rows=len(test_rows), resumed_from=checkpoint and checkpoint.name)
+    trainer.add_callback(checkpoints)
+    trainer.add_callback(ProgressCallback(reporter, config.job, attempt, checkpoints))
+    resumed_from = resumed.directory.name if resumed else None
+    log("training", rows=len(train_rows), test_rows=len(test_rows), resumed_from=resumed_from)
     termination.training = True
     started = time.monotonic()
-    trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
-    train_seconds = seconds_before + time.monotonic() - started
+    trainer.train(resume_from_checkpoint=str(resumed.directory) if resumed else None)
+    train_seconds = (resumed.train_seconds if resumed else 0.0) + time.monotonic() - started
     termination.training = False
     if reporter:
         reporter.close()
@@ -209,54 +213,8 @@ def load(config: TrainingConfig) -> tuple[Any, Any]:
     return model, tokenizer
 
 
-def make_trainer(config: TrainingConfig, model: Any, tokenizer: Any, rows: list[dict[str, Any]], output: Path) -> Any:
-    """TRL's trainer for the method, with what both have in common said once."""
-    import torch
-    from datasets import Dataset
-    from rows import tokenize_all
-    from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
-
-    training = config.training
-    has_gpu = torch.cuda.is_available()
-    bf16 = has_gpu and torch.cuda.is_bf16_supported()
-    steps = training.max_steps or math.ceil(
-        training.epochs * len(rows) / (training.batch_size * training.gradient_accumulation_steps)
-    )
-    common: dict[str, Any] = {
-        "output_dir": str(output),
-        "num_train_epochs": training.epochs,
-        "max_steps": training.max_steps or -1,
-        "per_device_train_batch_size": training.batch_size,
-        "gradient_accumulation_steps": training.gradient_accumulation_steps,
-        "gradient_checkpointing": training.gradient_checkpointing,
-        "learning_rate": training.learning_rate,
-        "warmup_steps": training.warmup_steps,
-        "max_length": training.max_seq_length,
-        "logging_steps": max(1, steps // MOST_LOGGED_STEPS),
-        "save_strategy": "steps",
-        "save_steps": training.save_steps,
-        "save_total_limit": 2,
-        "seed": training.seed,
-        "use_cpu": not has_gpu,
-        "bf16": bf16,
-        "fp16": has_gpu and not bf16,
-        "disable_tqdm": True,
-        "report_to": "none",
-    }
-    if config.method == "DPO":
-        arguments = DPOConfig(beta=training.dpo_beta, **common)
-        pairs = Dataset.from_list([{key: row[key] for key in ("prompt", "chosen", "rejected")} for row in rows])
-        return DPOTrainer(model=model, args=arguments, train_dataset=pairs, processing_class=tokenizer)
-    tokens = tokenize_all(tokenizer, (row["messages"] for row in rows), training.max_seq_length)
-    if not tokens:
-        message = f"no row has an answer within {training.max_seq_length} tokens"
-        raise GivenUp(FailureReason.DATASET_INVALID, message, "raise spec.training.maxSeqLength or shorten the prompts")
-    dataset = Dataset.from_list(tokens)
-    return SFTTrainer(model=model, args=SFTConfig(**common), train_dataset=dataset, processing_class=tokenizer)
-
-
 def make_reporter(config: TrainingConfig) -> "Reporter | None":
-    from progress import Reporter
+    from reporter import Reporter
 
     if config.progress_url is None:
         return None

@@ -97,7 +97,26 @@ def test_progress_is_posted_from_the_first_step_to_the_last(job: MakeJob, conver
     assert len({progress.attempt for progress in api.received}) == 1
 
 
-def test_an_api_that_is_away_delays_nothing_and_gets_the_latest_when_it_is_back(
+def test_progress_tells_of_tokens_gradients_and_checkpoints(job: MakeJob, conversations: Rows) -> None:
+    with progress_server() as api:
+        measured = job("measured", conversations, progress_url=api.url, epochs=2, save_steps=3)
+        measured.run()
+
+    first, last = api.received[0], api.received[-1]
+    assert (first.tokens, first.checkpoint_step, first.grad_norm) == (None, None, None)
+    assert last.tokens == result_of(measured).tokens
+    assert last.tokens_per_second is not None
+    assert last.tokens_per_second > 0
+    assert last.grad_norm is not None
+    assert last.grad_norm > 0
+    assert last.checkpoint_step is not None
+    assert last.checkpoint_step >= last.total_steps - 3
+    assert last.checkpoint_time is not None
+    assert first.time <= last.checkpoint_time <= last.time
+    assert last.gpu_memory_bytes is None
+
+
+def test_an_api_that_is_away_delays_nothing_and_gets_the_series_when_it_is_back(
     job: MakeJob, conversations: Rows
 ) -> None:
     with progress_server() as api:
@@ -110,7 +129,10 @@ def test_an_api_that_is_away_delays_nothing_and_gets_the_latest_when_it_is_back(
     with progress_server(port) as api:
         attempt.wait_for("progress is reported again", timeout_seconds=60)
 
-    assert api.received[0].step >= step_while_away
+    steps = [point.step for point in api.received]
+    assert steps[0] == 0
+    assert steps == sorted(steps)
+    assert any(0 < step < step_while_away for step in steps)
     assert attempt.signal(signal.SIGTERM) == EXIT_TERMINATED
 
 

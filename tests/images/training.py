@@ -18,7 +18,14 @@ import pytest
 from finetune_operator.contract.dataset import DatasetConfig, DatasetReport, RatingsSource
 from finetune_operator.contract.evaluation import EvaluationConfig
 from finetune_operator.contract.places import JobPaths
-from finetune_operator.contract.training import JobIdentity, LoraConfig, Progress, TrainingConfig, TrainingParameters
+from finetune_operator.contract.training import (
+    JobIdentity,
+    LoraConfig,
+    Progress,
+    ProgressBatch,
+    TrainingConfig,
+    TrainingParameters,
+)
 from tests.images.ml_environment import REPOSITORY
 
 BASE_MODEL = "tiny-llama"
@@ -165,6 +172,7 @@ class ProgressServer:
 
     def __init__(self, port: int = 0) -> None:
         self.received: list[Progress] = []
+        self.batches: list[int] = []
         self.tokens: set[str | None] = set()
         outer = self
 
@@ -172,7 +180,9 @@ class ProgressServer:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 outer.tokens.add(self.headers.get("Authorization"))
-                outer.received.append(Progress.model_validate_json(body))
+                points = ProgressBatch.model_validate_json(body).points
+                outer.received.extend(points)
+                outer.batches.append(len(points))
                 self.send_response(204)
                 self.end_headers()
 
