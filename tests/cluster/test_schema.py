@@ -10,11 +10,14 @@ import yaml
 
 from finetune_operator.kube.errors import Rejected
 from finetune_operator.kube.paths import PLURALS
+from finetune_operator.resources.evaluation import Metric
 from finetune_operator.resources.finetunejob import IMMUTABLE_FIELDS
 from tests.cluster.control_plane import REPOSITORY, CommandFailed, ControlPlane
 from tests.cluster.samples import OTHER_DIGEST, ab_test, base_model, fine_tune_job, merged, model_version
 
 SAMPLES = {"FineTuneJob": fine_tune_job, "ModelVersion": model_version, "ABTest": ab_test}
+METRICS = [metric.value for metric in Metric]
+EVERY_METRIC_REQUIRED = [f"{name} >= 0.{index}" for index, name in enumerate(METRICS)]
 VOLUME = {"claimName": "datasets", "path": "plato/train.jsonl"}
 
 _numbers = itertools.count(1)
@@ -54,6 +57,10 @@ def artifact(**changes: str) -> dict[str, Any]:
     return {"artifact": changes}
 
 
+def evaluation(**changes: Any) -> dict[str, Any]:
+    return {"evaluation": changes}
+
+
 JOB_NAME_TOO_LONG = "metadata.name must have at most 52 characters"
 VERSION_NAME = "metadata.name must be <spec.model>-v<spec.version>"
 
@@ -67,6 +74,10 @@ ACCEPTED = [
     Creation("a whole test fraction", "FineTuneJob", dataset(testFraction="0")),
     Creation("a GPU", "FineTuneJob", {"resources": {"limits": {"nvidia.com/gpu": 1, "memory": "16Gi"}}}),
     Creation("a file with dots in its name", "FineTuneJob", on_volume("a.b/c..d.jsonl")),
+    Creation("an evaluation", "FineTuneJob", evaluation(metrics=["RougeL", "TokenF1"], maxExamples=7, maxNewTokens=9)),
+    Creation("every metric, each required", "FineTuneJob", evaluation(metrics=METRICS, require=EVERY_METRIC_REQUIRED)),
+    Creation("a loss that has to fall", "FineTuneJob", evaluation(require=["evalLoss < base", "evalLoss <= 2.5"])),
+    Creation("a version that has to be good", "ModelVersion", evaluation(require=["Rouge1 > base", "Bleu >= 1"])),
     Creation("a version that is served", "ModelVersion"),
     Creation("a version that is only registered", "ModelVersion", {"serving": None}),
     Creation("a version with a high number", "ModelVersion", name="plato-v999999"),
@@ -120,6 +131,53 @@ REFUSED = [
     Creation("a deadline of 0 s", "FineTuneJob", {"activeDeadlineSeconds": 0}, refused="greater than or equal to 1"),
     Creation(
         "a time to live of 1 s", "FineTuneJob", {"ttlSecondsAfterFinished": 1}, refused="greater than or equal to 60"
+    ),
+    Creation(
+        "an evaluation of nothing",
+        "FineTuneJob",
+        evaluation(maxExamples=7),
+        refused="name at least one of metrics or require",
+    ),
+    Creation("an unknown metric", "FineTuneJob", evaluation(metrics=["Perplexity"]), refused="supported values"),
+    Creation("a metric twice", "FineTuneJob", evaluation(metrics=["F1", "F1"]), refused="Duplicate value"),
+    Creation(
+        "no examples", "FineTuneJob", evaluation(metrics=["F1"], maxExamples=0), refused="greater than or equal to 1"
+    ),
+    Creation(
+        "answers of any length",
+        "FineTuneJob",
+        evaluation(metrics=["F1"], maxNewTokens=8193),
+        refused="less than or equal",
+    ),
+    Creation(
+        "a requirement on what is not measured",
+        "FineTuneJob",
+        evaluation(metrics=["Rouge1"], require=["RougeL >= 0.3"]),
+        refused="require names a metric that is not measured: add it to metrics",
+    ),
+    Creation(
+        "a metric that begins like another",
+        "FineTuneJob",
+        evaluation(metrics=["F1"], require=["F1 > base", "TokenF1 > base"]),
+        refused="require names a metric that is not measured: add it to metrics",
+    ),
+    Creation(
+        "an evaluation without held-out rows",
+        "FineTuneJob",
+        dataset(testFraction="0.0") | evaluation(require=["evalLoss < base"]),
+        refused="evaluation needs held-out rows: set dataset.testFraction above 0",
+    ),
+    *(
+        Creation(title, kind, evaluation(metrics=["RougeL"], require=[text]), refused="should match")
+        for kind in ("FineTuneJob", "ModelVersion")
+        for title, text in {
+            f"a requirement of a {kind} without a bound": "RougeL >=",
+            f"a requirement of a {kind} on equality": "RougeL == 0.3",
+            f"a requirement of a {kind} without spaces": "RougeL>=0.3",
+            f"a requirement of a {kind} that is negative": "evalLoss < -1",
+            f"a requirement of a {kind} with more behind it": "RougeL >= 0.3 or so",
+            f"a requirement of a {kind} on an unknown metric": "Perplexity < 9",
+        }.items()
     ),
     Creation("another number in the name", "ModelVersion", {"version": 2}, refused=VERSION_NAME),
     Creation("another model in the name", "ModelVersion", {"model": "kant"}, refused=VERSION_NAME),
@@ -189,6 +247,7 @@ CHANGED_JOB: dict[str, Any] = {
     "dataset": {"minExamples": 7},
     "lora": {"r": 8},
     "training": {"seed": 7},
+    "evaluation": {"metrics": ["F1"]},
     "resources": {"limits": {"memory": "1Gi"}},
     "scheduling": {"nodeSelector": {"disk": "fast"}},
     "serving": {"replicas": 2},
@@ -231,6 +290,12 @@ UPDATES = [
     ),
     Update("a version is deployed", "ModelVersion", {"state": "Deployed"}),
     Update("a version is archived", "ModelVersion", {"state": "Archived"}, {"state": "Deployed"}),
+    Update(
+        "less is asked of a version",
+        "ModelVersion",
+        {"evaluation": {"require": ["RougeL >= 0.1"]}},
+        {"evaluation": {"require": ["RougeL >= 0.3"]}},
+    ),
     Update("a version gets notes", "ModelVersion", {"notes": "the good one"}),
     Update("a version is scaled", "ModelVersion", {"serving": {"replicas": 3}}),
     Update("a test's share grows", "ABTest", {"traffic": {"candidatePercent": 50}}),
