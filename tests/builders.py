@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from finetune_operator.contract.dataset import DatasetReport
 from finetune_operator.contract.failures import Failure, FailureReason
-from finetune_operator.contract.places import PREPARE_CONTAINER, TRAINER_CONTAINER
+from finetune_operator.contract.places import FETCH_CONTAINER, PREPARE_CONTAINER, TRAINER_CONTAINER
 from finetune_operator.contract.training import TrainingResult
 from finetune_operator.core.config import OperatorConfig
 from finetune_operator.reconcile.plan import Plan
@@ -31,6 +31,11 @@ CONFIG = OperatorConfig(
     trainer_env={"UNSLOTH_IS_PRESENT": "1"},
 )
 BASE_MODEL: Object = {"name": "tiny-llama", "source": {"volume": {"claimName": "models", "path": "tiny-llama"}}}
+COMMIT = "c" * 40
+HUB_MODEL: Object = {
+    "name": "qwen3",
+    "source": {"volume": None, "hub": {"id": "Qwen/Qwen3-0.6B", "tokenSecretRef": {"name": "hub", "key": "token"}}},
+}
 RATINGS: Object = {"secretRef": {"name": "ratings-db", "key": "url"}, "domain": "philosophy"}
 
 
@@ -140,7 +145,12 @@ def condition(
 
 
 def job_body(
-    owner_uid: str, *, name: str = "plato-ethics-1", suspended: bool = False, conditions: tuple[Object, ...] = ()
+    owner_uid: str,
+    *,
+    name: str = "plato-ethics-1",
+    suspended: bool = False,
+    conditions: tuple[Object, ...] = (),
+    labels: Mapping[str, str] | None = None,
 ) -> Object:
     """A batch/v1 Job."""
     return {
@@ -148,6 +158,7 @@ def job_body(
             "name": name,
             "namespace": NAMESPACE,
             "uid": f"uid-of-{name}",
+            "labels": dict(labels or {}),
             "ownerReferences": [{"uid": owner_uid}],
         },
         "spec": {"suspend": suspended},
@@ -170,15 +181,14 @@ def waiting(reason: str, message: str = "") -> Object:
     return {"waiting": {"reason": reason, "message": message}}
 
 
-def terminated(exit_code: int, message: str = "", reason: str = "") -> Object:
+def terminated(exit_code: int, message: str = "", reason: str = "", finished: str = "") -> Object:
     """State of a container that has ended."""
-    return {
-        "terminated": {
-            "exitCode": exit_code,
-            "message": message,
-            "reason": reason or ("Error" if exit_code else "Completed"),
-        }
+    state: Object = {
+        "exitCode": exit_code,
+        "message": message,
+        "reason": reason or ("Error" if exit_code else "Completed"),
     }
+    return {"terminated": state | ({"finishedAt": finished} if finished else {})}
 
 
 def pod_body(
@@ -191,6 +201,8 @@ def pod_body(
     conditions: tuple[Object, ...] = (),
     ip: str | None = "10.0.0.1",
     labels: Mapping[str, str] | None = None,
+    reason: str = "",
+    message: str = "",
 ) -> Object:
     """A pod; `init` and `main` give the states of its containers by name."""
     return {
@@ -204,6 +216,8 @@ def pod_body(
         "spec": {},
         "status": {
             "phase": phase,
+            "reason": reason,
+            "message": message,
             "podIP": ip,
             "conditions": list(conditions),
             "initContainerStatuses": [{"name": key, "state": state} for key, state in (init or {}).items()],
@@ -213,12 +227,17 @@ def pod_body(
 
 
 def training_pod(
-    name: str = "pod-1", *, prepare: Object | None = None, trainer: Object | None = None, **options: Any
+    name: str = "pod-1",
+    *,
+    prepare: Object | None = None,
+    fetch: Object | None = None,
+    trainer: Object | None = None,
+    **options: Any,
 ) -> Object:
     """A pod of a training; `options` as of `pod_body`."""
     return pod_body(
         name,
-        init={PREPARE_CONTAINER: prepare} if prepare else {},
+        init={name: state for name, state in ((PREPARE_CONTAINER, prepare), (FETCH_CONTAINER, fetch)) if state},
         main={TRAINER_CONTAINER: trainer} if trainer else {},
         **options,
     )

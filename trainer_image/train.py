@@ -24,6 +24,7 @@ from failures import GivenUp, is_out_of_memory, log, out_of_memory
 from publish import load_published_adapter, publish_adapter, read_result, write_result, write_termination_message
 from pydantic import ValidationError
 
+from finetune_operator.contract.base_models import FetchedModel, HubModel
 from finetune_operator.contract.dataset import DatasetReport
 from finetune_operator.contract.failures import EXIT_CODES, FailureReason
 from finetune_operator.contract.places import (
@@ -70,6 +71,7 @@ def run(arguments: argparse.Namespace, termination: Termination) -> TrainingResu
     """The job's result, made now or by an earlier attempt."""
     config = read_config(arguments.config)
     paths = JobPaths.of(config, str(arguments.artifacts))
+    config = with_fetched_base_model(config, Path(paths.base_model))
     attempt = new_attempt_id()
     log("attempt", attempt=attempt, job=config.job.name, method=config.method, backend=config.backend)
     Path(paths.directory).mkdir(parents=True, exist_ok=True)
@@ -95,6 +97,21 @@ def read_config(path: Path) -> TrainingConfig:
         message = f"{path}: {error}"
         remedy = "trainer image and operator must be of one release; the operator writes this file"
         raise GivenUp(FailureReason.INVALID_CONFIG, message, remedy) from error
+
+
+def with_fetched_base_model(config: TrainingConfig, fetched_file: Path) -> TrainingConfig:
+    """For a model of the hub: the directory of the commit that the container `fetch` left on the volume."""
+    if config.base_model_hub is None:
+        return config
+    try:
+        fetched = FetchedModel.model_validate_json(fetched_file.read_bytes())
+    except (OSError, ValidationError) as error:
+        message = f"{fetched_file}: {error}"
+        remedy = "trainer image and operator must be of one release; the container fetch writes this file"
+        raise GivenUp(FailureReason.INVALID_CONFIG, message, remedy) from error
+    frozen = HubModel(id=fetched.id, revision=fetched.commit)
+    path = f"{config.base_model_path}/{fetched.commit}"
+    return config.model_copy(update={"base_model_path": path, "base_model_hub": frozen})
 
 
 def train(config: TrainingConfig, paths: JobPaths, attempt: str, termination: Termination) -> TrainingResult:
@@ -142,6 +159,8 @@ def train(config: TrainingConfig, paths: JobPaths, attempt: str, termination: Te
     base_test_loss, test_loss = held_out.losses(trainer.model)
     manifest = publish_adapter(trainer.model, Path(paths.adapter), attempt, config.base_model_name)
     result = make_result(trainer.state, manifest.digest, report, train_seconds, base_test_loss, test_loss)
+    if config.base_model_hub:
+        result = result.model_copy(update={"base_model_commit": config.base_model_hub.revision})
     return finish(config, paths, result, trainer.model, tokenizer, test_rows)
 
 

@@ -14,12 +14,16 @@ class FailureReason(StrEnum):
     DATASET_EMPTY = "DatasetEmpty"
     DATASET_TOO_SMALL = "DatasetTooSmall"
     BASE_MODEL_NOT_FOUND = "BaseModelNotFound"
+    BASE_MODEL_UNAVAILABLE = "BaseModelUnavailable"
     DATABASE_UNREACHABLE = "DatabaseUnreachable"
     OUT_OF_MEMORY = "OutOfMemory"
+    KILLED = "Killed"
+    STORAGE_EXCEEDED = "StorageExceeded"
     ARTIFACT_INVALID = "ArtifactInvalid"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     TRAINER_FAILED = "TrainerFailed"
     NAME_TAKEN = "NameTaken"
+    PROVIDER_REFUSED = "ProviderRefused"
 
 
 EXIT_CODES: dict[FailureReason, int] = {
@@ -28,9 +32,12 @@ EXIT_CODES: dict[FailureReason, int] = {
     FailureReason.DATASET_EMPTY: 44,
     FailureReason.DATASET_TOO_SMALL: 45,
     FailureReason.BASE_MODEL_NOT_FOUND: 46,
+    FailureReason.BASE_MODEL_UNAVAILABLE: 46,
     FailureReason.DATABASE_UNREACHABLE: 47,
     FailureReason.OUT_OF_MEMORY: 48,
     FailureReason.ARTIFACT_INVALID: 49,
+    # All eight codes are taken: the message says which of two reasons it was.
+    FailureReason.PROVIDER_REFUSED: 42,
 }
 SIGKILL_EXIT_CODE = 137
 

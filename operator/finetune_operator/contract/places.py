@@ -14,6 +14,7 @@ RATINGS_ROOT = "/ratings"
 TERMINATION_MESSAGE_FILE = "/dev/termination-log"
 TERMINATION_MESSAGE_MAX_BYTES = 4096
 PREPARE_CONTAINER = "prepare"
+FETCH_CONTAINER = "fetch"
 TRAINER_CONTAINER = "trainer"
 ENGINE_CONTAINER = "vllm"
 ENGINE_PORT = 8000
@@ -21,6 +22,10 @@ ENGINE_PORT = 8000
 DATABASE_URL_VARIABLE = "FINETUNE_DATABASE_URL"
 INTERNAL_TOKEN_VARIABLE = "FINETUNE_INTERNAL_TOKEN"  # noqa: S105 - the variable's name, not a secret
 ENGINE_API_KEY_VARIABLE = "VLLM_API_KEY"
+HUB_TOKEN_VARIABLE = "HF_TOKEN"  # noqa: S105 - the variable's name, not a secret
+PROVIDER_KEY_VARIABLE = "FINETUNE_PROVIDER_KEY"
+# Filled from the label by which the Job controller marks its pods.
+JOB_VARIABLE = "FINETUNE_JOB"
 PROGRESS_PATH = "/internal/v1/progress"
 PROGRESS_BATCH_PATH = f"{PROGRESS_PATH}/batch"
 SAMPLES_PATH = "/internal/v1/samples"
@@ -54,6 +59,11 @@ class JobPaths:
         return self.dataset / "report.json"
 
     @property
+    def base_model(self) -> PurePosixPath:
+        """Which commit of the hub's base model the job trains on."""
+        return self.directory / "base-model.json"
+
+    @property
     def checkpoints(self) -> PurePosixPath:
         return self.directory / "checkpoints"
 
@@ -70,11 +80,26 @@ class JobPaths:
     def result(self) -> PurePosixPath:
         return self.directory / "result.json"
 
+    @property
+    def remote(self) -> PurePosixPath:
+        """What was made at a provider for this job."""
+        return self.directory / "remote.json"
+
     @staticmethod
     def of(config: TrainingConfig, root: str = ARTIFACTS_ROOT) -> "JobPaths":
         return JobPaths(config.job.namespace, config.model, config.job.uid, root)
 
 
+def hub_snapshots(model_id: str, root: str = MODELS_ROOT) -> str:
+    """Where the snapshots of a base model of the hub are, each in a directory named after its commit."""
+    return f"{root}/hub/{model_id}"
+
+
 def adapter_uri(claim_name: str, namespace: str, model: str, job_uid: str) -> str:
     """The one place that knows how an adapter's URI follows from the job that made it."""
     return f"volume://{claim_name}/{namespace}/{model}/{job_uid}/adapter"
+
+
+def provider_uri(model: str) -> str:
+    """The URI of a model that lives at its provider."""
+    return f"openai://{model}"

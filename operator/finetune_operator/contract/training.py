@@ -6,8 +6,10 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, RootModel
 
 from finetune_operator.contract.base import Message
+from finetune_operator.contract.base_models import HubModel
 from finetune_operator.contract.dataset import DatasetConfig, DatasetReport
 from finetune_operator.contract.evaluation import EvaluationConfig, EvaluationReport
+from finetune_operator.contract.remote import RemoteConfig, RemoteModel
 
 PROGRESS_MAX_PER_BATCH = 500
 
@@ -55,14 +57,16 @@ class TrainingParameters(Message):
 
 
 class TrainingConfig(Message):
-    """Everything that a training pod knows about its job."""
+    """Everything that a training pod knows about its job; `remote` instead of a path where a provider trains."""
 
     job: JobIdentity
     model: str
     method: Literal["SFT", "DPO"]
-    backend: Literal["Unsloth", "HuggingFace"]
+    backend: Literal["Unsloth", "HuggingFace", "OpenAI"]
     base_model_name: str
-    base_model_path: str
+    base_model_path: str = ""
+    base_model_hub: HubModel | None = None
+    remote: RemoteConfig | None = None
     dataset: DatasetConfig
     lora: LoraConfig
     training: TrainingParameters
@@ -117,10 +121,14 @@ class LatestProgress(RootModel[dict[str, Progress]]):
 
 
 class TrainingResult(Message):
-    """Termination message of a trainer that succeeded, and `result.json` on the volume."""
+    """Termination message of a trainer that succeeded, and `result.json` on the volume.
+
+    What came out is an adapter on the volume, or a model at a provider.
+    """
 
     kind: Literal["TrainingResult"] = "TrainingResult"
-    adapter_digest: str
+    adapter_digest: str | None = None
+    remote: RemoteModel | None = None
     final_loss: float | None
     best_loss: float | None
     test_loss: float | None
@@ -130,5 +138,6 @@ class TrainingResult(Message):
     train_seconds: float
     tokens: int | None = None
     dataset: DatasetReport
+    base_model_commit: str | None = None
     evaluation: EvaluationReport | None = None
     versions: dict[str, str] = {}

@@ -9,12 +9,16 @@ from pydantic import TypeAdapter, ValidationError
 
 from finetune_operator.contract.dataset import DatasetReport
 from finetune_operator.contract.failures import SIGKILL_EXIT_CODE, Failure, FailureReason
-from finetune_operator.contract.places import PREPARE_CONTAINER, TRAINER_CONTAINER
+from finetune_operator.contract.places import FETCH_CONTAINER, PREPARE_CONTAINER, TRAINER_CONTAINER
 from finetune_operator.contract.training import TrainingResult
 
 OOM_KILLED = "OOMKilled"
+EVICTED = "Evicted"
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+"""By which Kueue knows which Jobs to hold back, and in which queue."""
 IMAGE_PROBLEMS = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 CONFIG_PROBLEMS = frozenset({"CreateContainerConfigError", "CreateContainerError"})
+CONTAINERS_LATEST_FIRST = (TRAINER_CONTAINER, FETCH_CONTAINER, PREPARE_CONTAINER)
 
 _OUTCOME: TypeAdapter[TrainingResult | Failure] = TypeAdapter(TrainingResult | Failure)
 
@@ -29,6 +33,7 @@ class ContainerFacts:
     waiting_message: str = ""
     exit_code: int | None = None
     terminated_reason: str | None = None
+    finished_at: datetime | None = None
     message: str = ""
 
 
@@ -42,10 +47,24 @@ class PodFacts:
     ip: str | None
     ready: bool
     deleting: bool
-    disrupted: bool
     created: str
+    reason: str = ""
+    message: str = ""
+    disruption: str | None = None
+    disrupted_at: datetime | None = None
+    scheduled_at: datetime | None = None
     unschedulable: str | None = None
     containers: Mapping[str, ContainerFacts] = field(default_factory=dict)
+
+    @property
+    def disrupted(self) -> bool:
+        """Whether Kubernetes ended it for a cause that is not the pod's own."""
+        return self.disruption is not None
+
+    @property
+    def ended_at(self) -> datetime | None:
+        """When the last of its containers ended."""
+        return max((c.finished_at for c in self.containers.values() if c.finished_at), default=None)
 
     def container(self, name: str) -> ContainerFacts:
         return self.containers.get(name, ContainerFacts())
@@ -58,7 +77,9 @@ class JobFacts:
     name: str
     uid: str
     owner_uids: frozenset[str]
+    queue: str | None
     suspended: bool
+    stopped_at: datetime | None
     complete: bool
     failed_reason: str | None
     failed_message: str
@@ -82,6 +103,8 @@ def pod_facts(body: Mapping[str, Any]) -> PodFacts:
     metadata, status = body["metadata"], body.get("status", {})
     conditions = {condition["type"]: condition for condition in status.get("conditions", [])}
     scheduled = conditions.get("PodScheduled", {})
+    disruption = conditions.get("DisruptionTarget", {})
+    is_disrupted = disruption.get("status") == "True"
     statuses = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
     return PodFacts(
         name=metadata["name"],
@@ -90,25 +113,39 @@ def pod_facts(body: Mapping[str, Any]) -> PodFacts:
         ip=status.get("podIP"),
         ready=conditions.get("Ready", {}).get("status") == "True",
         deleting="deletionTimestamp" in metadata,
-        disrupted=conditions.get("DisruptionTarget", {}).get("status") == "True",
         created=metadata.get("creationTimestamp", ""),
+        reason=status.get("reason", ""),
+        message=status.get("message", ""),
+        disruption=disruption.get("reason", "") if is_disrupted else None,
+        disrupted_at=_time(disruption.get("lastTransitionTime")) if is_disrupted else None,
+        scheduled_at=_scheduled_at(scheduled, status),
         unschedulable=scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else None,
         containers={entry["name"]: _container_facts(entry) for entry in statuses},
     )
+
+
+def _scheduled_at(scheduled: Mapping[str, Any], status: Mapping[str, Any]) -> datetime | None:
+    """From then on nobody else can have the resources; the kubelet's own time where the scheduler told none."""
+    since = scheduled.get("lastTransitionTime") if scheduled.get("status") == "True" else None
+    return _time(since or status.get("startTime"))
+
+
+def _time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
 
 
 def _container_facts(entry: Mapping[str, Any]) -> ContainerFacts:
     state = entry.get("state", {})
     waiting = state.get("waiting", {})
     terminated = state.get("terminated") or entry.get("lastState", {}).get("terminated") or {}
-    started_at = (state.get("running") or terminated).get("startedAt")
     return ContainerFacts(
         running="running" in state,
-        started_at=datetime.fromisoformat(started_at) if started_at else None,
+        started_at=_time((state.get("running") or terminated).get("startedAt")),
         waiting_reason=waiting.get("reason"),
         waiting_message=waiting.get("message", ""),
         exit_code=terminated.get("exitCode"),
         terminated_reason=terminated.get("reason"),
+        finished_at=_time(state.get("terminated", {}).get("finishedAt")),
         message=terminated.get("message", ""),
     )
 
@@ -118,11 +155,14 @@ def job_facts(body: Mapping[str, Any]) -> JobFacts:
     metadata, status = body["metadata"], body.get("status", {})
     true = {c["type"]: c for c in status.get("conditions", []) if c["status"] == "True"}
     failed = true.get("Failed") or true.get("FailureTarget") or {}
+    stopped = true.get("Suspended") or true.get("Complete") or failed
     return JobFacts(
         name=metadata["name"],
         uid=metadata["uid"],
         owner_uids=frozenset(owner["uid"] for owner in metadata.get("ownerReferences", [])),
+        queue=metadata.get("labels", {}).get(QUEUE_LABEL),
         suspended=body.get("spec", {}).get("suspend", False),
+        stopped_at=_time(stopped.get("lastTransitionTime")),
         complete="Complete" in true or "SuccessCriteriaMet" in true,
         failed_reason=failed.get("reason"),
         failed_message=failed.get("message", ""),
@@ -150,16 +190,35 @@ def training_outcome(pods: Iterable[PodFacts]) -> TrainingResult | Failure | Non
     That a pod was killed says nothing where its node was drained, or where it was preempted.
     """
     for pod in sorted(pods, key=lambda pod: pod.created, reverse=True):
-        for name in (TRAINER_CONTAINER, PREPARE_CONTAINER):
+        for name in CONTAINERS_LATEST_FIRST:
             container = pod.container(name)
-            killed = container.terminated_reason == OOM_KILLED or container.exit_code == SIGKILL_EXIT_CODE
-            if killed and not pod.disrupted:
-                return out_of_memory(name)
+            if not pod.disrupted and (failure := killed(pod, name)):
+                return failure
             try:
                 return _OUTCOME.validate_json(container.message)
             except ValidationError:
                 continue
     return None
+
+
+def killed(pod: PodFacts, container: str) -> Failure | None:
+    """Why the container was killed, if it was, by whomever."""
+    facts = pod.container(container)
+    if facts.terminated_reason == OOM_KILLED:
+        return out_of_memory(container)
+    if facts.exit_code != SIGKILL_EXIT_CODE:
+        return None
+    if pod.reason == EVICTED:
+        return Failure(
+            reason=FailureReason.STORAGE_EXCEEDED,
+            message=pod.message or "the kubelet evicted the pod, since it used more local storage than it may",
+            remedy="raise spec.resources.limits.ephemeral-storage",
+        )
+    return Failure(
+        reason=FailureReason.KILLED,
+        message=f"container {container} was killed (exit code {SIGKILL_EXIT_CODE}); Kubernetes does not say by whom",
+        remedy="if its node was short of memory, set spec.resources.requests.memory to what the training needs",
+    )
 
 
 def out_of_memory(container: str) -> Failure:
@@ -186,7 +245,7 @@ def dataset_report(pods: Iterable[PodFacts]) -> DatasetReport | None:
 def last_words(pods: Iterable[PodFacts]) -> str:
     """The end of what the newest failed container wrote, for a failure without a structured message."""
     for pod in sorted(pods, key=lambda pod: pod.created, reverse=True):
-        for name in (TRAINER_CONTAINER, PREPARE_CONTAINER):
+        for name in CONTAINERS_LATEST_FIRST:
             container = pod.container(name)
             if container.exit_code:
                 words = container.message.strip().splitlines()

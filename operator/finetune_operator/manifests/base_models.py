@@ -31,6 +31,8 @@ def base_model_path(source: BaseModelSource) -> str:
 
 def frozen_model_path(source: BaseModelSource) -> str:
     """Directory of the weights of a ModelVersion, whose revision is a commit."""
+    if not (source.hub or source.volume):
+        raise ValueError("a base model without weights in this cluster; the API server admits no serving of it")
     return f"{base_model_path(source)}/{source.hub.revision}" if source.hub else base_model_path(source)
 
 
@@ -70,6 +72,8 @@ def fetch_container(
                 {
                     "HOME": "/tmp",  # noqa: S108 - an emptyDir
                     "HF_HOME": "/tmp/huggingface",  # noqa: S108 - an emptyDir
+                    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+                    "HF_HUB_DISABLE_TELEMETRY": "1",
                     **endpoint,
                     **config.fetch_env,
                 }

@@ -12,9 +12,14 @@ from finetune_operator.contract.places import (
     ENGINE_API_KEY_VARIABLE,
     ENGINE_CONTAINER,
     ENGINE_PORT,
-    MODELS_ROOT,
 )
 from finetune_operator.core.config import OperatorConfig
+from finetune_operator.manifests.base_models import (
+    base_model_mounts,
+    base_model_volumes,
+    fetch_container,
+    frozen_model_path,
+)
 from finetune_operator.manifests.common import (
     ENGINE_LABEL,
     REVISION_ANNOTATION,
@@ -58,8 +63,11 @@ def artifact_claim(uri: str) -> str:
 
 def adapter_of(version: ModelVersion) -> Adapter:
     """The version as its engine knows it; the path is computed here and never taken from a request."""
-    path = version.spec.artifact.uri.removeprefix("volume://").split("/", 1)[1]
-    return Adapter(name=version.metadata.name, path=f"{ARTIFACTS_ROOT}/{path}", digest=version.spec.artifact.digest)
+    artifact = version.spec.artifact
+    if artifact.digest is None:
+        raise ValueError(f"{artifact.uri} is no adapter; the API server admits no serving of it")
+    path = artifact.uri.removeprefix("volume://").split("/", 1)[1]
+    return Adapter(name=version.metadata.name, path=f"{ARTIFACTS_ROOT}/{path}", digest=artifact.digest)
 
 
 def engine_selector(engine: str) -> str:
@@ -124,12 +132,14 @@ def engine_manifests(
 
 
 def _pod(engine: str, spec: ModelVersionSpec, serving: ServingSpec, config: OperatorConfig) -> Manifest:
+    source = spec.base_model.source
     return {
         "serviceAccountName": config.workload_service_account,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": TERMINATION_GRACE_SECONDS,
         "securityContext": pod_security(),
+        **({"initContainers": [fetch_container(source.hub, config)]} if source.hub else {}),
         "containers": [
             {
                 "name": ENGINE_CONTAINER,
@@ -154,7 +164,7 @@ def _pod(engine: str, spec: ModelVersionSpec, serving: ServingSpec, config: Oper
                 "livenessProbe": _probe(period_seconds=10, failure_threshold=6),
                 "volumeMounts": [
                     {"name": "config", "mountPath": ADAPTERS_FILE.rsplit("/", 1)[0], "readOnly": True},
-                    {"name": "models", "mountPath": MODELS_ROOT, "readOnly": True},
+                    *base_model_mounts(source),
                     {"name": "artifacts", "mountPath": ARTIFACTS_ROOT, "readOnly": True},
                     *SCRATCH_MOUNTS,
                 ],
@@ -165,7 +175,7 @@ def _pod(engine: str, spec: ModelVersionSpec, serving: ServingSpec, config: Oper
         ],
         "volumes": [
             {"name": "config", "configMap": {"name": engine}},
-            claim_volume("models", spec.base_model.source.volume.claim_name, read_only=True),
+            *base_model_volumes(source, config),
             claim_volume("artifacts", artifact_claim(spec.artifact.uri), read_only=True),
             *scratch_volumes(),
         ],
@@ -175,7 +185,7 @@ def _pod(engine: str, spec: ModelVersionSpec, serving: ServingSpec, config: Oper
 
 def _engine_arguments(spec: ModelVersionSpec, serving: ServingSpec, config: OperatorConfig) -> list[str]:
     return [
-        *("--model", f"{MODELS_ROOT}/{spec.base_model.source.volume.path}"),
+        *("--model", frozen_model_path(spec.base_model.source)),
         *("--served-model-name", spec.base_model.name),
         *("--host", "0.0.0.0"),  # noqa: S104 - the pod's own network
         *("--port", str(ENGINE_PORT)),

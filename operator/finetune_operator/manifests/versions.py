@@ -3,10 +3,11 @@
 import re
 from collections.abc import Iterable
 
+from finetune_operator.contract.places import provider_uri
 from finetune_operator.contract.training import TrainingConfig, TrainingResult
 from finetune_operator.core.evaluation import record_of
 from finetune_operator.manifests.common import JOB_NAME_LABEL, MODEL_LABEL, Manifest, labels
-from finetune_operator.resources.common import API_VERSION
+from finetune_operator.resources.common import API_VERSION, BaseModelRef
 from finetune_operator.resources.evaluation import VersionEvaluation
 from finetune_operator.resources.finetunejob import FineTuneJob
 from finetune_operator.resources.modelversion import KIND, ModelVersion
@@ -27,13 +28,11 @@ def model_version(
 ) -> Manifest:
     """Not owned by the job: deleting the job must not delete what it made."""
     spec = job.spec
-    hyperparameters = config.training.model_dump(by_alias=True, exclude_none=True) | {
-        "method": spec.method.value,
-        "backend": spec.backend.value,
-        "loraR": config.lora.r,
-        "loraAlpha": config.lora.alpha,
-        "loraDropout": config.lora.dropout,
-    }
+    hyperparameters = _hyperparameters(config, result) | {"method": spec.method.value, "backend": spec.backend.value}
+    if result.remote:
+        artifact: Manifest = {"uri": provider_uri(result.remote.model), "baseUrl": result.remote.base_url}
+    else:
+        artifact = {"uri": uri, "digest": result.adapter_digest}
     body: Manifest = {
         "apiVersion": API_VERSION,
         "kind": KIND,
@@ -45,14 +44,14 @@ def model_version(
         "spec": {
             "model": spec.model,
             "version": number,
-            "baseModel": spec.base_model.to_dict(),
-            "artifact": {"uri": uri, "digest": result.adapter_digest},
+            "baseModel": _frozen(spec.base_model, result.base_model_commit).to_dict(),
+            "artifact": artifact,
             "lineage": {
                 "fineTuneJob": job.metadata.name,
                 "jobUid": job.metadata.uid,
                 "datasetDigest": result.dataset.digest,
                 "hyperparameters": {key: _text(value) for key, value in sorted(hyperparameters.items())},
-                "trainerImage": trainer_image,
+                **({} if result.remote else {"trainerImage": trainer_image}),
             },
             "promotion": spec.promotion.value,
         },
@@ -64,6 +63,28 @@ def model_version(
     if spec.evaluation and spec.evaluation.require:
         body["spec"]["evaluation"] = VersionEvaluation(require=spec.evaluation.require).to_dict()
     return body
+
+
+def _hyperparameters(config: TrainingConfig, result: TrainingResult) -> dict[str, object]:
+    """What the training was told; a provider is told little of it, and chooses the rest."""
+    training = config.training.model_dump(by_alias=True, exclude_none=True)
+    if config.remote is None or result.remote is None:
+        return training | {"loraR": config.lora.r, "loraAlpha": config.lora.alpha, "loraDropout": config.lora.dropout}
+    told = ("epochs", "batchSize", "seed", *(("dpoBeta",) if config.method == "DPO" else ()))
+    multiplier = config.remote.learning_rate_multiplier
+    return {name: training[name] for name in told} | {
+        "learningRateMultiplier": "auto" if multiplier is None else multiplier,
+        "providerJob": result.remote.job,
+    }
+
+
+def _frozen(base_model: BaseModelRef, commit: str | None) -> BaseModelRef:
+    """With the commit that was trained on, so that serving never takes other weights of a branch that moved on."""
+    hub = base_model.source.hub
+    if hub is None or commit is None:
+        return base_model
+    source = base_model.source.model_copy(update={"hub": hub.model_copy(update={"revision": commit})})
+    return base_model.model_copy(update={"source": source})
 
 
 def _text(value: object) -> str:

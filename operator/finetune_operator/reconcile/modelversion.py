@@ -8,6 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from pydantic import ValidationError
+
+from finetune_operator.contract.failures import Failure
+from finetune_operator.contract.places import FETCH_CONTAINER
 from finetune_operator.core.conditions import Absent, Finding, find, is_true, shortened, with_findings
 from finetune_operator.core.config import OperatorConfig
 from finetune_operator.core.evaluation import judgement
@@ -84,7 +88,7 @@ def reconcile(version: ModelVersion, seen: Observed, now: datetime, config: Oper
         return Plan()
     serving = version.spec.serving
     if serving is None:
-        outlook = Outlook(State.READY, "Registered", "registered only; set spec.serving to serve it")
+        outlook = Outlook(State.READY, "Registered", _registered(version))
         return _plan(version, seen, outlook, None, now, _leave_actions(version, seen))
     engine = engine_name(version.spec, serving)
     sharing = _sharing(engine, version, seen.versions)
@@ -112,6 +116,13 @@ def refused(version: ModelVersion, versions: tuple[ModelVersion, ...], message: 
     outlook = Outlook(State.FAILED, "EngineRefused", fact, stalled=True)
     engine = engine_name(version.spec, version.spec.serving) if version.spec.serving else None
     return _plan(version, Observed(versions=versions), outlook, engine, now)
+
+
+def _registered(version: ModelVersion) -> str:
+    artifact = version.spec.artifact
+    if artifact.base_url:
+        return f"registered only; answers as {artifact.uri.removeprefix('openai://')} at {artifact.base_url}"
+    return "registered only; set spec.serving to serve it"
 
 
 def _sharing(engine: str, version: ModelVersion, versions: Iterable[ModelVersion]) -> tuple[ModelVersion, ...]:
@@ -243,6 +254,8 @@ def _outlook(version: ModelVersion, seen: Observed) -> Outlook:
     if ready:
         message = f"loaded in {len(loaded)} of {len(ready)} engine pods"
         return Outlook(State.PENDING, "Loading", message, loaded_pods=len(loaded))
+    if fetching := _fetching(seen.pods):
+        return fetching
     if seen.deployment and seen.deployment.progress_failure:
         return Outlook(State.PENDING, "EngineNotProgressing", seen.deployment.progress_failure)
     if problem := obstacle(entry.pod for entry in seen.pods):
@@ -250,6 +263,23 @@ def _outlook(version: ModelVersion, seen: Observed) -> Outlook:
     if crash := _crash(seen.pods):
         return Outlook(State.PENDING, "EngineCrashing", crash)
     return Outlook(State.PENDING, "EngineStarting", "no engine pod is ready yet")
+
+
+def _fetching(pods: Iterable[EnginePod]) -> Outlook | None:
+    """How the download of the base model stands; the kubelet tries it again and again, so it is never final."""
+    facts = [entry.pod.container(FETCH_CONTAINER) for entry in pods if not entry.pod.deleting]
+    if any(fetch.running for fetch in facts):
+        return Outlook(State.PENDING, "DownloadingBaseModel", "the base model is being downloaded")
+    for fetch in facts:
+        if fetch.exit_code:
+            try:
+                failure = Failure.model_validate_json(fetch.message)
+            except ValidationError:
+                words = fetch.message.strip().splitlines()
+                message = f"will be tried again: {words[-1] if words else f'fetch exited with {fetch.exit_code}'}"
+                return Outlook(State.PENDING, "BaseModelUnavailable", message)
+            return Outlook(State.PENDING, failure.reason.value, f"{failure.message}: {failure.remedy}")
+    return None
 
 
 def _crash(pods: Iterable[EnginePod]) -> str | None:

@@ -67,6 +67,7 @@ DnsLabel = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]
 DnsSubdomain = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")]
 ModelName = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
 ServedName = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9]([-._/A-Za-z0-9]*[A-Za-z0-9])?$")]
+ProviderModelName = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[A-Za-z0-9][-._:/A-Za-z0-9]*$")]
 SecretKey = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")]
 Fraction = Annotated[str, Field(max_length=12, pattern=r"^(0(\.[0-9]+)?|1(\.0+)?)$")]
 PositiveDecimal = Annotated[str, Field(max_length=24, pattern=r"^[0-9]+(\.[0-9]+)?([eE]-?[0-9]+)?$")]
@@ -133,6 +134,8 @@ class Scheduling(ApiModel):
     """Labels that a node must have."""
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=16)] = ()
     """Taints that the pods accept."""
+    priority_class_name: DnsSubdomain | None = None
+    """PriorityClass of the pods: who gives way to whom where there is not room for all."""
 
 
 class SecretKeyRef(ApiModel):
@@ -153,11 +156,46 @@ class VolumeRef(ApiModel):
     """Path below the volume's root, without `..`."""
 
 
+# As the hub spells them: `<owner>/<name>`, and a branch, a tag or a commit.
+HubModelId = Annotated[
+    str, Field(min_length=3, max_length=193, pattern=r"^[A-Za-z0-9][-A-Za-z0-9_.]*/[A-Za-z0-9][-A-Za-z0-9_.]*$")
+]
+HubRevision = Annotated[
+    str,
+    Field(min_length=1, max_length=255, pattern=r"^[A-Za-z0-9_][-A-Za-z0-9_.]*(/[A-Za-z0-9_][-A-Za-z0-9_.]*)*$"),
+]
+HUB_COMMIT_PATTERN = r"^[0-9a-f]{40}$"
+
+
+class HubModelRef(ApiModel):
+    """A model of the Hugging Face hub or of a mirror, downloaded once onto the volume of base models."""
+
+    id: HubModelId
+    """`<owner>/<name>`, such as `Qwen/Qwen3-0.6B`."""
+    revision: HubRevision = "main"
+    """Branch, tag or commit; a job resolves it once, and its ModelVersion names the commit."""
+    token_secret_ref: SecretKeyRef | None = None
+    """A token for gated or private models."""
+
+
+class ProviderModelRef(ApiModel):
+    """A model whose weights are at its provider, and stay there."""
+
+    model: ProviderModelName
+    """Its name there, such as `gpt-4.1-mini-2025-04-14` or a model that was fine-tuned before."""
+
+
 class BaseModelSource(ApiModel):
     """Where the base model's weights are."""
 
-    volume: VolumeRef
+    model_config = rules(exactly_one("volume", "hub", "openai"))
+
+    volume: VolumeRef | None = None
     """A directory in Hugging Face format on a volume."""
+    hub: HubModelRef | None = None
+    """A model of the Hugging Face hub, or of the mirror that the chart names."""
+    openai: ProviderModelRef | None = None
+    """A model of an OpenAI-compatible provider (backend OpenAI)."""
 
 
 class BaseModelRef(ApiModel):

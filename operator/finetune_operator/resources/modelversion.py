@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import ConfigDict, Field
 
 from finetune_operator.resources.common import (
+    HUB_COMMIT_PATTERN,
     ApiModel,
     BaseModelRef,
     Conditions,
@@ -24,10 +25,13 @@ from finetune_operator.resources.common import (
 )
 from finetune_operator.resources.evaluation import EvaluationRecord, VersionEvaluation, VersionMetrics
 from finetune_operator.resources.finetunejob import Promotion
+from finetune_operator.resources.provider import ARTIFACT_RULE, VERSION_RULES, BaseUrl
 from finetune_operator.resources.serving import ServingSpec
 
 KIND = "ModelVersion"
-ARTIFACT_URI_PATTERN = r"^volume://[a-z0-9]([-.a-z0-9]*[a-z0-9])?(/[A-Za-z0-9_][-A-Za-z0-9_.]*)+$"
+ARTIFACT_URI_PATTERN = (
+    r"^(volume://[a-z0-9]([-.a-z0-9]*[a-z0-9])?(/[A-Za-z0-9_][-A-Za-z0-9_.]*)+|openai://[A-Za-z0-9][-._:/A-Za-z0-9]*)$"
+)
 
 
 class RequestedState(StrEnum):
@@ -49,12 +53,18 @@ class State(StrEnum):
 
 
 class Artifact(ApiModel):
-    """The adapter's files."""
+    """The adapter's files, or the model's name at its provider."""
+
+    model_config = rules(ARTIFACT_RULE)
 
     uri: Annotated[str, Field(max_length=1024, pattern=ARTIFACT_URI_PATTERN)]
-    """`volume://<claim>/<path>`: a directory with adapter_config.json, safetensors and manifest.json."""
-    digest: Sha256
-    """Checked before each load."""
+    """`volume://<claim>/<path>`: a directory with adapter_config.json, safetensors and manifest.json.
+
+    `openai://<model>`: a model at a provider, which is registered here and answers there."""
+    digest: Sha256 | None = None
+    """Of the files; checked before each load."""
+    base_url: BaseUrl | None = None
+    """The provider's API."""
 
 
 class Lineage(ApiModel):
@@ -79,6 +89,13 @@ class ModelVersionSpec(ApiModel):
 
     model_config = rules(
         *(immutable(name) for name in ("model", "version", "baseModel", "artifact", "lineage")),
+        rule(
+            "!has(self.baseModel.source.hub) || "
+            f"self.baseModel.source.hub.revision.matches('{HUB_COMMIT_PATTERN}')",
+            "baseModel.source.hub.revision must be the commit, 40 hexadecimal digits: a branch or tag may move on",
+            field_path=".baseModel.source.hub.revision",
+        ),
+        *VERSION_RULES,
     )
 
     model: ModelName
@@ -88,7 +105,7 @@ class ModelVersionSpec(ApiModel):
     base_model: BaseModelRef
     """The model that the adapter belongs to."""
     artifact: Artifact
-    """The adapter's files."""
+    """The adapter's files, or the model's name at its provider."""
     lineage: Lineage = Lineage()
     """Where it comes from."""
     serving: ServingSpec | None = None

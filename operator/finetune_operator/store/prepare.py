@@ -243,6 +243,10 @@ def _questions_and_answers(rows: Iterator[RatedRow]) -> Iterator[Record]:
 
 
 def _require_base_model(config: TrainingConfig, surroundings: Surroundings) -> None:
+    if config.remote:
+        return
+    if config.base_model_hub:
+        return  # the container `fetch` comes next
     directory = surroundings.models / config.base_model_path
     if not (directory / "config.json").is_file():
         raise Refused.because(

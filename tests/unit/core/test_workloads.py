@@ -39,6 +39,7 @@ EARLIER, LATER = "2026-01-01T11:00:00Z", "2026-01-01T11:30:00Z"
 DISRUPTED = ({"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"},)
 RESULT = make_result()
 EMPTY = make_failure(FailureReason.DATASET_EMPTY)
+GATED = make_failure(FailureReason.BASE_MODEL_UNAVAILABLE)
 
 
 def facts(*bodies: Mapping[str, Any]) -> tuple[PodFacts, ...]:
@@ -107,6 +108,14 @@ OUTCOMES: dict[str, tuple[tuple[dict[str, Any], ...], TrainingResult | Failure |
     "still running": ((training_pod(trainer=running()),), None),
     "a result": ((training_pod(prepare=terminated(0, wire(REPORT)), trainer=terminated(0, wire(RESULT))),), RESULT),
     "the trainer gave up": ((training_pod(trainer=terminated(44, wire(EMPTY))),), EMPTY),
+    "the download gave up": (
+        (training_pod(prepare=terminated(0, wire(REPORT)), fetch=terminated(46, wire(GATED))),),
+        GATED,
+    ),
+    "a download that is tried again": (
+        (training_pod(prepare=terminated(0, wire(REPORT)), fetch=terminated(1, "the hub can't be reached")),),
+        None,
+    ),
     "the preparation gave up": ((training_pod(prepare=terminated(44, wire(EMPTY))),), EMPTY),
     "a crash without a message of ours": ((training_pod(trainer=terminated(1, "Traceback ...")),), None),
     "a second attempt succeeded": (
@@ -129,7 +138,23 @@ OUTCOMES: dict[str, tuple[tuple[dict[str, Any], ...], TrainingResult | Failure |
     ),
     "killed, and the kubelet missed why": (
         (training_pod(prepare=terminated(SIGKILL_EXIT_CODE)),),
-        out_of_memory(PREPARE_CONTAINER),
+        Failure(
+            reason=FailureReason.KILLED,
+            message="container prepare was killed (exit code 137); Kubernetes does not say by whom",
+            remedy="if its node was short of memory, set spec.resources.requests.memory to what the training needs",
+        ),
+    ),
+    "evicted for what it wrote to its own disk": (
+        (
+            training_pod(
+                trainer=terminated(SIGKILL_EXIT_CODE), reason="Evicted", message="Pod ephemeral local storage usage"
+            ),
+        ),
+        Failure(
+            reason=FailureReason.STORAGE_EXCEEDED,
+            message="Pod ephemeral local storage usage",
+            remedy="raise spec.resources.limits.ephemeral-storage",
+        ),
     ),
     "a child of the trainer was killed": (
         (training_pod(trainer=terminated(1, reason="OOMKilled")),),
