@@ -1,7 +1,7 @@
 """The life of an ABTest, decided from votes, time and the state of both versions."""
 
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given
@@ -12,7 +12,7 @@ from finetune_operator.core.conditions import find, is_true
 from finetune_operator.core.sequential import p_value
 from finetune_operator.reconcile.abtest import Observed, is_running, reconcile
 from finetune_operator.reconcile.plan import Plan
-from finetune_operator.resources.abtest import ABTest, ABTestStatus, TestPhase, Verdict
+from finetune_operator.resources.abtest import ABTest, ABTestStatus, Method, TestPhase, Verdict
 from finetune_operator.resources.modelversion import ModelVersion
 from tests.builders import CONFIG, NOON, after, condition, make_test, make_version
 
@@ -256,7 +256,216 @@ class TestVerdict:
         assert reconcile(won, seen, NOON + timedelta(days=30), CONFIG) == Plan(status=won.status.to_dict())
 
 
+USUAL = ArmTally(samples=40, mean_latency_ms=100, samples_with_tokens=40, mean_completion_tokens=50)
+
+
+def traffic(
+    votes: tuple[int, int, int],
+    candidate: ArmTally,
+    baseline: ArmTally = USUAL,
+) -> AbTestTally:
+    fine_tuned, base, tie = votes
+    counts = VoteCounts(fine_tuned=fine_tuned, base=base, tie=tie)
+    return AbTestTally(votes=counts, arms=ArmTallies(baseline=baseline, candidate=candidate))
+
+
+def answers(count: int = 40, latency_ms: int = 100, tokens: float | None = 50, errors: int = 0) -> ArmTally:
+    return ArmTally(
+        samples=count + errors,
+        errors=errors,
+        mean_latency_ms=latency_ms,
+        samples_with_tokens=0 if tokens is None else count,
+        mean_completion_tokens=tokens,
+    )
+
+
+class TestChiSquared:
+    CASES: ClassVar[dict[str, tuple[AbTestTally, Verdict | None, str]]] = {
+        "never earlier, however clear": (tally(99, 0), None, "1 more votes until ChiSquared decides"),
+        "the candidate is better": (tally(61, 39), Verdict.WON, "61 votes against 39, 0 ties, chi-squared p 0.0358 <="),
+        "the baseline is better": (tally(39, 61), Verdict.LOST, "plato-v1 is preferred"),
+        "too close": (tally(60, 40), Verdict.INCONCLUSIVE, "no significant difference after 100 votes"),
+        "ties are no evidence": (tally(10, 0, 90), Verdict.WON, "p 0.00443"),
+        "all are ties": (tally(0, 0, 100), Verdict.INCONCLUSIVE, "no significant difference"),
+    }
+
+    @pytest.mark.parametrize(("votes", "verdict", "hint"), CASES.values(), ids=CASES.keys())
+    def test_it_decides_once_at_the_last_vote(self, votes: AbTestTally, verdict: Verdict | None, hint: str) -> None:
+        test = make_test({"decision": {"method": "ChiSquared", "maxVotes": 100}}, status=RUNNING)
+        status = status_of(decide(test, world(votes)))
+        assert status.verdict is verdict
+        assert hint in (status.message or "")
+        assert status.votes_still_needed == (None if verdict else 1)
+
+    def test_it_is_told_for_the_other_method_without_deciding(self) -> None:
+        """9 against 1 is significant to who looks once, not to who may look each time."""
+        status = status_of(decide(make_test(status=RUNNING), world(tally(9, 1))))
+        assert (status.verdict, status.chi_squared_p_value) == (None, "0.0269")
+        assert float(status.p_value or "0") > 0.05
+
+    def test_time_ends_it_too(self) -> None:
+        decision = {"method": "ChiSquared", "maxDurationSeconds": 3600}
+        status = status_of(decide(make_test({"decision": decision}, status=RUNNING), world(tally(90, 0))))
+        assert status.verdict is Verdict.INCONCLUSIVE
+
+    def test_strong_votes_that_faded_are_not_remembered(self) -> None:
+        test = make_test({"decision": {"method": "ChiSquared", "maxVotes": 60}}, status=RUNNING)
+        early = after(test, decide(test, world(tally(30, 0))))
+        status = status_of(decide(early, world(tally(31, 29))))
+        assert (status.verdict, status.chi_squared_p_value) == (Verdict.INCONCLUSIVE, "0.898")
+
+
+WEIGHTS = {"accuracy": 60, "latency": 20, "cost": 20}
+CLEAR, CLEARLY_NOT = (40, 10, 5), (10, 40, 5)
+WEIGHED: dict[str, tuple[dict[str, Any], AbTestTally, Verdict | None, str]] = {
+    "votes and score for the candidate": (
+        {},
+        traffic(CLEAR, answers()),
+        Verdict.WON,
+        "weighted score 0.6636 against 0.3364",
+    ),
+    "votes and score for the baseline": ({}, traffic(CLEARLY_NOT, answers()), Verdict.LOST, "plato-v1 is preferred"),
+    "preferred, but slow and long": (
+        {},
+        traffic(CLEAR, answers(latency_ms=2000, tokens=2000)),
+        None,
+        "the votes are significant; people prefer plato-v2, the weighted score prefers plato-v1",
+    ),
+    "not preferred, but quick and short": (
+        {},
+        traffic(CLEARLY_NOT, answers(latency_ms=5, tokens=2)),
+        None,
+        "people prefer plato-v1, the weighted score prefers plato-v2",
+    ),
+    "quick and short alone win nothing": ({}, traffic((5, 5, 5), answers(latency_ms=5, tokens=2)), None, "no leader"),
+    "scores are alike": (
+        {"weights": {"latency": 100, "accuracy": 0, "cost": 0}},
+        traffic(CLEAR, answers()),
+        None,
+        "the weighted score prefers neither",
+    ),
+    "disagreement until the last vote": (
+        {"maxVotes": 55},
+        traffic(CLEAR, answers(latency_ms=2000, tokens=2000)),
+        Verdict.INCONCLUSIVE,
+        "no agreement of votes and weights after 55 votes; people prefer plato-v2, the weighted score prefers plato-v1",
+    ),
+    "too few answers": ({}, traffic(CLEAR, answers(29)), None, "no weighted score: latency needs 30 answers"),
+    "fewer are enough": ({"minSamplesPerArm": 29}, traffic(CLEAR, answers(29)), Verdict.WON, "weighted score"),
+    "unknown tokens": ({}, traffic(CLEAR, answers(tokens=None)), None, "no weighted score: cost needs 30 answers with"),
+    "tokens without weight": (
+        {"weights": {"accuracy": 80, "latency": 20, "cost": 0}},
+        traffic(CLEAR, answers(tokens=None)),
+        Verdict.WON,
+        "weighted score",
+    ),
+    "chi-squared agrees": ({"method": "ChiSquared", "maxVotes": 55}, traffic(CLEAR, answers()), Verdict.WON, "chi"),
+    "chi-squared disagrees": (
+        {"method": "ChiSquared", "maxVotes": 55},
+        traffic(CLEAR, answers(latency_ms=2000, tokens=2000)),
+        Verdict.INCONCLUSIVE,
+        "no agreement of votes and weights",
+    ),
+    "as many samples as allowed": (
+        {"maxSamplesPerArm": 40},
+        traffic((5, 5, 0), answers()),
+        Verdict.INCONCLUSIVE,
+        "no significant difference after 40 samples of each arm",
+    ),
+    "one sample fewer": ({"maxSamplesPerArm": 40}, traffic((5, 5, 0), answers(39)), None, "no leader yet"),
+}
+
+
+class TestWeights:
+    @pytest.mark.parametrize(("decision", "seen", "verdict", "hint"), WEIGHED.values(), ids=WEIGHED.keys())
+    def test_the_rule(self, decision: dict[str, Any], seen: AbTestTally, verdict: Verdict | None, hint: str) -> None:
+        test = make_test({"decision": {"weights": WEIGHTS} | decision}, status=RUNNING)
+        status = status_of(decide(test, world(seen)))
+        assert hint in (status.message or "")
+        assert status.verdict is verdict
+
+    def test_what_a_score_looks_like(self) -> None:
+        test = make_test({"decision": {"weights": WEIGHTS}}, status=RUNNING)
+        seen = traffic((3, 1, 0), answers(latency_ms=50, tokens=25))
+        arms = status_of(decide(test, world(seen))).arms
+        assert arms is not None
+        assert (arms.candidate.score, arms.baseline.score) == ("0.7167", "0.2833")
+        assert (arms.candidate.samples_with_tokens, arms.candidate.mean_completion_tokens) == (40, "25.0")
+
+    @pytest.mark.parametrize(
+        ("weights", "count"), [(None, 40), (WEIGHTS, 29)], ids=["without weights", "with too few answers"]
+    )
+    def test_there_may_be_none(self, weights: dict[str, int] | None, count: int) -> None:
+        test = make_test({"decision": {"weights": weights} if weights else {}}, status=RUNNING)
+        arms = status_of(decide(test, world(traffic((3, 1, 0), answers(count))))).arms
+        assert arms is not None
+        assert (arms.candidate.score, arms.baseline.score) == (None, None)
+
+    def test_without_weights_the_message_says_nothing_of_them(self) -> None:
+        status = status_of(decide(make_test(status=RUNNING), world(tally(3, 1))))
+        assert "weight" not in (status.message or "")
+
+    def test_before_anything_is_counted(self) -> None:
+        test = make_test({"decision": {"weights": WEIGHTS}}, status=RUNNING)
+        assert "nothing has been counted" in (status_of(decide(test, world(None))).message or "")
+
+
+GUARDRAILS = {"maxErrorRate": "0.02", "maxLatencyRatio": "1.5"}
+GUARDED: dict[str, tuple[AbTestTally, str | None]] = {
+    "within": (traffic((3, 1, 0), answers(1000, 149, errors=10)), None),
+    "too many errors": (traffic((3, 1, 0), answers(90, errors=10)), "exceeds maxErrorRate 0.02"),
+    "too slow": (traffic((3, 1, 0), answers(latency_ms=151)), "a ratio of 1.51 exceeds maxLatencyRatio 1.5"),
+    "even if it would win": (traffic(CLEAR, answers(latency_ms=151)), "exceeds maxLatencyRatio"),
+    "without a vote": (traffic((0, 0, 0), answers(latency_ms=151)), "exceeds maxLatencyRatio"),
+}
+
+
+class TestGuardrails:
+    @pytest.mark.parametrize(("seen", "fact"), GUARDED.values(), ids=GUARDED.keys())
+    def test_a_breach_loses_at_once(self, seen: AbTestTally, fact: str | None) -> None:
+        plan = decide(make_test({"guardrails": GUARDRAILS}, status=RUNNING), world(seen))
+        status = status_of(plan)
+        assert status.verdict is (Verdict.LOST if fact else None)
+        if fact:
+            concluded = find(status.conditions, "Concluded")
+            assert concluded is not None
+            assert (concluded.reason, fact in concluded.message) == ("GuardrailBreached", True)
+            assert is_true(status.conditions, "Ready")
+            assert [(event.type, event.reason) for event in plan.events] == [("Warning", "GuardrailBreached")]
+
+    def test_without_guardrails_nothing_is_breached(self) -> None:
+        seen = world(traffic((3, 1, 0), answers(0, 9000, errors=500)))
+        assert status_of(decide(make_test(status=RUNNING), seen)).verdict is None
+
+    def test_a_breach_is_final(self) -> None:
+        test = make_test({"guardrails": GUARDRAILS}, status=RUNNING)
+        lost = after(test, decide(test, world(traffic((3, 1, 0), answers(latency_ms=151)))))
+        seen = world(traffic(CLEAR, answers()))
+        assert reconcile(lost, seen, NOON + timedelta(days=1), CONFIG) == Plan(status=lost.status.to_dict())
+
+
 COUNTS = st.integers(min_value=0, max_value=60)
+TALLIES = st.builds(
+    lambda votes, candidate, baseline: traffic(votes, candidate, baseline),
+    st.tuples(COUNTS, COUNTS, COUNTS),
+    *[st.builds(answers, COUNTS, st.integers(0, 300), st.one_of(st.none(), st.integers(0, 99)), st.integers(0, 8))] * 2,
+)
+SPECS = st.builds(
+    lambda method, weights, guardrails, most: {
+        "decision": {
+            "method": method,
+            "maxVotes": 60,
+            "minSamplesPerArm": 20,
+            **({"weights": weights} if weights else {}),
+            **({"maxSamplesPerArm": most} if most else {}),
+        },
+        **({"guardrails": guardrails} if guardrails else {}),
+    },
+    st.sampled_from(["AlwaysValid", "ChiSquared"]),
+    st.sampled_from([None, WEIGHTS, {"latency": 100}, {"cost": 100}]),
+    st.sampled_from([None, GUARDRAILS, {"maxErrorRate": "0.5"}]),
+    st.sampled_from([None, 30]),
+)
 VERSION_STATES = st.sampled_from(
     [LOADED, {}, {"state": "Pending"}, {"state": "Failed"}, {"state": "Archived"}],
 )
@@ -264,7 +473,7 @@ WORLDS = st.builds(
     lambda votes, first, second, tests: Observed(
         versions=(make_version(1, status=first), make_version(2, status=second)), tests=tests, tally=votes
     ),
-    st.one_of(st.none(), st.builds(tally, COUNTS, COUNTS, COUNTS)),
+    st.one_of(st.none(), TALLIES),
     VERSION_STATES,
     VERSION_STATES,
     st.sampled_from([(), (OTHER,)]),
@@ -272,9 +481,11 @@ WORLDS = st.builds(
 STEPS = st.lists(st.tuples(WORLDS, st.integers(min_value=1, max_value=400_000)), min_size=1, max_size=5)
 
 
-@given(STEPS)
-def test_nothing_changes_means_no_write_and_a_verdict_never_changes(steps: list[tuple[Observed, int]]) -> None:
-    test, now, verdict = make_test(), NOON, None
+@given(SPECS, STEPS)
+def test_nothing_changes_means_no_write_and_a_verdict_never_changes(
+    spec: dict[str, Any], steps: list[tuple[Observed, int]]
+) -> None:
+    test, now, verdict = make_test(spec), NOON, None
     for seen, seconds in steps:
         now += timedelta(seconds=seconds)
         test, before = after(test, reconcile(test, seen, now, CONFIG)), test
@@ -290,13 +501,26 @@ def test_nothing_changes_means_no_write_and_a_verdict_never_changes(steps: list[
         assert again.events == ()
 
 
-@given(STEPS)
-def test_significance_is_only_claimed_for_the_arm_that_leads(steps: list[tuple[Observed, int]]) -> None:
-    test, now = make_test(), NOON
+@given(SPECS, STEPS)
+def test_a_verdict_is_only_claimed_with_what_the_spec_asks_for(
+    spec: dict[str, Any], steps: list[tuple[Observed, int]]
+) -> None:
+    test, now = make_test(spec), NOON
     for seen, seconds in steps:
         now += timedelta(seconds=seconds)
         test = after(test, reconcile(test, seen, now, CONFIG))
-    if test.status.verdict in (Verdict.WON, Verdict.LOST):
-        assert test.status.leader == ("plato-v2" if test.status.verdict is Verdict.WON else "plato-v1")
-        assert test.status.p_value is not None
-        assert float(test.status.p_value) <= float(test.spec.decision.alpha)
+    status, decision = test.status, test.spec.decision
+    concluded = find(status.conditions, "Concluded")
+    if status.verdict not in (Verdict.WON, Verdict.LOST) or concluded is None:
+        return
+    if concluded.reason == "GuardrailBreached":
+        assert test.spec.guardrails is not None
+        assert status.verdict is Verdict.LOST
+        return
+    assert status.leader == ("plato-v2" if status.verdict is Verdict.WON else "plato-v1")
+    decisive = status.chi_squared_p_value if decision.method is Method.CHI_SQUARED else status.p_value
+    assert decisive is not None
+    assert float(decisive) <= float(decision.alpha)
+    if decision.weights:
+        assert status.arms is not None
+        assert (float(status.arms.candidate.score or 0) > 0.5) is (status.verdict is Verdict.WON)
