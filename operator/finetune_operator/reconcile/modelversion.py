@@ -320,7 +320,7 @@ def _status(
         update={
             "observed_generation": version.metadata.generation,
             "state": outlook.state,
-            "message": shortened(outlook.message),
+            "message": shortened(_message(version, outlook)),
             "replicas": f"{outlook.loaded_pods}/{wanted}" if engine else None,
             "ready_replicas": outlook.loaded_pods if engine else None,
             "selector": engine_selector(engine) if engine else None,
@@ -348,6 +348,15 @@ def _findings(version: ModelVersion, outlook: Outlook) -> Iterable[Finding | Abs
     yield Finding("Stalled", True, reason, message) if outlook.stalled else Absent("Stalled")
     working = not settled and not outlook.stalled
     yield Finding("Reconciling", True, reason, message) if working else Absent("Reconciling")
+
+
+def _message(version: ModelVersion, outlook: Outlook) -> str:
+    """Of a version that answers, why it does so under its own name alone."""
+    verdict = judgement(version.spec)
+    undecided = version.spec.state is None and version.status.promoted_at is None
+    if outlook.loaded and undecided and verdict and not verdict.passed:
+        return f"{outlook.message}; held back from promotion: {verdict.message}"
+    return outlook.message
 
 
 def _metrics(version: ModelVersion, tests: Iterable[ABTest]) -> VersionMetrics | None:

@@ -108,6 +108,7 @@ def test_a_version_that_misses_a_requirement_answers_but_is_promoted_by_nobody_b
     status = status_of(answering(version, *tests))
 
     assert status.state is state
+    assert ("held back from promotion: RougeL" in (status.message or "")) is (state is State.READY)
     assert find(status.conditions, "Loaded") is not None
     assert status.engine is not None
 
