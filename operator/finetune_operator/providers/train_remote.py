@@ -35,21 +35,21 @@ EXIT_LOCKED = 75  # EX_TEMPFAIL of sysexits.h
 logger = get_logger(__name__)
 
 
-def main(
-    config_file: Path, surroundings: Surroundings | None = None, environment: Mapping[str, str] | None = None
-) -> int:
+def main(config_file: Path) -> int:
     """Train at the provider; the outcome goes to the termination message, the return value is the exit code."""
     configure_logging()
-    surroundings = surroundings or Surroundings()
-    environment = os.environ if environment is None else environment
+    return asyncio.run(attempt(config_file, Surroundings(), os.environ))
+
+
+async def attempt(config_file: Path, surroundings: Surroundings, environment: Mapping[str, str]) -> int:
+    """One attempt, and its exit code."""
     try:
         config, remote, key = _read(config_file, environment)
-        result = asyncio.run(_run(config, remote, key, surroundings, environment))
+        result = await _trained(config, remote, key, surroundings, environment)
     except Refused as error:
-        failure = error.failure
-        logger.error("gave up", **failure.model_dump())
-        surroundings.termination_log.write_bytes(termination_message(failure))
-        return EXIT_CODES[failure.reason]
+        logger.error("gave up", **error.failure.model_dump())
+        _tell(error.failure, surroundings)
+        return EXIT_CODES[error.failure.reason]
     except LockTaken as error:
         logger.warning("another attempt is at work; leaving", error=str(error))
         return EXIT_LOCKED
@@ -60,8 +60,12 @@ def main(
     if result is None:
         return EXIT_TERMINATED
     logger.info("done", **result.model_dump(exclude={"dataset", "versions"}, exclude_none=True))
-    surroundings.termination_log.write_bytes(termination_message(result))
+    _tell(result, surroundings)
     return 0
+
+
+def _tell(outcome: TrainingResult | Failure, surroundings: Surroundings) -> None:
+    surroundings.termination_log.write_bytes(termination_message(outcome))
 
 
 def _read(config_file: Path, environment: Mapping[str, str]) -> tuple[TrainingConfig, RemoteConfig, str]:
@@ -88,12 +92,13 @@ def _invalid(message: str) -> Refused:
     return Refused(Failure(reason=FailureReason.INVALID_CONFIG, message=message, remedy=remedy))
 
 
-async def _run(
+async def _trained(
     config: TrainingConfig, remote: RemoteConfig, key: str, surroundings: Surroundings, environment: Mapping[str, str]
 ) -> TrainingResult | None:
     """The result; None if the pod was told to leave before."""
     told_to_leave = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told_to_leave.set)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, told_to_leave.set)
     attempt = environment.get("POD_NAME") or socket.gethostname()
     async with FineTuningClient.open(remote.base_url, key) as client, aiohttp.ClientSession() as session:
         reporter = Reporter(session, config.progress_url, environment.get(INTERNAL_TOKEN_VARIABLE))
