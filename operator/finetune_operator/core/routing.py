@@ -169,7 +169,8 @@ class _Namespace:
     def routes(self) -> Iterable[Route]:
         for name, version in self._versions.items():
             yield Route(self._namespace, name, Meaning.VERSION, self._version(version))
-        for base_model in _distinct(version.spec.base_model for version in self._versions.values()):
+        here = (version.spec.base_model for version in self._versions.values())
+        for base_model in _distinct(model for model in here if model.source.openai is None):
             yield Route(self._namespace, base_model.name, Meaning.BASE_MODEL, self._base_model(base_model))
         for model in sorted({version.spec.model for version in self._versions.values()}):
             yield Route(self._namespace, model, Meaning.ALIAS, self._alias(model))
@@ -183,6 +184,8 @@ class _Namespace:
             return Unavailable(f"{name} is being deleted", served_name, temporary=False)
         if version.spec.state is RequestedState.ARCHIVED:
             return Unavailable(f"{name} is archived: set its spec.state to Ready", served_name, temporary=False)
+        if (provider := version.spec.artifact.base_url) is not None:
+            return Unavailable(f"{name} answers at its provider, {provider}, not here", served_name, temporary=False)
         if version.spec.serving is None:
             return Unavailable(f"{name} is only registered: set its spec.serving", served_name, temporary=False)
         reason = f": {version.status.message}" if version.status.message else ""
