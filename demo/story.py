@@ -221,6 +221,9 @@ class Teller:
             f"loss of {dataset['testRows']} held-out rows: base {result['baseTestLoss']}, "
             f"fine-tuned {result['testLoss']} (trained on {dataset['rows']} rows)"
         )
+        if evaluation := job["status"].get("evaluation"):
+            scores = (f"{score['name']} {score['base']} -> {score['fineTuned']}" for score in evaluation["metrics"])
+            self.narrator.say(f"scores of {evaluation['examples']} held-out answers: {', '.join(scores)}")
 
     def _engine_pods(self) -> tuple[EnginePod, ...]:
         pods = self.target.kubectl.get(*ENGINE_PODS)["items"]

@@ -30,6 +30,15 @@ class TestFirstTraining:
         result = world.story.first.job["status"]["result"]
         assert float(result["testLoss"]) < float(result["baseTestLoss"])
 
+    def test_scores_answers_that_it_never_saw_and_passes_what_is_required(self, world: World) -> None:
+        evaluation = world.story.first.job["status"]["evaluation"]
+        assert [score["name"] for score in evaluation["metrics"]] == ["TokenF1", "RougeL", "TokenAccuracy"]
+        assert all(0 < float(score["fineTuned"]) < 1 for score in evaluation["metrics"])
+        assert evaluation["examples"] == world.story.first.job["status"]["dataset"]["testRows"]
+        version = world.story.first.version
+        assert version["spec"]["lineage"]["evaluation"]["metrics"] == evaluation["metrics"]
+        assert conditions(version)["EvaluationPassed"] == "True"
+
     def test_trains_only_on_gold_stars_of_the_domain(self, world: World) -> None:
         dataset = world.story.first.job["status"]["dataset"]
         assert 100 <= dataset["rows"] + dataset["testRows"] <= 147
