@@ -4,9 +4,9 @@ Its pod prepares the dataset in an init container, since only that one needs the
 The configuration travels in the pod's own annotation, so that it can't differ from the pod that reads it.
 """
 
+from finetune_operator.contract.base_models import HubModel
 from finetune_operator.contract.dataset import DatasetConfig, RatingsSource, VolumeSource
 from finetune_operator.contract.evaluation import EvaluationConfig, Metric
-from finetune_operator.contract.failures import EXIT_CODES, SIGKILL_EXIT_CODE
 from finetune_operator.contract.places import (
     ARTIFACTS_ROOT,
     CONFIG_ANNOTATION,
@@ -14,7 +14,6 @@ from finetune_operator.contract.places import (
     DATABASE_URL_VARIABLE,
     DATASETS_ROOT,
     INTERNAL_TOKEN_VARIABLE,
-    MODELS_ROOT,
     PREPARE_CONTAINER,
     PROGRESS_PATH,
     RATINGS_ROOT,
@@ -22,7 +21,16 @@ from finetune_operator.contract.places import (
 )
 from finetune_operator.contract.training import JobIdentity, LoraConfig, TrainingConfig, TrainingParameters
 from finetune_operator.core.config import OperatorConfig
+from finetune_operator.core.endings import FINAL_EXIT_CODES, TERMINATED_EXIT_CODE
+from finetune_operator.core.workloads import QUEUE_LABEL
+from finetune_operator.manifests.base_models import (
+    base_model_mounts,
+    base_model_path,
+    base_model_volumes,
+    fetch_container,
+)
 from finetune_operator.manifests.common import (
+    INTERNAL_TOKEN_KEY,
     JOB_NAME_LABEL,
     JOB_UID_LABEL,
     SCRATCH_MOUNTS,
@@ -39,12 +47,14 @@ from finetune_operator.manifests.common import (
     scratch_volumes,
     secret_variable,
 )
+from finetune_operator.manifests.remote import remote_config, remote_trainer, token_volume
 from finetune_operator.resources.finetunejob import FineTuneJob, Method
 
 COMPONENT_NAME = "trainer"
 BACKOFF_LIMIT = 3
 TERMINATION_GRACE_SECONDS = 60
-INTERNAL_TOKEN_KEY = "internal-token"  # noqa: S105 - a key's name
+CONFIG_MOUNT: Manifest = {"name": "config", "mountPath": CONFIG_FILE.rsplit("/", 1)[0], "readOnly": True}
+ARTIFACTS_MOUNT: Manifest = {"name": "artifacts", "mountPath": ARTIFACTS_ROOT}
 
 
 def training_job_name(job: FineTuneJob) -> str:
@@ -57,28 +67,36 @@ def training_labels(job: FineTuneJob) -> dict[str, str]:
     return labels(COMPONENT_NAME, {JOB_UID_LABEL: job.metadata.uid, JOB_NAME_LABEL: job.metadata.name})
 
 
+def queue_name(job: FineTuneJob) -> str | None:
+    """Kueue's LocalQueue that the user named; the one label of a FineTuneJob that goes to its Job."""
+    return job.metadata.labels.get(QUEUE_LABEL) or None
+
+
 def training_job(job: FineTuneJob, config: OperatorConfig) -> Manifest:
     """The Job; retried by Kubernetes, except where the exit code says that trying again is useless."""
     spec = job.spec
+    queue = queue_name(job)
     manifest: Manifest = {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {
             "name": training_job_name(job),
             "namespace": job.metadata.namespace,
-            "labels": training_labels(job),
+            "labels": training_labels(job) | ({QUEUE_LABEL: queue} if queue else {}),
             "ownerReferences": [owner_reference(job, controller=True)],
         },
         "spec": {
             "backoffLimit": BACKOFF_LIMIT,
-            "suspend": spec.suspend,
+            # Kueue starts it; until then it must have no pod, even where Kueue's webhook is away.
+            "suspend": spec.suspend or queue is not None,
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": {
                 "rules": [
                     {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+                    {"action": "Ignore", "onExitCodes": {"operator": "In", "values": [TERMINATED_EXIT_CODE]}},
                     {
                         "action": "FailJob",
-                        "onExitCodes": {"operator": "In", "values": sorted({*EXIT_CODES.values(), SIGKILL_EXIT_CODE})},
+                        "onExitCodes": {"operator": "In", "values": sorted(FINAL_EXIT_CODES)},
                     },
                 ]
             },
@@ -110,8 +128,8 @@ def _pod(job: FineTuneJob, config: OperatorConfig) -> Manifest:
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": TERMINATION_GRACE_SECONDS,
         "securityContext": pod_security(),
-        "initContainers": [_prepare(job, config)],
-        "containers": [_trainer(job, config)],
+        "initContainers": [_prepare(job, config), *_fetch(job, config)],
+        "containers": [_main_container(job, config)],
         "volumes": _volumes(job, config),
         **scheduling(job.spec.scheduling),
     }
@@ -128,11 +146,25 @@ def _prepare(job: FineTuneJob, config: OperatorConfig) -> Manifest:
         "imagePullPolicy": config.image_pull_policy,
         "args": ["prepare", CONFIG_FILE],
         "env": [*database, *environment({"HOME": "/tmp"})],  # noqa: S108 - an emptyDir
-        "volumeMounts": [*_common_mounts(), *_source_mounts(job)],
+        "volumeMounts": [*_common_mounts(job), *_source_mounts(job)],
         "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
         "securityContext": container_security(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
+
+
+def _fetch(job: FineTuneJob, config: OperatorConfig) -> list[Manifest]:
+    """After the preparation: an empty dataset fails before gigabytes are downloaded."""
+    hub = job.spec.base_model.source.hub
+    if hub is None:
+        return []
+    mounts = [CONFIG_MOUNT, ARTIFACTS_MOUNT]
+    return [fetch_container(hub, config, arguments=("--job", CONFIG_FILE), mounts=mounts)]
+
+
+def _main_container(job: FineTuneJob, config: OperatorConfig) -> Manifest:
+    provider = job.spec.openai
+    return remote_trainer(job, provider, config) if provider else _trainer(job, config)
 
 
 def _trainer(job: FineTuneJob, config: OperatorConfig) -> Manifest:
@@ -146,20 +178,16 @@ def _trainer(job: FineTuneJob, config: OperatorConfig) -> Manifest:
             {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
             *environment({"HOME": "/tmp", **config.trainer_env}),  # noqa: S108 - an emptyDir
         ],
-        "volumeMounts": [*_common_mounts(), *SCRATCH_MOUNTS[1:]],
+        "volumeMounts": [*_common_mounts(job), *SCRATCH_MOUNTS[1:]],
         "resources": resources(job.spec.resources),
         "securityContext": container_security(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
 
 
-def _common_mounts() -> list[Manifest]:
-    return [
-        {"name": "config", "mountPath": CONFIG_FILE.rsplit("/", 1)[0], "readOnly": True},
-        {"name": "models", "mountPath": MODELS_ROOT, "readOnly": True},
-        {"name": "artifacts", "mountPath": ARTIFACTS_ROOT},
-        SCRATCH_MOUNTS[0],
-    ]
+def _common_mounts(job: FineTuneJob) -> list[Manifest]:
+    models = base_model_mounts(job.spec.base_model.source)
+    return [CONFIG_MOUNT, *models, ARTIFACTS_MOUNT, SCRATCH_MOUNTS[0]]
 
 
 def _source_mounts(job: FineTuneJob) -> list[Manifest]:
@@ -185,7 +213,7 @@ def _volumes(job: FineTuneJob, config: OperatorConfig) -> list[Manifest]:
                 ]
             },
         },
-        claim_volume("models", job.spec.base_model.source.volume.claim_name, read_only=True),
+        *_models_volumes(job, config),
         claim_volume("artifacts", config.artifacts_claim, read_only=False),
         *scratch_volumes(),
     ]
@@ -196,17 +224,25 @@ def _volumes(job: FineTuneJob, config: OperatorConfig) -> list[Manifest]:
     return volumes
 
 
+def _models_volumes(job: FineTuneJob, config: OperatorConfig) -> list[Manifest]:
+    """Where the base model is, or what a training at a provider has instead."""
+    return base_model_volumes(job.spec.base_model.source, config) or [token_volume()]
+
+
 def training_config(job: FineTuneJob, config: OperatorConfig) -> TrainingConfig:
     """The spec as the pod reads it: numbers instead of decimal strings, mounted paths instead of claims."""
     spec = job.spec
     training = spec.training
+    hub = spec.base_model.source.hub
     return TrainingConfig(
         job=JobIdentity(namespace=job.metadata.namespace, name=job.metadata.name, uid=job.metadata.uid),
         model=spec.model,
         method=spec.method.value,
         backend=spec.backend.value,
         base_model_name=spec.base_model.name,
-        base_model_path=f"{MODELS_ROOT}/{spec.base_model.source.volume.path}",
+        base_model_path=base_model_path(spec.base_model.source),
+        base_model_hub=HubModel(id=hub.id, revision=hub.revision) if hub else None,
+        remote=remote_config(job, spec.openai, config) if spec.openai else None,
         dataset=_dataset_config(job, config),
         lora=_lora_config(job),
         training=TrainingParameters(

@@ -70,6 +70,7 @@ DEFINITIONS: tuple[Definition, ...] = (
             Column("Base", ".spec.baseModel.name", priority=1),
             Column("Method", ".spec.method", priority=1),
             Column("Rows", ".status.dataset.rows", "integer", priority=1),
+            Column("Cost", ".status.cost.spent", priority=1),
             MESSAGE,
         ),
     ),

@@ -24,8 +24,10 @@ from finetune_operator.resources.common import (
     rule,
     rules,
 )
+from finetune_operator.resources.cost import AllocationStatus, CostStatus
 from finetune_operator.resources.dataset import Dataset
 from finetune_operator.resources.evaluation import Evaluation, EvaluationStatus
+from finetune_operator.resources.provider import JOB_RULES, OpenAIProvider
 from finetune_operator.resources.serving import ServingSpec
 from finetune_operator.resources.training import Lora, Training
 
@@ -44,6 +46,7 @@ class Backend(StrEnum):
 
     UNSLOTH = "Unsloth"
     HUGGING_FACE = "HuggingFace"
+    OPEN_AI = "OpenAI"
 
 
 class Promotion(StrEnum):
@@ -54,7 +57,8 @@ class Promotion(StrEnum):
 
 
 IMMUTABLE_FIELDS = (
-    "model", "baseModel", "method", "backend", "dataset", "lora", "training", "evaluation", "resources",
+    "model", "baseModel", "method", "backend", "openai", "dataset", "lora", "training",
+    "evaluation", "resources",
     "scheduling", "serving", "promotion", "activeDeadlineSeconds",
 )  # fmt: skip
 
@@ -68,6 +72,12 @@ class FineTuneJobSpec(ApiModel):
             "!has(self.serving) || self.lora.r <= self.serving.maxLoraRank",
             "lora.r is beyond serving.maxLoraRank: lower r or raise maxLoraRank",
             field_path=".lora.r",
+        ),
+        *JOB_RULES,
+        rule(
+            "!(has(oldSelf.cancel) && oldSelf.cancel) || (has(self.cancel) && self.cancel)",
+            "a cancelled job can't be taken up again: create a new one",
+            field_path=".cancel",
         ),
         rule(
             "!has(self.evaluation) || double(self.dataset.testFraction) > 0.0",
@@ -84,6 +94,8 @@ class FineTuneJobSpec(ApiModel):
     """SFT learns from good answers, DPO from pairs of a better and a worse one."""
     backend: Backend = Backend.UNSLOTH
     """What runs the training."""
+    openai: OpenAIProvider | None = None
+    """The provider that trains (backend OpenAI)."""
     dataset: Dataset
     """What to train on."""
     lora: Lora = Lora()
@@ -104,6 +116,8 @@ class FineTuneJobSpec(ApiModel):
     """Give up after this time."""
     suspend: bool = False
     """Stop the trainer (it checkpoints) and free its resources until this is false again."""
+    cancel: bool = False
+    """End the training for good (it checkpoints) and free its resources; it can't be set back."""
     ttl_seconds_after_finished: Annotated[int, Field(ge=60, le=31_536_000)] | None = None
     """Remove the finished training's pods after this time, at least a minute; the ModelVersion stays."""
 
@@ -111,12 +125,14 @@ class FineTuneJobSpec(ApiModel):
 class Phase(StrEnum):
     """For printing; conditions are the API."""
 
+    QUEUED = "Queued"
     PENDING = "Pending"
     PREPARING = "Preparing"
     TRAINING = "Training"
     SUSPENDED = "Suspended"
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
+    CANCELLED = "Cancelled"
 
 
 class ProgressStatus(ApiModel):
@@ -144,6 +160,28 @@ class ProgressStatus(ApiModel):
     """The same, for printing."""
     last_update_time: Timestamp | None = None
     """When this was written."""
+
+
+class CheckpointStatus(ApiModel):
+    """The newest whole checkpoint: from here another attempt goes on."""
+
+    step: int
+    """Optimizer steps done by then."""
+    time: Timestamp
+    """When it was complete."""
+
+
+class LastFailure(ApiModel):
+    """Why the latest pod that failed was followed by another one."""
+
+    reason: Annotated[str, Field(max_length=64)]
+    """One CamelCase word for programs."""
+    message: LongText
+    """The fact, and what can be changed."""
+    time: Timestamp
+    """When the pod ended, as far as it is known."""
+    pod: DnsSubdomain
+    """The pod's name."""
 
 
 class DatasetStatus(ApiModel):
@@ -181,6 +219,8 @@ class FineTuneJobStatus(ApiModel):
     """The fact behind the phase and, after a failure, what to change."""
     progress: ProgressStatus | None = None
     """Where the training stands."""
+    checkpoint: CheckpointStatus | None = None
+    """From where another attempt would go on."""
     dataset: DatasetStatus | None = None
     """What was trained on."""
     result: ResultStatus | None = None
@@ -189,6 +229,12 @@ class FineTuneJobStatus(ApiModel):
     """What was measured on the held-out rows."""
     attempts: int | None = None
     """Pods started so far."""
+    last_failure: LastFailure | None = None
+    """Of an attempt that was followed by another one; the reason of the end is in the conditions."""
+    cost: CostStatus | None = None
+    """What it costs."""
+    allocation: AllocationStatus | None = None
+    """What the cost is computed from."""
     job_name: DnsSubdomain | None = None
     """The training's Kubernetes Job."""
     model_version: DnsLabel | None = None
@@ -198,7 +244,7 @@ class FineTuneJobStatus(ApiModel):
     completion_time: Timestamp | None = None
     """When it ended."""
     conditions: Conditions = ()
-    """DatasetReady, Trained, Published, Succeeded, Ready; Reconciling, Stalled and Suspended only while true."""
+    """DatasetReady, Trained, Published, Succeeded, Ready, CostKnown; while true Reconciling, Stalled, Suspended."""
 
 
 class FineTuneJob(Resource):

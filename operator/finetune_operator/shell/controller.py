@@ -93,7 +93,7 @@ class Controller:
         now = datetime.now(UTC)
         match resource:
             case FineTuneJob() if error.status == INVALID:
-                return finetunejob.refused(resource, str(error), now)
+                return finetunejob.refused(resource, str(error), now, self._config)
             case ModelVersion() if error.status == INVALID:
                 versions = self._state.resources(ModelVersion, "modelversions", resource.metadata.namespace)
                 return modelversion.refused(resource, versions, str(error), now)

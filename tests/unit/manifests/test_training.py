@@ -106,14 +106,27 @@ def test_labels_of_the_resource_are_not_copied() -> None:
     assert training_job(labelled, CONFIG) == training_job(make_job(), CONFIG)
 
 
+def test_the_label_of_a_kueue_queue_goes_to_the_job_alone_which_waits_for_kueue() -> None:
+    queued = training_job(make_job(labels={"kueue.x-k8s.io/queue-name": "gpus"}), CONFIG)
+    plain = training_job(make_job(), CONFIG)
+    assert queued["metadata"]["labels"] == plain["metadata"]["labels"] | {"kueue.x-k8s.io/queue-name": "gpus"}
+    assert (queued["spec"]["suspend"], plain["spec"]["suspend"]) == (True, False)
+    assert queued["spec"]["template"] == plain["spec"]["template"]
+
+
+def test_the_priority_class_is_the_pods() -> None:
+    assert pod_of(make_job({"scheduling": {"priorityClassName": "research"}}))["priorityClassName"] == "research"
+
+
 def test_the_job_is_owned_and_controlled_by_its_resource() -> None:
     (owner,) = training_job(make_job(), CONFIG)["metadata"]["ownerReferences"]
     assert (owner["kind"], owner["uid"], owner["controller"]) == ("FineTuneJob", "uid-of-plato-ethics", True)
 
 
 def test_disruptions_do_not_count_and_hopeless_failures_are_not_tried_again() -> None:
-    disruption, hopeless = training_job(make_job(), CONFIG)["spec"]["podFailurePolicy"]["rules"]
+    disruption, asked, hopeless = training_job(make_job(), CONFIG)["spec"]["podFailurePolicy"]["rules"]
     assert disruption == {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
+    assert asked == {"action": "Ignore", "onExitCodes": {"operator": "In", "values": [143]}}
     assert hopeless["action"] == "FailJob"
     assert set(hopeless["onExitCodes"]["values"]) == {*EXIT_CODES.values(), 137}
     assert hopeless["onExitCodes"]["values"] == sorted(hopeless["onExitCodes"]["values"])

@@ -97,12 +97,19 @@ class TestStart:
         assert (status.phase, status.job_name, status.start_time) == (Phase.PENDING, training_job_name(JOB), NOON)
         assert [event.reason for event in plan.events] == ["JobCreated"]
 
-    def test_one_that_is_suspended_from_the_start_gets_a_suspended_one(self) -> None:
+    def test_one_that_is_suspended_from_the_start_gets_none_until_it_is_resumed(self) -> None:
         plan = decide(make_job({"suspend": True}), Observed())
-        (create,) = plan.actions
-        assert isinstance(create, Create)
-        assert create.body["spec"]["suspend"] is True
-        assert status_of(plan).phase is Phase.SUSPENDED
+        assert plan.actions == ()
+        assert (status_of(plan).phase, status_of(plan).attempts) == (Phase.SUSPENDED, None)
+        assert isinstance(decide(after(JOB, plan), Observed()).actions[0], Create)
+
+    def test_a_pod_of_an_earlier_kubernetes_job_must_have_ended(self) -> None:
+        """Two attempts of one training never write to the same volume at a time."""
+        ending = Observed(pods=(pod_facts(TRAINING_POD),))
+        plan = decide(JOB, ending)
+        assert plan.actions == ()
+        assert status_of(plan).phase is Phase.PENDING
+        assert "to end" in (status_of(plan).message or "")
 
     def test_a_name_with_dots_is_a_name_of_a_kubernetes_job(self) -> None:
         job = make_job(name="plato.ethics.v1")
@@ -380,11 +387,17 @@ FAILURES: dict[str, tuple[Object, Object, FailureReason, str]] = {
         )
         for reason in FailureReason
     },
-    "killed with exit code 137": (
+    "out of memory": (
         FAILED,
-        training_pod(phase="Failed", trainer=terminated(137)),
+        training_pod(phase="Failed", trainer=terminated(137, reason="OOMKilled")),
         FailureReason.OUT_OF_MEMORY,
         "raise spec.resources.limits.memory",
+    ),
+    "killed, and nobody says by whom": (
+        FAILED,
+        training_pod(phase="Failed", trainer=terminated(137)),
+        FailureReason.KILLED,
+        "set spec.resources.requests.memory",
     ),
     "the preparation is killed": (
         FAILED,
@@ -460,7 +473,8 @@ class TestFailure:
 
 
 def test_a_job_that_the_api_server_refuses_is_final_and_says_why() -> None:
-    plan = refused(JOB, "spec.template.spec.containers[0].resources.requests: must be less than memory limit", NOON)
+    words = "spec.template.spec.containers[0].resources.requests: must be less than memory limit"
+    plan = refused(JOB, words, NOON, CONFIG)
     assert plan.actions == ()
     assert_failed(plan, FailureReason.INVALID_CONFIG, "must be less than memory limit")
 

@@ -1,0 +1,143 @@
+"""How a training pod ended: whose doing it was, whether another one follows, and what the user can change.
+
+Kubernetes decides by the Job's podFailurePolicy (manifests/training.py); this tells the user what it decided and why.
+Both follow one table: tests/unit/core/test_endings.py.
+
+Sources: https://kubernetes.io/docs/concepts/workloads/pods/disruptions/#pod-disruption-conditions
+and https://kubernetes.io/docs/concepts/workloads/controllers/job/#pod-failure-policy
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from finetune_operator.contract.failures import EXIT_CODES, SIGKILL_EXIT_CODE, Failure, FailureReason
+from finetune_operator.core.workloads import (
+    CONTAINERS_LATEST_FIRST,
+    OOM_KILLED,
+    PodFacts,
+    killed,
+    last_words,
+    out_of_memory,
+    training_outcome,
+)
+
+TERMINATED_EXIT_CODE = 143
+"""128 + SIGTERM: what the trainer ends with when it was asked to leave and has written its checkpoint."""
+LOCKED_EXIT_CODE = 75
+"""EX_TEMPFAIL: another attempt of the same job holds its lock."""
+FINAL_EXIT_CODES = frozenset({*EXIT_CODES.values(), SIGKILL_EXIT_CODE})
+
+
+@dataclass(frozen=True)
+class Ending:
+    """One pod's failure; a retry that is not counted may happen any number of times."""
+
+    reason: str
+    fact: str
+    remedy: str
+    retried: bool
+    counted: bool
+
+    @property
+    def message(self) -> str:
+        return f"{self.fact}: {self.remedy}"
+
+
+@dataclass(frozen=True)
+class Disruption:
+    """What a reason of the pod condition DisruptionTarget means to a user."""
+
+    reason: str
+    fact: str
+    remedy: str
+
+
+GO_ON = "another pod goes on from the last checkpoint"
+DISRUPTIONS: Mapping[str, Disruption] = {
+    "EvictionByEvictionAPI": Disruption(
+        "NodeDrained", "the pod was evicted by the eviction API, as a drain does", GO_ON
+    ),
+    "PreemptionByScheduler": Disruption(
+        "Preempted",
+        "a pod of higher priority took its place",
+        f"{GO_ON}; a higher spec.scheduling.priorityClassName protects from it",
+    ),
+    "DeletionByTaintManager": Disruption(
+        "NodeTainted",
+        "its node got a taint that the pod does not tolerate, as one that is unreachable or reclaimed does",
+        GO_ON,
+    ),
+    "DeletionByPodGC": Disruption("NodeLost", "its node no longer exists, as after the loss of a spot instance", GO_ON),
+    "TerminationByKubelet": Disruption(
+        "EvictedByKubelet",
+        "the kubelet ended the pod for the node's sake",
+        f"{GO_ON}; if the node was short of memory, set spec.resources.requests.memory to what the training needs",
+    ),
+}
+NODE_SHUTDOWN = Disruption("NodeShutdown", "its node was shut down", GO_ON)
+OTHER_DISRUPTION = Disruption("Disrupted", "Kubernetes ended the pod for a cause that is not its own", GO_ON)
+# Of the pod's status: https://github.com/kubernetes/kubernetes/blob/master/pkg/kubelet/nodeshutdown
+SHUTDOWN_REASONS = frozenset({"Terminated", "NodeShutdown"})
+
+
+def ending_of(pod: PodFacts) -> Ending | None:
+    """Why this pod failed; None where it did not."""
+    if pod.disruption is not None:
+        return _disrupted(pod)
+    if pod.phase != "Failed":
+        return None
+    if failure := _final(pod):
+        return Ending(failure.reason.value, failure.message, failure.remedy, retried=False, counted=True)
+    if starved := next(
+        (name for name in CONTAINERS_LATEST_FIRST if pod.container(name).terminated_reason == OOM_KILLED), None
+    ):
+        failure = out_of_memory(starved)
+        return Ending(failure.reason.value, failure.message, failure.remedy, retried=True, counted=True)
+    codes = {code for name in CONTAINERS_LATEST_FIRST if (code := pod.container(name).exit_code)}
+    if TERMINATED_EXIT_CODE in codes:
+        return Ending("AskedToLeave", "the trainer was asked to leave (SIGTERM)", GO_ON, retried=True, counted=False)
+    if LOCKED_EXIT_CODE in codes:
+        fact = "another attempt of this job was still training"
+        return Ending("AttemptRunning", fact, "another pod waits for it to end", retried=True, counted=True)
+    remedy = "it is tried up to four times; see the pod's log"
+    return Ending("Crashed", last_words([pod]) or pod.message or "the pod failed", remedy, retried=True, counted=True)
+
+
+def latest_ending(pods: Iterable[PodFacts]) -> tuple[PodFacts, Ending] | None:
+    """Of the pod that was made last among those that failed."""
+    for pod in sorted(pods, key=lambda pod: (pod.created, pod.name), reverse=True):
+        if ending := ending_of(pod):
+            return pod, ending
+    return None
+
+
+def ended_at(pod: PodFacts, now: datetime) -> datetime:
+    """When it ended, as far as it is known."""
+    return pod.ended_at or pod.disrupted_at or now
+
+
+def _disrupted(pod: PodFacts) -> Ending:
+    kind = DISRUPTIONS.get(pod.disruption or "", OTHER_DISRUPTION)
+    if pod.disruption == "TerminationByKubelet" and pod.reason in SHUTDOWN_REASONS:
+        kind = NODE_SHUTDOWN
+    fact = f"{kind.fact} ({pod.message})" if pod.message else kind.fact
+    return Ending(kind.reason, fact, kind.remedy, retried=True, counted=False)
+
+
+def _final(pod: PodFacts) -> Failure | None:
+    """What no second try would change; the exit code decides, as it does for Kubernetes."""
+    for name in CONTAINERS_LATEST_FIRST:
+        code = pod.container(name).exit_code
+        if code not in FINAL_EXIT_CODES:
+            continue
+        if failure := killed(pod, name):
+            return failure
+        outcome = training_outcome([pod])
+        return outcome if isinstance(outcome, Failure) else untold(last_words([pod]))
+    return None
+
+
+def untold(words: str) -> Failure:
+    """A container gave up without a message of ours."""
+    return Failure(reason=FailureReason.TRAINER_FAILED, message=words, remedy="see the log of the last pod")

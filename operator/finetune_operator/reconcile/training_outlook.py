@@ -1,0 +1,122 @@
+"""Where a training stands and how it ends, before it becomes a status."""
+
+from dataclasses import dataclass
+
+from finetune_operator.contract.failures import Failure, FailureReason
+from finetune_operator.contract.places import FETCH_CONTAINER, PREPARE_CONTAINER, TRAINER_CONTAINER
+from finetune_operator.contract.training import TrainingResult
+from finetune_operator.core.endings import latest_ending
+from finetune_operator.core.evaluation import judgement
+from finetune_operator.core.workloads import JobFacts, PodFacts, last_words, obstacle
+from finetune_operator.resources.finetunejob import Phase
+from finetune_operator.resources.modelversion import ModelVersionSpec
+
+NO_RESULT = Failure(
+    reason=FailureReason.TRAINER_FAILED,
+    message="the trainer ended without an error, but also without a readable result",
+    remedy="use a trainer image of the operator's own release",
+)
+NO_COMMIT = Failure(
+    reason=FailureReason.TRAINER_FAILED,
+    message="the trainer did not say which commit of the base model it trained on",
+    remedy="use a trainer image of the operator's own release",
+)
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """One answer to how it goes; `failure` where it went wrong for good."""
+
+    phase: Phase
+    reason: str
+    message: str
+    failure: Failure | None = None
+    version: str | None = None
+
+
+def outlook_of(pods: tuple[PodFacts, ...]) -> Outlook:
+    """Of a training that is meant to run, by its pods."""
+    alive = still_alive(pods)
+    if any(runs_or_ended_well(pod, TRAINER_CONTAINER) for pod in pods):
+        return Outlook(Phase.TRAINING, "Training", "the trainer is running")
+    if problem := obstacle(alive):
+        return Outlook(Phase.PENDING, problem[0], problem[1])
+    if any(runs_or_ended_well(pod, FETCH_CONTAINER) for pod in alive):
+        return Outlook(Phase.PREPARING, "DownloadingBaseModel", "the base model is being downloaded")
+    if any(runs_or_ended_well(pod, PREPARE_CONTAINER) for pod in alive):
+        return Outlook(Phase.PREPARING, "Preparing", "the dataset is being prepared")
+    if failed := latest_ending(pods):
+        return Outlook(Phase.PENDING, "Retrying", f"will be tried again: {failed[1].message}")
+    return Outlook(Phase.PENDING, "Starting", "waiting for the pod to start")
+
+
+def still_alive(pods: tuple[PodFacts, ...]) -> tuple[PodFacts, ...]:
+    """Those that have not ended."""
+    return tuple(pod for pod in pods if pod.phase in ("Pending", "Running"))
+
+
+def runs_or_ended_well(pod: PodFacts, container: str) -> bool:
+    """The moment between a container's end and what follows is not worth a status of its own."""
+    facts = pod.container(container)
+    return facts.running or facts.exit_code == 0
+
+
+def suspended() -> Outlook:
+    return Outlook(Phase.SUSPENDED, "Suspended", "set spec.suspend to false to go on from the last checkpoint")
+
+
+def queued(queue: str) -> Outlook:
+    return Outlook(Phase.QUEUED, "Queued", f"waits for Kueue to admit it from the LocalQueue {queue}")
+
+
+def waiting_for_predecessor() -> Outlook:
+    return Outlook(Phase.PENDING, "Starting", "waiting for the pod of the time before to end")
+
+
+def cancelling(phase: Phase | None) -> Outlook:
+    return Outlook(phase or Phase.PENDING, "Cancelling", "the trainer writes a checkpoint and ends")
+
+
+def cancelled() -> Outlook:
+    message = "spec.cancel was set; its checkpoints stay on the volume until the job is deleted"
+    return Outlook(Phase.CANCELLED, "Cancelled", message)
+
+
+def failed(failure: Failure) -> Outlook:
+    message = f"{failure.message}: {failure.remedy}"
+    return Outlook(Phase.FAILED, failure.reason.value, message, failure=failure)
+
+
+def succeeded(version: str, spec: ModelVersionSpec) -> Outlook:
+    message = f"published ModelVersion {version}"
+    if (verdict := judgement(spec)) and not verdict.passed:
+        message += f", held back from promotion: {verdict.message}"
+    return Outlook(Phase.SUCCEEDED, "Published", message, version=version)
+
+
+def name_taken(name: str) -> Failure:
+    return Failure(
+        reason=FailureReason.NAME_TAKEN,
+        message=f"a Job named {name} exists and belongs to somebody else",
+        remedy="delete that Job, or give this FineTuneJob another name",
+    )
+
+
+def failure_of(job: JobFacts, outcome: TrainingResult | Failure | None, pods: tuple[PodFacts, ...]) -> Failure | None:
+    """Why the Job failed; None while the pod that knows is not seen to have ended."""
+    if job.failed_reason == "DeadlineExceeded":
+        # First, since the pods that it stops may look as if they had run out of memory.
+        return Failure(
+            reason=FailureReason.DEADLINE_EXCEEDED,
+            message=job.failed_message or "the training took longer than spec.activeDeadlineSeconds",
+            remedy="raise spec.activeDeadlineSeconds or train for fewer epochs",
+        )
+    if isinstance(outcome, Failure):
+        return outcome
+    if still_alive(pods):
+        return None
+    return Failure(
+        reason=FailureReason.TRAINER_FAILED,
+        message=f"{job.failed_message or job.failed_reason}; {last_words(pods) or 'the pods are gone'}",
+        remedy="see the log of the last pod",
+    )
