@@ -4,7 +4,8 @@ finetune-operator run                 the operator
 finetune-operator gateway             the OpenAI-compatible gateway
 finetune-operator api                 the REST interface and database
 finetune-operator prepare CONFIG      one job's dataset (the prepare container)
-finetune-operator fetch-base-model ID REVISION  a model of the hub onto the volume (the fetch container)
+finetune-operator fetch-base-model ID REVISION
+                                      a model of the hub onto the volume (the fetch container)
 finetune-operator train-remote CONFIG one job's training at a provider (in the trainer's place)
 finetune-operator remote ...          jobs and models at a provider, by hand
 finetune-operator crds [--check] DIR  the CustomResourceDefinitions from the models

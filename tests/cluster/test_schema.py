@@ -43,6 +43,7 @@ class Update:
     patch: dict[str, Any]
     created: dict[str, Any] = field(default_factory=dict)
     refused: str | None = None
+    status: dict[str, Any] | None = None
 
 
 def dataset(**changes: Any) -> dict[str, Any]:
@@ -61,6 +62,18 @@ def evaluation(**changes: Any) -> dict[str, Any]:
     return {"evaluation": changes}
 
 
+def hub(**changes: Any) -> dict[str, Any]:
+    """A base model of the hub instead of one on a volume."""
+    return {"baseModel": {"source": {"volume": None, "hub": {"id": "Qwen/Qwen3-0.6B"} | changes}}}
+
+
+def two_sources() -> dict[str, Any]:
+    return {"baseModel": {"source": {"hub": {"id": "Qwen/Qwen3-0.6B"}}}}
+
+
+COMMIT = "c1899de289a04d12100db370d81485cdf75e47ca"
+HUB_REVISION = "baseModel.source.hub.revision must be the commit, 40 hexadecimal digits: a branch or tag may move on"
+BASE_MODEL_SOURCES = "set exactly one of volume, hub, openai"
 JOB_NAME_TOO_LONG = "metadata.name must have at most 52 characters"
 VERSION_NAME = "metadata.name must be <spec.model>-v<spec.version>"
 
@@ -78,6 +91,10 @@ ACCEPTED = [
     Creation("every metric, each required", "FineTuneJob", evaluation(metrics=METRICS, require=EVERY_METRIC_REQUIRED)),
     Creation("a loss that has to fall", "FineTuneJob", evaluation(require=["evalLoss < base", "evalLoss <= 2.5"])),
     Creation("a version that has to be good", "ModelVersion", evaluation(require=["Rouge1 > base", "Bleu >= 1"])),
+    Creation("a model of the hub", "FineTuneJob", hub()),
+    Creation("a pull request of the hub", "FineTuneJob", hub(revision="refs/pr/1")),
+    Creation("a gated model", "FineTuneJob", hub(tokenSecretRef={"name": "hub", "key": "token"})),
+    Creation("a version on a commit of the hub", "ModelVersion", hub(revision=COMMIT)),
     Creation("a version that is served", "ModelVersion"),
     Creation("a version that is only registered", "ModelVersion", {"serving": None}),
     Creation("a version with a high number", "ModelVersion", name="plato-v999999"),
@@ -88,6 +105,13 @@ ACCEPTED = [
     Creation("no traffic", "ABTest", {"traffic": {"candidatePercent": 0}}),
     Creation("all traffic", "ABTest", {"traffic": {"candidatePercent": 100}}),
     Creation("as many votes at least as at most", "ABTest", {"decision": {"minVotes": 5, "maxVotes": 5}}),
+    Creation("a test of a fixed size", "ABTest", {"decision": {"method": "ChiSquared", "maxVotes": 100}}),
+    Creation("weights", "ABTest", {"decision": {"weights": {"accuracy": 60, "latency": 20, "cost": 20}}}),
+    Creation("a single weight", "ABTest", {"decision": {"weights": {"accuracy": 100}}}),
+    Creation("limits of samples", "ABTest", {"decision": {"minSamplesPerArm": 5, "maxSamplesPerArm": 5}}),
+    Creation("guardrails", "ABTest", {"guardrails": {"maxErrorRate": "0.02", "maxLatencyRatio": "1.5"}}),
+    Creation("one guardrail", "ABTest", {"guardrails": {"maxLatencyRatio": "0.75"}}),
+    Creation("a rollback to a version", "ABTest", {"onLoss": "Rollback"}),
 ]
 
 REFUSED = [
@@ -96,6 +120,21 @@ REFUSED = [
     Creation("no base model", "FineTuneJob", {"baseModel": None}, refused="spec.baseModel: Required value"),
     Creation("no model", "FineTuneJob", {"model": None}, refused="spec.model: Required value"),
     Creation("a base model without a source", "FineTuneJob", {"baseModel": {"source": None}}, refused="Required value"),
+    Creation(
+        "a base model from nowhere",
+        "FineTuneJob",
+        {"baseModel": {"source": {"volume": None}}},
+        refused=BASE_MODEL_SOURCES,
+    ),
+    Creation("a base model from two places", "FineTuneJob", two_sources(), refused=BASE_MODEL_SOURCES),
+    Creation("a hub's model without an owner", "FineTuneJob", hub(id="gpt2"), refused="hub.id in body should match"),
+    Creation("a hub's model by its address", "FineTuneJob", hub(id="https://hub/a/b"), refused="id in body should"),
+    Creation("a hub's model that climbs", "FineTuneJob", hub(id="../x"), refused="hub.id in body should match"),
+    Creation("a revision that climbs", "FineTuneJob", hub(revision="../main"), refused="revision in body should match"),
+    Creation("a token in the spec", "FineTuneJob", hub(tokenSecretRef={"name": "hub"}), refused="Required value"),
+    Creation("a version on a branch of the hub", "ModelVersion", hub(revision="main"), refused=HUB_REVISION),
+    Creation("a version on no revision", "ModelVersion", hub(), refused=HUB_REVISION),
+    Creation("a version on a short commit", "ModelVersion", hub(revision=COMMIT[:7]), refused=HUB_REVISION),
     Creation("a path that climbs", "FineTuneJob", on_volume("../secrets"), refused="volume.path in body should match"),
     Creation("a path that climbs inside", "FineTuneJob", on_volume("a/../../b"), refused="path in body should match"),
     Creation("an absolute path", "FineTuneJob", on_volume("/etc/passwd"), refused="path in body should match"),
@@ -236,6 +275,37 @@ REFUSED = [
     Creation("an alpha of 1", "ABTest", {"decision": {"alpha": "1.0"}}, refused="alpha in body should match"),
     Creation("an alpha as a number", "ABTest", {"decision": {"alpha": 0.05}}, refused="must be of type string"),
     Creation("an unknown consequence", "ABTest", {"onWin": "Delete"}, refused="supported values"),
+    Creation("an unknown consequence of a loss", "ABTest", {"onLoss": "Delete"}, refused="supported values"),
+    Creation(
+        "a rollback to a base model",
+        "ABTest",
+        {"onLoss": "Rollback", "baseline": {"modelVersion": None, "base": True}},
+        refused="onLoss Rollback needs baseline.modelVersion: name a version to go back to, or set onLoss to Keep",
+    ),
+    Creation("an unknown statistic", "ABTest", {"decision": {"method": "Feeling"}}, refused="supported values"),
+    Creation(
+        "weights of 90 percent",
+        "ABTest",
+        {"decision": {"weights": {"accuracy": 60, "latency": 20, "cost": 10}}},
+        refused="weights must sum to 100: change accuracy, latency or cost",
+    ),
+    Creation("no weights in weights", "ABTest", {"decision": {"weights": {}}}, refused="weights must sum to 100"),
+    Creation(
+        "a negative weight",
+        "ABTest",
+        {"decision": {"weights": {"accuracy": 120, "latency": -20}}},
+        refused="greater than or equal to 0",
+    ),
+    Creation(
+        "more samples at least than at most",
+        "ABTest",
+        {"decision": {"minSamplesPerArm": 31, "maxSamplesPerArm": 30}},
+        refused="minSamplesPerArm must not be larger than maxSamplesPerArm",
+    ),
+    Creation("no samples", "ABTest", {"decision": {"minSamplesPerArm": 0}}, refused="greater than or equal to 1"),
+    Creation("no errors ever", "ABTest", {"guardrails": {"maxErrorRate": "0"}}, refused="maxErrorRate in body should"),
+    Creation("only errors", "ABTest", {"guardrails": {"maxErrorRate": "1.0"}}, refused="maxErrorRate in body should"),
+    Creation("no latency", "ABTest", {"guardrails": {"maxLatencyRatio": "0.0"}}, refused="maxLatencyRatio in body"),
     Creation("a test with a name of 53 characters", "ABTest", name="a" * 53, refused=JOB_NAME_TOO_LONG),
 ]
 
@@ -266,6 +336,7 @@ CHANGED_TEST: dict[str, Any] = {
     "baseline": {"modelVersion": "plato-v3"},
     "candidate": {"modelVersion": "plato-v3"},
     "decision": {"alpha": "0.2"},
+    "guardrails": {"maxErrorRate": "0.5"},
 }
 
 
@@ -301,6 +372,25 @@ UPDATES = [
     Update("a test's share grows", "ABTest", {"traffic": {"candidatePercent": 50}}),
     Update("a test gets prompts", "ABTest", {"prompts": ["What is virtue?"]}),
     Update("a test's win only notifies", "ABTest", {"onWin": "Notify"}),
+    Update("a running test's loss rolls back", "ABTest", {"onLoss": "Rollback"}, status={"phase": "Running"}),
+    Update("a lost test's prompts change", "ABTest", {"prompts": ["What is virtue?"]}, status={"verdict": "Lost"}),
+    Update(
+        "a lost test's loss rolls back",
+        "ABTest",
+        {"onLoss": "Rollback"},
+        refused="onWin and onLoss are immutable once the test has its verdict: set the spec.state of a ModelVersion",
+        status={"verdict": "Lost"},
+    ),
+    Update(
+        "a won test's win only notifies", "ABTest", {"onWin": "Notify"}, {}, "onWin and onLoss are", {"verdict": "Won"}
+    ),
+    Update(
+        "a test's guardrails go",
+        "ABTest",
+        {"guardrails": None},
+        {"guardrails": {"maxErrorRate": "0.5"}},
+        "guardrails is immutable",
+    ),
 ]
 
 
@@ -340,6 +430,9 @@ async def test_the_api_server_refuses(control_plane: ControlPlane, bare_namespac
 async def test_an_update(control_plane: ControlPlane, bare_namespace: str, case: Update) -> None:
     plural = PLURALS[case.kind]
     made = await control_plane.client.create(plural, bare_namespace, sample(case.kind, None, case.created))
+    if case.status:
+        name, status = made["metadata"]["name"], {"status": case.status}
+        await control_plane.client.merge_patch(plural, bare_namespace, name, status, "status")
     patch = control_plane.client.merge_patch(plural, bare_namespace, made["metadata"]["name"], {"spec": case.patch})
 
     if case.refused is None:
@@ -400,7 +493,7 @@ async def test_a_status_outside_the_schema_is_refused(control_plane: ControlPlan
 COLUMNS = [
     ("ftj", "NAME PHASE PROGRESS EPOCH LOSS ETA VERSION AGE", "BEST BASE METHOD ROWS MESSAGE"),
     ("modelver", "NAME MODEL VERSION STATE LOADED PROMOTED AGE", "BASE ENGINE PASSED MESSAGE"),
-    ("abt", "NAME PHASE SPLIT VOTES WINRATE P-VALUE LEADER VERDICT AGE", "BASELINE CANDIDATE NEEDED MESSAGE"),
+    ("abt", "NAME PHASE SPLIT VOTES WINRATE P-VALUE LEADER VERDICT AGE", "BASELINE CANDIDATE NEEDED SCORE MESSAGE"),
 ]
 
 

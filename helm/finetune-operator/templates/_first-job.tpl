@@ -14,7 +14,7 @@ spec:
 {{- else }}
   baseModel:
     name: qwen3-8b
-    source: {volume: {claimName: {{ .Values.storage.models.claimName }}, path: qwen3-8b}}
+    source: {hub: {id: Qwen/Qwen3-8B}}
 {{- end }}
   dataset:
     ratings:
