@@ -56,10 +56,12 @@ class ApiServer:
         }
         self.progress[metadata["uid"]] = Progress.model_validate(measurement | fields)
 
-    def count(self, test: Manifest, *, candidate: int, baseline: int, tie: int = 0) -> None:
-        """So many people have voted."""
+    def count(
+        self, test: Manifest, *, candidate: int = 0, baseline: int = 0, tie: int = 0, arms: ArmTallies | None = None
+    ) -> None:
+        """So many people have voted, and this is what production traffic showed."""
         votes = VoteCounts(fine_tuned=candidate, base=baseline, tie=tie)
-        self.tallies[test["metadata"]["uid"]] = AbTestTally(votes=votes, arms=ArmTallies())
+        self.tallies[test["metadata"]["uid"]] = AbTestTally(votes=votes, arms=arms or ArmTallies())
 
     async def _latest_progress(self, request: web.Request) -> web.Response:
         self._authorize(request)

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from finetune_operator.contract.experiments import ArmTallies, ArmTally
 from tests.cluster.samples import Manifest, ab_test, model_version
 from tests.cluster.world import World, condition
 from tests.waiting import throughout
@@ -170,3 +171,73 @@ async def test_only_one_test_at_a_time_splits_the_traffic_of_a_model(world: Worl
 
     await world.delete("abtests", "duel")
     await world.reaches("abtests", "second", phase="Running")
+
+
+def measured(count: int = 40, *, errors: int = 0, latency_ms: int = 100, tokens: float = 50) -> ArmTally:
+    """What production traffic showed of one arm."""
+    return ArmTally(
+        samples=count + errors,
+        errors=errors,
+        mean_latency_ms=latency_ms,
+        samples_with_tokens=count,
+        mean_prompt_tokens=12,
+        mean_completion_tokens=tokens,
+    )
+
+
+async def test_an_active_candidate_that_breaks_a_guardrail_is_rolled_back_once(world: World) -> None:
+    """plato-v2 went live, and a test of it against plato-v1 finds that it fails."""
+    made = await running_test(
+        world, traffic={"candidatePercent": 50}, guardrails={"maxErrorRate": "0.02"}, onLoss="Rollback"
+    )
+    await world.edit("modelversions", "plato-v2", state="Deployed")
+    await world.reaches("modelversions", "plato-v2", state="Deployed")
+    await world.edit("modelversions", "plato-v2", state=None)
+
+    world.api.count(made, arms=ArmTallies(baseline=measured(100), candidate=measured(90, errors=10)))
+
+    lost = await world.reaches("abtests", "duel", phase="Concluded", verdict="Lost")
+    assert condition(lost, "Concluded")["reason"] == "GuardrailBreached"
+    assert "an error rate of 0.1 exceeds maxErrorRate 0.02" in lost["status"]["message"]
+    restored = await world.reaches("modelversions", "plato-v1", state="Deployed")
+    assert restored["status"]["history"][-1]["why"] == "candidate plato-v2 lost ABTest duel"
+    assert restored["status"]["history"][-1]["previous"] == "plato-v2"
+    await world.reaches("modelversions", "plato-v2", state="Ready")
+
+    await world.edit("modelversions", "plato-v2", state="Deployed")
+    await world.reaches("modelversions", "plato-v2", state="Deployed")
+    await world.edit("modelversions", "plato-v2", state=None)
+
+    async def stays() -> None:
+        assert (await world.get("modelversions", "plato-v2"))["status"]["state"] == "Deployed"
+
+    await throughout(stays, seconds=1.5)
+
+
+async def test_votes_and_weighted_score_must_agree(world: World) -> None:
+    weights = {"accuracy": 60, "latency": 20, "cost": 20}
+    made = await running_test(world, decision={"weights": weights, "maxVotes": 60})
+
+    slow = ArmTallies(baseline=measured(), candidate=measured(latency_ms=2000, tokens=2000))
+    world.api.count(made, candidate=30, baseline=10, arms=slow)
+    disputed = await world.reaches("abtests", "duel", phase="Running", votes={"total": 40})
+    assert "people prefer plato-v2, the weighted score prefers plato-v1" in disputed["status"]["message"]
+    assert disputed["status"]["arms"]["candidate"]["score"] == "0.4644"
+    assert float(disputed["status"]["pValue"]) <= 0.05
+
+    quick = ArmTallies(baseline=measured(), candidate=measured(latency_ms=90))
+    world.api.count(made, candidate=31, baseline=10, arms=quick)
+    await world.reaches("abtests", "duel", phase="Concluded", verdict="Won")
+    await world.reaches("modelversions", "plato-v2", state="Deployed")
+
+
+async def test_chi_squared_decides_at_the_last_vote_and_not_before(world: World) -> None:
+    made = await running_test(world, decision={"method": "ChiSquared", "maxVotes": 50})
+
+    world.api.count(made, candidate=49)
+    early = await world.reaches("abtests", "duel", phase="Running", votes={"total": 49}, votesStillNeeded=1)
+    assert float(early["status"]["chiSquaredPValue"]) < 1e-6
+
+    world.api.count(made, candidate=49, baseline=1)
+    won = await world.reaches("abtests", "duel", phase="Concluded", verdict="Won")
+    assert "chi-squared p" in won["status"]["message"]
