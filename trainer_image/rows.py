@@ -32,7 +32,7 @@ def read_rows(path: Path, method: str) -> list[dict[str, Any]]:
     if not path.exists():
         raise _invalid(f"{path} is missing", "look at the log of the container `prepare`, which makes it")
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
         if not line.strip():
             continue
         try:
