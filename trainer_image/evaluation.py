@@ -64,14 +64,14 @@ def _evaluate(
 ) -> EvaluationReport:
     chosen = rows[: wanted.max_examples]
     context = model.config.max_position_embeddings
-    everything = [example_of(tokenizer, row, config.method) for row in chosen]
-    examples = [example for example in everything if len(example.prompt) + wanted.max_new_tokens <= context]
-    too_long = len(everything) - len(examples)
+    asked = (example_of(tokenizer, row, config.method) for row in chosen)
+    examples = [example for example in asked if example and len(example.prompt) + wanted.max_new_tokens <= context]
+    left_out = len(chosen) - len(examples)
     if not examples:
         fact = f"none of {len(rows)} held-out rows can be answered in a context of {context} tokens"
         remedy = "lower spec.evaluation.maxNewTokens" if rows else "raise spec.dataset.testFraction or add examples"
-        return EvaluationReport(too_long=too_long, error=f"{fact}: {remedy}")
-    log("evaluating", examples=len(examples), too_long=too_long, metrics=wanted.metrics)
+        return EvaluationReport(left_out=left_out, error=f"{fact}: {remedy}")
+    log("evaluating", examples=len(examples), left_out=left_out, metrics=wanted.metrics)
     base: dict[Metric, float] = {}
     tuned: dict[Metric, float] = {}
     speeds: tuple[Speed | None, Speed | None] = (None, None)
@@ -88,7 +88,7 @@ def _evaluate(
         base[Metric.TOKEN_ACCURACY], tuned[Metric.TOKEN_ACCURACY] = held_out.token_accuracies(model)
     report = EvaluationReport(
         examples=len(examples),
-        too_long=too_long,
+        left_out=left_out,
         scores=tuple(
             Score(metric=metric, base=round(base[metric], 6), fine_tuned=round(tuned[metric], 6))
             for metric in wanted.metrics
@@ -100,10 +100,12 @@ def _evaluate(
     return report
 
 
-def example_of(tokenizer: Any, row: dict[str, Any], method: str) -> Example:
-    """The conversation up to its last answer, and that answer."""
+def example_of(tokenizer: Any, row: dict[str, Any], method: str) -> Example | None:
+    """The conversation up to its last answer, and that answer; None where nothing comes before it."""
     messages: Messages = row["prompt"] + row["chosen"] if method == "DPO" else row["messages"]
     last = max(index for index, message in enumerate(messages) if message["role"] == "assistant")
+    if last == 0:
+        return None
     encoded = tokenizer.apply_chat_template(
         messages[:last], add_generation_prompt=True, return_dict=True, tokenize=True
     )
@@ -169,6 +171,7 @@ class Answering:
                 max_new_tokens=self._max_new_tokens,
                 do_sample=False,
                 num_beams=1,
+                use_cache=True,
                 eos_token_id=self._ends,
                 pad_token_id=padding,
             )

@@ -92,14 +92,14 @@ def test_sigterm_while_answering_keeps_the_training(job: MakeJob, conversations:
     assert left == {"adapter", "dataset", "lock", "result.json"}
 
 
+@pytest.mark.parametrize("backend", ["Unsloth", "HuggingFace"])
 def test_a_later_attempt_measures_the_adapter_that_was_published(
-    job: MakeJob, conversations: Rows, trained: Job
+    job: MakeJob, conversations: Rows, trained: Job, backend: str
 ) -> None:
-    later = with_training_of(
-        trained, job("evaluated-later", conversations, epochs=8, evaluation=trained.config.evaluation)
-    )
+    options = {"backend": backend, "gradient_checkpointing": backend == "HuggingFace"}
+    later = job(f"later-{backend}".lower(), conversations, evaluation=trained.config.evaluation, **options)
 
-    later.run()
+    with_training_of(trained, later).run()
 
     assert fine_tuned(evaluation_of(later)) == pytest.approx(fine_tuned(evaluation_of(trained)), abs=1e-3)
 
@@ -159,6 +159,12 @@ def test_what_is_asked_and_what_should_be_answered(
 
     assert "".join(map(chr, example.prompt)) == prompt
     assert example.reference == reference
+
+
+def test_an_answer_without_a_question_is_no_example(evaluation: ModuleType) -> None:
+    row = {"messages": [turn("assistant", "Welcome."), turn("user", "Thanks.")]}
+
+    assert evaluation.example_of(CharacterTokenizer(), row, "SFT") is None
 
 
 def test_a_batch_that_does_not_fit_into_memory_is_halved(

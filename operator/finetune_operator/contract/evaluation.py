@@ -48,11 +48,11 @@ class Speed(Message):
 class EvaluationReport(Message):
     """The outcome. With `error` the training is as good as ever, but its scores are unknown.
 
-    `too_long` counts held-out rows that were left out, since prompt and answer don't fit the model's context.
+    `left_out` counts held-out rows that ask nothing, or don't fit the model's context with their answer.
     """
 
     examples: int = 0
-    too_long: int = 0
+    left_out: int = 0
     scores: tuple[Score, ...] = ()
     base_speed: Speed | None = None
     fine_tuned_speed: Speed | None = None

@@ -68,8 +68,8 @@ def record_of(result: TrainingResult) -> EvaluationRecord:
 def _remark(report: EvaluationReport) -> str | None:
     if report.error:
         return report.error
-    if report.too_long:
-        return f"{report.too_long} held-out rows don't fit the model's context with their answer and were left out"
+    if report.left_out:
+        return f"{report.left_out} held-out rows were left out: no question, or too long for the model's context"
     return None
 
 

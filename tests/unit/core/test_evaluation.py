@@ -125,7 +125,7 @@ def test_a_status_has_the_report_in_decimals() -> None:
 REMARKS = {
     "nothing to remark": (REPORT, None),
     "an error": (EvaluationReport(error="the fact: the remedy"), "the fact: the remedy"),
-    "rows left out": (REPORT.model_copy(update={"too_long": 3}), "3 held-out rows"),
+    "rows left out": (REPORT.model_copy(update={"left_out": 3}), "3 held-out rows"),
 }
 
 
