@@ -378,7 +378,8 @@ UPDATES = [
         "a lost test's loss rolls back",
         "ABTest",
         {"onLoss": "Rollback"},
-        refused="onWin and onLoss are immutable once the test has its verdict: set the spec.state of a ModelVersion",
+        refused="onWin and onLoss are immutable once the test has its verdict: "
+        "set the spec.state of a ModelVersion instead",
         status={"verdict": "Lost"},
     ),
     Update(
