@@ -18,6 +18,7 @@ from finetune_operator.reconcile.training_outlook import (
     Outlook,
     cancelled,
     cancelling,
+    evaluating,
     failed,
     failure_of,
     name_taken,
@@ -156,7 +157,14 @@ def _present_outlook(job: FineTuneJob, seen: Observed) -> Outlook:
         return suspended()
     if seen.job and seen.job.queue and seen.job.suspended:
         return queued(seen.job.queue)
-    return outlook_of(seen.pods)
+    outlook = outlook_of(seen.pods)
+    return evaluating() if outlook.phase is Phase.TRAINING and _answers_prompts(job, seen) else outlook
+
+
+def _answers_prompts(job: FineTuneJob, seen: Observed) -> bool:
+    """After the last step and before the trainer's end, which can be minutes apart."""
+    wanted, progress = job.spec.evaluation, seen.progress or job.status.progress
+    return bool(wanted and wanted.metrics and progress and progress.percent == 100)
 
 
 def _news(job: FineTuneJob, status: FineTuneJobStatus) -> Iterable[Event]:

@@ -65,6 +65,12 @@ def suspended() -> Outlook:
     return Outlook(Phase.SUSPENDED, "Suspended", "set spec.suspend to false to go on from the last checkpoint")
 
 
+def evaluating() -> Outlook:
+    return Outlook(
+        Phase.TRAINING, "Evaluating", "trained; answering the held-out prompts that spec.evaluation asks for"
+    )
+
+
 def queued(queue: str) -> Outlook:
     return Outlook(Phase.QUEUED, "Queued", f"waits for Kueue to admit it from the LocalQueue {queue}")
 

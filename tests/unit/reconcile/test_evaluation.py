@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from finetune_operator.contract.evaluation import EvaluationReport, Metric, Score, Speed
+from finetune_operator.contract.training import JobIdentity, Progress
 from finetune_operator.core.conditions import find
 from finetune_operator.core.workloads import job_facts, pod_facts
 from finetune_operator.reconcile import finetunejob, modelversion
@@ -201,7 +202,39 @@ def concluded(evaluation: Object | None, report: EvaluationReport | None, *versi
     return finetunejob.reconcile(job, seen, NOON, CONFIG)
 
 
+def training(evaluation: Object | None, step: int | None, **status: Any) -> Plan:
+    """The decision on a job whose trainer runs and last told of this step of 600."""
+    known = {"phase": "Training", "message": "the trainer is running"} | status
+    job = make_job({"evaluation": evaluation} if evaluation else {}, status=known)
+    told = None
+    if step is not None:
+        identity = JobIdentity(namespace="finetune", name=job.metadata.name, uid=job.metadata.uid)
+        fields = {"step": step, "total_steps": 600, "epoch": 3.0, "total_epochs": 3.0}
+        told = Progress(job=identity, attempt="pod-1", time=NOON, **fields)
+    pods = (pod_facts(training_pod(prepare=terminated(0), trainer=running())),)
+    seen = finetunejob.Observed(job=job_facts(job_body(job.metadata.uid)), pods=pods, progress=told)
+    return finetunejob.reconcile(job, seen, NOON, CONFIG)
+
+
+DONE: Object = {"progress": {"percent": 100, "step": 600, "totalSteps": 600}}
+LOSS_ONLY: Object = {"require": ["evalLoss < base"]}
+STAGES: dict[str, tuple[Plan, bool]] = {
+    "before the last step": (training(EVALUATION, 599), False),
+    "after the last step": (training(EVALUATION, 600), True),
+    "after the last step, the api being away": (training(EVALUATION, None, **DONE), True),
+    "nothing told yet": (training(EVALUATION, None), False),
+    "after the last step, without an evaluation": (training(None, 600), False),
+    "after the last step, only the loss being asked for": (training(LOSS_ONLY, 600), False),
+}
+
+
 class TestJob:
+    @pytest.mark.parametrize(("plan", "answers"), STAGES.values(), ids=STAGES.keys())
+    def test_it_says_that_it_answers_prompts(self, plan: Plan, answers: bool) -> None:
+        status = plan.status or {}
+        assert status["phase"] == "Training"
+        assert status["message"].startswith("trained; answering" if answers else "the trainer is running")
+
     def test_it_freezes_the_evaluation_on_the_version_with_what_is_required(self) -> None:
         plan = concluded(EVALUATION, REPORT)
         (create,) = plan.actions
