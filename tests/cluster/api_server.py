@@ -72,6 +72,8 @@ class ApiServer:
     async def _tally(self, request: web.Request) -> web.Response:
         self._authorize(request)
         tally = self.tallies.get(request.match_info["uid"], AbTestTally())
+        if tally.votes.total > int(request.query["max_votes"]):
+            raise web.HTTPInternalServerError(text="the api never counts more votes than it is asked for")
         return _json(tally.model_dump_json(by_alias=True))
 
     def _authorize(self, request: web.Request) -> None:
