@@ -10,14 +10,19 @@ from typing import Any
 import pytest
 
 from finetune_operator.contract.adapters import AdapterManifest
+from finetune_operator.contract.base_models import HubModel
 from finetune_operator.contract.failures import EXIT_CODES, Failure, FailureReason
+from finetune_operator.contract.places import hub_snapshots
 from finetune_operator.contract.training import LoraConfig, TrainingResult
 from finetune_operator.core.artifacts import MANIFEST_NAME, adapter_digest, is_allowed
+from finetune_operator.store import base_models
 from tests.images.training import TOKEN, Job, progress_server
+from tests.unit.store.hub_server import Hub, Repository, serving
 
 MakeJob = Callable[..., Job]
 Rows = list[dict[str, Any]]
 EXIT_TERMINATED, EXIT_LOCKED = 143, 75
+COMMIT = "c" * 40
 LONG = {"epochs": 200, "learning_rate": 2e-4, "save_steps": 5}
 """Long enough to be interrupted on any machine."""
 
@@ -290,3 +295,33 @@ def test_a_base_model_that_is_not_there_is_named(job: MakeJob, conversations: Ro
     lost.start().expect(EXIT_CODES[FailureReason.BASE_MODEL_NOT_FOUND])
 
     assert "nowhere" in Failure.model_validate(lost.outcome()).message
+
+
+def test_a_model_of_the_hub_is_trained_on_at_the_commit_that_was_fetched(
+    job: MakeJob, conversations: Rows, base_model: Path, tmp_path: Path
+) -> None:
+    of_hub = job("of-hub", conversations, max_steps=2)
+    hub_model = HubModel(id="tiny/llama", revision="main")
+    snapshots = {"base_model_hub": hub_model, "base_model_path": hub_snapshots(hub_model.id, str(tmp_path))}
+    of_hub.config = of_hub.config.model_copy(update=snapshots)
+    config_file = tmp_path / "training.json"
+    config_file.write_text(of_hub.config.model_dump_json(by_alias=True))
+    surroundings = base_models.Surroundings(tmp_path, of_hub.artifacts, tmp_path / "termination-log")
+    files = {path.name: path.read_bytes() for path in base_model.iterdir()}
+    with serving(Hub({hub_model.id: Repository({"main": COMMIT}, {COMMIT: files})})) as hub:
+        environment = {"HF_ENDPOINT": hub.url}
+        assert base_models.main(hub_model.id, hub_model.revision, config_file, surroundings, environment) == 0
+
+    of_hub.run()
+
+    assert result_of(of_hub).base_model_commit == COMMIT
+
+
+def test_a_model_of_the_hub_that_nobody_fetched_is_a_mix_of_releases(job: MakeJob, conversations: Rows) -> None:
+    unfetched = job("unfetched", conversations)
+    hub_model = HubModel(id="tiny/llama", revision="main")
+    unfetched.config = unfetched.config.model_copy(update={"base_model_hub": hub_model})
+
+    unfetched.start().expect(EXIT_CODES[FailureReason.INVALID_CONFIG])
+
+    assert "base-model.json" in Failure.model_validate(unfetched.outcome()).message
