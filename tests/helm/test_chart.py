@@ -1,6 +1,7 @@
 """The Helm chart: what it renders for which values."""
 
 import shutil
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import yaml
 
 from finetune_operator.__main__ import main as finetune_operator
 from finetune_operator.contract.places import ENGINE_PORT
+from finetune_operator.core.cost import PriceBook, price_book
 from finetune_operator.gateway.settings import GatewaySettings
 from finetune_operator.manifests import serving, training
 from finetune_operator.manifests.common import labels
@@ -39,9 +41,11 @@ VARIABLES = {
         "FINETUNE_FETCH_ENV",
         "FINETUNE_SECRET_NAME",
         "FINETUNE_WORKLOAD_SERVICE_ACCOUNT",
+        "FINETUNE_REMOTE_SERVICE_ACCOUNT",
         "FINETUNE_ENGINE_ARGS",
         "FINETUNE_ENGINE_ENV",
         "FINETUNE_TRAINER_ENV",
+        "FINETUNE_PRICES",
         "FINETUNE_POLL_SECONDS",
     },
     "gateway": COMMON_VARIABLES | {"VLLM_API_KEY", "FINETUNE_API_URL", "FINETUNE_DRAIN_DELAY_SECONDS"},
@@ -80,6 +84,7 @@ def test_lint_is_clean(helm: Helm, profile: str) -> None:
         ("image.operator.digest=latest", "digest"),
         ("storage.artifacts.accessModes={ReadOnlyMany}", "accessModes"),
         ("api.replicas=2", "set api.database.existingSecret"),
+        ("prices.gpuTypes.NVIDIA-L4=cheap", "prices/gpuTypes/NVIDIA-L4"),
         ("baseModels.claimName=artifacts", "another volume than storage.artifacts.claimName"),
         ("baseModels.endpoint=hub.example", "endpoint"),
         ("baseModels.endpoint=https://user:password@hub.example", "endpoint"),
@@ -249,6 +254,13 @@ def test_cpu_profile_configures_the_engine(helm: Helm) -> None:
     assert yaml.safe_load(found["FINETUNE_ENGINE_ENV"])["VLLM_CPU_KVCACHE_SPACE"] == "1"
 
 
+def test_the_operator_reads_the_prices_that_the_chart_writes(helm: Helm) -> None:
+    values = "--set-string", r"prices.perHour.nvidia\.com/gpu=2.50", "--set", "prices.gpuTypes.NVIDIA-L4=0.8"
+    book = price_book(environment(helm.render(*values), "operator")["FINETUNE_PRICES"])
+    assert book == PriceBook(per_hour={"nvidia.com/gpu": Decimal("2.50")}, gpu_types={"NVIDIA-L4": Decimal("0.8")})
+    assert price_book(environment(helm.render(), "operator")["FINETUNE_PRICES"]) == PriceBook()
+
+
 def test_pod_settings_reach_their_pod_only(helm: Helm, tmp_path: Path) -> None:
     settings = {
         "podAnnotations": {"example.com/scrape": "true"},
@@ -294,6 +306,7 @@ def test_rights_are_exactly_these(rendered: list[Manifest]) -> None:
     read = {"get", "list", "watch"}
     reader = {"modelversions": read, "abtests": read}
     assert rights("gateway") == rights("api") == reader
+    assert rights("remote") == {"finetunejobs": {"get"}, "jobs": {"get"}}
     assert rights("operator") == {
         "finetunejobs": {"list", "watch"},
         "finetunejobs/status": {"patch"},
@@ -314,7 +327,9 @@ def test_workload_has_neither_rights_nor_a_token(rendered: list[Manifest]) -> No
     account = named(rendered, "ServiceAccount", "finetune-workload")
     assert account["automountServiceAccountToken"] is False
     subjects = [s["name"] for binding in of_kind(rendered, "RoleBinding") for s in binding["subjects"]]
-    assert sorted(subjects) == ["finetune-api", "finetune-gateway", "finetune-operator"]
+    assert sorted(subjects) == ["finetune-api", "finetune-gateway", "finetune-operator", "finetune-remote"]
+    # Its pods ask for a token, and give it to the one container that asks the API server.
+    assert named(rendered, "ServiceAccount", "finetune-remote")["automountServiceAccountToken"] is False
 
 
 def test_each_watched_namespace_has_what_its_pods_need(helm: Helm) -> None:
@@ -325,6 +340,9 @@ def test_each_watched_namespace_has_what_its_pods_need(helm: Helm) -> None:
             (subject,) = named(manifests, "RoleBinding", f"finetune-{component}", namespace)["subjects"]
             assert subject == {"kind": "ServiceAccount", "name": f"finetune-{component}", "namespace": NAMESPACE}
         named(manifests, "ServiceAccount", "finetune-workload", namespace)
+        named(manifests, "ServiceAccount", "finetune-remote", namespace)
+        (subject,) = named(manifests, "RoleBinding", "finetune-remote", namespace)["subjects"]
+        assert subject == {"kind": "ServiceAccount", "name": "finetune-remote", "namespace": namespace}
         for claim in ("artifacts", "models"):
             named(manifests, "PersistentVolumeClaim", claim, namespace)
         for policy in ("engine", "trainer"):

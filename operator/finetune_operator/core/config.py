@@ -19,12 +19,12 @@ class OperatorConfig:
     hub_endpoint: str | None = None
     secret_name: str = "finetune-internal"  # noqa: S105 - a Secret's name
     workload_service_account: str = "finetune-workload"
+    remote_service_account: str = "finetune-remote"
     api_url: str | None = None
     engine_args: tuple[str, ...] = ()
     engine_env: Mapping[str, str] = field(default_factory=dict)
     trainer_env: Mapping[str, str] = field(default_factory=dict)
     fetch_env: Mapping[str, str] = field(default_factory=dict)
-    provider_prices: Mapping[str, str] = field(default_factory=dict)
     prices: PriceBook = field(default_factory=PriceBook)
     poll_seconds: float = 5.0
     # Times in a status are whole seconds, and a write comes a moment after its decision: never two in 10 s.

@@ -12,6 +12,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
+from finetune_operator.contract.remote import RemoteModel
 from finetune_operator.core.quantities import number
 from finetune_operator.resources.common import ResourceRequirements, Scheduling
 from finetune_operator.resources.cost import CostStatus
@@ -27,13 +28,17 @@ Price = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
 
 
 class PriceBook(BaseModel):
-    """Prices of an hour of one piece of a resource; `gpu_types` go before the general price of a GPU."""
+    """Prices of an hour of one piece of a resource; `gpu_types` go before the general price of a GPU.
+
+    `per_million_tokens` is what a provider takes for training on them, by the name of its model.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
 
     currency: Annotated[str, Field(min_length=1, max_length=16)] = "USD"
     per_hour: Mapping[str, Price] = {}
     gpu_types: Mapping[str, Price] = {}
+    per_million_tokens: Mapping[str, Price] = {}
 
 
 def price_book(text: str) -> PriceBook:
@@ -79,6 +84,23 @@ def hourly_rate(resources: ResourceRequirements, scheduling: Scheduling, prices:
         total += amount * price
         terms.append(f"{amount.normalize():f} {name} x {price:f} {prices.currency} per hour")
     return Rate(total, f"allocated time x {' + '.join(terms)}")
+
+
+def provider_basis(model: str, prices: PriceBook) -> str | NoPrice:
+    """By what a provider's training is counted, whatever its pod holds of the cluster meanwhile."""
+    price = prices.per_million_tokens.get(model)
+    if price is None:
+        return NoPrice(f'no price for training {model}: set prices.perMillionTokens."{model}" in the chart\'s values')
+    return f"trained tokens x {price:f} {prices.currency} per million"
+
+
+def provider_cost(model: str, prices: PriceBook, remote: RemoteModel | None, now: datetime) -> CostStatus:
+    """Known once the provider has told the tokens, at its end."""
+    basis = provider_basis(model, prices)
+    if remote is None or remote.cost is None or isinstance(basis, NoPrice):
+        return CostStatus(time=now)
+    spent = f"{remote.cost:f}"
+    return CostStatus(currency=remote.currency, spent=spent, estimated=spent, basis=basis[:256], time=now)
 
 
 def cost_status(

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 from finetune_operator.contract.failures import Failure, FailureReason
@@ -26,11 +27,11 @@ def estimated_tokens(characters: int, epochs: float) -> int:
     return math.ceil(characters / CHARACTERS_PER_TOKEN * epochs)
 
 
-def cost_usd(tokens: int | None, usd_per_million_tokens: float | None) -> float | None:
-    """None where the tokens or the price are unknown."""
-    if tokens is None or usd_per_million_tokens is None:
+def cost(tokens: int | None, price_per_million: Decimal | None) -> Decimal | None:
+    """In the price's currency; None where the tokens or the price are unknown."""
+    if tokens is None or price_per_million is None:
         return None
-    return round(tokens * usd_per_million_tokens / TOKENS_PER_PRICE, 6)
+    return (tokens * price_per_million / TOKENS_PER_PRICE).quantize(Decimal("0.0001"), ROUND_HALF_UP)
 
 
 def estimated_steps(rows: int, batch_size: int, epochs: float) -> int:

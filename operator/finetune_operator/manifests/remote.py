@@ -39,13 +39,13 @@ def remote_config(job: FineTuneJob, provider: OpenAIProvider, config: OperatorCo
     if model is None:
         raise ValueError("the API server admits no backend OpenAI without baseModel.source.openai")
     multiplier = provider.learning_rate_multiplier
-    price = config.provider_prices.get(model.model)
     return RemoteConfig(
         base_url=provider.base_url,
         model=model.model,
         suffix=provider.suffix or job.spec.model,
         learning_rate_multiplier=None if multiplier is None else float(multiplier),
-        usd_per_million_tokens=None if price is None else float(price),
+        price_per_million_tokens=config.prices.per_million_tokens.get(model.model),
+        currency=config.prices.currency,
     )
 
 

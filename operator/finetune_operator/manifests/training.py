@@ -123,7 +123,7 @@ def training_job(job: FineTuneJob, config: OperatorConfig) -> Manifest:
 def _pod(job: FineTuneJob, config: OperatorConfig) -> Manifest:
     return {
         "restartPolicy": "Never",
-        "serviceAccountName": config.workload_service_account,
+        "serviceAccountName": config.remote_service_account if job.spec.openai else config.workload_service_account,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": TERMINATION_GRACE_SECONDS,

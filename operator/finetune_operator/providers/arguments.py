@@ -1,6 +1,7 @@
 """Command line of `finetune-operator remote`; apart from what it does, which other processes must not import."""
 
 import argparse
+from decimal import Decimal
 from pathlib import Path
 
 
@@ -18,4 +19,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     estimate = commands.add_parser("estimate", help="tokens and cost of training on a JSONL file; asks nobody")
     estimate.add_argument("rows", type=Path)
     estimate.add_argument("--epochs", type=float, default=3)
-    estimate.add_argument("--usd-per-million-tokens", type=float, help="the provider's price for training this model")
+    estimate.add_argument(
+        "--price-per-million-tokens", type=Decimal, help="the provider's price for training this model"
+    )

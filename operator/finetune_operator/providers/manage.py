@@ -8,19 +8,20 @@ import asyncio
 import os
 import sys
 from collections.abc import Mapping
+from decimal import Decimal
 
 from pydantic import BaseModel
 
 from finetune_operator.contract.places import PROVIDER_KEY_VARIABLE
-from finetune_operator.core.remote_training import cost_usd, estimated_tokens
+from finetune_operator.core.remote_training import cost, estimated_tokens
 from finetune_operator.providers.fine_tuning_client import FineTuningClient, Refused, Unanswered
 
 
 class Estimate(BaseModel):
-    """What a training is likely to cost; null where the price is not given."""
+    """What a training is likely to cost, in the currency of the price; null where that is not given."""
 
     tokens: int
-    cost_usd: float | None
+    cost: Decimal | None
 
 
 def main(options: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> int:
@@ -28,7 +29,7 @@ def main(options: argparse.Namespace, environment: Mapping[str, str] = os.enviro
     if options.remote_command == "estimate":
         characters = sum(len(line) for line in options.rows.open(encoding="utf-8"))
         tokens = estimated_tokens(characters, options.epochs)
-        _say(Estimate(tokens=tokens, cost_usd=cost_usd(tokens, options.usd_per_million_tokens)))
+        _say(Estimate(tokens=tokens, cost=cost(tokens, options.price_per_million_tokens)))
         return 0
     key = environment.get(PROVIDER_KEY_VARIABLE, "")
     if not key:

@@ -168,8 +168,8 @@ class RemoteTraining:
 
     def _log_estimate(self, characters: int) -> None:
         tokens = rules.estimated_tokens(characters, self._config.training.epochs)
-        price = self._remote.usd_per_million_tokens
-        logger.info("estimate", tokens=tokens, cost_usd=rules.cost_usd(tokens, price), usd_per_million_tokens=price)
+        cost = rules.cost(tokens, self._remote.price_per_million_tokens)
+        logger.info("estimate", tokens=tokens, cost=None if cost is None else f"{cost} {self._remote.currency}")
 
     async def _found_or_created(self, record: Record) -> RemoteJob:
         """Looked for before each try to create it: the answer to an earlier try may have been lost."""
@@ -244,14 +244,14 @@ class RemoteTraining:
         series = [self._series[step] for step in sorted(self._series)]
         losses = [point.loss for point in series if point.loss is not None]
         steps = series[-1].step if series else 0
-        price = self._remote.usd_per_million_tokens
         return TrainingResult(
             remote=RemoteModel(
                 base_url=self._remote.base_url,
                 model=job.fine_tuned_model,
                 job=job.id,
                 trained_tokens=job.trained_tokens,
-                cost_usd=rules.cost_usd(job.trained_tokens, price),
+                cost=rules.cost(job.trained_tokens, self._remote.price_per_million_tokens),
+                currency=self._remote.currency,
             ),
             final_loss=losses[-1] if losses else None,
             best_loss=min(losses, default=None),

@@ -9,7 +9,7 @@ from finetune_operator.contract.training import Progress, TrainingResult
 from finetune_operator.core import allocations
 from finetune_operator.core.conditions import Absent, Finding, shortened, with_findings
 from finetune_operator.core.config import OperatorConfig
-from finetune_operator.core.cost import NoPrice, cost_status, hourly_rate
+from finetune_operator.core.cost import NoPrice, cost_status, hourly_rate, provider_basis, provider_cost
 from finetune_operator.core.durations import short_duration
 from finetune_operator.core.endings import ended_at, latest_ending
 from finetune_operator.core.evaluation import status_of
@@ -68,6 +68,9 @@ def training_status(
     known = old.allocation or AllocationStatus()
     if status == old and not allocations.would_be_lost(known, seen.pods):
         return old
+    if provided := job.spec.base_model.source.openai:
+        remote = result.remote if result else None
+        return status.model_copy(update={"cost": provider_cost(provided.model, config.prices, remote, now)})
     return _with_cost(status, job, seen, outlook, now, config)
 
 
@@ -179,10 +182,14 @@ def _last_failure(job: FineTuneJob, seen: Observed, now: datetime) -> LastFailur
 
 
 def _cost_known(job: FineTuneJob, config: OperatorConfig) -> Finding:
-    rate = hourly_rate(job.spec.resources, job.spec.scheduling, config.prices)
-    if isinstance(rate, NoPrice):
-        return Finding("CostKnown", False, "NoPrice", rate.message)
-    return Finding("CostKnown", True, "Priced", rate.basis)
+    if provided := job.spec.base_model.source.openai:
+        found = provider_basis(provided.model, config.prices)
+    else:
+        rate = hourly_rate(job.spec.resources, job.spec.scheduling, config.prices)
+        found = rate if isinstance(rate, NoPrice) else rate.basis
+    if isinstance(found, NoPrice):
+        return Finding("CostKnown", False, "NoPrice", found.message)
+    return Finding("CostKnown", True, "Priced", found)
 
 
 def _with_cost(

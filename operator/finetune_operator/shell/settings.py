@@ -47,12 +47,12 @@ class Settings:
                 hub_endpoint=environ.get("FINETUNE_HUB_ENDPOINT") or None,
                 secret_name=environ.get("FINETUNE_SECRET_NAME", "finetune-internal"),
                 workload_service_account=environ.get("FINETUNE_WORKLOAD_SERVICE_ACCOUNT", "finetune-workload"),
+                remote_service_account=environ.get("FINETUNE_REMOTE_SERVICE_ACCOUNT", "finetune-remote"),
                 api_url=environ.get("FINETUNE_API_URL") or None,
                 engine_args=tuple(_json(environ, "FINETUNE_ENGINE_ARGS", list, [])),
                 engine_env=_json(environ, "FINETUNE_ENGINE_ENV", dict, {}),
                 trainer_env=_json(environ, "FINETUNE_TRAINER_ENV", dict, {}),
                 fetch_env=_json(environ, "FINETUNE_FETCH_ENV", dict, {}),
-                provider_prices=_prices(environ, "FINETUNE_PROVIDER_PRICES"),
                 prices=_price_book(environ, "FINETUNE_PRICES"),
                 poll_seconds=_number(environ, "FINETUNE_POLL_SECONDS", 5.0),
                 database_timeout_seconds=_number(environ, "FINETUNE_DATABASE_TIMEOUT_SECONDS", 60.0),
@@ -81,19 +81,6 @@ def _number(environ: Mapping[str, str], name: str, default: float) -> float:
     if not 0 < value < inf:
         raise SettingsError(f"{name} must be a finite number above 0, not {text!r}")
     return value
-
-
-def _prices(environ: Mapping[str, str], name: str) -> dict[str, str]:
-    """USD per million tokens by model, as decimal strings."""
-    prices: dict[str, str] = _json(environ, name, dict, {})
-    for model, price in prices.items():
-        try:
-            usable = 0 <= float(price) < inf
-        except ValueError:
-            usable = False
-        if not usable:
-            raise SettingsError(f"{name} must give {model} a price in USD per million tokens, not {price!r}")
-    return prices
 
 
 def _price_book(environ: Mapping[str, str], name: str) -> PriceBook:

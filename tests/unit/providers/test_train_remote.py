@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,7 @@ async def api() -> AsyncIterator[Api]:
 
 async def test_a_training_from_rows_to_a_model(openai_server: OpenAIServer, tmp_path: Path, api: Api) -> None:
     job = RemoteJobDirectory(
-        tmp_path, openai_server, progress_url=api.url, learning_rate_multiplier=0.5, usd_per_million_tokens=5.0
+        tmp_path, openai_server, progress_url=api.url, learning_rate_multiplier=0.5, price_per_million_tokens="5.00"
     )
     api.refuses = 1
 
@@ -77,7 +78,7 @@ async def test_a_training_from_rows_to_a_model(openai_server: OpenAIServer, tmp_
     assert result.remote
     assert result.remote.model in openai_server.models
     assert (result.remote.base_url, result.adapter_digest) == (openai_server.base_url, None)
-    assert (result.tokens, result.remote.cost_usd) == (1500, 0.0075)
+    assert (result.tokens, result.remote.cost) == (1500, Decimal("0.0075"))
     assert (result.steps, result.final_loss, result.best_loss) == (30, 1.0, 1.0)
     assert result.test_loss == pytest.approx(2.5 / 3)
     assert result.train_seconds == 321
@@ -94,7 +95,7 @@ async def test_a_training_from_rows_to_a_model(openai_server: OpenAIServer, tmp_
         time=None,
     )
     assert "Step 30/30: training loss=1.00" in pod.log
-    assert '"cost_usd"' in pod.log
+    assert '"cost": "0.0' in pod.log
     assert openai_server.files == {}, "the training data leave with the training"
 
 
@@ -120,7 +121,7 @@ async def test_a_model_without_a_price_costs_nobody_knows_what(openai_server: Op
     ending = await RemoteJobDirectory(tmp_path, openai_server).run()
 
     assert ending.result.remote
-    assert (ending.result.remote.trained_tokens, ending.result.remote.cost_usd) == (1500, None)
+    assert (ending.result.remote.trained_tokens, ending.result.remote.cost) == (1500, None)
 
 
 @dataclass(frozen=True)
