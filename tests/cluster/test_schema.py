@@ -71,10 +71,36 @@ def two_sources() -> dict[str, Any]:
     return {"baseModel": {"source": {"hub": {"id": "Qwen/Qwen3-0.6B"}}}}
 
 
+PROVIDER_MODEL = "ft:gpt-4.1-mini-2025-04-14:my-org:plato:Bx1y2z3"
+PROVIDER_SOURCE = {"volume": None, "openai": {"model": PROVIDER_MODEL}}
+PROVIDER_KEY = {"name": "openai", "key": "api-key"}
+
+
+def at_provider(openai: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
+    """A job of backend OpenAI; `openai` is merged into its provider."""
+    provider = {"secretRef": PROVIDER_KEY} | (openai or {})
+    return {"backend": "OpenAI", "openai": provider, "baseModel": {"source": PROVIDER_SOURCE}} | changes
+
+
+def version_at_provider(**changes: Any) -> dict[str, Any]:
+    """A version whose model a provider made and keeps."""
+    artifact = {"uri": f"openai://{PROVIDER_MODEL}", "digest": None, "baseUrl": "https://api.openai.com/v1"}
+    return {"baseModel": {"source": PROVIDER_SOURCE}, "artifact": artifact, "serving": None} | changes
+
+
+def at_provider_with(**changes: Any) -> dict[str, Any]:
+    """The same with another artifact."""
+    return version_at_provider(artifact=version_at_provider()["artifact"] | changes)
+
+
 COMMIT = "c1899de289a04d12100db370d81485cdf75e47ca"
 HUB_REVISION = "baseModel.source.hub.revision must be the commit, 40 hexadecimal digits: a branch or tag may move on"
 BASE_MODEL_SOURCES = "set exactly one of volume, hub, openai"
+PAIRED = "spec.openai goes with backend OpenAI: set both or neither"
+OURS = "baseModel.source.openai goes with backend OpenAI: set both or neither"
+ARTIFACT = "volume:// goes with a digest, openai:// with a baseUrl"
 JOB_NAME_TOO_LONG = "metadata.name must have at most 52 characters"
+CANCELLED = "a cancelled job can't be taken up again: create a new one"
 VERSION_NAME = "metadata.name must be <spec.model>-v<spec.version>"
 
 ACCEPTED = [
@@ -86,6 +112,7 @@ ACCEPTED = [
     Creation("a learning rate in scientific notation", "FineTuneJob", {"training": {"learningRate": "2e-4"}}),
     Creation("a whole test fraction", "FineTuneJob", dataset(testFraction="0")),
     Creation("a GPU", "FineTuneJob", {"resources": {"limits": {"nvidia.com/gpu": 1, "memory": "16Gi"}}}),
+    Creation("a priority", "FineTuneJob", {"scheduling": {"priorityClassName": "research"}}),
     Creation("a file with dots in its name", "FineTuneJob", on_volume("a.b/c..d.jsonl")),
     Creation("an evaluation", "FineTuneJob", evaluation(metrics=["RougeL", "TokenF1"], maxExamples=7, maxNewTokens=9)),
     Creation("every metric, each required", "FineTuneJob", evaluation(metrics=METRICS, require=EVERY_METRIC_REQUIRED)),
@@ -95,6 +122,13 @@ ACCEPTED = [
     Creation("a pull request of the hub", "FineTuneJob", hub(revision="refs/pr/1")),
     Creation("a gated model", "FineTuneJob", hub(tokenSecretRef={"name": "hub", "key": "token"})),
     Creation("a version on a commit of the hub", "ModelVersion", hub(revision=COMMIT)),
+    Creation("a job at a provider", "FineTuneJob", at_provider()),
+    Creation(
+        "a job at another provider",
+        "FineTuneJob",
+        at_provider({"baseUrl": "http://tuner.ml.svc:8080/api/v1", "suffix": "p.1", "learningRateMultiplier": "0.3"}),
+    ),
+    Creation("a version at a provider", "ModelVersion", version_at_provider()),
     Creation("a version that is served", "ModelVersion"),
     Creation("a version that is only registered", "ModelVersion", {"serving": None}),
     Creation("a version with a high number", "ModelVersion", name="plato-v999999"),
@@ -144,6 +178,64 @@ REFUSED = [
     Creation("a job with a name of 53 characters", "FineTuneJob", name="a" * 53, refused=JOB_NAME_TOO_LONG),
     Creation("an unknown method", "FineTuneJob", {"method": "PPO"}, refused='supported values: "SFT", "DPO"'),
     Creation("an unknown backend", "FineTuneJob", {"backend": "Axolotl"}, refused="supported values"),
+    Creation("a provider without its backend", "FineTuneJob", {"openai": {"secretRef": PROVIDER_KEY}}, refused=PAIRED),
+    Creation("a backend without its provider", "FineTuneJob", at_provider() | {"openai": None}, refused=PAIRED),
+    Creation(
+        "a provider's model, trained here", "FineTuneJob", {"baseModel": {"source": PROVIDER_SOURCE}}, refused=OURS
+    ),
+    Creation("a volume's model at a provider", "FineTuneJob", at_provider(baseModel={}), refused=OURS),
+    Creation("a provider without a key", "FineTuneJob", at_provider({"secretRef": None}), refused="Required value"),
+    Creation(
+        "a provider's model that is served here",
+        "FineTuneJob",
+        at_provider(serving={}),
+        refused="a model of backend OpenAI answers at its provider, not in this cluster: remove serving",
+    ),
+    Creation(
+        "a provider's model that goes live",
+        "FineTuneJob",
+        at_provider(promotion="Always"),
+        refused="the gateway has no route to a model of backend OpenAI: leave promotion Manual",
+    ),
+    Creation(
+        "an evaluation of a provider's model",
+        "FineTuneJob",
+        at_provider(evaluation={"metrics": ["RougeL"]}),
+        refused="a model of backend OpenAI can't be evaluated by the trainer: remove evaluation",
+    ),
+    Creation(
+        "steps at a provider",
+        "FineTuneJob",
+        at_provider(training={"maxSteps": 10}),
+        refused="a provider counts epochs: set training.epochs instead of maxSteps",
+    ),
+    Creation(
+        "a password in a URL", "FineTuneJob", at_provider({"baseUrl": "https://me:pw@x/v1"}), refused="baseUrl in"
+    ),
+    Creation(
+        "a key in a URL", "FineTuneJob", at_provider({"baseUrl": "https://x/v1?key=1"}), refused="baseUrl in body"
+    ),
+    Creation("a file for a URL", "FineTuneJob", at_provider({"baseUrl": "file:///etc"}), refused="baseUrl in body"),
+    Creation("a suffix with a blank", "FineTuneJob", at_provider({"suffix": "a b"}), refused="suffix in body should"),
+    Creation("a long suffix", "FineTuneJob", at_provider({"suffix": "s" * 65}), refused="suffix: Too long"),
+    Creation(
+        "a provider's model with a digest", "ModelVersion", at_provider_with(digest=OTHER_DIGEST), refused=ARTIFACT
+    ),
+    Creation("a provider's model without its URL", "ModelVersion", at_provider_with(baseUrl=None), refused=ARTIFACT),
+    Creation("an adapter without a digest", "ModelVersion", {"artifact": {"digest": None}}, refused=ARTIFACT),
+    Creation("an adapter with a URL", "ModelVersion", artifact(baseUrl="https://x/v1"), refused=ARTIFACT),
+    Creation(
+        "an adapter of a provider's model",
+        "ModelVersion",
+        {"baseModel": {"source": PROVIDER_SOURCE}, "serving": None},
+        refused="an artifact openai:// goes with baseModel.source.openai: set both or neither",
+    ),
+    Creation(
+        "a provider's model in an engine",
+        "ModelVersion",
+        version_at_provider(serving={}),
+        refused="a model at a provider answers there, not in this cluster: remove serving",
+    ),
     Creation("an unknown promotion", "FineTuneJob", {"promotion": "Never"}, refused="supported values"),
     Creation(
         "a rank beyond the engine's",
@@ -166,6 +258,12 @@ REFUSED = [
         "FineTuneJob",
         {"resources": {"limits": {"memory": "lots"}}},
         refused="limits.memory in body should match",
+    ),
+    Creation(
+        "a priority in words",
+        "FineTuneJob",
+        {"scheduling": {"priorityClassName": "very high"}},
+        refused="priorityClassName in body should match",
     ),
     Creation("a deadline of 0 s", "FineTuneJob", {"activeDeadlineSeconds": 0}, refused="greater than or equal to 1"),
     Creation(
@@ -314,6 +412,7 @@ CHANGED_JOB: dict[str, Any] = {
     "baseModel": base_model("other"),
     "method": "DPO",
     "backend": "HuggingFace",
+    "openai": {"secretRef": PROVIDER_KEY},
     "dataset": {"minExamples": 7},
     "lora": {"r": 8},
     "training": {"seed": 7},
@@ -352,6 +451,11 @@ UPDATES = [
     Update("a job's serving goes", "FineTuneJob", {"serving": None}, {"serving": {}}, "serving is immutable"),
     Update("a job is suspended", "FineTuneJob", {"suspend": True}),
     Update("a job goes on", "FineTuneJob", {"suspend": False}, {"suspend": True}),
+    Update("a job is cancelled", "FineTuneJob", {"cancel": True}),
+    Update("a suspended job is cancelled", "FineTuneJob", {"cancel": True}, {"suspend": True}),
+    Update("a cancelled job gets a time to live", "FineTuneJob", {"ttlSecondsAfterFinished": 60}, {"cancel": True}),
+    Update("a cancelled job is taken up", "FineTuneJob", {"cancel": False}, {"cancel": True}, CANCELLED),
+    Update("a cancelled job forgets it", "FineTuneJob", {"cancel": None}, {"cancel": True}, CANCELLED),
     Update("a job gets a time to live", "FineTuneJob", {"ttlSecondsAfterFinished": 60}),
     Update(
         "a job loses its time to live",

@@ -1,8 +1,11 @@
 """Settings from the environment."""
 
+from decimal import Decimal
+
 import pytest
 
 from finetune_operator.core.config import OperatorConfig
+from finetune_operator.core.cost import PriceBook
 from finetune_operator.shell.settings import Settings, SettingsError
 
 REQUIRED = {
@@ -37,6 +40,7 @@ def test_everything_that_can_be_set() -> None:
             "FINETUNE_ENGINE_ARGS": '["--dtype", "float32"]',
             "FINETUNE_ENGINE_ENV": '{"A": "1"}',
             "FINETUNE_TRAINER_ENV": '{"B": "2"}',
+            "FINETUNE_PRICES": '{"currency": "EUR", "perHour": {"cpu": "0.04"}, "gpuTypes": {}}',
             "FINETUNE_POLL_SECONDS": "0.5",
             "FINETUNE_DATABASE_TIMEOUT_SECONDS": "3",
             "FINETUNE_INTERNAL_TOKEN": "token",
@@ -63,6 +67,7 @@ def test_everything_that_can_be_set() -> None:
             engine_args=("--dtype", "float32"),
             engine_env={"A": "1"},
             trainer_env={"B": "2"},
+            prices=PriceBook(currency="EUR", per_hour={"cpu": Decimal("0.04")}),
             poll_seconds=0.5,
             database_timeout_seconds=3.0,
         ),
@@ -91,6 +96,8 @@ WRONG = {
     ("FINETUNE_ENGINE_ARGS", "[1]"): "list of strings",
     ("FINETUNE_ENGINE_ENV", "[]"): "JSON dict",
     ("FINETUNE_TRAINER_ENV", '{"A": 1}'): "dict of strings",
+    ("FINETUNE_PRICES", "2.50"): "must be JSON such as",
+    ("FINETUNE_PRICES", '{"perHour": {"cpu": "cheap"}}'): "perHour.cpu",
 }
 
 
