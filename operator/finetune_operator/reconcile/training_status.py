@@ -16,7 +16,7 @@ from finetune_operator.core.evaluation import status_of
 from finetune_operator.core.workloads import JobFacts, PodFacts, dataset_report
 from finetune_operator.manifests.training import training_job_name
 from finetune_operator.reconcile.training_outlook import Outlook
-from finetune_operator.resources.cost import AllocationStatus
+from finetune_operator.resources.cost import AllocationStatus, CostStatus
 from finetune_operator.resources.finetunejob import (
     CheckpointStatus,
     DatasetStatus,
@@ -68,10 +68,9 @@ def training_status(
     known = old.allocation or AllocationStatus()
     if status == old and not allocations.would_be_lost(known, seen.pods):
         return old
-    if provided := job.spec.base_model.source.openai:
-        remote = result.remote if result else None
-        return status.model_copy(update={"cost": provider_cost(provided.model, config.prices, remote, now)})
-    return _with_cost(status, job, seen, outlook, now, config)
+    allocation = allocations.observed(known, seen.pods, seen.job, now)
+    cost = _cost(job, status, outlook, allocation, now, config, result)
+    return status.model_copy(update={"allocation": allocation, "cost": cost})
 
 
 def _with_facts(
@@ -192,16 +191,21 @@ def _cost_known(job: FineTuneJob, config: OperatorConfig) -> Finding:
     return Finding("CostKnown", True, "Priced", found)
 
 
-def _with_cost(
-    status: FineTuneJobStatus, job: FineTuneJob, seen: Observed, outlook: Outlook, now: datetime, config: OperatorConfig
-) -> FineTuneJobStatus:
-    known = job.status.allocation or AllocationStatus()
-    allocation = allocations.observed(known, seen.pods, seen.job, now)
+def _cost(
+    job: FineTuneJob,
+    status: FineTuneJobStatus,
+    outlook: Outlook,
+    allocation: AllocationStatus,
+    now: datetime,
+    config: OperatorConfig,
+    result: TrainingResult | None,
+) -> CostStatus:
+    if provided := job.spec.base_model.source.openai:
+        return provider_cost(provided.model, config.prices, result.remote if result else None, now)
     eta_seconds = status.progress.eta_seconds if status.progress and outlook.phase is Phase.TRAINING else None
     remaining = None if eta_seconds is None else eta_seconds * allocations.running(allocation)
     rate = hourly_rate(job.spec.resources, job.spec.scheduling, config.prices)
-    cost = cost_status(rate, config.prices, allocations.seconds(allocation, now), remaining, now)
-    return status.model_copy(update={"allocation": allocation, "cost": cost})
+    return cost_status(rate, config.prices, allocations.seconds(allocation, now), remaining, now)
 
 
 def _outcome_fields(result: TrainingResult, now: datetime) -> dict[str, object]:

@@ -1,7 +1,7 @@
 """What a training costs, and when nobody can say."""
 
+from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -21,25 +21,28 @@ PRICES = PriceBook(
 
 
 def rate(
-    prices: PriceBook = PRICES, gpu_type: str | None = None, requests: dict[str, int | str] | None = None, **limits: Any
+    limits: Mapping[str, int | str],
+    gpu_type: str | None = None,
+    prices: PriceBook = PRICES,
+    requests: Mapping[str, int | str] | None = None,
 ) -> Rate | NoPrice:
-    resources = ResourceRequirements(limits=limits, requests=requests or {})
+    resources = ResourceRequirements(limits=dict(limits), requests=dict(requests or {}))
     selector = {"nvidia.com/gpu.product": gpu_type} if gpu_type else {}
     return hourly_rate(resources, Scheduling(node_selector=selector), prices)
 
 
 RATES: dict[str, tuple[Rate | NoPrice, str, str]] = {
-    "a GPU of any type": (rate(**{"nvidia.com/gpu": 1}), "2.50", "1 nvidia.com/gpu x 2.50 EUR per hour"),
-    "of a type with a price": (rate(gpu_type=H100, **{"nvidia.com/gpu": 1}), "3.90", "1 nvidia.com/gpu x 3.90"),
-    "of a type without one": (rate(gpu_type="NVIDIA-L4", **{"nvidia.com/gpu": 1}), "2.50", "x 2.50"),
-    "eight of them": (rate(gpu_type=H100, **{"nvidia.com/gpu": "8"}), "31.20", "8 nvidia.com/gpu x 3.90"),
-    "a GPU's price includes its machine": (rate(cpu=16, **{"nvidia.com/gpu": 1}), "2.50", "nvidia.com/gpu"),
+    "a GPU of any type": (rate({"nvidia.com/gpu": 1}), "2.50", "1 nvidia.com/gpu x 2.50 EUR per hour"),
+    "of a type with a price": (rate({"nvidia.com/gpu": 1}, H100), "3.90", "1 nvidia.com/gpu x 3.90"),
+    "of a type without one": (rate({"nvidia.com/gpu": 1}, "NVIDIA-L4"), "2.50", "x 2.50"),
+    "eight of them": (rate({"nvidia.com/gpu": "8"}, H100), "31.20", "8 nvidia.com/gpu x 3.90"),
+    "a GPU's price includes its machine": (rate({"nvidia.com/gpu": 1, "cpu": 16}), "2.50", "nvidia.com/gpu"),
     "two kinds of devices": (
-        rate(**{"nvidia.com/gpu": 1, "amd.com/gpu": 1}), "4.50", "1 amd.com/gpu x 2 EUR per hour + 1 nvidia.com/gpu",
+        rate({"nvidia.com/gpu": 1, "amd.com/gpu": 1}), "4.50", "1 amd.com/gpu x 2 EUR per hour + 1 nvidia.com/gpu",
     ),
-    "cores without a GPU": (rate(cpu="1500m"), "0.0600", "1.5 cpu x 0.04 EUR per hour"),
-    "the scheduler reserves the request": (rate(cpu=4, requests={"cpu": "2"}), "0.08", "2 cpu x 0.04"),
-    "ten cores are not 1E+1": (rate(cpu=10), "0.40", "10 cpu"),
+    "cores without a GPU": (rate({"cpu": "1500m"}), "0.0600", "1.5 cpu x 0.04 EUR per hour"),
+    "the scheduler reserves the request": (rate({"cpu": 4}, requests={"cpu": "2"}), "0.08", "2 cpu x 0.04"),
+    "ten cores are not 1E+1": (rate({"cpu": 10}), "0.40", "10 cpu"),
 }  # fmt: skip
 
 
@@ -51,11 +54,14 @@ def test_the_price_of_one_pod(found: Rate | NoPrice, per_hour: str, basis: str) 
 
 
 UNKNOWN: dict[str, tuple[Rate | NoPrice, tuple[str, ...]]] = {
-    "no price book": (rate(PriceBook(), **{"nvidia.com/gpu": 1}), ('set prices.perHour."nvidia.com/gpu"', "values")),
-    "of this type neither": (rate(PriceBook(), H100, **{"nvidia.com/gpu": 1}), (f"prices.gpuTypes.{H100}",)),
-    "one device of two": (rate(**{"nvidia.com/gpu": 1, "rdma/hca": 1}), ('prices.perHour."rdma/hca"',)),
-    "nothing asked for": (rate(), ("spec.resources.requests.cpu",)),
-    "a GPU type does not price other devices": (rate(gpu_type=H100, **{"example.com/gpu": 1}), ("example.com/gpu",)),
+    "no price book": (
+        rate({"nvidia.com/gpu": 1}, None, PriceBook()),
+        ('set prices.perHour."nvidia.com/gpu"', "values"),
+    ),
+    "of this type neither": (rate({"nvidia.com/gpu": 1}, H100, PriceBook()), (f"prices.gpuTypes.{H100}",)),
+    "one device of two": (rate({"nvidia.com/gpu": 1, "rdma/hca": 1}), ('prices.perHour."rdma/hca"',)),
+    "nothing asked for": (rate({}), ("spec.resources.requests.cpu",)),
+    "a GPU type does not price other devices": (rate({"example.com/gpu": 1}, H100), ("example.com/gpu",)),
 }
 
 

@@ -82,7 +82,10 @@ def measured(step: int = 402, **changes: Any) -> Progress:
     return Progress(job=identity, attempt="pod-1", time=NOON, **(values | changes))
 
 
-SAVED = {"checkpoint_step": 400, "checkpoint_time": NOON.replace(microsecond=654321) - timedelta(seconds=9)}
+SAVED: dict[str, Any] = {
+    "checkpoint_step": 400,
+    "checkpoint_time": NOON.replace(microsecond=654321) - timedelta(seconds=9),
+}
 
 
 class TestCheckpoint:
