@@ -19,7 +19,6 @@ from local_cluster import versions
 from local_cluster.cluster import Cluster
 from local_cluster.layout import cache_root
 from tests.cluster.audit import AuditLog
-from tests.cluster.samples import merged
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CHART = REPOSITORY / "helm" / "finetune-operator"
@@ -79,7 +78,9 @@ class ControlPlane:
     def rights_in(self, namespace: str) -> list[Manifest]:
         """What the chart would install of Roles and ServiceAccounts in a watched namespace."""
         watched = [body for body in self._chart if _namespace_of(body) == NAMESPACE_IN_CHART]
-        return [merged(body, {"metadata": {"namespace": namespace}}) for body in watched]
+        text = json.dumps(watched).replace(f'"{NAMESPACE_IN_CHART}"', json.dumps(namespace))
+        bodies: list[Manifest] = json.loads(text)
+        return bodies
 
     def operator_rules(self) -> list[Manifest]:
         """The rules of the operator's Role."""
@@ -89,12 +90,21 @@ class ControlPlane:
 
     def operator_kubeconfig(self, server: str | None = None) -> Path:
         """Access with the rights of the chart's ServiceAccount; `server` is a proxy before the API server."""
+        name = f"operator-{server.rsplit(':', 1)[1] if server else 'direct'}"
+        return self._kubeconfig(name, self._token, server)
+
+    async def account_kubeconfig(self, namespace: str, account: str) -> Path:
+        """Access with the rights of another ServiceAccount of the chart."""
+        token = await self.kubectl("create", "token", account, "-n", namespace, "--duration", TOKEN_DURATION)
+        return self._kubeconfig(f"{namespace}-{account}", token.strip())
+
+    def _kubeconfig(self, name: str, token: str, server: str | None = None) -> Path:
         cluster = {"server": server} if server else self._admin["clusters"][0]["cluster"]
         config = self._admin | {
             "clusters": [self._admin["clusters"][0] | {"cluster": cluster}],
-            "users": [self._admin["users"][0] | {"user": {"token": self._token}}],
+            "users": [self._admin["users"][0] | {"user": {"token": token}}],
         }
-        path = self.directory / f"operator-{server.rsplit(':', 1)[1] if server else 'direct'}.kubeconfig"
+        path = self.directory / f"{name}.kubeconfig"
         path.write_text(json.dumps(config))
         return path
 

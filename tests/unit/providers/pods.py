@@ -5,8 +5,9 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from finetune_operator.contract.dataset import DatasetConfig, DatasetReport, RatingsSource
 from finetune_operator.contract.failures import Failure
@@ -47,42 +48,40 @@ def preference(number: int) -> dict[str, Any]:
     }
 
 
+def training_config(server: OpenAIServer, method: Literal["SFT", "DPO"] = "SFT", **remote: Any) -> TrainingConfig:
+    """What the operator would tell the pod; `remote` are changes of the provider's part."""
+    settings = {"base_url": server.base_url, "model": MODEL, "suffix": "plato", "poll_seconds": 0.02}
+    return TrainingConfig(
+        job=JobIdentity(namespace="finetune", name="plato-1", uid=UID),
+        model="plato",
+        method=method,
+        backend="OpenAI",
+        base_model_name=MODEL,
+        remote=RemoteConfig.model_validate(settings | remote),
+        dataset=DatasetConfig(source=RatingsSource()),
+        lora=LoraConfig(),
+        training=TrainingParameters(batch_size=2),
+    )
+
+
 class RemoteJobDirectory:
-    """One FineTuneJob whose dataset is prepared."""
+    """One FineTuneJob whose dataset is prepared; `settings` are further variables of its processes."""
 
     def __init__(
-        self,
-        directory: Path,
-        server: OpenAIServer,
-        *,
-        method: str = "SFT",
-        rows: int = 20,
-        progress_url: str | None = None,
-        **remote: Any,
+        self, directory: Path, config: TrainingConfig, *, rows: int = 20, settings: Mapping[str, str] | None = None
     ) -> None:
         self.directory = directory
-        settings = {"base_url": server.base_url, "model": MODEL, "suffix": "plato", "poll_seconds": 0.02}
-        self.config = TrainingConfig(
-            job=JobIdentity(namespace="finetune", name="plato-1", uid=UID),
-            model="plato",
-            method=method,  # type: ignore[arg-type]
-            backend="OpenAI",
-            base_model_name=MODEL,
-            remote=RemoteConfig.model_validate(settings | remote),
-            dataset=DatasetConfig(source=RatingsSource()),
-            lora=LoraConfig(),
-            training=TrainingParameters(batch_size=2),
-            progress_url=progress_url,
-        )
-        self.paths = JobPaths.of(self.config, str(directory / "artifacts"))
+        self.config = config
+        self._settings = dict(settings or {})
+        self.paths = JobPaths.of(config, str(directory / "artifacts"))
         Path(self.paths.dataset).mkdir(parents=True)
-        make = preference if method == "DPO" else conversation
+        make = preference if config.method == "DPO" else conversation
         lines = [json.dumps(make(number), ensure_ascii=False) + "\n" for number in range(rows)]
         Path(self.paths.train_rows).write_text("".join(lines))
         Path(self.paths.test_rows).write_text("".join(lines[:2]))
         report = DatasetReport(rows=rows, test_rows=min(2, rows), digest="sha256:" + "d" * 64)
         Path(self.paths.dataset_report).write_text(report.model_dump_json(by_alias=True))
-        (directory / "training.json").write_text(self.config.model_dump_json(by_alias=True))
+        (directory / "training.json").write_text(config.model_dump_json(by_alias=True))
 
     @property
     def train_rows(self) -> list[dict[str, Any]]:
@@ -91,10 +90,6 @@ class RemoteJobDirectory:
     @property
     def record(self) -> Record:
         return read_record(Path(self.paths.remote))
-
-    def keep(self, record: Record) -> None:
-        """As an earlier attempt left it."""
-        Path(self.paths.remote).write_text(record.model_dump_json(by_alias=True))
 
     def environment(self, key: str | None = API_KEY) -> dict[str, str]:
         return {"POD_NAME": "plato-1-abcde"} | ({} if key is None else {PROVIDER_KEY_VARIABLE: key})
@@ -109,7 +104,7 @@ class RemoteJobDirectory:
 
     async def start(self, key: str | None = API_KEY) -> "Pod":
         """An attempt as a process of its own, which can be killed."""
-        place = {"PATH": os.environ["PATH"], "HOME": str(self.directory)}
+        place = {"PATH": os.environ["PATH"], "HOME": str(self.directory)} | self._settings
         path = {"PYTHONPATH": os.pathsep.join((str(REPOSITORY / "operator"), str(REPOSITORY)))}
         with (self.directory / "log").open("ab") as log:
             process = await asyncio.create_subprocess_exec(

@@ -1,6 +1,7 @@
 """A pod that trains at a provider, as a process of its own: `python remote_pod.py DIRECTORY`.
 
-It is what the image runs, with less patience than in a cluster; the file `unwanted` is what the API server would say.
+It is what the image runs, with less patience than in a cluster. Without KUBECONFIG, the file `unwanted` is what the API
+server would say.
 """
 
 import asyncio
@@ -21,6 +22,8 @@ def surroundings_in(directory: Path) -> Surroundings:
     """The volume and the termination message in a directory."""
 
     async def unwanted(config: TrainingConfig, workload: str) -> str | None:
+        if "KUBECONFIG" in os.environ:
+            return await Surroundings().unwanted(config, workload)
         file = directory / "unwanted"
         return file.read_text() if file.exists() else None
 

@@ -12,7 +12,7 @@ from aiohttp import web
 from finetune_operator.contract.failures import EXIT_CODES, FailureReason
 from finetune_operator.contract.training import Progress, ProgressBatch
 from tests.unit.providers.openai_server import API_KEY, Body, Fault, OpenAIServer, error_body
-from tests.unit.providers.pods import MODEL, UID, RemoteJobDirectory
+from tests.unit.providers.pods import MODEL, UID, RemoteJobDirectory, training_config
 from tests.waiting import eventually
 
 CREATE = "/fine_tuning/jobs"
@@ -53,9 +53,8 @@ async def api() -> AsyncIterator[Api]:
 
 
 async def test_a_training_from_rows_to_a_model(openai_server: OpenAIServer, tmp_path: Path, api: Api) -> None:
-    job = RemoteJobDirectory(
-        tmp_path, openai_server, progress_url=api.url, learning_rate_multiplier=0.5, price_per_million_tokens="5.00"
-    )
+    config = training_config(openai_server, learning_rate_multiplier=0.5, price_per_million_tokens="5.00")
+    job = RemoteJobDirectory(tmp_path, config.model_copy(update={"progress_url": api.url}))
     api.refuses = 1
 
     pod = await job.start()
@@ -100,7 +99,7 @@ async def test_a_training_from_rows_to_a_model(openai_server: OpenAIServer, tmp_
 
 
 async def test_preferences_go_in_the_providers_own_form(openai_server: OpenAIServer, tmp_path: Path) -> None:
-    job = RemoteJobDirectory(tmp_path, openai_server, method="DPO")
+    job = RemoteJobDirectory(tmp_path, training_config(openai_server, "DPO"))
 
     pod = await job.run()
 
@@ -118,7 +117,7 @@ async def test_preferences_go_in_the_providers_own_form(openai_server: OpenAISer
 
 
 async def test_a_model_without_a_price_costs_nobody_knows_what(openai_server: OpenAIServer, tmp_path: Path) -> None:
-    ending = await RemoteJobDirectory(tmp_path, openai_server).run()
+    ending = await RemoteJobDirectory(tmp_path, training_config(openai_server)).run()
 
     assert ending.result.remote
     assert (ending.result.remote.trained_tokens, ending.result.remote.cost) == (1500, None)
@@ -154,7 +153,7 @@ TROUBLES = [
 async def test_trouble_passes_and_nothing_is_made_twice(
     openai_server: OpenAIServer, tmp_path: Path, trouble: Trouble
 ) -> None:
-    job = RemoteJobDirectory(tmp_path, openai_server)
+    job = RemoteJobDirectory(tmp_path, training_config(openai_server))
     openai_server.faults.append(trouble.fault)
 
     pod = await job.run()
@@ -212,7 +211,7 @@ REFUSALS = [
 async def test_a_refusal_is_final_and_says_what_to_change(
     openai_server: OpenAIServer, tmp_path: Path, refusal: Refusal
 ) -> None:
-    job = RemoteJobDirectory(tmp_path, openai_server)
+    job = RemoteJobDirectory(tmp_path, training_config(openai_server))
     openai_server.faults.append(refusal.fault)
 
     pod = await job.run()
@@ -225,7 +224,7 @@ async def test_a_refusal_is_final_and_says_what_to_change(
 
 
 async def test_a_model_that_the_provider_does_not_know(openai_server: OpenAIServer, tmp_path: Path) -> None:
-    pod = await RemoteJobDirectory(tmp_path, openai_server, model="gpt-0").run()
+    pod = await RemoteJobDirectory(tmp_path, training_config(openai_server, model="gpt-0")).run()
 
     assert pod.exit_code == REFUSED
     assert "gpt-0 can't be fine-tuned" in pod.failure.message
@@ -235,7 +234,7 @@ async def test_a_model_that_the_provider_does_not_know(openai_server: OpenAIServ
 async def test_a_wrong_key_is_told_without_the_key(openai_server: OpenAIServer, tmp_path: Path) -> None:
     wrong = "sk-wrong-but-secret"
 
-    pod = await RemoteJobDirectory(tmp_path, openai_server).run(wrong)
+    pod = await RemoteJobDirectory(tmp_path, training_config(openai_server)).run(wrong)
 
     assert pod.exit_code == REFUSED
     assert "Incorrect API key provided: [the API key]." in pod.failure.message
@@ -247,7 +246,7 @@ async def test_a_wrong_key_is_told_without_the_key(openai_server: OpenAIServer, 
 async def test_an_unusable_key_is_said_before_anything_is_sent(
     openai_server: OpenAIServer, tmp_path: Path, key: str | None
 ) -> None:
-    pod = await RemoteJobDirectory(tmp_path, openai_server).run(key)
+    pod = await RemoteJobDirectory(tmp_path, training_config(openai_server)).run(key)
 
     assert pod.exit_code == REFUSED
     assert "no usable API key" in pod.failure.message
@@ -257,7 +256,7 @@ async def test_an_unusable_key_is_said_before_anything_is_sent(
 async def test_the_key_is_in_no_file_and_no_log(openai_server: OpenAIServer, tmp_path: Path) -> None:
     openai_server.faults.append(Fault("GET", "/events", status=500, text=f"trace: Bearer {API_KEY}"))
 
-    pod = await RemoteJobDirectory(tmp_path, openai_server).start()
+    pod = await RemoteJobDirectory(tmp_path, training_config(openai_server)).start()
 
     assert (await pod.ended()).exit_code == 0
     assert "trace: Bearer [the API key]" in pod.log
@@ -271,7 +270,7 @@ def assert_nowhere(key: str, directory: Path) -> None:
 
 
 async def test_rows_that_the_provider_does_not_take(openai_server: OpenAIServer, tmp_path: Path) -> None:
-    pod = await RemoteJobDirectory(tmp_path, openai_server, rows=9).run()
+    pod = await RemoteJobDirectory(tmp_path, training_config(openai_server), rows=9).run()
 
     assert pod.exit_code == REFUSED
     assert "invalid_training_file" in pod.failure.message
@@ -286,7 +285,7 @@ async def test_a_job_that_was_cancelled_at_the_provider(openai_server: OpenAISer
 
     openai_server.end = cancel
 
-    pod = await RemoteJobDirectory(tmp_path, openai_server).run()
+    pod = await RemoteJobDirectory(tmp_path, training_config(openai_server)).run()
 
     assert pod.exit_code == REFUSED
     assert "was cancelled at the provider" in pod.failure.message
@@ -300,7 +299,7 @@ async def test_a_job_that_fails_by_the_providers_fault_is_made_anew_by_the_next_
         job |= {"status": "failed", "error": error}
 
     openai_server.end = fail
-    job = RemoteJobDirectory(tmp_path, openai_server)
+    job = RemoteJobDirectory(tmp_path, training_config(openai_server))
 
     pod = await job.start()
     first = await pod.ended()
@@ -342,7 +341,7 @@ MOMENTS = [
 async def test_an_attempt_that_is_killed_leaves_one_job(
     openai_server: OpenAIServer, tmp_path: Path, moment: Moment
 ) -> None:
-    job = RemoteJobDirectory(tmp_path, openai_server)
+    job = RemoteJobDirectory(tmp_path, training_config(openai_server))
     openai_server.faults.append(Fault(moment.method, moment.path, lost="time"))
     pod = await job.start()
     await eventually(openai_server.hanging.is_set)
@@ -362,7 +361,7 @@ async def test_a_job_whose_id_was_never_written_is_found_again(tmp_path: Path, k
     server = OpenAIServer(keeps_metadata=keeps_metadata)
     await server.start()
     try:
-        job = RemoteJobDirectory(tmp_path, server)
+        job = RemoteJobDirectory(tmp_path, training_config(server))
         server.faults.append(Fault("POST", CREATE, lost="time"))
         pod = await job.start()
         await eventually(server.hanging.is_set)
@@ -380,7 +379,7 @@ async def test_a_job_whose_id_was_never_written_is_found_again(tmp_path: Path, k
 async def test_a_finished_training_is_told_again_without_asking_the_provider(
     openai_server: OpenAIServer, tmp_path: Path
 ) -> None:
-    job = RemoteJobDirectory(tmp_path, openai_server)
+    job = RemoteJobDirectory(tmp_path, training_config(openai_server))
     first = (await job.run()).result
     (tmp_path / "termination-log").unlink()
     openai_server.requests.clear()
@@ -393,7 +392,7 @@ async def test_a_finished_training_is_told_again_without_asking_the_provider(
 
 
 async def test_two_pods_of_one_job_make_one_job(openai_server: OpenAIServer, tmp_path: Path) -> None:
-    job = RemoteJobDirectory(tmp_path, openai_server)
+    job = RemoteJobDirectory(tmp_path, training_config(openai_server))
     openai_server.held = True
     first = await job.start()
     await eventually(lambda: openai_server.jobs)
@@ -409,7 +408,7 @@ async def test_two_pods_of_one_job_make_one_job(openai_server: OpenAIServer, tmp
 async def test_a_drained_pod_lets_the_training_go_on_and_its_successor_takes_it_up(
     openai_server: OpenAIServer, tmp_path: Path
 ) -> None:
-    job = RemoteJobDirectory(tmp_path, openai_server)
+    job = RemoteJobDirectory(tmp_path, training_config(openai_server))
     openai_server.held = True
     drained = await job.start()
     await eventually(lambda: openai_server.asked("GET", "/events"))
@@ -424,7 +423,7 @@ async def test_a_drained_pod_lets_the_training_go_on_and_its_successor_takes_it_
 
 
 async def test_a_training_that_nobody_wants_is_cancelled(openai_server: OpenAIServer, tmp_path: Path) -> None:
-    job = RemoteJobDirectory(tmp_path, openai_server)
+    job = RemoteJobDirectory(tmp_path, training_config(openai_server))
     openai_server.held = True
     (tmp_path / "unwanted").write_text("the FineTuneJob is deleted")
     openai_server.faults.append(Fault("POST", "/cancel", status=502, text=""))
@@ -441,7 +440,7 @@ async def test_a_training_that_nobody_wants_is_cancelled(openai_server: OpenAISe
 async def test_a_job_that_the_pod_never_learned_of_is_cancelled_too(
     openai_server: OpenAIServer, tmp_path: Path
 ) -> None:
-    job = RemoteJobDirectory(tmp_path, openai_server)
+    job = RemoteJobDirectory(tmp_path, training_config(openai_server))
     (tmp_path / "unwanted").write_text("the FineTuneJob is deleted")
     openai_server.faults.append(Fault("POST", CREATE, lost="time"))
     pod = await job.start()
