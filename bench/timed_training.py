@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import train  # type: ignore[import-not-found]
+import trainers  # type: ignore[import-not-found]
 
 OURS = ("ProgressCallback", "CheckpointCallback")
 
@@ -47,7 +48,7 @@ def instrumented(make_trainer: Any, variant: str, output: Path) -> Any:
 def main() -> int:
     variant, output = sys.argv[1], Path(sys.argv[2])
     sys.argv[1:] = sys.argv[3:]
-    train.make_trainer = instrumented(train.make_trainer, variant, output)
+    trainers.make_trainer = instrumented(trainers.make_trainer, variant, output)
     if variant == "bare":
         train.make_reporter = lambda config: None
     return int(train.main())

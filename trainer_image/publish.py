@@ -52,13 +52,20 @@ def load_published_adapter(model: Any, directory: Path) -> None:
 
 
 def make_manifest(directory: Path, base_model_name: str) -> AdapterManifest:
-    files = []
-    for path in sorted(directory.iterdir()):
-        content = path.read_bytes()
-        digest = hashlib.sha256(content).hexdigest()
-        files.append(AdapterFile(name=path.name, size_bytes=len(content), sha256=digest))
+    files = hashed_files(directory)
     rank = lora_rank(json.loads((directory / CONFIG_NAME).read_text()))
     return AdapterManifest(base_model_name=base_model_name, rank=rank, files=tuple(files), digest=adapter_digest(files))
+
+
+def hashed_files(directory: Path, *without: str) -> list[AdapterFile]:
+    """What is really in an adapter's directory."""
+    files = []
+    for path in sorted(directory.iterdir()):
+        if path.name not in without:
+            content = path.read_bytes()
+            digest = hashlib.sha256(content).hexdigest()
+            files.append(AdapterFile(name=path.name, size_bytes=len(content), sha256=digest))
+    return files
 
 
 def read_result(result_file: Path, adapter: Path) -> TrainingResult | None:

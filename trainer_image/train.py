@@ -130,19 +130,24 @@ def train(config: TrainingConfig, paths: JobPaths, attempt: str, termination: Te
     from checkpoints import CheckpointCallback, last_complete_checkpoint
     from held_out import HeldOut
     from progress import ProgressCallback
+    from starting_point import load_starting_adapter
+    from trackers import make_trackers
     from trainers import make_trainer
     from transformers import PrinterCallback
 
+    load_starting_adapter(config, model)
     held_out = HeldOut(config, tokenizer, test_rows)
     reporter = make_reporter(config)
     resumed = last_complete_checkpoint(Path(paths.checkpoints))
-    trainer = make_trainer(config, model, tokenizer, train_rows, Path(paths.checkpoints))
+    trainer = make_trainer(config, model, tokenizer, train_rows, test_rows, Path(paths.checkpoints))
     # TRL counts the tokens of this process alone.
     trainer._total_train_tokens = resumed.tokens if resumed else 0
     checkpoints = CheckpointCallback(termination, resumed, lambda: int(trainer._total_train_tokens))
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(checkpoints)
     trainer.add_callback(ProgressCallback(reporter, config.job, attempt, checkpoints))
+    for tracker in make_trackers(config, paths):
+        trainer.add_callback(tracker)
     resumed_from = resumed.directory.name if resumed else None
     log("training", rows=len(train_rows), test_rows=len(test_rows), resumed_from=resumed_from)
     termination.training = True
@@ -159,6 +164,7 @@ def train(config: TrainingConfig, paths: JobPaths, attempt: str, termination: Te
     base_test_loss, test_loss = held_out.losses(trainer.model)
     manifest = publish_adapter(trainer.model, Path(paths.adapter), attempt, config.base_model_name)
     result = make_result(trainer.state, manifest.digest, report, train_seconds, base_test_loss, test_loss)
+    result = result.model_copy(update={"tokens": int(trainer._total_train_tokens), "init_from": config.init_from})
     if config.base_model_hub:
         result = result.model_copy(update={"base_model_commit": config.base_model_hub.revision})
     return finish(config, paths, result, trainer.model, tokenizer, test_rows)
@@ -249,7 +255,6 @@ def make_result(
     test_loss: float | None,
 ) -> TrainingResult:
     losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
-    tokens = [entry["num_tokens"] for entry in state.log_history if "num_tokens" in entry]
     return TrainingResult(
         adapter_digest=digest,
         final_loss=losses[-1] if losses else None,
@@ -259,7 +264,6 @@ def make_result(
         steps=state.global_step,
         epochs=round(state.epoch or 0.0, 4),
         train_seconds=round(train_seconds, 3),
-        tokens=int(tokens[-1]) if tokens else None,
         dataset=report,
         versions={package: importlib.metadata.version(package) for package in PACKAGES},
     )

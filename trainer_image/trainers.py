@@ -1,9 +1,11 @@
 """TRL's trainer for a job: its dataset, its arguments, and what of them the user wrote."""
 
 import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from arguments import WHERE, known_fields, parse, refused
 from failures import GivenUp
 from rows import tokenize_all
 
@@ -14,20 +16,102 @@ MOST_LOGGED_STEPS = 200  # reading the loss off a GPU waits for it: in a long tr
 Rows = list[dict[str, Any]]
 
 
-def make_trainer(config: TrainingConfig, model: Any, tokenizer: Any, rows: Rows, output: Path) -> Any:
-    """To be called after the model is loaded: Unsloth has to be imported before TRL."""
+def make_trainer(config: TrainingConfig, model: Any, tokenizer: Any, rows: Rows, test_rows: Rows, output: Path) -> Any:
+    """To be called after the model is loaded: Unsloth has to be imported before TRL.
+
+    The held-out rows are only used where the job evaluates while it trains.
+    """
     from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-    common = common_arguments(config, output)
-    if config.method == "DPO":
-        arguments = DPOConfig(beta=config.training.dpo_beta, **common)
-        trainer = DPOTrainer(model=model, args=arguments, train_dataset=pairs(rows), processing_class=tokenizer)
-    else:
-        dataset = conversations(config, tokenizer, rows)
-        arguments = SFTConfig(**common)
-        trainer = SFTTrainer(model=model, args=arguments, train_dataset=dataset, processing_class=tokenizer)
-    trainer.args.logging_steps = logging_steps(config, len(trainer.train_dataset))
+    training = config.training
+    is_dpo = config.method == "DPO"
+    configuration, trainer_class = (DPOConfig, DPOTrainer) if is_dpo else (SFTConfig, SFTTrainer)
+    own = {"beta": training.dpo_beta} if is_dpo else {"packing": training.packing, "eval_packing": False}
+    given = parse(configuration, training.arguments)
+    known = known_fields(configuration)
+    told = common_arguments(config, output) | evaluation_arguments(config, test_rows) | own | given
+    if unknown := told.keys() - known.keys():
+        raise ValueError(f"this release of TRL has no argument {min(unknown)}")
+    dataset = pairs(rows) if is_dpo else conversations(config, tokenizer, rows)
+    datasets = {"train_dataset": dataset}
+    if evaluates(config):
+        datasets["eval_dataset"] = pairs(test_rows) if is_dpo else conversations(config, tokenizer, test_rows)
+    arguments = _taken(config, lambda: configuration(**told))
+    check_kept(config, arguments, given)
+    if training.packing:
+        # Without a GPU Unsloth turns it off, since it takes SDPA for unable; `check_packing` finds out.
+        arguments.packing = True
+    trainer = _taken(config, lambda: trainer_class(model=model, args=arguments, processing_class=tokenizer, **datasets))
+    if training.packing:
+        from packing import check_packing
+
+        check_packing(trainer, list(dataset), config.backend)
+    if training.optimizer:
+        _taken(config, trainer.create_optimizer)
+    if "logging_steps" not in given:
+        trainer.args.logging_steps = logging_steps(config, len(trainer.train_dataset))
+    if training.early_stopping:
+        from early_stopping import EarlyStoppingCallback
+
+        trainer.add_callback(EarlyStoppingCallback(training.early_stopping))
     return trainer
+
+
+def _taken(config: TrainingConfig, make: Callable[[], Any]) -> Any:
+    """What TRL complains about before the training is about what the user chose, where something was chosen."""
+    try:
+        return make()
+    except (ValueError, TypeError, NotImplementedError, ImportError, RuntimeError) as error:
+        chosen = [*config.training.arguments, *([config.training.optimizer] if config.training.optimizer else [])]
+        if not chosen:
+            raise
+        fact = str(error).strip().splitlines()
+        remedy = f"correct spec.training.optimizer or {WHERE} ({', '.join(chosen)})"
+        raise refused(f"TRL refuses its arguments: {fact[0] if fact else type(error).__name__}", remedy) from error
+
+
+def check_kept(config: TrainingConfig, arguments: Any, given: Mapping[str, Any]) -> None:
+    """Unsloth replaces what it takes for unfit for the machine, and goes on."""
+    chosen = config.training.optimizer
+    used = str(getattr(arguments.optim, "value", arguments.optim))
+    if chosen and used.removesuffix("_fused") != chosen.removesuffix("_fused"):
+        message = f"optimizer {chosen} does not work on this machine: {used} would be used in its place"
+        raise refused(message, "set spec.training.optimizer to one that does, such as adamw_torch, or ask for a GPU")
+    for name, value in given.items():
+        if isinstance(value, bool | int | float) and getattr(arguments, name) != value:
+            message = f"argument {name} can't be {value} on this machine: it becomes {getattr(arguments, name)}"
+            raise refused(message, f"remove {name} from {WHERE}")
+
+
+def evaluates(config: TrainingConfig) -> bool:
+    return config.training.eval_steps is not None or config.training.early_stopping is not None
+
+
+def evaluation_arguments(config: TrainingConfig, test_rows: Rows) -> dict[str, Any]:
+    """With early stopping each evaluation has its checkpoint, since the best of them is what is published."""
+    training = config.training
+    if not evaluates(config):
+        return {}
+    if not test_rows:
+        message = "an evaluation during the training needs held-out rows and there are none"
+        raise refused(message, "raise spec.dataset.testFraction, or remove spec.training.evalSteps and earlyStopping")
+    steps = training.eval_steps or training.save_steps
+    arguments: dict[str, Any] = {
+        "eval_strategy": "steps",
+        "eval_steps": steps,
+        "per_device_eval_batch_size": training.batch_size,
+        "prediction_loss_only": True,
+    }
+    if training.early_stopping is None:
+        return arguments
+    return arguments | {
+        "save_steps": steps,
+        # The best, the newest, and the one before it, which is there while the newest is not whole.
+        "save_total_limit": 3,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "eval_loss",
+        "greater_is_better": False,
+    }
 
 
 def common_arguments(config: TrainingConfig, output: Path) -> dict[str, Any]:
@@ -45,7 +129,12 @@ def common_arguments(config: TrainingConfig, output: Path) -> dict[str, Any]:
         "gradient_accumulation_steps": training.gradient_accumulation_steps,
         "gradient_checkpointing": training.gradient_checkpointing,
         "learning_rate": training.learning_rate,
-        "warmup_steps": training.warmup_steps,
+        "lr_scheduler_type": training.lr_scheduler,
+        # Below 1 Transformers takes it for the share of all steps.
+        "warmup_steps": training.warmup_steps if training.warmup_ratio is None else training.warmup_ratio,
+        "weight_decay": training.weight_decay,
+        "max_grad_norm": training.max_grad_norm,
+        "neftune_noise_alpha": training.neftune_noise_alpha,
         "max_length": training.max_seq_length,
         "save_strategy": "steps",
         "save_steps": training.save_steps,
@@ -56,7 +145,20 @@ def common_arguments(config: TrainingConfig, output: Path) -> dict[str, Any]:
         "fp16": has_gpu and not bf16,
         "disable_tqdm": True,
         "report_to": "none",
+        "run_name": config.job.name,
+        **_optimizer(training.optimizer),
     }
+
+
+def _optimizer(name: str | None) -> dict[str, str]:
+    from transformers.training_args import OptimizerNames
+
+    if name is None:
+        return {}
+    known = sorted(member.value for member in OptimizerNames)
+    if name not in known:
+        raise refused(f"Transformers knows no optimizer {name}", f"set spec.training.optimizer to one of {known}")
+    return {"optim": name}
 
 
 def conversations(config: TrainingConfig, tokenizer: Any, rows: Rows) -> Any:

@@ -68,6 +68,15 @@ class JobPaths:
         return self.directory / "checkpoints"
 
     @property
+    def tensorboard(self) -> PurePosixPath:
+        return self.directory / "tensorboard"
+
+    @property
+    def mlflow_run(self) -> PurePosixPath:
+        """The id of the run at MLflow, which the next attempt continues."""
+        return self.directory / "mlflow-run-id"
+
+    @property
     def adapter(self) -> PurePosixPath:
         return self.directory / "adapter"
 

@@ -10,6 +10,7 @@ from finetune_operator.contract.base_models import HubModel
 from finetune_operator.contract.dataset import DatasetConfig, DatasetReport
 from finetune_operator.contract.evaluation import EvaluationConfig, EvaluationReport
 from finetune_operator.contract.remote import RemoteConfig, RemoteModel
+from finetune_operator.contract.tracking import TrackingConfig
 
 PROGRESS_MAX_PER_BATCH = 500
 
@@ -39,8 +40,19 @@ class LoraConfig(Message):
     )
 
 
+class EarlyStopping(Message):
+    """End once `patience` evaluations in a row were not better than the best by more than `min_delta`."""
+
+    patience: int
+    min_delta: float = 0.0
+
+
 class TrainingParameters(Message):
-    """TRL's training parameters; `max_steps` ends the training early where it is set."""
+    """TRL's training parameters; `max_steps` ends the training early where it is set.
+
+    `lr_scheduler` and `optimizer` are Transformers' names, `arguments` further arguments of TRL's config by their own
+    names, as text.
+    """
 
     epochs: float = 3.0
     max_steps: int | None = None
@@ -53,7 +65,25 @@ class TrainingParameters(Message):
     gradient_checkpointing: bool = True
     save_steps: int = 50
     dpo_beta: float = 0.1
+    packing: bool = False
+    eval_steps: int | None = None
+    early_stopping: EarlyStopping | None = None
+    lr_scheduler: str = "linear"
+    warmup_ratio: float | None = None
+    optimizer: str | None = None
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    neftune_noise_alpha: float | None = None
+    arguments: dict[str, str] = {}
     seed: int = 42
+
+
+class StartingAdapter(Message):
+    """The published adapter that a training goes on from; `path` is where the trainer sees its directory."""
+
+    model_version: str
+    path: str
+    digest: str
 
 
 class TrainingConfig(Message):
@@ -71,6 +101,8 @@ class TrainingConfig(Message):
     lora: LoraConfig
     training: TrainingParameters
     evaluation: EvaluationConfig | None = None
+    init_from: StartingAdapter | None = None
+    report_to: TrackingConfig | None = None
     progress_url: str | None = None
     progress_interval_seconds: float = 2.0
 
@@ -140,4 +172,5 @@ class TrainingResult(Message):
     dataset: DatasetReport
     base_model_commit: str | None = None
     evaluation: EvaluationReport | None = None
+    init_from: StartingAdapter | None = None
     versions: dict[str, str] = {}

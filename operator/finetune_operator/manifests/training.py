@@ -19,7 +19,7 @@ from finetune_operator.contract.places import (
     RATINGS_ROOT,
     TRAINER_CONTAINER,
 )
-from finetune_operator.contract.training import JobIdentity, LoraConfig, TrainingConfig, TrainingParameters
+from finetune_operator.contract.training import JobIdentity, LoraConfig, StartingAdapter, TrainingConfig
 from finetune_operator.core.config import OperatorConfig
 from finetune_operator.core.endings import FINAL_EXIT_CODES, TERMINATED_EXIT_CODE
 from finetune_operator.core.workloads import QUEUE_LABEL
@@ -48,6 +48,7 @@ from finetune_operator.manifests.common import (
     secret_variable,
 )
 from finetune_operator.manifests.remote import remote_config, remote_trainer, token_volume
+from finetune_operator.manifests.training_parameters import tracking_config, tracking_secrets, training_parameters
 from finetune_operator.resources.finetunejob import FineTuneJob, Method
 
 COMPONENT_NAME = "trainer"
@@ -72,7 +73,7 @@ def queue_name(job: FineTuneJob) -> str | None:
     return job.metadata.labels.get(QUEUE_LABEL) or None
 
 
-def training_job(job: FineTuneJob, config: OperatorConfig) -> Manifest:
+def training_job(job: FineTuneJob, config: OperatorConfig, start: StartingAdapter | None = None) -> Manifest:
     """The Job; retried by Kubernetes, except where the exit code says that trying again is useless."""
     spec = job.spec
     queue = queue_name(job)
@@ -104,7 +105,7 @@ def training_job(job: FineTuneJob, config: OperatorConfig) -> Manifest:
                 "metadata": {
                     "labels": training_labels(job),
                     "annotations": {
-                        CONFIG_ANNOTATION: training_config(job, config).model_dump_json(
+                        CONFIG_ANNOTATION: training_config(job, config, start).model_dump_json(
                             by_alias=True, exclude_none=True
                         )
                     },
@@ -175,6 +176,7 @@ def _trainer(job: FineTuneJob, config: OperatorConfig) -> Manifest:
         "args": ["--config", CONFIG_FILE],
         "env": [
             secret_variable(INTERNAL_TOKEN_VARIABLE, config.secret_name, INTERNAL_TOKEN_KEY, optional=True),
+            *tracking_secrets(job),
             {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
             *environment({"HOME": "/tmp", **config.trainer_env}),  # noqa: S108 - an emptyDir
         ],
@@ -229,10 +231,9 @@ def _models_volumes(job: FineTuneJob, config: OperatorConfig) -> list[Manifest]:
     return base_model_volumes(job.spec.base_model.source, config) or [token_volume()]
 
 
-def training_config(job: FineTuneJob, config: OperatorConfig) -> TrainingConfig:
+def training_config(job: FineTuneJob, config: OperatorConfig, start: StartingAdapter | None = None) -> TrainingConfig:
     """The spec as the pod reads it: numbers instead of decimal strings, mounted paths instead of claims."""
     spec = job.spec
-    training = spec.training
     hub = spec.base_model.source.hub
     return TrainingConfig(
         job=JobIdentity(namespace=job.metadata.namespace, name=job.metadata.name, uid=job.metadata.uid),
@@ -245,21 +246,10 @@ def training_config(job: FineTuneJob, config: OperatorConfig) -> TrainingConfig:
         remote=remote_config(job, spec.openai, config) if spec.openai else None,
         dataset=_dataset_config(job, config),
         lora=_lora_config(job),
-        training=TrainingParameters(
-            epochs=training.epochs,
-            max_steps=training.max_steps,
-            batch_size=training.batch_size,
-            gradient_accumulation_steps=training.gradient_accumulation_steps,
-            learning_rate=float(training.learning_rate),
-            warmup_steps=training.warmup_steps,
-            max_seq_length=training.max_seq_length,
-            quantization=training.quantization,
-            gradient_checkpointing=training.gradient_checkpointing,
-            save_steps=training.save_steps,
-            dpo_beta=float(training.dpo_beta),
-            seed=training.seed,
-        ),
+        training=training_parameters(spec.training),
         evaluation=_evaluation_config(job),
+        init_from=start,
+        report_to=tracking_config(job),
         progress_url=f"{config.api_url}{PROGRESS_PATH}" if config.api_url else None,
     )
 

@@ -1,7 +1,7 @@
 """The ModelVersion that a successful FineTuneJob publishes."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from finetune_operator.contract.places import provider_uri
 from finetune_operator.contract.training import TrainingConfig, TrainingResult
@@ -11,6 +11,7 @@ from finetune_operator.resources.common import API_VERSION, BaseModelRef
 from finetune_operator.resources.evaluation import VersionEvaluation
 from finetune_operator.resources.finetunejob import FineTuneJob
 from finetune_operator.resources.modelversion import KIND, ModelVersion
+from finetune_operator.resources.starting_point import StartingPoint
 
 
 def next_version(model: str, versions: Iterable[ModelVersion], published: Iterable[str]) -> int:
@@ -56,6 +57,9 @@ def model_version(
             "promotion": spec.promotion.value,
         },
     }
+    if result.init_from:
+        start = StartingPoint(model_version=result.init_from.model_version, digest=result.init_from.digest)
+        body["spec"]["lineage"]["initFrom"] = start.to_dict()
     if measured := {key: value for key, value in record_of(result).to_dict().items() if value}:
         body["spec"]["lineage"]["evaluation"] = measured
     if spec.serving:
@@ -67,7 +71,7 @@ def model_version(
 
 def _hyperparameters(config: TrainingConfig, result: TrainingResult) -> dict[str, object]:
     """What the training was told; a provider is told little of it, and chooses the rest."""
-    training = config.training.model_dump(by_alias=True, exclude_none=True)
+    training = _flat(config.training.model_dump(by_alias=True, exclude_none=True))
     if config.remote is None or result.remote is None:
         return training | {"loraR": config.lora.r, "loraAlpha": config.lora.alpha, "loraDropout": config.lora.dropout}
     told = ("epochs", "batchSize", "seed", *(("dpoBeta",) if config.method == "DPO" else ()))
@@ -76,6 +80,14 @@ def _hyperparameters(config: TrainingConfig, result: TrainingResult) -> dict[str
         "learningRateMultiplier": "auto" if multiplier is None else multiplier,
         "providerJob": result.remote.job,
     }
+
+
+def _flat(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """`earlyStopping: {patience: 3}` as `earlyStopping.patience: 3`."""
+    flat: dict[str, object] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
 
 
 def _frozen(base_model: BaseModelRef, commit: str | None) -> BaseModelRef:

@@ -12,6 +12,7 @@ from finetune_operator.core.workloads import QUEUE_LABEL, JobFacts, PodFacts, tr
 from finetune_operator.manifests.training import queue_name, training_config, training_job
 from finetune_operator.manifests.versions import model_version, next_version
 from finetune_operator.reconcile.plan import Action, Create, Delete, Event, Patch, Plan
+from finetune_operator.reconcile.starting_point import starting_adapter
 from finetune_operator.reconcile.training_outlook import (
     NO_COMMIT,
     NO_RESULT,
@@ -99,7 +100,10 @@ def _start(job: FineTuneJob, seen: Observed, now: datetime, config: OperatorConf
         return Plan(status=training_status(job, seen, suspended(), now, config).to_dict())
     if still_alive(seen.pods):
         return Plan(status=training_status(job, seen, waiting_for_predecessor(), now, config).to_dict())
-    manifest = training_job(job, config)
+    start = starting_adapter(job, seen.versions, config)
+    if isinstance(start, Failure):
+        return _concluded(job, seen, failed(start), now, config)
+    manifest = training_job(job, config, start)
     queue = queue_name(job)
     status = training_status(job, seen, queued(queue) if queue else outlook_of(seen.pods), now, config)
     return Plan(

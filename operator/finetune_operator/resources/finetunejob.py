@@ -29,6 +29,9 @@ from finetune_operator.resources.dataset import Dataset
 from finetune_operator.resources.evaluation import Evaluation, EvaluationStatus
 from finetune_operator.resources.provider import JOB_RULES, OpenAIProvider
 from finetune_operator.resources.serving import ServingSpec
+from finetune_operator.resources.starting_point import STARTING_RULES, InitFrom
+from finetune_operator.resources.tracking import ReportTo
+from finetune_operator.resources.training import JOB_RULES as TRAINING_RULES
 from finetune_operator.resources.training import Lora, Training
 
 KIND = "FineTuneJob"
@@ -57,7 +60,7 @@ class Promotion(StrEnum):
 
 
 IMMUTABLE_FIELDS = (
-    "model", "baseModel", "method", "backend", "openai", "dataset", "lora", "training",
+    "model", "baseModel", "method", "backend", "openai", "dataset", "initFrom", "lora", "training", "reportTo",
     "evaluation", "resources",
     "scheduling", "serving", "promotion", "activeDeadlineSeconds",
 )  # fmt: skip
@@ -74,6 +77,8 @@ class FineTuneJobSpec(ApiModel):
             field_path=".lora.r",
         ),
         *JOB_RULES,
+        *TRAINING_RULES,
+        *STARTING_RULES,
         rule(
             "!(has(oldSelf.cancel) && oldSelf.cancel) || (has(self.cancel) && self.cancel)",
             "a cancelled job can't be taken up again: create a new one",
@@ -98,10 +103,14 @@ class FineTuneJobSpec(ApiModel):
     """The provider that trains (backend OpenAI)."""
     dataset: Dataset
     """What to train on."""
+    init_from: InitFrom | None = None
+    """An earlier version whose adapter is trained on; absent, the training begins with the base model."""
     lora: Lora = Lora()
     """Shape of the adapter."""
     training: Training = Training()
     """How to train."""
+    report_to: ReportTo | None = None
+    """Trackers of experiments to report to, besides the product's own series."""
     evaluation: Evaluation | None = None
     """What to measure on the held-out rows, and what a promotion asks of it; absent, only the loss is measured."""
     resources: ResourceRequirements = ResourceRequirements()

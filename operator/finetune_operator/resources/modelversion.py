@@ -27,6 +27,7 @@ from finetune_operator.resources.evaluation import EvaluationRecord, VersionEval
 from finetune_operator.resources.finetunejob import Promotion
 from finetune_operator.resources.provider import ARTIFACT_RULE, VERSION_RULES, BaseUrl
 from finetune_operator.resources.serving import ServingSpec
+from finetune_operator.resources.starting_point import StartingPoint
 
 KIND = "ModelVersion"
 ARTIFACT_URI_PATTERN = (
@@ -80,6 +81,8 @@ class Lineage(ApiModel):
     """How it was trained."""
     trainer_image: Annotated[str, Field(max_length=512)] | None = None
     """Image that trained it."""
+    init_from: StartingPoint | None = None
+    """The version whose adapter was trained on."""
     evaluation: EvaluationRecord | None = None
     """What was measured on held-out rows."""
 
@@ -90,8 +93,7 @@ class ModelVersionSpec(ApiModel):
     model_config = rules(
         *(immutable(name) for name in ("model", "version", "baseModel", "artifact", "lineage")),
         rule(
-            "!has(self.baseModel.source.hub) || "
-            f"self.baseModel.source.hub.revision.matches('{HUB_COMMIT_PATTERN}')",
+            f"!has(self.baseModel.source.hub) || self.baseModel.source.hub.revision.matches('{HUB_COMMIT_PATTERN}')",
             "baseModel.source.hub.revision must be the commit, 40 hexadecimal digits: a branch or tag may move on",
             field_path=".baseModel.source.hub.revision",
         ),

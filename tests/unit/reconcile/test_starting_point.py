@@ -1,0 +1,98 @@
+"""spec.initFrom: what is resolved before a pod is made, and what is refused without one."""
+
+from typing import Any
+
+import pytest
+
+from finetune_operator.contract.failures import FailureReason
+from finetune_operator.contract.training import StartingAdapter
+from finetune_operator.manifests.training import training_job
+from finetune_operator.reconcile.finetunejob import reconcile
+from finetune_operator.reconcile.plan import Create
+from finetune_operator.reconcile.training_status import Observed
+from finetune_operator.resources.finetunejob import FineTuneJob, FineTuneJobStatus, Phase
+from tests.builders import BASE_MODEL, COMMIT, CONFIG, DIGEST, NOON, make_job, make_version, merged
+
+URI = "volume://artifacts/finetune/plato/earlier-uid/adapter"
+ARTIFACT = {"artifact": {"uri": URI, "digest": DIGEST}}
+START = StartingAdapter(model_version="plato-v1", path="/artifacts/finetune/plato/earlier-uid/adapter", digest=DIGEST)
+
+
+def going_on(**changes: Any) -> FineTuneJob:
+    return make_job({"initFrom": {"modelVersion": "plato-v1"}} | changes)
+
+
+def status_of(job: FineTuneJob, *versions: dict[str, Any]) -> FineTuneJobStatus:
+    seen = Observed(versions=tuple(make_version(1, merged(ARTIFACT, spec)) for spec in versions))
+    plan = reconcile(job, seen, NOON, CONFIG)
+    assert plan.actions == ()
+    return FineTuneJobStatus.model_validate(plan.status)
+
+
+def test_the_trainer_is_told_where_the_adapter_is_and_its_digest() -> None:
+    job = going_on()
+    plan = reconcile(job, Observed(versions=(make_version(1, ARTIFACT), make_version(2))), NOON, CONFIG)
+    assert plan.actions == (Create("jobs", training_job(job, CONFIG, START), job.metadata.uid),)
+
+
+def test_a_version_whose_hyperparameters_are_not_known_is_left_to_the_trainer() -> None:
+    version = make_version(1, merged(ARTIFACT, {"lineage": {"hyperparameters": {"epochs": "3"}}}))
+    assert reconcile(going_on(lora={"r": 64}), Observed(versions=(version,)), NOON, CONFIG).actions
+
+
+def hub(revision: str) -> dict[str, Any]:
+    place = {"id": "Qwen/Qwen3-0.6B", "revision": revision}
+    return {"baseModel": {"name": "qwen3", "source": {"volume": None, "hub": place}}}
+
+
+REFUSED: dict[str, tuple[FineTuneJob, list[dict[str, Any]], str, str]] = {
+    "no such version": (going_on(), [], "plato-v1, which does not exist in namespace finetune", "existing version"),
+    "another base model": (
+        going_on(),
+        [{"baseModel": merged(BASE_MODEL, {"name": "llama"})}],
+        "base model llama (volume models/tiny-llama), this job has tiny-llama",
+        "base model of that version",
+    ),
+    "another directory of base models": (
+        going_on(),
+        [{"baseModel": merged(BASE_MODEL, {"source": {"volume": {"path": "tiny-llama-2"}}})}],
+        "volume models/tiny-llama-2",
+        "base model of that version",
+    ),
+    "another commit of a hub's model": (
+        going_on(**hub("main")),
+        [hub(COMMIT)],
+        f"revision {COMMIT}",
+        "base model of that version",
+    ),
+    "another rank": (
+        going_on(lora={"r": 32}),
+        [{"lineage": {"hyperparameters": {"loraR": "8"}}}],
+        "its r is 8, this job's is 32",
+        "spec.lora.r: 8",
+    ),
+    "another alpha": (
+        going_on(),
+        [{"lineage": {"hyperparameters": {"loraR": "16", "loraAlpha": "64"}}}],
+        "its alpha is 64, this job's is 32",
+        "spec.lora.alpha: 64",
+    ),
+    "an adapter on another volume": (
+        going_on(),
+        [{"artifact": {"uri": "volume://elsewhere/plato/adapter", "digest": DIGEST}}],
+        "volume://elsewhere/plato/adapter",
+        "on the volume artifacts",
+    ),
+}
+
+
+@pytest.mark.parametrize(("job", "versions", "fact", "remedy"), REFUSED.values(), ids=REFUSED.keys())
+def test_what_can_not_be_gone_on_from_is_refused_without_a_pod(
+    job: FineTuneJob, versions: list[dict[str, Any]], fact: str, remedy: str
+) -> None:
+    status = status_of(job, *versions)
+    assert status.phase is Phase.FAILED
+    (stalled,) = (each for each in status.conditions if each.type == "Stalled")
+    assert (stalled.status, stalled.reason) == ("True", FailureReason.INVALID_CONFIG)
+    assert fact in stalled.message
+    assert remedy in stalled.message
