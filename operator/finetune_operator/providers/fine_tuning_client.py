@@ -143,7 +143,8 @@ class FineTuningClient:
                 status, retry_after = response.status, response.headers.get("Retry-After", "")
                 text = (await response.text(errors="replace")).replace(self._key, "[the API key]")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise Unanswered(f"{what}: {error!r}".replace(self._key, "[the API key]")) from None
+            said = f"{what}: {type(error).__name__}: {error}"
+            raise Unanswered(said.replace(self._key, "[the API key]")) from None
         if status >= 300:
             raise _error(what, status, text, float(retry_after) if retry_after.isdigit() else None)
         try:

@@ -16,6 +16,7 @@ from finetune_operator.core.routing import (
 )
 from finetune_operator.resources.abtest import ABTest, Arm
 from finetune_operator.resources.modelversion import ModelVersion
+from tests.builders import make_version
 from tests.unit.resource_builders import abtest_object, base_model, version_object
 
 Objects = list[dict[str, Any]]
@@ -242,3 +243,24 @@ def test_meanings_are_told_apart() -> None:
         "plato-v1": Meaning.VERSION,
         "tiny": Meaning.BASE_MODEL,
     }
+
+
+def test_a_model_at_a_provider_has_no_route_and_says_where_it_answers() -> None:
+    url = "https://api.openai.com/v1"
+    source = {"volume": None, "openai": {"model": "gpt-4.1-mini-2025-04-14"}}
+    at_provider = make_version(
+        1,
+        {
+            "baseModel": {"name": "gpt-4.1-mini", "source": source},
+            "artifact": {"uri": "openai://ft:x", "digest": None, "baseUrl": url},
+            "serving": None,
+        },
+    )
+
+    table = build_routes([at_provider], [], lambda engine, namespace: "http://engine")
+
+    answer = only(table, "plato-v1")
+    assert isinstance(answer, Unavailable)
+    assert url in answer.message
+    assert answer.temporary is False
+    assert table.routes_of("gpt-4.1-mini") == ()
