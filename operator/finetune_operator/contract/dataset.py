@@ -15,15 +15,24 @@ class RatingsSource(Message):
     domain: str | None = None
     task_type: str | None = None
     min_rating: int = 4
+    min_confidence: float | None = None
     gold_star_only: bool = True
     limit: int | None = None
 
 
 class VolumeSource(Message):
-    """One JSONL file below `DATASETS_ROOT`, each line a record of the chosen format."""
+    """One JSONL or Parquet file below `DATASETS_ROOT`, each row a record of the chosen format."""
 
     kind: Literal["Volume"] = "Volume"
     path: str
+
+
+class ObjectSource(Message):
+    """One JSONL or Parquet object of an S3-compatible store; AWS's own variables carry the credentials."""
+
+    kind: Literal["Object"] = "Object"
+    url: str
+    endpoint: str | None = None
 
 
 class DatasetConfig(Message):
@@ -33,22 +42,28 @@ class DatasetConfig(Message):
     `{"prompt": [...], "chosen": [...], "rejected": [...]}` for DPO.
     """
 
-    source: Annotated[RatingsSource | VolumeSource, Field(discriminator="kind")]
-    format: Literal["ChatML", "Alpaca", "OpenAI", "DPO"] = "ChatML"
+    source: Annotated[RatingsSource | VolumeSource | ObjectSource, Field(discriminator="kind")]
+    format: Literal["ChatML", "Alpaca", "OpenAI", "RawJSONL", "Instruction", "DPO", "Preference"] = "ChatML"
     test_fraction: float = 0.1
     min_examples: int = 1
     min_prompt_characters: int = 10
     min_response_characters: int = 20
+    max_characters: int = 1_000_000
     min_rating_difference: int = 1
     seed: int = 42
     database_timeout_seconds: float = 60.0
 
 
 class DatasetReport(Message):
-    """What the prepare container made, written last: its existence proves that the dataset is complete."""
+    """What the prepare container made, written last: its existence proves that the dataset is complete.
+
+    `dropped` counts the rows that were left out by reason; `dropped_rows` names the first few of each by the number of
+    the row in a file or its id in a database. A duplicate is only counted: it is the same as a row that was kept.
+    """
 
     rows: int
     test_rows: int
     digest: str
     dropped: dict[str, int] = {}
+    dropped_rows: dict[str, tuple[str, ...]] = {}
     warnings: tuple[str, ...] = ()

@@ -1,7 +1,6 @@
 """Which rows are taken, how they are split, and what is said when too few are left."""
 
-import json
-from typing import Any
+import hashlib
 
 import pytest
 from hypothesis import given
@@ -10,101 +9,10 @@ from hypothesis import strategies as st
 from finetune_operator.contract.dataset import DatasetConfig, RatingsSource
 from finetune_operator.contract.failures import FailureReason
 from finetune_operator.core import datasets
-from finetune_operator.core.datasets import DropReason, FilterCount, InvalidRecord, RatedAnswer
+from finetune_operator.core.dataset_records import question_and_answer
+from finetune_operator.core.datasets import DropReason, FilterCount, RatedAnswer
 
 CONFIG = DatasetConfig(source=RatingsSource())
-MESSAGES = [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Hello."}]
-
-ACCEPTED: dict[str, tuple[str, Any, dict[str, Any]]] = {
-    "OpenAI": ("OpenAI", {"messages": MESSAGES, "weight": 1}, {"messages": MESSAGES}),
-    "ChatML as messages": ("ChatML", {"messages": MESSAGES}, {"messages": MESSAGES}),
-    "ChatML as marked-up text": (
-        "ChatML",
-        {"text": "<|im_start|>user\nHello?<|im_end|>\n<|im_start|>assistant\nHello.<|im_end|>"},
-        {"messages": MESSAGES},
-    ),
-    "marks inside of messages are text": (
-        "ChatML",
-        {"messages": [{"role": "user", "content": "<|im_start|>"}, MESSAGES[1]]},
-        {"messages": [{"role": "user", "content": "<|im_start|>"}, MESSAGES[1]]},
-    ),
-    "Alpaca": ("Alpaca", {"instruction": "Hello?", "output": "Hello."}, {"messages": MESSAGES}),
-    "Alpaca with input": (
-        "Alpaca",
-        {"instruction": "Add", "input": "1, 2", "output": "3"},
-        {"messages": [{"role": "user", "content": "Add\n\n1, 2"}, {"role": "assistant", "content": "3"}]},
-    ),
-    "DPO as texts": (
-        "DPO",
-        {"prompt": "Hello?", "chosen": "Hello.", "rejected": "No."},
-        {
-            "prompt": [MESSAGES[0]],
-            "chosen": [MESSAGES[1]],
-            "rejected": [{"role": "assistant", "content": "No."}],
-        },
-    ),
-    "DPO as messages": (
-        "DPO",
-        {"prompt": [MESSAGES[0]], "chosen": [MESSAGES[1]], "rejected": "No."},
-        {
-            "prompt": [MESSAGES[0]],
-            "chosen": [MESSAGES[1]],
-            "rejected": [{"role": "assistant", "content": "No."}],
-        },
-    ),
-}
-
-
-@pytest.mark.parametrize(("record_format", "record", "expected"), ACCEPTED.values(), ids=ACCEPTED)
-def test_every_format_becomes_conversational_records(record_format: str, record: Any, expected: dict[str, Any]) -> None:
-    parsed = datasets.parse_record(json.dumps(record).encode(), record_format)
-    assert json.loads(parsed.line) == expected
-    assert parsed.prompt
-    assert parsed.response
-
-
-REJECTED = {
-    "not JSON": ("OpenAI", b'{"messages": ', "EOF"),
-    "not an object": ("OpenAI", b"[1, 2]", "object"),
-    "no messages": ("OpenAI", b"{}", "messages: Field required"),
-    "unknown role": (
-        "OpenAI",
-        b'{"messages": [{"role": "god", "content": "a"}, {"role": "user", "content": "b"}]}',
-        "messages.0.role",
-    ),
-    "content is no text": (
-        "OpenAI",
-        b'{"messages": [{"role": "user", "content": 1}, {"role": "assistant", "content": "b"}]}',
-        "messages.0.content",
-    ),
-    "ends with the user": (
-        "OpenAI",
-        b'{"messages": [{"role": "assistant", "content": "a"}, {"role": "user", "content": "b"}]}',
-        "must end with one of the assistant",
-    ),
-    "half of a surrogate pair": (
-        "OpenAI",
-        b'{"messages": [{"role": "user", "content": "\\ud800"}, {"role": "assistant", "content": "b"}]}',
-        "hex escape",
-    ),
-    "not UTF-8": ("OpenAI", b'{"messages": "\xff"}', "unicode"),
-    "Alpaca without output": ("Alpaca", b'{"instruction": "a"}', "output: Field required"),
-    "DPO without rejected": ("DPO", b'{"prompt": "a", "chosen": "b"}', "rejected"),
-    "DPO with equal answers": ("DPO", b'{"prompt": "a", "chosen": "b", "rejected": "b"}', "same"),
-}
-
-
-@pytest.mark.parametrize(("record_format", "line", "reason"), REJECTED.values(), ids=REJECTED)
-def test_what_is_not_a_record_says_why(record_format: str, line: bytes, reason: str) -> None:
-    with pytest.raises(InvalidRecord, match=reason):
-        datasets.parse_record(line, record_format)
-
-
-def test_the_explanation_does_not_repeat_the_row() -> None:
-    with pytest.raises(InvalidRecord) as caught:
-        datasets.parse_record(b'{"instruction": "a private matter", "output": 4711}', "Alpaca")
-    assert "4711" not in str(caught.value)
-    assert "private" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -117,13 +25,13 @@ def test_the_explanation_does_not_repeat_the_row() -> None:
     ],
 )
 def test_quality(prompt: str, response: str, expected: DropReason | None) -> None:
-    assert datasets.quality(datasets.question_and_answer(prompt, response), CONFIG) == expected
+    assert datasets.quality(question_and_answer(prompt, response), CONFIG) == expected
 
 
 def test_an_empty_text_is_never_trained_on() -> None:
     lenient = CONFIG.model_copy(update={"min_prompt_characters": 0, "min_response_characters": 0})
-    assert datasets.quality(datasets.question_and_answer("a", "b"), lenient) is None
-    assert datasets.quality(datasets.question_and_answer("a", " "), lenient) == DropReason.SHORT_RESPONSE
+    assert datasets.quality(question_and_answer("a", "b"), lenient) is None
+    assert datasets.quality(question_and_answer("a", " "), lenient) == DropReason.SHORT_RESPONSE
 
 
 @pytest.mark.parametrize(
@@ -145,30 +53,55 @@ def test_a_pair_is_the_best_answer_against_the_worst(
     assert datasets.best_pair(rated[::-1], difference) == expected
 
 
-PROMPTS = st.lists(st.text(max_size=8), max_size=60)
+ROWS = st.lists(st.tuples(st.text(max_size=4), st.binary(max_size=4)), max_size=60)
 
 
-@given(PROMPTS, st.floats(0, 1), st.integers(0, 2**31 - 1))
-def test_the_split_is_deterministic_and_keeps_both_parts(prompts: list[str], fraction: float, seed: int) -> None:
-    keys = [datasets.prompt_key(prompt, seed) for prompt in prompts]
-    held_out = datasets.held_out_prompts(keys, fraction)
-    assert held_out == datasets.held_out_prompts(reversed(keys), fraction)
-    assert held_out <= set(keys)
-    distinct = len(set(keys))
-    if fraction > 0 and distinct >= 2:
-        assert 1 <= len(held_out) < distinct
-        assert abs(len(held_out) - fraction * distinct) <= 1
+@given(ROWS, st.floats(0, 1), st.integers(0, 2**31 - 1))
+def test_the_split_keeps_each_row_once_and_each_prompt_together(
+    rows: list[tuple[str, bytes]], fraction: float, seed: int
+) -> None:
+    made = datasets.arranged(rows, fraction, seed)
+    assert made == datasets.arranged(reversed([*rows, *rows]), fraction, seed)
+    keys = {datasets.prompt_key(prompt, seed): line for prompt, line in rows}
+    assert len(made.train) + len(made.test) == len({(datasets.prompt_key(prompt, seed), line) for prompt, line in rows})
+    held_out = datasets.held_out_count(len(keys), fraction)
+    if fraction > 0 and len(keys) >= 2:
+        assert 1 <= held_out < len(keys)
+        assert abs(held_out - fraction * len(keys)) <= 1
+        assert made.train
+        assert made.test
     else:
-        assert not held_out
+        assert not made.test
+
+
+@given(st.lists(st.integers(0, 50), max_size=100), st.floats(0, 1))
+def test_no_prompt_falls_into_both_parts(numbers: list[int], fraction: float) -> None:
+    made = datasets.arranged(((str(n), f"{n} {k}".encode()) for k, n in enumerate(numbers)), fraction, 42)
+    assert not {line.split()[0] for line in made.train} & {line.split()[0] for line in made.test}
 
 
 def test_another_seed_holds_out_other_prompts() -> None:
-    def chosen(seed: int) -> set[str]:
-        keys = {datasets.prompt_key(str(number), seed): str(number) for number in range(100)}
-        return {keys[key] for key in datasets.held_out_prompts(keys, 0.2)}
+    def chosen(seed: int) -> tuple[bytes, ...]:
+        return datasets.arranged(((str(n), str(n).encode()) for n in range(100)), 0.2, seed).test
 
     assert len(chosen(1)) == 20
-    assert chosen(1) != chosen(2)
+    assert set(chosen(1)) != set(chosen(2))
+
+
+def test_white_space_around_a_prompt_does_not_make_it_another() -> None:
+    assert all(
+        datasets.prompt_key(f"{space}a{space}", 1) == datasets.prompt_key("a", 1) for space in datasets.WHITESPACE
+    )
+    assert set(datasets.WHITESPACE) == {chr(code) for code in range(0x110000) if chr(code).isspace()}
+
+
+def test_the_digest_can_be_had_from_the_files_by_other_means() -> None:
+    digest = datasets.Digest()
+    digest.add(b"a\nb\n")
+    digest.add(b"c\n")
+    assert (
+        digest.close(2, 1) == f"sha256:{hashlib.sha256(bytes('a|b|c|2 1|'.replace('|', chr(10)), 'ascii')).hexdigest()}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -213,6 +146,15 @@ def test_dpo_without_pairs_says_so() -> None:
     assert "12 NoPair" in failure.message
 
 
-def test_few_examples_are_a_warning() -> None:
-    assert datasets.size_warnings(500) == ()
-    assert "500 or more are recommended" in datasets.size_warnings(499)[0]
+@pytest.mark.parametrize(
+    ("kept", "expected"),
+    [
+        (499, "499 examples; 500 or more are recommended"),
+        (500, "1000 or more are good, 5000 best"),
+        (1000, "are good; 5000 or more are best"),
+        (5000, None),
+    ],
+)
+def test_what_a_number_of_examples_is_good_for_is_a_warning(kept: int, expected: str | None) -> None:
+    assert expected is None or expected in datasets.size_warnings(kept)[0]
+    assert bool(datasets.size_warnings(kept)) == bool(expected)

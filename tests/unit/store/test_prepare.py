@@ -147,7 +147,6 @@ def test_filters(pod: Pod, source: RatingsSource, expected: set[int]) -> None:
 
 
 def test_all_pages_are_read(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finetune_operator.store.ratings.PAGE_ROWS", 7)
     assert pod.ratings(*(rating(number) for number in range(50))).run(config()) == 0
     assert pod.report.rows + pod.report.test_rows == 50
 
@@ -271,7 +270,7 @@ BAD_INPUTS = {
     "path absent": BadInput(
         FailureReason.DATASET_INVALID,
         "does not exist",
-        "name a JSONL file",
+        "name a JSONL or Parquet file",
         config=config(source=VolumeSource(path="none.jsonl")),
     ),
     "path is a directory": BadInput(
@@ -280,7 +279,7 @@ BAD_INPUTS = {
     "bad line": BadInput(
         FailureReason.DATASET_INVALID,
         "row 3 of data.jsonl is not a OpenAI record",
-        "each line must look like",
+        "each row must look like",
         lines=(GOOD_LINE, "", '{"messages": 3}'),
         config=config(source=VOLUME, format="OpenAI"),
     ),
@@ -433,7 +432,7 @@ def test_columns_of_odd_content_fall_to_the_quality_rules(pod: Pod) -> None:
         )
     connection.close()
     assert pod.run(config()) == 0
-    assert pod.report.dropped == {"ShortPrompt": 1}
+    assert (pod.report.dropped, pod.report.dropped_rows) == ({"InvalidText": 1}, {"InvalidText": ("9",)})
 
 
 def test_on_a_read_only_volume_the_database_is_read_without_its_log(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:

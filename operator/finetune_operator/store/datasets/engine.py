@@ -1,0 +1,91 @@
+"""DuckDB as this product uses it: in memory, bounded, without network, and its text results as a stream of lines.
+
+The scanners for SQLite and PostgreSQL come from wheels; DuckDB checks their signature when it loads them.
+"""
+
+import fcntl
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+
+import duckdb
+
+MEMORY_LIMIT = "56MB"
+THREADS = 2
+PIPE_BYTES = 1024 * 1024
+SETTINGS: Mapping[str, str | int | bool] = {
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+    "memory_limit": MEMORY_LIMIT,
+    "preserve_insertion_order": False,
+    "threads": THREADS,
+}
+SCANNERS = {"sqlite": "sqlite_scanner", "postgresql": "postgres_scanner"}
+
+
+@contextmanager
+def opened(work: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A database in memory that spills to `work`."""
+    connection = duckdb.connect(config={**SETTINGS, "temp_directory": str(work / "duckdb")})
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def load_scanner(connection: duckdb.DuckDBPyConnection, backend: str) -> None:
+    name = SCANNERS[backend]
+    extension = files(f"duckdb_extension_{name}") / "extensions" / f"v{duckdb.__version__}" / f"{name}.duckdb_extension"
+    connection.execute(f"LOAD {literal(str(extension))}")
+
+
+def literal(text: str) -> str:
+    """Text as an SQL literal, for the statements that take no parameters."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def identifier(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def lines(
+    connection: duckdb.DuckDBPyConnection, query: str, parameters: Mapping[str, str | int | float]
+) -> Iterator[list[bytes]]:
+    """The lines that a query of one text column gives, in blocks; no value may hold a line feed or a NUL.
+
+    DuckDB writes them to a pipe, which is several times faster than making each a Python object of its own, and goes
+    on scanning while the reader works. Raises `duckdb.Error` at the end of what could be read.
+    """
+    read_end, write_end = os.pipe()
+    fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+    errors: list[duckdb.Error] = []
+    copy = (
+        f"COPY ({query}) TO '/dev/fd/{write_end}' "
+        "(FORMAT csv, HEADER false, QUOTE '', ESCAPE '', DELIMITER '\x01', NULLSTR '', USE_TMP_FILE false)"
+    )
+
+    def work() -> None:
+        try:
+            connection.execute(copy, dict(parameters))
+        except duckdb.Error as error:
+            errors.append(error)
+        finally:
+            os.close(write_end)
+
+    writer = threading.Thread(target=work, name="dataset-scan", daemon=True)
+    writer.start()
+    rest = b""
+    try:
+        with open(read_end, "rb", buffering=0) as pipe:
+            while block := pipe.read(PIPE_BYTES):
+                found = (rest + block).split(b"\n")
+                rest = found.pop()
+                if found:
+                    yield found
+    finally:
+        writer.join()
+    if errors:
+        raise errors[0]

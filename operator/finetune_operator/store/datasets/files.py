@@ -1,0 +1,121 @@
+"""Files as sources: JSONL and Parquet below a volume's root, or an object brought from a store.
+
+A file is recognised by its first bytes, never by its name. What is compressed as a whole is refused, since nothing
+bounds what comes out of it; Parquet is read by DuckDB, in a bounded part of memory.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import duckdb
+
+from finetune_operator.contract.failures import FailureReason
+from finetune_operator.core.dataset_records import EXPECTED, Format, InvalidRecord, Record, parse_record
+from finetune_operator.core.datasets import Refused
+from finetune_operator.store.datasets.engine import lines, opened
+
+LINE_MAX_BYTES = 16 * 1024 * 1024
+MESSAGE_MAX_CHARACTERS = 300
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+PARQUET_MAGIC = b"PAR1"
+COMPRESSED = {
+    b"\x1f\x8b": "gzip",
+    b"PK\x03\x04": "zip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"\x28\xb5\x2f\xfd": "Zstandard",
+    b"7z\xbc\xaf": "7-Zip",
+}
+
+Numbered = tuple[int, Record]
+
+
+def inside(root: Path, relative_path: str) -> Path:
+    """The file behind a user's path, symbolic links resolved, which must not lead out of the volume."""
+    try:
+        file = (root / relative_path).resolve(strict=True)
+        is_inside = file.is_relative_to(root.resolve(strict=True))
+    except (OSError, RuntimeError, ValueError):
+        raise _bad_path(relative_path, "does not exist on the volume") from None
+    if not is_inside:
+        raise _bad_path(relative_path, "leads out of its volume")
+    if not file.is_file():
+        raise _bad_path(relative_path, "is not a file")
+    return file
+
+
+def records(file: Path, name: str, record_format: Format, work: Path) -> Iterator[Numbered]:
+    """The rows of a file and their numbers, from 1. Raises `Refused` with the number of the first that is bad."""
+    # Opened once, so that what is recognised is what is read, whatever becomes of the path.
+    with file.open("rb") as content:
+        head = content.read(8)
+        content.seek(0)
+        for magic, kind in COMPRESSED.items():
+            if head.startswith(magic):
+                raise Refused.because(
+                    FailureReason.DATASET_INVALID,
+                    f"{name} is compressed with {kind}",
+                    "decompress it, or write it as Parquet, whose columns may be compressed",
+                )
+        if head.startswith(PARQUET_MAGIC):
+            yield from _parquet(content, name, record_format, work)
+        else:
+            yield from _json_lines(content, name, record_format)
+
+
+def _json_lines(content: IO[bytes], name: str, record_format: Format) -> Iterator[Numbered]:
+    number = 0
+    while line := content.readline(LINE_MAX_BYTES + 1):
+        number += 1
+        if len(line) > LINE_MAX_BYTES:
+            raise _bad_row(name, number, f"longer than {LINE_MAX_BYTES} bytes", record_format)
+        line = line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
+        if line.strip():
+            yield number, _parsed(line, name, number, record_format)
+
+
+def _parquet(content: IO[bytes], name: str, record_format: Format, work: Path) -> Iterator[Numbered]:
+    number = 0
+    source = f"/proc/self/fd/{content.fileno()}"
+    with opened(work) as connection:
+        # Rows are numbered, so their order counts.
+        connection.execute("SET threads = 1; SET preserve_insertion_order = true")
+        query = f"SELECT to_json(row)::VARCHAR FROM read_parquet('{source}') AS row"  # noqa: S608 - a number
+        try:
+            for found in lines(connection, query, {}):
+                for line in found:
+                    number += 1
+                    if len(line) > LINE_MAX_BYTES:
+                        raise _bad_row(name, number, f"longer than {LINE_MAX_BYTES} bytes", record_format)
+                    yield number, _parsed(line, name, number, record_format)
+        except duckdb.Error as error:
+            words = " ".join(str(error).split())[:MESSAGE_MAX_CHARACTERS].replace(source, name)
+            raise Refused.because(
+                FailureReason.DATASET_INVALID,
+                f"{name} can't be read as Parquet after row {number}: {words}",
+                "write the file anew, with smaller row groups if it is memory that lacked",
+            ) from None
+
+
+def _parsed(line: bytes, name: str, number: int, record_format: Format) -> Record:
+    try:
+        return parse_record(line, record_format)
+    except InvalidRecord as error:
+        raise _bad_row(name, number, str(error), record_format) from None
+
+
+def _bad_path(relative_path: str, what: str) -> Refused:
+    return Refused.because(
+        FailureReason.DATASET_INVALID,
+        f"dataset.volume.path {relative_path!r} {what}",
+        "name a JSONL or Parquet file below the volume's root",
+    )
+
+
+def _bad_row(name: str, number: int, what: str, record_format: Format) -> Refused:
+    return Refused.because(
+        FailureReason.DATASET_INVALID,
+        f"row {number} of {name} is not a {record_format} record: {what}",
+        f"each row must look like {EXPECTED[record_format]}",
+    )

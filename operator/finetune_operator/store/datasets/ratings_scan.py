@@ -1,0 +1,285 @@
+"""Ratings to lines by DuckDB's scanners: filters, quality rules, pairs and formats as one SQL statement.
+
+The statement gives one text column. A row that is kept is its prompt's key and its line, as `store.datasets.spool`
+wants it; one that is left out is `!<reason> <count> <id>`. Everything that a user sets is a bound parameter. What the
+statement must do is said by `core.datasets`, and a property test compares both.
+"""
+
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import duckdb
+from psycopg.conninfo import make_conninfo
+from sqlalchemy import Boolean, inspect
+
+from finetune_operator.contract.dataset import DatasetConfig, RatingsSource
+from finetune_operator.contract.failures import FailureReason
+from finetune_operator.core.dataset_records import PAIR_FORMATS, Format
+from finetune_operator.core.datasets import WHITESPACE, DropReason, Refused
+from finetune_operator.store.database import is_writable, shown, without_secrets
+from finetune_operator.store.datasets.engine import identifier, lines, literal, load_scanner, opened
+from finetune_operator.store.datasets.spool import Dropped, Spool
+from finetune_operator.store.ratings import MESSAGE_MAX_CHARACTERS, OPTIONAL_COLUMNS, RatingsDatabase
+from finetune_operator.store.tables import Rating
+
+RETRY_SECONDS = 1.0
+DROPPED_MARK = b"!"
+
+Parameters = Mapping[str, str | int | float]
+
+
+class Statement(NamedTuple):
+    """SQL and the values it is run with."""
+
+    sql: str
+    parameters: Parameters
+
+
+def spool_ratings(
+    database: RatingsDatabase, source: RatingsSource, config: DatasetConfig, record_format: Format, work: Path
+) -> Spool:
+    """Read all rows; where the connection is lost, begin anew until the database's patience ends. Raises `Refused`."""
+    deadline = time.monotonic() + database.timeout_seconds
+    while True:
+        spool = Spool(work)
+        try:
+            _scan(database, source, config, record_format, work, spool)
+        except duckdb.Error as error:
+            spool.close()
+            if isinstance(error, duckdb.IOException) and time.monotonic() < deadline:
+                time.sleep(RETRY_SECONDS)
+                continue
+            raise _failed(database, error) from None
+        except BaseException:
+            spool.close()
+            raise
+        return spool
+
+
+def _scan(
+    database: RatingsDatabase,
+    source: RatingsSource,
+    config: DatasetConfig,
+    record_format: Format,
+    work: Path,
+    spool: Spool,
+) -> None:
+    with opened(work) as connection:
+        load_scanner(connection, database.url.get_backend_name())
+        table = _attach(connection, database, work)
+        statement = _statement(connection, database, table, source, config, record_format)
+        for found in lines(connection, *statement):
+            dropped = [row for row in found if row.startswith(DROPPED_MARK)]
+            if dropped:
+                _count(spool.dropped, dropped)
+                found = [row for row in found if not row.startswith(DROPPED_MARK)]
+            spool.add(found)
+
+
+def _count(dropped: Dropped, rows: list[bytes]) -> None:
+    for row in rows:
+        reason, count, row_id = row[1:].decode().split(" ", 2)
+        dropped.add(reason, row_id, int(count))
+
+
+def _attach(connection: duckdb.DuckDBPyConnection, database: RatingsDatabase, work: Path) -> str:
+    """Make the ratings readable; returns the table's name."""
+    url = database.url
+    if url.get_backend_name() == "sqlite":
+        # SQLite's columns hold what they like: as text, each value can be judged by itself.
+        connection.execute("SET GLOBAL sqlite_all_varchar = true")
+        connection.execute(
+            f"ATTACH {literal(str(_readable(Path(str(url.database)), work)))} AS source (TYPE sqlite, READ_ONLY)"
+        )
+        return f"source.{Rating.__tablename__}"
+    _, arguments = url.set(drivername="postgresql+psycopg").get_dialect()().create_connect_args(url)
+    connection.execute(f"ATTACH {literal(make_conninfo('', **arguments))} AS source (TYPE postgres, READ_ONLY)")
+    schema = inspect(database.engine).default_schema_name or "public"
+    return f"source.{identifier(schema)}.{Rating.__tablename__}"
+
+
+def _readable(database: Path, work: Path) -> Path:
+    """Where nothing can be written beside a database with a write-ahead log, SQLite can open only a copy of it."""
+    if is_writable(database.parent):
+        return database
+    return Path(shutil.copyfile(database, work / "ratings.db"))
+
+
+def _statement(
+    connection: duckdb.DuckDBPyConnection,
+    database: RatingsDatabase,
+    table: str,
+    source: RatingsSource,
+    config: DatasetConfig,
+    record_format: Format,
+) -> Statement:
+    pairs = record_format in PAIR_FORMATS
+    conditions, parameters = _conditions(database, source, all_ratings=pairs or record_format == "Gauntlet")
+    low = "FALSE" if pairs or record_format == "Gauntlet" else f"rating < {source.min_rating}"
+    columns = ", ".join(
+        [f"coalesce({name}::VARCHAR, '') AS {name}" for name in ("prompt", "response")]
+        + ["coalesce(try_cast(rating AS INTEGER), 0) AS rating", "id"]
+        + [f"{name if name in database.columns else 'NULL'}::VARCHAR AS {name}" for name in sorted(OPTIONAL_COLUMNS)]
+    )
+    if source.limit is not None:
+        counted = " AND ".join([*conditions, f"NOT coalesce({_rating(low)}, TRUE)"])
+        oldest = connection.execute(
+            f"SELECT try_cast(id AS BIGINT) AS number FROM {table} WHERE {counted} "  # noqa: S608 - names are ours
+            f"ORDER BY number DESC LIMIT 1 OFFSET {source.limit - 1}",
+            parameters,
+        ).fetchone()
+        if oldest:
+            conditions = [*conditions, f"try_cast(id AS BIGINT) >= {int(oldest[0])}"]
+    rows = f"SELECT {columns} FROM {table} WHERE {' AND '.join(conditions)}"  # noqa: S608 - names are ours
+    rules = {"seed": str(config.seed), "whitespace": WHITESPACE}
+    if pairs:
+        return Statement(_pairs(rows, config, record_format), {**parameters, **rules})
+    reason = _reason(config, low, "response")
+    kept = f"left(md5($seed || ':' || {_stripped('prompt')}), 16) || {_LINES[record_format]}"
+    sql = f"""
+        SELECT CASE WHEN reason IS NOT NULL THEN '!' || reason || ' 1 ' || replace(id::VARCHAR, chr(10), ' ')
+                    ELSE {kept} END
+        FROM (SELECT *, {reason} AS reason
+              FROM (SELECT *, to_json(prompt)::VARCHAR AS prompt_json, to_json(response)::VARCHAR AS response_json
+                    FROM ({rows})))"""  # noqa: S608 - names are ours
+    return Statement(sql, {**parameters, **rules})
+
+
+def _conditions(
+    database: RatingsDatabase, source: RatingsSource, *, all_ratings: bool
+) -> tuple[list[str], dict[str, str | int | float]]:
+    conditions = ["TRUE"]
+    parameters: dict[str, str | int | float] = {}
+    for name in ("philosopher", "domain", "task_type"):
+        if (value := getattr(source, name)) is not None:
+            conditions.append(f"{name} = ${name}")
+            parameters[name] = value
+    if source.min_confidence is not None:
+        conditions.append("try_cast(confidence AS DOUBLE) >= $min_confidence")
+        parameters["min_confidence"] = source.min_confidence
+    if source.gold_star_only and not all_ratings:
+        conditions += [_is_true(database, name) for name in ("is_gold_star", "use_as_sample_response")]
+    return conditions, parameters
+
+
+def _is_true(database: RatingsDatabase, column: str) -> str:
+    """A boolean of PostgreSQL as it is, so that the server filters; whatever else stands for true by its text."""
+    if isinstance(database.columns.get(column), Boolean) and database.url.get_backend_name() == "postgresql":
+        return column
+    return f"lower({column}::VARCHAR) IN ('1', 'true', 't')"
+
+
+def _rating(low: str) -> str:
+    return low.replace("rating", "coalesce(try_cast(rating AS INTEGER), 0)")
+
+
+def _stripped(column: str) -> str:
+    """`str.strip`, whose slow part is only for texts that begin or end with something that might be white space."""
+    first, last = f"{column}[1]", f"{column}[-1]"
+    return (
+        f"CASE WHEN {first} > ' ' AND {first} <= '~' AND {last} > ' ' AND {last} <= '~' THEN {column} "
+        f"ELSE trim({column}, $whitespace) END"
+    )
+
+
+def _reason(config: DatasetConfig, low: str, answer: str) -> str:
+    """`core.datasets.quality` in SQL; text that is no UTF-8 has no JSON."""
+    return f"""
+        CASE WHEN {low} THEN '{DropReason.LOW_RATING}'
+             WHEN prompt_json = '' OR {answer}_json = '' THEN '{DropReason.INVALID_TEXT}'
+             WHEN length({_stripped("prompt")}) < {max(1, config.min_prompt_characters)}
+                 THEN '{DropReason.SHORT_PROMPT}'
+             WHEN length({_stripped(answer)}) < {max(1, config.min_response_characters)}
+                 THEN '{DropReason.SHORT_RESPONSE}'
+             WHEN length(prompt) + length({answer}) > {config.max_characters} THEN '{DropReason.OVER_LENGTH}'
+        END"""
+
+
+def _message(role: str, text: str) -> str:
+    return f"""'{{"role":"{role}","content":' || {text} || '}}'"""
+
+
+_METADATA = """'{"confidence":' || coalesce(to_json(try_cast(confidence AS DOUBLE))::VARCHAR, 'null')
+    || ',"domain":' || coalesce(to_json(domain)::VARCHAR, 'null')
+    || ',"philosopher":' || coalesce(to_json(philosopher)::VARCHAR, 'null')
+    || ',"rating":' || rating
+    || ',"task_type":' || coalesce(to_json(task_type)::VARCHAR, 'null') || '}'"""
+_ALPACA = """'{"instruction":' || prompt_json || ',"input":"","output":' || response_json"""
+_CHAT = (
+    """'{"messages":[' || """
+    + _message("user", "prompt_json")
+    + " || ',' || "
+    + _message("assistant", "response_json")
+    + """ || ']}'"""
+)
+_LINES: Mapping[Format, str] = {
+    "ChatML": _CHAT,
+    "OpenAI": _CHAT,
+    "Alpaca": _ALPACA + " || '}'",
+    "RawJSONL": """'{"prompt":' || prompt_json || ',"response":' || response_json || '}'""",
+    "Instruction": _ALPACA + """ || ',"metadata":' || """ + _METADATA + " || '}'",
+    "Gauntlet": """'{"prompt":' || prompt_json || ',"response":' || response_json
+        || ',"attack_type":' || coalesce(to_json(task_type)::VARCHAR, 'null')
+        || ',"success":' || CASE WHEN rating <= 2 THEN 'true' ELSE 'false' END
+        || ',"findings":[{"philosopher":' || coalesce(to_json(philosopher)::VARCHAR, 'null')
+        || ',"rating":' || rating || '}]}'""",
+}
+_PAIR_LINES: Mapping[Format, str] = {
+    "DPO": """'{"prompt":[' || """
+    + _message("user", "prompt_json")
+    + """ || '],"chosen":[' || """
+    + _message("assistant", "chosen_json")
+    + """ || '],"rejected":[' || """
+    + _message("assistant", "rejected_json")
+    + """ || ']}'""",
+    "Preference": """'{"prompt":' || prompt_json || ',"chosen":' || chosen_json || ',"rejected":' || rejected_json
+        || ',"metadata":{"chosen_rating":' || best.rating || ',"rejected_rating":' || worst.rating || '}}'""",
+}
+
+
+def _pairs(rows: str, config: DatasetConfig, record_format: Format) -> str:
+    """The best answer of each prompt against its worst; several ratings of one answer count by their mean."""
+    key = f"left(md5($seed || ':' || {_stripped('prompt')}), 16)"
+    return f"""
+        WITH answers AS (
+            SELECT prompt, response, avg(rating) AS rating, count(*) AS ratings, min(id) AS id
+            FROM ({rows}) GROUP BY prompt, response),
+        prompts AS (
+            SELECT prompt, sum(ratings)::BIGINT AS ratings, min(id) AS id,
+                   max(struct_pack(rating := rating, response := response, ratings := ratings)) AS best,
+                   min(struct_pack(rating := rating, response := response, ratings := ratings)) AS worst
+            FROM answers GROUP BY prompt),
+        judged AS (
+            SELECT *, best.rating - worst.rating >= {config.min_rating_difference} AS paired, best.response AS chosen,
+                   to_json(prompt)::VARCHAR AS prompt_json, to_json(best.response)::VARCHAR AS chosen_json,
+                   to_json(worst.response)::VARCHAR AS rejected_json
+            FROM prompts),
+        ruled AS (SELECT *, {_reason(config, "FALSE", "chosen")} AS reason FROM judged)
+        SELECT CASE WHEN reason IS NOT NULL THEN '!' || reason || ' 1 ' || id
+                    WHEN rejected_json = '' THEN '!{DropReason.INVALID_TEXT} 1 ' || id
+                    ELSE {key} || {_PAIR_LINES[record_format]} END
+        FROM ruled WHERE paired
+        UNION ALL
+        SELECT '!{DropReason.NO_PAIR} ' || unused || ' ' || id
+        FROM (SELECT id, CASE WHEN paired THEN ratings - best.ratings - worst.ratings ELSE ratings END AS unused
+              FROM judged)
+        WHERE unused > 0"""  # noqa: S608 - names are ours
+
+
+def _failed(database: RatingsDatabase, error: duckdb.Error) -> Refused:
+    words = without_secrets(" ".join(str(error).split()), database.url)[:MESSAGE_MAX_CHARACTERS]
+    if isinstance(error, duckdb.OutOfMemoryException):
+        row = database.largest_row()
+        return Refused.because(
+            FailureReason.DATASET_INVALID,
+            f"row {row.id} of {Rating.__tablename__} has {row.bytes} bytes, too many to be read: {words}",
+            "shorten or delete the row",
+        )
+    return Refused.because(
+        FailureReason.DATABASE_UNREACHABLE if isinstance(error, duckdb.IOException) else FailureReason.DATASET_INVALID,
+        f"reading {shown(database.url)} failed: {words}",
+        f"check that the database answers, and compare the table {Rating.__tablename__} with its columns in the README",
+    )
