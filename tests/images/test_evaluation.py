@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 from finetune_operator.contract.adapters import AdapterManifest
-from finetune_operator.contract.evaluation import EvaluationConfig, EvaluationReport, Metric
+from finetune_operator.contract.evaluation import EvaluationConfig, EvaluationReport, Metric, Score, Speed
+from finetune_operator.contract.places import TERMINATION_MESSAGE_MAX_BYTES
 from finetune_operator.contract.training import TrainingResult
 from finetune_operator.core.artifacts import MANIFEST_NAME
+from tests.builders import REPORT, make_result
 from tests.images.ml_environment import REPOSITORY
 from tests.images.test_rows import CharacterTokenizer, turn
 from tests.images.training import Job
@@ -159,6 +161,24 @@ def test_what_is_asked_and_what_should_be_answered(
 
     assert "".join(map(chr, example.prompt)) == prompt
     assert example.reference == reference
+
+
+def test_the_operator_hears_of_every_metric_however_much_else_there_is_to_say(evaluation: ModuleType) -> None:
+    speed = Speed(mean_latency_seconds=1 / 3, tokens_per_second=1000 / 3)
+    report = EvaluationReport(
+        examples=100,
+        scores=tuple(Score(metric=metric, base=0.123456, fine_tuned=0.654321) for metric in Metric),
+        base_speed=speed,
+        fine_tuned_speed=speed,
+        error="x" * 600,
+    )
+    warnings = tuple(f"warning {number}: {'y' * 100}" for number in range(50))
+    result = make_result(evaluation=report, dataset=REPORT.model_copy(update={"warnings": warnings}))
+
+    message = importlib.import_module("publish").shortened(result)
+
+    assert len(message) <= TERMINATION_MESSAGE_MAX_BYTES
+    assert TrainingResult.model_validate_json(message).evaluation == report
 
 
 def test_an_answer_without_a_question_is_no_example(evaluation: ModuleType) -> None:
