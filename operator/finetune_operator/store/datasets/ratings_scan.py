@@ -21,12 +21,11 @@ from finetune_operator.core.dataset_records import PAIR_FORMATS, Format
 from finetune_operator.core.datasets import WHITESPACE, DropReason, Refused
 from finetune_operator.store.database import is_writable, shown, without_secrets
 from finetune_operator.store.datasets.engine import identifier, lines, literal, load_scanner, opened
-from finetune_operator.store.datasets.spool import Dropped, Spool
+from finetune_operator.store.datasets.spool import Spool
 from finetune_operator.store.ratings import MESSAGE_MAX_CHARACTERS, OPTIONAL_COLUMNS, RatingsDatabase
 from finetune_operator.store.tables import Rating
 
 RETRY_SECONDS = 1.0
-DROPPED_MARK = b"!"
 
 Parameters = Mapping[str, str | int | float]
 
@@ -72,17 +71,7 @@ def _scan(
         table = _attach(connection, database, work)
         statement = _statement(connection, database, table, source, config, record_format)
         for found in lines(connection, *statement):
-            dropped = [row for row in found if row.startswith(DROPPED_MARK)]
-            if dropped:
-                _count(spool.dropped, dropped)
-                found = [row for row in found if not row.startswith(DROPPED_MARK)]
             spool.add(found)
-
-
-def _count(dropped: Dropped, rows: list[bytes]) -> None:
-    for row in rows:
-        reason, count, row_id = row[1:].decode().split(" ", 2)
-        dropped.add(reason, row_id, int(count))
 
 
 def _attach(connection: duckdb.DuckDBPyConnection, database: RatingsDatabase, work: Path) -> str:

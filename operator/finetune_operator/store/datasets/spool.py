@@ -1,6 +1,7 @@
 """Orders, deduplicates and splits more rows than fit into memory, as `core.datasets.arranged` says.
 
-A row is its prompt's key, 16 hexadecimal digits, followed by its line. Rows are collected by the first two digits, in
+A row is its prompt's key, 16 hexadecimal digits, followed by its line; or it is one that was dropped, written as
+`!<reason> <count> <row>`. Rows are collected by the first two digits, in
 files once there are many; each of these is small enough to be sorted in memory, or else is sorted in runs that are
 merged. The held-out prompts are the last ones of the order, so that the test part is cut off the end of the file.
 """
@@ -8,7 +9,7 @@ merged. The held-out prompts are the last ones of the order, so that the test pa
 import heapq
 import os
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, groupby, islice
 from pathlib import Path
@@ -19,8 +20,9 @@ from finetune_operator.core.datasets import Digest, DropReason, held_out_count
 
 KEY_BYTES = 16
 BUCKET_DIGITS = 2
-BUFFERED_MAX_BYTES = 16 * 1024 * 1024
-SORTED_MAX_BYTES = 12 * 1024 * 1024
+DROPPED_MARK = b"!"
+BUFFERED_MAX_BYTES = 12 * 1024 * 1024
+SORTED_MAX_BYTES = 8 * 1024 * 1024
 COPIED_BYTES = 1024 * 1024
 DROPPED_SHOWN = 5
 SHOWN_ROW_MAX_CHARACTERS = 24
@@ -58,24 +60,28 @@ class Spool:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._buckets: dict[bytes, list[bytes]] = {}
+        self._buckets: defaultdict[bytes, list[bytes]] = defaultdict(list)
         self._files: dict[bytes, IO[bytes]] = {}
         self._buffered = 0
+        self._bytes = 0
         self.rows = 0
         self.dropped = Dropped()
 
     def add(self, rows: Sequence[bytes]) -> None:
-        """Take rows that hold no line feed."""
+        """Take rows that hold no line feed; those that begin with the mark of dropped ones are counted instead."""
         buckets = self._buckets
         for row in rows:
-            digits = row[:BUCKET_DIGITS]
-            try:
-                buckets[digits].append(row)
-            except KeyError:
-                buckets[digits] = [row]
+            buckets[row[:BUCKET_DIGITS]].append(row)
         self.rows += len(rows)
-        self._buffered += sum(map(len, rows)) + ROW_OVERHEAD_BYTES * len(rows)
-        if self._buffered > BUFFERED_MAX_BYTES:
+        self._buffered += len(rows)
+        for digits in [digits for digits in buckets if digits.startswith(DROPPED_MARK)]:
+            dropped = buckets.pop(digits)
+            self.rows -= len(dropped)
+            for row in dropped:
+                reason, count, row_id = row[1:].decode(errors="replace").split(" ", 2)
+                self.dropped.add(reason, row_id, int(count))
+        self._bytes += sum(map(len, rows))
+        if self._bytes + ROW_OVERHEAD_BYTES * self._buffered > BUFFERED_MAX_BYTES:
             self._spill()
 
     def close(self) -> None:
@@ -131,6 +137,7 @@ class Spool:
             file.write(b"\n")
         self._buckets.clear()
         self._buffered = 0
+        self._bytes = 0
 
     def _sorted(self, digits: bytes) -> Iterator[list[bytes]]:
         """The bucket's rows, each once, from high to low."""
