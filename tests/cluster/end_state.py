@@ -11,10 +11,13 @@ VOLATILE_FIELDS = frozenset(
     {
         "completionTime",
         "concludedAt",
+        "end",
         "jobName",
         "lastTransitionTime",
         "lastUpdateTime",
+        "pod",
         "promotedAt",
+        "start",
         "startTime",
         "time",
     }

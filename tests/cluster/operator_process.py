@@ -98,6 +98,8 @@ class OperatorProcess:
             "FINETUNE_INTERNAL_TOKEN": INTERNAL_TOKEN,
             "VLLM_API_KEY": ENGINE_API_KEY,
             "FINETUNE_POLL_SECONDS": str(POLL_SECONDS),
+            # A second costs one unit, so that a test sees it.
+            "FINETUNE_PRICES": '{"perHour": {"nvidia.com/gpu": "3600"}}',
             "FINETUNE_LIVENESS_ENDPOINT": f"http://127.0.0.1:{port}/healthz",
         }
 

@@ -66,11 +66,13 @@ class SimulatedKubelet:
             states = {PREPARE_CONTAINER: _terminated(0, REPORT), TRAINER_CONTAINER: ended}
         await self._report(pod, "Failed", states)
 
-    async def disrupt(self, pod: Manifest) -> None:
-        """The node is drained: not the training's fault."""
-        condition = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}
-        states = {PREPARE_CONTAINER: _terminated(0, REPORT), TRAINER_CONTAINER: _terminated(143, "")}
-        await self._report(pod, "Failed", states, [condition])
+    async def disrupt(
+        self, pod: Manifest, reason: str = "EvictionByEvictionAPI", exit_code: int = 143, message: str = ""
+    ) -> None:
+        """Not the training's fault: its node is drained, or what else the reason says."""
+        condition = {"type": "DisruptionTarget", "status": "True", "reason": reason}
+        states = {PREPARE_CONTAINER: _terminated(0, REPORT), TRAINER_CONTAINER: _terminated(exit_code, "")}
+        await self._report(pod, "Failed", states, [condition], message=message)
 
     async def hold(self, pod: Manifest, reason: str, message: str) -> None:
         """The first container can't be made."""
@@ -123,8 +125,9 @@ class SimulatedKubelet:
         states: Mapping[str, Manifest],
         conditions: Sequence[Manifest] = (),
         ip: str | None = None,
+        message: str = "",
     ) -> None:
-        status: Manifest = {"phase": phase, "conditions": [_SCHEDULED, *conditions]}
+        status: Manifest = {"phase": phase, "conditions": [_scheduled(pod), *conditions], "message": message}
         containers = {name: _container(pod, name, state) for name, state in states.items()}
         if PREPARE_CONTAINER in containers:
             status["initContainerStatuses"] = [containers.pop(PREPARE_CONTAINER)]
@@ -138,8 +141,12 @@ class SimulatedKubelet:
 
 
 _INITIALIZING: Manifest = {"waiting": {"reason": "PodInitializing"}}
-_SCHEDULED = {"type": "PodScheduled", "status": "True"}
 _READY = {"type": "Ready", "status": "True"}
+
+
+def _scheduled(pod: Manifest) -> Manifest:
+    """It got its node as it was made."""
+    return {"type": "PodScheduled", "status": "True", "lastTransitionTime": pod["metadata"]["creationTimestamp"]}
 
 
 def _running() -> Manifest:

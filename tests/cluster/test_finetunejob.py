@@ -287,7 +287,8 @@ async def test_a_crash_and_a_drained_node_are_tried_again_in_the_same_job(world:
     drained = await world.kubelet.trainer("drained")
     await world.kubelet.fail(crashing, TRAINER_CONTAINER, 1, "Segmentation fault")
     await world.kubelet.disrupt(drained)
-    words = "will be tried again: trainer exited with 1: Segmentation fault"
+    crash = "trainer exited with 1: Segmentation fault"
+    words = f"will be tried again: {crash}: it is tried up to four times; see the pod's log"
     await world.reaches("finetunejobs", "crashing", phase="Pending", message=words)
 
     for name, ended in (("crashing", crashing), ("drained", drained)):

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from finetune_operator.contract.base import Message
+from finetune_operator.contract.preflight import Preflight
 
 
 class RatingsSource(Message):
@@ -64,6 +65,7 @@ class DatasetReport(Message):
     rows: int
     test_rows: int
     digest: str
+    preflight: Preflight | None = None
     dropped: dict[str, int] = {}
     dropped_rows: dict[str, tuple[str, ...]] = {}
     warnings: tuple[str, ...] = ()

@@ -103,6 +103,7 @@ class TrainingConfig(Message):
     evaluation: EvaluationConfig | None = None
     init_from: StartingAdapter | None = None
     report_to: TrackingConfig | None = None
+    gpu_type: str | None = None
     progress_url: str | None = None
     progress_interval_seconds: float = 2.0
 

@@ -96,4 +96,4 @@ def _settled(allocations: AllocationStatus) -> AllocationStatus:
 
 
 def _length(entry: PodAllocation, now: datetime) -> int:
-    return max(0, round(((entry.end or now) - entry.start).total_seconds()))
+    return max(0, int(((entry.end or now) - entry.start).total_seconds()))

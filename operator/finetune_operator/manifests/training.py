@@ -21,6 +21,7 @@ from finetune_operator.contract.places import (
 )
 from finetune_operator.contract.training import JobIdentity, LoraConfig, StartingAdapter, TrainingConfig
 from finetune_operator.core.config import OperatorConfig
+from finetune_operator.core.cost import GPU_TYPE_LABEL
 from finetune_operator.core.endings import FINAL_EXIT_CODES, TERMINATED_EXIT_CODE
 from finetune_operator.core.workloads import QUEUE_LABEL
 from finetune_operator.manifests.base_models import (
@@ -250,6 +251,7 @@ def training_config(job: FineTuneJob, config: OperatorConfig, start: StartingAda
         evaluation=_evaluation_config(job),
         init_from=start,
         report_to=tracking_config(job),
+        gpu_type=spec.scheduling.node_selector.get(GPU_TYPE_LABEL),
         progress_url=f"{config.api_url}{PROGRESS_PATH}" if config.api_url else None,
     )
 

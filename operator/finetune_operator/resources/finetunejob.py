@@ -204,6 +204,17 @@ class DatasetStatus(ApiModel):
     """Same data, same digest."""
 
 
+class PreflightStatus(ApiModel):
+    """What was estimated before a GPU was taken."""
+
+    parameters_billion: Decimal
+    """Size of the base model."""
+    memory_gib: Annotated[Decimal, Field(alias="memoryGiB")]
+    """GPU memory that the training needs: weights, adapter, optimizer, activations and logits."""
+    gpu_memory_gib: Annotated[int | None, Field(alias="gpuMemoryGiB")] = None
+    """What the GPU type of the nodeSelector has."""
+
+
 class ResultStatus(ApiModel):
     """What came out."""
 
@@ -232,6 +243,8 @@ class FineTuneJobStatus(ApiModel):
     """From where another attempt would go on."""
     dataset: DatasetStatus | None = None
     """What was trained on."""
+    preflight: PreflightStatus | None = None
+    """What was estimated before a GPU was taken; absent for a base model whose size does not follow from its config."""
     result: ResultStatus | None = None
     """What came out."""
     evaluation: EvaluationStatus | None = None

@@ -24,9 +24,11 @@ from finetune_operator.contract.places import (
     TERMINATION_MESSAGE_MAX_BYTES,
     JobPaths,
 )
+from finetune_operator.contract.preflight import Preflight
 from finetune_operator.contract.training import TrainingConfig
 from finetune_operator.core.dataset_records import Format
 from finetune_operator.core.datasets import Refused
+from finetune_operator.core.preflight import fit, model_shape, refusal
 from finetune_operator.logs import configure_logging, get_logger
 from finetune_operator.store.datasets.export import Export
 
@@ -82,11 +84,12 @@ def prepare(config: TrainingConfig, surroundings: Surroundings, environment: Map
     if report_file.exists():
         return DatasetReport.model_validate_json(report_file.read_bytes())
     _require_base_model(config, surroundings)
+    preflight = _preflight(config, surroundings)
     directory = Path(paths.directory)
     directory.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=WORK_PREFIX, dir=directory))
     try:
-        report = _build(config, surroundings, environment, work)
+        report = _build(config, surroundings, environment, work, preflight)
         _publish(work, Path(paths.dataset))
     except OSError:
         # Two pods of one job may run for a moment: the slower one finds the other's dataset in place.
@@ -99,10 +102,15 @@ def prepare(config: TrainingConfig, surroundings: Surroundings, environment: Map
 
 
 def _build(
-    config: TrainingConfig, surroundings: Surroundings, environment: Mapping[str, str], work: Path
+    config: TrainingConfig,
+    surroundings: Surroundings,
+    environment: Mapping[str, str],
+    work: Path,
+    preflight: Preflight | None,
 ) -> DatasetReport:
     output_format: Format = "DPO" if config.method == "DPO" else "ChatML"
     report = Export(config.dataset, output_format, surroundings.datasets, environment, work).write()
+    report = report.model_copy(update={"preflight": preflight})
     _write_durably(work / "report.json", report.model_dump_json(by_alias=True, indent=2).encode())
     return report
 
@@ -120,6 +128,20 @@ def _require_base_model(config: TrainingConfig, surroundings: Surroundings) -> N
             + ("its config.json is missing" if directory.is_dir() else "there is no such directory"),
             "put the model there in Hugging Face format, or correct spec.baseModel.source.volume",
         )
+
+
+def _preflight(config: TrainingConfig, surroundings: Surroundings) -> Preflight | None:
+    """An estimate of the memory, or a refusal before a GPU is taken; None for what it does not understand."""
+    file = surroundings.models / config.base_model_path / "config.json"
+    if config.remote or not file.is_file():
+        return None
+    shape = model_shape(file.read_text(errors="replace"))
+    if shape is None:
+        return None
+    found = fit(shape, config)
+    if failure := refusal(found, config):
+        raise Refused(failure)
+    return found.preflight
 
 
 def _as_termination_message(failure: Failure) -> str:
