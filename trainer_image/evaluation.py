@@ -41,7 +41,9 @@ class Answers:
     @property
     def speed(self) -> Speed:
         return Speed(
-            mean_latency_seconds=self.latency_seconds / len(self.texts), tokens_per_second=self.tokens / self.seconds
+            mean_latency_seconds=self.latency_seconds / len(self.texts),
+            seconds_per_answer=self.seconds / len(self.texts),
+            tokens_per_second=self.tokens / self.seconds,
         )
 
 

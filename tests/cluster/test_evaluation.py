@@ -8,8 +8,8 @@ from tests.waiting import throughout
 REPORT = EvaluationReport(
     examples=12,
     scores=(Score(metric=Metric.ROUGE_L, base=0.12, fine_tuned=0.21),),
-    base_speed=Speed(mean_latency_seconds=1.5, tokens_per_second=100.0),
-    fine_tuned_speed=Speed(mean_latency_seconds=1.6, tokens_per_second=90.0),
+    base_speed=Speed(mean_latency_seconds=1.5, seconds_per_answer=0.25, tokens_per_second=100.0),
+    fine_tuned_speed=Speed(mean_latency_seconds=1.6, seconds_per_answer=0.25, tokens_per_second=90.0),
 )
 VALUES = [{"name": "RougeL", "base": "0.12", "fineTuned": "0.21"}]
 

@@ -39,9 +39,13 @@ class Score(Message):
 
 
 class Speed(Message):
-    """How fast one of the two answered. Answers are made in batches, and each waits for the whole of its batch."""
+    """How fast one of the two answered.
+
+    Answers are made in batches: each waits for the whole of its batch, but takes up only its share of that time.
+    """
 
     mean_latency_seconds: float
+    seconds_per_answer: float
     tokens_per_second: float
 
 

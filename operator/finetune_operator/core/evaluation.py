@@ -7,12 +7,15 @@ from operator import ge, gt, le, lt
 
 from finetune_operator.contract.evaluation import EvaluationReport
 from finetune_operator.contract.training import TrainingResult
+from finetune_operator.core.cost import SECONDS_PER_HOUR, NoPrice, Rate
 from finetune_operator.resources.evaluation import (
     EVAL_LOSS,
     REQUIREMENT_PATTERN,
+    AnswerCost,
     Comparison,
     EvaluationRecord,
     EvaluationStatus,
+    Measurements,
     Metric,
     MetricValue,
 )
@@ -38,28 +41,46 @@ class _Measured:
     fine_tuned: str
 
 
-def status_of(report: EvaluationReport) -> EvaluationStatus:
+def measurements(report: EvaluationReport) -> Measurements:
     """What the trainer measured, in a status's decimals."""
     base, tuned = report.base_speed, report.fine_tuned_speed
-    latency = rate = None
+    latency = pace = None
     if base and tuned:
         latency = Comparison(base=_decimal(base.mean_latency_seconds), fine_tuned=_decimal(tuned.mean_latency_seconds))
-        rate = Comparison(base=_decimal(base.tokens_per_second), fine_tuned=_decimal(tuned.tokens_per_second))
-    return EvaluationStatus(
+        pace = Comparison(base=_decimal(base.tokens_per_second), fine_tuned=_decimal(tuned.tokens_per_second))
+    return Measurements(
         examples=report.examples,
         metrics=tuple(
             MetricValue(name=Metric(score.metric), base=_decimal(score.base), fine_tuned=_decimal(score.fine_tuned))
             for score in report.scores
         ),
         mean_latency_seconds=latency,
-        tokens_per_second=rate,
+        tokens_per_second=pace,
         message=_remark(report),
     )
 
 
+def status_of(report: EvaluationReport, rate: Rate | NoPrice, currency: str) -> EvaluationStatus:
+    """The same, with what an answer costs at this price of the trainer's pod."""
+    cost = _answer_cost(report, rate, currency)
+    return EvaluationStatus.model_validate(measurements(report).model_dump() | {"cost_per_answer": cost})
+
+
+def _answer_cost(report: EvaluationReport, rate: Rate | NoPrice, currency: str) -> AnswerCost | None:
+    base, tuned = report.base_speed, report.fine_tuned_speed
+    if base is None or tuned is None or isinstance(rate, NoPrice):
+        return None
+    per_second = float(rate.per_hour) / SECONDS_PER_HOUR
+    return AnswerCost(
+        currency=currency,
+        base=_decimal(base.seconds_per_answer * per_second),
+        fine_tuned=_decimal(tuned.seconds_per_answer * per_second),
+    )
+
+
 def record_of(result: TrainingResult) -> EvaluationRecord:
-    """The same for the lineage, with the losses, which are measured wherever there are held-out rows."""
-    measured = status_of(result.evaluation) if result.evaluation else EvaluationStatus()
+    """For the lineage, with the losses, which are measured wherever there are held-out rows."""
+    measured = measurements(result.evaluation) if result.evaluation else Measurements()
     losses = {"test_loss": result.test_loss, "base_test_loss": result.base_test_loss}
     shown = {name: None if loss is None else _decimal(loss) for name, loss in losses.items()}
     return EvaluationRecord.model_validate(measured.model_dump() | shown)

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from finetune_operator.contract.dataset import DatasetReport
+from finetune_operator.contract.evaluation import EvaluationReport
 from finetune_operator.contract.failures import FailureReason
 from finetune_operator.contract.training import Progress, TrainingResult
 from finetune_operator.core import allocations
@@ -18,6 +18,7 @@ from finetune_operator.core.workloads import JobFacts, PodFacts, dataset_report
 from finetune_operator.manifests.training import training_job_name
 from finetune_operator.reconcile.training_outlook import Outlook
 from finetune_operator.resources.cost import AllocationStatus, CostStatus
+from finetune_operator.resources.evaluation import EvaluationStatus
 from finetune_operator.resources.finetunejob import (
     CheckpointStatus,
     DatasetStatus,
@@ -25,7 +26,6 @@ from finetune_operator.resources.finetunejob import (
     FineTuneJobStatus,
     LastFailure,
     Phase,
-    PreflightStatus,
     ProgressStatus,
     ResultStatus,
 )
@@ -66,7 +66,7 @@ def training_status(
     if outlook.phase in (Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED):
         status = status.model_copy(update={"completion_time": now})
     if result:
-        status = status.model_copy(update=_outcome_fields(result, now))
+        status = status.model_copy(update=_outcome_fields(job, result, now, config))
     known = old.allocation or AllocationStatus()
     if status == old and not allocations.would_be_lost(known, seen.pods):
         return old
@@ -101,22 +101,10 @@ def _with_facts(
             "progress": progress,
             "checkpoint": checkpoint,
             "dataset": dataset,
-            "preflight": _preflight_status(report) if report else old.preflight,
             "model_version": outlook.version or old.model_version,
             "last_failure": _last_failure(job, seen, now),
             "conditions": with_findings(old.conditions, findings, job.metadata.generation, now),
         }
-    )
-
-
-def _preflight_status(report: DatasetReport) -> PreflightStatus | None:
-    found = report.preflight
-    if found is None:
-        return None
-    return PreflightStatus(
-        parameters_billion=f"{found.parameters_billion:g}",
-        memory_gib=f"{found.memory_gib:.1f}",
-        gpu_memory_gib=found.gpu_memory_gib,
     )
 
 
@@ -222,7 +210,14 @@ def _cost(
     return cost_status(rate, config.prices, allocations.seconds(allocation, now), remaining, now)
 
 
-def _outcome_fields(result: TrainingResult, now: datetime) -> dict[str, object]:
+def _evaluation(job: FineTuneJob, report: EvaluationReport, config: OperatorConfig) -> EvaluationStatus:
+    rate = hourly_rate(job.spec.resources, job.spec.scheduling, config.prices)
+    return status_of(report, rate, config.prices.currency)
+
+
+def _outcome_fields(
+    job: FineTuneJob, result: TrainingResult, now: datetime, config: OperatorConfig
+) -> dict[str, object]:
     report = result.dataset
     return {
         "dataset": DatasetStatus(rows=report.rows, test_rows=report.test_rows, digest=report.digest),
@@ -232,7 +227,7 @@ def _outcome_fields(result: TrainingResult, now: datetime) -> dict[str, object]:
             base_test_loss=_decimal(result.base_test_loss),
             train_seconds=round(result.train_seconds),
         ),
-        "evaluation": status_of(result.evaluation) if result.evaluation else None,
+        "evaluation": _evaluation(job, result.evaluation, config) if result.evaluation else None,
         "progress": ProgressStatus(
             summary="100%",
             percent=100,

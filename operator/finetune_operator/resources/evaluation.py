@@ -101,7 +101,14 @@ class Comparison(ApiModel):
     """With the adapter."""
 
 
-class EvaluationStatus(ApiModel):
+class AnswerCost(Comparison):
+    """The trainer's price for the time that one answer takes of it, in its batches."""
+
+    currency: Annotated[str, Field(max_length=16)]
+    """Of the amounts."""
+
+
+class Measurements(ApiModel):
     """What was measured on the held-out rows."""
 
     examples: Annotated[int, Field(ge=0, le=10_000)] | None = None
@@ -116,7 +123,14 @@ class EvaluationStatus(ApiModel):
     """Why something is missing, and what to change."""
 
 
-class EvaluationRecord(EvaluationStatus):
+class EvaluationStatus(Measurements):
+    """What was measured on the held-out rows, and what it costs to answer."""
+
+    cost_per_answer: AnswerCost | None = None
+    """What one answer costs on the trainer's resources; absent where the installation has no price for them."""
+
+
+class EvaluationRecord(Measurements):
     """What was measured on the held-out rows, and the losses on them."""
 
     test_loss: Decimal | None = None

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from finetune_operator.contract import evaluation as contract
 from finetune_operator.contract.evaluation import EvaluationReport, Score, Speed
-from finetune_operator.core.evaluation import is_held_back, judgement, record_of, status_of
+from finetune_operator.core.evaluation import is_held_back, judgement, measurements, record_of
 from finetune_operator.resources.evaluation import Metric
 from finetune_operator.resources.modelversion import ModelVersionSpec
 from tests.builders import make_result, make_version
@@ -108,13 +108,13 @@ def test_exactly_one_of_a_requirement_and_its_opposite_is_met(value: float, base
 REPORT = EvaluationReport(
     examples=12,
     scores=(Score(metric=contract.Metric.ROUGE_L, base=0.123456, fine_tuned=0.2),),
-    base_speed=Speed(mean_latency_seconds=1.23456, tokens_per_second=100.0),
-    fine_tuned_speed=Speed(mean_latency_seconds=0.5, tokens_per_second=87.654321),
+    base_speed=Speed(mean_latency_seconds=1.23456, seconds_per_answer=0.25, tokens_per_second=100.0),
+    fine_tuned_speed=Speed(mean_latency_seconds=0.5, seconds_per_answer=0.25, tokens_per_second=87.654321),
 )
 
 
 def test_a_status_has_the_report_in_decimals() -> None:
-    assert status_of(REPORT).to_dict() == {
+    assert measurements(REPORT).to_dict() == {
         "examples": 12,
         "metrics": [{"name": "RougeL", "base": "0.1235", "fineTuned": "0.2"}],
         "meanLatencySeconds": {"base": "1.235", "fineTuned": "0.5"},
@@ -131,7 +131,7 @@ REMARKS = {
 
 @pytest.mark.parametrize(("report", "remark"), REMARKS.values(), ids=REMARKS.keys())
 def test_what_is_missing_is_remarked(report: EvaluationReport, remark: str | None) -> None:
-    message = status_of(report).message
+    message = measurements(report).message
 
     assert message is None if remark is None else message is not None and remark in message
 
@@ -140,7 +140,7 @@ def test_the_lineage_has_the_losses_too() -> None:
     record = record_of(make_result(evaluation=REPORT))
 
     assert (record.test_loss, record.base_test_loss) == ("0.3", "2.5")
-    assert record.metrics == status_of(REPORT).metrics
+    assert record.metrics == measurements(REPORT).metrics
     assert record_of(make_result()).to_dict() == {"metrics": [], "testLoss": "0.3", "baseTestLoss": "2.5"}
 
 

@@ -1,6 +1,8 @@
 """The gate: what an evaluation holds back, who overrides it, and how job and version tell of it."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -8,6 +10,8 @@ import pytest
 from finetune_operator.contract.evaluation import EvaluationReport, Metric, Score, Speed
 from finetune_operator.contract.training import JobIdentity, Progress
 from finetune_operator.core.conditions import find
+from finetune_operator.core.config import OperatorConfig
+from finetune_operator.core.cost import PriceBook
 from finetune_operator.core.workloads import job_facts, pod_facts
 from finetune_operator.reconcile import finetunejob, modelversion
 from finetune_operator.reconcile.plan import Create, Plan
@@ -35,8 +39,8 @@ from tests.builders import (
 REPORT = EvaluationReport(
     examples=12,
     scores=(Score(metric=Metric.ROUGE_L, base=0.12, fine_tuned=0.21),),
-    base_speed=Speed(mean_latency_seconds=1.5, tokens_per_second=100.0),
-    fine_tuned_speed=Speed(mean_latency_seconds=1.6, tokens_per_second=90.0),
+    base_speed=Speed(mean_latency_seconds=1.5, seconds_per_answer=0.25, tokens_per_second=100.0),
+    fine_tuned_speed=Speed(mean_latency_seconds=1.6, seconds_per_answer=0.25, tokens_per_second=90.0),
 )
 MEASURED: Object = {
     "lineage": {
@@ -188,9 +192,15 @@ class TestMetrics:
 EVALUATION: Object = {"metrics": ["RougeL"], "require": ["RougeL >= 0.3"]}
 
 
-def concluded(evaluation: Object | None, report: EvaluationReport | None, *versions: ModelVersion) -> Plan:
+def concluded(
+    evaluation: Object | None,
+    report: EvaluationReport | None,
+    *versions: ModelVersion,
+    config: OperatorConfig = CONFIG,
+    **spec: Any,
+) -> Plan:
     """The decision on a job whose trainer has said this."""
-    job = make_job({"evaluation": evaluation} if evaluation else {})
+    job = make_job(({"evaluation": evaluation} if evaluation else {}) | spec)
     pod = training_pod(
         phase="Succeeded", prepare=terminated(0), trainer=terminated(0, wire(make_result(evaluation=report)))
     )
@@ -199,7 +209,7 @@ def concluded(evaluation: Object | None, report: EvaluationReport | None, *versi
         pods=(pod_facts(pod),),
         versions=versions,
     )
-    return finetunejob.reconcile(job, seen, NOON, CONFIG)
+    return finetunejob.reconcile(job, seen, NOON, config)
 
 
 def training(evaluation: Object | None, step: int | None, **status: Any) -> Plan:
@@ -256,6 +266,15 @@ class TestJob:
         assert status["message"].startswith(
             "published ModelVersion plato-v1, held back from promotion: RougeL 0.21 < 0.3: "
         )
+
+    def test_an_answer_costs_its_share_of_the_trainers_time(self) -> None:
+        priced = replace(CONFIG, prices=PriceBook(currency="EUR", per_hour={"nvidia.com/gpu": Decimal("3.60")}))
+        on_two_gpus = {"limits": {"nvidia.com/gpu": 2}}
+        status = concluded(EVALUATION, REPORT, config=priced, resources=on_two_gpus).status or {}
+        # 0.25 s an answer, 2 GPUs at 0.001 EUR a second
+        assert status["evaluation"]["costPerAnswer"] == {"currency": "EUR", "base": "0.0005", "fineTuned": "0.0005"}
+        unpriced = concluded(EVALUATION, REPORT, resources=on_two_gpus).status or {}
+        assert "costPerAnswer" not in unpriced["evaluation"]
 
     def test_a_version_that_was_published_already_is_told_the_same(self) -> None:
         first = concluded(EVALUATION, REPORT)
