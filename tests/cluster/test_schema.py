@@ -54,6 +54,10 @@ def on_volume(path: str) -> dict[str, Any]:
     return {"dataset": {"ratings": None, "volume": {"claimName": "datasets", "path": path}}}
 
 
+def stored(url: str, **changes: Any) -> dict[str, Any]:
+    return {"dataset": {"ratings": None, "s3": {"url": url, **changes}}}
+
+
 def artifact(**changes: str) -> dict[str, Any]:
     return {"artifact": changes}
 
@@ -110,6 +114,18 @@ ACCEPTED = [
     Creation("a rank as large as the engine takes", "FineTuneJob", {"lora": {"r": 32}, "serving": {"maxLoraRank": 32}}),
     Creation("a large rank without serving", "FineTuneJob", {"lora": {"r": 512}}),
     Creation("a learning rate in scientific notation", "FineTuneJob", {"training": {"learningRate": "2e-4"}}),
+    Creation("a job without a dataset", "FineTuneJob", {"dataset": None}),
+    Creation("ratings without a secret", "FineTuneJob", dataset(ratings={"secretRef": None})),
+    Creation("the surest ratings", "FineTuneJob", dataset(ratings={"minConfidence": "0.95"})),
+    Creation("a bound on characters", "FineTuneJob", dataset(maxCharacters=20_000)),
+    Creation("raw rows", "FineTuneJob", dataset(format="RawJSONL")),
+    Creation("instructions with metadata", "FineTuneJob", dataset(format="Instruction")),
+    Creation("a public object", "FineTuneJob", stored("s3://bucket/rows.jsonl")),
+    Creation(
+        "an object of a store of one's own",
+        "FineTuneJob",
+        stored("s3://bucket/a/rows.parquet", endpoint="http://minio.storage:9000", secretRef={"name": "store"}),
+    ),
     Creation("a whole test fraction", "FineTuneJob", dataset(testFraction="0")),
     Creation("a GPU", "FineTuneJob", {"resources": {"limits": {"nvidia.com/gpu": 1, "memory": "16Gi"}}}),
     Creation("a priority", "FineTuneJob", {"scheduling": {"priorityClassName": "research"}}),
@@ -252,7 +268,25 @@ REFUSED = [
     Creation("no epochs", "FineTuneJob", {"training": {"epochs": 0}}, refused="greater than or equal to 1"),
     Creation("a rating of 6", "FineTuneJob", dataset(ratings={"minRating": 6}), refused="less than or equal to 5"),
     Creation("a rating of 0", "FineTuneJob", dataset(ratings={"minRating": 0}), refused="greater than or equal to 1"),
-    Creation("ratings without a secret", "FineTuneJob", dataset(ratings={"secretRef": None}), refused="Required value"),
+    Creation(
+        "ratings with half a secret",
+        "FineTuneJob",
+        dataset(ratings={"secretRef": {"name": "ratings", "key": None}}),
+        refused="Required value",
+    ),
+    Creation("too sure", "FineTuneJob", dataset(ratings={"minConfidence": "1.1"}), refused="minConfidence in body"),
+    Creation("no characters", "FineTuneJob", dataset(maxCharacters=0), refused="greater than or equal to 1"),
+    Creation(
+        "an object of no store", "FineTuneJob", stored("https://store/bucket/rows.jsonl"), refused="s3.url in body"
+    ),
+    Creation("a bucket without a key", "FineTuneJob", stored("s3://bucket/"), refused="s3.url in body"),
+    Creation(
+        "a store with credentials in its address",
+        "FineTuneJob",
+        stored("s3://bucket/rows.jsonl", endpoint="https://user:password@store"),
+        refused="s3.endpoint in body",
+    ),
+    Creation("an unknown format", "FineTuneJob", dataset(format="CSV"), refused="Unsupported value"),
     Creation(
         "a quantity in words",
         "FineTuneJob",

@@ -20,12 +20,22 @@ ENGINE_CONTAINER = "vllm"
 ENGINE_PORT = 8000
 # Environment variables, all filled by secretKeyRef.
 DATABASE_URL_VARIABLE = "FINETUNE_DATABASE_URL"
+STORE_CREDENTIAL_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 INTERNAL_TOKEN_VARIABLE = "FINETUNE_INTERNAL_TOKEN"  # noqa: S105 - the variable's name, not a secret
 ENGINE_API_KEY_VARIABLE = "VLLM_API_KEY"
 HUB_TOKEN_VARIABLE = "HF_TOKEN"  # noqa: S105 - the variable's name, not a secret
 PROVIDER_KEY_VARIABLE = "FINETUNE_PROVIDER_KEY"
 # Filled from the label by which the Job controller marks its pods.
 JOB_VARIABLE = "FINETUNE_JOB"
+# What is in a job's directory.
+ADAPTER_NAME = "adapter"
+CHECKPOINTS_NAME = "checkpoints"
+DATASET_NAME = "dataset"
+LOG_NAME = "train.log"
+OLDER_LOG_NAME = "train.log.1"
+MERGED_NAME = "merged"
+MODELFILE_NAME = "Modelfile"
+SCRIPT_NAME = "train_unsloth.py"
 PROGRESS_PATH = "/internal/v1/progress"
 PROGRESS_BATCH_PATH = f"{PROGRESS_PATH}/batch"
 SAMPLES_PATH = "/internal/v1/samples"
@@ -44,7 +54,7 @@ class JobPaths:
 
     @property
     def dataset(self) -> PurePosixPath:
-        return self.directory / "dataset"
+        return self.directory / DATASET_NAME
 
     @property
     def train_rows(self) -> PurePosixPath:
@@ -65,7 +75,7 @@ class JobPaths:
 
     @property
     def checkpoints(self) -> PurePosixPath:
-        return self.directory / "checkpoints"
+        return self.directory / CHECKPOINTS_NAME
 
     @property
     def tensorboard(self) -> PurePosixPath:
@@ -78,11 +88,33 @@ class JobPaths:
 
     @property
     def adapter(self) -> PurePosixPath:
-        return self.directory / "adapter"
+        return self.directory / ADAPTER_NAME
+
+    @property
+    def merged(self) -> PurePosixPath:
+        return self.directory / MERGED_NAME
+
+    @property
+    def modelfile(self) -> PurePosixPath:
+        return self.directory / MODELFILE_NAME
+
+    @property
+    def script(self) -> PurePosixPath:
+        return self.directory / SCRIPT_NAME
+
+    @property
+    def log(self) -> PurePosixPath:
+        """What the trainer wrote to its standard output, all attempts one after the other."""
+        return self.directory / LOG_NAME
+
+    @property
+    def artifacts(self) -> PurePosixPath:
+        """The listing of what the job left."""
+        return self.directory / "artifacts.json"
 
     @property
     def trained(self) -> PurePosixPath:
-        """The result without its evaluation, as long as that is going on."""
+        """The result without its evaluation and its outputs, as long as they are being made."""
         return self.directory / "trained.json"
 
     @property

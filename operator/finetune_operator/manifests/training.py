@@ -5,7 +5,7 @@ The configuration travels in the pod's own annotation, so that it can't differ f
 """
 
 from finetune_operator.contract.base_models import HubModel
-from finetune_operator.contract.dataset import DatasetConfig, RatingsSource, VolumeSource
+from finetune_operator.contract.dataset import DatasetConfig, ObjectSource, RatingsSource, VolumeSource
 from finetune_operator.contract.evaluation import EvaluationConfig, Metric
 from finetune_operator.contract.places import (
     ARTIFACTS_ROOT,
@@ -17,6 +17,7 @@ from finetune_operator.contract.places import (
     PREPARE_CONTAINER,
     PROGRESS_PATH,
     RATINGS_ROOT,
+    STORE_CREDENTIAL_VARIABLES,
     TRAINER_CONTAINER,
 )
 from finetune_operator.contract.training import JobIdentity, LoraConfig, StartingAdapter, TrainingConfig
@@ -50,6 +51,7 @@ from finetune_operator.manifests.common import (
 )
 from finetune_operator.manifests.remote import remote_config, remote_trainer, token_volume
 from finetune_operator.manifests.training_parameters import tracking_config, tracking_secrets, training_parameters
+from finetune_operator.resources.dataset import Dataset
 from finetune_operator.resources.finetunejob import FineTuneJob, Method
 
 COMPONENT_NAME = "trainer"
@@ -138,21 +140,26 @@ def _pod(job: FineTuneJob, config: OperatorConfig) -> Manifest:
 
 
 def _prepare(job: FineTuneJob, config: OperatorConfig) -> Manifest:
-    ratings = job.spec.dataset.ratings
-    database = (
-        [secret_variable(DATABASE_URL_VARIABLE, ratings.secret_ref.name, ratings.secret_ref.key)] if ratings else []
-    )
     return {
         "name": PREPARE_CONTAINER,
         "image": config.operator_image,
         "imagePullPolicy": config.image_pull_policy,
         "args": ["prepare", CONFIG_FILE],
-        "env": [*database, *environment({"HOME": "/tmp"})],  # noqa: S108 - an emptyDir
+        "env": [*_source_secrets(job.spec.dataset), *environment({"HOME": "/tmp"})],  # noqa: S108 - an emptyDir
         "volumeMounts": [*_common_mounts(job), *_source_mounts(job)],
         "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
         "securityContext": container_security(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
+
+
+def _source_secrets(dataset: Dataset) -> list[Manifest]:
+    if dataset.ratings:
+        reference = dataset.ratings.secret_ref
+        return [secret_variable(DATABASE_URL_VARIABLE, reference.name, reference.key)]
+    if dataset.s3 and dataset.s3.secret_ref:
+        return [secret_variable(name, dataset.s3.secret_ref.name, name) for name in STORE_CREDENTIAL_VARIABLES]
+    return []
 
 
 def _fetch(job: FineTuneJob, config: OperatorConfig) -> list[Manifest]:
@@ -276,7 +283,7 @@ def _lora_config(job: FineTuneJob) -> LoraConfig:
 
 def _dataset_config(job: FineTuneJob, config: OperatorConfig) -> DatasetConfig:
     dataset = job.spec.dataset
-    source: RatingsSource | VolumeSource
+    source: RatingsSource | VolumeSource | ObjectSource
     if dataset.ratings:
         ratings = dataset.ratings
         source = RatingsSource(
@@ -284,11 +291,14 @@ def _dataset_config(job: FineTuneJob, config: OperatorConfig) -> DatasetConfig:
             domain=ratings.domain,
             task_type=ratings.task_type,
             min_rating=ratings.min_rating,
+            min_confidence=float(ratings.min_confidence) if ratings.min_confidence else None,
             gold_star_only=ratings.gold_star_only,
             limit=ratings.limit,
         )
     elif dataset.volume:
         source = VolumeSource(path=dataset.volume.path)
+    elif dataset.s3:
+        source = ObjectSource(url=dataset.s3.url, endpoint=dataset.s3.endpoint)
     else:
         raise ValueError("the API server admits no dataset without a source")
     return DatasetConfig(
@@ -298,6 +308,7 @@ def _dataset_config(job: FineTuneJob, config: OperatorConfig) -> DatasetConfig:
         min_examples=dataset.min_examples,
         min_prompt_characters=dataset.min_prompt_characters,
         min_response_characters=dataset.min_response_characters,
+        max_characters=dataset.max_characters,
         min_rating_difference=dataset.min_rating_difference,
         seed=job.spec.training.seed,
         database_timeout_seconds=config.database_timeout_seconds,

@@ -23,13 +23,23 @@ class DatasetFormat(StrEnum):
     CHAT_ML = "ChatML"
     ALPACA = "Alpaca"
     OPEN_AI = "OpenAI"
+    RAW_JSONL = "RawJSONL"
+    INSTRUCTION = "Instruction"
+
+
+class SecretRef(ApiModel):
+    """A Secret in the same namespace, whose keys have fixed names."""
+
+    name: DnsSubdomain
+    """Name of the Secret."""
 
 
 class Ratings(ApiModel):
     """Rows of the table `ml_analysis_rating`."""
 
-    secret_ref: SecretKeyRef
-    """Where the database's SQLAlchemy URL is kept, such as `postgresql+psycopg://user:password@host/db`."""
+    secret_ref: SecretKeyRef = SecretKeyRef(name="ratings-db", key="url")
+    """Where the database's URL is kept, such as `postgresql://user:password@host/db`; the key `url` of the Secret
+    `ratings-db` where absent."""
     claim_name: DnsSubdomain | None = None
     """Volume of an SQLite database, mounted at /ratings; absent for a database server."""
     philosopher: ShortText | None = None
@@ -40,21 +50,36 @@ class Ratings(ApiModel):
     """Only this type of task."""
     min_rating: Annotated[int, Field(ge=1, le=5)] = 4
     """Lowest rating that is taken (SFT)."""
+    min_confidence: Fraction | None = None
+    """Only rows whose judge was at least this sure."""
     gold_star_only: bool = True
     """Only rows with is_gold_star and use_as_sample_response (SFT)."""
     limit: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
     """Take at most this many rows, the newest first."""
 
 
+class ObjectRef(ApiModel):
+    """A file in an S3-compatible store."""
+
+    url: Annotated[str, Field(max_length=1024, pattern=r"^s3://[a-z0-9][-.a-z0-9]{1,62}/.+$")]
+    """Such as `s3://bucket/path/rows.parquet`."""
+    endpoint: Annotated[str, Field(max_length=512, pattern=r"^https?://[^/@ ]+$")] | None = None
+    """The store's address; AWS where absent."""
+    secret_ref: SecretRef | None = None
+    """A Secret with the keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; absent for a public object."""
+
+
 class Dataset(ApiModel):
     """What to train on."""
 
-    model_config = rules(exactly_one("ratings", "volume"))
+    model_config = rules(exactly_one("ratings", "volume", "s3"))
 
     ratings: Ratings | None = None
     """Export from a ratings database."""
     volume: VolumeRef | None = None
-    """A JSONL file on a volume."""
+    """A JSONL or Parquet file on a volume."""
+    s3: ObjectRef | None = None
+    """A JSONL or Parquet file in an S3-compatible store."""
     format: DatasetFormat = DatasetFormat.CHAT_ML
     """Format of the records (SFT)."""
     test_fraction: Fraction = "0.1"
@@ -65,5 +90,7 @@ class Dataset(ApiModel):
     """Drop rows with a shorter prompt."""
     min_response_characters: Annotated[int, Field(ge=0, le=100_000)] = 20
     """Drop rows with a shorter response."""
+    max_characters: Annotated[int, Field(ge=1, le=10_000_000)] = 1_000_000
+    """Drop rows whose prompt and response together are longer."""
     min_rating_difference: Annotated[int, Field(ge=1, le=4)] = 1
     """How much better the chosen answer of a pair must be rated (DPO)."""

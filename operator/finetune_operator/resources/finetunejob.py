@@ -25,7 +25,7 @@ from finetune_operator.resources.common import (
     rules,
 )
 from finetune_operator.resources.cost import AllocationStatus, CostStatus
-from finetune_operator.resources.dataset import Dataset
+from finetune_operator.resources.dataset import Dataset, Ratings
 from finetune_operator.resources.evaluation import Evaluation, EvaluationStatus
 from finetune_operator.resources.provider import JOB_RULES, OpenAIProvider
 from finetune_operator.resources.serving import ServingSpec
@@ -101,7 +101,7 @@ class FineTuneJobSpec(ApiModel):
     """What runs the training."""
     openai: OpenAIProvider | None = None
     """The provider that trains (backend OpenAI)."""
-    dataset: Dataset
+    dataset: Dataset = Dataset(ratings=Ratings())
     """What to train on."""
     init_from: InitFrom | None = None
     """An earlier version whose adapter is trained on; absent, the training begins with the base model."""

@@ -9,7 +9,7 @@ from finetune_operator.contract.places import CONFIG_ANNOTATION
 from finetune_operator.contract.training import TrainingConfig
 from finetune_operator.manifests.training import training_config, training_job, training_job_name
 from finetune_operator.manifests.versions import model_version, next_version
-from finetune_operator.resources.finetunejob import FineTuneJob
+from finetune_operator.resources.finetunejob import FineTuneJob, FineTuneJobSpec
 from finetune_operator.resources.modelversion import ModelVersion
 from tests.builders import CONFIG, RATINGS, make_job, make_result, make_version, merged
 from tests.golden_files import assert_golden
@@ -93,6 +93,29 @@ def test_the_pod_reads_its_configuration_back(name: str) -> None:
 def test_only_the_preparation_sees_the_database(name: str) -> None:
     (trainer,) = pod_of(JOBS[name])["containers"]
     assert "ratings-db" not in str(trainer)
+
+
+def test_only_the_preparation_sees_the_stores_credentials_and_by_reference_alone() -> None:
+    stored = {"url": "s3://bucket/rows.parquet", "endpoint": "http://store:9000", "secretRef": {"name": "store"}}
+    pod = pod_of(make_job({"dataset": {"ratings": None, "s3": stored}}))
+    (prepare,) = pod["initContainers"]
+    references = {
+        variable["name"]: variable["valueFrom"]["secretKeyRef"]
+        for variable in prepare["env"]
+        if "valueFrom" in variable
+    }
+    assert references == {
+        name: {"name": "store", "key": name} for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    }
+    assert all("AWS" not in variable["name"] for container in pod["containers"] for variable in container["env"])
+
+
+def test_a_job_without_a_dataset_exports_gold_stars_from_the_database_of_the_namespace() -> None:
+    spec = make_job().spec.model_dump(by_alias=True, exclude={"dataset"})
+    dataset = FineTuneJobSpec.model_validate(spec).dataset
+    assert dataset.ratings is not None
+    assert (dataset.ratings.secret_ref.name, dataset.ratings.secret_ref.key) == ("ratings-db", "url")
+    assert dataset.ratings.gold_star_only
 
 
 def test_the_name_follows_from_the_uid() -> None:
