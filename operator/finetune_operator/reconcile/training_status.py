@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
+from finetune_operator.contract.dataset import DatasetReport
 from finetune_operator.contract.evaluation import EvaluationReport
 from finetune_operator.contract.failures import FailureReason
 from finetune_operator.contract.training import Progress, TrainingResult
@@ -26,6 +27,7 @@ from finetune_operator.resources.finetunejob import (
     FineTuneJobStatus,
     LastFailure,
     Phase,
+    PreflightStatus,
     ProgressStatus,
     ResultStatus,
 )
@@ -101,10 +103,22 @@ def _with_facts(
             "progress": progress,
             "checkpoint": checkpoint,
             "dataset": dataset,
+            "preflight": _preflight_status(report) if report else old.preflight,
             "model_version": outlook.version or old.model_version,
             "last_failure": _last_failure(job, seen, now),
             "conditions": with_findings(old.conditions, findings, job.metadata.generation, now),
         }
+    )
+
+
+def _preflight_status(report: DatasetReport) -> PreflightStatus | None:
+    found = report.preflight
+    if found is None:
+        return None
+    return PreflightStatus(
+        parameters_billion=f"{found.parameters_billion:g}",
+        memory_gib=f"{found.memory_gib:.1f}",
+        gpu_memory_gib=found.gpu_memory_gib,
     )
 
 
