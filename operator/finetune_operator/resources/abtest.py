@@ -199,7 +199,7 @@ class ABTestSpec(ApiModel):
     guardrails: Guardrails | None = None
     """What the candidate must not exceed."""
     on_win: OnWin = OnWin.PROMOTE
-    """Promote makes a winning candidate the active version."""
+    """Promote makes a winning candidate the active version, unless it misses what its spec.evaluation requires."""
     on_loss: OnLoss = OnLoss.KEEP
     """Rollback makes the baseline the active version if a candidate loses that is active."""
 
