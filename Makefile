@@ -42,6 +42,10 @@ cluster: venv  ## Run the tests against a real API server
 e2e: up  ## Run the images and the whole loop on a real node, asserted
 	.venv/bin/pytest tests/images tests/e2e
 
+.PHONY: cuda
+cuda: venv  ## Build the CUDA images and check what can be checked without a GPU (20 minutes, 40 GB)
+	.venv/bin/pytest tests/cuda
+
 # The cluster first: compiling it takes longer than any test may.
 .PHONY: test
 test: lint up  ## Run everything: lint, unit, cluster, images, end to end
