@@ -8,6 +8,7 @@ finetune-operator fetch-base-model ID REVISION
                                       a model of the hub onto the volume (the fetch container)
 finetune-operator train-remote CONFIG one job's training at a provider (in the trainer's place)
 finetune-operator remote ...          jobs and models at a provider, by hand
+finetune-operator axolotl-config FILE a FineTuneJob as Axolotl's config, for machines outside the cluster
 finetune-operator crds [--check] DIR  the CustomResourceDefinitions from the models
 """
 
@@ -53,6 +54,10 @@ def main(arguments: list[str] | None = None) -> int:
             from finetune_operator.providers.manage import main as remote
 
             return remote(options)
+        case "axolotl-config":
+            from finetune_operator.providers.axolotl_config import main as axolotl_config
+
+            return axolotl_config(options)
         case "crds":
             return _crds(options.directory, check=options.check)
     return 2
@@ -73,6 +78,11 @@ def _parser() -> argparse.ArgumentParser:
     train_remote = commands.add_parser("train-remote", help="train one job at its provider")
     train_remote.add_argument("config", type=Path, help="the job's TrainingConfig as JSON")
     add_arguments(commands.add_parser("remote", help="list, cancel and delete at a provider; estimate its cost"))
+    axolotl = commands.add_parser("axolotl-config", help="print a FineTuneJob as Axolotl's config")
+    axolotl.add_argument("job", help="YAML or JSON of a FineTuneJob, - for standard input")
+    axolotl.add_argument("--base-model", help="directory or hub repository, where the job's own is on a volume")
+    axolotl.add_argument("--dataset", default="dataset", help="directory with train.jsonl and test.jsonl")
+    axolotl.add_argument("--output", default="out", help="directory for checkpoints and adapter")
     crds = commands.add_parser("crds", help="write the CustomResourceDefinitions")
     crds.add_argument("directory", type=Path, help="where the YAML files are")
     crds.add_argument("--check", action="store_true", help="write nothing, fail if a file differs from the models")

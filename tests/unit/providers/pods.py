@@ -30,6 +30,9 @@ MODEL = "gpt-4.1-mini-2025-04-14"
 UID = "0b0e2d5c-7b0c-4f0e-9f0a-1f2e3d4c5b6a"
 DEADLINE_SECONDS = 30
 
+started: list[asyncio.subprocess.Process] = []
+"""By the test that runs now."""
+
 
 def conversation(number: int) -> dict[str, Any]:
     return {
@@ -114,6 +117,7 @@ class RemoteJobDirectory:
                 stdout=log,
                 stderr=asyncio.subprocess.STDOUT,
             )
+        started.append(process)
         return Pod(self.directory, process)
 
 
