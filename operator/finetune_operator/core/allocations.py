@@ -25,7 +25,7 @@ def observed(
     for pod in seen.values():
         if pod.uid in listed or pod.scheduled_at is None or _is_settled(pod.scheduled_at, known):
             continue
-        entries.append(PodAllocation(pod=pod.uid, start=pod.scheduled_at, end=_end(pod)))
+        entries.append(PodAllocation(pod=pod.uid, start=pod.scheduled_at, end=_end(pod, pod.scheduled_at)))
     entries.sort(key=lambda entry: (entry.start, entry.pod))
     return _settled(known.model_copy(update={"pods": tuple(entries)}))
 
@@ -62,17 +62,17 @@ def _updated(entry: PodAllocation, pod: PodFacts | None, job: JobFacts | None, n
     if entry.end is not None:
         return entry
     if pod is not None:
-        return entry.model_copy(update={"end": _end(pod)})
+        return entry.model_copy(update={"end": _end(pod, now)})
     # Gone while nobody looked: not later than now, nor than its Job let it.
     stopped = job.stopped_at + GRACE if job and job.stopped_at and job.stopped_at >= entry.start else now
     return entry.model_copy(update={"end": max(entry.start, min(now, stopped))})
 
 
-def _end(pod: PodFacts) -> datetime | None:
+def _end(pod: PodFacts, otherwise: datetime) -> datetime | None:
+    """A pod that the kubelet refused may have no container that tells of an end, nor a disruption."""
     if pod.phase not in ("Succeeded", "Failed"):
         return None
-    # A pod that the kubelet refused, or whose node is gone, may have no container that tells of an end.
-    return pod.ended_at or pod.disrupted_at or pod.scheduled_at
+    return pod.ended_at or pod.disrupted_at or otherwise
 
 
 def _is_settled(start: datetime, known: AllocationStatus) -> bool:

@@ -94,6 +94,17 @@ def test_a_pod_that_lost_its_node_ends_with_its_disruption() -> None:
     assert seconds(observed(NOTHING, [lost], JOB, NOON), NOON) == 900
 
 
+def test_a_pod_that_failed_without_a_time_ends_as_that_is_seen() -> None:
+    running_before = observed(NOTHING, [pod("a", 30)], JOB, NOON)
+    failed = replace(pod("a", 30), phase="Failed")
+    assert seconds(observed(running_before, [failed], JOB, NOON), NOON + timedelta(hours=9)) == 1800
+
+
+def test_a_pod_that_the_kubelet_refused_has_cost_nothing() -> None:
+    refused = replace(pod("a", 30), phase="Failed", reason="UnexpectedAdmissionError")
+    assert seconds(observed(NOTHING, [refused], JOB, NOON), NOON) == 0
+
+
 @given(st.integers(1, 45), st.booleans())
 def test_any_number_of_attempts_is_counted_once_in_bounded_space(count: int, seen_for_ever: bool) -> None:
     """Failed pods of disruptions are kept by Kubernetes, or not; the list stays short and the sum right."""
