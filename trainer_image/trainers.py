@@ -46,8 +46,11 @@ def make_trainer(config: TrainingConfig, model: Any, tokenizer: Any, rows: Rows,
         from packing import check_packing
 
         check_packing(trainer, list(dataset), config.backend)
-    if training.optimizer:
+    if training.optimizer or given:
+        # Otherwise made when the training begins, where a complaint would look like a crash.
         _taken(config, trainer.create_optimizer)
+        _taken(config, lambda: trainer.create_scheduler(num_training_steps=1))
+        trainer.lr_scheduler = None
     if "logging_steps" not in given:
         trainer.args.logging_steps = logging_steps(config, len(trainer.train_dataset))
     if training.early_stopping:
