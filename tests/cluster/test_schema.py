@@ -12,6 +12,7 @@ from finetune_operator.kube.errors import Rejected
 from finetune_operator.kube.paths import PLURALS
 from finetune_operator.resources.evaluation import Metric
 from finetune_operator.resources.finetunejob import IMMUTABLE_FIELDS
+from tests.cluster import training_cases
 from tests.cluster.control_plane import REPOSITORY, CommandFailed, ControlPlane
 from tests.cluster.samples import OTHER_DIGEST, ab_test, base_model, fine_tune_job, merged, model_version
 
@@ -441,6 +442,15 @@ REFUSED = [
     Creation("a test with a name of 53 characters", "ABTest", name="a" * 53, refused=JOB_NAME_TOO_LONG),
 ]
 
+ACCEPTED += [Creation(title, "FineTuneJob", spec) for title, spec in training_cases.ACCEPTED.items()]
+REFUSED += [
+    Creation(title, "FineTuneJob", spec, refused=refusal) for title, (spec, refusal) in training_cases.REFUSED.items()
+]
+REFUSED += [
+    Creation(title, "FineTuneJob", at_provider(**spec), refused=refusal)
+    for title, (spec, refusal) in training_cases.AT_PROVIDER.items()
+]
+
 CHANGED_JOB: dict[str, Any] = {
     "model": "kant",
     "baseModel": base_model("other"),
@@ -448,8 +458,10 @@ CHANGED_JOB: dict[str, Any] = {
     "backend": "HuggingFace",
     "openai": {"secretRef": PROVIDER_KEY},
     "dataset": {"minExamples": 7},
+    "initFrom": {"modelVersion": "plato-v7"},
     "lora": {"r": 8},
     "training": {"seed": 7},
+    "reportTo": {"tensorBoard": True},
     "evaluation": {"metrics": ["F1"]},
     "resources": {"limits": {"memory": "1Gi"}},
     "scheduling": {"nodeSelector": {"disk": "fast"}},

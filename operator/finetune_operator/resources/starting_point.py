@@ -6,7 +6,7 @@ from finetune_operator.resources.common import ApiModel, DnsLabel, Rule, Sha256,
 STARTING_RULES: tuple[Rule, ...] = (
     rule(
         "self.backend != 'OpenAI' || !has(self.initFrom)",
-        "a provider knows no adapter of this cluster: name its own fine-tuned model in baseModel.source.openai",
+        "a provider knows no adapter of this cluster: name a model of its own in baseModel.source.openai",
         field_path=".initFrom",
     ),
     rule(
