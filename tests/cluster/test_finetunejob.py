@@ -264,8 +264,8 @@ async def test_what_keeps_the_pod_from_starting_is_told_until_it_is_gone(shared_
     pod = await world.kubelet.trainer(name)
 
     await world.kubelet.hold(pod, case.reason, case.message)
-    await world.reaches("finetunejobs", name, phase="Pending", message=case.message)
-    await world.says("finetunejobs", name, "Reconciling", status="True", reason=case.reason)
+    await world.reaches("finetunejobs", name, phase="Pending")
+    await world.says("finetunejobs", name, "Reconciling", status="True", reason=case.reason, message=case.message)
 
     await world.kubelet.train(pod)
     await world.reaches("finetunejobs", name, phase="Training")
@@ -277,8 +277,8 @@ async def test_a_pod_that_fits_nowhere_tells_what_the_scheduler_said(shared_worl
 
     await world.kubelet.refuse_a_node(await world.kubelet.trainer("too-large"), words)
 
-    await world.reaches("finetunejobs", "too-large", phase="Pending", message=words)
-    await world.says("finetunejobs", "too-large", "Reconciling", status="True", reason="Unschedulable")
+    await world.reaches("finetunejobs", "too-large", phase="Pending")
+    await world.says("finetunejobs", "too-large", "Reconciling", status="True", reason="Unschedulable", message=words)
 
 
 async def test_a_crash_and_a_drained_node_are_tried_again_in_the_same_job(world: World) -> None:

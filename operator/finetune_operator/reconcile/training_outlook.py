@@ -1,5 +1,6 @@
 """Where a training stands and how it ends, before it becomes a status."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from finetune_operator.contract.failures import Failure, FailureReason
@@ -23,6 +24,18 @@ NO_COMMIT = Failure(
 )
 
 
+# A pod that has not started is not tried again, and has not failed: it starts as soon as what it waits for is there.
+OBSTACLE_REMEDIES: Mapping[str, str] = {
+    "Unschedulable": "it starts when a node has room and matches spec.scheduling; a new job can ask for less",
+    "ErrImagePull": "check image.trainer and image.pullSecrets of the chart's values",
+    "ImagePullBackOff": "check image.trainer and image.pullSecrets of the chart's values",
+    "InvalidImageName": "correct the image in the chart's values",
+    "ErrImageNeverPull": "load the image onto the node, or change image.pullPolicy of the chart's values",
+    "CreateContainerConfigError": "it starts as soon as what it names is there",
+    "CreateContainerError": "see kubectl describe of the pod",
+}
+
+
 @dataclass(frozen=True)
 class Outlook:
     """One answer to how it goes; `failure` where it went wrong for good."""
@@ -40,7 +53,8 @@ def outlook_of(pods: tuple[PodFacts, ...]) -> Outlook:
     if any(runs_or_ended_well(pod, TRAINER_CONTAINER) for pod in pods):
         return Outlook(Phase.TRAINING, "Training", "the trainer is running")
     if problem := obstacle(alive):
-        return Outlook(Phase.PENDING, problem[0], problem[1])
+        reason, fact = problem
+        return Outlook(Phase.PENDING, reason, f"{fact}: {OBSTACLE_REMEDIES[reason]}")
     if any(runs_or_ended_well(pod, FETCH_CONTAINER) for pod in alive):
         return Outlook(Phase.PREPARING, "DownloadingBaseModel", "the base model is being downloaded")
     if any(runs_or_ended_well(pod, PREPARE_CONTAINER) for pod in alive):

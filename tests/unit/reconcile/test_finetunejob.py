@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from finetune_operator.contract.failures import FailureReason
 from finetune_operator.contract.training import JobIdentity, Progress
 from finetune_operator.core.conditions import find, is_true
-from finetune_operator.core.workloads import job_facts, pod_facts
+from finetune_operator.core.workloads import CONFIG_PROBLEMS, IMAGE_PROBLEMS, job_facts, pod_facts
 from finetune_operator.manifests.training import training_job, training_job_name
 from finetune_operator.reconcile.finetunejob import Observed, is_finished, reconcile, refused, wants_progress
 from finetune_operator.reconcile.plan import Create, Delete, Patch, Plan
+from finetune_operator.reconcile.training_outlook import OBSTACLE_REMEDIES
 from finetune_operator.resources.common import ConditionStatus
 from finetune_operator.resources.finetunejob import FineTuneJob, FineTuneJobStatus, Phase
 from finetune_operator.resources.modelversion import ModelVersion
@@ -194,7 +195,12 @@ class TestFollow:
 
     def test_why_it_does_not_start_is_in_the_message(self) -> None:
         pod = training_pod(phase="Pending", prepare=waiting("CreateContainerConfigError", 'secret "x" not found'))
-        assert status_of(decide(JOB, seen(pod))).message == 'secret "x" not found'
+        message = 'secret "x" not found: it starts as soon as what it names is there'
+        assert status_of(decide(JOB, seen(pod))).message == message
+
+    @pytest.mark.parametrize("reason", sorted(IMAGE_PROBLEMS | CONFIG_PROBLEMS | {"Unschedulable"}))
+    def test_each_of_them_has_a_remedy(self, reason: str) -> None:
+        assert OBSTACLE_REMEDIES[reason]
 
     def test_the_start_of_training_is_told_once(self) -> None:
         plan = decide(JOB, seen(TRAINING_POD))
