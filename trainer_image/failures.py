@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -31,8 +32,18 @@ def out_of_memory(error: BaseException) -> GivenUp:
     )
 
 
+COPIES: list[Callable[[dict[str, Any]], None]] = []
+"""Who else gets each line of the log; see job_log.py."""
+
+
 def log(message: str, **fields: Any) -> None:
     """A structured line; values that JSON lacks are written as text."""
-    line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "message": message, **fields}
+    line = line_of(message, fields)
     sys.stdout.write(json.dumps(line, default=str) + "\n")
     sys.stdout.flush()
+    for copy in COPIES:
+        copy(line)
+
+
+def line_of(message: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "message": message, **fields}

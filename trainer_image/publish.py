@@ -99,6 +99,7 @@ def shortened(outcome: TrainingResult | Failure) -> bytes:
         dataset = outcome.dataset.model_copy(update={"warnings": (), "dropped": {}})
         shorter = [outcome.model_copy(update={"dataset": dataset})]
         shorter += [shorter[0].model_copy(update={"versions": {}})]
+        shorter += [shorter[1].model_copy(update={"artifacts": ()})]
     for candidate in (outcome, *shorter):
         content = candidate.model_dump_json(by_alias=True).encode()
         if len(content) <= TERMINATION_MESSAGE_MAX_BYTES:

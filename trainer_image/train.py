@@ -20,7 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attempt import EXIT_TERMINATED, Termination, exclusive, new_attempt_id
+from exports import make_outputs, write_listing
 from failures import GivenUp, is_out_of_memory, log, out_of_memory
+from job_log import keep_log
 from publish import load_published_adapter, publish_adapter, read_result, write_result, write_termination_message
 from pydantic import ValidationError
 
@@ -73,15 +75,16 @@ def run(arguments: argparse.Namespace, termination: Termination) -> TrainingResu
     paths = JobPaths.of(config, str(arguments.artifacts))
     config = with_fetched_base_model(config, Path(paths.base_model))
     attempt = new_attempt_id()
-    log("attempt", attempt=attempt, job=config.job.name, method=config.method, backend=config.backend)
     Path(paths.directory).mkdir(parents=True, exist_ok=True)
+    keep_log(Path(paths.log), attempt)
+    log("attempt", attempt=attempt, job=config.job.name, method=config.method, backend=config.backend)
     with exclusive(Path(paths.lock), attempt, arguments.lock_wait_seconds):
         if result := read_result(Path(paths.result), Path(paths.adapter)):
             log("an earlier attempt is done; its result stands")
             return result
         try:
             if trained := read_result(Path(paths.trained), Path(paths.adapter)):
-                log("an earlier attempt trained; what is left is to evaluate")
+                log("an earlier attempt trained; what is left is to evaluate and to export")
                 return evaluate_published(config, paths, trained)
             return train(config, paths, attempt, termination)
         except (MemoryError, RuntimeError) as error:
@@ -115,7 +118,7 @@ def with_fetched_base_model(config: TrainingConfig, fetched_file: Path) -> Train
 
 
 def train(config: TrainingConfig, paths: JobPaths, attempt: str, termination: Termination) -> TrainingResult:
-    """Load, train, publish, evaluate."""
+    """Load, train, publish, evaluate, export."""
     from rows import read_report, read_rows
 
     check_base_model(config)
@@ -189,13 +192,18 @@ def finish(
     tokenizer: Any,
     test_rows: list[dict[str, Any]],
 ) -> TrainingResult:
-    """Evaluate what is published, if the job asks for it; an attempt that ends meanwhile leaves nothing to train."""
-    if config.evaluation:
+    """Evaluate what is published and export it, as the job asks; an attempt that follows a dead one goes on here."""
+    if config.evaluation and result.evaluation is None:
         from evaluation import evaluate
 
         write_result(result, Path(paths.trained))
         report = evaluate(config, config.evaluation, model, tokenizer, test_rows)
         result = result.model_copy(update={"evaluation": report})
+    if config.outputs:
+        write_result(result, Path(paths.trained))
+        errors = make_outputs(config, paths, tokenizer, test_rows, result.steps)
+        result = result.model_copy(update={"output_errors": errors})
+    result = result.model_copy(update={"artifacts": write_listing(paths)})
     write_result(result, Path(paths.result))
     Path(paths.trained).unlink(missing_ok=True)
     shutil.rmtree(Path(paths.checkpoints), ignore_errors=True)

@@ -26,10 +26,9 @@ def make_trainer(config: TrainingConfig, model: Any, tokenizer: Any, rows: Rows,
     training = config.training
     is_dpo = config.method == "DPO"
     configuration, trainer_class = (DPOConfig, DPOTrainer) if is_dpo else (SFTConfig, SFTTrainer)
-    own = {"beta": training.dpo_beta} if is_dpo else {"packing": training.packing, "eval_packing": False}
     given = parse(configuration, training.arguments)
     known = known_fields(configuration)
-    told = common_arguments(config, output) | evaluation_arguments(config, test_rows) | own | given
+    told = arguments_of(config, test_rows, output)
     if unknown := told.keys() - known.keys():
         raise ValueError(f"this release of TRL has no argument {min(unknown)}")
     dataset = pairs(rows) if is_dpo else conversations(config, tokenizer, rows)
@@ -58,6 +57,21 @@ def make_trainer(config: TrainingConfig, model: Any, tokenizer: Any, rows: Rows,
 
         trainer.add_callback(EarlyStoppingCallback(training.early_stopping))
     return trainer
+
+
+def own_arguments(config: TrainingConfig) -> dict[str, Any]:
+    """Those of one method alone."""
+    if config.method == "DPO":
+        return {"beta": config.training.dpo_beta}
+    return {"packing": config.training.packing, "eval_packing": False}
+
+
+def arguments_of(config: TrainingConfig, test_rows: Rows, output: Path) -> dict[str, Any]:
+    """All that TRL's configuration is told."""
+    from trl import DPOConfig, SFTConfig
+
+    given = parse(DPOConfig if config.method == "DPO" else SFTConfig, config.training.arguments)
+    return common_arguments(config, output) | evaluation_arguments(config, test_rows) | own_arguments(config) | given
 
 
 def _taken(config: TrainingConfig, make: Callable[[], Any]) -> Any:

@@ -15,14 +15,17 @@ from typing import Any
 
 import pytest
 
+from finetune_operator.contract.artifacts import Output
 from finetune_operator.contract.dataset import DatasetConfig, DatasetReport, RatingsSource
 from finetune_operator.contract.evaluation import EvaluationConfig
 from finetune_operator.contract.places import JobPaths
+from finetune_operator.contract.tracking import TrackingConfig
 from finetune_operator.contract.training import (
     JobIdentity,
     LoraConfig,
     Progress,
     ProgressBatch,
+    StartingAdapter,
     TrainingConfig,
     TrainingParameters,
 )
@@ -73,6 +76,7 @@ class Job:
     name: str
     config: TrainingConfig
     attempts: list[TrainerProcess] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=dict)
 
     @property
     def paths(self) -> JobPaths:
@@ -94,7 +98,7 @@ class Job:
         command += ["--config", str(config_file), "--artifacts", str(self.artifacts)]
         command += ["--termination-message", str(self.artifacts / f"{self.name}.termination"), *arguments]
         log_file = self.artifacts / f"{self.name}-{len(self.attempts)}.log"
-        environment = environment_of_images() | {"FINETUNE_INTERNAL_TOKEN": TOKEN}
+        environment = environment_of_images() | {"FINETUNE_INTERNAL_TOKEN": TOKEN} | self.environment
         with log_file.open("wb") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         self.attempts.append(TrainerProcess(process, log_file))
@@ -136,6 +140,9 @@ def make_job(
     backend: str = "Unsloth",
     lora: LoraConfig | None = None,
     evaluation: EvaluationConfig | None = None,
+    outputs: Sequence[Output] = (),
+    init_from: StartingAdapter | None = None,
+    report_to: TrackingConfig | None = None,
     progress_url: str | None = None,
     **training: Any,
 ) -> Job:
@@ -153,6 +160,9 @@ def make_job(
         lora=lora or LoraConfig(),
         training=parameters,
         evaluation=evaluation,
+        outputs=tuple(outputs),
+        init_from=init_from,
+        report_to=report_to,
         progress_url=progress_url,
         progress_interval_seconds=0.2,
     )

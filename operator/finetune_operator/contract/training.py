@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, RootModel
 
+from finetune_operator.contract.artifacts import Artifact, Output, OutputError
 from finetune_operator.contract.base import Message
 from finetune_operator.contract.base_models import HubModel
 from finetune_operator.contract.dataset import DatasetConfig, DatasetReport
@@ -101,6 +102,7 @@ class TrainingConfig(Message):
     lora: LoraConfig
     training: TrainingParameters
     evaluation: EvaluationConfig | None = None
+    outputs: tuple[Output, ...] = ()
     init_from: StartingAdapter | None = None
     report_to: TrackingConfig | None = None
     gpu_type: str | None = None
@@ -173,5 +175,7 @@ class TrainingResult(Message):
     dataset: DatasetReport
     base_model_commit: str | None = None
     evaluation: EvaluationReport | None = None
+    artifacts: tuple[Artifact, ...] = ()
+    output_errors: tuple[OutputError, ...] = ()
     init_from: StartingAdapter | None = None
     versions: dict[str, str] = {}

@@ -1,0 +1,49 @@
+"""What a training leaves on the artifacts volume besides its adapter, and the listing of all of it."""
+
+from enum import StrEnum
+
+from pydantic import ConfigDict, RootModel
+
+from finetune_operator.contract.base import Message
+
+
+class Output(StrEnum):
+    """What a job can be asked to make of its adapter; `FineTuneJob.spec.outputs` says what each is."""
+
+    MERGED_WEIGHTS = "MergedWeights"
+    OLLAMA_MODELFILE = "OllamaModelfile"
+    UNSLOTH_SCRIPT = "UnslothScript"
+
+
+class ArtifactType(StrEnum):
+    """What kind of thing a file, or a directory of files, is."""
+
+    ADAPTER = "Adapter"
+    MERGED_WEIGHTS = "MergedWeights"
+    MODELFILE = "Modelfile"
+    SCRIPT = "Script"
+    DATASET = "Dataset"
+    CHECKPOINT = "Checkpoint"
+    LOG = "Log"
+
+
+class Artifact(Message):
+    """One file, or one directory with the size of all its files; `path` is relative to the job's directory."""
+
+    name: str
+    type: ArtifactType
+    size_bytes: int
+    path: str
+
+
+class OutputError(Message):
+    """An output that could not be made: the fact, and what to change. The adapter is as good as ever."""
+
+    output: Output
+    message: str
+
+
+class ArtifactListing(RootModel[tuple[Artifact, ...]]):
+    """`artifacts.json` in a job's directory: each file that the job left, in the order of their paths."""
+
+    model_config = ConfigDict(frozen=True)

@@ -1,0 +1,214 @@
+"""What a job asks for besides its adapter (`spec.outputs`), and the listing of all that it left.
+
+Everything is made after the adapter is published and before the result is written: aside, put on the disk, then
+renamed, so that a reader sees whole outputs only, and an attempt that follows a dead one makes what is missing. What
+can't be made is told in the result, with the remedy; it is no reason to lose a training.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from failures import log
+from publish import sync
+
+from finetune_operator.contract.artifacts import Artifact, ArtifactListing, ArtifactType, Output, OutputError
+from finetune_operator.contract.places import JobPaths
+from finetune_operator.contract.training import TrainingConfig
+from finetune_operator.core import modelfile, unsloth_script
+from finetune_operator.core.artifact_listing import FoundFile, list_files, summed_up
+from finetune_operator.core.chat_format import ChatFormat, Messages, find_format
+
+ERROR_MAX_CHARACTERS = 300
+MERGE_TIMEOUT_SECONDS = 3600.0  # 140 GB, read and written at 80 MB/s: a volume that hangs must not hold the result back
+GIB = 1 << 30
+Rows = list[dict[str, Any]]
+
+
+def make_outputs(
+    config: TrainingConfig, paths: JobPaths, tokenizer: Any, test_rows: Rows, steps: int
+) -> tuple[OutputError, ...]:
+    """Those of the wanted that are not there; the order is that in which one needs the other."""
+    errors = []
+    for output in Output:
+        if output not in config.outputs:
+            continue
+        try:
+            _make(output, config, paths, tokenizer, test_rows, steps)
+        except Exception as error:  # noqa: BLE001 - hours of training must not be lost with an output
+            log("an output can't be made; the adapter is published without it", error=traceback.format_exc())
+            text = str(error).strip() or type(error).__name__
+            errors.append(OutputError(output=output, message=text[:ERROR_MAX_CHARACTERS]))
+    return tuple(errors)
+
+
+def _make(output: Output, config: TrainingConfig, paths: JobPaths, tokenizer: Any, test_rows: Rows, steps: int) -> None:
+    match output:
+        case Output.MERGED_WEIGHTS:
+            merge(Path(config.base_model_path), Path(paths.adapter), Path(paths.merged))
+        case Output.UNSLOTH_SCRIPT:
+            write(Path(paths.script), script_of(config, test_rows, steps))
+        case Output.OLLAMA_MODELFILE:
+            write(Path(paths.modelfile), modelfile_of(config, tokenizer, merged=Path(paths.merged).is_dir()))
+    log("made", output=output)
+
+
+def merge(base: Path, adapter: Path, destination: Path) -> None:
+    """In a process of its own: without Unsloth's patches, and with a bound on its memory."""
+    if destination.is_dir():
+        return
+    if "quantization_config" in json.loads((base / "config.json").read_bytes()):
+        raise ValueError(
+            "the base model's files are quantized, and merging needs full precision: train on the model that they "
+            "were made of (quantization: 4bit loads it in 4 bit)"
+        )
+    dtype, itemsize = precision()
+    weights_bytes = count_weights(base) * itemsize
+    available = available_memory_bytes()
+    # One file's weights are held twice while it is written, and torch itself needs some.
+    needed = int(weights_bytes * 1.1) + min(weights_bytes, 2 * GIB) + GIB
+    if needed > available:
+        raise ValueError(
+            f"merging needs {needed / GIB:.1f} GiB of memory and {available / GIB:.1f} are free: raise "
+            "spec.resources.limits.memory, or merge elsewhere"
+        )
+    if weights_bytes > (free := shutil.disk_usage(destination.parent).free):
+        raise ValueError(
+            f"merged weights of {weights_bytes / GIB:.1f} GiB don't fit into the {free / GIB:.1f} that are free on the "
+            "artifacts volume: enlarge it, or delete what is old"
+        )
+    temporary = destination.with_name(f".{destination.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    script = str(Path(__file__).with_name("merge.py"))
+    command = [sys.executable, script, "--base", str(base), "--adapter", str(adapter), "--output", str(temporary)]
+    command += ["--dtype", dtype, "--memory-bytes", str(available), "--die-with-parent"]
+    log("merging", dtype=dtype, weights_bytes=weights_bytes, available_memory_bytes=available)
+    done = subprocess.run(  # noqa: S603 - our own script
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=MERGE_TIMEOUT_SECONDS, check=False
+    )
+    if done.returncode:
+        log("merging failed", exit_code=done.returncode, output=done.stderr[-4000:])
+        words = done.stderr.strip().splitlines()
+        raise RuntimeError(
+            f"merging ended with {done.returncode}: {words[-1] if words else 'no message'}: see the log of the trainer"
+        )
+    publish(temporary, destination)
+
+
+def precision() -> tuple[str, int]:
+    """(name, bytes) of a number in the merged weights: as in training."""
+    import torch
+
+    return ("bfloat16", 2) if torch.cuda.is_available() else ("float32", 4)
+
+
+def count_weights(base: Path) -> int:
+    """Of all safetensors files, by their headers."""
+    from safetensors import safe_open
+
+    total = 0
+    for path in sorted(base.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 - no mapping
+                size = 1
+                for length in file.get_slice(name).get_shape():
+                    size *= length
+                total += size
+    if not total:
+        raise ValueError(f"{base} has no safetensors files: merging takes no pickles")
+    return total
+
+
+def available_memory_bytes(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """What can still be taken before the kernel kills: of the machine, and of the container's limit."""
+    fields = dict(line.split(":", 1) for line in (proc / "meminfo").read_text().splitlines())
+    available = int(fields["MemAvailable"].split()[0]) * 1024
+    try:
+        limit = (cgroup / "memory.max").read_text().strip()
+        used = int((cgroup / "memory.current").read_text())
+        statistics = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
+    except FileNotFoundError:
+        return available
+    # Cached files are given up before anything is killed.
+    left = available if limit == "max" else int(limit) - used + int(statistics["inactive_file"])
+    return max(0, min(available, left))
+
+
+def script_of(config: TrainingConfig, test_rows: Rows, steps: int) -> str:
+    from trainers import MOST_LOGGED_STEPS, arguments_of
+
+    hub = config.base_model_hub
+    origin = unsloth_script.Origin(hub.id, hub.revision) if hub else unsloth_script.Origin(config.base_model_path)
+    arguments = {"logging_steps": max(1, steps // MOST_LOGGED_STEPS)} | arguments_of(config, test_rows, Path())
+    job = f"{config.job.namespace}/{config.job.name}"
+    return unsloth_script.unsloth_script(config, origin, arguments, job)
+
+
+def modelfile_of(config: TrainingConfig, tokenizer: Any, *, merged: bool) -> str:
+    base = Path(config.base_model_path)
+    architectures = json.loads((base / "config.json").read_bytes()).get("architectures") or ["a model"]
+    hub = config.base_model_hub
+    origin = modelfile.Origin(
+        config.base_model_name, architectures[0], hub.id if hub else None, hub.revision if hub else None
+    )
+    conversation = modelfile.Conversation(format_of(tokenizer), tokenizer.bos_token, ends_of(base, tokenizer))
+    return modelfile.modelfile(origin, conversation, merged=merged)
+
+
+def format_of(tokenizer: Any) -> ChatFormat | None:
+    from jinja2 import TemplateError
+
+    def render(messages: Messages, ask: bool) -> str:
+        try:
+            return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=ask))
+        except TemplateError as error:
+            raise ValueError(str(error)) from error
+
+    return find_format(render)
+
+
+def ends_of(base: Path, tokenizer: Any) -> tuple[str, ...]:
+    """The tokens at which the model stops."""
+    file = base / "generation_config.json"
+    configured = json.loads(file.read_bytes()).get("eos_token_id") if file.exists() else None
+    ids = configured if isinstance(configured, list) else [] if configured is None else [configured]
+    return tuple(dict.fromkeys([tokenizer.eos_token, *tokenizer.convert_ids_to_tokens(ids)]))
+
+
+def write(destination: Path, text: str) -> None:
+    temporary = destination.with_name(f".{destination.name}")
+    temporary.write_text(text)
+    publish(temporary, destination)
+
+
+def publish(temporary: Path, destination: Path) -> None:
+    """Readable, on the disk, and only then by its name."""
+    for path in temporary.iterdir() if temporary.is_dir() else ():
+        path.chmod(0o644)
+        sync(path)
+    temporary.chmod(0o755 if temporary.is_dir() else 0o644)
+    sync(temporary)
+    temporary.rename(destination)
+    sync(destination.parent)
+
+
+def write_listing(paths: JobPaths) -> tuple[Artifact, ...]:
+    """`artifacts.json` names each file; the result, which has to be short, each directory.
+
+    Checkpoints are not among them: they go once there is a result. The log's size is that of this moment.
+    """
+    files = list_files(files_below(Path(paths.directory)))
+    kept = [file for file in files if file.type is not ArtifactType.CHECKPOINT]
+    write(Path(paths.artifacts), ArtifactListing(tuple(kept)).model_dump_json(by_alias=True, indent=2) + "\n")
+    return summed_up(kept)
+
+
+def files_below(directory: Path) -> Iterator[FoundFile]:
+    for path in directory.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            yield FoundFile(path.relative_to(directory).as_posix(), path.stat().st_size)
