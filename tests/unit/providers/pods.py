@@ -71,7 +71,13 @@ class RemoteJobDirectory:
     """One FineTuneJob whose dataset is prepared; `settings` are further variables of its processes."""
 
     def __init__(
-        self, directory: Path, config: TrainingConfig, *, rows: int = 20, settings: Mapping[str, str] | None = None
+        self,
+        directory: Path,
+        config: TrainingConfig,
+        *,
+        rows: int = 20,
+        test_rows: int = 2,
+        settings: Mapping[str, str] | None = None,
     ) -> None:
         self.directory = directory
         self.config = config
@@ -81,8 +87,8 @@ class RemoteJobDirectory:
         make = preference if config.method == "DPO" else conversation
         lines = [json.dumps(make(number), ensure_ascii=False) + "\n" for number in range(rows)]
         Path(self.paths.train_rows).write_text("".join(lines))
-        Path(self.paths.test_rows).write_text("".join(lines[:2]))
-        report = DatasetReport(rows=rows, test_rows=min(2, rows), digest="sha256:" + "d" * 64)
+        Path(self.paths.test_rows).write_text("".join(lines[:test_rows]))
+        report = DatasetReport(rows=rows, test_rows=test_rows, digest="sha256:" + "d" * 64)
         Path(self.paths.dataset_report).write_text(report.model_dump_json(by_alias=True))
         (directory / "training.json").write_text(config.model_dump_json(by_alias=True))
 

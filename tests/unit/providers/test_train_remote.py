@@ -116,6 +116,15 @@ async def test_preferences_go_in_the_providers_own_form(openai_server: OpenAISer
     }
 
 
+async def test_without_held_out_rows_nothing_is_validated(openai_server: OpenAIServer, tmp_path: Path) -> None:
+    ending = await RemoteJobDirectory(tmp_path, training_config(openai_server), test_rows=0).run()
+
+    assert ending.exit_code == 0
+    (created,) = openai_server.created
+    assert "validation_file" not in created
+    assert len(openai_server.contents) == 1
+
+
 async def test_a_model_without_a_price_costs_nobody_knows_what(openai_server: OpenAIServer, tmp_path: Path) -> None:
     ending = await RemoteJobDirectory(tmp_path, training_config(openai_server)).run()
 
