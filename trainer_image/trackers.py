@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from attempt import Termination
 from failures import log
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -31,6 +32,7 @@ DEFAULTS: Mapping[str, str] = {
     "WANDB_DIR": tempfile.gettempdir(),
 }
 LAST_WORDS_SECONDS = 30.0
+LAST_WORDS_SECONDS_WHEN_ASKED_TO_LEAVE = 5.0  # a pod has a minute for that, most of which is the checkpoint's
 
 
 class Tracker(TrainerCallback):
@@ -42,11 +44,13 @@ class Tracker(TrainerCallback):
     def __init__(
         self,
         name: str,
+        termination: Termination,
         make: Callable[[], TrainerCallback],
         made: Callable[[], None] = lambda: None,
         finish: Callable[[], None] = lambda: None,
     ) -> None:
-        self._name, self._make, self._made, self._finish = name, make, made, finish
+        self._name, self._termination = name, termination
+        self._make, self._made, self._finish = make, made, finish
         self._callback: TrainerCallback | None = None
 
     def on_train_begin(
@@ -78,7 +82,8 @@ class Tracker(TrainerCallback):
 
         thread = threading.Thread(target=lambda: self._guarded(end), name=self._name, daemon=True)
         thread.start()
-        thread.join(LAST_WORDS_SECONDS)
+        hurries = self._termination.requested
+        thread.join(LAST_WORDS_SECONDS_WHEN_ASKED_TO_LEAVE if hurries else LAST_WORDS_SECONDS)
         if thread.is_alive():
             log("a tracker did not take all in time; the training is not held up", tracker=self._name)
 
@@ -91,7 +96,7 @@ class Tracker(TrainerCallback):
             log("a tracker failed and is left out; the training goes on", tracker=self._name, error=reason)
 
 
-def make_trackers(config: TrainingConfig, paths: JobPaths) -> list[Tracker]:
+def make_trackers(config: TrainingConfig, paths: JobPaths, termination: Termination) -> list[Tracker]:
     """Those that the job names."""
     wanted = config.report_to
     if wanted is None:
@@ -101,17 +106,17 @@ def make_trackers(config: TrainingConfig, paths: JobPaths) -> list[Tracker]:
     trackers = []
     if wanted.tensor_board:
         os.environ["TENSORBOARD_LOGGING_DIR"] = str(paths.tensorboard)
-        trackers.append(Tracker("TensorBoard", _tensorboard))
+        trackers.append(Tracker("TensorBoard", termination, _tensorboard))
     if wanted.mlflow:
         os.environ["MLFLOW_TRACKING_URI"] = wanted.mlflow.tracking_uri
         os.environ["MLFLOW_EXPERIMENT_NAME"] = wanted.mlflow.experiment
-        trackers.append(_mlflow(Path(paths.mlflow_run)))
+        trackers.append(_mlflow(Path(paths.mlflow_run), termination))
     if wanted.wandb:
         os.environ["WANDB_PROJECT"] = wanted.wandb.project
         os.environ |= {"WANDB_RUN_ID": config.job.uid, "WANDB_RESUME": "allow"}
         optional = {"WANDB_ENTITY": wanted.wandb.entity, "WANDB_BASE_URL": wanted.wandb.base_url}
         os.environ |= {name: value for name, value in optional.items() if value}
-        trackers.append(Tracker("WandB", _wandb, finish=_finish_wandb))
+        trackers.append(Tracker("WandB", termination, _wandb, finish=_finish_wandb))
     return trackers
 
 
@@ -121,7 +126,7 @@ def _tensorboard() -> TrainerCallback:
     return TensorBoardCallback()
 
 
-def _mlflow(run_file: Path) -> Tracker:
+def _mlflow(run_file: Path, termination: Termination) -> Tracker:
     """The run's id is kept on the volume, so that the next attempt continues it."""
 
     def make() -> TrainerCallback:
@@ -137,7 +142,7 @@ def _mlflow(run_file: Path) -> Tracker:
         if run := mlflow.active_run():
             run_file.write_text(run.info.run_id)
 
-    return Tracker("MLflow", make, made)
+    return Tracker("MLflow", termination, make, made)
 
 
 def _wandb() -> TrainerCallback:

@@ -149,7 +149,7 @@ def train(config: TrainingConfig, paths: JobPaths, attempt: str, termination: Te
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(checkpoints)
     trainer.add_callback(ProgressCallback(reporter, config.job, attempt, checkpoints))
-    for tracker in make_trackers(config, paths):
+    for tracker in make_trackers(config, paths, termination):
         trainer.add_callback(tracker)
     resumed_from = resumed.directory.name if resumed else None
     log("training", rows=len(train_rows), test_rows=len(test_rows), resumed_from=resumed_from)
