@@ -101,6 +101,7 @@ def at_provider_with(**changes: Any) -> dict[str, Any]:
 COMMIT = "c1899de289a04d12100db370d81485cdf75e47ca"
 HUB_REVISION = "baseModel.source.hub.revision must be the commit, 40 hexadecimal digits: a branch or tag may move on"
 BASE_MODEL_SOURCES = "set exactly one of volume, hub, openai"
+TOLD = "a provider is told epochs, batchSize, seed and dpoBeta alone: remove what else training asks for"
 PAIRED = "spec.openai goes with backend OpenAI: set both or neither"
 OURS = "baseModel.source.openai goes with backend OpenAI: set both or neither"
 ARTIFACT = "volume:// goes with a digest, openai:// with a baseUrl"
@@ -224,7 +225,13 @@ REFUSED = [
         "steps at a provider",
         "FineTuneJob",
         at_provider(training={"maxSteps": 10}),
-        refused="a provider counts epochs: set training.epochs instead of maxSteps",
+        refused=TOLD,
+    ),
+    Creation(
+        "arguments of TRL at a provider",
+        "FineTuneJob",
+        at_provider(training={"arguments": {"adam_beta2": "0.98"}}),
+        refused=TOLD,
     ),
     Creation(
         "a password in a URL", "FineTuneJob", at_provider({"baseUrl": "https://me:pw@x/v1"}), refused="baseUrl in"

@@ -11,6 +11,9 @@ BASE_URL_PATTERN = r"^https?://[A-Za-z0-9]([-.A-Za-z0-9]*[A-Za-z0-9])?(:[0-9]{1,
 BaseUrl = Annotated[str, Field(max_length=512, pattern=BASE_URL_PATTERN)]
 Suffix = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?$")]
 
+# Of spec.training, what has no default, so that it shows where somebody asks for it.
+UNTOLD = ("maxSteps", "evalSteps", "earlyStopping", "warmupRatio", "optimizer", "neftuneNoiseAlpha")
+
 # Of a FineTuneJob's spec. What the provider can't be told, or never gives back, is refused rather than ignored.
 JOB_RULES: tuple[Rule, ...] = (
     rule(
@@ -39,9 +42,11 @@ JOB_RULES: tuple[Rule, ...] = (
         field_path=".evaluation",
     ),
     rule(
-        "self.backend != 'OpenAI' || !has(self.training.maxSteps)",
-        "a provider counts epochs: set training.epochs instead of maxSteps",
-        field_path=".training.maxSteps",
+        "self.backend != 'OpenAI' || !("
+        + " || ".join(f"has(self.training.{name})" for name in UNTOLD)
+        + " || self.training.packing || (has(self.training.arguments) && size(self.training.arguments) > 0))",
+        "a provider is told epochs, batchSize, seed and dpoBeta alone: remove what else training asks for",
+        field_path=".training",
     ),
 )
 
@@ -69,7 +74,8 @@ class OpenAIProvider(ApiModel):
     """An OpenAI-compatible fine-tuning API.
 
     Of spec.training it is told epochs, batchSize, seed and (DPO) dpoBeta; the shape of the adapter and all else is the
-    provider's own affair. What it trained stays there.
+    provider's own affair. What it trained stays there. spec.suspend frees the pod and lets the provider train on,
+    spec.cancel or deleting the FineTuneJob cancels there too.
     """
 
     secret_ref: SecretKeyRef
