@@ -9,6 +9,7 @@ finetune-operator fetch-base-model ID REVISION
 finetune-operator train-remote CONFIG one job's training at a provider (in the trainer's place)
 finetune-operator remote ...          jobs and models at a provider, by hand
 finetune-operator axolotl-config FILE a FineTuneJob as Axolotl's config, for machines outside the cluster
+finetune-operator dataset ...         export, formats and statistics of datasets, outside a cluster
 finetune-operator crds [--check] DIR  the CustomResourceDefinitions from the models
 """
 
@@ -18,6 +19,7 @@ import sys
 from pathlib import Path
 
 from finetune_operator.providers.arguments import add_arguments
+from finetune_operator.store.datasets.arguments import add_arguments as add_dataset_arguments
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -58,6 +60,10 @@ def main(arguments: list[str] | None = None) -> int:
             from finetune_operator.providers.axolotl_config import main as axolotl_config
 
             return axolotl_config(options)
+        case "dataset":
+            from finetune_operator.store.datasets.command import main as dataset
+
+            return dataset(options)
         case "crds":
             return _crds(options.directory, check=options.check)
     return 2
@@ -83,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     axolotl.add_argument("--base-model", help="directory or hub repository, where the job's own is on a volume")
     axolotl.add_argument("--dataset", default="dataset", help="directory with train.jsonl and test.jsonl")
     axolotl.add_argument("--output", default="out", help="directory for checkpoints and adapter")
+    add_dataset_arguments(commands.add_parser("dataset", help="make and describe datasets outside a cluster"))
     crds = commands.add_parser("crds", help="write the CustomResourceDefinitions")
     crds.add_argument("directory", type=Path, help="where the YAML files are")
     crds.add_argument("--check", action="store_true", help="write nothing, fail if a file differs from the models")

@@ -1,4 +1,4 @@
-"""Ratings databases for tests: real SQLite files with the product's own schema."""
+"""Ratings databases for tests, with the product's own schema."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -30,11 +30,16 @@ def rating(number: int, **changes: Any) -> dict[str, Any]:
 
 
 def write_ratings(file: Path, rows: Iterable[dict[str, Any]]) -> str:
-    """A database with these rows; returns its URL."""
-    engine = create_engine(f"sqlite:///{file}")
+    """An SQLite database with these rows; returns its URL."""
+    return fill_database(f"sqlite:///{file}", rows)
+
+
+def fill_database(url: str, rows: Iterable[dict[str, Any]]) -> str:
+    """The product's tables and these rows in an empty database; returns its URL."""
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
     with engine.begin() as connection:
         apply_migrations(connection)
         for row in rows:
             connection.execute(insert(Rating).values(**row))
     engine.dispose()
-    return f"sqlite:///{file}"
+    return url

@@ -1,0 +1,444 @@
+"""The same data makes the same files, whatever it comes from; and what hostile data is answered with."""
+
+import gzip
+import io
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3  # type: ignore[import-untyped]
+import duckdb
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from moto.server import ThreadedMotoServer
+
+from finetune_operator.contract.dataset import DatasetConfig, DatasetReport, ObjectSource, RatingsSource, VolumeSource
+from finetune_operator.contract.failures import FailureReason
+from finetune_operator.contract.places import DATABASE_URL_VARIABLE
+from finetune_operator.core import datasets
+from finetune_operator.core.dataset_records import Format, pair, question_and_answer, write_record
+from finetune_operator.core.datasets import RatedAnswer, Refused
+from finetune_operator.store.datasets import spool as spools
+from finetune_operator.store.datasets.export import Export
+from tests.postgres_server import PostgresServer
+from tests.unit.store.ratings_database import fill_database, rating, write_ratings
+
+Rows = list[dict[str, Any]]
+Fill = Callable[[Iterable[dict[str, Any]]], str]
+LENIENT = {"min_prompt_characters": 0, "min_response_characters": 0}
+KEY, SECRET = "access-key", "hunter2"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def fill(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Fill:
+    """Puts rows into a new database of each kind."""
+    if request.param == "sqlite":
+        return lambda rows: write_ratings(tmp_path_factory.mktemp("db") / "ratings.db", rows)
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return lambda rows: fill_database(server.database(), rows)
+
+
+def export(
+    directory: Path, config: DatasetConfig, url: str = "", output_format: Format = "ChatML", **environment: str
+) -> DatasetReport:
+    directory.mkdir(exist_ok=True)
+    volume = directory.parent / "volume"
+    return Export(config, output_format, volume, {DATABASE_URL_VARIABLE: url, **environment}, directory).write()
+
+
+def lines(directory: Path) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+    def part(name: str) -> tuple[bytes, ...]:
+        content = (directory / name).read_bytes()
+        assert content.endswith(b"\n") or not content
+        return tuple(content.split(b"\n")[:-1])
+
+    return part("train.jsonl"), part("test.jsonl")
+
+
+def from_ratings(**changes: Any) -> DatasetConfig:
+    source = RatingsSource(**changes.pop("source", {}))
+    return DatasetConfig(source=source, database_timeout_seconds=5.0, **changes)
+
+
+def put(directory: Path, content: bytes, name: str = "rows") -> VolumeSource:
+    volume = directory.parent / "volume"
+    volume.mkdir(exist_ok=True)
+    (volume / name).write_bytes(content)
+    return VolumeSource(path=name)
+
+
+def parquet(rows: Rows, file: Path) -> bytes:
+    with duckdb.connect() as connection:
+        (file.with_suffix(".json")).write_text("\n".join(map(json.dumps, rows)))
+        source, target = str(file.with_suffix(".json")), str(file)
+        connection.execute(f"COPY (FROM read_json('{source}', format = 'newline_delimited')) TO '{target}'")
+    return file.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[str]:
+    """The address of an S3-compatible server."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+def test_the_same_data_has_the_same_files_and_digest_from_every_source(
+    tmp_path: Path, postgres: PostgresServer, store: str
+) -> None:
+    rows = [rating(number) for number in range(300)]
+    raw = [{"prompt": row["prompt"], "response": row["response"]} for row in rows]
+    json_lines = "\n".join(map(json.dumps, raw)).encode()
+    client = boto3.client(
+        "s3", endpoint_url=store, aws_access_key_id=KEY, aws_secret_access_key=SECRET, region_name="x"
+    )
+    client.create_bucket(Bucket="data", CreateBucketConfiguration={"LocationConstraint": "x"})
+    client.put_object(Bucket="data", Key="a/rows.jsonl", Body=json_lines)
+    credentials = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
+    (tmp_path / "made").mkdir()
+    made = tmp_path / "made"
+    columnar = parquet(raw[::-1], made / "rows.parquet")
+    reports = {
+        "sqlite": export(tmp_path / "1", from_ratings(), write_ratings(made / "r.db", rows)),
+        "postgresql": export(tmp_path / "2", from_ratings(), fill_database(postgres.database(), rows[::-1])),
+        "jsonl": export(
+            tmp_path / "3", DatasetConfig(source=put(tmp_path / "3", json_lines, "r.jsonl"), format="RawJSONL")
+        ),
+        "parquet": export(
+            tmp_path / "4", DatasetConfig(source=put(tmp_path / "4", columnar, "r.bin"), format="RawJSONL")
+        ),
+        "s3": export(
+            tmp_path / "5",
+            DatasetConfig(source=ObjectSource(url="s3://data/a/rows.jsonl", endpoint=store), format="RawJSONL"),
+            **credentials,
+        ),
+    }
+    assert {name: report.digest for name, report in reports.items()} == dict.fromkeys(reports, reports["sqlite"].digest)
+    assert len({lines(tmp_path / str(number)) for number in range(1, 6)}) == 1
+    told = f"{reports['s3'].rows} {reports['s3'].test_rows}"
+    by_hand = subprocess.run(
+        ["sh", "-c", f"(cat train.jsonl test.jsonl; echo {told}) | sha256sum"],
+        cwd=tmp_path / "5",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert reports["s3"].digest == f"sha256:{by_hand.stdout.split()[0]}"
+
+
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=12)
+JUDGED = st.lists(st.tuples(TEXT, TEXT, st.integers(1, 5)), min_size=1, max_size=25)
+DATABASES = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@DATABASES
+@given(JUDGED, st.floats(0, 1), st.integers(0, 1000), st.integers(0, 6))
+def test_databases_make_what_the_specification_says(
+    fill: Fill,
+    tmp_path_factory: pytest.TempPathFactory,
+    judged: list[tuple[str, str, int]],
+    fraction: float,
+    seed: int,
+    shortest: int,
+) -> None:
+    config = from_ratings(test_fraction=fraction, seed=seed, min_prompt_characters=shortest, min_response_characters=1)
+    examples = [(prompt, response) for prompt, response, stars in judged if stars >= 4]
+    kept = [
+        (prompt, write_record(example, "ChatML"))
+        for prompt, response in examples
+        if datasets.quality(example := question_and_answer(prompt, response), config) is None
+    ]
+    url = fill(rating(0, prompt=p, response=r, rating=stars) for p, r, stars in judged)
+    directory = tmp_path_factory.mktemp("out")
+    if not kept:
+        with pytest.raises(Refused):
+            export(directory, config, url)
+        return
+    report = export(directory, config, url)
+    assert lines(directory) == tuple(datasets.arranged(kept, fraction, seed))
+    assert sum(report.dropped.values()) + report.rows + report.test_rows == len(judged)
+    assert report.dropped.get("LowRating", 0) == sum(stars < 4 for _, _, stars in judged)
+
+
+@DATABASES
+@given(st.lists(st.tuples(st.sampled_from("abc"), TEXT, st.integers(1, 5)), min_size=1, max_size=25))
+def test_databases_make_the_pairs_that_the_specification_says(
+    fill: Fill, tmp_path_factory: pytest.TempPathFactory, judged: list[tuple[str, str, int]]
+) -> None:
+    config = from_ratings(test_fraction=0.0, **LENIENT)
+    answers: dict[str, dict[str, list[int]]] = {}
+    for prompt, response, stars in judged:
+        answers.setdefault(prompt, {}).setdefault(response, []).append(stars)
+    kept = []
+    for prompt, given_answers in answers.items():
+        best = datasets.best_pair([RatedAnswer(r, sum(s) / len(s)) for r, s in given_answers.items()], 1)
+        if best and datasets.quality(pair(prompt, *best), config) is None:
+            kept.append((prompt, write_record(pair(prompt, *best), "DPO")))
+    url = fill(rating(0, prompt=p, response=r, rating=stars) for p, r, stars in judged)
+    directory = tmp_path_factory.mktemp("out")
+    if not kept:
+        with pytest.raises(Refused):
+            export(directory, config, url, "DPO")
+        return
+    export(directory, config, url, "DPO")
+    assert lines(directory)[0] == datasets.arranged(kept, 0.0, config.seed).train
+
+
+@given(
+    st.lists(st.tuples(st.text("ab", max_size=3), st.text("xy", max_size=40)), max_size=200),
+    st.floats(0, 1),
+    st.integers(1, 400),
+    st.integers(1, 400),
+)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_more_rows_than_fit_into_memory_are_arranged_as_a_few_are(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]], fraction: float, buffered: int, run: int
+) -> None:
+    directory = tmp_path_factory.mktemp("spool")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spools, "BUFFERED_MAX_BYTES", buffered)
+        patch.setattr(spools, "SORTED_MAX_BYTES", run)
+        spool = spools.Spool(directory)
+        for prompt, line in rows:
+            spool.add([datasets.prompt_key(prompt, 1) + line.encode()])
+        (directory / "out").mkdir()
+        parts = spool.write(directory / "out" / "train.jsonl", directory / "out" / "test.jsonl", fraction)
+        spool.close()
+    expected = datasets.arranged(((prompt, line.encode()) for prompt, line in rows), fraction, 1)
+    assert lines(directory / "out") == tuple(expected)
+    assert (parts.rows, parts.test_rows) == (len(expected.train), len(expected.test))
+    assert spool.dropped.counts["Duplicate"] == len(rows) - parts.rows - parts.test_rows
+    assert not [path for path in directory.iterdir() if path.is_file()]
+
+
+def test_each_format_is_written_from_ratings_as_it_is_read(fill: Fill, tmp_path: Path) -> None:
+    url = fill([rating(1, task_type='say "no"'), rating(1, response="An answer that is worse, but long.", rating=1)])
+    for number, (output_format, expected) in enumerate(WRITTEN.items()):
+        directory = tmp_path / str(number)
+        export(directory, from_ratings(test_fraction=0.0), url, output_format)
+        assert [json.loads(line) for line in lines(directory)[0]][-1] == expected, output_format
+
+
+PROMPT, ANSWER = rating(1)["prompt"], rating(1)["response"]
+WORSE = "An answer that is worse, but long."
+WRITTEN: dict[Format, dict[str, Any]] = {
+    "Alpaca": {"instruction": PROMPT, "input": "", "output": ANSWER},
+    "RawJSONL": {"prompt": PROMPT, "response": ANSWER},
+    "Instruction": {
+        "instruction": PROMPT,
+        "input": "",
+        "output": ANSWER,
+        "metadata": {
+            "confidence": 0.9,
+            "domain": "ethics",
+            "philosopher": "plato",
+            "rating": 5,
+            "task_type": 'say "no"',
+        },
+    },
+    "Preference": {
+        "prompt": PROMPT,
+        "chosen": ANSWER,
+        "rejected": WORSE,
+        "metadata": {"chosen_rating": 5.0, "rejected_rating": 1.0},
+    },
+    "Gauntlet": {
+        "prompt": PROMPT,
+        "response": WORSE,
+        "attack_type": "summarization",
+        "success": True,
+        "findings": [{"philosopher": "plato", "rating": 1}],
+    },
+}
+
+
+def test_the_newest_rows_and_the_surest(fill: Fill, tmp_path: Path) -> None:
+    url = fill(rating(number, confidence=number / 10, rating=5 - number % 2) for number in range(10))
+    newest = export(tmp_path / "1", from_ratings(source={"limit": 3, "min_rating": 5}, test_fraction=0.0), url)
+    assert newest.rows == 3
+    assert {json.loads(line)["messages"][0]["content"] for line in lines(tmp_path / "1")[0]} == {
+        rating(number)["prompt"] for number in (4, 6, 8)
+    }
+    surest = export(tmp_path / "2", from_ratings(source={"min_confidence": 0.75}, test_fraction=0.0), url)
+    assert surest.rows == 2
+
+
+HOSTILE_TEXT = {
+    "a quote": "plato' OR '1'='1",
+    "a second statement": "plato'; DROP TABLE ml_analysis_rating; --",
+    "a backslash": "plato\\' OR 1=1 --",
+    "a dollar quote": "$$ OR 1=1 --",
+    "a parameter": "$domain",
+    "a placeholder": "%s",
+    "a function": "pg_read_file('/etc/passwd')",
+    "a file of DuckDB": "read_text('/etc/passwd')",
+}
+
+
+@pytest.mark.parametrize("column", ["philosopher", "domain", "task_type"])
+@pytest.mark.parametrize("text", HOSTILE_TEXT.values(), ids=HOSTILE_TEXT)
+def test_a_filter_is_a_value_and_never_sql(fill: Fill, tmp_path: Path, column: str, text: str) -> None:
+    url = fill([rating(1), rating(2, **{column: text}), rating(3)])
+    export(tmp_path / "1", from_ratings(source={column: text}, test_fraction=0.0), url)
+    assert [json.loads(line)["messages"][0]["content"] for line in lines(tmp_path / "1")[0]] == [rating(2)["prompt"]]
+    assert export(tmp_path / "2", from_ratings(), url).rows == 2
+
+
+def test_a_filter_with_a_nul_is_refused_where_no_text_can_hold_one(tmp_path: Path, postgres: PostgresServer) -> None:
+    url = fill_database(postgres.database(), [rating(1, philosopher="plato")])
+    with pytest.raises(Refused, match="philosopher holds a NUL"):
+        export(tmp_path / "1", from_ratings(source={"philosopher": "plato\0x"}), url)
+
+
+def record(prompt: str = "What is justice?", response: str = "Everyone doing their own work.") -> bytes:
+    return json.dumps({"prompt": prompt, "response": response}).encode()
+
+
+def zipped() -> bytes:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("rows.jsonl", b"0" * 10_000_000)
+    return archive.getvalue()
+
+
+REFUSED_FILES: dict[str, tuple[bytes, str]] = {
+    "half of a surrogate pair": (record() + b'\n{"prompt": "\\ud800", "response": "b"}', "row 2 of rows"),
+    "bytes that are no text": (record() + b'\n{"prompt": "\xff", "response": "b"}', "row 2 of rows"),
+    "NUL between values": (record() + b"\n\x00" + record(), "row 2 of rows"),
+    "NaN": (record() + b'\n{"prompt": NaN, "response": "b"}', "row 2 of rows"),
+    "deep nesting": (record() + b'\n{"prompt": ' + b"[" * 200_000 + b"]" * 200_000 + b"}", "row 2 of rows"),
+    "deep nesting in what is not read": (
+        record() + b'\n{"x": ' + b"[" * 200_000 + b"]" * 200_000 + b', "prompt": "a", "response": "b"}',
+        "row 2 of rows",
+    ),
+    "a line of 17 MiB": (record() + b"\n" + b" " * 17 * 2**20, "row 2 of rows is .* longer than"),
+    "gzip": (gzip.compress(b"0" * 10_000_000), "compressed with gzip"),
+    "zip": (zipped(), "compressed with zip"),
+    "Parquet cut off": (b"PAR1" + b"\x00" * 100, "can't be read as Parquet"),
+    "Parquet with an immense footer": (b"PAR1" + b"\x00" * 20 + b"\xff\xff\xff\x7fPAR1", "can't be read as Parquet"),
+    "a mark of another order": ("\ufeff".encode("utf-16") + record().decode().encode("utf-16"), "row 1 of rows"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), REFUSED_FILES.values(), ids=REFUSED_FILES)
+def test_a_hostile_file_is_refused_by_the_row(tmp_path: Path, content: bytes, message: str) -> None:
+    source = put(tmp_path / "out", content)
+    with pytest.raises(Refused, match=message) as caught:
+        export(tmp_path / "out", DatasetConfig(source=source, format="RawJSONL"))
+    assert caught.value.failure.reason == FailureReason.DATASET_INVALID
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_odd_but_sound_rows_are_kept(tmp_path: Path) -> None:
+    content = b"\xef\xbb\xbf" + b"\r\n".join(
+        [
+            record("A NUL is \0 text, too."),
+            b'{"prompt": "Bye?", "prompt": "The last of two keys", "response": "is the one that counts, as ever."}',
+            record("\u2028 and \u0085 end no line\u2028"),
+            b"",
+        ]
+    )
+    report = export(
+        tmp_path / "out", DatasetConfig(source=put(tmp_path / "out", content), format="RawJSONL", test_fraction=0.0)
+    )
+    found = {json.loads(line)["messages"][0]["content"] for line in lines(tmp_path / "out")[0]}
+    assert found == {"A NUL is \0 text, too.", "The last of two keys", "\u2028 and \u0085 end no line\u2028"}
+    assert report.rows == 3
+
+
+LONGEST_LINE = """
+import resource, sys
+from pathlib import Path
+from finetune_operator.contract.dataset import DatasetConfig, VolumeSource
+from finetune_operator.core.datasets import Refused
+from finetune_operator.store.datasets.export import Export
+config = DatasetConfig(source=VolumeSource(path="rows"), format="RawJSONL")
+try:
+    Export(config, "ChatML", Path(sys.argv[1]), {}, Path(sys.argv[2])).write()
+except Refused as refused:
+    print(refused, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_a_line_of_a_gigabyte_costs_no_gigabyte(tmp_path: Path) -> None:
+    (tmp_path / "volume").mkdir()
+    with (tmp_path / "volume" / "rows").open("wb") as file:
+        file.write(record() + b"\n")
+        file.truncate(2**30)
+    (tmp_path / "out").mkdir()
+    command = [sys.executable, "-c", LONGEST_LINE, str(tmp_path / "volume"), str(tmp_path / "out")]
+    said = subprocess.run(
+        command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": "operator"}
+    ).stdout
+    assert "row 2 of rows" in said
+    assert int(said.split()[-1]) < 220 * 1024
+
+
+def test_rows_that_are_left_out_are_named(fill: Fill, tmp_path: Path) -> None:
+    url = fill(
+        [
+            rating(1),
+            rating(2),
+            rating(2),
+            rating(3, prompt="Why?"),
+            rating(4, response="So."),
+            rating(5, rating=2),
+            rating(6, response="long " * 30_000),
+        ]
+    )
+    report = export(tmp_path / "1", from_ratings(max_characters=100_000), url)
+    assert report.dropped == {"Duplicate": 1, "LowRating": 1, "OverLength": 1, "ShortPrompt": 1, "ShortResponse": 1}
+    assert report.dropped_rows == {
+        "LowRating": ("6",),
+        "OverLength": ("7",),
+        "ShortPrompt": ("4",),
+        "ShortResponse": ("5",),
+    }
+
+
+def test_text_of_sqlite_that_is_no_text_is_left_out_and_counted(tmp_path: Path) -> None:
+    url = write_ratings(tmp_path / "r.db", [rating(1)])
+    connection = sqlite3.connect(tmp_path / "r.db")
+    for number, value in ((10, b"\xff\x00"), (11, b"\xc3\x28")):
+        connection.execute(
+            "INSERT INTO ml_analysis_rating SELECT ?, cast(? as text), response, 5, 1, 1, NULL, NULL, NULL, NULL, "
+            "created_at FROM ml_analysis_rating WHERE id = 1",
+            (number, value),
+        )
+    connection.commit()
+    connection.close()
+    report = export(tmp_path / "1", from_ratings(), url)
+    assert (report.rows, report.dropped, report.dropped_rows) == (1, {"InvalidText": 2}, {"InvalidText": ("10", "11")})
+
+
+STORES = {
+    "an absent object": ("s3://data/none", {}, "does not exist"),
+    "an absent bucket": ("s3://nothing-here/rows", {}, "does not exist"),
+    "an address of something else": ("https://data/rows", {}, "is no address of an object"),
+    "no key": ("s3://data/", {}, "is no address of an object"),
+}
+
+
+@pytest.mark.parametrize(("url", "environment", "message"), STORES.values(), ids=STORES)
+def test_an_object_that_is_not_there(
+    tmp_path: Path, store: str, url: str, environment: dict[str, str], message: str
+) -> None:
+    credentials = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, **environment}
+    with pytest.raises(Refused, match=message) as caught:
+        export(tmp_path / "1", DatasetConfig(source=ObjectSource(url=url, endpoint=store)), **credentials)
+    assert SECRET not in str(caught.value)
+
+
+def test_a_store_that_does_not_answer(tmp_path: Path) -> None:
+    source = ObjectSource(url="s3://data/rows", endpoint="http://127.0.0.1:9")
+    with pytest.raises(Refused, match="can't be fetched"):
+        export(tmp_path / "1", DatasetConfig(source=source))
