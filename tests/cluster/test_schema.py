@@ -457,6 +457,20 @@ REFUSED += [
     Creation(title, "FineTuneJob", at_provider(**spec), refused=refusal)
     for title, (spec, refusal) in training_cases.AT_PROVIDER.items()
 ]
+ACCEPTED += [
+    Creation("every output", "FineTuneJob", {"outputs": ["MergedWeights", "OllamaModelfile", "UnslothScript"]}),
+    Creation("no output of a provider's model", "FineTuneJob", at_provider(outputs=[])),
+]
+REFUSED += [
+    Creation("an unknown output", "FineTuneJob", {"outputs": ["Gguf"]}, refused='Unsupported value: "Gguf"'),
+    Creation("an output twice", "FineTuneJob", {"outputs": ["UnslothScript"] * 2}, refused="Duplicate value"),
+    Creation(
+        "outputs of a provider's model",
+        "FineTuneJob",
+        at_provider(outputs=["UnslothScript"]),
+        refused="a model of backend OpenAI stays at its provider: remove outputs",
+    ),
+]
 
 CHANGED_JOB: dict[str, Any] = {
     "model": "kant",
@@ -470,6 +484,7 @@ CHANGED_JOB: dict[str, Any] = {
     "training": {"seed": 7},
     "reportTo": {"tensorBoard": True},
     "evaluation": {"metrics": ["F1"]},
+    "outputs": ["UnslothScript"],
     "resources": {"limits": {"memory": "1Gi"}},
     "scheduling": {"nodeSelector": {"disk": "fast"}},
     "serving": {"replicas": 2},

@@ -4,6 +4,7 @@ Its pod prepares the dataset in an init container, since only that one needs the
 The configuration travels in the pod's own annotation, so that it can't differ from the pod that reads it.
 """
 
+from finetune_operator.contract.artifacts import Output
 from finetune_operator.contract.base_models import HubModel
 from finetune_operator.contract.dataset import DatasetConfig, ObjectSource, RatingsSource, VolumeSource
 from finetune_operator.contract.evaluation import EvaluationConfig, Metric
@@ -256,6 +257,7 @@ def training_config(job: FineTuneJob, config: OperatorConfig, start: StartingAda
         lora=_lora_config(job),
         training=training_parameters(spec.training),
         evaluation=_evaluation_config(job),
+        outputs=tuple(Output(name) for name in spec.outputs),
         init_from=start,
         report_to=tracking_config(job),
         gpu_type=spec.scheduling.node_selector.get(GPU_TYPE_LABEL),

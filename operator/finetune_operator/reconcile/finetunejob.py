@@ -30,6 +30,7 @@ from finetune_operator.reconcile.training_outlook import (
     suspended,
     waiting_for_predecessor,
 )
+from finetune_operator.reconcile.training_outputs import export_events
 from finetune_operator.reconcile.training_status import Observed, training_status
 from finetune_operator.resources.common import ConditionStatus
 from finetune_operator.resources.finetunejob import FineTuneJob, FineTuneJobStatus, Phase
@@ -232,7 +233,7 @@ def _concluded(
 ) -> Plan:
     status = training_status(job, seen, outlook, now, config, result)
     event = Event("Warning" if outlook.failure else "Normal", outlook.reason, outlook.message)
-    return Plan(status=status.to_dict(), events=(event,))
+    return Plan(status=status.to_dict(), events=(event, *export_events(result)))
 
 
 def _published(job: FineTuneJob, versions: Iterable[ModelVersion]) -> ModelVersion | None:

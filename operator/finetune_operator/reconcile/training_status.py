@@ -18,6 +18,7 @@ from finetune_operator.core.evaluation import status_of
 from finetune_operator.core.workloads import JobFacts, PodFacts, dataset_report
 from finetune_operator.manifests.training import training_job_name
 from finetune_operator.reconcile.training_outlook import Outlook
+from finetune_operator.reconcile.training_outputs import artifacts_status, exported
 from finetune_operator.resources.cost import AllocationStatus, CostStatus
 from finetune_operator.resources.evaluation import EvaluationStatus
 from finetune_operator.resources.finetunejob import (
@@ -69,6 +70,8 @@ def training_status(
         status = status.model_copy(update={"completion_time": now})
     if result:
         status = status.model_copy(update=_outcome_fields(job, result, now, config))
+        conditions = with_findings(status.conditions, exported(job, result), job.metadata.generation, now)
+        status = status.model_copy(update={"artifacts": artifacts_status(result), "conditions": conditions})
     known = old.allocation or AllocationStatus()
     if status == old and not allocations.would_be_lost(known, seen.pods):
         return old

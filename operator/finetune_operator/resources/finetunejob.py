@@ -27,6 +27,8 @@ from finetune_operator.resources.common import (
 from finetune_operator.resources.cost import AllocationStatus, CostStatus
 from finetune_operator.resources.dataset import Dataset, Ratings
 from finetune_operator.resources.evaluation import Evaluation, EvaluationStatus
+from finetune_operator.resources.outputs import JOB_RULES as OUTPUT_RULES
+from finetune_operator.resources.outputs import MAX_ARTIFACTS, ArtifactStatus, Outputs
 from finetune_operator.resources.provider import JOB_RULES, OpenAIProvider
 from finetune_operator.resources.serving import ServingSpec
 from finetune_operator.resources.starting_point import STARTING_RULES, InitFrom
@@ -61,7 +63,7 @@ class Promotion(StrEnum):
 
 IMMUTABLE_FIELDS = (
     "model", "baseModel", "method", "backend", "openai", "dataset", "initFrom", "lora", "training", "reportTo",
-    "evaluation", "resources",
+    "evaluation", "outputs", "resources",
     "scheduling", "serving", "promotion", "activeDeadlineSeconds",
 )  # fmt: skip
 
@@ -79,6 +81,7 @@ class FineTuneJobSpec(ApiModel):
         *JOB_RULES,
         *TRAINING_RULES,
         *STARTING_RULES,
+        *OUTPUT_RULES,
         rule(
             "!(has(oldSelf.cancel) && oldSelf.cancel) || (has(self.cancel) && self.cancel)",
             "a cancelled job can't be taken up again: create a new one",
@@ -113,6 +116,12 @@ class FineTuneJobSpec(ApiModel):
     """Trackers of experiments to report to, besides the product's own series."""
     evaluation: Evaluation | None = None
     """What to measure on the held-out rows, and what a promotion asks of it; absent, only the loss is measured."""
+    outputs: Outputs = ()
+    """What to make besides the adapter, in the job's directory on the artifacts volume. MergedWeights: a model that
+    needs no adapter (safetensors, 16 bit, or 32 without a GPU), merged from the unquantized base model on the CPU,
+    which takes as much memory and disk as its weights. OllamaModelfile: for `ollama create`, of the merged weights or
+    else of the adapter. UnslothScript: the same training as a Python script that runs anywhere. What can't be made is
+    told by the condition Exported; the adapter is published all the same."""
     resources: ResourceRequirements = ResourceRequirements()
     """Compute resources of the trainer; a GPU is `limits: {nvidia.com/gpu: 1}`."""
     scheduling: Scheduling = Scheduling()
@@ -249,6 +258,8 @@ class FineTuneJobStatus(ApiModel):
     """What came out."""
     evaluation: EvaluationStatus | None = None
     """What was measured on the held-out rows."""
+    artifacts: Annotated[tuple[ArtifactStatus, ...], Field(max_length=MAX_ARTIFACTS)] | None = None
+    """What the training left in its directory on the artifacts volume; artifacts.json there lists each file."""
     attempts: int | None = None
     """Pods started so far."""
     last_failure: LastFailure | None = None
@@ -266,7 +277,8 @@ class FineTuneJobStatus(ApiModel):
     completion_time: Timestamp | None = None
     """When it ended."""
     conditions: Conditions = ()
-    """DatasetReady, Trained, Published, Succeeded, Ready, CostKnown; while true Reconciling, Stalled, Suspended."""
+    """DatasetReady, Trained, Published, Succeeded, Ready, CostKnown, Exported (where outputs are asked for); while true
+    Reconciling, Stalled, Suspended."""
 
 
 class FineTuneJob(Resource):

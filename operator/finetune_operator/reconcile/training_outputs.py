@@ -1,0 +1,35 @@
+"""What a FineTuneJob's status tells of the files that its training left."""
+
+from collections.abc import Iterable
+
+from finetune_operator.contract.training import TrainingResult
+from finetune_operator.core.conditions import Finding
+from finetune_operator.reconcile.plan import Event
+from finetune_operator.resources.finetunejob import FineTuneJob
+from finetune_operator.resources.outputs import MAX_ARTIFACTS, ArtifactStatus, ArtifactType
+
+FAILED = "OutputFailed"
+
+
+def artifacts_status(result: TrainingResult) -> tuple[ArtifactStatus, ...]:
+    return tuple(
+        ArtifactStatus(name=left.name, type=ArtifactType(left.type), size_bytes=left.size_bytes, path=left.path)
+        for left in result.artifacts[:MAX_ARTIFACTS]
+    )
+
+
+def exported(job: FineTuneJob, result: TrainingResult) -> Iterable[Finding]:
+    """The condition `Exported`, where outputs were asked for; the job succeeds without them."""
+    if result.output_errors:
+        yield Finding("Exported", False, FAILED, _errors(result))
+    elif job.spec.outputs:
+        yield Finding("Exported", True, "OutputsMade", ", ".join(job.spec.outputs))
+
+
+def export_events(result: TrainingResult | None) -> Iterable[Event]:
+    if result and result.output_errors:
+        yield Event("Warning", FAILED, _errors(result))
+
+
+def _errors(result: TrainingResult) -> str:
+    return "; ".join(f"{error.output}: {error.message}" for error in result.output_errors)
