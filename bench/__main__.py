@@ -8,13 +8,14 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping
 
-from bench import api_writes, demo_stages, gateway_cost, hot_load, trainer_overhead
+from bench import api_writes, dataset_export, demo_stages, gateway_cost, hot_load, trainer_overhead
 from bench.report import NotMeasurable, Report, facts, table
 
 BENCHMARKS: Mapping[str, tuple[str, Callable[[], Report]]] = {
     "api_writes": ("Kubernetes API requests of a FineTuneJob's life", api_writes.measure),
     "hot_load": ("ModelVersion created to its first token, against a pod restart", hot_load.measure),
     "trainer_overhead": ("Steps per second with and without the product's callbacks", trainer_overhead.measure),
+    "dataset_export": ("A million ratings to a dataset, against DuckDB's own copy", dataset_export.measure),
     "demo_stages": ("Time of each stage of the last `make demo`", demo_stages.measure),
     "gateway": ("What the gateway costs", gateway_cost.measure),
 }

@@ -1,0 +1,190 @@
+"""A million ratings to a dataset, against DuckDB's own COPY of the same rows by one thread, from both databases.
+
+The export does more than the copy: it drops duplicates, orders the rows by their content, holds out a part by prompt,
+and hashes everything. Each run is a process of its own, whose largest resident memory is read when it ends; import
+times count for neither.
+"""
+
+import json
+import os
+import random
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+
+from bench.report import REPOSITORY, Figure, NotMeasurable, Report
+from local_cluster.console import Refused
+from tests import postgres_server
+
+ROWS = 1_000_000
+REPEATED_EVERY = 50
+ROUNDS = 3
+GOALS = {"SQLite": 1.2, "PostgreSQL": 1.5}
+MEMORY_GOAL_MB = 150
+COLUMNS = (
+    "id BIGINT PRIMARY KEY, prompt TEXT NOT NULL, response TEXT NOT NULL, rating INTEGER NOT NULL, "
+    "is_gold_star BOOLEAN NOT NULL, use_as_sample_response BOOLEAN NOT NULL, philosopher VARCHAR(256), "
+    "domain VARCHAR(256), task_type VARCHAR(256), confidence DOUBLE PRECISION, created_at TIMESTAMP NOT NULL"
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One process."""
+
+    seconds: float
+    cpu_seconds: float
+    memory_mb: float
+    digest: str = ""
+
+
+def measure() -> Report:
+    with tempfile.TemporaryDirectory(prefix="dataset-export-") as name:
+        directory = Path(name)
+        database = directory / "ratings.db"
+        _fill_sqlite(database)
+        try:
+            with postgres_server.running() as server:
+                url = server.database()
+                _fill_postgres(url, database)
+                urls = {"SQLite": f"sqlite:///{database}", "PostgreSQL": url}
+                # The scanner of PostgreSQL takes the address as it is.
+                sources = {
+                    "SQLite": f"'{database}' AS source (TYPE sqlite, READ_ONLY)",
+                    "PostgreSQL": f"'{url}' AS source (TYPE postgres, READ_ONLY)",
+                }
+                runs: dict[str, list[tuple[Run, Run]]] = {kind: [] for kind in urls}
+                for _ in range(ROUNDS):
+                    for kind, address in urls.items():
+                        copied = _run("copy", sources[kind], directory)
+                        runs[kind].append((copied, _run("export", address, directory)))
+        except Refused as error:
+            raise NotMeasurable(str(error)) from error
+    digests = {ours.digest for pairs in runs.values() for _, ours in pairs}
+    return Report(
+        tuple(figure for kind, pairs in runs.items() for figure in _figures(kind, pairs)),
+        (
+            f"{ROWS:,} rows, one of {REPEATED_EVERY} a duplicate; digests of all exports: "
+            + ("the same" if len(digests) == 1 else f"DIFFERENT: {digests}"),
+            "the export uses two threads of DuckDB, the copy one; CPU seconds count all threads of the process, not "
+            "those of the PostgreSQL server",
+        ),
+    )
+
+
+def _figures(kind: str, pairs: list[tuple[Run, Run]]) -> Iterator[Figure]:
+    ratio = statistics.median(ours.seconds / copied.seconds for copied, ours in pairs)
+    how = f"median of {ROUNDS} rounds, copy and export in turn"
+
+    def middle(values: Iterator[float]) -> str:
+        return f"{statistics.median(values):.2f}"
+
+    yield Figure(f"{kind}: export / copy, time", f"{ratio:.2f}", how, f"<= {GOALS[kind]}", ratio <= GOALS[kind])
+    for name, index in (("copy", 0), ("export", 1)):
+        seconds = middle(pair[index].seconds for pair in pairs)
+        cpu = middle(pair[index].cpu_seconds for pair in pairs)
+        yield Figure(f"{kind}: {name}, s / CPU s", f"{seconds} / {cpu}", how)
+    yield Figure(f"{kind}: copy, resident MB", f"{max(copied.memory_mb for copied, _ in pairs):.0f}", "the largest")
+    memory = max(ours.memory_mb for _, ours in pairs)
+    goal = f"<= {MEMORY_GOAL_MB}"
+    yield Figure(f"{kind}: export, resident MB", f"{memory:.0f}", "the largest", goal, memory <= MEMORY_GOAL_MB)
+
+
+def _run(what: str, address: str, directory: Path) -> Run:
+    with tempfile.TemporaryDirectory(dir=directory) as target:
+        done = subprocess.run(
+            [sys.executable, "-m", "bench.dataset_export", what, target],
+            cwd=REPOSITORY,
+            env={**os.environ, "PYTHONPATH": f"operator{os.pathsep}.", "DATASET_EXPORT_ADDRESS": address},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if done.returncode:
+        raise NotMeasurable(f"{what} failed: {done.stderr[-1500:]}")
+    return Run(**json.loads(done.stdout))
+
+
+def _rows() -> Iterator[tuple[object, ...]]:
+    chance = random.Random(1)  # noqa: S311 - data, not secrets
+    words = ["".join(chance.choices("abcdefghijklmnopqrstuvwxyz", k=chance.randint(2, 9))) for _ in range(3000)]
+    words[:6] = ['"quoted"', "naïve", "日本語", "line\nbreak", "back\\slash", "tab\t"]
+    texts = ("", "")
+    for number in range(1, ROWS + 1):
+        if number == 1 or number % REPEATED_EVERY:
+            texts = (" ".join(chance.choices(words, k=12)), " ".join(chance.choices(words, k=28)))
+        domain = ("coding", "legal", "finance", "ethics")[number % 4]
+        yield (number, *texts, 4 + number % 2, True, True, "plato", domain, "visualization", 0.5, "2026-11-21 12:00:00")
+
+
+def _fill_sqlite(file: Path) -> None:
+    connection = sqlite3.connect(file)
+    connection.execute(f"CREATE TABLE ml_analysis_rating ({COLUMNS.replace('id BIGINT', 'id INTEGER')})")
+    connection.executemany(f"INSERT INTO ml_analysis_rating VALUES ({', '.join('?' * 11)})", _rows())  # noqa: S608
+    connection.commit()
+    connection.close()
+
+
+def _fill_postgres(url: str, database: Path) -> None:
+    source = sqlite3.connect(database)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"CREATE TABLE ml_analysis_rating ({COLUMNS})".encode())
+        with connection.cursor().copy("COPY ml_analysis_rating FROM STDIN") as copy:
+            for row in source.execute("SELECT * FROM ml_analysis_rating"):
+                copy.write_row([*row[:4], bool(row[4]), bool(row[5]), *row[6:]])
+        connection.execute("VACUUM ANALYZE ml_analysis_rating")
+    source.close()
+
+
+def _copy(address: str, directory: Path) -> str:
+    import duckdb
+
+    from finetune_operator.store.datasets.engine import load_scanner
+
+    connection = duckdb.connect(config={"threads": 1, "preserve_insertion_order": False})
+    load_scanner(connection, "sqlite" if "TYPE sqlite" in address else "postgresql")
+    connection.execute(f"ATTACH {address}")
+    connection.execute(
+        "COPY (SELECT [{'role': 'user', 'content': prompt}, {'role': 'assistant', 'content': response}] AS messages "  # noqa: S608
+        "FROM source.ml_analysis_rating WHERE is_gold_star::BOOLEAN AND use_as_sample_response::BOOLEAN "
+        f"AND rating >= 4) TO '{directory}/copy.jsonl' (FORMAT json)"
+    )
+    return ""
+
+
+def _export(address: str, directory: Path) -> str:
+    from finetune_operator.contract.dataset import DatasetConfig, RatingsSource
+    from finetune_operator.contract.places import DATABASE_URL_VARIABLE
+    from finetune_operator.store.datasets.export import Export
+
+    config = DatasetConfig(source=RatingsSource())
+    return Export(config, "ChatML", Path(), {DATABASE_URL_VARIABLE: address}, directory).write().digest
+
+
+def _main() -> None:
+    import time
+
+    what, directory, address = sys.argv[1], Path(sys.argv[2]), os.environ["DATASET_EXPORT_ADDRESS"]
+
+    if what == "export":
+        import finetune_operator.store.datasets.export  # noqa: F401
+    else:
+        import duckdb  # noqa: F401
+    begun, used = time.perf_counter(), time.process_time()
+    digest = (_copy if what == "copy" else _export)(address, directory)
+    seconds, cpu_seconds = time.perf_counter() - begun, time.process_time() - used
+    highest = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    memory_mb = int(highest.split()[1]) * 1024 / 1e6
+    told = {"seconds": seconds, "cpu_seconds": cpu_seconds, "memory_mb": memory_mb, "digest": digest}
+    sys.stdout.write(json.dumps(told))
+
+
+if __name__ == "__main__":
+    _main()
