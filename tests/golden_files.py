@@ -24,6 +24,16 @@ def assert_golden(name: str, manifests: Iterable[Mapping[str, Any]]) -> None:
     assert list(yaml.safe_load_all(path.read_text())) == wanted
 
 
+def assert_golden_text(name: str, wanted: str) -> None:
+    """The same for a file that is no manifest."""
+    path = GOLDEN / name
+    if os.environ.get("UPDATE_GOLDEN") and not (path.exists() and path.read_text() == wanted):
+        path.write_text(wanted)
+        pytest.fail(f"{path} was written: review it and run the test again")
+    assert path.exists(), f"{path} is missing: run with UPDATE_GOLDEN=1 and review it"
+    assert path.read_text() == wanted
+
+
 class _Dumper(yaml.SafeDumper):
     """Repeats what is shared, since anchors are hard to review."""
 

@@ -70,18 +70,7 @@ def merge(base: Path, adapter: Path, destination: Path) -> None:
     dtype, itemsize = precision()
     weights_bytes = count_weights(base) * itemsize
     available = available_memory_bytes()
-    # One file's weights are held twice while it is written, and torch itself needs some.
-    needed = int(weights_bytes * 1.1) + min(weights_bytes, 2 * GIB) + GIB
-    if needed > available:
-        raise ValueError(
-            f"merging needs {needed / GIB:.1f} GiB of memory and {available / GIB:.1f} are free: raise "
-            "spec.resources.limits.memory, or merge elsewhere"
-        )
-    if weights_bytes > (free := shutil.disk_usage(destination.parent).free):
-        raise ValueError(
-            f"merged weights of {weights_bytes / GIB:.1f} GiB don't fit into the {free / GIB:.1f} that are free on the "
-            "artifacts volume: enlarge it, or delete what is old"
-        )
+    check_room(weights_bytes, available, shutil.disk_usage(destination.parent).free)
     temporary = destination.with_name(f".{destination.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     script = str(Path(__file__).with_name("merge.py"))
@@ -98,6 +87,22 @@ def merge(base: Path, adapter: Path, destination: Path) -> None:
             f"merging ended with {done.returncode}: {words[-1] if words else 'no message'}: see the log of the trainer"
         )
     publish(temporary, destination)
+
+
+def check_room(weights_bytes: int, memory_bytes: int, disk_bytes: int) -> None:
+    """Raises ValueError where merging would not fit: beyond the memory, the kernel ends the whole training."""
+    # One file's weights are held twice while it is written, and torch itself needs some.
+    needed = int(weights_bytes * 1.1) + min(weights_bytes, 2 * GIB) + GIB
+    if needed > memory_bytes:
+        raise ValueError(
+            f"merging needs {needed / GIB:.1f} GiB of memory and {memory_bytes / GIB:.1f} are free: raise "
+            "spec.resources.limits.memory, or merge elsewhere"
+        )
+    if weights_bytes > disk_bytes:
+        raise ValueError(
+            f"merged weights of {weights_bytes / GIB:.1f} GiB don't fit into the {disk_bytes / GIB:.1f} that are free "
+            "on the artifacts volume: enlarge it, or delete what is old"
+        )
 
 
 def precision() -> tuple[str, int]:

@@ -82,7 +82,8 @@ def _dictionary(values: Mapping[str, Scalar]) -> str:
 
 def _comment(text: str) -> str:
     """Within a docstring: one line without what would end it."""
-    return " ".join(text.split()).replace("\\", "/").replace('"', "'")
+    printable = "".join(each for each in " ".join(text.split()) if each.isprintable())
+    return printable.replace("\\", "/").replace('"', "'")
 
 
 INITIAL_IMPORTS = """from peft import set_peft_model_state_dict

@@ -1,0 +1,152 @@
+"""What a job makes of its adapter, and what it leaves: made for real, killed in the middle, and taken over."""
+
+import json
+import signal
+import struct
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finetune_operator.contract.artifacts import ArtifactListing, ArtifactType, Output
+from finetune_operator.contract.training import TrainingResult
+from tests.images.training import Job, environment_of_images
+
+MakeJob = Callable[..., Job]
+Rows = list[dict[str, Any]]
+
+COMPARE = """
+import json, sys
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+base, adapter, merged = sys.argv[1:]
+tokenizer = AutoTokenizer.from_pretrained(merged)
+question = [{"role": "user", "content": "Do you feel pain?"}]
+ids = tokenizer.apply_chat_template(
+    question, add_generation_prompt=True, return_dict=True, return_tensors="pt"
+)["input_ids"]
+def logits(model):
+    with torch.no_grad():
+        return model.eval()(input_ids=ids).logits
+alone = logits(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32))
+model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+adapted = logits(PeftModel.from_pretrained(model, adapter))
+both = logits(AutoModelForCausalLM.from_pretrained(merged))
+print(json.dumps({
+    "dtype": str(both.dtype),
+    "merged_from_adapted": float((both - adapted).abs().max()),
+    "adapted_from_base": float((adapted - alone).abs().max()),
+}))
+"""
+# vLLM is in the images' common layer, and Unsloth would load it; see trainer_image/backends.py.
+RUN_SCRIPT = """
+import runpy, sys
+sys.modules["vllm"] = None
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.fixture(scope="module")
+def exported(job: MakeJob, conversations: Rows) -> Job:
+    """All outputs; the first attempt was killed while it merged."""
+    done = job("exported", conversations, epochs=2, outputs=tuple(Output))
+    first = done.start()
+    first.wait_for("merging", timeout_seconds=240)
+    first.signal(signal.SIGKILL)
+    done.run()
+    return done
+
+
+def result_of(job: Job) -> TrainingResult:
+    return TrainingResult.model_validate(job.outcome())
+
+
+def last_json(python: Path, code: str, *arguments: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [str(python), "-c", code, *arguments], capture_output=True, text=True, check=False, env=environment_of_images()
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def shapes(adapter: Path) -> dict[str, list[int]]:
+    """By the header of the safetensors file: its length in eight bytes, then JSON."""
+    content = (adapter / "adapter_model.safetensors").read_bytes()
+    header = json.loads(content[8 : 8 + struct.unpack("<Q", content[:8])[0]])
+    return {name: tensor["shape"] for name, tensor in header.items() if name != "__metadata__"}
+
+
+def test_an_attempt_that_dies_while_it_exports_is_followed_by_one_that_only_exports(exported: Job) -> None:
+    first, second = exported.attempts
+
+    assert first.lines("training")
+    assert second.lines("training") == []
+    assert [line["output"] for line in second.lines("made")] == list(Output)
+    assert result_of(exported).output_errors == ()
+    left = {path.name for path in Path(exported.paths.directory).iterdir()}
+    made = {"Modelfile", "merged", "train_unsloth.py"}
+    assert left == {"adapter", "artifacts.json", "dataset", "lock", "result.json", "train.log"} | made
+
+
+def test_merged_weights_answer_as_the_adapter_on_its_base(exported: Job, ml_python: Path) -> None:
+    places = (exported.base_model, exported.adapter, exported.paths.merged)
+
+    found = last_json(ml_python, COMPARE, *map(str, places))
+
+    assert found["dtype"] == "torch.float32"
+    assert found["merged_from_adapted"] < 1e-4
+    assert found["adapted_from_base"] > 0.01
+
+
+def test_the_script_trains_the_same_adapter_without_the_operator(
+    exported: Job, ml_python: Path, tmp_path: Path
+) -> None:
+    script = str(exported.paths.script)
+
+    again = last_json(ml_python, RUN_SCRIPT, script, "--output", str(tmp_path))
+
+    result = result_of(exported)
+    assert again["steps"] == result.steps
+    assert again["final_loss"] == pytest.approx(result.final_loss, rel=1e-4)
+    assert shapes(tmp_path / "adapter") == shapes(exported.adapter)
+
+
+def test_the_modelfile_takes_the_merged_weights_and_writes_turns_as_the_chat_template(exported: Job) -> None:
+    lines = Path(exported.paths.modelfile).read_text().splitlines()
+
+    assert "FROM ./merged" in lines
+    assert 'PARAMETER stop "<|im_end|>"' in lines
+    assert 'TEMPLATE """{{ range .Messages }}{{ if eq .Role "user" }}<|im_start|>user' in lines
+
+
+def test_the_listing_has_each_file_and_the_result_each_directory(exported: Job) -> None:
+    directory = Path(exported.paths.directory)
+    listing = ArtifactListing.model_validate_json(Path(exported.paths.artifacts).read_bytes()).root
+
+    sizes = {file.path: file.size_bytes for file in listing if file.type is not ArtifactType.LOG}
+    assert sizes == {path: (directory / path).stat().st_size for path in sizes}
+    told = {artifact.path: artifact for artifact in result_of(exported).artifacts}
+    assert {path: artifact.type for path, artifact in told.items()} == {
+        "Modelfile": "Modelfile",
+        "adapter": "Adapter",
+        "dataset": "Dataset",
+        "merged": "MergedWeights",
+        "train.log": "Log",
+        "train_unsloth.py": "Script",
+    }
+    for name in ("adapter", "merged", "dataset"):
+        assert told[name].size_bytes == sum(path.stat().st_size for path in (directory / name).iterdir())
+
+
+def test_the_log_on_the_volume_has_all_attempts(exported: Job) -> None:
+    lines = [json.loads(line) for line in Path(exported.paths.log).read_text().splitlines()]
+
+    named = list(dict.fromkeys(line["attempt"] for line in lines))
+    assert [next(line["message"] for line in lines if line["attempt"] == name) for name in named] == ["attempt"] * 2
+    assert [line["step"] for line in lines if line["message"] == "step"][-1] == result_of(exported).steps
+    assert lines[-1]["message"] == "done"
