@@ -142,7 +142,14 @@ def _mlflow(run_file: Path, termination: Termination) -> Tracker:
         if run := mlflow.active_run():
             run_file.write_text(run.info.run_id)
 
-    return Tracker("MLflow", termination, make, made)
+    def finish() -> None:
+        """MLflow's idea of the active run is the training thread's own, so that its callback ends nothing here."""
+        import mlflow
+
+        mlflow.flush_async_logging()
+        mlflow.MlflowClient().set_terminated(run_file.read_text())
+
+    return Tracker("MLflow", termination, make, made, finish)
 
 
 def _wandb() -> TrainerCallback:
