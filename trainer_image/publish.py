@@ -96,7 +96,7 @@ def shortened(outcome: TrainingResult | Failure) -> bytes:
     if isinstance(outcome, Failure):
         shorter = [outcome.model_copy(update={"message": outcome.message[:800], "remedy": outcome.remedy[:400]})]
     else:
-        dataset = outcome.dataset.model_copy(update={"warnings": (), "dropped": {}})
+        dataset = outcome.dataset.model_copy(update={"warnings": (), "dropped": {}, "dropped_rows": {}})
         shorter = [outcome.model_copy(update={"dataset": dataset})]
         shorter += [shorter[0].model_copy(update={"versions": {}})]
         shorter += [shorter[1].model_copy(update={"artifacts": ()})]
