@@ -91,7 +91,7 @@ def test_sigterm_while_answering_keeps_the_training(job: MakeJob, conversations:
     assert interrupted.outcome()["adapterDigest"] == digest
     assert evaluation_of(interrupted).scores
     left = {path.name for path in Path(interrupted.paths.directory).iterdir()}
-    assert left == {"adapter", "dataset", "lock", "result.json"}
+    assert left == {"adapter", "artifacts.json", "dataset", "lock", "result.json", "train.log"}
 
 
 @pytest.mark.parametrize("backend", ["Unsloth", "HuggingFace"])

@@ -69,7 +69,7 @@ def test_the_adapter_is_published_whole_and_alone(trained: Job) -> None:
     assert adapter_digest(manifest.files) == manifest.digest == result_of(trained).adapter_digest
     assert manifest.rank == 16
     left = {path.name for path in Path(trained.paths.directory).iterdir()}
-    assert left == {"adapter", "dataset", "lock", "result.json"}
+    assert left == {"adapter", "artifacts.json", "dataset", "lock", "result.json", "train.log"}
 
 
 def test_the_result_on_the_volume_is_the_termination_message(trained: Job) -> None:
