@@ -10,6 +10,7 @@ finetune-operator train-remote CONFIG one job's training at a provider (in the t
 finetune-operator remote ...          jobs and models at a provider, by hand
 finetune-operator axolotl-config FILE a FineTuneJob as Axolotl's config, for machines outside the cluster
 finetune-operator dataset ...         export, formats and statistics of datasets, outside a cluster
+finetune-operator artifacts DIRECTORY what a job left in its directory of the artifacts volume
 finetune-operator crds [--check] DIR  the CustomResourceDefinitions from the models
 """
 
@@ -64,6 +65,10 @@ def main(arguments: list[str] | None = None) -> int:
             from finetune_operator.store.datasets.command import main as dataset
 
             return dataset(options)
+        case "artifacts":
+            from finetune_operator.store.artifacts import main as artifacts
+
+            return artifacts(options.directory)
         case "crds":
             return _crds(options.directory, check=options.check)
     return 2
@@ -90,6 +95,8 @@ def _parser() -> argparse.ArgumentParser:
     axolotl.add_argument("--dataset", default="dataset", help="directory with train.jsonl and test.jsonl")
     axolotl.add_argument("--output", default="out", help="directory for checkpoints and adapter")
     add_dataset_arguments(commands.add_parser("dataset", help="make and describe datasets outside a cluster"))
+    artifacts = commands.add_parser("artifacts", help="list what a job left, with sizes and types")
+    artifacts.add_argument("directory", type=Path, help="the job's directory on the artifacts volume")
     crds = commands.add_parser("crds", help="write the CustomResourceDefinitions")
     crds.add_argument("directory", type=Path, help="where the YAML files are")
     crds.add_argument("--check", action="store_true", help="write nothing, fail if a file differs from the models")

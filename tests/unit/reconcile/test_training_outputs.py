@@ -1,0 +1,93 @@
+"""How a FineTuneJob tells of what its training left, and of what could not be made."""
+
+from typing import Any
+
+from finetune_operator.contract.artifacts import Artifact, ArtifactType, Output, OutputError
+from finetune_operator.contract.training import TrainingConfig, TrainingResult
+from finetune_operator.core.conditions import find
+from finetune_operator.core.workloads import job_facts, pod_facts
+from finetune_operator.manifests.training import training_config
+from finetune_operator.reconcile import finetunejob
+from finetune_operator.reconcile.plan import Create, Plan
+from finetune_operator.resources.finetunejob import FineTuneJobStatus
+from tests.builders import (
+    CONFIG,
+    NOON,
+    job_body,
+    job_condition,
+    make_job,
+    make_result,
+    terminated,
+    training_pod,
+    wire,
+)
+
+ADAPTER = Artifact(name="adapter", type=ArtifactType.ADAPTER, size_bytes=638_837, path="adapter")
+LOG = Artifact(name="train.log", type=ArtifactType.LOG, size_bytes=8_005, path="train.log")
+ERROR = OutputError(output=Output.MERGED_WEIGHTS, message="merging needs 18.6 GiB of memory and 6.0 are free: raise it")
+
+
+def concluded(result: TrainingResult, outputs: tuple[str, ...] = ()) -> Plan:
+    """The decision once the trainer has told its result."""
+    job = make_job({"outputs": list(outputs)})
+    pod = training_pod(prepare=terminated(0), trainer=terminated(0, wire(result)), phase="Succeeded")
+    seen = finetunejob.Observed(
+        job=job_facts(job_body(job.metadata.uid, conditions=(job_condition("Complete"),))), pods=(pod_facts(pod),)
+    )
+    return finetunejob.reconcile(job, seen, NOON, CONFIG)
+
+
+def status_of(plan: Plan) -> FineTuneJobStatus:
+    return FineTuneJobStatus.model_validate(plan.status)
+
+
+def told(**changes: Any) -> TrainingResult:
+    return make_result(artifacts=(ADAPTER, LOG), **changes)
+
+
+def test_the_status_lists_what_was_left() -> None:
+    plan = concluded(told())
+
+    assert plan.status is not None
+    assert plan.status["artifacts"] == [
+        {"name": "adapter", "type": "Adapter", "sizeBytes": 638_837, "path": "adapter"},
+        {"name": "train.log", "type": "Log", "sizeBytes": 8_005, "path": "train.log"},
+    ]
+    assert find(status_of(plan).conditions, "Exported") is None
+
+
+def test_outputs_that_were_made_are_told_by_a_condition() -> None:
+    condition = find(status_of(concluded(told(), ("OllamaModelfile", "UnslothScript"))).conditions, "Exported")
+
+    assert condition is not None
+    assert (condition.status, condition.reason) == ("True", "OutputsMade")
+    assert condition.message == "OllamaModelfile, UnslothScript"
+
+
+def test_an_output_that_could_not_be_made_costs_no_version() -> None:
+    plan = concluded(told(output_errors=(ERROR,)), ("MergedWeights",))
+
+    status = status_of(plan)
+    exported, succeeded = find(status.conditions, "Exported"), find(status.conditions, "Succeeded")
+    assert exported is not None
+    assert (exported.status, exported.reason) == ("False", "OutputFailed")
+    assert exported.message == f"MergedWeights: {ERROR.message}"
+    assert succeeded is not None
+    assert succeeded.status == "True"
+    assert any(isinstance(action, Create) and action.plural == "modelversions" for action in plan.actions)
+    assert [(event.type, event.reason) for event in plan.events][1:] == [("Warning", "OutputFailed")]
+
+
+def test_more_than_a_status_holds_is_left_out() -> None:
+    many = tuple(ADAPTER.model_copy(update={"name": f"a{number}"}) for number in range(40))
+
+    artifacts = status_of(concluded(make_result(artifacts=many))).artifacts
+
+    assert artifacts is not None
+    assert len(artifacts) == 16
+
+
+def test_the_trainer_is_told_which_outputs_are_wanted() -> None:
+    config: TrainingConfig = training_config(make_job({"outputs": ["UnslothScript", "MergedWeights"]}), CONFIG)
+
+    assert config.outputs == (Output.UNSLOTH_SCRIPT, Output.MERGED_WEIGHTS)
