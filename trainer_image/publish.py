@@ -100,6 +100,8 @@ def shortened(outcome: TrainingResult | Failure) -> bytes:
         shorter = [outcome.model_copy(update={"dataset": dataset})]
         shorter += [shorter[0].model_copy(update={"versions": {}})]
         shorter += [shorter[1].model_copy(update={"artifacts": ()})]
+        errors = tuple(error.model_copy(update={"message": error.message[:100]}) for error in outcome.output_errors)
+        shorter += [shorter[2].model_copy(update={"output_errors": errors})]
     for candidate in (outcome, *shorter):
         content = candidate.model_dump_json(by_alias=True).encode()
         if len(content) <= TERMINATION_MESSAGE_MAX_BYTES:

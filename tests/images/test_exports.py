@@ -8,10 +8,18 @@ from types import ModuleType
 
 import pytest
 
-from finetune_operator.contract.artifacts import Output
+from finetune_operator.contract.artifacts import Artifact, ArtifactType, Output, OutputError
 from finetune_operator.contract.dataset import DatasetConfig, RatingsSource
-from finetune_operator.contract.places import JobPaths
-from finetune_operator.contract.training import JobIdentity, LoraConfig, TrainingConfig, TrainingParameters
+from finetune_operator.contract.evaluation import EvaluationReport, Metric, Score
+from finetune_operator.contract.places import TERMINATION_MESSAGE_MAX_BYTES, JobPaths
+from finetune_operator.contract.training import (
+    JobIdentity,
+    LoraConfig,
+    TrainingConfig,
+    TrainingParameters,
+    TrainingResult,
+)
+from tests.builders import make_result
 from tests.images.ml_environment import REPOSITORY
 
 GIB = 1 << 30
@@ -103,3 +111,29 @@ def test_a_quantized_base_model_is_not_merged_and_the_training_is_not_lost(
     assert error.output is Output.MERGED_WEIGHTS
     assert "files are quantized, and merging needs full precision: train on the model" in error.message
     assert "Traceback" in json.loads(capsys.readouterr().out)["error"]
+
+
+ARTIFACTS = tuple(Artifact(name=kind, type=kind, size_bytes=10**12, path=kind) for kind in ArtifactType)
+SCORES = tuple(Score(metric=metric, base=0.123456, fine_tuned=0.654321) for metric in Metric)
+
+
+@pytest.mark.parametrize(("text", "kept"), [("x" * 300, 300), ("\u4e00" * 300, 100)])
+def test_the_operator_hears_of_each_failed_output(exports: ModuleType, text: str, kept: int) -> None:
+    errors = tuple(OutputError(output=output, message=text) for output in Output)
+    evaluation = EvaluationReport(scores=SCORES, error="y" * 300)
+    result = make_result(artifacts=ARTIFACTS, output_errors=errors, evaluation=evaluation)
+
+    message = importlib.import_module("publish").shortened(result)
+
+    assert len(message) <= TERMINATION_MESSAGE_MAX_BYTES
+    told = TrainingResult.model_validate_json(message)
+    assert [(error.output, len(error.message)) for error in told.output_errors] == [(output, kept) for output in Output]
+    assert told.evaluation == evaluation
+
+
+def test_artifacts_fit_into_the_message_beside_an_evaluation(exports: ModuleType) -> None:
+    result = make_result(artifacts=ARTIFACTS, evaluation=EvaluationReport(scores=SCORES))
+
+    told = TrainingResult.model_validate_json(importlib.import_module("publish").shortened(result))
+
+    assert told.artifacts == ARTIFACTS

@@ -51,7 +51,7 @@ def modelfile(origin: Origin, conversation: Conversation, *, merged: bool) -> st
         )
     lines = ["# ollama create NAME -f Modelfile"]
     if merged:
-        lines += [f"FROM ./{MERGED_NAME}"]
+        lines += ["# Smaller: ollama create NAME -f Modelfile --quantize q4_K_M", f"FROM ./{MERGED_NAME}"]
     else:
         lines += [*_where(origin), f"FROM ./{BASE_DIRECTORY}", f"ADAPTER ./{ADAPTER_NAME}"]
     template = go_template(conversation.format, conversation.bos) if conversation.format else None
