@@ -4,7 +4,7 @@ from finetune_operator.contract.base import Message
 
 
 class Preflight(Message):
-    """Size of the base model, and the GPU memory that its training needs beside what the GPU has, where that is known."""
+    """Size of the base model, and the GPU memory that its training needs; what the GPU has only where it is known."""
 
     parameters_billion: float
     memory_gib: float
