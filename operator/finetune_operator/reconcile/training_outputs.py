@@ -6,16 +6,15 @@ from finetune_operator.contract.training import TrainingResult
 from finetune_operator.core.conditions import Finding
 from finetune_operator.reconcile.plan import Event
 from finetune_operator.resources.finetunejob import FineTuneJob
-from finetune_operator.resources.outputs import MAX_ARTIFACTS, ArtifactStatus, ArtifactType
+from finetune_operator.resources.outputs import MAX_ARTIFACTS, ArtifactStatus
 
 FAILED = "OutputFailed"
 
 
-def artifacts_status(result: TrainingResult) -> tuple[ArtifactStatus, ...]:
-    return tuple(
-        ArtifactStatus(name=left.name, type=ArtifactType(left.type), size_bytes=left.size_bytes, path=left.path)
-        for left in result.artifacts[:MAX_ARTIFACTS]
-    )
+def artifacts_status(result: TrainingResult) -> tuple[ArtifactStatus, ...] | None:
+    """None of a training at a provider, and where the termination message had no room for them."""
+    left = result.artifacts[:MAX_ARTIFACTS]
+    return tuple(ArtifactStatus.model_validate(each.model_dump(mode="json")) for each in left) or None
 
 
 def exported(job: FineTuneJob, result: TrainingResult) -> Iterable[Finding]:

@@ -78,6 +78,13 @@ def test_an_output_that_could_not_be_made_costs_no_version() -> None:
     assert [(event.type, event.reason) for event in plan.events][1:] == [("Warning", "OutputFailed")]
 
 
+def test_nothing_is_told_where_nothing_was_listed() -> None:
+    plan = concluded(make_result())
+
+    assert plan.status is not None
+    assert "artifacts" not in plan.status
+
+
 def test_more_than_a_status_holds_is_left_out() -> None:
     many = tuple(ADAPTER.model_copy(update={"name": f"a{number}"}) for number in range(40))
 
