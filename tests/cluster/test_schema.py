@@ -167,8 +167,12 @@ ACCEPTED = [
 ]
 
 REFUSED = [
-    Creation("no dataset source", "FineTuneJob", dataset(ratings=None), refused="set exactly one of ratings, volume"),
-    Creation("two dataset sources", "FineTuneJob", dataset(volume=VOLUME), refused="set exactly one of ratings"),
+    Creation(
+        "no dataset source", "FineTuneJob", dataset(ratings=None), refused="set exactly one of ratings, volume, s3"
+    ),
+    Creation(
+        "two dataset sources", "FineTuneJob", dataset(volume=VOLUME), refused="set exactly one of ratings, volume"
+    ),
     Creation("no base model", "FineTuneJob", {"baseModel": None}, refused="spec.baseModel: Required value"),
     Creation("no model", "FineTuneJob", {"model": None}, refused="spec.model: Required value"),
     Creation("a base model without a source", "FineTuneJob", {"baseModel": {"source": None}}, refused="Required value"),
