@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from finetune_operator.contract.artifacts import ArtifactListing, ArtifactType, Output
-from finetune_operator.contract.training import TrainingResult
+from finetune_operator.contract.training import EarlyStopping, TrainingResult
+from tests.images.ml_environment import REPOSITORY
 from tests.images.training import Job, environment_of_images
 
 MakeJob = Callable[..., Job]
@@ -103,6 +104,17 @@ def test_merged_weights_answer_as_the_adapter_on_its_base(exported: Job, ml_pyth
     assert found["adapted_from_base"] > 0.01
 
 
+def test_merging_beyond_its_memory_ends_alone(exported: Job, ml_python: Path, tmp_path: Path) -> None:
+    merged = tmp_path / "merged"
+    command = [str(ml_python), str(REPOSITORY / "trainer_image" / "merge.py"), "--base", str(exported.base_model)]
+    command += ["--adapter", str(exported.adapter), "--output", str(merged), "--memory-bytes", "1000000"]
+
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment_of_images())
+
+    assert done.returncode not in (0, -signal.SIGKILL)
+    assert not merged.exists()
+
+
 def test_the_script_trains_the_same_adapter_without_the_operator(
     exported: Job, ml_python: Path, tmp_path: Path
 ) -> None:
@@ -114,6 +126,24 @@ def test_the_script_trains_the_same_adapter_without_the_operator(
     assert again["steps"] == result.steps
     assert again["final_loss"] == pytest.approx(result.final_loss, rel=1e-4)
     assert shapes(tmp_path / "adapter") == shapes(exported.adapter)
+
+
+def test_the_script_learns_the_same_preferences(
+    job: MakeJob, preferences: Rows, ml_python: Path, tmp_path: Path
+) -> None:
+    stopping = EarlyStopping(patience=3)
+    outputs = (Output.UNSLOTH_SCRIPT, Output.OLLAMA_MODELFILE)
+    trained = job(
+        "exported-dpo", preferences, method="DPO", epochs=1, save_steps=3, early_stopping=stopping, outputs=outputs
+    )
+    trained.run()
+
+    again = last_json(ml_python, RUN_SCRIPT, str(trained.paths.script), "--output", str(tmp_path))
+
+    result = result_of(trained)
+    assert again["steps"] == result.steps
+    assert again["final_loss"] == pytest.approx(result.final_loss, rel=1e-3)
+    assert "ADAPTER ./adapter" in Path(trained.paths.modelfile).read_text().splitlines()
 
 
 def test_the_modelfile_takes_the_merged_weights_and_writes_turns_as_the_chat_template(exported: Job) -> None:
