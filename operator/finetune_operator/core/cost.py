@@ -69,7 +69,13 @@ class NoPrice:
 
 def hourly_rate(resources: ResourceRequirements, scheduling: Scheduling, prices: PriceBook) -> Rate | NoPrice:
     """One pod's price: of its devices where it has any, since their price includes the machine, else of its cores."""
-    amounts = {name: number(amount) for name, amount in {**resources.limits, **resources.requests}.items()}
+    amounts: dict[str, Decimal] = {}
+    for name, amount in {**resources.limits, **resources.requests}.items():
+        try:
+            amounts[name] = number(amount)
+        except ValueError as error:
+            # The API server refuses the Job of such a spec, which is what ends the training.
+            return NoPrice(f"{name}: {error}: correct spec.resources in a new job")
     devices = {name: amount for name, amount in amounts.items() if "/" in name and amount > 0}
     priced = devices or {name: amounts[name] for name in (CPU,) if amounts.get(name)}
     if not priced:

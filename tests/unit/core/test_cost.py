@@ -62,6 +62,10 @@ UNKNOWN: dict[str, tuple[Rate | NoPrice, tuple[str, ...]]] = {
     "one device of two": (rate({"nvidia.com/gpu": 1, "rdma/hca": 1}), ('prices.perHour."rdma/hca"',)),
     "nothing asked for": (rate({}), ("spec.resources.requests.cpu",)),
     "a GPU type does not price other devices": (rate({"example.com/gpu": 1}, H100), ("example.com/gpu",)),
+    "less than nothing": (rate({"cpu": -1}), ("cpu: '-1' is no quantity",)),
+    "no quantity of another resource": (rate({"cpu": 1, "memory": -1}), ("memory: '-1' is no quantity",)),
+    "more than anybody can count": (rate({"cpu": "1e99999999"}), ("cpu: '1e99999999' is no quantity",)),
+    "more than anybody can pay": (rate({"cpu": "1e30"}), ("cpu: '1e30' is no quantity",)),
 }
 
 
