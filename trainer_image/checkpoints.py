@@ -47,6 +47,8 @@ class CheckpointCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._started = time.monotonic()
+        if state.global_step >= state.max_steps:
+            control.should_training_stop = True
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self._termination.requested:
@@ -61,6 +63,21 @@ class CheckpointCallback(TrainerCallback):
         seconds = self._seconds_before + time.monotonic() - self._started
         self.last = mark(Checkpoint(directory, state.global_step, seconds, self._tokens(), datetime.now(UTC)))
         log("checkpoint", step=state.global_step)
+
+
+def stop_at_the_end(trainer: Any) -> None:
+    """Let a callback's `on_train_begin` end a training before its first step.
+
+    An attempt can die between the last checkpoint and the result. Transformers asks whether to stop only after a step,
+    so that the one that follows would train a step too many wherever the training ends in mid-epoch.
+    """
+    run_epoch = trainer._run_epoch
+
+    def unless_at_the_end(*args: Any, **kwargs: Any) -> None:
+        if not trainer.control.should_training_stop:
+            run_epoch(*args, **kwargs)
+
+    trainer._run_epoch = unless_at_the_end
 
 
 def mark(checkpoint: Checkpoint) -> Checkpoint:
@@ -110,7 +127,7 @@ def read(directory: Path) -> tuple[Checkpoint | None, str]:
         )
     except FileNotFoundError as error:
         return None, f"{Path(error.filename).name} is missing"
-    except (KeyError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         return None, f"{COMPLETE_MARKER}: {error!r}"
     return (None, f"{damaged[0]} has changed") if damaged else (checkpoint, "")
 

@@ -30,6 +30,12 @@ class EarlyStoppingCallback(TrainerCallback):
     def __init__(self, rule: EarlyStopping) -> None:
         self._rule = rule
 
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Of an attempt that follows one which died when it had stopped."""
+        self.on_evaluate(args, state, control, **kwargs)
+
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         losses = [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry]
         if is_exhausted(losses, self._rule):

@@ -130,7 +130,7 @@ def train(config: TrainingConfig, paths: JobPaths, attempt: str, termination: Te
     log("loaded", base_model=config.base_model_name, seconds=round(time.monotonic() - started, 1))
 
     # After `load`: Unsloth has to be imported before TRL and Transformers.
-    from checkpoints import CheckpointCallback, last_complete_checkpoint
+    from checkpoints import CheckpointCallback, last_complete_checkpoint, stop_at_the_end
     from held_out import HeldOut
     from progress import ProgressCallback
     from starting_point import load_starting_adapter
@@ -146,6 +146,7 @@ def train(config: TrainingConfig, paths: JobPaths, attempt: str, termination: Te
     # TRL counts the tokens of this process alone.
     trainer._total_train_tokens = resumed.tokens if resumed else 0
     checkpoints = CheckpointCallback(termination, resumed, lambda: int(trainer._total_train_tokens))
+    stop_at_the_end(trainer)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(checkpoints)
     trainer.add_callback(ProgressCallback(reporter, config.job, attempt, checkpoints))

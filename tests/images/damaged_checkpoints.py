@@ -38,6 +38,7 @@ DAMAGES = {
     "no marker": lambda directory: (directory / MARKER).unlink(),
     "a marker that is cut": lambda directory: cut(directory / MARKER),
     "an empty marker": lambda directory: (directory / MARKER).write_text(""),
+    "a marker that is no map": lambda directory: (directory / MARKER).write_text("[]"),
     "a marker of an older release": lambda directory: (directory / MARKER).write_text('{"step": 10}'),
 }
 
