@@ -18,7 +18,7 @@ def promotion(version: ModelVersion, versions: Iterable[ModelVersion], tests: It
     status, spec = version.status, version.spec
     if spec.state is RequestedState.DEPLOYED and status.observed_state is not RequestedState.DEPLOYED:
         return "spec.state is Deployed"
-    if is_held_back(spec) or spec.state is not None:
+    if spec.state is not None or (is_held_back(spec) and status.promoted_at is None):
         return None
     if spec.promotion is Promotion.ALWAYS and status.promoted_at is None:
         return "spec.promotion is Always"
@@ -32,7 +32,8 @@ def _by_verdict(version: ModelVersion, active: ModelVersion | None, test: ABTest
         return None
     match test.status.verdict:
         case Verdict.WON if test.spec.on_win is OnWin.PROMOTE and candidate == version.metadata.name:
-            return f"won ABTest {test.metadata.name}"
+            return None if is_held_back(version.spec) else f"won ABTest {test.metadata.name}"
+        # Going back to what was live before is no promotion, and hence asks for no evaluation.
         case Verdict.LOST if test.spec.on_loss is OnLoss.ROLLBACK:
             if test.spec.baseline.model_version == version.metadata.name and _is_to_go(candidate, active, concluded):
                 return f"candidate {candidate} lost ABTest {test.metadata.name}"

@@ -74,13 +74,13 @@ def measured(*changes: Mapping[str, Any], **options: Any) -> ModelVersion:
     return make_version(2, spec, **options)
 
 
-def answering(version: ModelVersion, *tests: ABTest) -> Plan:
+def answering(version: ModelVersion, *tests: ABTest, others: tuple[ModelVersion, ...] = ()) -> Plan:
     """The decision on a version that its engine has loaded."""
     pod = pod_facts(pod_body(main={"vllm": running()}, conditions=({"type": "Ready", "status": "True"},)))
     name, number = version.metadata.name, version.spec.version
     listed = {name: f"/artifacts/finetune/plato/job-{number}/adapter"}
     seen = modelversion.Observed(
-        versions=(version,), pods=(modelversion.EnginePod(pod, listed, frozenset({name})),), tests=tests
+        versions=(version, *others), pods=(modelversion.EnginePod(pod, listed, frozenset({name})),), tests=tests
     )
     return modelversion.reconcile(version, seen, NOON, CONFIG)
 
@@ -116,6 +116,37 @@ def test_a_version_that_misses_a_requirement_answers_but_is_promoted_by_nobody_b
     assert ("held back from promotion: RougeL" in (status.message or "")) is (state is State.READY)
     assert find(status.conditions, "Loaded") is not None
     assert status.engine is not None
+
+
+LIVE_LOSER = make_version(
+    3,
+    status={
+        "promotedAt": "2026-01-01T11:00:00Z",
+        "engine": "vllm-x",
+        "conditions": [
+            {"type": "Loaded", "status": "True", "reason": "Loaded", "lastTransitionTime": "2026-01-01T11:00:00Z"}
+        ],
+    },
+)
+ROLLBACK = make_test(
+    {"baseline": {"modelVersion": "plato-v2"}, "candidate": {"modelVersion": "plato-v3"}, "onLoss": "Rollback"},
+    status={"phase": "Concluded", "verdict": "Lost", "concludedAt": "2026-01-01T11:30:00Z"},
+)
+
+
+@pytest.mark.parametrize(
+    ("promoted_at", "is_restored"),
+    [("2026-01-01T10:00:00.000000Z", True), (None, False)],
+    ids=["was live before: going back is no promotion", "never was live"],
+)
+def test_a_lost_test_goes_back_to_a_version_that_misses_a_requirement(
+    promoted_at: str | None, *, is_restored: bool
+) -> None:
+    baseline = measured(MISSED, status={"promotedAt": promoted_at} if promoted_at else {})
+
+    plan = answering(baseline, ROLLBACK, others=(LIVE_LOSER,))
+
+    assert (status_of(plan).state is State.DEPLOYED) is is_restored
 
 
 def test_lowering_the_requirement_lets_the_promotion_through() -> None:
