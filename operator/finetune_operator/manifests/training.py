@@ -23,7 +23,7 @@ from finetune_operator.contract.places import (
 )
 from finetune_operator.contract.training import JobIdentity, LoraConfig, StartingAdapter, TrainingConfig
 from finetune_operator.core.config import OperatorConfig
-from finetune_operator.core.cost import GPU_TYPE_LABEL
+from finetune_operator.core.cost import GPU, GPU_TYPE_LABEL
 from finetune_operator.core.endings import FINAL_EXIT_CODES, TERMINATED_EXIT_CODE
 from finetune_operator.core.workloads import QUEUE_LABEL
 from finetune_operator.manifests.base_models import (
@@ -53,7 +53,7 @@ from finetune_operator.manifests.common import (
 from finetune_operator.manifests.remote import remote_config, remote_trainer, token_volume
 from finetune_operator.manifests.training_parameters import tracking_config, tracking_secrets, training_parameters
 from finetune_operator.resources.dataset import Dataset
-from finetune_operator.resources.finetunejob import FineTuneJob, Method
+from finetune_operator.resources.finetunejob import FineTuneJob, FineTuneJobSpec, Method
 
 COMPONENT_NAME = "trainer"
 BACKOFF_LIMIT = 3
@@ -260,9 +260,15 @@ def training_config(job: FineTuneJob, config: OperatorConfig, start: StartingAda
         outputs=tuple(Output(name) for name in spec.outputs),
         init_from=start,
         report_to=tracking_config(job),
-        gpu_type=spec.scheduling.node_selector.get(GPU_TYPE_LABEL),
+        gpu_type=_only_gpu_type(spec),
         progress_url=f"{config.api_url}{PROGRESS_PATH}" if config.api_url else None,
     )
+
+
+def _only_gpu_type(spec: FineTuneJobSpec) -> str | None:
+    """Whose memory bounds the training; a slice has less, several may share a model, and the CPU asks for none."""
+    wanted = {**spec.resources.limits, **spec.resources.requests}.get(GPU)
+    return spec.scheduling.node_selector.get(GPU_TYPE_LABEL) if str(wanted) == "1" else None
 
 
 def _evaluation_config(job: FineTuneJob) -> EvaluationConfig | None:
