@@ -70,9 +70,9 @@ class NoPrice:
 def hourly_rate(resources: ResourceRequirements, scheduling: Scheduling, prices: PriceBook) -> Rate | NoPrice:
     """One pod's price: of its devices where it has any, since their price includes the machine, else of its cores."""
     amounts: dict[str, Decimal] = {}
-    for name, amount in {**resources.limits, **resources.requests}.items():
+    for name, quantity in {**resources.limits, **resources.requests}.items():
         try:
-            amounts[name] = number(amount)
+            amounts[name] = number(quantity)
         except ValueError as error:
             # The API server refuses the Job of such a spec, which is what ends the training.
             return NoPrice(f"{name}: {error}: correct spec.resources in a new job")
