@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from failures import is_out_of_memory, log
-from held_out import HeldOut
+from held_out import HeldOut, release_memory
 from scoring import SCORES, score
 
 from finetune_operator.contract.evaluation import EvaluationConfig, EvaluationReport, Metric, Score, Speed
@@ -112,14 +112,6 @@ def example_of(tokenizer: Any, row: dict[str, Any], method: str) -> Example | No
         messages[:last], add_generation_prompt=True, return_dict=True, tokenize=True
     )
     return Example(list(encoded["input_ids"]), messages[last]["content"].strip())
-
-
-def release_memory() -> None:
-    """What the failed batch had, so that a smaller one finds it."""
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 class Answering:

@@ -5,9 +5,11 @@ ln 2 for the base model by definition.
 """
 
 import math
+import traceback
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from failures import is_out_of_memory, log
 from rows import IGNORED, tokenize, tokenize_all
 
 from finetune_operator.contract.training import TrainingConfig
@@ -35,6 +37,23 @@ class HeldOut:
         else:
             tokenized = tokenize_all(tokenizer, (row["messages"] for row in rows), limit)
             self.sequences = [(row["input_ids"], row["labels"]) for row in tokenized]
+
+    def losses_if_possible(self, model: Any) -> tuple[float | None, float | None]:
+        """As `losses`, or Nones where something goes wrong: hours of training must not be lost with a number.
+
+        These sums need all logits at once, which the training's own kernels do not: a batch that fits there may be too
+        large here, and is halved.
+        """
+        while True:
+            try:
+                return self.losses(model)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the adapter is published
+                if not is_out_of_memory(error) or self.batch_size == 1:
+                    log("the held-out loss can't be measured", error=traceback.format_exc())
+                    return None, None
+                self.batch_size //= 2
+            release_memory()
+            log("out of memory; measuring fewer held-out rows at a time", batch_size=self.batch_size)
 
     def losses(self, model: Any) -> tuple[float | None, float | None]:
         """(base model's loss, adapter's loss), or Nones without rows."""
@@ -70,7 +89,7 @@ class HeldOut:
         pairs = len(self.sequences) // 2
         gains = [new - old for new, old in zip(adapted, base, strict=True)]
         margins = [self.beta * (gains[index] - gains[pairs + index]) for index in range(pairs)]
-        return sum(math.log1p(math.exp(-margin)) for margin in margins) / pairs
+        return sum(max(0.0, -margin) + math.log1p(math.exp(-abs(margin))) for margin in margins) / pairs
 
     def _log_likelihoods(self, model: Any) -> list[float]:
         """Of each sequence, summed over its labelled tokens."""
@@ -86,17 +105,10 @@ class HeldOut:
         autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")
         with torch.no_grad(), autocast:
             for start in range(0, len(sequences), self.batch_size):
-                ids, labels = self._padded(sequences[start : start + self.batch_size], device)
-                yield model(input_ids=ids, attention_mask=(ids != self.padding).long()).logits, labels
+                padded = padded_to_one_width(sequences[start : start + self.batch_size], self.padding)
+                ids, labels, mask = (torch.tensor(part, device=device) for part in padded)
+                yield model(input_ids=ids, attention_mask=mask).logits, labels
         model.train(was_training)
-
-    def _padded(self, group: list[Sequence], device: Any) -> "tuple[Tensor, Tensor]":
-        import torch
-
-        width = max(len(ids) for ids, _ in group)
-        ids = [ids + [self.padding] * (width - len(ids)) for ids, _ in group]
-        labels = [labels + [IGNORED] * (width - len(labels)) for _, labels in group]
-        return torch.tensor(ids, device=device), torch.tensor(labels, device=device)
 
     @staticmethod
     def _sums(logits: "Tensor", labels: "Tensor") -> list[float]:
@@ -107,3 +119,24 @@ class HeldOut:
             -float(cross_entropy(row[:-1].float(), label[1:], ignore_index=IGNORED, reduction="sum"))
             for row, label in zip(logits, labels, strict=True)
         ]
+
+
+def padded_to_one_width(
+    group: list[Sequence], padding: int
+) -> tuple[list[list[int]], list[list[int]], list[list[int]]]:
+    """(input ids, labels, attention mask); the token of padding may stand for the end of a turn as well."""
+    width = max(len(ids) for ids, _ in group)
+    gaps = [width - len(ids) for ids, _ in group]
+    return (
+        [ids + [padding] * gap for (ids, _), gap in zip(group, gaps, strict=True)],
+        [labels + [IGNORED] * gap for (_, labels), gap in zip(group, gaps, strict=True)],
+        [[1] * (width - gap) + [0] * gap for gap in gaps],
+    )
+
+
+def release_memory() -> None:
+    """What the failed batch had, so that a smaller one finds it."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

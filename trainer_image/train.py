@@ -165,8 +165,8 @@ def train(config: TrainingConfig, paths: JobPaths, attempt: str, termination: Te
         log("asked to leave; the next attempt goes on from here", step=trainer.state.global_step)
         raise SystemExit(EXIT_TERMINATED)
 
-    base_test_loss, test_loss = held_out.losses(trainer.model)
     manifest = publish_adapter(trainer.model, Path(paths.adapter), attempt, config.base_model_name)
+    base_test_loss, test_loss = held_out.losses_if_possible(trainer.model)
     result = make_result(trainer.state, manifest.digest, report, train_seconds, base_test_loss, test_loss)
     result = result.model_copy(update={"tokens": int(trainer._total_train_tokens), "init_from": config.init_from})
     if config.base_model_hub:

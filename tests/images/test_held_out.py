@@ -1,0 +1,73 @@
+"""The held-out loss on the trainer's own module, without a model: what it makes of extremes and of a full memory."""
+
+import importlib
+import math
+import sys
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tests.images.ml_environment import REPOSITORY
+
+
+@pytest.fixture(scope="module")
+def held_out() -> ModuleType:
+    sys.path.insert(0, str(REPOSITORY / "trainer_image"))
+    try:
+        return importlib.import_module("held_out")
+    finally:
+        sys.path.pop(0)
+
+
+def make(held_out: ModuleType, **attributes: Any) -> Any:
+    measure = object.__new__(held_out.HeldOut)
+    vars(measure).update(attributes)
+    return measure
+
+
+def test_a_pair_that_is_told_apart_the_wrong_way_by_far_has_its_margin_as_loss(held_out: ModuleType) -> None:
+    measure = make(held_out, sequences=[([], [])] * 2, beta=0.5)
+
+    assert measure._preference_loss([0.0, 0.0], [-4000.0, 0.0]) == 2000.0
+    assert measure._preference_loss([0.0, 0.0], [4000.0, 0.0]) == 0.0
+    assert measure._preference_loss([0.0, 0.0], [0.0, 0.0]) == pytest.approx(math.log(2))
+
+
+def test_the_end_of_a_turn_is_seen_also_where_it_is_the_token_of_padding(held_out: ModuleType) -> None:
+    ids, labels, mask = held_out.padded_to_one_width([([5, 2, 6, 2], [-100, -100, 6, 2]), ([7], [7])], 2)
+
+    assert ids == [[5, 2, 6, 2], [7, 2, 2, 2]]
+    assert labels == [[-100, -100, 6, 2], [7, -100, -100, -100]]
+    assert mask == [[1, 1, 1, 1], [1, 0, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("fits", "expected", "sizes"),
+    [(2, (1.0, 0.5), [8, 4, 2]), (0, (None, None), [8, 4, 2, 1])],
+    ids=["a batch that fits is found", "none fits"],
+)
+def test_a_full_memory_costs_the_loss_at_most(
+    held_out: ModuleType, monkeypatch: pytest.MonkeyPatch, fits: int, expected: tuple[Any, Any], sizes: list[int]
+) -> None:
+    measure = make(held_out, batch_size=8)
+    tried: list[int] = []
+
+    def losses(model: Any) -> tuple[float, float]:
+        tried.append(measure.batch_size)
+        if measure.batch_size > fits:
+            raise MemoryError
+        return 1.0, 0.5
+
+    measure.losses = losses
+    monkeypatch.setattr(held_out, "release_memory", lambda: None)
+
+    assert measure.losses_if_possible(None) == expected
+    assert tried == sizes
+
+
+def test_another_error_costs_the_loss_alone(held_out: ModuleType) -> None:
+    def losses(model: Any) -> tuple[float, float]:
+        raise ZeroDivisionError
+
+    assert make(held_out, batch_size=8, losses=losses).losses_if_possible(None) == (None, None)
