@@ -4,6 +4,7 @@ While the api is away the series is kept: at most `MOST_POINTS` of it, evenly th
 always.
 """
 
+import http.client
 import threading
 import urllib.request
 from datetime import datetime, timedelta
@@ -131,6 +132,6 @@ class Reporter:
         try:
             with urllib.request.urlopen(request, timeout=POST_TIMEOUT_SECONDS) as response:  # noqa: S310
                 response.read()
-        except (OSError, ValueError) as error:
-            return str(error)
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            return f"{type(error).__name__}: {error}"
         return None

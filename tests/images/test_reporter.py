@@ -1,7 +1,9 @@
 """What waits to be posted while the api is away; on the trainer's own module, without a training."""
 
 import importlib
+import socketserver
 import sys
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -115,3 +117,19 @@ def test_an_api_that_stays_away_does_not_hold_up_the_end(reporter: ModuleType) -
     sending.close()
 
     assert time.monotonic() - started < 5
+
+
+def test_an_answer_that_is_no_http_is_an_error_like_any_other(reporter: ModuleType) -> None:
+    class Babbler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            self.rfile.readline()
+            self.wfile.write(b"what?\r\n\r\n")
+
+    with socketserver.TCPServer(("127.0.0.1", 0), Babbler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        posting = reporter.Reporter(f"http://127.0.0.1:{server.server_address[1]}/progress", None, 0.01)
+        try:
+            assert "BadStatusLine" in posting._post((point(1),))
+        finally:
+            posting.close()
+            server.shutdown()
