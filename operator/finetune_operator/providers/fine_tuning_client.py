@@ -33,6 +33,7 @@ PAGE_SIZE = 100
 REQUEST_TIMEOUT_SECONDS = 60.0
 UPLOAD_TIMEOUT_SECONDS = 3600.0
 SHOWN_MAX_CHARACTERS = 500
+RETRY_AFTER_MAX_SECONDS = 600.0
 
 
 class Unanswered(Exception):
@@ -108,13 +109,19 @@ class FineTuningClient:
 
     async def _pages(self, path: str, page_type: type[Page[Any]], params: Mapping[str, str]) -> AsyncIterator[Any]:
         wanted = {**params, "limit": str(PAGE_SIZE)}
+        asked_after: set[str] = set()
         while True:
             page = await self._ask("GET", path, page_type, params=wanted)
             for item in page.data:
                 yield item
             if not page.has_more or not page.data:
                 return
-            wanted["after"] = page.data[-1].id
+            last = page.data[-1].id
+            if last in asked_after:
+                # A provider that takes no notice of `after` would give the same page for ever.
+                return
+            asked_after.add(last)
+            wanted["after"] = last
 
     async def _ask(
         self,
@@ -146,12 +153,19 @@ class FineTuningClient:
             said = f"{what}: {type(error).__name__}: {error}"
             raise Unanswered(said.replace(self._key, "[the API key]")) from None
         if status >= 300:
-            raise _error(what, status, text, float(retry_after) if retry_after.isdigit() else None)
+            raise _error(what, status, text, _seconds(retry_after))
         try:
             return answer_type.model_validate_json(text)
         except ValidationError as error:
             fields = ", ".join(".".join(map(str, detail["loc"])) or "body" for detail in error.errors()[:5])
             raise Unanswered(f"{what}: the answer is not as the API describes it: {fields}") from None
+
+
+def _seconds(retry_after: str) -> float | None:
+    """Of a Retry-After header; None for a date. However long the provider names, it is asked again before long."""
+    if not (retry_after.isascii() and retry_after.isdigit()):
+        return None
+    return min(float(retry_after), RETRY_AFTER_MAX_SECONDS)
 
 
 def _error(what: str, status: int, text: str, retry_after_seconds: float | None) -> Unanswered | Refused:
