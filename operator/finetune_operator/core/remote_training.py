@@ -67,10 +67,18 @@ def measurements(
                 loss=data.train_loss,
                 eval_loss=held_out,
                 eta_seconds=None if finish is None else max(0, finish - event.created_at),
-                time=datetime.fromtimestamp(event.created_at, UTC),
+                time=_moment(event.created_at),
             )
         )
     return tuple(sorted(found, key=lambda progress: progress.step))
+
+
+def _moment(unix_seconds: int) -> datetime:
+    """The beginning of time for what no calendar has: a provider that counts milliseconds must not end a training."""
+    try:
+        return datetime.fromtimestamp(unix_seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        return datetime.fromtimestamp(0, UTC)
 
 
 def is_ours(job: RemoteJob, uid: str, training_file: str | None) -> bool:

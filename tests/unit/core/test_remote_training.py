@@ -92,6 +92,15 @@ def test_progress_is_in_the_order_of_steps_and_knows_the_end() -> None:
     assert {point.time for point in found} == {datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC)}
 
 
+@pytest.mark.parametrize("created_at", [1_700_000_000_000, -(10**18)], ids=["milliseconds", "before all calendars"])
+def test_a_time_that_no_calendar_has_ends_no_training(created_at: int) -> None:
+    (found,) = rules.measurements(
+        [event(created_at=created_at, data={"step": 1})], JOB, "pod", total_steps=2, total_epochs=1.0
+    )
+
+    assert (found.step, found.time.year) == (1, 1970)
+
+
 @pytest.mark.parametrize(
     ("status", "code", "type_", "passing"),
     [
