@@ -96,8 +96,9 @@ class RemoteTraining:
             if job.status is not JobStatus.SUCCEEDED:
                 await self._fail(job, record)
             result = await self._result(job, report)
-            write_durably(result, result_file)
+            # Before the result is kept: no attempt that finds one comes here again.
             await self._tidy_up(record)
+            write_durably(result, result_file)
             return result
 
     async def cancel(self, reason: str) -> None:

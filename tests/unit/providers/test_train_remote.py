@@ -1,5 +1,6 @@
 """Trainings at a provider: real processes against a real HTTP server that fails, hangs up and forgets."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -459,3 +460,19 @@ async def test_a_job_that_the_pod_never_learned_of_is_cancelled_too(
 
     assert (await pod.ended()).exit_code == 143
     assert [made["status"] for made in openai_server.jobs.values()] == ["cancelled"], pod.log
+
+
+async def test_the_training_data_leave_the_provider_though_the_pod_dies_while_they_are_deleted(
+    openai_server: OpenAIServer, tmp_path: Path
+) -> None:
+    job = RemoteJobDirectory(tmp_path, training_config(openai_server))
+    openai_server.faults = [Fault("DELETE", "", lost="time")]
+    pod = await job.start()
+    await asyncio.wait_for(openai_server.hanging.wait(), 30)
+    await pod.killed()
+
+    ending = await job.run()
+
+    assert ending.exit_code == 0
+    assert openai_server.files == {}
+    assert len(openai_server.created) == 1
