@@ -87,12 +87,24 @@ def _waiting(test: ABTest, seen: Observed) -> Outlook | None:
             message = f"ModelVersion {name} belongs to model {version.spec.model}, not to {test.spec.model}"
             return Outlook(TestPhase.PENDING, "WrongModel", message)
         if not is_true(version.status.conditions, "Loaded") and test.status.start_time is None:
-            return Outlook(TestPhase.PENDING, "VersionNotLoaded", f"waiting for ModelVersion {name} to be loaded")
+            return _unloaded(version)
     for other in seen.tests:
         if _takes_the_traffic(other, test):
             message = f"ABTest {other.metadata.name} already splits the traffic of {test.spec.model}"
             return Outlook(TestPhase.PENDING, "AnotherTestRunning", f"{message}: wait for it, or delete it")
     return None
+
+
+def _unloaded(version: ModelVersion) -> Outlook:
+    """Some versions are never loaded as they are."""
+    name = version.metadata.name
+    if version.spec.artifact.base_url:
+        message = f"ModelVersion {name} answers at its provider, not in this cluster: create a new ABTest of others"
+        return Outlook(TestPhase.PENDING, "VersionNotServed", message)
+    if version.spec.serving is None:
+        message = f"ModelVersion {name} is only registered: set its spec.serving"
+        return Outlook(TestPhase.PENDING, "VersionNotServed", message)
+    return Outlook(TestPhase.PENDING, "VersionNotLoaded", f"waiting for ModelVersion {name} to be loaded")
 
 
 def _takes_the_traffic(other: ABTest, test: ABTest) -> bool:

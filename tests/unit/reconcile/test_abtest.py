@@ -79,10 +79,25 @@ class TestStart:
 
 
 OTHER = make_test(name="earlier", uid="uid-of-earlier", status=RUNNING)
+AT_PROVIDER: dict[str, Any] = {
+    "baseModel": {"source": {"volume": None, "openai": {"model": "gpt-x"}}},
+    "artifact": {"uri": "openai://ft:gpt-x", "digest": None, "baseUrl": "https://tuner.example/v1"},
+    "serving": None,
+}
 WAITS: dict[str, tuple[Observed, str, str]] = {
     "no candidate": (world(versions=(V1,)), "VersionNotFound", "plato-v2 does not exist"),
     "no baseline": (world(versions=(V2,)), "VersionNotFound", "plato-v1 does not exist"),
     "candidate not loaded": (world(versions=(V1, make_version(2))), "VersionNotLoaded", "plato-v2"),
+    "candidate only registered": (
+        world(versions=(V1, make_version(2, {"serving": None}))),
+        "VersionNotServed",
+        "plato-v2 is only registered: set its spec.serving",
+    ),
+    "candidate at a provider": (
+        world(versions=(V1, make_version(2, AT_PROVIDER))),
+        "VersionNotServed",
+        "plato-v2 answers at its provider, not in this cluster: create a new ABTest",
+    ),
     "another test has the traffic": (world(tests=(OTHER,)), "AnotherTestRunning", "earlier"),
 }
 
