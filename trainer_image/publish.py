@@ -94,7 +94,11 @@ def write_termination_message(outcome: TrainingResult | Failure, file: Path) -> 
 def shortened(outcome: TrainingResult | Failure) -> bytes:
     """The message as JSON of at most `TERMINATION_MESSAGE_MAX_BYTES`, less telling parts left out first."""
     if isinstance(outcome, Failure):
-        shorter = [outcome.model_copy(update={"message": outcome.message[:800], "remedy": outcome.remedy[:400]})]
+        # Characters that JSON escapes have six bytes.
+        shorter = [
+            outcome.model_copy(update={"message": outcome.message[:most], "remedy": outcome.remedy[: most // 2]})
+            for most in (800, 400)
+        ]
     else:
         dataset = outcome.dataset.model_copy(update={"warnings": (), "dropped": {}, "dropped_rows": {}})
         shorter = [outcome.model_copy(update={"dataset": dataset})]
@@ -102,6 +106,10 @@ def shortened(outcome: TrainingResult | Failure) -> bytes:
         shorter += [shorter[1].model_copy(update={"artifacts": ()})]
         errors = tuple(error.model_copy(update={"message": error.message[:100]}) for error in outcome.output_errors)
         shorter += [shorter[2].model_copy(update={"output_errors": errors})]
+        evaluation = outcome.evaluation
+        if evaluation and evaluation.error:
+            evaluation = evaluation.model_copy(update={"error": evaluation.error[:100]})
+        shorter += [shorter[3].model_copy(update={"evaluation": evaluation})]
     for candidate in (outcome, *shorter):
         content = candidate.model_dump_json(by_alias=True).encode()
         if len(content) <= TERMINATION_MESSAGE_MAX_BYTES:

@@ -11,6 +11,7 @@ import pytest
 from finetune_operator.contract.artifacts import Artifact, ArtifactType, Output, OutputError
 from finetune_operator.contract.dataset import DatasetConfig, RatingsSource
 from finetune_operator.contract.evaluation import EvaluationReport, Metric, Score
+from finetune_operator.contract.failures import Failure, FailureReason
 from finetune_operator.contract.places import TERMINATION_MESSAGE_MAX_BYTES, JobPaths
 from finetune_operator.contract.training import (
     JobIdentity,
@@ -129,6 +130,18 @@ def test_the_operator_hears_of_each_failed_output(exports: ModuleType, text: str
     told = TrainingResult.model_validate_json(message)
     assert [(error.output, len(error.message)) for error in told.output_errors] == [(output, kept) for output in Output]
     assert told.evaluation == evaluation
+
+
+def test_the_worst_of_texts_fits_the_message(exports: ModuleType) -> None:
+    """JSON escapes a control character by six."""
+    errors = tuple(OutputError(output=output, message="\x01" * 300) for output in Output)
+    result = make_result(output_errors=errors, evaluation=EvaluationReport(scores=SCORES, error="\x01" * 400))
+    failure = Failure(reason=FailureReason.INVALID_CONFIG, message="\x01" * 2000, remedy="\U0001f600" * 2000)
+    shortened = importlib.import_module("publish").shortened
+
+    assert len(shortened(result)) <= TERMINATION_MESSAGE_MAX_BYTES
+    assert len(shortened(failure)) <= TERMINATION_MESSAGE_MAX_BYTES
+    assert len(Failure.model_validate_json(shortened(failure)).message) == 400
 
 
 def test_artifacts_fit_into_the_message_beside_an_evaluation(exports: ModuleType) -> None:

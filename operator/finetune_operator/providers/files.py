@@ -85,13 +85,15 @@ def write_durably(message: Message, file: Path) -> None:
 def termination_message(outcome: TrainingResult | Failure) -> bytes:
     """As JSON of at most what the kubelet keeps, the less telling parts left out first."""
     if isinstance(outcome, Failure):
-        shorter: TrainingResult | Failure = outcome.model_copy(
-            update={"message": outcome.message[:800], "remedy": outcome.remedy[:400]}
-        )
+        # Characters that JSON escapes have six bytes, and the message may be the provider's own.
+        shorter: list[TrainingResult | Failure] = [
+            outcome.model_copy(update={"message": outcome.message[:most], "remedy": outcome.remedy[: most // 2]})
+            for most in (800, 400)
+        ]
     else:
-        dataset = outcome.dataset.model_copy(update={"warnings": (), "dropped": {}})
-        shorter = outcome.model_copy(update={"dataset": dataset})
-    for candidate in (outcome, shorter):
+        dataset = outcome.dataset.model_copy(update={"warnings": (), "dropped": {}, "dropped_rows": {}})
+        shorter = [outcome.model_copy(update={"dataset": dataset})]
+    for candidate in (outcome, *shorter):
         content = candidate.model_dump_json(by_alias=True).encode()
         if len(content) <= TERMINATION_MESSAGE_MAX_BYTES:
             return content
