@@ -197,7 +197,10 @@ def _messages(messages: Sequence[ChatMessage]) -> str:
 
 
 def _metadata(metadata: Mapping[str, JsonValue]) -> str:
-    return json.dumps(metadata, ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False)
+    try:
+        return json.dumps(metadata, ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False)
+    except ValueError:
+        raise InvalidRecord("metadata holds a number that JSON lacks, such as NaN") from None
 
 
 def _write_pair(record: Pair, record_format: Format) -> str:

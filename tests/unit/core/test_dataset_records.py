@@ -173,5 +173,12 @@ def test_a_format_without_room_for_the_record_says_so() -> None:
         write_record(pair("a", "b", "c"), "Alpaca")
 
 
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_a_number_that_json_lacks_is_refused_with_its_place(number: str) -> None:
+    line = f'{{"instruction": "a", "output": "b", "metadata": {{"score": {number}}}}}'.encode()
+    with pytest.raises(InvalidRecord, match="metadata"):
+        write_record(parse_record(line, "Instruction"), "Instruction")
+
+
 def test_every_format_says_what_it_looks_like() -> None:
     assert set(READABLE_FORMATS) | {"Gauntlet"} == set(EXPECTED)
