@@ -98,6 +98,7 @@ def _left_out(config: TrainingConfig) -> list[str]:
     training = config.training
     absent = {
         "spec.evaluation": config.evaluation is not None,
+        "spec.outputs": bool(config.outputs),
         "spec.initFrom": config.init_from is not None,
         "spec.reportTo": config.report_to is not None,
         "spec.training.arguments": bool(training.arguments),

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from finetune_operator.contract.training import StartingAdapter
 from finetune_operator.core.axolotl import Axolotl, Places, axolotl
 from finetune_operator.core.config import OperatorConfig
 from finetune_operator.manifests.training import training_config
@@ -45,9 +46,15 @@ def rendered(job: FineTuneJob, base_model: str | None, dataset: str, output: str
     if where is None and job.spec.base_model.source.volume:
         raise Unusable("the base model is on a volume of the cluster: say with --base-model where it is here")
     try:
-        return axolotl(training_config(job, NOWHERE), Places(where or "", dataset, output))
+        return axolotl(training_config(job, NOWHERE, _start(job)), Places(where or "", dataset, output))
     except ValueError as error:
         raise Unusable(str(error)) from None
+
+
+def _start(job: FineTuneJob) -> StartingAdapter | None:
+    """By its name alone: where its files are is known in the cluster only."""
+    wanted = job.spec.init_from
+    return StartingAdapter(model_version=wanted.model_version, path="", digest="") if wanted else None
 
 
 def _job_in(text: str) -> FineTuneJob:

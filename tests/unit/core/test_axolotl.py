@@ -98,3 +98,18 @@ def test_the_command_says_what_is_wrong(capsys: pytest.CaptureFixture[str], argu
     assert main(["axolotl-config", str(EXAMPLES / arguments[0])]) == 1
 
     assert said in capsys.readouterr().err
+
+
+def test_the_command_names_the_start_and_the_outputs_that_are_missing(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    body = yaml.safe_load((EXAMPLES / "finetunejob-onward.yaml").read_text())
+    body["spec"]["outputs"] = ["UnslothScript"]
+    file = tmp_path / "job.yaml"
+    file.write_text(yaml.safe_dump(body))
+
+    assert main(["axolotl-config", str(file), "--base-model", "/models/tiny-llama"]) == 0
+
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("#")]
+    names = ("spec.outputs", "spec.initFrom", "spec.reportTo", "spec.training.arguments")
+    assert told == [f"# not carried over: {name}" for name in names]
