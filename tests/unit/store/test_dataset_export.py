@@ -422,6 +422,31 @@ def test_text_of_sqlite_that_is_no_text_is_left_out_and_counted(tmp_path: Path) 
     assert (report.rows, report.dropped, report.dropped_rows) == (1, {"InvalidText": 2}, {"InvalidText": ("10", "11")})
 
 
+@pytest.mark.parametrize("output_format", ["ChatML", "DPO"])
+def test_whatever_ids_another_applications_table_has_no_line_comes_of_them(
+    tmp_path: Path, output_format: Format
+) -> None:
+    made_line = '0123456789abcdef{"messages":["made by an id"]}'
+    connection = sqlite3.connect(tmp_path / "r.db")
+    connection.execute("CREATE TABLE ml_analysis_rating (id TEXT, prompt TEXT, response TEXT, rating INTEGER)")
+    sound = [
+        (f"k{number}", f"What is question {number}?", "x" * 30 + score, score) for number in (1, 2) for score in "15"
+    ]
+    dropped = [(None, "Why?", "x" * 30, 5), (f"a\n{made_line}", "Why not?", "x" * 30, 5)]
+    connection.executemany("INSERT INTO ml_analysis_rating VALUES (?, ?, ?, ?)", sound + dropped)
+    connection.commit()
+    connection.close()
+
+    config = from_ratings(source={"gold_star_only": False, "min_rating": 1}, test_fraction=0)
+    report = export(tmp_path / "1", config, f"sqlite:///{tmp_path / 'r.db'}", output_format)
+
+    train, _ = lines(tmp_path / "1")
+    assert all(json.loads(line) and b"made by" not in line for line in train)
+    assert (report.rows, sum(report.dropped.values())) == (len(train), 2)
+    (shown,) = report.dropped_rows.values()
+    assert sorted(shown) == ["(no id)", f"a {made_line}"[: spools.SHOWN_ROW_MAX_CHARACTERS]]
+
+
 STORES = {
     "an absent object": ("s3://data/none", {}, "does not exist"),
     "an absent bucket": ("s3://nothing-here/rows", {}, "does not exist"),

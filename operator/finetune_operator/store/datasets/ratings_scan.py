@@ -26,6 +26,8 @@ from finetune_operator.store.ratings import MESSAGE_MAX_CHARACTERS, OPTIONAL_COL
 from finetune_operator.store.tables import Rating
 
 RETRY_SECONDS = 1.0
+# Another application's table, or a view, may have ids that are texts, or none.
+_SHOWN_ID = "replace(coalesce(id::VARCHAR, '(no id)'), chr(10), ' ')"
 
 Parameters = Mapping[str, str | int | float]
 
@@ -129,7 +131,7 @@ def _statement(
     reason = _reason(config, low, "response")
     kept = f"left(md5($seed || ':' || {_stripped('prompt')}), 16) || {_LINES[record_format]}"
     sql = f"""
-        SELECT CASE WHEN reason IS NOT NULL THEN '!' || reason || ' 1 ' || replace(id::VARCHAR, chr(10), ' ')
+        SELECT CASE WHEN reason IS NOT NULL THEN '!' || reason || ' 1 ' || {_SHOWN_ID}
                     ELSE {kept} END
         FROM (SELECT *, {reason} AS reason
               FROM (SELECT *, to_json(prompt)::VARCHAR AS prompt_json, to_json(response)::VARCHAR AS response_json
@@ -247,12 +249,12 @@ def _pairs(rows: str, config: DatasetConfig, record_format: Format) -> str:
                    to_json(worst.response)::VARCHAR AS rejected_json
             FROM prompts),
         ruled AS (SELECT *, {_reason(config, "FALSE", "chosen")} AS reason FROM judged)
-        SELECT CASE WHEN reason IS NOT NULL THEN '!' || reason || ' 1 ' || id
-                    WHEN rejected_json = '' THEN '!{DropReason.INVALID_TEXT} 1 ' || id
+        SELECT CASE WHEN reason IS NOT NULL THEN '!' || reason || ' 1 ' || {_SHOWN_ID}
+                    WHEN rejected_json = '' THEN '!{DropReason.INVALID_TEXT} 1 ' || {_SHOWN_ID}
                     ELSE {key} || {_PAIR_LINES[record_format]} END
         FROM ruled WHERE paired
         UNION ALL
-        SELECT '!{DropReason.NO_PAIR} ' || unused || ' ' || id
+        SELECT '!{DropReason.NO_PAIR} ' || unused || ' ' || {_SHOWN_ID}
         FROM (SELECT id, CASE WHEN paired THEN ratings - best.ratings - worst.ratings ELSE ratings END AS unused
               FROM judged)
         WHERE unused > 0"""  # noqa: S608 - names are ours
