@@ -81,6 +81,7 @@ def run(arguments: argparse.Namespace, termination: Termination) -> TrainingResu
     with exclusive(Path(paths.lock), attempt, arguments.lock_wait_seconds):
         if result := read_result(Path(paths.result), Path(paths.adapter)):
             log("an earlier attempt is done; its result stands")
+            tidy_up(paths)
             return result
         try:
             if trained := read_result(Path(paths.trained), Path(paths.adapter)):
@@ -206,9 +207,14 @@ def finish(
         result = result.model_copy(update={"output_errors": errors})
     result = result.model_copy(update={"artifacts": write_listing(paths)})
     write_result(result, Path(paths.result))
+    tidy_up(paths)
+    return result
+
+
+def tidy_up(paths: JobPaths) -> None:
+    """Remove what only an attempt that goes on would need; again, where an attempt died in it."""
     Path(paths.trained).unlink(missing_ok=True)
     shutil.rmtree(Path(paths.checkpoints), ignore_errors=True)
-    return result
 
 
 def check_base_model(config: TrainingConfig) -> None:
