@@ -15,24 +15,20 @@ from finetune_operator.contract.places import FETCH_CONTAINER
 from finetune_operator.core.conditions import Absent, Finding, find, is_true, shortened, with_findings
 from finetune_operator.core.config import OperatorConfig
 from finetune_operator.core.evaluation import judgement
-from finetune_operator.core.routing import active_version
 from finetune_operator.core.workloads import DeploymentFacts, PodFacts, obstacle
 from finetune_operator.manifests.serving import adapter_of, engine_manifests, engine_name, engine_selector
-from finetune_operator.reconcile.plan import Action, Apply, Delete, Event, LoadAdapter, Plan, UnloadAdapter
+from finetune_operator.reconcile.plan import Action, Apply, Delete, LoadAdapter, Plan, UnloadAdapter
 from finetune_operator.reconcile.promotion import promotion
+from finetune_operator.reconcile.version_activity import evaluation_event, with_activity
+from finetune_operator.reconcile.version_metrics import version_metrics
 from finetune_operator.resources.abtest import ABTest
-from finetune_operator.resources.common import ConditionStatus
-from finetune_operator.resources.evaluation import VersionMetrics
 from finetune_operator.resources.modelversion import (
-    HISTORY_MAX_ENTRIES,
-    HistoryEntry,
     ModelVersion,
     ModelVersionStatus,
     RequestedState,
     State,
 )
 
-CAUSE_MAX_CHARACTERS = 256
 ENGINE_CHECK_SECONDS = 60.0
 
 
@@ -301,8 +297,8 @@ def _plan(
     actions: tuple[Action, ...] = (),
 ) -> Plan:
     status = _status(version, seen, outlook, engine, now)
-    status, events = _with_activity(version, seen, status, now)
-    events = (*_evaluation_event(version, status), *events)
+    status, events = with_activity(version, seen.versions, seen.tests, status, now)
+    events = (*evaluation_event(version, status), *events)
     # No watch tells of an adapter that vanishes from an engine, hence a look now and then.
     check = ENGINE_CHECK_SECONDS if seen.pods else None
     return Plan(actions=actions, status=status.to_dict(), events=events, requeue_after_seconds=check)
@@ -327,7 +323,7 @@ def _status(
             "engine": engine,
             "served_name": version.metadata.name if engine else None,
             "promoted_at": now if is_promoted else old.promoted_at,
-            "metrics": _metrics(version, seen.tests),
+            "metrics": version_metrics(version, seen.tests),
             "observed_state": version.spec.state if acted_upon else old.observed_state,
             "conditions": conditions,
         }
@@ -357,93 +353,3 @@ def _message(version: ModelVersion, outlook: Outlook) -> str:
     if outlook.loaded and undecided and verdict and not verdict.passed:
         return f"{outlook.message}; held back from promotion: {verdict.message}"
     return outlook.message
-
-
-def _metrics(version: ModelVersion, tests: Iterable[ABTest]) -> VersionMetrics | None:
-    """What the training measured, and how people voted last."""
-    record = version.spec.lineage.evaluation
-    win_rate = _win_rate(version, tests)
-    if record is None and win_rate is None:
-        return None
-    return VersionMetrics(
-        test_loss=record and record.test_loss,
-        base_test_loss=record and record.base_test_loss,
-        scores=record.metrics if record else (),
-        win_rate=win_rate,
-    )
-
-
-def _win_rate(version: ModelVersion, tests: Iterable[ABTest]) -> str | None:
-    """It outlives its test: a test that was deleted has been held all the same."""
-    ended = [
-        (test.status.concluded_at, test.status.votes.win_rate)
-        for test in tests
-        if test.spec.candidate.model_version == version.metadata.name
-        and test.status.concluded_at
-        and test.status.votes
-        and test.status.votes.win_rate
-    ]
-    known = version.status.metrics.win_rate if version.status.metrics else None
-    return max(ended)[1] if ended else known
-
-
-def _evaluation_event(version: ModelVersion, status: ModelVersionStatus) -> tuple[Event, ...]:
-    """Once, when a version turns out to be held back."""
-    present, before = (
-        find(conditions, "EvaluationPassed") for conditions in (status.conditions, version.status.conditions)
-    )
-    if present is None or present.status is not ConditionStatus.FALSE or (before and before.status == present.status):
-        return ()
-    return (
-        Event("Warning", present.reason, f"{version.metadata.name} is held back from promotion: {present.message}"),
-    )
-
-
-def _with_activity(
-    version: ModelVersion, seen: Observed, status: ModelVersionStatus, now: datetime
-) -> tuple[ModelVersionStatus, tuple[Event, ...]]:
-    """Deployed or Ready, and the history of it, from the same rule by which the gateway routes."""
-    present = version.model_copy(update={"status": status})
-    others = [v for v in seen.versions if v.metadata.name != version.metadata.name]
-    family = [v for v in (present, *others) if v.spec.model == version.spec.model]
-    active = active_version(family)
-    is_active = active is not None and active.metadata.name == version.metadata.name
-    was_active = bool(status.history) and status.history[-1].state is State.DEPLOYED
-    if is_active:
-        status = status.model_copy(update={"state": State.DEPLOYED})
-    is_restarting = active is None and status.state is State.PENDING
-    if is_active == was_active or (was_active and is_restarting):
-        return status, _loaded_event(version, status)
-    previous = next((v.metadata.name for v in others if v.status.state is State.DEPLOYED), None)
-    why = _why_active(version, seen) if is_active else _why_inactive(version, status, active)
-    entry = HistoryEntry(
-        time=now, state=status.state or State.PENDING, why=why, previous=previous if is_active else None
-    )
-    history = (*status.history, entry)[-HISTORY_MAX_ENTRIES:]
-    reason = "Deployed" if is_active else "Replaced"
-    event = Event("Normal", reason, f"{version.metadata.name} {'is' if is_active else 'is no longer'} active: {why}")
-    return status.model_copy(update={"history": history}), (event,)
-
-
-def _why_active(version: ModelVersion, seen: Observed) -> str:
-    if cause := promotion(version, seen.versions, seen.tests):
-        return cause
-    if is_true(version.status.conditions, "Loaded"):
-        return "the version promoted after it is no longer available"
-    return "it is loaded again"
-
-
-def _why_inactive(version: ModelVersion, status: ModelVersionStatus, active: ModelVersion | None) -> str:
-    if version.spec.state in (RequestedState.READY, RequestedState.ARCHIVED):
-        return f"spec.state is {version.spec.state}"
-    return f"{active.metadata.name} is active" if active else (status.message or "")[:CAUSE_MAX_CHARACTERS]
-
-
-def _loaded_event(version: ModelVersion, status: ModelVersionStatus) -> tuple[Event, ...]:
-    loaded, was_loaded = is_true(status.conditions, "Loaded"), is_true(version.status.conditions, "Loaded")
-    stalled, was_stalled = find(status.conditions, "Stalled"), find(version.status.conditions, "Stalled")
-    if loaded and not was_loaded:
-        return (Event("Normal", "Loaded", f"{version.metadata.name} is loaded in {status.replicas} engine pods"),)
-    if stalled and not was_stalled:
-        return (Event("Warning", stalled.reason, stalled.message),)
-    return ()

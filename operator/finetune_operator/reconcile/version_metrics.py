@@ -1,0 +1,35 @@
+"""What is known of a version's quality: what its training measured, and how people voted."""
+
+from collections.abc import Iterable
+
+from finetune_operator.resources.abtest import ABTest
+from finetune_operator.resources.evaluation import VersionMetrics
+from finetune_operator.resources.modelversion import ModelVersion
+
+
+def version_metrics(version: ModelVersion, tests: Iterable[ABTest]) -> VersionMetrics | None:
+    """What the training measured, and how people voted last."""
+    record = version.spec.lineage.evaluation
+    win_rate = _win_rate(version, tests)
+    if record is None and win_rate is None:
+        return None
+    return VersionMetrics(
+        test_loss=record and record.test_loss,
+        base_test_loss=record and record.base_test_loss,
+        scores=record.metrics if record else (),
+        win_rate=win_rate,
+    )
+
+
+def _win_rate(version: ModelVersion, tests: Iterable[ABTest]) -> str | None:
+    """It outlives its test: a test that was deleted has been held all the same."""
+    ended = [
+        (test.status.concluded_at, test.status.votes.win_rate)
+        for test in tests
+        if test.spec.candidate.model_version == version.metadata.name
+        and test.status.concluded_at
+        and test.status.votes
+        and test.status.votes.win_rate
+    ]
+    known = version.status.metrics.win_rate if version.status.metrics else None
+    return max(ended)[1] if ended else known
