@@ -253,7 +253,7 @@ class Obstacle:
 
 OBSTACLES = [
     Obstacle("a missing secret", "CreateContainerConfigError", 'secret "ratings" not found'),
-    Obstacle("a missing image", "ImagePullBackOff", 'Back-off pulling image "localhost/trainer:test"'),
+    Obstacle("a missing image", "ErrImagePull", 'failed to resolve image "localhost/trainer:test": not found'),
 ]
 
 

@@ -1,5 +1,6 @@
 """The facts that the product needs of Jobs, Pods and Deployments, read from their JSON."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,9 +17,13 @@ OOM_KILLED = "OOMKilled"
 EVICTED = "Evicted"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 """By which Kueue knows which Jobs to hold back, and in which queue."""
-IMAGE_PROBLEMS = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
+IMAGE_PROBLEMS = frozenset({"ErrImagePull", "InvalidImageName", "ErrImageNeverPull"})
+BACK_OFF = "Back-off pulling image"
 CONFIG_PROBLEMS = frozenset({"CreateContainerConfigError", "CreateContainerError"})
 CONTAINERS_LATEST_FIRST = (TRAINER_CONTAINER, FETCH_CONTAINER, PREPARE_CONTAINER)
+
+# Of Kubernetes 1.32 and later; before, no cause follows.
+_BACK_OFF_CAUSED = re.compile(rf'{BACK_OFF} "[^"]*": ErrImagePull: ')
 
 _OUTCOME: TypeAdapter[TrainingResult | Failure] = TypeAdapter(TrainingResult | Failure)
 
@@ -254,11 +259,16 @@ def last_words(pods: Iterable[PodFacts]) -> str:
 
 
 def obstacle(pods: Iterable[PodFacts]) -> tuple[str, str] | None:
-    """Why no pod gets going, as (reason, message): unschedulable, image or configuration problem."""
+    """Why no pod gets going, as (reason, message): unschedulable, image or configuration problem.
+
+    That an image can't be pulled is one reason, whether the kubelet tries it now or waits with its next try.
+    """
     for pod in pods:
         if pod.unschedulable is not None:
             return "Unschedulable", pod.unschedulable
         for container in pod.containers.values():
+            if container.waiting_reason == "ImagePullBackOff":
+                return "ErrImagePull", _BACK_OFF_CAUSED.sub("", container.waiting_message)
             if container.waiting_reason in IMAGE_PROBLEMS | CONFIG_PROBLEMS:
                 return str(container.waiting_reason), container.waiting_message
     return None

@@ -162,7 +162,7 @@ def _present_outlook(job: FineTuneJob, seen: Observed) -> Outlook:
         return suspended()
     if seen.job and seen.job.queue and seen.job.suspended:
         return queued(seen.job.queue)
-    outlook = outlook_of(seen.pods)
+    outlook = outlook_of(seen.pods, find(job.status.conditions, "Reconciling"))
     return evaluating() if outlook.phase is Phase.TRAINING and _answers_prompts(job, seen) else outlook
 
 

@@ -8,7 +8,8 @@ from finetune_operator.contract.places import FETCH_CONTAINER, PREPARE_CONTAINER
 from finetune_operator.contract.training import TrainingResult
 from finetune_operator.core.endings import latest_ending
 from finetune_operator.core.evaluation import judgement
-from finetune_operator.core.workloads import JobFacts, PodFacts, last_words, obstacle
+from finetune_operator.core.workloads import BACK_OFF, JobFacts, PodFacts, last_words, obstacle
+from finetune_operator.resources.common import Condition
 from finetune_operator.resources.finetunejob import Phase
 from finetune_operator.resources.modelversion import ModelVersionSpec
 
@@ -28,7 +29,6 @@ NO_COMMIT = Failure(
 OBSTACLE_REMEDIES: Mapping[str, str] = {
     "Unschedulable": "it starts when a node has room and matches spec.scheduling; a new job can ask for less",
     "ErrImagePull": "check image.trainer and image.pullSecrets of the chart's values",
-    "ImagePullBackOff": "check image.trainer and image.pullSecrets of the chart's values",
     "InvalidImageName": "correct the image in the chart's values",
     "ErrImageNeverPull": "load the image onto the node, or change image.pullPolicy of the chart's values",
     "CreateContainerConfigError": "it starts as soon as what it names is there",
@@ -47,13 +47,15 @@ class Outlook:
     version: str | None = None
 
 
-def outlook_of(pods: tuple[PodFacts, ...]) -> Outlook:
-    """Of a training that is meant to run, by its pods."""
+def outlook_of(pods: tuple[PodFacts, ...], told: Condition | None = None) -> Outlook:
+    """Of a training that is meant to run, by its pods; of what was told before, the cause of a failed pull stays."""
     alive = still_alive(pods)
     if any(runs_or_ended_well(pod, TRAINER_CONTAINER) for pod in pods):
         return Outlook(Phase.TRAINING, "Training", "the trainer is running")
     if problem := obstacle(alive):
         reason, fact = problem
+        if told and told.reason == reason and fact.startswith(BACK_OFF):
+            return Outlook(Phase.PENDING, reason, told.message)
         return Outlook(Phase.PENDING, reason, f"{fact}: {OBSTACLE_REMEDIES[reason]}")
     if any(runs_or_ended_well(pod, FETCH_CONTAINER) for pod in alive):
         return Outlook(Phase.PREPARING, "DownloadingBaseModel", "the base model is being downloaded")

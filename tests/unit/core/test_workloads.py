@@ -212,11 +212,20 @@ def test_last_words(pods: tuple[dict[str, Any], ...], expected: str) -> None:
 
 
 UNSCHEDULABLE = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes: no GPU"}
+BACK_OFF = 'Back-off pulling image "registry.example/trainer:1"'
 OBSTACLES: dict[str, tuple[dict[str, Any], tuple[str, str] | None]] = {
     "none": (training_pod(trainer=running()), None),
     "starting": (training_pod(prepare=waiting("PodInitializing")), None),
     "no node": (training_pod(conditions=(UNSCHEDULABLE,)), ("Unschedulable", "0/1 nodes: no GPU")),
-    "no image": (training_pod(trainer=waiting("ImagePullBackOff", "not found")), ("ImagePullBackOff", "not found")),
+    "no image": (training_pod(trainer=waiting("ErrImagePull", "not found")), ("ErrImagePull", "not found")),
+    "no image, between two tries": (
+        training_pod(trainer=waiting("ImagePullBackOff", f"{BACK_OFF}: ErrImagePull: not found")),
+        ("ErrImagePull", "not found"),
+    ),
+    "no image, between two tries of an older kubelet": (
+        training_pod(trainer=waiting("ImagePullBackOff", BACK_OFF)),
+        ("ErrImagePull", BACK_OFF),
+    ),
     "no secret": (
         training_pod(prepare=waiting("CreateContainerConfigError", 'secret "ratings-db" not found')),
         ("CreateContainerConfigError", 'secret "ratings-db" not found'),

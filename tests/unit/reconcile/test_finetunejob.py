@@ -146,6 +146,11 @@ PHASES: dict[str, tuple[tuple[Object, ...], Phase, str]] = {
         Phase.PENDING,
         "ErrImagePull",
     ),
+    "no image, between two tries": (
+        (training_pod(phase="Pending", prepare=PREPARED, trainer=waiting("ImagePullBackOff")),),
+        Phase.PENDING,
+        "ErrImagePull",
+    ),
     "preparing": ((training_pod(phase="Pending", prepare=running()),), Phase.PREPARING, "Preparing"),
     "prepared, the trainer is about to start": (
         (training_pod(phase="Pending", prepare=PREPARED, trainer=waiting("PodInitializing")),),
@@ -197,6 +202,18 @@ class TestFollow:
         pod = training_pod(phase="Pending", prepare=waiting("CreateContainerConfigError", 'secret "x" not found'))
         message = 'secret "x" not found: it starts as soon as what it names is there'
         assert status_of(decide(JOB, seen(pod))).message == message
+
+    @pytest.mark.parametrize("cause", ["", ": ErrImagePull: not found"], ids=["an older kubelet", "a newer kubelet"])
+    def test_a_missing_image_is_told_once_however_often_it_is_pulled(self, cause: str) -> None:
+        def pending(reason: str, message: str) -> Observed:
+            return seen(training_pod(phase="Pending", prepare=waiting(reason, message)))
+
+        failed = pending("ErrImagePull", "not found")
+        job = after(JOB, decide(JOB, failed))
+        assert (job.status.message or "").startswith("not found: check image.trainer")
+        back_off = pending("ImagePullBackOff", f'Back-off pulling image "trainer:1"{cause}')
+        for world in (back_off, failed, back_off):
+            assert decide(job, world).status == job.status.to_dict()
 
     @pytest.mark.parametrize("reason", sorted(IMAGE_PROBLEMS | CONFIG_PROBLEMS | {"Unschedulable"}))
     def test_each_of_them_has_a_remedy(self, reason: str) -> None:
