@@ -197,7 +197,7 @@ class ABTestSpec(ApiModel):
     decision: Decision = Decision()
     """When the test ends."""
     guardrails: Guardrails | None = None
-    """What the candidate must not exceed."""
+    """What the candidate must not exceed; judged only while traffic.candidatePercent is above 0."""
     on_win: OnWin = OnWin.PROMOTE
     """Promote makes a winning candidate the active version, unless it misses what its spec.evaluation requires."""
     on_loss: OnLoss = OnLoss.KEEP

@@ -452,6 +452,24 @@ class TestGuardrails:
         seen = world(traffic((3, 1, 0), answers(0, 9000, errors=500)))
         assert status_of(decide(make_test(status=RUNNING), seen)).verdict is None
 
+    @pytest.mark.parametrize(
+        ("percent", "guardrails", "is_said"),
+        [(0, GUARDRAILS, True), (1, GUARDRAILS, False), (0, None, False)],
+        ids=["no traffic", "some traffic", "no traffic and no guardrails"],
+    )
+    @pytest.mark.parametrize("most", [100, 4], ids=["running", "inconclusive"])
+    def test_guardrails_without_traffic_are_remarked(
+        self, percent: int, guardrails: dict[str, Any] | None, is_said: bool, most: int
+    ) -> None:
+        spec = {
+            "traffic": {"candidatePercent": percent},
+            "guardrails": guardrails,
+            "decision": {"minVotes": 1, "maxVotes": most},
+        }
+        status = status_of(decide(make_test(spec, status=RUNNING), world(tally(3, 1))))
+        remark = "guardrails get no requests to judge at traffic.candidatePercent 0: raise it"
+        assert (remark in (status.message or "")) is is_said
+
     def test_a_breach_is_final(self) -> None:
         test = make_test({"guardrails": GUARDRAILS}, status=RUNNING)
         lost = after(test, decide(test, world(traffic((3, 1, 0), answers(latency_ms=151)))))
