@@ -60,7 +60,8 @@ class Executor:
         One engine pod that can't load now keeps neither the others nor the status waiting.
         """
         unavailable: EngineUnavailable | None = None
-        for action in plan.actions:
+        actions = tuple(action for action in plan.actions if not self._is_going(resource, action))
+        for action in actions:
             try:
                 await self._act(resource, action)
             except EngineUnavailable as error:
@@ -71,7 +72,15 @@ class Executor:
             await self._emit(resource, event)
         if unavailable:
             raise unavailable
-        return bool(plan.actions)
+        return bool(actions)
+
+    def _is_going(self, resource: Resource, action: Action) -> bool:
+        """Whether it is a deletion that goes on already: what a finalizer holds goes no sooner if told again."""
+        if not isinstance(action, Delete):
+            return False
+        known = self.state.get(action.plural, resource.metadata.namespace, action.name)
+        metadata = known["metadata"] if known else {}
+        return metadata.get("uid") == action.uid and "deletionTimestamp" in metadata
 
     async def _act(self, resource: Resource, action: Action) -> None:
         namespace = resource.metadata.namespace

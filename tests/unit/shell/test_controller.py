@@ -9,15 +9,17 @@ import aiohttp
 import pytest
 
 from finetune_operator.kube.errors import Conflict, Rejected, Unavailable
+from finetune_operator.manifests.training import training_job_name
+from finetune_operator.resources.finetunejob import FineTuneJob
 from finetune_operator.shell.api import Api
 from finetune_operator.shell.controller import Controller
 from finetune_operator.shell.engines import Engines
 from finetune_operator.shell.execute import Executor
 from finetune_operator.shell.observe import Observer
 from finetune_operator.shell.state import ClusterState
-from tests.builders import CONFIG, NAMESPACE, job_object, version_object
+from tests.builders import CONFIG, NAMESPACE, job_body, job_object, version_object
 from tests.unit.shell.fake_cluster import FakeCluster
-from tests.waiting import eventually
+from tests.waiting import eventually, throughout
 
 INVALID = Rejected("spec.resources.requests: must be less than memory limit", 422)
 
@@ -74,6 +76,20 @@ async def test_an_invalid_child_is_told_and_not_tried_again(
         controller.changed(plural, cluster.objects[plural, name], deleted=False)
         await eventually(lambda: cluster.writes[-1][1] == "events")
     assert sum(write[1] == child for write in cluster.writes) == 1
+
+
+async def test_a_child_that_a_finalizer_holds_is_not_deleted_again_and_again() -> None:
+    body = job_object({"cancel": True}, status={})
+    held = job_body(body["metadata"]["uid"], name=training_job_name(FineTuneJob.parse(body)))
+    held["metadata"]["deletionTimestamp"] = "2026-01-01T11:59:00Z"
+    async with operator(("finetunejobs", body), ("jobs", held)) as (controller, cluster):
+        controller.changed("finetunejobs", body, deleted=False)
+        await eventually(lambda: "conditions" in cluster.objects["finetunejobs", "plato-ethics"]["status"])
+
+        def quiet() -> None:
+            assert [write[:2] for write in cluster.writes] == [("patch", "finetunejobs")]
+
+        await throughout(quiet, seconds=0.5)
 
 
 @pytest.mark.parametrize(

@@ -168,6 +168,23 @@ class TestApplyAndDelete:
         await table.execute(Plan(actions=(Delete("jobs", "plato-ethics-1", "uid-of-plato-ethics-1"),)))
         assert table.state.get("jobs", NAMESPACE, "plato-ethics-1") is None
 
+    @pytest.mark.parametrize("plural", ["jobs", "deployments"])
+    async def test_what_a_finalizer_holds_is_not_deleted_again(self, bench: Any, plural: str) -> None:
+        table, held = bench(), job_body("uid-of-plato-ethics")
+        held["metadata"]["deletionTimestamp"] = "2026-01-01T11:59:00Z"
+        table.state.see(plural, held)
+        assert await table.execute(Plan(actions=(Delete(plural, "plato-ethics-1", held["metadata"]["uid"]),))) is False
+        assert table.cluster.writes == []
+
+    async def test_what_is_going_does_not_stand_for_a_later_one(self, bench: Any) -> None:
+        later = job_body("uid-of-plato-ethics")
+        table = bench(("jobs", later))
+        table.state.see(
+            "jobs", later | {"metadata": later["metadata"] | {"uid": "an-older-one", "deletionTimestamp": "now"}}
+        )
+        await table.execute(Plan(actions=(Delete("jobs", "plato-ethics-1", later["metadata"]["uid"]),)))
+        assert table.cluster.writes == [("delete", "jobs", "plato-ethics-1", later["metadata"]["uid"])]
+
     async def test_another_object_of_that_name_stays(self, bench: Any) -> None:
         table = bench(("jobs", job_body("uid-of-plato-ethics")))
         with pytest.raises(Conflict):
