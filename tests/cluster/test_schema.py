@@ -147,6 +147,13 @@ ACCEPTED = [
         at_provider({"baseUrl": "http://tuner.ml.svc:8080/api/v1", "suffix": "p.1", "learningRateMultiplier": "0.3"}),
     ),
     Creation("a version at a provider", "ModelVersion", version_at_provider()),
+    Creation(
+        "a version at a provider that is not promoted",
+        "ModelVersion",
+        version_at_provider(state="Ready", promotion="Manual"),
+    ),
+    Creation("a pinned version that is to be served later", "ModelVersion", {"state": "Deployed", "serving": None}),
+    Creation("a promoted version that is to be served later", "ModelVersion", {"promotion": "Always", "serving": None}),
     Creation("a version that is served", "ModelVersion"),
     Creation("a version that is only registered", "ModelVersion", {"serving": None}),
     Creation("a version with a high number", "ModelVersion", name="plato-v999999"),
@@ -263,6 +270,18 @@ REFUSED = [
         "ModelVersion",
         version_at_provider(serving={}),
         refused="a model at a provider answers there, not in this cluster: remove serving",
+    ),
+    Creation(
+        "a provider's model that is pinned",
+        "ModelVersion",
+        version_at_provider(state="Deployed"),
+        refused="the gateway has no route to a model at a provider: remove state Deployed",
+    ),
+    Creation(
+        "a provider's model that is promoted",
+        "ModelVersion",
+        version_at_provider(promotion="Always"),
+        refused="the gateway has no route to a model at a provider: leave promotion Manual",
     ),
     Creation("an unknown promotion", "FineTuneJob", {"promotion": "Never"}, refused="supported values"),
     Creation(

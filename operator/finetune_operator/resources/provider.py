@@ -62,6 +62,16 @@ VERSION_RULES: tuple[Rule, ...] = (
         "a model at a provider answers there, not in this cluster: remove serving",
         field_path=".serving",
     ),
+    rule(
+        "!self.artifact.uri.startsWith('openai://') || !has(self.state) || self.state != 'Deployed'",
+        "the gateway has no route to a model at a provider: remove state Deployed",
+        field_path=".state",
+    ),
+    rule(
+        "!self.artifact.uri.startsWith('openai://') || self.promotion == 'Manual'",
+        "the gateway has no route to a model at a provider: leave promotion Manual",
+        field_path=".promotion",
+    ),
 )
 ARTIFACT_RULE = rule(
     "self.uri.startsWith('openai://') ? (has(self.baseUrl) && !has(self.digest)) : "
