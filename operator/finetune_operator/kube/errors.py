@@ -33,13 +33,19 @@ class Gone(KubeError):
 class Rejected(KubeError):
     """The API server understood and refused."""
 
+    @property
+    def is_invalid(self) -> bool:
+        """Whether the object itself is wrong; whatever else is refused, such as by a quota, may be taken later."""
+        return self.status == INVALID
+
 
 class Unavailable(KubeError):
     """The API server can't answer now."""
 
 
+INVALID = 422
 BY_STATUS: dict[int, type[KubeError]] = {
-    400: Rejected, 401: Unavailable, 403: Rejected, 404: NotFound, 409: Conflict, 410: Gone, 422: Rejected,
+    400: Rejected, 401: Unavailable, 403: Rejected, 404: NotFound, 409: Conflict, 410: Gone, INVALID: Rejected,
 }  # fmt: skip
 
 

@@ -1,7 +1,8 @@
 """What the cluster should do next for one FineTuneJob."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
+from typing import Any
 
 from finetune_operator.contract.failures import Failure, FailureReason
 from finetune_operator.contract.places import PREPARE_CONTAINER, adapter_uri
@@ -39,7 +40,7 @@ from finetune_operator.resources.modelversion import ModelVersion, ModelVersionS
 # Most datasets are prepared sooner than that, and each phase told costs a write.
 PREPARING_UNTOLD_SECONDS = 5.0
 
-__all__ = ["Observed", "is_finished", "reconcile", "refused", "wants_progress"]
+__all__ = ["Observed", "is_finished", "reconcile", "refused", "unpublished", "wants_progress"]
 
 
 def reconcile(job: FineTuneJob, seen: Observed, now: datetime, config: OperatorConfig) -> Plan:
@@ -72,6 +73,21 @@ def refused(job: FineTuneJob, message: str, now: datetime, config: OperatorConfi
         remedy="create a new FineTuneJob without what it names",
     )
     return _concluded(job, Observed(), failed(failure), now, config)
+
+
+def unpublished(
+    job: FineTuneJob, seen: Observed, version: Mapping[str, Any], message: str, now: datetime, config: OperatorConfig
+) -> Plan:
+    """The API server takes no ModelVersion like `version`; what was trained stays where it is, and its result known."""
+    name, uri = version["metadata"]["name"], version["spec"]["artifact"]["uri"]
+    failure = Failure(
+        reason=FailureReason.INVALID_CONFIG,
+        message=f"trained, but the API server refused ModelVersion {name}: {message}",
+        remedy=f"its artifact is {uri}; create that ModelVersion without what is refused, or a new FineTuneJob",
+    )
+    outcome = training_outcome(seen.pods)
+    result = outcome if isinstance(outcome, TrainingResult) else None
+    return _concluded(job, seen, failed(failure), now, config, result)
 
 
 def is_finished(job: FineTuneJob) -> bool:

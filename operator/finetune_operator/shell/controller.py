@@ -1,13 +1,14 @@
 """The loop: something changed -> key -> observe -> reconcile (pure) -> execute."""
 
 import asyncio
+import logging
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from finetune_operator.core.config import OperatorConfig
 from finetune_operator.kube.client import KubeClient
-from finetune_operator.kube.errors import Conflict, KubeError, Rejected
+from finetune_operator.kube.errors import Conflict, KubeError
 from finetune_operator.logs import get_logger
 from finetune_operator.manifests.common import CHILD_SELECTOR, ENGINE_LABEL, JOB_NAME_LABEL
 from finetune_operator.manifests.serving import engine_name
@@ -17,14 +18,13 @@ from finetune_operator.resources.abtest import ABTest
 from finetune_operator.resources.common import Resource
 from finetune_operator.resources.finetunejob import FineTuneJob
 from finetune_operator.resources.modelversion import ModelVersion
-from finetune_operator.shell.execute import Executor
+from finetune_operator.shell.execute import ChildRejected, Executor, StatusRejected
 from finetune_operator.shell.observe import Observer
 from finetune_operator.shell.queue import WorkQueue
 from finetune_operator.shell.state import ClusterState
 
 WORKERS = 16
 RESYNC_SECONDS = 600.0
-INVALID = 422
 CUSTOM_PLURALS = ("finetunejobs", "modelversions", "abtests")
 CHILD_PLURALS = ("jobs", "pods", "deployments")
 
@@ -78,8 +78,8 @@ class Controller:
         except Conflict:
             # Somebody wrote in between; the watch brings it, and the decision is made anew.
             return 0.3
-        except Rejected as error:
-            verdict = self._refused(resource, error)
+        except ChildRejected as error:
+            verdict = await self._refused(resource, error)
             if verdict is None:
                 raise
             await self._executor.execute(resource, old_status, verdict)
@@ -88,13 +88,18 @@ class Controller:
             self._queue.add(key)
         return plan.requeue_after_seconds
 
-    def _refused(self, resource: Resource, error: Rejected) -> Plan | None:
-        """A child that is invalid stays so; whatever else is refused, such as by a quota, may be taken later."""
+    async def _refused(self, resource: Resource, error: ChildRejected) -> Plan | None:
+        """A child that is invalid stays so."""
+        if not error.is_invalid:
+            return None
         now = datetime.now(UTC)
         match resource:
-            case FineTuneJob() if error.status == INVALID:
+            case FineTuneJob() if error.plural == "modelversions":
+                seen = await self._observer.finetunejob(resource)
+                return finetunejob.unpublished(resource, seen, error.body, str(error), now, self._config)
+            case FineTuneJob():
                 return finetunejob.refused(resource, str(error), now, self._config)
-            case ModelVersion() if error.status == INVALID:
+            case ModelVersion():
                 versions = self._state.resources(ModelVersion, "modelversions", resource.metadata.namespace)
                 return modelversion.refused(resource, versions, str(error), now)
         return None
@@ -163,9 +168,13 @@ class Controller:
 
 
 def _report(key: Key, error: Exception, again_after_seconds: float) -> None:
-    expected = isinstance(error, KubeError) or type(error).__name__ == "EngineUnavailable"
-    logger.warning(
-        "reconcile failed, will be tried again",
+    is_defect = isinstance(error, StatusRejected) and error.is_invalid
+    expected = not is_defect and (isinstance(error, KubeError) or type(error).__name__ == "EngineUnavailable")
+    logger.log(
+        logging.ERROR if is_defect else logging.WARNING,
+        "a status is refused by its own schema: a defect of the operator"
+        if is_defect
+        else "reconcile failed, will be tried again",
         kind=key.plural,
         namespace=key.namespace,
         name=key.name,

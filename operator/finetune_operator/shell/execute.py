@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from finetune_operator.core.patches import merge_patch
-from finetune_operator.kube.errors import Conflict, KubeError, NotFound
+from finetune_operator.kube.errors import Conflict, KubeError, NotFound, Rejected
 from finetune_operator.kube.paths import PLURALS
 from finetune_operator.logs import get_logger
 from finetune_operator.manifests.common import OPERATOR_NAME
@@ -46,6 +46,22 @@ class Cluster(Protocol):
     async def delete(self, plural: str, namespace: str, name: str, uid: str) -> None: ...
 
 
+class ChildRejected(Rejected):
+    """The API server takes no child of this body."""
+
+    def __init__(self, error: Rejected, plural: str, body: Mapping[str, Any]) -> None:
+        super().__init__(str(error), error.status, error.retry_after_seconds)
+        self.plural = plural
+        self.body = body
+
+
+class StatusRejected(Rejected):
+    """The API server takes no status like this, which no user can change."""
+
+    def __init__(self, error: Rejected) -> None:
+        super().__init__(str(error), error.status, error.retry_after_seconds)
+
+
 @dataclass(frozen=True)
 class Executor:
     """Where plans are carried out."""
@@ -66,6 +82,10 @@ class Executor:
                 await self._act(resource, action)
             except EngineUnavailable as error:
                 unavailable = error
+            except Rejected as error:
+                if isinstance(action, Create | Apply):
+                    raise ChildRejected(error, action.plural, action.body) from error
+                raise
         if plan.status is not None and (patch := merge_patch(old_status, plan.status)):
             await self._write_status(resource, patch)
         for event in plan.events:
@@ -124,7 +144,10 @@ class Executor:
         metadata = resource.metadata
         plural = PLURALS[resource.kind]
         body = {"metadata": {"resourceVersion": metadata.resource_version}, "status": patch}
-        written = await self.client.merge_patch(plural, metadata.namespace, metadata.name, body, "status")
+        try:
+            written = await self.client.merge_patch(plural, metadata.namespace, metadata.name, body, "status")
+        except Rejected as error:
+            raise StatusRejected(error) from error
         self._remember(plural, written)
 
     def _remember(self, plural: str, body: dict[str, object]) -> None:

@@ -7,9 +7,10 @@ from typing import Any
 
 import aiohttp
 import pytest
+from structlog.testing import capture_logs
 
 from finetune_operator.kube.errors import Conflict, Rejected, Unavailable
-from finetune_operator.manifests.training import training_job_name
+from finetune_operator.manifests.training import training_job_name, training_labels
 from finetune_operator.resources.finetunejob import FineTuneJob
 from finetune_operator.shell.api import Api
 from finetune_operator.shell.controller import Controller
@@ -17,7 +18,19 @@ from finetune_operator.shell.engines import Engines
 from finetune_operator.shell.execute import Executor
 from finetune_operator.shell.observe import Observer
 from finetune_operator.shell.state import ClusterState
-from tests.builders import CONFIG, NAMESPACE, job_body, job_object, version_object
+from tests.builders import (
+    CONFIG,
+    NAMESPACE,
+    Object,
+    job_body,
+    job_condition,
+    job_object,
+    make_result,
+    terminated,
+    training_pod,
+    version_object,
+    wire,
+)
 from tests.unit.shell.fake_cluster import FakeCluster
 from tests.waiting import eventually, throughout
 
@@ -76,6 +89,61 @@ async def test_an_invalid_child_is_told_and_not_tried_again(
         controller.changed(plural, cluster.objects[plural, name], deleted=False)
         await eventually(lambda: cluster.writes[-1][1] == "events")
     assert sum(write[1] == child for write in cluster.writes) == 1
+
+
+def trained() -> tuple[Object, tuple[str, Object], tuple[str, Object]]:
+    """A FineTuneJob, and its Job and pod after a training that went well."""
+    body = job_object(status={"phase": "Training"})
+    job = FineTuneJob.parse(body)
+    complete = job_body(job.metadata.uid, name=training_job_name(job), conditions=(job_condition("Complete"),))
+    pod = training_pod(phase="Succeeded", trainer=terminated(0, wire(make_result())), labels=training_labels(job))
+    return body, ("jobs", complete), ("pods", pod)
+
+
+async def test_a_version_that_is_invalid_is_told_with_what_was_trained() -> None:
+    body, *children = trained()
+    async with operator(("finetunejobs", body), *children) as (controller, cluster):
+        cluster.failures["modelversions"] = INVALID
+        controller.changed("finetunejobs", body, deleted=False)
+        await eventually(lambda: stalled(cluster, "finetunejobs", "plato-ethics") == "InvalidConfig")
+    status = cluster.objects["finetunejobs", "plato-ethics"]["status"]
+    uri = "volume://artifacts/finetune/plato/uid-of-plato-ethics/adapter"
+    assert status["message"] == (
+        f"trained, but the API server refused ModelVersion plato-v1: {INVALID}: "
+        f"its artifact is {uri}; create that ModelVersion without what is refused, or a new FineTuneJob"
+    )
+    assert status["result"]["finalLoss"] == "0.234"
+    assert "modelVersion" not in status
+
+
+@pytest.mark.parametrize("phase", ["begins", "ends"])
+async def test_a_status_that_is_refused_fails_no_training_and_is_a_defect(phase: str) -> None:
+    body, children = (job_object(status={}), ()) if phase == "begins" else (trained()[0], trained()[1:])
+    with capture_logs() as logs:
+        async with operator(("finetunejobs", body), *children) as (controller, cluster):
+            cluster.failures["finetunejobs"] = Rejected("status.message: Too long", 422)
+            controller.changed("finetunejobs", body, deleted=False)
+            await eventually(lambda: sum(write[1] == "finetunejobs" for write in cluster.writes) >= 2)
+            del cluster.failures["finetunejobs"]
+            wanted = "Pending" if phase == "begins" else "Succeeded"
+            await eventually(lambda: cluster.objects["finetunejobs", "plato-ethics"]["status"].get("phase") == wanted)
+    assert stalled(cluster, "finetunejobs", "plato-ethics") == ""
+    assert ("error", "a status is refused by its own schema: a defect of the operator") in {
+        (entry["log_level"], entry["event"]) for entry in logs
+    }
+
+
+async def test_a_patch_that_is_refused_fails_no_training() -> None:
+    body, (_, job), _ = trained()
+    job |= {"status": {}, "metadata": job["metadata"] | {"resourceVersion": "1"}}
+    body["spec"]["suspend"] = True
+    async with operator(("finetunejobs", body), ("jobs", job)) as (controller, cluster):
+        cluster.failures["jobs"] = INVALID
+        controller.changed("finetunejobs", body, deleted=False)
+        await eventually(lambda: len(cluster.writes) >= 2)
+        assert {write[:2] for write in cluster.writes} == {("patch", "jobs")}
+        del cluster.failures["jobs"]
+        await eventually(lambda: cluster.objects["finetunejobs", "plato-ethics"]["status"].get("phase") == "Suspended")
 
 
 async def test_a_child_that_a_finalizer_holds_is_not_deleted_again_and_again() -> None:
