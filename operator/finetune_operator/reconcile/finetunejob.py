@@ -13,7 +13,7 @@ from finetune_operator.core.workloads import QUEUE_LABEL, JobFacts, PodFacts, tr
 from finetune_operator.manifests.training import queue_name, training_config, training_job
 from finetune_operator.manifests.versions import model_version, next_version
 from finetune_operator.reconcile.plan import Action, Create, Delete, Event, Patch, Plan
-from finetune_operator.reconcile.starting_point import starting_adapter
+from finetune_operator.reconcile.starting_point import begun_from, starting_adapter
 from finetune_operator.reconcile.training_outlook import (
     NO_COMMIT,
     NO_RESULT,
@@ -123,6 +123,7 @@ def _start(job: FineTuneJob, seen: Observed, now: datetime, config: OperatorConf
     manifest = training_job(job, config, start)
     queue = queue_name(job)
     status = training_status(job, seen, queued(queue) if queue else outlook_of(seen.pods), now, config)
+    status = status.model_copy(update={"init_from": begun_from(job, seen.versions, config)})
     return Plan(
         actions=(Create("jobs", manifest, job.metadata.uid),),
         status=status.to_dict(),

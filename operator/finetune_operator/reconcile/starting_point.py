@@ -9,14 +9,20 @@ from finetune_operator.manifests.serving import adapter_of
 from finetune_operator.resources.common import BaseModelRef
 from finetune_operator.resources.finetunejob import FineTuneJob
 from finetune_operator.resources.modelversion import ModelVersion
+from finetune_operator.resources.starting_point import InitFromStatus
 
 
 def starting_adapter(
     job: FineTuneJob, versions: Iterable[ModelVersion], config: OperatorConfig
 ) -> StartingAdapter | Failure | None:
-    """None where the job begins with the base model. The trainer checks the files; here is what needs no pod."""
+    """None where the job begins with the base model. The trainer checks the files; here is what needs no pod.
+
+    A training that has begun goes on from what it began with, though the version be gone by now.
+    """
     if job.spec.init_from is None:
         return None
+    if begun := job.status.init_from:
+        return StartingAdapter(model_version=begun.model_version, path=begun.path, digest=begun.digest)
     name = job.spec.init_from.model_version
     version = next((v for v in versions if v.metadata.name == name), None)
     if version is None or version.deleting:
@@ -28,6 +34,14 @@ def starting_adapter(
         return _refused(f"{name} can't be trained on: {fact[0]}", fact[1])
     adapter = adapter_of(version)
     return StartingAdapter(model_version=name, path=adapter.path, digest=adapter.digest)
+
+
+def begun_from(job: FineTuneJob, versions: Iterable[ModelVersion], config: OperatorConfig) -> InitFromStatus | None:
+    """The same for the status of a training whose Job is there or about to be made."""
+    start = starting_adapter(job, versions, config)
+    if not isinstance(start, StartingAdapter):
+        return None
+    return InitFromStatus(model_version=start.model_version, path=start.path, digest=start.digest)
 
 
 def _obstacle(job: FineTuneJob, version: ModelVersion, config: OperatorConfig) -> tuple[str, str] | None:

@@ -17,6 +17,7 @@ from finetune_operator.core.endings import ended_at, latest_ending
 from finetune_operator.core.evaluation import status_of
 from finetune_operator.core.workloads import JobFacts, PodFacts, dataset_report
 from finetune_operator.manifests.training import training_job_name
+from finetune_operator.reconcile.starting_point import begun_from
 from finetune_operator.reconcile.training_outlook import Outlook
 from finetune_operator.reconcile.training_outputs import artifacts_status, exported
 from finetune_operator.resources.cost import AllocationStatus, CostStatus
@@ -106,6 +107,7 @@ def _with_facts(
             "progress": progress,
             "checkpoint": checkpoint,
             "dataset": dataset,
+            "init_from": begun_from(job, seen.versions, config) if seen.job and not foreign else old.init_from,
             "preflight": _preflight_status(report) if report else old.preflight,
             "model_version": outlook.version or old.model_version,
             "last_failure": _last_failure(job, seen, now),

@@ -31,7 +31,7 @@ from finetune_operator.resources.outputs import JOB_RULES as OUTPUT_RULES
 from finetune_operator.resources.outputs import MAX_ARTIFACTS, ArtifactStatus, Outputs
 from finetune_operator.resources.provider import JOB_RULES, OpenAIProvider
 from finetune_operator.resources.serving import ServingSpec
-from finetune_operator.resources.starting_point import STARTING_RULES, InitFrom
+from finetune_operator.resources.starting_point import STARTING_RULES, InitFrom, InitFromStatus
 from finetune_operator.resources.tracking import ReportTo
 from finetune_operator.resources.training import JOB_RULES as TRAINING_RULES
 from finetune_operator.resources.training import Lora, Training
@@ -252,6 +252,8 @@ class FineTuneJobStatus(ApiModel):
     """From where another attempt would go on."""
     dataset: DatasetStatus | None = None
     """What was trained on."""
+    init_from: InitFromStatus | None = None
+    """What spec.initFrom was when the training began."""
     preflight: PreflightStatus | None = None
     """What was estimated before a GPU was taken; absent for a base model whose size does not follow from its config."""
     result: ResultStatus | None = None

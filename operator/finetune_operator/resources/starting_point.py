@@ -1,5 +1,9 @@
 """Training on from an adapter that was published before."""
 
+from typing import Annotated
+
+from pydantic import Field
+
 from finetune_operator.resources.common import ApiModel, DnsLabel, Rule, Sha256, rule
 
 # Of a FineTuneJob's spec.
@@ -22,6 +26,17 @@ class InitFrom(ApiModel):
 
     model_version: DnsLabel
     """A ModelVersion in the same namespace, such as plato-v1."""
+
+
+class InitFromStatus(ApiModel):
+    """What spec.initFrom was when the training began: it goes on from there, whatever becomes of that version."""
+
+    model_version: DnsLabel
+    """The ModelVersion's name."""
+    path: Annotated[str, Field(max_length=1152)]
+    """Where the trainer sees the adapter's directory."""
+    digest: Sha256
+    """Digest of the adapter."""
 
 
 class StartingPoint(ApiModel):

@@ -6,12 +6,14 @@ import pytest
 
 from finetune_operator.contract.failures import FailureReason
 from finetune_operator.contract.training import StartingAdapter
+from finetune_operator.core.workloads import job_facts
 from finetune_operator.manifests.training import training_job
 from finetune_operator.reconcile.finetunejob import reconcile
 from finetune_operator.reconcile.plan import Create
 from finetune_operator.reconcile.training_status import Observed
 from finetune_operator.resources.finetunejob import FineTuneJob, FineTuneJobStatus, Phase
-from tests.builders import BASE_MODEL, COMMIT, CONFIG, DIGEST, NOON, make_job, make_version, merged
+from finetune_operator.resources.modelversion import ModelVersion
+from tests.builders import BASE_MODEL, COMMIT, CONFIG, DIGEST, NOON, after, job_body, make_job, make_version, merged
 
 URI = "volume://artifacts/finetune/plato/earlier-uid/adapter"
 ARTIFACT = {"artifact": {"uri": URI, "digest": DIGEST}}
@@ -38,6 +40,50 @@ def test_the_trainer_is_told_where_the_adapter_is_and_its_digest() -> None:
 def test_a_version_whose_hyperparameters_are_not_known_is_left_to_the_trainer() -> None:
     version = make_version(1, merged(ARTIFACT, {"lineage": {"hyperparameters": {"epochs": "3"}}}))
     assert reconcile(going_on(lora={"r": 64}), Observed(versions=(version,)), NOON, CONFIG).actions
+
+
+FROZEN = {"modelVersion": "plato-v1", "path": START.path, "digest": DIGEST}
+VERSION = make_version(1, ARTIFACT)
+
+
+def started(job: FineTuneJob) -> FineTuneJob:
+    return after(job, reconcile(job, Observed(versions=(VERSION,)), NOON, CONFIG))
+
+
+class TestStartedAgain:
+    """Under Kueue a suspended training loses its Job, and so does one whose end was not seen."""
+
+    @pytest.mark.parametrize(
+        "versions",
+        [
+            (),
+            (make_version(1, ARTIFACT, deleting=True),),
+            (make_version(1, merged(ARTIFACT, {"artifact": {"uri": URI + "-2", "digest": "sha256:" + "b" * 64}})),),
+        ],
+        ids=["deleted", "being deleted", "made again of other files"],
+    )
+    def test_it_goes_on_from_what_it_began_with(self, versions: tuple[ModelVersion, ...]) -> None:
+        job = started(going_on())
+        assert job.status.to_dict()["initFrom"] == FROZEN
+        queued = make_job(job.spec.to_dict() | {"suspend": True}, status=job.status.to_dict())
+        suspended = after(queued, reconcile(queued, Observed(versions=versions), NOON, CONFIG))
+        resumed = make_job(job.spec.to_dict(), status=suspended.status.to_dict())
+        plan = reconcile(resumed, Observed(versions=versions), NOON, CONFIG)
+        assert plan.actions == (Create("jobs", training_job(job, CONFIG, START), job.metadata.uid),)
+        assert after(resumed, plan).status.to_dict()["initFrom"] == FROZEN
+
+    def test_what_was_not_written_when_the_job_was_made_is_written_as_soon_as_it_is_seen(self) -> None:
+        job = going_on()
+        seen = Observed(job_facts(job_body(job.metadata.uid)), versions=(VERSION,))
+        assert after(job, reconcile(job, seen, NOON, CONFIG)).status.to_dict()["initFrom"] == FROZEN
+
+    @pytest.mark.parametrize(
+        ("job", "versions"),
+        [(going_on(suspend=True), (VERSION,)), (going_on(), ()), (make_job(), (VERSION,))],
+        ids=["suspended from the beginning", "refused", "from the base model"],
+    )
+    def test_what_has_not_begun_has_no_beginning(self, job: FineTuneJob, versions: tuple[ModelVersion, ...]) -> None:
+        assert after(job, reconcile(job, Observed(versions=versions), NOON, CONFIG)).status.init_from is None
 
 
 def hub(revision: str) -> dict[str, Any]:
