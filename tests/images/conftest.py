@@ -12,7 +12,7 @@ import pytest
 from demo.conversations import load_conversations
 from finetune_operator.contract.evaluation import EvaluationConfig, Metric
 from tests.images.ml_environment import REPOSITORY, ensure_python
-from tests.images.training import BASE_MODEL, Job, environment_of_images, make_job
+from tests.images.training import BASE_MODEL, Job, TrainerHost, environment_of_images, make_job
 
 MINIMUM_PROMPT, MINIMUM_RESPONSE = 10, 20
 FINE_TUNED_TOPIC = "emotion"
@@ -74,12 +74,24 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def job(ml_python: Path, base_model: Path, artifacts: Path) -> Iterator[Callable[..., Job]]:
-    """Makes jobs, and ends what they started."""
+def trainer_host(ml_python: Path) -> Iterator[TrainerHost]:
+    host = TrainerHost(ml_python)
+    yield host
+    host.close()
+
+
+@pytest.fixture(scope="session")
+def job(ml_python: Path, base_model: Path, artifacts: Path, trainer_host: TrainerHost) -> Iterator[Callable[..., Job]]:
+    """Makes jobs, and ends what they started.
+
+    Their attempts are forks of one process, except where a test wants the program from its start, and with plain
+    Transformers, which Unsloth would have changed.
+    """
     made: list[Job] = []
 
-    def make(name: str, rows: list[dict[str, Any]], **options: Any) -> Job:
-        made.append(make_job(ml_python, base_model, artifacts, name, rows, **options))
+    def make(name: str, rows: list[dict[str, Any]], *, from_start: bool = False, **options: Any) -> Job:
+        host = None if from_start or options.get("backend") == "HuggingFace" else trainer_host
+        made.append(make_job(ml_python, base_model, artifacts, name, rows, host=host, **options))
         return made[-1]
 
     yield make
@@ -90,7 +102,7 @@ def job(ml_python: Path, base_model: Path, artifacts: Path) -> Iterator[Callable
 @pytest.fixture(scope="session")
 def trained(job: Callable[..., Job], conversations: list[dict[str, Any]]) -> Job:
     """A job that was trained to its end, for the tests that look at what it left."""
-    done = job("trained", conversations, epochs=8, evaluation=EVERY_METRIC)
+    done = job("trained", conversations, epochs=8, evaluation=EVERY_METRIC, from_start=True)
     done.run()
     return done
 

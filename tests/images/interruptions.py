@@ -15,53 +15,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from trainer_host import import_trainer, start
+
 TICK_SECONDS = 0.002
 ATTEMPT_TIMEOUT_SECONDS = 120.0
 MOST_STEPS = 12
 MOST_SAVES = 2
 SHARE_OF_KILLS_IN_SAVES = 0.4
-
-
-def import_trainer(directory: Path) -> Any:
-    """All that an attempt would import; Unsloth first, as the trainer has it."""
-    sys.path.insert(0, str(directory))
-    import backends
-    import train
-
-    backends.hide_vllm()
-    for name in (
-        "unsloth",
-        "checkpoints",
-        "held_out",
-        "progress",
-        "starting_point",
-        "trackers",
-        "trainers",
-        "trl",
-        "peft",
-    ):
-        __import__(name)
-    return train
-
-
-def start(train: Any, arguments: list[str], log_file: Path) -> int:
-    """The process id of a new attempt, which writes to that log."""
-    sys.stdout.flush()
-    pid = os.fork()
-    if pid:
-        return pid
-    log = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    sys.argv = ["train.py", *arguments]
-    code = 1
-    try:
-        code = train.main()
-    except SystemExit as error:
-        code = int(error.code or 0)
-    finally:
-        sys.stdout.flush()
-        os._exit(code)
 
 
 def entries(log_file: Path) -> list[dict[str, Any]]:

@@ -1,13 +1,14 @@
 """A job's directory on a volume, and trainer processes on it, as the operator's Job has them."""
 
 import json
+import math
 import os
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -33,13 +34,69 @@ from tests.images.ml_environment import REPOSITORY
 
 BASE_MODEL = "tiny-llama"
 TOKEN = "a-token"  # noqa: S105 - of a test
+POLL_SECONDS = 0.05
+
+
+class HostedProcess:
+    """An attempt that a `TrainerHost` has forked: as much of a `Popen` as the tests ask for."""
+
+    def __init__(self, pid: int, exit_file: Path) -> None:
+        self.pid, self._exit_file = pid, exit_file
+
+    def poll(self) -> int | None:
+        return int(self._exit_file.read_text()) if self._exit_file.exists() else None
+
+    def wait(self, timeout: float | None = None) -> int:
+        deadline = time.monotonic() + (timeout or math.inf)
+        while (code := self.poll()) is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(f"attempt {self.pid}", timeout or 0)
+            time.sleep(POLL_SECONDS)
+        return code
+
+    def send_signal(self, number: int) -> None:
+        """Nothing where it has ended."""
+        if self.poll() is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+class TrainerHost:
+    """A process that has imported Unsloth and forks attempts; started with the first one."""
+
+    def __init__(self, python: Path) -> None:
+        command = [str(python), str(Path(__file__).with_name("trainer_host.py")), str(REPOSITORY / "trainer_image")]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment_of_images()
+        )
+
+    def start(self, arguments: Sequence[str], environment: Mapping[str, str], log_file: Path) -> HostedProcess:
+        if self._process.stdin is None or self._process.stdout is None:
+            raise RuntimeError("the host's pipes are not open")
+        exit_file = log_file.with_name(f"{log_file.name}.exit")
+        exit_file.unlink(missing_ok=True)
+        log_file.touch()
+        order = {"arguments": list(arguments), "environment": dict(environment), "log": str(log_file)}
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        while not (line := self._process.stdout.readline()).strip().isdigit():
+            if not line:
+                pytest.fail(f"the trainer's host ended with {self._process.wait()}")
+        return HostedProcess(int(line), exit_file)
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
 
 
 @dataclass
 class TrainerProcess:
     """One attempt; its log is read line by line, as it grows."""
 
-    process: subprocess.Popen[bytes]
+    process: "subprocess.Popen[bytes] | HostedProcess"
     log_file: Path
 
     def lines(self, message: str) -> list[dict[str, Any]]:
@@ -51,7 +108,7 @@ class TrainerProcess:
         while not (found := self.lines(message)):
             if time.monotonic() > deadline or self.process.poll() is not None:
                 pytest.fail(f"no {message!r} in the log:\n{self.log_file.read_text()[-3000:]}")
-            time.sleep(0.05)
+            time.sleep(POLL_SECONDS)
         return found[0]
 
     def signal(self, number: signal.Signals) -> int:
@@ -77,6 +134,7 @@ class Job:
     config: TrainingConfig
     attempts: list[TrainerProcess] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
+    host: TrainerHost | None = None
 
     @property
     def paths(self) -> JobPaths:
@@ -94,13 +152,16 @@ class Job:
     def start(self, *arguments: str) -> TrainerProcess:
         config_file = self.artifacts / f"{self.name}.json"
         config_file.write_text(self.config.model_dump_json(by_alias=True, exclude_none=True))
-        command = [str(self.python), str(REPOSITORY / "trainer_image" / "train.py")]
-        command += ["--config", str(config_file), "--artifacts", str(self.artifacts)]
+        command = ["--config", str(config_file), "--artifacts", str(self.artifacts)]
         command += ["--termination-message", str(self.artifacts / f"{self.name}.termination"), *arguments]
         log_file = self.artifacts / f"{self.name}-{len(self.attempts)}.log"
-        environment = environment_of_images() | {"FINETUNE_INTERNAL_TOKEN": TOKEN} | self.environment
+        environment = {"FINETUNE_INTERNAL_TOKEN": TOKEN} | self.environment
+        if self.host:
+            self.attempts.append(TrainerProcess(self.host.start(command, environment, log_file), log_file))
+            return self.attempts[-1]
+        command = [str(self.python), str(REPOSITORY / "trainer_image" / "train.py"), *command]
         with log_file.open("wb") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+            process = subprocess.Popen(command, stdout=log, stderr=log, env=environment_of_images() | environment)
         self.attempts.append(TrainerProcess(process, log_file))
         return self.attempts[-1]
 
@@ -144,6 +205,7 @@ def make_job(
     init_from: StartingAdapter | None = None,
     report_to: TrackingConfig | None = None,
     progress_url: str | None = None,
+    host: TrainerHost | None = None,
     **training: Any,
 ) -> Job:
     """A job with the dataset that `prepare` would leave; every eighth row is held out."""
@@ -166,7 +228,7 @@ def make_job(
         progress_url=progress_url,
         progress_interval_seconds=0.2,
     )
-    job = Job(python, base_model, artifacts, name, config)
+    job = Job(python, base_model, artifacts, name, config, host=host)
     held_out = list(rows[::8])
     training_rows = [row for row in rows if row not in held_out]
     Path(job.paths.dataset).mkdir(parents=True)
