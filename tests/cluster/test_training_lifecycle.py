@@ -12,7 +12,7 @@ import pytest
 
 from finetune_operator.contract.failures import EXIT_CODES, Failure, FailureReason
 from finetune_operator.contract.places import TRAINER_CONTAINER
-from tests.cluster.samples import NOON, Manifest, fine_tune_job
+from tests.cluster.samples import NOON, Manifest, fine_tune_job, model_version
 from tests.cluster.world import World, condition
 from tests.waiting import eventually, throughout
 
@@ -256,3 +256,52 @@ async def test_suspending_a_queued_job_takes_it_out_of_the_queue_until_it_is_res
     second = await world.get("jobs", job["metadata"]["name"])
     assert second["metadata"]["uid"] != job["metadata"]["uid"]
     assert second["spec"]["suspend"] is True
+
+
+async def test_a_training_goes_on_from_an_adapter_whose_version_was_deleted_meanwhile(world: World) -> None:
+    await world.create(model_version("plato-v1", serving=None))
+    body = fine_tune_job(initFrom={"modelVersion": "plato-v1"})
+    body["metadata"]["labels"] = {QUEUE_LABEL: "gpus"}
+    await world.create(body)
+    first = await world.reaches("finetunejobs", "plato-1", phase="Queued")
+    begun = first["status"]["initFrom"]
+    assert begun["modelVersion"] == "plato-v1"
+    job = await world.get("jobs", first["status"]["jobName"])
+
+    await world.edit("finetunejobs", "plato-1", suspend=True)
+    await world.gone("jobs", job["metadata"]["name"])
+    await world.delete("modelversions", "plato-v1")
+    await world.gone("modelversions", "plato-v1")
+
+    await world.edit("finetunejobs", "plato-1", suspend=False)
+    await world.reaches("finetunejobs", "plato-1", phase="Queued", initFrom=begun)
+    again = await world.get("jobs", job["metadata"]["name"])
+    assert again["spec"]["template"]["spec"]["containers"] == job["spec"]["template"]["spec"]["containers"]
+
+
+async def test_a_job_that_a_finalizer_holds_is_not_deleted_again_and_again(world: World) -> None:
+    created = await world.create(fine_tune_job())
+    pending = await world.reaches("finetunejobs", created["metadata"]["name"], phase="Pending")
+    name = pending["status"]["jobName"]
+
+    async def hold(*finalizers: str) -> None:
+        body = {"metadata": {"finalizers": list(finalizers)}}
+        await world.client.merge_patch("jobs", world.namespace, name, body)
+
+    await hold("finetune.dev/held-by-a-test")
+    await world.edit("finetunejobs", "plato-1", cancel=True)
+
+    async def is_going() -> bool:
+        return "deletionTimestamp" in (await world.get("jobs", name))["metadata"]
+
+    await eventually(is_going)
+    await world.says("finetunejobs", "plato-1", "Reconciling", reason="Cancelling")
+    mark = world.audit.end()
+
+    async def is_left_alone() -> None:
+        assert len(world.audit.writes(world.namespace, mark)) < 5
+
+    await throughout(is_left_alone, seconds=3)
+    await hold()
+    await world.gone("jobs", name)
+    await world.reaches("finetunejobs", "plato-1", phase="Cancelled")
