@@ -8,8 +8,9 @@ def conditions(resource: dict) -> dict[str, str]:
 
 
 class TestFirstTraining:
-    def test_ends_with_every_condition_true_and_no_abnormal_one(self, world: World) -> None:
+    def test_ends_with_every_condition_true_but_a_price_that_nobody_named(self, world: World) -> None:
         assert conditions(world.story.first.job) == {
+            "CostKnown": "False",
             "DatasetReady": "True",
             "Trained": "True",
             "Published": "True",
