@@ -85,6 +85,8 @@ async def test_a_verdict_has_its_consequence_once_and_late_votes_do_not_flip_it(
     world.api.count(made, candidate=case.candidate, baseline=case.baseline)
     concluded = await world.reaches("abtests", "duel", phase="Concluded", verdict=case.verdict)
     await world.reaches("modelversions", case.active, state="Deployed")
+    await world.reaches("modelversions", next(iter({"plato-v1", "plato-v2"} - {case.active})), state="Ready")
+    await world.reaches("modelversions", "plato-v2", metrics={"winRate": concluded["status"]["votes"]["winRate"]})
     verdict, active = concluded["status"], await world.get("modelversions", case.active)
     assert verdict["concludedAt"]
     assert condition(concluded, "Concluded")["reason"] == case.verdict
