@@ -151,6 +151,7 @@ def job_body(
     suspended: bool = False,
     conditions: tuple[Object, ...] = (),
     labels: Mapping[str, str] | None = None,
+    ttl_seconds: int | None = None,
 ) -> Object:
     """A batch/v1 Job."""
     return {
@@ -161,14 +162,15 @@ def job_body(
             "labels": dict(labels or {}),
             "ownerReferences": [{"uid": owner_uid}],
         },
-        "spec": {"suspend": suspended},
+        "spec": {"suspend": suspended} | ({} if ttl_seconds is None else {"ttlSecondsAfterFinished": ttl_seconds}),
         "status": {"conditions": list(conditions)},
     }
 
 
-def job_condition(type_: str, reason: str = "", message: str = "") -> Object:
+def job_condition(type_: str, reason: str = "", message: str = "", *, since: str = "") -> Object:
     """A condition of a batch/v1 Job that holds."""
-    return {"type": type_, "status": "True", "reason": reason, "message": message}
+    condition = {"type": type_, "status": "True", "reason": reason, "message": message}
+    return condition | ({"lastTransitionTime": since} if since else {})
 
 
 def running() -> Object:

@@ -89,6 +89,7 @@ class JobFacts:
     failed_reason: str | None
     failed_message: str
     pods_failed: int
+    ttl_seconds: int | None
 
 
 @dataclass(frozen=True)
@@ -172,6 +173,7 @@ def job_facts(body: Mapping[str, Any]) -> JobFacts:
         failed_reason=failed.get("reason"),
         failed_message=failed.get("message", ""),
         pods_failed=status.get("failed", 0),
+        ttl_seconds=body.get("spec", {}).get("ttlSecondsAfterFinished"),
     )
 
 

@@ -120,8 +120,6 @@ def training_job(job: FineTuneJob, config: OperatorConfig, start: StartingAdapte
     }
     if spec.active_deadline_seconds is not None:
         manifest["spec"]["activeDeadlineSeconds"] = spec.active_deadline_seconds
-    if spec.ttl_seconds_after_finished is not None:
-        manifest["spec"]["ttlSecondsAfterFinished"] = spec.ttl_seconds_after_finished
     return manifest
 
 

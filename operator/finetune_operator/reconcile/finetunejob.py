@@ -48,7 +48,7 @@ def reconcile(job: FineTuneJob, seen: Observed, now: datetime, config: OperatorC
     if job.deleting:
         return Plan()
     if is_finished(job):
-        return _acknowledge(job)
+        return _acknowledge(job, seen)
     version = _published(job, seen.versions)
     if job.spec.cancel and version is None:
         return _cancel(job, seen, now, config)
@@ -102,9 +102,18 @@ def wants_progress(job: FineTuneJob) -> bool:
     return not job.deleting and job.status.phase is Phase.TRAINING
 
 
-def _acknowledge(job: FineTuneJob) -> Plan:
+def _acknowledge(job: FineTuneJob, seen: Observed) -> Plan:
+    """Only now is the Job told when to go: one that goes before its end is known would be made, and train, again."""
     status = job.status.model_copy(update={"observed_generation": job.metadata.generation})
-    return Plan(status=status.to_dict())
+    found, ttl_seconds = seen.job, job.spec.ttl_seconds_after_finished
+    if found is None or not _is_ours(job, found) or found.ttl_seconds == ttl_seconds:
+        return Plan(status=status.to_dict())
+    is_edited = job.status.observed_generation != job.metadata.generation
+    if found.ttl_seconds is not None and not is_edited:
+        # A policy of the cluster has the last word; to insist would be a dispute without an end.
+        return Plan(status=status.to_dict())
+    patch = Patch("jobs", found.name, {"spec": {"ttlSecondsAfterFinished": ttl_seconds}})
+    return Plan(actions=(patch,), status=status.to_dict())
 
 
 def _is_ours(job: FineTuneJob, found: JobFacts) -> bool:

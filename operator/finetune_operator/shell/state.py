@@ -20,6 +20,7 @@ METADATA_FIELDS = (
     "name", "namespace", "uid", "generation", "resourceVersion", "creationTimestamp", "deletionTimestamp", "labels",
     "annotations", "ownerReferences",
 )  # fmt: skip
+JOB_SPEC_FIELDS = ("suspend", "ttlSecondsAfterFinished")
 
 
 class ClusterState:
@@ -122,7 +123,8 @@ def _slim(plural: str, body: Mapping[str, Any]) -> Object:
             metadata.pop("annotations", None)
             return {"metadata": metadata, "status": status}
         case "jobs":
-            return {"metadata": metadata, "spec": {"suspend": body["spec"].get("suspend", False)}, "status": status}
+            spec = {name: body["spec"][name] for name in JOB_SPEC_FIELDS if name in body["spec"]}
+            return {"metadata": metadata, "spec": spec, "status": status}
         case "deployments":
             return {"metadata": metadata, "spec": {"replicas": body["spec"].get("replicas", 1)}, "status": status}
     return {"kind": body["kind"], "metadata": metadata, "spec": body["spec"], "status": status}

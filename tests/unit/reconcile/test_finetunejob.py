@@ -513,7 +513,7 @@ class TestFinished:
             "message": "",
             "lastTransitionTime": "2026-01-01T11:00:00Z",
         }
-        job = make_job({"ttlSecondsAfterFinished": 60}, status={"conditions": [condition]}, generation=2)
+        job = make_job(status={"conditions": [condition]}, generation=2)
         assert decide(job, world) == Plan(status=job.status.to_dict() | {"observedGeneration": 2})
 
 

@@ -96,7 +96,7 @@ def test_what_no_reconcile_reads_is_not_kept() -> None:
     pod = pod_body("a", labels={JOB_UID_LABEL: "uid-1"})
     pod["metadata"] |= {"managedFields": [{}], "annotations": {"finetune.dev/training-config": "{}"}}
     pod["spec"] = {"containers": [{"name": "trainer"}]}
-    job = job_body("uid-1", name="a", suspended=True)
+    job = job_body("uid-1", name="a", suspended=True, ttl_seconds=60)
     job["spec"]["template"] = {"spec": {}}
     deployment = deployment_body("a", revision="r1", replicas=2)
     deployment["spec"]["template"] = {"spec": {}}
@@ -108,7 +108,7 @@ def test_what_no_reconcile_reads_is_not_kept() -> None:
     assert not {"managedFields", "annotations"} & kept_pod["metadata"].keys()
     kept_job, kept_deployment = state.get("jobs", NAMESPACE, "a"), state.get("deployments", NAMESPACE, "a")
     assert kept_job is not None
-    assert kept_job["spec"] == {"suspend": True}
+    assert kept_job["spec"] == {"suspend": True, "ttlSecondsAfterFinished": 60}
     assert kept_deployment is not None
     assert kept_deployment["spec"] == {"replicas": 2}
     assert kept_deployment["metadata"]["annotations"] == {"finetune.dev/revision": "r1"}
