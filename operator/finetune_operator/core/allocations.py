@@ -30,6 +30,11 @@ def observed(
     return _settled(known.model_copy(update={"pods": tuple(entries)}))
 
 
+def closed(known: AllocationStatus, pods: Iterable[PodFacts], job: JobFacts | None, now: datetime) -> AllocationStatus:
+    """What is known, after the last look: a pod that has not been seen to end is taken as gone."""
+    return observed(observed(known, pods, job, now), (), job, now)
+
+
 def seconds(allocations: AllocationStatus, now: datetime) -> int:
     """Time of all pods together."""
     return allocations.settled_seconds + sum(_length(entry, now) for entry in allocations.pods)

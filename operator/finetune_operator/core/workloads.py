@@ -17,6 +17,8 @@ OOM_KILLED = "OOMKilled"
 EVICTED = "Evicted"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 """By which Kueue knows which Jobs to hold back, and in which queue."""
+DEADLINE_EXCEEDED = "DeadlineExceeded"
+"""Why a Job has failed whose activeDeadlineSeconds are over."""
 IMAGE_PROBLEMS = frozenset({"ErrImagePull", "InvalidImageName", "ErrImageNeverPull"})
 BACK_OFF = "Back-off pulling image"
 CONFIG_PROBLEMS = frozenset({"CreateContainerConfigError", "CreateContainerError"})

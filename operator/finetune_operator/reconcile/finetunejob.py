@@ -10,7 +10,7 @@ from finetune_operator.contract.training import TrainingResult
 from finetune_operator.core.conditions import find, is_true
 from finetune_operator.core.config import OperatorConfig
 from finetune_operator.core.workloads import QUEUE_LABEL, JobFacts, PodFacts, training_outcome
-from finetune_operator.manifests.training import queue_name, training_config, training_job
+from finetune_operator.manifests.training import TERMINATION_GRACE_SECONDS, queue_name, training_config, training_job
 from finetune_operator.manifests.versions import model_version, next_version
 from finetune_operator.reconcile.plan import Action, Create, Delete, Event, Patch, Plan
 from finetune_operator.reconcile.starting_point import begun_from, starting_adapter
@@ -27,11 +27,13 @@ from finetune_operator.reconcile.training_outlook import (
     outlook_of,
     queued,
     still_alive,
+    stopping,
     succeeded,
     suspended,
     waiting_for_predecessor,
 )
 from finetune_operator.reconcile.training_outputs import export_events
+from finetune_operator.reconcile.training_shortfalls import shortfall_events
 from finetune_operator.reconcile.training_status import Observed, training_status
 from finetune_operator.resources.common import ConditionStatus
 from finetune_operator.resources.finetunejob import FineTuneJob, FineTuneJobStatus, Phase
@@ -39,6 +41,8 @@ from finetune_operator.resources.modelversion import ModelVersion, ModelVersionS
 
 # Most datasets are prepared sooner than that, and each phase told costs a write.
 PREPARING_UNTOLD_SECONDS = 5.0
+# Of a pod that was told to end: its grace period, and a while for the kubelet to say so.
+LEAVING_SECONDS = TERMINATION_GRACE_SECONDS + 10.0
 
 __all__ = ["Observed", "is_finished", "reconcile", "refused", "unpublished", "wants_progress"]
 
@@ -61,7 +65,7 @@ def reconcile(job: FineTuneJob, seen: Observed, now: datetime, config: OperatorC
         return _publish(job, seen, outcome, version, now, config)
     if seen.job and seen.job.failed_reason:
         failure = failure_of(seen.job, outcome, seen.pods)
-        return _concluded(job, seen, failed(failure), now, config) if failure else Plan()
+        return _failed(job, seen, failure, now, config) if failure else Plan()
     return _follow(job, seen, now, config)
 
 
@@ -147,6 +151,17 @@ def _cancel(job: FineTuneJob, seen: Observed, now: datetime, config: OperatorCon
         return _concluded(job, seen, cancelled(), now, config)
     status = training_status(job, seen, cancelling(job.status.phase), now, config)
     return Plan(actions=(Delete("jobs", own.name, own.uid),) if own else (), status=status.to_dict())
+
+
+def _failed(job: FineTuneJob, seen: Observed, failure: Failure, now: datetime, config: OperatorConfig) -> Plan:
+    """Final only when the last pod has ended, or can't be running any more, so that its time is counted."""
+    stopped_at = seen.job.stopped_at if seen.job else None
+    if stopped_at and still_alive(seen.pods):
+        seconds_left = (stopped_at - now).total_seconds() + LEAVING_SECONDS
+        if seconds_left > 0:
+            status = training_status(job, seen, stopping(job.status.phase, failure), now, config)
+            return Plan(status=status.to_dict(), requeue_after_seconds=seconds_left)
+    return _concluded(job, seen, failed(failure), now, config)
 
 
 def _follow(job: FineTuneJob, seen: Observed, now: datetime, config: OperatorConfig) -> Plan:
@@ -259,7 +274,7 @@ def _concluded(
 ) -> Plan:
     status = training_status(job, seen, outlook, now, config, result)
     event = Event("Warning" if outlook.failure else "Normal", outlook.reason, outlook.message)
-    return Plan(status=status.to_dict(), events=(event, *export_events(result)))
+    return Plan(status=status.to_dict(), events=(event, *export_events(result), *shortfall_events(result)))
 
 
 def _published(job: FineTuneJob, versions: Iterable[ModelVersion]) -> ModelVersion | None:

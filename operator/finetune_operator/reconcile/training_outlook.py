@@ -8,7 +8,7 @@ from finetune_operator.contract.places import FETCH_CONTAINER, PREPARE_CONTAINER
 from finetune_operator.contract.training import TrainingResult
 from finetune_operator.core.endings import latest_ending
 from finetune_operator.core.evaluation import judgement
-from finetune_operator.core.workloads import BACK_OFF, JobFacts, PodFacts, last_words, obstacle
+from finetune_operator.core.workloads import BACK_OFF, DEADLINE_EXCEEDED, JobFacts, PodFacts, last_words, obstacle
 from finetune_operator.resources.common import Condition
 from finetune_operator.resources.finetunejob import Phase
 from finetune_operator.resources.modelversion import ModelVersionSpec
@@ -99,6 +99,11 @@ def cancelling(phase: Phase | None) -> Outlook:
     return Outlook(phase or Phase.PENDING, "Cancelling", "the trainer writes a checkpoint and ends")
 
 
+def stopping(phase: Phase | None, failure: Failure) -> Outlook:
+    message = f"{failure.message}; its pods write a checkpoint and end"
+    return Outlook(phase or Phase.PENDING, failure.reason.value, message)
+
+
 def cancelled() -> Outlook:
     message = "spec.cancel was set; its checkpoints stay on the volume until the job is deleted"
     return Outlook(Phase.CANCELLED, "Cancelled", message)
@@ -126,7 +131,7 @@ def name_taken(name: str) -> Failure:
 
 def failure_of(job: JobFacts, outcome: TrainingResult | Failure | None, pods: tuple[PodFacts, ...]) -> Failure | None:
     """Why the Job failed; None while the pod that knows is not seen to have ended."""
-    if job.failed_reason == "DeadlineExceeded":
+    if job.failed_reason == DEADLINE_EXCEEDED:
         # First, since the pods that it stops may look as if they had run out of memory.
         return Failure(
             reason=FailureReason.DEADLINE_EXCEEDED,

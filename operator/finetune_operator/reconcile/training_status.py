@@ -15,11 +15,12 @@ from finetune_operator.core.cost import NoPrice, cost_status, hourly_rate, provi
 from finetune_operator.core.durations import short_duration
 from finetune_operator.core.endings import ended_at, latest_ending
 from finetune_operator.core.evaluation import status_of
-from finetune_operator.core.workloads import JobFacts, PodFacts, dataset_report
+from finetune_operator.core.workloads import DEADLINE_EXCEEDED, JobFacts, PodFacts, dataset_report
 from finetune_operator.manifests.training import training_job_name
 from finetune_operator.reconcile.starting_point import begun_from
 from finetune_operator.reconcile.training_outlook import Outlook
 from finetune_operator.reconcile.training_outputs import artifacts_status, exported
+from finetune_operator.reconcile.training_shortfalls import shortfalls
 from finetune_operator.resources.cost import AllocationStatus, CostStatus
 from finetune_operator.resources.evaluation import EvaluationStatus
 from finetune_operator.resources.finetunejob import (
@@ -43,6 +44,7 @@ DATASET_REASONS = frozenset(
         FailureReason.DATABASE_UNREACHABLE,
     }
 )
+FINAL_PHASES = frozenset({Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED})
 
 
 @dataclass(frozen=True)
@@ -67,16 +69,18 @@ def training_status(
     """The whole status. What only the clock moves, such as cost, is written when something else is."""
     old = job.status
     status = _with_facts(job, seen, outlook, now, config)
-    if outlook.phase in (Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED):
+    if outlook.phase in FINAL_PHASES:
         status = status.model_copy(update={"completion_time": now})
     if result:
         status = status.model_copy(update=_outcome_fields(job, result, now, config))
-        conditions = with_findings(status.conditions, exported(job, result), job.metadata.generation, now)
+        findings = (*exported(job, result), *shortfalls(job, result))
+        conditions = with_findings(status.conditions, findings, job.metadata.generation, now)
         status = status.model_copy(update={"artifacts": artifacts_status(result), "conditions": conditions})
     known = old.allocation or AllocationStatus()
     if status == old and not allocations.would_be_lost(known, seen.pods):
         return old
-    allocation = allocations.observed(known, seen.pods, seen.job, now)
+    count = allocations.closed if outlook.phase in FINAL_PHASES else allocations.observed
+    allocation = count(known, seen.pods, seen.job, now)
     cost = _cost(job, status, outlook, allocation, now, config, result)
     return status.model_copy(update={"allocation": allocation, "cost": cost})
 
@@ -191,7 +195,9 @@ def _progress(
 def _last_failure(job: FineTuneJob, seen: Observed, now: datetime) -> LastFailure | None:
     """Of a pod after which another one follows; a pod that had to go with its suspended Job did not fail."""
     known = job.status.last_failure
-    meant_to_end = job.spec.suspend or job.spec.cancel or (seen.job is not None and seen.job.suspended)
+    found = seen.job
+    is_stopped = found is not None and (found.suspended or found.failed_reason == DEADLINE_EXCEEDED)
+    meant_to_end = job.spec.suspend or job.spec.cancel or is_stopped
     latest = None if meant_to_end else latest_ending(seen.pods)
     if latest is None:
         return known

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from finetune_operator.core import allocations
+from finetune_operator.core.conditions import find
 from finetune_operator.core.config import OperatorConfig
 from finetune_operator.core.cost import PriceBook
 from finetune_operator.core.workloads import job_facts, pod_facts
@@ -118,3 +120,70 @@ class TestTimeToLive:
         job = after(JOB, decide(JOB, foreign))
         assert is_finished(job)
         assert decide(job, foreign).actions == ()
+
+
+STOPPED_AT = "2026-01-01T12:00:00Z"
+OVER_TIME = job_condition("FailureTarget", "DeadlineExceeded", "Job was active longer than specified", since=STOPPED_AT)
+
+
+def stopped() -> FineTuneJob:
+    """As it is when its time is over and its pod was told to leave."""
+    job = after(JOB, decide(JOB, world(RUNNING)))
+    return after(job, decide(job, world(RUNNING, conditions=(OVER_TIME,)), 2))
+
+
+class TestDeadline:
+    """The pod has a minute to write its checkpoint, which costs as much as any other."""
+
+    def test_it_is_told_while_the_pod_leaves_and_final_when_it_has_ended(self) -> None:
+        job = stopped()
+        assert job.status.phase is Phase.TRAINING
+        assert not is_finished(job)
+        reconciling = find(job.status.conditions, "Reconciling")
+        assert reconciling is not None
+        assert reconciling.reason == "DeadlineExceeded"
+        left = trainer_pod(terminated(143, finished="2026-01-01T12:00:40Z"), "Failed")
+        job = after(job, decide(job, world(left, conditions=(OVER_TIME,)), 60))
+        assert (job.status.phase, spent(job), open_pods(job)) == (Phase.FAILED, "0.6400", 0)
+        stalled = find(job.status.conditions, "Stalled")
+        assert stalled is not None
+        assert stalled.reason == "DeadlineExceeded"
+
+    def test_the_same_again_is_no_news_and_asks_to_look_later(self) -> None:
+        plan = decide(stopped(), world(RUNNING, conditions=(OVER_TIME,)), 10)
+        assert (plan.status, plan.actions, plan.events) == (stopped().status.to_dict(), (), ())
+        assert plan.requeue_after_seconds == 60
+
+    def test_a_pod_of_a_dead_node_is_not_waited_for(self) -> None:
+        """Its kubelet never says that it has ended; it can't have run for longer than its grace period."""
+        job = after(stopped(), decide(stopped(), world(RUNNING, conditions=(OVER_TIME,)), 70))
+        assert (job.status.phase, spent(job), open_pods(job)) == (Phase.FAILED, "0.6600", 0)
+
+    def test_pods_that_are_gone_have_ended_too(self) -> None:
+        job = after(stopped(), decide(stopped(), world(conditions=(OVER_TIME,)), 30))
+        assert (job.status.phase, spent(job), open_pods(job)) == (Phase.FAILED, "0.6300", 0)
+
+
+@pytest.mark.parametrize("phase", ENDS)
+@pytest.mark.parametrize("pod", [RUNNING, DONE, OUT_OF_MEMORY])
+def test_whatever_ends_a_training_its_cost_is_closed(phase: Phase, pod: Object) -> None:
+    """Also where a second pod, of another node or of a Job that was made twice, has not been seen to end."""
+    began = after(JOB, decide(JOB, world(RUNNING)))
+    job, seen = ENDS[phase]
+    second = pod_facts(pod | {"metadata": pod["metadata"] | {"name": "pod-2", "uid": "uid-of-pod-2"}})
+    job = job.model_copy(update={"status": began.status})
+    for seconds in (0, 3600):
+        job = after(job, decide(job, replace(seen, pods=(*seen.pods, second)), seconds))
+    if is_finished(job):
+        assert open_pods(job) == 0
+    else:
+        assert (phase, pod) == (Phase.CANCELLED, RUNNING)
+
+
+def spent(job: FineTuneJob) -> str | None:
+    return job.status.cost.spent if job.status.cost else None
+
+
+def open_pods(job: FineTuneJob) -> int:
+    assert job.status.allocation is not None
+    return allocations.running(job.status.allocation)
