@@ -113,6 +113,11 @@ class JobPaths:
         return self.directory / "artifacts.json"
 
     @property
+    def evaluation(self) -> PurePosixPath:
+        """Directory of what an evaluation says of itself while it runs; gone with its end."""
+        return self.directory / "evaluation"
+
+    @property
     def trained(self) -> PurePosixPath:
         """The result without its evaluation and its outputs, as long as they are being made."""
         return self.directory / "trained.json"

@@ -155,6 +155,18 @@ class LatestProgress(RootModel[dict[str, Progress]]):
     model_config = ConfigDict(frozen=True)
 
 
+class LostCheckpoint(Message):
+    """The best evaluation's checkpoint could not be published, since it is damaged or gone; another state was.
+
+    Losses are those of the held-out rows; the published state's is unknown where it was never evaluated.
+    """
+
+    step: int
+    eval_loss: float
+    published_step: int
+    published_eval_loss: float | None = None
+
+
 class TrainingResult(Message):
     """Termination message of a trainer that succeeded, and `result.json` on the volume.
 
@@ -178,4 +190,5 @@ class TrainingResult(Message):
     artifacts: tuple[Artifact, ...] = ()
     output_errors: tuple[OutputError, ...] = ()
     init_from: StartingAdapter | None = None
+    lost_best: LostCheckpoint | None = None
     versions: dict[str, str] = {}

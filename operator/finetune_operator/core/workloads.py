@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -196,9 +197,15 @@ def deployment_facts(body: Mapping[str, Any], revision_annotation: str) -> Deplo
 def training_outcome(pods: Iterable[PodFacts]) -> TrainingResult | Failure | None:
     """What the newest pods said in their termination messages: a result, or why none is possible.
 
-    That a pod was killed says nothing where its node was drained, or where it was preempted.
+    A trainer tells its result as soon as the adapter is published: however it ended then, and whatever became of pods
+    that followed, the result stands. That a pod was killed says nothing where its node was drained, or where it was
+    preempted.
     """
-    for pod in sorted(pods, key=lambda pod: pod.created, reverse=True):
+    newest_first = sorted(pods, key=lambda pod: pod.created, reverse=True)
+    for pod in newest_first:
+        with suppress(ValidationError):
+            return TrainingResult.model_validate_json(pod.container(TRAINER_CONTAINER).message)
+    for pod in newest_first:
         for name in CONTAINERS_LATEST_FIRST:
             container = pod.container(name)
             if not pod.disrupted and (failure := killed(pod, name)):

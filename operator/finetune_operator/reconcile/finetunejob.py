@@ -18,9 +18,9 @@ from finetune_operator.reconcile.training_outlook import (
     NO_COMMIT,
     NO_RESULT,
     Outlook,
+    after_the_last_step,
     cancelled,
     cancelling,
-    evaluating,
     failed,
     failure_of,
     name_taken,
@@ -34,7 +34,7 @@ from finetune_operator.reconcile.training_outlook import (
 )
 from finetune_operator.reconcile.training_outputs import export_events
 from finetune_operator.reconcile.training_shortfalls import shortfall_events
-from finetune_operator.reconcile.training_status import Observed, training_status
+from finetune_operator.reconcile.training_status import Observed, is_at_the_end, progress_is_due, training_status
 from finetune_operator.resources.common import ConditionStatus
 from finetune_operator.resources.finetunejob import FineTuneJob, FineTuneJobStatus, Phase
 from finetune_operator.resources.modelversion import ModelVersion, ModelVersionSpec
@@ -64,6 +64,9 @@ def reconcile(job: FineTuneJob, seen: Observed, now: datetime, config: OperatorC
     if version or (seen.job and seen.job.complete):
         return _publish(job, seen, outcome, version, now, config)
     if seen.job and seen.job.failed_reason:
+        if isinstance(outcome, TrainingResult) and not still_alive(seen.pods):
+            # It was ended after it had published, while it measured or exported.
+            return _publish(job, seen, outcome, version, now, config)
         failure = failure_of(seen.job, outcome, seen.pods)
         return _failed(job, seen, failure, now, config) if failure else Plan()
     return _follow(job, seen, now, config)
@@ -167,7 +170,7 @@ def _failed(job: FineTuneJob, seen: Observed, failure: Failure, now: datetime, c
 def _follow(job: FineTuneJob, seen: Observed, now: datetime, config: OperatorConfig) -> Plan:
     """The Job is there and not at its end: honour `suspend`, and report."""
     actions = _job_actions(job, seen.job) if seen.job else ()
-    outlook = _present_outlook(job, seen)
+    outlook = _present_outlook(job, seen, now, config)
     if outlook.phase is Phase.PREPARING and job.status.phase in (Phase.PENDING, Phase.QUEUED):
         seconds_left = PREPARING_UNTOLD_SECONDS - _preparing_seconds(seen.pods, now)
         if seconds_left > 0:
@@ -198,19 +201,25 @@ def _job_actions(job: FineTuneJob, found: JobFacts) -> tuple[Action, ...]:
     return ()
 
 
-def _present_outlook(job: FineTuneJob, seen: Observed) -> Outlook:
+def _present_outlook(job: FineTuneJob, seen: Observed, now: datetime, config: OperatorConfig) -> Outlook:
     if job.spec.suspend:
         return suspended()
     if seen.job and seen.job.queue and seen.job.suspended:
         return queued(seen.job.queue)
-    outlook = outlook_of(seen.pods, find(job.status.conditions, "Reconciling"))
-    return evaluating() if outlook.phase is Phase.TRAINING and _answers_prompts(job, seen) else outlook
+    ended_well = seen.job.pods_succeeded if seen.job else 0
+    outlook = outlook_of(seen.pods, find(job.status.conditions, "Reconciling"), job.spec.nodes, ended_well)
+    if outlook.phase is Phase.TRAINING and _tells_what_follows(job, seen, now, config):
+        return after_the_last_step(job.spec)
+    return outlook
 
 
-def _answers_prompts(job: FineTuneJob, seen: Observed) -> bool:
-    """After the last step and before the trainer's end, which can be minutes apart."""
-    wanted, progress = job.spec.evaluation, seen.progress or job.status.progress
-    return bool(wanted and wanted.metrics and progress and progress.percent == 100)
+def _tells_what_follows(job: FineTuneJob, seen: Observed, now: datetime, config: OperatorConfig) -> bool:
+    """After the last step: answers and outputs take minutes, the rest is told where progress is written anyway."""
+    progress = seen.progress or job.status.progress
+    if job.spec.openai or progress is None or progress.percent < 100:
+        return False
+    takes_long = bool(job.spec.outputs or (job.spec.evaluation and job.spec.evaluation.metrics))
+    return takes_long or progress_is_due(job.status, now, config.progress_write_seconds) or is_at_the_end(job.status)
 
 
 def _news(job: FineTuneJob, status: FineTuneJobStatus) -> Iterable[Event]:

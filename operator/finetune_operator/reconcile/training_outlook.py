@@ -10,7 +10,7 @@ from finetune_operator.core.endings import latest_ending
 from finetune_operator.core.evaluation import judgement
 from finetune_operator.core.workloads import BACK_OFF, DEADLINE_EXCEEDED, JobFacts, PodFacts, last_words, obstacle
 from finetune_operator.resources.common import Condition
-from finetune_operator.resources.finetunejob import Phase
+from finetune_operator.resources.finetunejob import FineTuneJobSpec, Phase
 from finetune_operator.resources.modelversion import ModelVersionSpec
 
 NO_RESULT = Failure(
@@ -45,6 +45,8 @@ class Outlook:
     message: str
     failure: Failure | None = None
     version: str | None = None
+    at_the_end: bool = False
+    """After the last step of the training."""
 
 
 def outlook_of(pods: tuple[PodFacts, ...], told: Condition | None = None) -> Outlook:
@@ -81,10 +83,16 @@ def suspended() -> Outlook:
     return Outlook(Phase.SUSPENDED, "Suspended", "set spec.suspend to false to go on from the last checkpoint")
 
 
-def evaluating() -> Outlook:
-    return Outlook(
-        Phase.TRAINING, "Evaluating", "trained; answering the held-out prompts that spec.evaluation asks for"
-    )
+def after_the_last_step(spec: FineTuneJobSpec) -> Outlook:
+    """What the trainer still does, all of it at once: each stage told on its own would be a write."""
+    stages = []
+    if spec.evaluation and spec.evaluation.metrics:
+        stages.append(("Evaluating", "answering the held-out prompts that spec.evaluation asks for"))
+    if spec.outputs:
+        stages.append(("Exporting", f"making {', '.join(spec.outputs)}"))
+    reason, _ = (*stages, ("Publishing", ""))[0]
+    doing = ", then ".join(text for _, text in stages) or "publishing the adapter"
+    return Outlook(Phase.TRAINING, reason, f"trained; {doing}", at_the_end=True)
 
 
 def queued(queue: str) -> Outlook:

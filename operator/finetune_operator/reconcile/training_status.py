@@ -95,7 +95,9 @@ def _with_facts(
     )
     progress, checkpoint = old.progress, old.checkpoint
     if outlook.phase is Phase.TRAINING:
-        progress, checkpoint = _progress(old, seen.progress, now, config.progress_write_seconds)
+        # What the trainer does after its last step is written in any case.
+        is_news = outlook.at_the_end and not is_at_the_end(old)
+        progress, checkpoint = _progress(old, seen.progress, now, 0.0 if is_news else config.progress_write_seconds)
     elif progress:
         progress = progress.model_copy(update={"eta": None, "eta_seconds": None})
     findings = [*_findings(outlook, has_dataset=dataset is not None), _cost_known(job, config)]
@@ -160,14 +162,22 @@ def _findings(outlook: Outlook, *, has_dataset: bool) -> Iterable[Finding | Abse
     yield Finding("Reconciling", True, reason, message) if working else Absent("Reconciling")
 
 
+def progress_is_due(old: FineTuneJobStatus, now: datetime, write_seconds: float) -> bool:
+    """Whether the last measurement was written long enough ago."""
+    written = old.progress.last_update_time if old.progress else None
+    return written is None or (now - written).total_seconds() >= write_seconds
+
+
+def is_at_the_end(status: FineTuneJobStatus) -> bool:
+    """Whether it tells of the last step."""
+    return status.progress is not None and status.progress.percent == 100
+
+
 def _progress(
     old: FineTuneJobStatus, latest: Progress | None, now: datetime, write_seconds: float
 ) -> tuple[ProgressStatus | None, CheckpointStatus | None]:
     """A newer measurement with its checkpoint, unless the last one was written too short a while ago."""
-    if latest is None:
-        return old.progress, old.checkpoint
-    written = old.progress.last_update_time if old.progress else None
-    if written and (now - written).total_seconds() < write_seconds:
+    if latest is None or not progress_is_due(old, now, write_seconds):
         return old.progress, old.checkpoint
     progress = ProgressStatus(
         summary=f"{latest.percent}%",

@@ -279,8 +279,8 @@ class FineTuneJobStatus(ApiModel):
     completion_time: Timestamp | None = None
     """When it ended."""
     conditions: Conditions = ()
-    """DatasetReady, Trained, Published, Succeeded, Ready, CostKnown, Exported (where outputs are asked for); while true
-    Reconciling, Stalled, Suspended."""
+    """DatasetReady, Trained, Published, Succeeded, Ready, CostKnown, Exported (where outputs are asked for), Evaluated
+    (where metrics are), BestPublished (with early stopping); while true Reconciling, Stalled, Suspended."""
 
 
 class FineTuneJob(Resource):

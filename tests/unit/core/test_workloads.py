@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from finetune_operator.contract.dataset import DatasetReport
+from finetune_operator.contract.evaluation import EvaluationReport
 from finetune_operator.contract.failures import SIGKILL_EXIT_CODE, Failure, FailureReason
 from finetune_operator.contract.places import PREPARE_CONTAINER, TRAINER_CONTAINER
 from finetune_operator.contract.training import TrainingResult
@@ -103,6 +104,7 @@ def test_a_deployments_state() -> None:
     assert deployment.progress_failure == "quota exceeded"
 
 
+CUT_SHORT = RESULT.model_copy(update={"evaluation": EvaluationReport(error="cut short")})
 OUTCOMES: dict[str, tuple[tuple[dict[str, Any], ...], TrainingResult | Failure | None]] = {
     "no pods": ((), None),
     "still running": ((training_pod(trainer=running()),), None),
@@ -125,12 +127,27 @@ OUTCOMES: dict[str, tuple[tuple[dict[str, Any], ...], TrainingResult | Failure |
         ),
         RESULT,
     ),
-    "the newest pod has the say": (
+    "what is published stays so, whatever follows": (
         (
-            training_pod("pod-1", created=EARLIER, trainer=terminated(0, wire(RESULT))),
-            training_pod("pod-2", created=LATER, trainer=terminated(44, wire(EMPTY))),
+            training_pod("pod-1", created=EARLIER, trainer=terminated(143, wire(RESULT))),
+            training_pod("pod-2", created=LATER, prepare=terminated(44, wire(EMPTY))),
         ),
-        EMPTY,
+        RESULT,
+    ),
+    "the newest result has the say": (
+        (
+            training_pod("pod-1", created=EARLIER, trainer=terminated(143, wire(CUT_SHORT))),
+            training_pod("pod-2", created=LATER, trainer=terminated(0, wire(RESULT))),
+        ),
+        RESULT,
+    ),
+    "killed after it had published": (
+        (training_pod(trainer=terminated(SIGKILL_EXIT_CODE, wire(CUT_SHORT), reason="OOMKilled")),),
+        CUT_SHORT,
+    ),
+    "ended well, though a child of it was killed": (
+        (training_pod(trainer=terminated(0, wire(RESULT), reason="OOMKilled")),),
+        RESULT,
     ),
     "killed by the kernel": (
         (training_pod(trainer=terminated(SIGKILL_EXIT_CODE, reason="OOMKilled")),),

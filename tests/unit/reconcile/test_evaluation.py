@@ -243,38 +243,62 @@ def concluded(
     return finetunejob.reconcile(job, seen, NOON, config)
 
 
-def training(evaluation: Object | None, step: int | None, **status: Any) -> Plan:
-    """The decision on a job whose trainer runs and last told of this step of 600."""
+def training(
+    evaluation: Object | None, step: int | None, *, outputs: tuple[str, ...] = (), total: int = 600, **status: Any
+) -> Plan:
+    """The decision on a job whose trainer runs and last told of this step."""
     known = {"phase": "Training", "message": "the trainer is running"} | status
-    job = make_job({"evaluation": evaluation} if evaluation else {}, status=known)
+    job = make_job(({"evaluation": evaluation} if evaluation else {}) | {"outputs": list(outputs)}, status=known)
     told = None
     if step is not None:
         identity = JobIdentity(namespace="finetune", name=job.metadata.name, uid=job.metadata.uid)
-        fields = {"step": step, "total_steps": 600, "epoch": 3.0, "total_epochs": 3.0}
+        fields = {"step": step, "total_steps": total, "epoch": 3.0, "total_epochs": 3.0}
         told = Progress(job=identity, attempt="pod-1", time=NOON, **fields)
     pods = (pod_facts(training_pod(prepare=terminated(0), trainer=running())),)
     seen = finetunejob.Observed(job=job_facts(job_body(job.metadata.uid)), pods=pods, progress=told)
     return finetunejob.reconcile(job, seen, NOON, CONFIG)
 
 
-DONE: Object = {"progress": {"percent": 100, "step": 600, "totalSteps": 600}}
+JUST_NOW = "2026-01-01T11:59:55Z"
+DONE: Object = {"progress": {"percent": 100, "step": 600, "totalSteps": 600, "lastUpdateTime": JUST_NOW}}
+NEARLY: Object = {"progress": {"percent": 99, "step": 599, "totalSteps": 600, "lastUpdateTime": JUST_NOW}}
 LOSS_ONLY: Object = {"require": ["evalLoss < base"]}
-STAGES: dict[str, tuple[Plan, bool]] = {
-    "before the last step": (training(EVALUATION, 599), False),
-    "after the last step": (training(EVALUATION, 600), True),
-    "after the last step, the api being away": (training(EVALUATION, None, **DONE), True),
-    "nothing told yet": (training(EVALUATION, None), False),
-    "after the last step, without an evaluation": (training(None, 600), False),
-    "after the last step, only the loss being asked for": (training(LOSS_ONLY, 600), False),
+ANSWERING = "trained; answering the held-out prompts that spec.evaluation asks for"
+STAGES: dict[str, tuple[Plan, str]] = {
+    "before the last step": (training(EVALUATION, 599), "the trainer is running"),
+    "after the last step": (training(EVALUATION, 600), ANSWERING),
+    "after a last step that came early": (training(EVALUATION, 24, total=24), ANSWERING),
+    "after the last step, a step before it being told": (training(EVALUATION, 600, **NEARLY), ANSWERING),
+    "after the last step, the api being away": (training(EVALUATION, None, **DONE), ANSWERING),
+    "after the last step, with outputs": (
+        training(None, 600, outputs=("MergedWeights", "OllamaModelfile"), **NEARLY),
+        "trained; making MergedWeights, OllamaModelfile",
+    ),
+    "after the last step, with both": (
+        training(EVALUATION, 600, outputs=("MergedWeights",)),
+        f"{ANSWERING}, then making MergedWeights",
+    ),
+    "nothing told yet": (training(EVALUATION, None), "the trainer is running"),
+    "after the last step, with nothing else to do": (training(None, 600), "trained; publishing the adapter"),
+    "after the last step, only the loss being asked for": (training(LOSS_ONLY, 600), "trained; publishing the adapter"),
+    "with nothing else to do, a step before it being told": (training(None, 600, **NEARLY), "the trainer is running"),
+    "with nothing else to do, and the last step told": (
+        training(None, None, **DONE),
+        "trained; publishing the adapter",
+    ),
 }
 
 
 class TestJob:
-    @pytest.mark.parametrize(("plan", "answers"), STAGES.values(), ids=STAGES.keys())
-    def test_it_says_that_it_answers_prompts(self, plan: Plan, answers: bool) -> None:
+    @pytest.mark.parametrize(("plan", "message"), STAGES.values(), ids=STAGES.keys())
+    def test_it_says_what_it_does_after_the_last_step(self, plan: Plan, message: str) -> None:
         status = plan.status or {}
-        assert status["phase"] == "Training"
-        assert status["message"].startswith("trained; answering" if answers else "the trainer is running")
+        assert (status["phase"], status["message"]) == ("Training", message)
+
+    @pytest.mark.parametrize(("plan", "message"), STAGES.values(), ids=STAGES.keys())
+    def test_it_is_one_write_with_the_progress_of_the_last_step(self, plan: Plan, message: str) -> None:
+        percent = (plan.status or {}).get("progress", {}).get("percent")
+        assert (percent == 100) == message.startswith("trained; ")
 
     def test_it_freezes_the_evaluation_on_the_version_with_what_is_required(self) -> None:
         plan = concluded(EVALUATION, REPORT)
