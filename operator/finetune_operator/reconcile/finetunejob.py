@@ -206,8 +206,7 @@ def _present_outlook(job: FineTuneJob, seen: Observed, now: datetime, config: Op
         return suspended()
     if seen.job and seen.job.queue and seen.job.suspended:
         return queued(seen.job.queue)
-    ended_well = seen.job.pods_succeeded if seen.job else 0
-    outlook = outlook_of(seen.pods, find(job.status.conditions, "Reconciling"), job.spec.nodes, ended_well)
+    outlook = outlook_of(seen.pods, find(job.status.conditions, "Reconciling"))
     if outlook.phase is Phase.TRAINING and _tells_what_follows(job, seen, now, config):
         return after_the_last_step(job.spec)
     return outlook
