@@ -16,6 +16,8 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +43,7 @@ from finetune_operator.contract.training import TrainingConfig, TrainingResult
 if TYPE_CHECKING:
     from reporter import Reporter
 
-PACKAGES = ("torch", "transformers", "trl", "peft", "unsloth")
+PACKAGES = ("torch", "transformers", "trl", "peft", "unsloth", "axolotl")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -280,8 +282,15 @@ def make_result(
         epochs=round(state.epoch or 0.0, 4),
         train_seconds=round(train_seconds, 3),
         dataset=report,
-        versions={package: importlib.metadata.version(package) for package in PACKAGES},
+        versions=dict(installed(PACKAGES)),
     )
+
+
+def installed(packages: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Those of them that this backend's image has, with their versions."""
+    for package in packages:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            yield package, importlib.metadata.version(package)
 
 
 if __name__ == "__main__":
