@@ -198,15 +198,22 @@ def test_databases_make_the_pairs_that_the_specification_says(
     st.floats(0, 1),
     st.integers(1, 400),
     st.integers(1, 400),
+    st.integers(1, 400),
 )
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_more_rows_than_fit_into_memory_are_arranged_as_a_few_are(
-    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]], fraction: float, buffered: int, run: int
+    tmp_path_factory: pytest.TempPathFactory,
+    rows: list[tuple[str, str]],
+    fraction: float,
+    buffered: int,
+    sorted_bytes: int,
+    piece: int,
 ) -> None:
     directory = tmp_path_factory.mktemp("spool")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(spools, "BUFFERED_MAX_BYTES", buffered)
-        patch.setattr(spools, "SORTED_MAX_BYTES", run)
+        patch.setattr(spools, "SORTED_BYTES", sorted_bytes)
+        patch.setattr(spools, "SORTED_MAX_BYTES", piece)
         spool = spools.Spool(directory)
         for prompt, line in rows:
             spool.add([datasets.prompt_key(prompt, 1) + line.encode()])

@@ -1,13 +1,13 @@
 """Ratings to lines by DuckDB's scanners: filters, quality rules, pairs and formats as one SQL statement.
 
 The statement gives one text column. A row that is kept is its prompt's key and its line, as `store.datasets.spool`
-wants it; one that is left out is `!<reason> <count> <id>`. Everything that a user sets is a bound parameter. What the
+wants it; one that is left out is `!!!<reason> <count> <id>`. Everything that a user sets is a bound parameter. What the
 statement must do is said by `core.datasets`, and a property test compares both.
 """
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ from finetune_operator.core.dataset_records import PAIR_FORMATS, Format
 from finetune_operator.core.datasets import WHITESPACE, DropReason, Refused
 from finetune_operator.store.database import is_writable, shown, without_secrets
 from finetune_operator.store.datasets.engine import identifier, lines, literal, load_scanner, opened
-from finetune_operator.store.datasets.spool import Spool
+from finetune_operator.store.datasets.spool import DROPPED_MARK, KEY_BYTES, Spool
 from finetune_operator.store.ratings import MESSAGE_MAX_CHARACTERS, OPTIONAL_COLUMNS, RatingsDatabase
 from finetune_operator.store.tables import Rating
 
@@ -129,13 +129,13 @@ def _statement(
     if pairs:
         return Statement(_pairs(rows, config, record_format), {**parameters, **rules})
     reason = _reason(config, low, "response")
-    kept = f"left(md5($seed || ':' || {_stripped('prompt')}), 16) || {_LINES[record_format]}"
     sql = f"""
-        SELECT CASE WHEN reason IS NOT NULL THEN '!' || reason || ' 1 ' || {_SHOWN_ID}
-                    ELSE {kept} END
+        SELECT CASE WHEN reason IS NOT NULL THEN {_dropped("reason", "1")}
+                    ELSE {_line(_LINES[record_format])} END
         FROM (SELECT *, {reason} AS reason
-              FROM (SELECT *, to_json(prompt)::VARCHAR AS prompt_json, to_json(response)::VARCHAR AS response_json
-                    FROM ({rows})))"""  # noqa: S608 - names are ours
+              FROM (SELECT *, {_stripped("prompt")} AS stripped_prompt, {_stripped("response")} AS stripped_response
+                    FROM (SELECT *, to_json(prompt)::VARCHAR AS prompt_json, to_json(response)::VARCHAR AS response_json
+                          FROM ({rows}))))"""  # noqa: S608 - names are ours
     return Statement(sql, {**parameters, **rules})
 
 
@@ -168,72 +168,112 @@ def _rating(low: str) -> str:
 
 
 def _stripped(column: str) -> str:
-    """`str.strip`, whose slow part is only for texts that begin or end with something that might be white space."""
+    """`str.strip`, whose slow part is only for texts that begin or end with something that might be white space. Text
+    that is no UTF-8 has no JSON, and no characters.
+    """
     first, last = f"{column}[1]", f"{column}[-1]"
     return (
-        f"CASE WHEN {first} > ' ' AND {first} <= '~' AND {last} > ' ' AND {last} <= '~' THEN {column} "
+        f"CASE WHEN {column}_json = '' THEN '' "
+        f"WHEN {first} > ' ' AND {first} <= '~' AND {last} > ' ' AND {last} <= '~' THEN {column} "
         f"ELSE trim({column}, $whitespace) END"
     )
 
 
 def _reason(config: DatasetConfig, low: str, answer: str) -> str:
-    """`core.datasets.quality` in SQL; text that is no UTF-8 has no JSON."""
+    """`core.datasets.quality` in SQL."""
     return f"""
         CASE WHEN {low} THEN '{DropReason.LOW_RATING}'
              WHEN prompt_json = '' OR {answer}_json = '' THEN '{DropReason.INVALID_TEXT}'
-             WHEN length({_stripped("prompt")}) < {max(1, config.min_prompt_characters)}
+             WHEN length(stripped_prompt) < {max(1, config.min_prompt_characters)}
                  THEN '{DropReason.SHORT_PROMPT}'
-             WHEN length({_stripped(answer)}) < {max(1, config.min_response_characters)}
+             WHEN length(stripped_{answer}) < {max(1, config.min_response_characters)}
                  THEN '{DropReason.SHORT_RESPONSE}'
              WHEN length(prompt) + length({answer}) > {config.max_characters} THEN '{DropReason.OVER_LENGTH}'
         END"""
 
 
-def _message(role: str, text: str) -> str:
-    return f"""'{{"role":"{role}","content":' || {text} || '}}'"""
+def _dropped(reason: str, count: str) -> str:
+    return f"concat('{DROPPED_MARK.decode()}', {reason}, ' ', {count}, ' ', {_SHOWN_ID})"
 
 
-_METADATA = """'{"confidence":' || coalesce(to_json(try_cast(confidence AS DOUBLE))::VARCHAR, 'null')
-    || ',"domain":' || coalesce(to_json(domain)::VARCHAR, 'null')
-    || ',"philosopher":' || coalesce(to_json(philosopher)::VARCHAR, 'null')
-    || ',"rating":' || rating
-    || ',"task_type":' || coalesce(to_json(task_type)::VARCHAR, 'null') || '}'"""
-_ALPACA = """'{"instruction":' || prompt_json || ',"input":"","output":' || response_json"""
-_CHAT = (
-    """'{"messages":[' || """
-    + _message("user", "prompt_json")
-    + " || ',' || "
-    + _message("assistant", "response_json")
-    + """ || ']}'"""
+def _line(parts: Sequence[str]) -> str:
+    """A row that is kept; one `concat` copies its texts once, where each `||` would copy all before it again."""
+    key = f"left(md5($seed || ':' || stripped_prompt), {KEY_BYTES})"
+    return f"concat({', '.join([key, *parts])})"
+
+
+def _message(role: str, text: str) -> tuple[str, ...]:
+    return (f"""'{{"role":"{role}","content":'""", text, "'}'")
+
+
+def _json(column: str) -> str:
+    return f"coalesce(to_json({column})::VARCHAR, 'null')"
+
+
+_METADATA = (
+    """'{"confidence":'""",
+    _json("try_cast(confidence AS DOUBLE)"),
+    """',"domain":'""",
+    _json("domain"),
+    """',"philosopher":'""",
+    _json("philosopher"),
+    """',"rating":'""",
+    "rating",
+    """',"task_type":'""",
+    _json("task_type"),
+    "'}'",
 )
-_LINES: Mapping[Format, str] = {
+_ALPACA = ("""'{"instruction":'""", "prompt_json", """',"input":"","output":'""", "response_json")
+_RAW = ("""'{"prompt":'""", "prompt_json", """',"response":'""", "response_json")
+_QUESTION = _message("user", "prompt_json")
+_CHAT = ("""'{"messages":['""", *_QUESTION, "','", *_message("assistant", "response_json"), "']}'")
+_LINES: Mapping[Format, tuple[str, ...]] = {
     "ChatML": _CHAT,
     "OpenAI": _CHAT,
-    "Alpaca": _ALPACA + " || '}'",
-    "RawJSONL": """'{"prompt":' || prompt_json || ',"response":' || response_json || '}'""",
-    "Instruction": _ALPACA + """ || ',"metadata":' || """ + _METADATA + " || '}'",
-    "Gauntlet": """'{"prompt":' || prompt_json || ',"response":' || response_json
-        || ',"attack_type":' || coalesce(to_json(task_type)::VARCHAR, 'null')
-        || ',"success":' || CASE WHEN rating <= 2 THEN 'true' ELSE 'false' END
-        || ',"findings":[{"philosopher":' || coalesce(to_json(philosopher)::VARCHAR, 'null')
-        || ',"rating":' || rating || '}]}'""",
+    "Alpaca": (*_ALPACA, "'}'"),
+    "RawJSONL": (*_RAW, "'}'"),
+    "Instruction": (*_ALPACA, """',"metadata":'""", *_METADATA, "'}'"),
+    "Gauntlet": (
+        *_RAW,
+        """',"attack_type":'""",
+        _json("task_type"),
+        """',"success":'""",
+        "CASE WHEN rating <= 2 THEN 'true' ELSE 'false' END",
+        """',"findings":[{"philosopher":'""",
+        _json("philosopher"),
+        """',"rating":'""",
+        "rating",
+        "'}]}'",
+    ),
 }
-_PAIR_LINES: Mapping[Format, str] = {
-    "DPO": """'{"prompt":[' || """
-    + _message("user", "prompt_json")
-    + """ || '],"chosen":[' || """
-    + _message("assistant", "chosen_json")
-    + """ || '],"rejected":[' || """
-    + _message("assistant", "rejected_json")
-    + """ || ']}'""",
-    "Preference": """'{"prompt":' || prompt_json || ',"chosen":' || chosen_json || ',"rejected":' || rejected_json
-        || ',"metadata":{"chosen_rating":' || best.rating || ',"rejected_rating":' || worst.rating || '}}'""",
+_PAIR_LINES: Mapping[Format, tuple[str, ...]] = {
+    "DPO": (
+        """'{"prompt":['""",
+        *_QUESTION,
+        """'],"chosen":['""",
+        *_message("assistant", "chosen_json"),
+        """'],"rejected":['""",
+        *_message("assistant", "rejected_json"),
+        "']}'",
+    ),
+    "Preference": (
+        """'{"prompt":'""",
+        "prompt_json",
+        """',"chosen":'""",
+        "chosen_json",
+        """',"rejected":'""",
+        "rejected_json",
+        """',"metadata":{"chosen_rating":'""",
+        "best.rating",
+        """',"rejected_rating":'""",
+        "worst.rating",
+        "'}}'",
+    ),
 }
 
 
 def _pairs(rows: str, config: DatasetConfig, record_format: Format) -> str:
     """The best answer of each prompt against its worst; several ratings of one answer count by their mean."""
-    key = f"left(md5($seed || ':' || {_stripped('prompt')}), 16)"
     return f"""
         WITH answers AS (
             SELECT prompt, response, avg(rating) AS rating, count(*) AS ratings, min(id) AS id
@@ -248,13 +288,15 @@ def _pairs(rows: str, config: DatasetConfig, record_format: Format) -> str:
                    to_json(prompt)::VARCHAR AS prompt_json, to_json(best.response)::VARCHAR AS chosen_json,
                    to_json(worst.response)::VARCHAR AS rejected_json
             FROM prompts),
-        ruled AS (SELECT *, {_reason(config, "FALSE", "chosen")} AS reason FROM judged)
-        SELECT CASE WHEN reason IS NOT NULL THEN '!' || reason || ' 1 ' || {_SHOWN_ID}
-                    WHEN rejected_json = '' THEN '!{DropReason.INVALID_TEXT} 1 ' || {_SHOWN_ID}
-                    ELSE {key} || {_PAIR_LINES[record_format]} END
+        stripped AS (
+            SELECT *, {_stripped("prompt")} AS stripped_prompt, {_stripped("chosen")} AS stripped_chosen FROM judged),
+        ruled AS (SELECT *, {_reason(config, "FALSE", "chosen")} AS reason FROM stripped)
+        SELECT CASE WHEN reason IS NOT NULL THEN {_dropped("reason", "1")}
+                    WHEN rejected_json = '' THEN {_dropped(f"'{DropReason.INVALID_TEXT}'", "1")}
+                    ELSE {_line(_PAIR_LINES[record_format])} END
         FROM ruled WHERE paired
         UNION ALL
-        SELECT '!{DropReason.NO_PAIR} ' || unused || ' ' || {_SHOWN_ID}
+        SELECT {_dropped(f"'{DropReason.NO_PAIR}'", "unused")}
         FROM (SELECT id, CASE WHEN paired THEN ratings - best.ratings - worst.ratings ELSE ratings END AS unused
               FROM judged)
         WHERE unused > 0"""  # noqa: S608 - names are ours

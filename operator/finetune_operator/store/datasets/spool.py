@@ -1,17 +1,19 @@
 """Orders, deduplicates and splits more rows than fit into memory, as `core.datasets.arranged` says.
 
 A row is its prompt's key, 16 hexadecimal digits, followed by its line; or it is one that was dropped, written as
-`!<reason> <count> <row>`. Rows are collected by the first two digits, in
-files once there are many; each of these is small enough to be sorted in memory, or else is sorted in runs that are
-merged. The held-out prompts are the last ones of the order, so that the test part is cut off the end of the file.
+`!!!<reason> <count> <row>`. Rows are collected by the first three digits, in a file once there are many; each part of
+it is small enough to be sorted in memory, or else is sorted in pieces that are merged. The held-out prompts are the
+last ones of the order, so that the test part is cut off the end of the file.
 """
 
 import heapq
 import os
+import tempfile
 import threading
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, groupby, islice
+from itertools import accumulate, chain, groupby, islice
 from pathlib import Path
 from queue import Queue
 from typing import IO, NamedTuple
@@ -19,10 +21,15 @@ from typing import IO, NamedTuple
 from finetune_operator.core.datasets import Digest, DropReason, held_out_count
 
 KEY_BYTES = 16
-BUCKET_DIGITS = 2
-DROPPED_MARK = b"!"
+BUCKET_DIGITS = 3
+BUCKETS = 16**BUCKET_DIGITS
+# As long as a bucket's digits, so that what was dropped has a bucket of its own.
+DROPPED_MARK = b"!!!"
 BUFFERED_MAX_BYTES = 12 * 1024 * 1024
+# What is sorted at once when there is a choice: no more than a core's cache holds.
+SORTED_BYTES = 512 * 1024
 SORTED_MAX_BYTES = 8 * 1024 * 1024
+WRITTEN_PARTS = 256
 COPIED_BYTES = 1024 * 1024
 DROPPED_SHOWN = 5
 SHOWN_ROW_MAX_CHARACTERS = 24
@@ -56,12 +63,20 @@ class Dropped:
 
 
 class Spool:
-    """Rows on their way into a dataset; `directory` must be empty and is left empty."""
+    """Rows on their way into a dataset; `directory` must be empty and is left empty.
+
+    Rows wait in memory by the first digits of their keys. Once they are many they go to one file as a run: the buckets
+    one after the other, from high to low digits, and then a table of where each begins. So neighbouring buckets are
+    neighbours in every run, and as many are read together as are sorted fastest.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._file = tempfile.TemporaryFile(dir=directory, buffering=0)  # noqa: SIM115 - closed by close
         self._buckets: defaultdict[bytes, list[bytes]] = defaultdict(list)
-        self._files: dict[bytes, IO[bytes]] = {}
+        self._tables: list[int] = []
+        self._end = 0
+        self._sizes = array("Q", bytes(8 * BUCKETS))
         self._buffered = 0
         self._bytes = 0
         self.rows = 0
@@ -74,54 +89,48 @@ class Spool:
             buckets[row[:BUCKET_DIGITS]].append(row)
         self.rows += len(rows)
         self._buffered += len(rows)
-        for digits in [digits for digits in buckets if digits.startswith(DROPPED_MARK)]:
-            dropped = buckets.pop(digits)
+        self._bytes += sum(map(len, rows))
+        if dropped := buckets.pop(DROPPED_MARK, None):
             self.rows -= len(dropped)
             for row in dropped:
-                reason, count, row_id = row[1:].decode(errors="replace").split(" ", 2)
+                reason, count, row_id = row[len(DROPPED_MARK) :].decode(errors="replace").split(" ", 2)
                 self.dropped.add(reason, row_id, int(count))
-        self._bytes += sum(map(len, rows))
         if self._bytes + ROW_OVERHEAD_BYTES * self._buffered > BUFFERED_MAX_BYTES:
             self._spill()
 
     def close(self) -> None:
-        for file in self._files.values():
-            name = file.name
-            file.close()
-            Path(name).unlink()
-        self._files.clear()
+        self._file.close()
         self._buckets.clear()
 
     def write(self, train: Path, test: Path, test_fraction: float) -> Parts:
         """Write both parts, and count the duplicates as dropped."""
-        prompts: list[tuple[bytes, int, int, int]] = []
+        self._spill()
+        groups: list[_Group] = []
         with _HashingWriter(train) as writer:
-            for digits in sorted({*self._files, *self._buckets}, reverse=True):
-                start = writer.rows, writer.bytes
-                found = sum(writer.write(batch) for batch in self._sorted(digits))
-                prompts.append((digits, found, *start))
+            for first, end in self._groups():
+                rows, size = writer.rows, writer.bytes
+                found = sum(writer.write(batch) for batch in self._sorted(first, end))
+                groups.append(_Group(first, end, found, rows, size))
         duplicates = self.rows - writer.rows
         if duplicates:
             self.dropped.counts[DropReason.DUPLICATE] = duplicates
-        rows, size = self._cut(prompts, test_fraction, writer)
+        rows, size = self._cut(groups, test_fraction, writer)
         _move_end(train, test, size)
         return Parts(rows, writer.rows - rows, writer.digest.close(rows, writer.rows - rows))
 
-    def _cut(
-        self, prompts: list[tuple[bytes, int, int, int]], test_fraction: float, writer: "_HashingWriter"
-    ) -> tuple[int, int]:
+    def _cut(self, groups: list["_Group"], test_fraction: float, writer: "_HashingWriter") -> tuple[int, int]:
         """How many rows and bytes of the ordered file are the training part."""
-        left = held_out_count(sum(found for _, found, _, _ in prompts), test_fraction)
+        left = held_out_count(sum(group.prompts for group in groups), test_fraction)
         if not left:
             return writer.rows, writer.bytes
-        for digits, found, rows, size in reversed(prompts):
+        for first, end, found, rows, size in reversed(groups):
             if left == found:
                 return rows, size
             if left < found:
                 kept = found - left
-                ordered = chain.from_iterable(self._sorted(digits))
-                for _, group in islice(groupby(ordered, key=lambda row: row[:KEY_BYTES]), kept):
-                    for row in group:
+                ordered = chain.from_iterable(self._sorted(first, end))
+                for _, prompt in islice(groupby(ordered, key=lambda row: row[:KEY_BYTES]), kept):
+                    for row in prompt:
                         rows += 1
                         size += len(row) - KEY_BYTES + 1
                 return rows, size
@@ -129,51 +138,120 @@ class Spool:
         raise AssertionError("fewer prompts than were counted")
 
     def _spill(self) -> None:
-        for digits, rows in self._buckets.items():
-            file = self._files.get(digits)
-            if file is None:
-                file = self._files[digits] = (self._directory / f"bucket-{digits.hex()}").open("w+b")
-            file.write(b"\n".join(rows))
-            file.write(b"\n")
-        self._buckets.clear()
+        """Write what waits as one run."""
+        if not self._buckets:
+            return
+        begin, sizes = self._end, array("Q", bytes(8 * BUCKETS))
+        parts: list[bytes] = []
+        for digits in sorted(self._buckets, reverse=True):
+            rows = self._buckets.pop(digits)
+            rows.append(b"")
+            parts.append(b"\n".join(rows))
+            number = BUCKETS - 1 - int(digits, 16)
+            sizes[number] = len(parts[-1])
+            self._sizes[number] += len(parts[-1])
+            if len(parts) == WRITTEN_PARTS:
+                self._append(parts)
+                parts = []
+        self._append(parts)
+        self._tables.append(self._end)
+        self._append([array("Q", accumulate(sizes, initial=begin)).tobytes()])
         self._buffered = 0
         self._bytes = 0
 
-    def _sorted(self, digits: bytes) -> Iterator[list[bytes]]:
-        """The bucket's rows, each once, from high to low."""
-        rows = self._buckets.get(digits, [])
-        file = self._files.get(digits)
-        if file is None:
-            yield sorted(set(rows), reverse=True)
-            return
-        if rows:
-            file.write(b"\n".join(rows) + b"\n")
-            self._buckets.pop(digits)
-        file.flush()
-        if file.tell() <= SORTED_MAX_BYTES:
-            file.seek(0)
-            content = file.read()
-            yield sorted(set(content[:-1].split(b"\n")), reverse=True)
-        else:
-            yield from self._merged(file)
+    def _append(self, parts: list[bytes]) -> None:
+        size = sum(map(len, parts))
+        written = os.writev(self._file.fileno(), parts) if parts else 0
+        if written < size:
+            _write_all(self._file.fileno(), b"".join(parts)[written:])
+        self._end += size
 
-    def _merged(self, file: IO[bytes]) -> Iterator[list[bytes]]:
-        file.seek(0)
+    def _groups(self) -> Iterator[tuple[int, int]]:
+        """Ranges of neighbouring buckets that are sorted together."""
+        first = size = 0
+        for number, bucket_size in enumerate(self._sizes):
+            if size and size + bucket_size > SORTED_BYTES:
+                yield first, number
+                first, size = number, 0
+            size += bucket_size
+        if size:
+            yield first, BUCKETS
+
+    def _ranges(self, first: int, end: int) -> Iterator[tuple[int, int]]:
+        """Where the buckets are, in each run: the first byte and how many."""
+        for place in self._tables:
+            table = array("Q", os.pread(self._file.fileno(), 8 * (end - first + 1), place + 8 * first))
+            if table[-1] > table[0]:
+                yield table[0], table[-1] - table[0]
+
+    def _sorted(self, first: int, end: int) -> Iterator[list[bytes]]:
+        """The buckets' rows, each once, from high to low."""
+        if sum(self._sizes[first:end]) > SORTED_MAX_BYTES:
+            yield from self._merged(first, end)
+            return
+        content = b"".join(_read(self._file.fileno(), *found) for found in self._ranges(first, end))
+        yield _sorted_once(content[:-1].split(b"\n"))
+
+    def _merged(self, first: int, end: int) -> Iterator[list[bytes]]:
+        """Sorted in pieces that fit into memory, which are then merged."""
         runs: list[IO[bytes]] = []
         try:
-            while lines := file.readlines(SORTED_MAX_BYTES):
-                run: IO[bytes] = (self._directory / f"run-{len(runs)}").open("w+b")
-                runs.append(run)
-                run.write(b"".join(sorted(set(lines), reverse=True)))
+            for piece in self._pieces(first, end):
+                runs.append(run := tempfile.TemporaryFile(dir=self._directory))  # noqa: SIM115 - closed below
+                run.writelines(row + b"\n" for row in _sorted_once(piece))
                 run.seek(0)
-            merged = (row[:-1] for row, _ in groupby(heapq.merge(*runs, reverse=True)))
-            for _, group in groupby(merged, key=lambda row: row[:KEY_BYTES]):
+            ordered = heapq.merge(*(map(_without_end, run) for run in runs), reverse=True)
+            once = (row for row, _ in groupby(ordered))
+            for _, group in groupby(once, key=lambda row: row[:KEY_BYTES]):
                 yield from _in_batches(group)
         finally:
-            file.seek(0, os.SEEK_END)
             for run in runs:
                 run.close()
-                Path(run.name).unlink()
+
+    def _pieces(self, first: int, end: int) -> Iterator[list[bytes]]:
+        """The buckets' rows, as they come, in parts that fit into memory."""
+        piece = bytearray()
+        for offset, size in self._ranges(first, end):
+            for start in range(offset, offset + size, SORTED_MAX_BYTES):
+                piece += _read(self._file.fileno(), start, min(SORTED_MAX_BYTES, offset + size - start))
+                if len(piece) >= SORTED_MAX_BYTES:
+                    *rows, rest = bytes(piece).split(b"\n")
+                    yield rows
+                    piece = bytearray(rest)
+        if piece:
+            yield bytes(piece[:-1]).split(b"\n")
+
+
+class _Group(NamedTuple):
+    """Buckets that were sorted together, how many prompts they hold, and the rows and bytes written before them."""
+
+    first: int
+    end: int
+    prompts: int
+    rows: int
+    bytes: int
+
+
+def _sorted_once(rows: list[bytes]) -> list[bytes]:
+    rows.sort(reverse=True)
+    return rows[:1] + [row for row, above in zip(islice(rows, 1, None), rows, strict=False) if row != above]
+
+
+def _without_end(row: bytes) -> bytes:
+    return row[:-1]
+
+
+def _read(file: int, offset: int, size: int) -> bytes:
+    found = os.pread(file, size, offset)
+    if len(found) < size:
+        return found + _read(file, offset + len(found), size - len(found))
+    return found
+
+
+def _write_all(file: int, content: bytes) -> None:
+    left = memoryview(content)
+    while left:
+        left = left[os.write(file, left) :]
 
 
 def _in_batches(rows: Iterable[bytes]) -> Iterator[list[bytes]]:
