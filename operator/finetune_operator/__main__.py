@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
         case "train-remote":
             from finetune_operator.providers.train_remote import main as train_remote
 
-            return train_remote(options.config)
+            return train_remote(options.config, cancel=options.cancel)
         case "remote":
             from finetune_operator.providers.manage import main as remote
 
@@ -88,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     fetch.add_argument("--job", type=Path, help="TrainingConfig of the job that is to remember the commit")
     train_remote = commands.add_parser("train-remote", help="train one job at its provider")
     train_remote.add_argument("config", type=Path, help="the job's TrainingConfig as JSON")
+    train_remote.add_argument("--cancel", action="store_true", help="end it there instead, whoever began it")
     add_arguments(commands.add_parser("remote", help="list, cancel and delete at a provider; estimate its cost"))
     axolotl = commands.add_parser("axolotl-config", help="print a FineTuneJob as Axolotl's config")
     axolotl.add_argument("job", help="YAML or JSON of a FineTuneJob, - for standard input")

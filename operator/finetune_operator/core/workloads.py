@@ -92,7 +92,7 @@ class JobFacts:
     failed_reason: str | None
     failed_message: str
     pods_failed: int
-    ttl_seconds: int | None
+    ttl_seconds: int | None = None
 
 
 @dataclass(frozen=True)

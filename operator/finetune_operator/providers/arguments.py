@@ -10,6 +10,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--base-url", default="https://api.openai.com/v1", help="the API, up to and with its version")
     commands = parser.add_subparsers(dest="remote_command", required=True)
     commands.add_parser("jobs", help="list the jobs at the provider, one JSON object a line")
+    commands.add_parser(
+        "strays", help="list the unfinished jobs of FineTuneJobs that the cluster (KUBECONFIG) no longer wants"
+    )
     for name, what, argument in (
         ("status", "show one job", "job"),
         ("cancel", "cancel one job", "job"),

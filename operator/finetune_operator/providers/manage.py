@@ -14,6 +14,8 @@ from pydantic import BaseModel
 
 from finetune_operator.contract.places import PROVIDER_KEY_VARIABLE
 from finetune_operator.core.remote_training import cost, estimated_tokens
+from finetune_operator.kube.errors import KubeError
+from finetune_operator.providers.cluster import strays
 from finetune_operator.providers.fine_tuning_client import FineTuningClient, Refused, Unanswered
 
 
@@ -40,7 +42,7 @@ def main(options: argparse.Namespace, environment: Mapping[str, str] = os.enviro
     except Refused as error:
         sys.stderr.write(f"finetune-operator: {error.failure.message}: {error.failure.remedy}\n")
         return 1
-    except Unanswered as error:
+    except (Unanswered, KubeError) as error:
         sys.stderr.write(f"finetune-operator: {error}\n")
         return 1
     return 0
@@ -52,6 +54,9 @@ async def _ask(options: argparse.Namespace, key: str) -> None:
             case "jobs":
                 async for job in client.jobs():
                     _say(job)
+            case "strays":
+                async for stray in strays(client.jobs()):
+                    _say(stray)
             case "status":
                 _say(await client.job(options.job))
             case "cancel":

@@ -35,16 +35,21 @@ EXIT_LOCKED = 75  # EX_TEMPFAIL of sysexits.h
 logger = get_logger(__name__)
 
 
-def main(config_file: Path) -> int:
-    """Train at the provider; the outcome goes to the termination message, the return value is the exit code."""
+def main(config_file: Path, *, cancel: bool = False) -> int:
+    """Train at the provider, or end that. The outcome is the termination message, the return value the exit code."""
     configure_logging()
-    return asyncio.run(attempt(config_file, Surroundings(), os.environ))
+    return asyncio.run(attempt(config_file, Surroundings(), os.environ, cancel=cancel))
 
 
-async def attempt(config_file: Path, surroundings: Surroundings, environment: Mapping[str, str]) -> int:
+async def attempt(
+    config_file: Path, surroundings: Surroundings, environment: Mapping[str, str], *, cancel: bool = False
+) -> int:
     """One attempt, and its exit code."""
     try:
         config, remote, key = _read(config_file, environment)
+        if cancel:
+            await _called_off(config, remote, key, surroundings, environment)
+            return 0
         result = await _trained(config, remote, key, surroundings, environment)
     except Refused as error:
         logger.error("gave up", **error.failure.model_dump())
@@ -90,6 +95,15 @@ def _read(config_file: Path, environment: Mapping[str, str]) -> tuple[TrainingCo
 def _invalid(message: str) -> Refused:
     remedy = "run the operator and its images from the same release"
     return Refused(Failure(reason=FailureReason.INVALID_CONFIG, message=message, remedy=remedy))
+
+
+async def _called_off(
+    config: TrainingConfig, remote: RemoteConfig, key: str, surroundings: Surroundings, environment: Mapping[str, str]
+) -> None:
+    attempt = environment.get("POD_NAME") or socket.gethostname()
+    async with FineTuningClient.open(remote.base_url, key) as client, aiohttp.ClientSession() as session:
+        nobody = Reporter(session, None, None)
+        await RemoteTraining(config, remote, client, nobody, surroundings, attempt).call_off()
 
 
 async def _trained(

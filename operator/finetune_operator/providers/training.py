@@ -55,6 +55,7 @@ class Surroundings:
     start: Patience = START_PATIENCE
     wait: Patience = WAIT_PATIENCE
     leave: Patience = LEAVE_PATIENCE
+    settle_seconds: float = 20.0
     unwanted: Callable[[TrainingConfig, str], Awaitable[str | None]] = field(
         default=lambda config, workload: why_unwanted(config.job, workload)
     )
@@ -102,7 +103,31 @@ class RemoteTraining:
             return result
 
     async def cancel(self, reason: str) -> None:
-        """End the job at the provider, also one whose id this attempt never learned."""
+        """End the job at the provider in the little time that a pod has which must leave."""
+        try:
+            await self._end(self._surroundings.leave, reason)
+        except (Refused, Unanswered) as error:
+            logger.error("the job at the provider can't be cancelled by this pod", error=str(error), reason=reason)
+
+    async def call_off(self) -> None:
+        """End what earlier attempts have begun at the provider. Raises `Refused` or `Unanswered`.
+
+        An attempt that was stopped while it created the job may have done so, and the provider tell of it only later.
+        """
+        reason = "the FineTuneJob has ended before its time"
+        lock = Path(self._paths.lock)
+        if not lock.parent.is_dir():
+            logger.info("nothing was begun", reason=reason)
+            return
+        async with exclusive(lock, self._attempt, self._surroundings.lock):
+            record = read_record(self._record_file)
+            ended = await self._end(self._surroundings.start, reason)
+            if ended is None and record.training_file and not record.job:
+                await asyncio.sleep(self._surroundings.settle_seconds)
+                await self._end(self._surroundings.start, reason)
+
+    async def _end(self, patience: Patience, reason: str) -> RemoteJob | None:
+        """The job that is cancelled now, also one whose id no attempt has learned; None where none runs."""
         record = read_record(self._record_file)
 
         async def cancelled() -> RemoteJob | None:
@@ -111,13 +136,10 @@ class RemoteTraining:
                 return None
             return await self._client.cancel_job(job.id)
 
-        try:
-            job = await self._surroundings.leave.insist(cancelled)
-        except (Refused, Unanswered) as error:
-            logger.error("the job at the provider can't be cancelled", job=record.job, error=str(error), reason=reason)
-            return
+        job = await patience.insist(cancelled)
         logger.info("cancelled at the provider" if job else "nothing to cancel at the provider", reason=reason)
         await self._tidy_up(record)
+        return job
 
     async def _started(self, report: DatasetReport) -> Record:
         """The record with the id of the one job, found or made."""

@@ -13,6 +13,13 @@ from finetune_operator.core.workloads import QUEUE_LABEL, JobFacts, PodFacts, tr
 from finetune_operator.manifests.training import TERMINATION_GRACE_SECONDS, queue_name, training_config, training_job
 from finetune_operator.manifests.versions import model_version, next_version
 from finetune_operator.reconcile.plan import Action, Create, Delete, Event, Patch, Plan
+from finetune_operator.reconcile.provider_ending import (
+    UNTOLD_REASONS,
+    cancelling_at_provider,
+    has_ended,
+    may_go_on,
+    unconfirmed,
+)
 from finetune_operator.reconcile.starting_point import begun_from, starting_adapter
 from finetune_operator.reconcile.training_outlook import (
     NO_COMMIT,
@@ -44,7 +51,7 @@ PREPARING_UNTOLD_SECONDS = 5.0
 # Of a pod that was told to end: its grace period, and a while for the kubelet to say so.
 LEAVING_SECONDS = TERMINATION_GRACE_SECONDS + 10.0
 
-__all__ = ["Observed", "is_finished", "reconcile", "refused", "unpublished", "wants_progress"]
+__all__ = ["Observed", "abandoned", "is_finished", "reconcile", "refused", "unpublished", "wants_progress"]
 
 
 def reconcile(job: FineTuneJob, seen: Observed, now: datetime, config: OperatorConfig) -> Plan:
@@ -151,7 +158,9 @@ def _cancel(job: FineTuneJob, seen: Observed, now: datetime, config: OperatorCon
     """Final only when the last pod has ended, so that its time is counted to the end."""
     own = seen.job if seen.job and _is_ours(job, seen.job) else None
     if own is None and not still_alive(seen.pods):
-        return _concluded(job, seen, cancelled(), now, config)
+        if may_go_on(job) and (plan := _cancel_at_provider(job, seen, now, config)):
+            return plan
+        return _concluded(job, seen, cancelled(unconfirmed(seen.cancellation)), now, config)
     status = training_status(job, seen, cancelling(job.status.phase), now, config)
     return Plan(actions=(Delete("jobs", own.name, own.uid),) if own else (), status=status.to_dict())
 
@@ -164,7 +173,29 @@ def _failed(job: FineTuneJob, seen: Observed, failure: Failure, now: datetime, c
         if seconds_left > 0:
             status = training_status(job, seen, stopping(job.status.phase, failure), now, config)
             return Plan(status=status.to_dict(), requeue_after_seconds=seconds_left)
+    if may_go_on(job) and failure.reason in UNTOLD_REASONS:
+        if plan := _cancel_at_provider(job, seen, now, config):
+            return plan
+        if remark := unconfirmed(seen.cancellation):
+            failure = failure.model_copy(update={"remedy": f"{failure.remedy}; {remark}"})
     return _concluded(job, seen, failed(failure), now, config)
+
+
+def _cancel_at_provider(job: FineTuneJob, seen: Observed, now: datetime, config: OperatorConfig) -> Plan | None:
+    """Before a training is final that its provider may not know to be unwanted; None once that is done, or given up."""
+    if seen.cancellation and has_ended(seen.cancellation):
+        return None
+    create, outlook = cancelling_at_provider(job, config)
+    status = training_status(job, seen, outlook, now, config)
+    return Plan(actions=() if seen.cancellation else (create,), status=status.to_dict())
+
+
+def abandoned(job: FineTuneJob, config: OperatorConfig) -> Plan:
+    """The FineTuneJob is gone; its provider may go on for nobody."""
+    if is_finished(job) or not may_go_on(job):
+        return Plan()
+    create, _ = cancelling_at_provider(job, config)
+    return Plan(actions=(create,))
 
 
 def _follow(job: FineTuneJob, seen: Observed, now: datetime, config: OperatorConfig) -> Plan:

@@ -112,9 +112,9 @@ def stopping(phase: Phase | None, failure: Failure) -> Outlook:
     return Outlook(phase or Phase.PENDING, failure.reason.value, message)
 
 
-def cancelled() -> Outlook:
+def cancelled(remark: str | None = None) -> Outlook:
     message = "spec.cancel was set; its checkpoints stay on the volume until the job is deleted"
-    return Outlook(Phase.CANCELLED, "Cancelled", message)
+    return Outlook(Phase.CANCELLED, "Cancelled", f"{message}; {remark}" if remark else message)
 
 
 def failed(failure: Failure) -> Outlook:

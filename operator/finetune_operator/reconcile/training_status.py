@@ -56,6 +56,8 @@ class Observed:
     versions: tuple[ModelVersion, ...] = ()
     progress: Progress | None = None
     published: tuple[str, ...] = ()
+    cancellation: JobFacts | None = None
+    """The Job that ends the training at its provider."""
 
 
 def training_status(

@@ -85,7 +85,7 @@ class OpenAIProvider(ApiModel):
 
     Of spec.training it is told epochs, batchSize, seed and (DPO) dpoBeta; the shape of the adapter and all else is the
     provider's own affair. What it trained stays there. spec.suspend frees the pod and lets the provider train on,
-    spec.cancel or deleting the FineTuneJob cancels there too, unless it is suspended: only its pod has the key.
+    spec.cancel or deleting the FineTuneJob cancels there too, by a Job of its own where no pod runs.
     """
 
     secret_ref: SecretKeyRef

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from finetune_operator.core.config import OperatorConfig
 from finetune_operator.kube.client import KubeClient
-from finetune_operator.kube.errors import Conflict, KubeError
+from finetune_operator.kube.errors import Conflict, KubeError, NotFound, Rejected
 from finetune_operator.logs import get_logger
 from finetune_operator.manifests.common import CHILD_SELECTOR, ENGINE_LABEL, JOB_NAME_LABEL
 from finetune_operator.manifests.serving import engine_name
@@ -26,6 +26,10 @@ from finetune_operator.shell.state import ClusterState
 WORKERS = 16
 RESYNC_SECONDS = 600.0
 CUSTOM_PLURALS = ("finetunejobs", "modelversions", "abtests")
+# Of keys only: by uid, since a new FineTuneJob may have taken the name.
+DELETED_JOBS = "finetunejobs/deleted"
+NAMESPACE_GOES = "because it is being terminated"
+"""Of the API server's words, for which it has no code of its own."""
 CHILD_PLURALS = ("jobs", "pods", "deployments")
 
 logger = get_logger(__name__)
@@ -51,6 +55,7 @@ class Controller:
         self._executor = executor
         self._config = config
         self._queue: WorkQueue[Key] = WorkQueue(_report)
+        self._deleted: dict[Key, FineTuneJob] = {}
 
     def changed(self, plural: str, body: dict[str, Any], *, deleted: bool) -> None:
         """A watch brought an object; the state has it already."""
@@ -60,6 +65,15 @@ class Controller:
                 self._observer.engines.forget(body["metadata"]["uid"])
         for key in self._affected(plural, body):
             self._queue.add(key)
+        if deleted and plural == "finetunejobs":
+            self._bury(FineTuneJob.parse(body))
+
+    def _bury(self, job: FineTuneJob) -> None:
+        """What a deleted FineTuneJob leaves outside of the cluster is ended by a plan of its own."""
+        if finetunejob.abandoned(job, self._config).actions:
+            key = Key(DELETED_JOBS, job.metadata.namespace, job.metadata.uid)
+            self._deleted[key] = job
+            self._queue.add(key)
 
     async def run(self, namespaces: Iterable[str]) -> None:
         """Reconcile until cancelled."""
@@ -68,6 +82,10 @@ class Controller:
             group.create_task(self._resync_for_ever(tuple(namespaces)))
 
     async def _handle(self, key: Key) -> float | None:
+        if job := self._deleted.get(key):
+            await self._abandon(job)
+            del self._deleted[key]
+            return None
         resource, plan = await self._decide(key)
         if resource is None or plan is None:
             return None
@@ -87,6 +105,24 @@ class Controller:
         if acted:
             self._queue.add(key)
         return plan.requeue_after_seconds
+
+    async def _abandon(self, job: FineTuneJob) -> None:
+        """No owner is left to tell how it went: the log is."""
+        name, namespace = job.metadata.name, job.metadata.namespace
+        try:
+            await self._executor.execute(job, {}, finetunejob.abandoned(job, self._config))
+        except Conflict:
+            logger.info("the training at its provider is being cancelled already", name=name, namespace=namespace)
+        except (NotFound, Rejected) as error:
+            if isinstance(error, Rejected) and NAMESPACE_GOES not in str(error):
+                raise
+            # With the namespace goes the key; a pod that was running has asked for the cancellation itself.
+            logger.error(
+                "a deleted training may go on at its provider: look with `finetune-operator remote strays`",
+                name=name,
+                namespace=namespace,
+                error=str(error),
+            )
 
     async def _refused(self, resource: Resource, error: ChildRejected) -> Plan | None:
         """A child that is invalid stays so."""

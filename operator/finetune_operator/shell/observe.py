@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from finetune_operator.core.workloads import deployment_facts, job_facts, pod_facts
+from finetune_operator.manifests.cancellation import cancellation_job_name
 from finetune_operator.manifests.common import REVISION_ANNOTATION
 from finetune_operator.manifests.serving import engine_name
 from finetune_operator.manifests.training import training_job_name
@@ -26,12 +27,14 @@ class Observer:
     async def finetunejob(self, job: FineTuneJob) -> finetunejob.Observed:
         namespace, uid = job.metadata.namespace, job.metadata.uid
         body = self.state.get("jobs", namespace, training_job_name(job))
+        cancelling = self.state.get("jobs", namespace, cancellation_job_name(job)) if job.spec.openai else None
         jobs = self.state.resources(FineTuneJob, "finetunejobs", namespace)
         return finetunejob.Observed(
             job=job_facts(body) if body else None,
             pods=tuple(pod_facts(pod) for pod in self.state.group("pods", uid)),
             versions=self.state.resources(ModelVersion, "modelversions", namespace),
             published=tuple(other.status.model_version for other in jobs if other.status.model_version),
+            cancellation=job_facts(cancelling) if cancelling else None,
             progress=await self.api.progress(uid) if finetunejob.wants_progress(job) else None,
         )
 

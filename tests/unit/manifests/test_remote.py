@@ -9,9 +9,11 @@ from finetune_operator.contract.places import CONFIG_ANNOTATION, PROVIDER_KEY_VA
 from finetune_operator.contract.remote import RemoteConfig, RemoteModel
 from finetune_operator.contract.training import TrainingConfig
 from finetune_operator.core.cost import PriceBook
+from finetune_operator.manifests.cancellation import cancellation_job, cancellation_job_name
+from finetune_operator.manifests.common import JOB_NAME_LABEL, JOB_UID_LABEL
 from finetune_operator.manifests.remote import TOKEN_DIRECTORY, TOKEN_VOLUME
 from finetune_operator.manifests.serving import adapter_of
-from finetune_operator.manifests.training import training_config, training_job
+from finetune_operator.manifests.training import training_config, training_job, training_job_name
 from finetune_operator.manifests.versions import model_version
 from finetune_operator.resources.finetunejob import FineTuneJob
 from finetune_operator.resources.modelversion import ModelVersion
@@ -114,3 +116,35 @@ def test_the_provider_is_told_what_the_spec_says() -> None:
         base_url=URL, model=MODEL, suffix="plato", learning_rate_multiplier=0.5, price_per_million_tokens=Decimal("5")
     )
     assert training_config(JOBS["dpo"], CONFIG).remote == RemoteConfig(base_url=TUNER, model=MODEL, suffix="p")
+
+
+def cancellation(name: str) -> dict[str, Any]:
+    provider = JOBS[name].spec.openai
+    assert provider is not None
+    return cancellation_job(JOBS[name], provider, CONFIG)
+
+
+@each_job
+def test_the_cancellation_as_reviewed(name: str) -> None:
+    assert_golden(f"cancellation-{name}", [cancellation(name)])
+
+
+@each_job
+def test_a_cancellation_is_restricted_bounded_and_outlives_its_job(name: str) -> None:
+    manifest = cancellation(name)
+    pod = manifest["spec"]["template"]["spec"]
+    assert pod_violations(pod) == []
+    assert "ownerReferences" not in manifest["metadata"]
+    assert {"activeDeadlineSeconds", "ttlSecondsAfterFinished"} <= manifest["spec"].keys()
+    (container,) = pod["containers"]
+    (secret,) = [variable for variable in container["env"] if "secretKeyRef" in variable.get("valueFrom", {})]
+    assert secret["valueFrom"] == {"secretKeyRef": {"name": "openai", "key": "api-key"}}
+
+
+@each_job
+def test_its_pods_are_not_those_of_the_training_whose_time_is_counted(name: str) -> None:
+    manifest = cancellation(name)
+    assert manifest["metadata"]["labels"][JOB_NAME_LABEL] == JOBS[name].metadata.name
+    assert JOB_UID_LABEL not in manifest["spec"]["template"]["metadata"]["labels"]
+    assert cancellation_job_name(JOBS[name]) != training_job_name(JOBS[name])
+    assert len(cancellation_job_name(make_job(AT_PROVIDER, name="x" * 52))) <= 63

@@ -103,11 +103,11 @@ class RemoteJobDirectory:
     def environment(self, key: str | None = API_KEY) -> dict[str, str]:
         return {"POD_NAME": "plato-1-abcde"} | ({} if key is None else {PROVIDER_KEY_VARIABLE: key})
 
-    async def run(self, key: str | None = API_KEY) -> "Ending":
+    async def run(self, key: str | None = API_KEY, *, cancel: bool = False) -> "Ending":
         """An attempt to its end, in this process."""
         place = surroundings_in(self.directory)
         code = await asyncio.wait_for(
-            attempt(self.directory / "training.json", place, self.environment(key)), DEADLINE_SECONDS
+            attempt(self.directory / "training.json", place, self.environment(key), cancel=cancel), DEADLINE_SECONDS
         )
         return Ending(self.directory, code)
 

@@ -34,6 +34,7 @@ def surroundings_in(directory: Path) -> Surroundings:
         start=QUICK,
         wait=Patience(first_pause_seconds=0.05, longest_pause_seconds=0.2),
         leave=QUICK,
+        settle_seconds=0.5,
         unwanted=unwanted,
     )
 

@@ -476,3 +476,73 @@ async def test_the_training_data_leave_the_provider_though_the_pod_dies_while_th
     assert ending.exit_code == 0
     assert openai_server.files == {}
     assert len(openai_server.created) == 1
+
+
+class TestCancelledByAProcessOfItsOwn:
+    """What has no pod, or whose pod was stopped too early, is ended by `train-remote --cancel`."""
+
+    async def test_what_trains_on_while_it_is_suspended(self, openai_server: OpenAIServer, tmp_path: Path) -> None:
+        job = RemoteJobDirectory(tmp_path, training_config(openai_server))
+        openai_server.held = True
+        suspended = await job.start()
+        await eventually(lambda: openai_server.asked("GET", "/events"))
+        suspended.told_to_leave()
+        assert (await suspended.ended()).exit_code == 143
+        assert [made["status"] for made in openai_server.jobs.values()] == ["validating_files"]
+
+        assert (await job.run(cancel=True)).exit_code == 0
+
+        assert [made["status"] for made in openai_server.jobs.values()] == ["cancelled"]
+        assert openai_server.files == {}
+        assert (await job.run(cancel=True)).exit_code == 0, "it may be asked twice"
+
+    async def test_a_job_that_was_made_while_its_pod_was_stopped_and_shows_only_later(
+        self, openai_server: OpenAIServer, tmp_path: Path
+    ) -> None:
+        """The pod looks, finds none and ends; the provider goes on with the request that it has."""
+        job = RemoteJobDirectory(tmp_path, training_config(openai_server))
+        openai_server.faults.append(Fault("POST", CREATE, lost="time"))
+        pod = await job.start()
+        await eventually(openai_server.hanging.is_set)
+        await pod.killed()
+        ((name, late),) = openai_server.jobs.items()
+        openai_server.jobs.clear()
+
+        cancelling = asyncio.create_task(job.run(cancel=True))
+        looks = openai_server.asked("GET", CREATE)
+        await eventually(lambda: openai_server.asked("GET", CREATE) > looks)
+        openai_server.jobs[name] = late
+
+        assert (await cancelling).exit_code == 0
+        assert late["status"] == "cancelled"
+
+    async def test_it_waits_for_an_attempt_that_is_still_at_work(
+        self, openai_server: OpenAIServer, tmp_path: Path
+    ) -> None:
+        job = RemoteJobDirectory(tmp_path, training_config(openai_server))
+        openai_server.held = True
+        first = await job.start()
+        await eventually(lambda: openai_server.asked("GET", "/events"))
+
+        assert (await job.run(cancel=True)).exit_code == 75
+        assert [made["status"] for made in openai_server.jobs.values()] == ["validating_files"]
+
+        await first.killed()
+        assert (await job.run(cancel=True)).exit_code == 0
+        assert [made["status"] for made in openai_server.jobs.values()] == ["cancelled"]
+
+    async def test_what_never_began_asks_nobody(self, openai_server: OpenAIServer, tmp_path: Path) -> None:
+        job = RemoteJobDirectory(tmp_path, training_config(openai_server))
+        (tmp_path / "artifacts").rename(tmp_path / "elsewhere")
+
+        assert (await job.run(cancel=True)).exit_code == 0
+        assert openai_server.requests == []
+
+    async def test_a_key_that_is_no_longer_taken_is_said(self, openai_server: OpenAIServer, tmp_path: Path) -> None:
+        job = RemoteJobDirectory(tmp_path, training_config(openai_server))
+        assert (await job.run()).exit_code == 0
+
+        ending = await job.run("sk-revoked", cancel=True)
+
+        assert ending.exit_code == REFUSED
+        assert "spec.openai.secretRef" in ending.failure.remedy

@@ -11,10 +11,11 @@ from finetune_operator.core.conditions import find
 from finetune_operator.core.config import OperatorConfig
 from finetune_operator.core.cost import PriceBook
 from finetune_operator.core.workloads import job_facts, pod_facts
-from finetune_operator.reconcile.finetunejob import Observed, reconcile
+from finetune_operator.manifests.cancellation import cancellation_job, cancellation_job_name
+from finetune_operator.reconcile.finetunejob import Observed, abandoned, is_finished, reconcile
 from finetune_operator.reconcile.modelversion import Observed as SeenOfVersion
 from finetune_operator.reconcile.modelversion import reconcile as reconcile_version
-from finetune_operator.reconcile.plan import Create
+from finetune_operator.reconcile.plan import Create, Delete, Plan
 from finetune_operator.resources.finetunejob import FineTuneJob, FineTuneJobStatus, Phase
 from finetune_operator.resources.modelversion import ModelVersion, State
 from tests.builders import (
@@ -121,3 +122,102 @@ def test_a_refusal_of_the_provider_is_told_with_its_remedy() -> None:
     stalled = find(job.status.conditions, "Stalled")
     assert stalled is not None
     assert (stalled.reason, stalled.message) == ("ProviderRefused", "no quota: pay first")
+
+
+PROVIDER = JOB.spec.openai
+assert PROVIDER is not None
+CANCELLATION = Create("jobs", cancellation_job(JOB, PROVIDER, CONFIG), JOB.metadata.uid)
+CANCELLATION_NAME = cancellation_job_name(JOB)
+
+
+def wanting(job: FineTuneJob, **spec: bool) -> FineTuneJob:
+    return job.model_copy(update={"spec": job.spec.model_copy(update=spec)})
+
+
+def decide(job: FineTuneJob, world: Observed) -> Plan:
+    return reconcile(job, world, NOON, CONFIG)
+
+
+def suspended() -> FineTuneJob:
+    """It has begun, and has no pod: the provider trains on."""
+    job = wanting(after(JOB, decide(JOB, seen(running()))), suspend=True)
+    job = after(job, decide(job, Observed(job_facts(job_body(JOB.metadata.uid, suspended=True)))))
+    assert job.status.phase is Phase.SUSPENDED
+    return job
+
+
+def cancelling(*conditions: Object) -> Observed:
+    """The training's own Job is gone, and another one cancels at the provider."""
+    return Observed(cancellation=job_facts(job_body("", name=CANCELLATION_NAME, conditions=conditions)))
+
+
+class TestCancelledAtTheProvider:
+    """The operator has no key, and a training that has no pod has nobody to cancel it."""
+
+    def test_what_is_cancelled_while_it_is_suspended_is_cancelled_there_by_a_job_of_its_own(self) -> None:
+        job = wanting(suspended(), cancel=True)
+        own = Observed(job_facts(job_body(JOB.metadata.uid, suspended=True)))
+        assert [type(action) for action in decide(job, own).actions] == [Delete]
+
+        plan = decide(job, Observed())
+        assert plan.actions == (CANCELLATION,)
+        job = after(job, plan)
+        assert not is_finished(job)
+        reconciling = find(job.status.conditions, "Reconciling")
+        assert reconciling is not None
+        assert reconciling.reason == "CancellingAtProvider"
+        assert decide(job, cancelling()) == Plan(status=job.status.to_dict())
+
+        job = after(job, decide(job, cancelling(job_condition("Complete"))))
+        assert (job.status.phase, is_finished(job)) == (Phase.CANCELLED, True)
+        assert "remote" not in (job.status.message or "")
+
+    def test_a_pod_that_was_told_to_leave_may_have_been_stopped_while_it_made_the_job(self) -> None:
+        """Its own look came too early; this one comes once it has ended."""
+        job = wanting(after(JOB, decide(JOB, seen(running()))), cancel=True)
+        leaving = Observed(None, seen(running()).pods)
+        assert decide(job, leaving).actions == ()
+        assert decide(job, Observed()).actions == (CANCELLATION,)
+
+    def test_what_could_not_be_cancelled_is_said(self) -> None:
+        job = wanting(suspended(), cancel=True)
+        status = after(job, decide(job, cancelling(job_condition("Failed", "DeadlineExceeded")))).status
+        assert status.phase is Phase.CANCELLED
+        assert f"Job {CANCELLATION_NAME} could not cancel at the provider" in (status.message or "")
+        assert "finetune-operator remote strays" in (status.message or "")
+
+    @pytest.mark.parametrize("job", [wanting(JOB, cancel=True), wanting(JOB, cancel=True, suspend=True)])
+    def test_what_has_not_begun_asks_nobody(self, job: FineTuneJob) -> None:
+        plan = decide(job, Observed())
+        assert plan.actions == ()
+        assert after(job, plan).status.phase is Phase.CANCELLED
+
+    def test_no_other_backend_asks_a_provider(self) -> None:
+        job = after(make_job(), reconcile(make_job(), Observed(), NOON, CONFIG))
+        assert decide(wanting(job, cancel=True), Observed()).actions == ()
+        assert abandoned(job, CONFIG) == Plan()
+
+    @pytest.mark.parametrize("reason", ["DeadlineExceeded", "BackoffLimitExceeded"])
+    def test_what_fails_without_a_word_of_its_pod_is_cancelled_before_it_is_final(self, reason: str) -> None:
+        job = after(JOB, decide(JOB, seen(running())))
+        failed = Observed(job_facts(job_body(JOB.metadata.uid, conditions=(job_condition("Failed", reason),))))
+        assert decide(job, failed).actions == (CANCELLATION,)
+        ended = replace(failed, cancellation=cancelling(job_condition("Complete")).cancellation)
+        assert after(job, decide(job, ended)).status.phase is Phase.FAILED
+        given_up = replace(failed, cancellation=cancelling(job_condition("Failed", "x")).cancellation)
+        assert "may go on and cost" in (after(job, decide(job, given_up)).status.message or "")
+
+    def test_a_refusal_of_the_provider_leaves_nothing_to_cancel(self) -> None:
+        job = after(JOB, decide(JOB, seen(running())))
+        failure = make_failure(FailureReason.PROVIDER_REFUSED, "no quota", "pay first")
+        plan = decide(job, seen(terminated(42, wire(failure)), failed=True))
+        assert plan.actions == ()
+        assert is_finished(after(job, plan))
+
+    def test_what_is_deleted_before_its_end_is_cancelled(self) -> None:
+        assert abandoned(suspended(), CONFIG) == Plan(actions=(CANCELLATION,))
+        assert abandoned(JOB, CONFIG) == Plan(), "not begun"
+        finished = after(
+            JOB, decide(JOB, seen(terminated(42, wire(make_failure(FailureReason.PROVIDER_REFUSED))), failed=True))
+        )
+        assert abandoned(finished, CONFIG) == Plan()

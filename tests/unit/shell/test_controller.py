@@ -34,6 +34,14 @@ from tests.builders import (
 from tests.unit.shell.fake_cluster import FakeCluster
 from tests.waiting import eventually, throughout
 
+AT_PROVIDER = job_object(
+    {
+        "backend": "OpenAI",
+        "openai": {"secretRef": {"name": "openai", "key": "api-key"}},
+        "baseModel": {"source": {"volume": None, "openai": {"model": "gpt-4.1-mini"}}},
+    },
+    status={"jobName": "plato-ethics-1"},
+)
 INVALID = Rejected("spec.resources.requests: must be less than memory limit", 422)
 
 
@@ -172,3 +180,40 @@ async def test_what_may_pass_is_tried_again(error: Exception) -> None:
         del cluster.failures["jobs"]
         await eventually(lambda: cluster.objects["finetunejobs", "plato-ethics"]["status"].get("phase") == "Pending")
     assert stalled(cluster, "finetunejobs", "plato-ethics") == ""
+
+
+async def test_a_training_at_a_provider_is_cancelled_there_when_its_finetunejob_is_deleted() -> None:
+    async with operator() as (controller, cluster):
+        for _ in range(2):
+            controller.changed("finetunejobs", AT_PROVIDER, deleted=True)
+        await eventually(lambda: cluster.objects)
+
+        def quiet() -> None:
+            assert {write[:2] for write in cluster.writes} == {("create", "jobs")}
+            assert len(cluster.writes) <= 2
+
+        await throughout(quiet, seconds=0.3)
+    (made,) = cluster.objects.values()
+    assert made["spec"]["template"]["spec"]["containers"][0]["args"][:2] == ["train-remote", "--cancel"]
+
+
+async def test_where_its_namespace_goes_too_a_deleted_training_is_only_told_of() -> None:
+    with capture_logs() as logs:
+        async with operator() as (controller, cluster):
+            cluster.failures["jobs"] = Rejected("forbidden: because it is being terminated", 403)
+            controller.changed("finetunejobs", AT_PROVIDER, deleted=True)
+            await eventually(lambda: [entry for entry in logs if "remote strays" in entry["event"]])
+
+            def quiet() -> None:
+                assert len(cluster.writes) == 1
+
+            await throughout(quiet, seconds=0.5)
+
+
+async def test_a_quota_that_is_used_up_only_delays_the_cancellation_at_the_provider() -> None:
+    async with operator() as (controller, cluster):
+        cluster.failures["jobs"] = Rejected("forbidden: exceeded quota", 403)
+        controller.changed("finetunejobs", AT_PROVIDER, deleted=True)
+        await eventually(lambda: len(cluster.writes) > 1)
+        del cluster.failures["jobs"]
+        await eventually(lambda: cluster.objects)
