@@ -16,7 +16,7 @@ from finetune_operator.kube.client import KubeClient
 from finetune_operator.logs import configure_logging, get_logger
 from finetune_operator.store.database import UnusableUrl, async_engine, parse_url, shown
 from finetune_operator.store.migrations import SchemaTooNew, migrate
-from finetune_operator.web import abtests, internal, jobs, problems
+from finetune_operator.web import abtests, datasets, internal, jobs, problems, training
 from finetune_operator.web.arms import GatewayArms
 from finetune_operator.web.middleware import BodyLimit, RequestLog
 from finetune_operator.web.services import Services, ServicesOf
@@ -33,7 +33,7 @@ def create_app(services: Services) -> FastAPI:
     app = FastAPI(title="finetune-operator", version=__version__, docs_url=None, redoc_url=None)
     app.state.services = services
     problems.install(app)
-    for router in (internal.router, abtests.router, jobs.router):
+    for router in (internal.router, abtests.router, jobs.router, datasets.router, training.router):
         app.include_router(router)
     app.add_api_route("/healthz", _healthz, include_in_schema=False)
     app.add_api_route("/readyz", _readyz, include_in_schema=False)

@@ -1,15 +1,24 @@
 """Who may call: bearer tokens, compared in constant time."""
 
 import hmac
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
-from fastapi import Header
+from fastapi import Depends, Header
 from pydantic import SecretStr
 
 from finetune_operator.web.problems import Problem
 from finetune_operator.web.services import ServicesOf
 
 Authorization = Annotated[str | None, Header()]
+
+
+TOKEN_HOLDER = "api-token"  # noqa: S105 - a name, not a secret
+
+
+class Caller(NamedTuple):
+    """Who asks, as far as it is known: all who have the api's one token are the same."""
+
+    name: str
 
 
 async def require_internal(services: ServicesOf, authorization: Authorization = None) -> None:
@@ -22,6 +31,19 @@ async def require_public(services: ServicesOf, authorization: Authorization = No
     token = services.settings.api_token
     if token is not None:
         _require(token, authorization, "FINETUNE_API_TOKEN")
+
+
+async def require_caller(services: ServicesOf, authorization: Authorization = None) -> Caller:
+    """People and their programs where ratings are given out, which are personal: never without a token."""
+    token = services.settings.api_token
+    if token is None:
+        detail = "ratings are personal data, which an api that runs open does not give out; set FINETUNE_API_TOKEN"
+        raise Problem(403, "open-api", detail)
+    _require(token, authorization, "FINETUNE_API_TOKEN")
+    return Caller(TOKEN_HOLDER)
+
+
+CallerOf = Annotated[Caller, Depends(require_caller)]
 
 
 def _require(token: SecretStr, authorization: str | None, variable: str) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
 from sqlalchemy.exc import DataError, DBAPIError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -16,8 +17,24 @@ from finetune_operator.logs import get_logger
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:finetune-operator:problem:"
 RETRY_AFTER_SECONDS = 5
+RETRIED = frozenset({HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS})
 
 logger = get_logger(__name__)
+
+
+class ProblemBody(BaseModel):
+    """An error, by RFC 9457."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What a route's `responses` says of the problems that it answers with."""
+    content = {MEDIA_TYPE: {"schema": ProblemBody.model_json_schema()}}
+    return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
 
 
 class Problem(Exception):
@@ -39,7 +56,7 @@ def problem_response(status: int, kind: str, detail: str) -> Response:
         "detail": detail,
     }
     headers = {"Content-Type": MEDIA_TYPE}
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+    if status in RETRIED:
         headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
     if status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"

@@ -1,7 +1,7 @@
 """What the routes work with, as interfaces, so that each can be replaced in a test."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from random import SystemRandom
 from typing import Annotated, Any, Protocol, cast
@@ -9,7 +9,10 @@ from typing import Annotated, Any, Protocol, cast
 from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from finetune_operator.store.dataset_worker import Order, Outcome
 from finetune_operator.web.settings import Settings
+from finetune_operator.web.turns import Turns
+from finetune_operator.web.worker_process import Watch, WorkerProcess
 
 
 class Cluster(Protocol):
@@ -26,6 +29,12 @@ class Arms(Protocol):
     """What answers a prompt under a served name. Raises `ArmUnavailable`."""
 
     async def ask(self, served_name: str, prompt: str) -> str: ...
+
+
+class Worker(Protocol):
+    """What reads the ratings database; `watch` is called while it does, and may end it by raising."""
+
+    async def outcome(self, order: Order, watch: Watch, timeout_seconds: float) -> Outcome: ...
 
 
 def _now() -> datetime:
@@ -46,6 +55,8 @@ class Services:
     arms: Arms
     now: Callable[[], datetime] = _now
     coin: Callable[[], bool] = _coin
+    turns: Turns = field(default_factory=Turns)
+    worker: Worker = field(default_factory=WorkerProcess)
 
 
 def _services(request: Request) -> Services:

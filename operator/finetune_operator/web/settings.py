@@ -1,6 +1,7 @@
 """Everything that the api process is told, from the environment."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
@@ -54,6 +55,18 @@ class Settings(BaseModel):
     """Time that a client has to send its body."""
     drain_timeout_seconds: int = Field(25, alias="FINETUNE_API_DRAIN_TIMEOUT_SECONDS", ge=0)
     """Time that running requests have after SIGTERM."""
+    ratings_url_file: Path = Field(Path("/etc/finetune/ratings/url"), alias="FINETUNE_RATINGS_URL_FILE")
+    """File with the URL of the ratings database, read anew for each export; nothing is exported while it is absent."""
+    datasets_directory: Path | None = Field(None, alias="FINETUNE_DATASETS_DIRECTORY")
+    """Where exported datasets are kept; none are made where it is absent."""
+    datasets_max_count: int = Field(100, alias="FINETUNE_DATASETS_MAX_COUNT", ge=1, le=10_000)
+    """Most exported datasets that are kept; at that number the next export is refused, and none is deleted unasked."""
+    datasets_max_bytes: int = Field(2_147_483_648, alias="FINETUNE_DATASETS_MAX_BYTES", ge=1_048_576)
+    """Most bytes that all exported datasets together may have."""
+    datasets_min_free_bytes: int = Field(268_435_456, alias="FINETUNE_DATASETS_MIN_FREE_BYTES", ge=0)
+    """Bytes that an export leaves free on its volume, where the api's own database may be, too."""
+    datasets_timeout_seconds: float = Field(1800.0, alias="FINETUNE_DATASETS_TIMEOUT_SECONDS", gt=0, le=86_400)
+    """Time that an export may take."""
 
     @model_validator(mode="after")
     def _closed_unless_said_otherwise(self) -> Self:

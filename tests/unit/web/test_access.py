@@ -13,12 +13,25 @@ from finetune_operator.web.settings import InvalidSettings, Settings
 from tests.unit.web.conftest import ENVIRONMENT, INTERNAL, PUBLIC, Api
 
 TEST = "/v1/fine-tuning/ab-test/finetune/v1-v2"
+DATASET = f"chatml-{'0' * 32}"
 PUBLIC_ROUTES = [
     ("GET", TEST),
     ("POST", f"{TEST}/comparisons"),
     ("POST", f"{TEST}/vote"),
     ("GET", "/v1/fine-tuning/comparisons"),
     ("GET", "/v1/fine-tuning/jobs/uid/progress"),
+    ("POST", "/v1/fine-tuning/datasets/export"),
+    ("POST", "/v1/fine-tuning/datasets/statistics"),
+    ("GET", "/v1/fine-tuning/datasets"),
+    ("GET", f"/v1/fine-tuning/datasets/{DATASET}"),
+    ("DELETE", f"/v1/fine-tuning/datasets/{DATASET}"),
+    ("GET", f"/v1/fine-tuning/datasets/{DATASET}/rows"),
+    ("GET", f"/v1/fine-tuning/datasets/{DATASET}/files/train.jsonl"),
+    ("POST", "/api/training/export/sft"),
+    ("POST", "/api/training/export/dpo"),
+    ("POST", "/api/training/export/gauntlet"),
+    ("GET", "/api/training/formats"),
+    ("GET", "/api/training/stats"),
 ]
 INTERNAL_ROUTES = [
     ("POST", PROGRESS_PATH),
@@ -64,8 +77,15 @@ async def test_internal_routes_want_the_internal_token(
 async def test_every_route_is_in_one_of_the_tables(api: Api) -> None:
     app: Any = create_app(api.services)
     probes = {("GET", "/healthz"), ("GET", "/readyz")}
+    examples = {
+        "namespace": "finetune",
+        "name": "v1-v2",
+        "uid": "uid",
+        "dataset_id": DATASET,
+        "file": "train.jsonl",
+    }
     documented = {
-        (method.upper(), path.replace("{namespace}/{name}", "finetune/v1-v2").replace("{uid}", "uid"))
+        (method.upper(), path.format(**examples))
         for path, methods in app.openapi()["paths"].items()
         for method in methods
     }
@@ -81,6 +101,8 @@ async def test_open_only_when_said_so(api: Api) -> None:
     async with httpx2.AsyncClient(transport=transport, base_url="http://api") as client:
         assert (await client.get(TEST)).status_code == 200
         assert (await client.get(TALLY_PATH.format(uid="uid"))).status_code == 401
+        assert is_problem(await client.get("/v1/fine-tuning/datasets"), 403, "open-api")
+        assert is_problem(await client.post("/api/training/export/sft"), 403, "open-api")
 
 
 @pytest.mark.parametrize(
