@@ -481,10 +481,19 @@ REFUSED += [
     for title, (spec, refusal) in training_cases.AT_PROVIDER.items()
 ]
 ACCEPTED += [
+    Creation("a long name, with ten nodes", "FineTuneJob", {"nodes": 10}, name="a" * 52),
+    Creation("a name for the pods of eleven nodes", "FineTuneJob", {"nodes": 11}, name="a" * 51),
     Creation("every output", "FineTuneJob", {"outputs": ["MergedWeights", "OllamaModelfile", "UnslothScript"]}),
     Creation("no output of a provider's model", "FineTuneJob", at_provider(outputs=[])),
 ]
 REFUSED += [
+    Creation(
+        "a name too long for the pods of eleven nodes",
+        "FineTuneJob",
+        {"nodes": 11},
+        name="a" * 52,
+        refused="with more than 10 nodes, metadata.name must have at most 51 characters",
+    ),
     Creation("an unknown output", "FineTuneJob", {"outputs": ["Gguf"]}, refused='Unsupported value: "Gguf"'),
     Creation("an output twice", "FineTuneJob", {"outputs": ["UnslothScript"] * 2}, refused="Duplicate value"),
     Creation(
@@ -509,6 +518,7 @@ CHANGED_JOB: dict[str, Any] = {
     "evaluation": {"metrics": ["F1"]},
     "outputs": ["UnslothScript"],
     "resources": {"limits": {"memory": "1Gi"}},
+    "nodes": 2,
     "scheduling": {"nodeSelector": {"disk": "fast"}},
     "serving": {"replicas": 2},
     "promotion": "Always",

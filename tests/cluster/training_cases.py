@@ -44,9 +44,12 @@ ACCEPTED: dict[str, Spec] = {
         wandb=WANDB | {"entity": "academy", "baseUrl": "http://wandb:8080"},
     ),
     "TensorBoard alone": report_to(tensorBoard=True),
+    "as many nodes as can be": {"nodes": 16, "backend": "HuggingFace"},
     "an earlier version": {"initFrom": {"modelVersion": "plato-v1"}},
 }
 REFUSED: dict[str, tuple[Spec, str]] = {
+    "no node": ({"nodes": 0}, "spec.nodes in body should be greater than or equal to 1"),
+    "too many nodes": ({"nodes": 17}, "spec.nodes in body should be less than or equal to 16"),
     "two kinds of warm-up": (
         training(warmupSteps=10, warmupRatio="0.1"),
         "warmupSteps and warmupRatio say the same: set one of them",
@@ -82,6 +85,10 @@ REFUSED: dict[str, tuple[Spec, str]] = {
     "a starting point elsewhere": ({"initFrom": {"modelVersion": "../v1"}}, "modelVersion in body should match"),
 }
 AT_PROVIDER: dict[str, tuple[Spec, str]] = {
+    "nodes at a provider": (
+        {"nodes": 2},
+        "only the backends Unsloth and HuggingFace train on several nodes: set nodes to 1",
+    ),
     "a provider that goes on from an adapter": (
         {"initFrom": {"modelVersion": "plato-v1"}},
         "a provider knows no adapter of this cluster: name a model of its own in baseModel.source.openai",

@@ -18,6 +18,8 @@ FETCH_CONTAINER = "fetch"
 TRAINER_CONTAINER = "trainer"
 ENGINE_CONTAINER = "vllm"
 ENGINE_PORT = 8000
+# Of torchrun's list of nodes, on the first of them; its other ports are chosen by the kernel.
+RENDEZVOUS_PORT = 29400
 # Environment variables, all filled by secretKeyRef.
 DATABASE_URL_VARIABLE = "FINETUNE_DATABASE_URL"
 STORE_CREDENTIAL_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")

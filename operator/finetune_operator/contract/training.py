@@ -88,7 +88,10 @@ class StartingAdapter(Message):
 
 
 class TrainingConfig(Message):
-    """Everything that a training pod knows about its job; `remote` instead of a path where a provider trains."""
+    """Everything that a training pod knows about its job; `remote` instead of a path where a provider trains.
+
+    `processes` are those of all nodes together, each with a copy of the model; one where absent.
+    """
 
     job: JobIdentity
     model: str
@@ -106,6 +109,7 @@ class TrainingConfig(Message):
     init_from: StartingAdapter | None = None
     report_to: TrackingConfig | None = None
     gpu_type: str | None = None
+    processes: int | None = None
     progress_url: str | None = None
     progress_interval_seconds: float = 2.0
 

@@ -26,6 +26,8 @@ TERMINATED_EXIT_CODE = 143
 """128 + SIGTERM: what the trainer ends with when it was asked to leave and has written its checkpoint."""
 LOCKED_EXIT_CODE = 75
 """EX_TEMPFAIL: another attempt of the same job holds its lock."""
+PEERS_LOST_EXIT_CODE = 69
+"""EX_UNAVAILABLE: a process of the same training ended, or never came, without which this one can't go on."""
 FINAL_EXIT_CODES = frozenset({*EXIT_CODES.values(), SIGKILL_EXIT_CODE})
 
 
@@ -54,6 +56,12 @@ class Disruption:
 
 
 GO_ON = "another pod goes on from the last checkpoint"
+PEERS_LOST = "PeersLost"
+PEERS_LOST_FACT = "another pod of this training has ended, or did not come in time"
+PEERS_LOST_REMEDY = (
+    "all go on together from the last checkpoint; if none gets going, see whether each pod has a node, a volume that "
+    "can be mounted on it, and may be reached by the others (NetworkPolicy)"
+)
 DISRUPTIONS: Mapping[str, Disruption] = {
     "EvictionByEvictionAPI": Disruption(
         "NodeDrained", "the pod was evicted by the eviction API, as a drain does", GO_ON
@@ -97,6 +105,8 @@ def ending_of(pod: PodFacts) -> Ending | None:
     codes = {code for name in CONTAINERS_LATEST_FIRST if (code := pod.container(name).exit_code)}
     if TERMINATED_EXIT_CODE in codes:
         return Ending("AskedToLeave", "the trainer was asked to leave (SIGTERM)", GO_ON, retried=True, counted=False)
+    if PEERS_LOST_EXIT_CODE in codes:
+        return Ending(PEERS_LOST, PEERS_LOST_FACT, PEERS_LOST_REMEDY, retried=True, counted=False)
     if LOCKED_EXIT_CODE in codes:
         fact = "another attempt of this job was still training"
         return Ending("AttemptRunning", fact, "another pod waits for it to end", retried=True, counted=True)
@@ -105,11 +115,10 @@ def ending_of(pod: PodFacts) -> Ending | None:
 
 
 def latest_ending(pods: Iterable[PodFacts]) -> tuple[PodFacts, Ending] | None:
-    """Of the pod that was made last among those that failed."""
-    for pod in sorted(pods, key=lambda pod: (pod.created, pod.name), reverse=True):
-        if ending := ending_of(pod):
-            return pod, ending
-    return None
+    """Of the pod that was made last among those that failed; one that only lost another says less than that one."""
+    newest_first = sorted(pods, key=lambda pod: (pod.created, pod.name), reverse=True)
+    found = [(pod, ending) for pod in newest_first if (ending := ending_of(pod))]
+    return next((item for item in found if item[1].reason != PEERS_LOST), found[0] if found else None)
 
 
 def ended_at(pod: PodFacts, now: datetime) -> datetime:

@@ -20,6 +20,7 @@ QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 """By which Kueue knows which Jobs to hold back, and in which queue."""
 DEADLINE_EXCEEDED = "DeadlineExceeded"
 """Why a Job has failed whose activeDeadlineSeconds are over."""
+INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
 IMAGE_PROBLEMS = frozenset({"ErrImagePull", "InvalidImageName", "ErrImageNeverPull"})
 BACK_OFF = "Back-off pulling image"
 CONFIG_PROBLEMS = frozenset({"CreateContainerConfigError", "CreateContainerError"})
@@ -62,6 +63,8 @@ class PodFacts:
     disrupted_at: datetime | None = None
     scheduled_at: datetime | None = None
     unschedulable: str | None = None
+    index: int | None = None
+    """Of an Indexed Job's pod."""
     containers: Mapping[str, ContainerFacts] = field(default_factory=dict)
 
     @property
@@ -92,6 +95,7 @@ class JobFacts:
     failed_reason: str | None
     failed_message: str
     pods_failed: int
+    pods_succeeded: int = 0
     ttl_seconds: int | None = None
 
 
@@ -129,8 +133,13 @@ def pod_facts(body: Mapping[str, Any]) -> PodFacts:
         disrupted_at=_time(disruption.get("lastTransitionTime")) if is_disrupted else None,
         scheduled_at=_scheduled_at(scheduled, status),
         unschedulable=scheduled.get("message", "") if scheduled.get("reason") == "Unschedulable" else None,
+        index=_index(metadata.get("labels", {}).get(INDEX_LABEL)),
         containers={entry["name"]: _container_facts(entry) for entry in statuses},
     )
+
+
+def _index(label: str | None) -> int | None:
+    return int(label) if label and label.isdecimal() else None
 
 
 def _scheduled_at(scheduled: Mapping[str, Any], status: Mapping[str, Any]) -> datetime | None:
@@ -176,6 +185,7 @@ def job_facts(body: Mapping[str, Any]) -> JobFacts:
         failed_reason=failed.get("reason"),
         failed_message=failed.get("message", ""),
         pods_failed=status.get("failed", 0),
+        pods_succeeded=status.get("succeeded", 0),
         ttl_seconds=body.get("spec", {}).get("ttlSecondsAfterFinished"),
     )
 

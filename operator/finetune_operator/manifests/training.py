@@ -23,8 +23,8 @@ from finetune_operator.contract.places import (
 )
 from finetune_operator.contract.training import JobIdentity, LoraConfig, StartingAdapter, TrainingConfig
 from finetune_operator.core.config import OperatorConfig
-from finetune_operator.core.cost import GPU, GPU_TYPE_LABEL
-from finetune_operator.core.endings import FINAL_EXIT_CODES, TERMINATED_EXIT_CODE
+from finetune_operator.core.cost import GPU_TYPE_LABEL
+from finetune_operator.core.endings import FINAL_EXIT_CODES, PEERS_LOST_EXIT_CODE, TERMINATED_EXIT_CODE
 from finetune_operator.core.workloads import QUEUE_LABEL
 from finetune_operator.manifests.base_models import (
     base_model_mounts,
@@ -50,6 +50,7 @@ from finetune_operator.manifests.common import (
     scratch_volumes,
     secret_variable,
 )
+from finetune_operator.manifests.nodes import gpus_per_node, group_arguments, one_pod_a_node, processes
 from finetune_operator.manifests.remote import remote_config, remote_trainer, token_volume
 from finetune_operator.manifests.training_parameters import tracking_config, tracking_secrets, training_parameters
 from finetune_operator.resources.dataset import Dataset
@@ -91,6 +92,7 @@ def training_job(job: FineTuneJob, config: OperatorConfig, start: StartingAdapte
             "ownerReferences": [owner_reference(job, controller=True)],
         },
         "spec": {
+            **one_pod_a_node(spec),
             "backoffLimit": BACKOFF_LIMIT,
             # Kueue starts it; until then it must have no pod, even where Kueue's webhook is away.
             "suspend": spec.suspend or queue is not None,
@@ -98,7 +100,7 @@ def training_job(job: FineTuneJob, config: OperatorConfig, start: StartingAdapte
             "podFailurePolicy": {
                 "rules": [
                     {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-                    {"action": "Ignore", "onExitCodes": {"operator": "In", "values": [TERMINATED_EXIT_CODE]}},
+                    {"action": "Ignore", "onExitCodes": {"operator": "In", "values": _uncounted_exit_codes(spec)}},
                     {
                         "action": "FailJob",
                         "onExitCodes": {"operator": "In", "values": sorted(FINAL_EXIT_CODES)},
@@ -123,8 +125,14 @@ def training_job(job: FineTuneJob, config: OperatorConfig, start: StartingAdapte
     return manifest
 
 
+def _uncounted_exit_codes(spec: FineTuneJobSpec) -> list[int]:
+    """The pod that others lost has its own exit code; theirs says only that they can't go on without it."""
+    return [TERMINATED_EXIT_CODE] if spec.nodes == 1 else [PEERS_LOST_EXIT_CODE, TERMINATED_EXIT_CODE]
+
+
 def _pod(job: FineTuneJob, config: OperatorConfig) -> Manifest:
     return {
+        **({"subdomain": training_job_name(job)} if job.spec.nodes > 1 else {}),
         "restartPolicy": "Never",
         "serviceAccountName": config.remote_service_account if job.spec.openai else config.workload_service_account,
         "automountServiceAccountToken": False,
@@ -180,7 +188,7 @@ def _trainer(job: FineTuneJob, config: OperatorConfig) -> Manifest:
         "name": TRAINER_CONTAINER,
         "image": config.trainer_image,
         "imagePullPolicy": config.image_pull_policy,
-        "args": ["--config", CONFIG_FILE],
+        "args": ["--config", CONFIG_FILE, *group_arguments(job.spec, training_job_name(job))],
         "env": [
             secret_variable(INTERNAL_TOKEN_VARIABLE, config.secret_name, INTERNAL_TOKEN_KEY, optional=True),
             *tracking_secrets(job),
@@ -258,15 +266,15 @@ def training_config(job: FineTuneJob, config: OperatorConfig, start: StartingAda
         outputs=tuple(Output(name) for name in spec.outputs),
         init_from=start,
         report_to=tracking_config(job),
+        processes=processes(spec) if processes(spec) > 1 else None,
         gpu_type=_only_gpu_type(spec),
         progress_url=f"{config.api_url}{PROGRESS_PATH}" if config.api_url else None,
     )
 
 
 def _only_gpu_type(spec: FineTuneJobSpec) -> str | None:
-    """Whose memory bounds the training; a slice has less, several may share a model, and the CPU asks for none."""
-    wanted = {**spec.resources.limits, **spec.resources.requests}.get(GPU)
-    return spec.scheduling.node_selector.get(GPU_TYPE_LABEL) if str(wanted) == "1" else None
+    """Whose memory bounds each process: on every GPU a whole copy of the model. A slice has less, the CPU asks for none."""
+    return spec.scheduling.node_selector.get(GPU_TYPE_LABEL) if gpus_per_node(spec) else None
 
 
 def _evaluation_config(job: FineTuneJob) -> EvaluationConfig | None:

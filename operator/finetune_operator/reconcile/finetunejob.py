@@ -10,9 +10,17 @@ from finetune_operator.contract.training import TrainingResult
 from finetune_operator.core.conditions import find, is_true
 from finetune_operator.core.config import OperatorConfig
 from finetune_operator.core.workloads import QUEUE_LABEL, JobFacts, PodFacts, training_outcome
-from finetune_operator.manifests.training import TERMINATION_GRACE_SECONDS, queue_name, training_config, training_job
+from finetune_operator.manifests.nodes import rendezvous_service
+from finetune_operator.manifests.training import (
+    TERMINATION_GRACE_SECONDS,
+    queue_name,
+    training_config,
+    training_job,
+    training_job_name,
+    training_labels,
+)
 from finetune_operator.manifests.versions import model_version, next_version
-from finetune_operator.reconcile.plan import Action, Create, Delete, Event, Patch, Plan
+from finetune_operator.reconcile.plan import Action, Apply, Create, Delete, Event, Patch, Plan
 from finetune_operator.reconcile.provider_ending import (
     UNTOLD_REASONS,
     cancelling_at_provider,
@@ -147,8 +155,12 @@ def _start(job: FineTuneJob, seen: Observed, now: datetime, config: OperatorConf
     queue = queue_name(job)
     status = training_status(job, seen, queued(queue) if queue else outlook_of(seen.pods), now, config)
     status = status.model_copy(update={"init_from": begun_from(job, seen.versions, config)})
+    service = rendezvous_service(job, training_job_name(job), training_labels(job))
     return Plan(
-        actions=(Create("jobs", manifest, job.metadata.uid),),
+        actions=(
+            *((Apply("services", service),) if job.spec.nodes > 1 else ()),
+            Create("jobs", manifest, job.metadata.uid),
+        ),
         status=status.to_dict(),
         events=(Event("Normal", "JobCreated", f"created Job {manifest['metadata']['name']}"),),
     )
@@ -237,7 +249,8 @@ def _present_outlook(job: FineTuneJob, seen: Observed, now: datetime, config: Op
         return suspended()
     if seen.job and seen.job.queue and seen.job.suspended:
         return queued(seen.job.queue)
-    outlook = outlook_of(seen.pods, find(job.status.conditions, "Reconciling"))
+    ended_well = seen.job.pods_succeeded if seen.job else 0
+    outlook = outlook_of(seen.pods, find(job.status.conditions, "Reconciling"), job.spec.nodes, ended_well)
     if outlook.phase is Phase.TRAINING and _tells_what_follows(job, seen, now, config):
         return after_the_last_step(job.spec)
     return outlook
@@ -294,7 +307,8 @@ def _publish(
 
 def _without_result(job: FineTuneJob, seen: Observed, now: datetime, config: OperatorConfig) -> Plan:
     """The Job is complete, but what its trainer said was never seen, is still on its way, or is gone with the pod."""
-    phases = {pod.phase for pod in seen.pods}
+    # Of several nodes, the first tells the result.
+    phases = {pod.phase for pod in seen.pods if not pod.index}
     if "Succeeded" in phases:
         return _concluded(job, seen, failed(NO_RESULT), now, config)
     if phases - {"Failed"} or seen.job is None:

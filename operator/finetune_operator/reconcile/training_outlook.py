@@ -36,6 +36,12 @@ OBSTACLE_REMEDIES: Mapping[str, str] = {
 }
 
 
+WAITING_FOR_NODES = (
+    "{started} of {nodes} pods have started their trainer, which waits for the others; one that stays in "
+    "ContainerCreating may lack its volume: on several nodes the claim of artifacts must be ReadWriteMany"
+)
+
+
 @dataclass(frozen=True)
 class Outlook:
     """One answer to how it goes; `failure` where it went wrong for good."""
@@ -49,16 +55,24 @@ class Outlook:
     """After the last step of the training."""
 
 
-def outlook_of(pods: tuple[PodFacts, ...], told: Condition | None = None) -> Outlook:
-    """Of a training that is meant to run, by its pods; of what was told before, the cause of a failed pull stays."""
+def outlook_of(
+    pods: tuple[PodFacts, ...], told: Condition | None = None, nodes: int = 1, ended_well: int = 0
+) -> Outlook:
+    """Of a training that is meant to run, by its pods; of what was told before, the cause of a failed pull stays.
+
+    On several nodes it runs once all pods do; `ended_well` of them have.
+    """
     alive = still_alive(pods)
-    if any(runs_or_ended_well(pod, TRAINER_CONTAINER) for pod in pods):
+    started = started_nodes(pods, ended_well)
+    if started >= nodes:
         return Outlook(Phase.TRAINING, "Training", "the trainer is running")
     if problem := obstacle(alive):
         reason, fact = problem
         if told and told.reason == reason and fact.startswith(BACK_OFF):
             return Outlook(Phase.PENDING, reason, told.message)
         return Outlook(Phase.PENDING, reason, f"{fact}: {OBSTACLE_REMEDIES[reason]}")
+    if started:
+        return Outlook(Phase.PENDING, "WaitingForNodes", WAITING_FOR_NODES.format(started=started, nodes=nodes))
     if any(runs_or_ended_well(pod, FETCH_CONTAINER) for pod in alive):
         return Outlook(Phase.PREPARING, "DownloadingBaseModel", "the base model is being downloaded")
     if any(runs_or_ended_well(pod, PREPARE_CONTAINER) for pod in alive):
@@ -66,6 +80,13 @@ def outlook_of(pods: tuple[PodFacts, ...], told: Condition | None = None) -> Out
     if failed := latest_ending(pods):
         return Outlook(Phase.PENDING, "Retrying", f"will be tried again: {failed[1].message}")
     return Outlook(Phase.PENDING, "Starting", "waiting for the pod to start")
+
+
+def started_nodes(pods: tuple[PodFacts, ...], ended_well: int) -> int:
+    """Nodes whose trainer runs or has ended well; of those that have ended, pods may be gone."""
+    seen = [pod for pod in pods if runs_or_ended_well(pod, TRAINER_CONTAINER)]
+    gone = max(0, ended_well - sum(pod.phase == "Succeeded" for pod in seen))
+    return len({pod.index for pod in seen}) + gone
 
 
 def still_alive(pods: tuple[PodFacts, ...]) -> tuple[PodFacts, ...]:

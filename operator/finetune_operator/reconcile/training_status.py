@@ -1,5 +1,6 @@
 """What a FineTuneJob's status says: phase, conditions, progress, checkpoint, cost and the last failure."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -139,7 +140,8 @@ def _attempts(job: FineTuneJob, seen: Observed, outlook: Outlook, now: datetime)
     """The Job controller makes the first pod at once, so that its appearance is not worth a status of its own."""
     has_no_pod_yet = job.spec.suspend or outlook.phase in (Phase.QUEUED, Phase.CANCELLED)
     counted = allocations.observed(job.status.allocation or AllocationStatus(), seen.pods, seen.job, now)
-    return max(0 if has_no_pod_yet else 1, allocations.pods_so_far(counted, seen.pods))
+    groups = math.ceil(allocations.pods_so_far(counted, seen.pods) / job.spec.nodes)
+    return max(0 if has_no_pod_yet else 1, groups)
 
 
 def _findings(outlook: Outlook, *, has_dataset: bool) -> Iterable[Finding | Absent]:

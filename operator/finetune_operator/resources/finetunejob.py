@@ -64,8 +64,11 @@ class Promotion(StrEnum):
 IMMUTABLE_FIELDS = (
     "model", "baseModel", "method", "backend", "openai", "dataset", "initFrom", "lora", "training", "reportTo",
     "evaluation", "outputs", "resources",
-    "scheduling", "serving", "promotion", "activeDeadlineSeconds",
+    "nodes", "scheduling", "serving", "promotion", "activeDeadlineSeconds",
 )  # fmt: skip
+
+
+MAX_NODES = 16
 
 
 class FineTuneJobSpec(ApiModel):
@@ -86,6 +89,11 @@ class FineTuneJobSpec(ApiModel):
             "!(has(oldSelf.cancel) && oldSelf.cancel) || (has(self.cancel) && self.cancel)",
             "a cancelled job can't be taken up again: create a new one",
             field_path=".cancel",
+        ),
+        rule(
+            "self.nodes == 1 || self.backend in ['Unsloth', 'HuggingFace']",
+            "only the backends Unsloth and HuggingFace train on several nodes: set nodes to 1",
+            field_path=".nodes",
         ),
         rule(
             "!has(self.evaluation) || double(self.dataset.testFraction) > 0.0",
@@ -124,6 +132,11 @@ class FineTuneJobSpec(ApiModel):
     told by the condition Exported; the adapter is published all the same."""
     resources: ResourceRequirements = ResourceRequirements()
     """Compute resources of the trainer; a GPU is `limits: {nvidia.com/gpu: 1}`."""
+    nodes: Annotated[int, Field(ge=1, le=MAX_NODES)] = 1
+    """Pods that train together, at most 16, each with these resources: one process for each GPU, all data parallel, so
+    that a step learns from nodes x GPUs x batchSize x gradientAccumulationSteps examples. With more than one, the
+    volume of artifacts must be ReadWriteMany. A pod that ends is followed by new ones of all, from the last
+    checkpoint."""
     scheduling: Scheduling = Scheduling()
     """Where the trainer may run."""
     serving: ServingSpec | None = None
@@ -263,7 +276,7 @@ class FineTuneJobStatus(ApiModel):
     artifacts: Annotated[tuple[ArtifactStatus, ...], Field(max_length=MAX_ARTIFACTS)] | None = None
     """What the training left in its directory on the artifacts volume; artifacts.json there lists each file."""
     attempts: int | None = None
-    """Pods started so far."""
+    """Pods started so far; with several nodes, groups of pods."""
     last_failure: LastFailure | None = None
     """Of an attempt that was followed by another one; the reason of the end is in the conditions."""
     cost: CostStatus | None = None
@@ -289,7 +302,12 @@ class FineTuneJob(Resource):
     model_config = ConfigDict(
         json_schema_extra={
             "x-kubernetes-validations": [
-                rule("size(self.metadata.name) <= 52", "metadata.name must have at most 52 characters")
+                rule("size(self.metadata.name) <= 52", "metadata.name must have at most 52 characters"),
+                # Its pods are named after it and their index, in labels of at most 63 characters.
+                rule(
+                    "self.spec.nodes <= 10 || size(self.metadata.name) <= 51",
+                    "with more than 10 nodes, metadata.name must have at most 51 characters",
+                ),
             ]
         }
     )

@@ -34,6 +34,7 @@ class Row:
     retried: bool
     counted: bool
     say: tuple[str, ...] = field(default=())
+    nodes: int = 1
 
 
 LOW_MEMORY = "The node was low on resource: memory. Threshold quantity: 100Mi, available: 90Mi."
@@ -146,6 +147,11 @@ TABLE = [
         "AttemptRunning", True, True, ("still training",),
     ),
     Row(
+        "of several nodes, another one's pod has ended",
+        failed(trainer=terminated(69)),
+        "PeersLost", True, False, ("another pod", "last checkpoint", "NetworkPolicy"), nodes=2,
+    ),
+    Row(
         "a crash",
         failed(trainer=terminated(1, "Traceback\nRuntimeError: CUDA error")),
         "Crashed", True, True, ("RuntimeError: CUDA error", "four times"),
@@ -170,9 +176,22 @@ def test_what_the_user_is_told(row: Row) -> None:
 
 @each_row
 def test_kubernetes_does_what_the_table_says(row: Row) -> None:
-    action = policy_action(training_job(make_job(), CONFIG)["spec"]["podFailurePolicy"]["rules"], row.pod["status"])
+    action = policy_action(
+        training_job(make_job({"nodes": row.nodes}), CONFIG)["spec"]["podFailurePolicy"]["rules"], row.pod["status"]
+    )
     expected = {(True, False): "Ignore", (True, True): "Count", (False, True): "FailJob"}
     assert action == expected[row.retried, row.counted]
+
+
+def test_of_pods_that_end_together_the_one_that_was_the_cause_is_told() -> None:
+    cause = failed(name="pod-0", created="2026-01-01T11:30:00Z", trainer=terminated(1, "Traceback\nIndexError: 7"))
+    lost = [failed(name=name, created="2026-01-01T11:30:01Z", trainer=terminated(69)) for name in ("pod-1", "pod-2")]
+    found = latest_ending(map(pod_facts, [cause, *lost]))
+    assert found is not None
+    assert (found[0].name, found[1].reason) == ("pod-0", "Crashed")
+    only_lost = latest_ending(map(pod_facts, lost))
+    assert only_lost is not None
+    assert only_lost[1].reason == "PeersLost"
 
 
 def test_four_tries_are_the_jobs_limit() -> None:

@@ -56,14 +56,14 @@ TYPED = {"scheduling": {"nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-L4"}}
 GPUS: dict[str, tuple[dict[str, Any], str | None]] = {
     "one": ({"limits": {"nvidia.com/gpu": 1}}, "NVIDIA-L4"),
     "one, as text": ({"requests": {"nvidia.com/gpu": "1"}, "limits": {"nvidia.com/gpu": "1"}}, "NVIDIA-L4"),
-    "two, over which a model can be spread": ({"limits": {"nvidia.com/gpu": 2}}, None),
+    "two, each with a copy of the model": ({"limits": {"nvidia.com/gpu": 2}}, "NVIDIA-L4"),
     "a slice of one": ({"limits": {"nvidia.com/mig-1g.5gb": 1}}, None),
     "none, on a node that has some": ({"limits": {"cpu": 4}}, None),
 }
 
 
 @pytest.mark.parametrize(("resources", "told"), GPUS.values(), ids=GPUS.keys())
-def test_the_memory_of_one_gpu_bounds_only_what_trains_on_one(resources: dict[str, Any], told: str | None) -> None:
+def test_the_memory_of_one_gpu_bounds_what_trains_on_whole_ones(resources: dict[str, Any], told: str | None) -> None:
     assert training_config(make_job(TYPED | {"resources": resources}), CONFIG).gpu_type == told
 
 
