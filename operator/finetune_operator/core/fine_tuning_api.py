@@ -6,11 +6,22 @@ package openai 3.52.0, by which tests/unit/providers/openai_server.py is checked
 """
 
 import json
+import math
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidatorFunctionWrapHandler, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+)
 
 from finetune_operator.contract.training import TrainingConfig
 
@@ -26,14 +37,51 @@ class Answer(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
+class Record(Answer):
+    """An answer of which only the fields without a default are needed: what else can't be read counts as not said.
+
+    A list is none: that an item can't be read must not look as if it were not there, or a job would be made twice.
+    """
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _as_if_not_said(cls, value: object, read: ValidatorFunctionWrapHandler, info: ValidationInfo) -> object:
+        try:
+            return read(value)
+        except ValidationError:
+            field = cls.model_fields[info.field_name or ""]
+            if field.is_required():
+                raise
+            return field.get_default(call_default_factory=True)
+
+
+def _whole_seconds(value: object) -> object:
+    """Providers tell times as fractions, as text, and as dates, too."""
+    if isinstance(value, str):
+        try:
+            return round(float(value))
+        except (ValueError, OverflowError):
+            try:
+                moment = datetime.fromisoformat(value)
+            except ValueError:
+                return value
+            return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+    if isinstance(value, float) and math.isfinite(value):
+        return round(value)
+    return value
+
+
+UnixSeconds = Annotated[int, BeforeValidator(_whole_seconds), Field(ge=0, le=10**15)]
+
+
 class Page(Answer, Generic[Item]):
     """One page of a list; the next begins after its last item's id."""
 
     data: tuple[Item, ...] = ()
-    has_more: bool = False
+    has_more: bool | None = False
 
 
-class RemoteFile(Answer):
+class RemoteFile(Record):
     """An uploaded file."""
 
     id: str
@@ -60,7 +108,7 @@ class JobStatus(StrEnum):
         return self in (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED)
 
 
-class JobError(Answer):
+class JobError(Record):
     """Why a remote job failed."""
 
     code: str | None = None
@@ -68,7 +116,7 @@ class JobError(Answer):
     param: str | None = None
 
 
-class RemoteJob(Answer):
+class RemoteJob(Record):
     """A training at the provider; times are Unix seconds."""
 
     id: str
@@ -77,14 +125,27 @@ class RemoteJob(Answer):
     fine_tuned_model: str | None = None
     training_file: str | None = None
     trained_tokens: int | None = None
-    created_at: int = 0
-    finished_at: int | None = None
-    estimated_finish: int | None = None
+    created_at: UnixSeconds = 0
+    finished_at: UnixSeconds | None = None
+    estimated_finish: UnixSeconds | None = None
     error: JobError | None = None
     metadata: Mapping[str, str] | None = None
 
+    @field_validator("error", mode="before")
+    @classmethod
+    def _as_its_message(cls, value: object) -> object:
+        return {"message": value} if isinstance(value, str) else value
 
-class EventData(Answer):
+    @field_validator("metadata", mode="before")
+    @classmethod
+    def _of_text(cls, value: object) -> object:
+        """Without entries that are no text: ours are."""
+        if not isinstance(value, Mapping):
+            return value
+        return {key: text for key, text in value.items() if isinstance(text, str)}
+
+
+class EventData(Record):
     """Numbers of a metrics event."""
 
     step: int | None = None
@@ -94,35 +155,25 @@ class EventData(Answer):
     full_valid_loss: float | None = None
 
 
-class RemoteEvent(Answer):
+class RemoteEvent(Record):
     """One line of a remote job's log; `created_at` is in Unix seconds."""
 
     id: str
-    created_at: int = 0
+    created_at: UnixSeconds = 0
     level: str = "info"
     message: str = ""
     type: str | None = None
     data: EventData | None = None
 
-    @field_validator("data", mode="wrap")
-    @classmethod
-    def _unless_unreadable(cls, value: object, read: ValidatorFunctionWrapHandler) -> EventData | None:
-        """Providers put what they like there; a log must not end a training."""
-        try:
-            found: EventData | None = read(value)
-        except ValidationError:
-            return None
-        return found
 
-
-class CheckpointMetrics(Answer):
+class CheckpointMetrics(Record):
     """What was measured when a checkpoint was taken."""
 
     full_valid_loss: float | None = None
     valid_loss: float | None = None
 
 
-class RemoteCheckpoint(Answer):
+class RemoteCheckpoint(Record):
     """A model as it was after one of the epochs."""
 
     id: str
