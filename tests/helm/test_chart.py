@@ -49,7 +49,16 @@ VARIABLES = {
         "FINETUNE_POLL_SECONDS",
     },
     "gateway": COMMON_VARIABLES | {"VLLM_API_KEY", "FINETUNE_API_URL", "FINETUNE_DRAIN_DELAY_SECONDS"},
-    "api": COMMON_VARIABLES | {"FINETUNE_DATABASE_URL", "FINETUNE_GATEWAY_URL", "FINETUNE_API_TOKEN"},
+    "api": COMMON_VARIABLES
+    | {
+        "FINETUNE_DATABASE_URL",
+        "FINETUNE_GATEWAY_URL",
+        "FINETUNE_API_TOKEN",
+        "FINETUNE_RATINGS_URL_FILE",
+        "FINETUNE_DATASETS_DIRECTORY",
+        "FINETUNE_DATASETS_MAX_COUNT",
+        "FINETUNE_DATASETS_MAX_BYTES",
+    },
 }
 
 
@@ -87,6 +96,9 @@ def test_lint_is_clean(helm: Helm, profile: str) -> None:
         ("prices.gpuTypes.NVIDIA-L4=cheap", "prices/gpuTypes/NVIDIA-L4"),
         ("baseModels.claimName=artifacts", "another volume than storage.artifacts.claimName"),
         ("baseModels.endpoint=hub.example", "endpoint"),
+        ("api.ratings.existingSecret=", "existingSecret"),
+        ("api.datasets.maxCount=0", "maxCount"),
+        ("api.datasets.claimName=../x", "claimName"),
         ("baseModels.endpoint=https://user:password@hub.example", "endpoint"),
     ],
 )
@@ -187,6 +199,58 @@ def test_database_server_replaces_the_volume(helm: Helm) -> None:
     }
     assert named(manifests, "Deployment", "finetune-api")["spec"]["strategy"] == {"type": "RollingUpdate"}
     assert {m["metadata"]["name"] for m in of_kind(manifests, "PersistentVolumeClaim")} == {"artifacts", "models"}
+
+
+def test_ratings_url_is_a_file_that_may_come_later(helm: Helm) -> None:
+    def volumes(*values: str) -> tuple[str, dict[str, Any], dict[str, Any]]:
+        manifests = helm.render(*(part for value in values for part in ("--set", value)))
+        pod = named(manifests, "Deployment", "finetune-api")["spec"]["template"]["spec"]
+        mounts = {mount["name"]: mount for mount in container(manifests, "api")["volumeMounts"]}
+        return (
+            environment(manifests, "api")["FINETUNE_RATINGS_URL_FILE"],
+            mounts,
+            {v["name"]: v for v in pod["volumes"]},
+        )
+
+    file, mounts, found = volumes()
+    assert (
+        file == str(ApiSettings.model_fields["ratings_url_file"].default) == f"{mounts['ratings-url']['mountPath']}/url"
+    )
+    secret = {"secretName": "ratings-db", "items": [{"key": "url", "path": "url"}], "optional": True}
+    assert found["ratings-url"]["secret"] == secret
+    assert "ratings" not in found
+    _, mounts, found = volumes("api.ratings.existingSecret=pg", "api.ratings.existingSecretKey=dsn")
+    assert found["ratings-url"]["secret"] | {"items": 0} == secret | {"secretName": "pg", "items": 0}
+    assert found["ratings-url"]["secret"]["items"] == [{"key": "dsn", "path": "url"}]
+    _, mounts, found = volumes("api.ratings.claimName=ratings")
+    assert mounts["ratings"] == {"name": "ratings", "mountPath": "/ratings", "readOnly": True}
+    assert found["ratings"]["persistentVolumeClaim"] == {"claimName": "ratings"}
+
+
+@pytest.mark.parametrize(
+    ("values", "directory"),
+    [
+        ((), "/data/datasets"),
+        (("api.datasets.claimName=datasets",), "/datasets"),
+        (("api.datasets.claimName=datasets", "api.database.existingSecret=pg"), "/datasets"),
+        (("api.database.existingSecret=pg",), None),
+    ],
+)
+def test_datasets_lie_on_a_volume_or_nowhere(helm: Helm, values: tuple[str, ...], directory: str | None) -> None:
+    manifests = helm.render(*(part for value in values for part in ("--set", value)))
+    found = environment(manifests, "api")
+    settings = ApiSettings.from_environment(
+        {name: value for name, value in found.items() if isinstance(value, str)}
+        | {"FINETUNE_API_TOKEN": "t", "FINETUNE_INTERNAL_TOKEN": "t"}
+    )
+    assert (str(settings.datasets_directory) if settings.datasets_directory else None) == directory
+    assert (settings.datasets_max_count, settings.datasets_max_bytes) == (100, 2**31)
+    volumes = named(manifests, "Deployment", "finetune-api")["spec"]["template"]["spec"]["volumes"]
+    lasting = [volume["name"] for volume in volumes if "persistentVolumeClaim" in volume]
+    mounts = {mount["mountPath"]: mount["name"] for mount in container(manifests, "api")["volumeMounts"]}
+    if directory:
+        (place,) = (name for path, name in mounts.items() if directory.startswith(path) and name in lasting)
+        assert place == ("datasets" if directory == "/datasets" else "data")
 
 
 @pytest.mark.parametrize(("replicas", "budgets"), [(1, 0), (2, 1)])
