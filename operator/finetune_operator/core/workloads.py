@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from finetune_operator.contract.dataset import DatasetReport
 from finetune_operator.contract.failures import SIGKILL_EXIT_CODE, Failure, FailureReason
 from finetune_operator.contract.places import FETCH_CONTAINER, PREPARE_CONTAINER, TRAINER_CONTAINER
+from finetune_operator.contract.preflight import Preflight
 from finetune_operator.contract.training import TrainingResult
 
 OOM_KILLED = "OOMKilled"
@@ -257,15 +258,27 @@ def out_of_memory(container: str) -> Failure:
 
 
 def dataset_report(pods: Iterable[PodFacts]) -> DatasetReport | None:
-    """What the prepare container made, once it has ended well."""
+    """What the prepare container made, once it has ended well; for a model of the hub `fetch` adds the preflight."""
     for pod in sorted(pods, key=lambda pod: pod.created, reverse=True):
         container = pod.container(PREPARE_CONTAINER)
         if container.exit_code == 0 and container.message:
             try:
-                return DatasetReport.model_validate_json(container.message)
+                report = DatasetReport.model_validate_json(container.message)
             except ValidationError:
                 continue
+            found = report.preflight or _preflight(pod)
+            return report.model_copy(update={"preflight": found})
     return None
+
+
+def _preflight(pod: PodFacts) -> Preflight | None:
+    container = pod.container(FETCH_CONTAINER)
+    if container.exit_code != 0 or not container.message:
+        return None
+    try:
+        return Preflight.model_validate_json(container.message)
+    except ValidationError:
+        return None
 
 
 def last_words(pods: Iterable[PodFacts]) -> str:

@@ -48,6 +48,7 @@ from finetune_operator.reconcile.training_outlook import (
     waiting_for_predecessor,
 )
 from finetune_operator.reconcile.training_outputs import export_events
+from finetune_operator.reconcile.training_preflight import preflight_events
 from finetune_operator.reconcile.training_shortfalls import shortfall_events
 from finetune_operator.reconcile.training_status import Observed, is_at_the_end, progress_is_due, training_status
 from finetune_operator.resources.common import ConditionStatus
@@ -270,6 +271,7 @@ def _news(job: FineTuneJob, status: FineTuneJobStatus) -> Iterable[Event]:
     failure = status.last_failure
     if failure and failure != job.status.last_failure:
         yield Event("Warning", failure.reason, f"{failure.pod}: {failure.message}")
+    yield from preflight_events(job, status)
     if status.phase is Phase.TRAINING and job.status.phase is not Phase.TRAINING:
         yield Event("Normal", "TrainingStarted", status.message or "")
 

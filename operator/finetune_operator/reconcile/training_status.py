@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from finetune_operator.contract.dataset import DatasetReport
 from finetune_operator.contract.evaluation import EvaluationReport
 from finetune_operator.contract.failures import FailureReason
 from finetune_operator.contract.training import Progress, TrainingResult
@@ -21,6 +20,7 @@ from finetune_operator.manifests.training import training_job_name
 from finetune_operator.reconcile.starting_point import begun_from
 from finetune_operator.reconcile.training_outlook import Outlook
 from finetune_operator.reconcile.training_outputs import artifacts_status, exported
+from finetune_operator.reconcile.training_preflight import preflight_status
 from finetune_operator.reconcile.training_shortfalls import shortfalls
 from finetune_operator.resources.cost import AllocationStatus, CostStatus
 from finetune_operator.resources.evaluation import EvaluationStatus
@@ -31,7 +31,6 @@ from finetune_operator.resources.finetunejob import (
     FineTuneJobStatus,
     LastFailure,
     Phase,
-    PreflightStatus,
     ProgressStatus,
     ResultStatus,
 )
@@ -117,22 +116,13 @@ def _with_facts(
             "checkpoint": checkpoint,
             "dataset": dataset,
             "init_from": begun_from(job, seen.versions, config) if seen.job and not foreign else old.init_from,
-            "preflight": _preflight_status(report) if report else old.preflight,
+            "preflight": preflight_status(job, report.preflight, config)
+            if report and report.preflight
+            else old.preflight,
             "model_version": outlook.version or old.model_version,
             "last_failure": _last_failure(job, seen, now),
             "conditions": with_findings(old.conditions, findings, job.metadata.generation, now),
         }
-    )
-
-
-def _preflight_status(report: DatasetReport) -> PreflightStatus | None:
-    found = report.preflight
-    if found is None:
-        return None
-    return PreflightStatus(
-        parameters_billion=f"{found.parameters_billion:g}",
-        memory_gib=f"{found.memory_gib:.1f}",
-        gpu_memory_gib=found.gpu_memory_gib,
     )
 
 

@@ -29,6 +29,7 @@ from finetune_operator.resources.dataset import Dataset, Ratings
 from finetune_operator.resources.evaluation import Evaluation, EvaluationStatus
 from finetune_operator.resources.outputs import JOB_RULES as OUTPUT_RULES
 from finetune_operator.resources.outputs import MAX_ARTIFACTS, ArtifactStatus, Outputs
+from finetune_operator.resources.preflight import PreflightStatus
 from finetune_operator.resources.provider import JOB_RULES, OpenAIProvider
 from finetune_operator.resources.serving import ServingSpec
 from finetune_operator.resources.starting_point import STARTING_RULES, InitFrom, InitFromStatus
@@ -226,17 +227,6 @@ class DatasetStatus(ApiModel):
     """Same data, same digest."""
 
 
-class PreflightStatus(ApiModel):
-    """What was estimated before a GPU was taken."""
-
-    parameters_billion: Decimal
-    """Size of the base model."""
-    memory_gib: Annotated[Decimal, Field(alias="memoryGiB")]
-    """GPU memory that the training needs: weights, adapter, optimizer, activations and logits."""
-    gpu_memory_gib: Annotated[int | None, Field(alias="gpuMemoryGiB")] = None
-    """What the GPU type of the nodeSelector has."""
-
-
 class ResultStatus(ApiModel):
     """What came out."""
 
@@ -268,7 +258,7 @@ class FineTuneJobStatus(ApiModel):
     init_from: InitFromStatus | None = None
     """What spec.initFrom was when the training began."""
     preflight: PreflightStatus | None = None
-    """What was estimated before a GPU was taken; absent for a base model whose size does not follow from its config."""
+    """What was found out before the trainer started: lengths, memory, time and cost; absent at a provider."""
     result: ResultStatus | None = None
     """What came out."""
     evaluation: EvaluationStatus | None = None

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from finetune_operator.contract.base_models import FetchedModel
+from finetune_operator.contract.dataset import DatasetReport
 from finetune_operator.contract.failures import EXIT_CODES, FailureReason
 from finetune_operator.contract.places import (
     ARTIFACTS_ROOT,
@@ -34,7 +35,8 @@ from finetune_operator.contract.places import (
 from finetune_operator.contract.training import TrainingConfig
 from finetune_operator.core.datasets import Refused
 from finetune_operator.logs import configure_logging, get_logger
-from finetune_operator.store.hub import COMMIT, Trouble, Wanted, download, list_files, no_space, resolve
+from finetune_operator.store.hub import COMMIT, CONFIG_NAME, Trouble, Wanted, download, list_files, no_space, resolve
+from finetune_operator.store.preflight import require_memory, run_preflight
 
 if TYPE_CHECKING:
     from huggingface_hub import RepoFile
@@ -74,7 +76,10 @@ def main(
     endpoint = (environment.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/")
     wanted = Wanted(model_id, revision, endpoint, environment.get(HUB_TOKEN_VARIABLE) or None)
     try:
-        directory = fetch(wanted, _remembered_in(job_config, surroundings), surroundings)
+        config = _read_config(job_config) if job_config else None
+        directory = fetch(wanted, surroundings, config)
+        if config:
+            surroundings.termination_log.write_text(_preflight(config, directory, surroundings))
     except Refused as refused:
         failure = refused.failure
         logger.error("base model refused", reason=failure.reason, message=failure.message, remedy=failure.remedy)
@@ -93,16 +98,18 @@ def leave_when_asked() -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(EXIT_TERMINATED))
 
 
-def fetch(wanted: Wanted, memory: Path | None, surroundings: Surroundings) -> Path:
+def fetch(wanted: Wanted, surroundings: Surroundings, config: TrainingConfig | None = None) -> Path:
     """The whole model's directory. Raises `Refused` for what only the user can change, else `Trouble`.
 
-    Asks nobody where the commit is known and its directory there.
+    Asks nobody where the commit is known and its directory there. A job remembers the commit, and what can't fit into
+    its GPU is not downloaded.
     """
+    memory = Path(JobPaths.of(config, str(surroundings.artifacts)).base_model) if config else None
     waits = list(surroundings.waits_seconds)
     while True:
         try:
             commit = _commit(wanted, memory)
-            return _snapshot(wanted, commit, surroundings)
+            return _snapshot(wanted, commit, surroundings, config)
         except Trouble as trouble:
             if not waits:
                 raise
@@ -110,18 +117,23 @@ def fetch(wanted: Wanted, memory: Path | None, surroundings: Surroundings) -> Pa
             surroundings.wait(waits.pop(0))
 
 
-def _remembered_in(job_config: Path | None, surroundings: Surroundings) -> Path | None:
-    if job_config is None:
-        return None
+def _read_config(job_config: Path) -> TrainingConfig:
     try:
-        config = TrainingConfig.model_validate_json(job_config.read_bytes())
+        return TrainingConfig.model_validate_json(job_config.read_bytes())
     except (OSError, ValidationError) as error:
         raise Refused.because(
             FailureReason.INVALID_CONFIG,
             f"{job_config} is not a training config: {error}",
             "run the operator and its images from the same release",
         ) from None
-    return Path(JobPaths.of(config, str(surroundings.artifacts)).base_model)
+
+
+def _preflight(config: TrainingConfig, directory: Path, surroundings: Surroundings) -> str:
+    """The container's termination message. Here the job's rows, which `prepare` made, and its base model are both."""
+    paths = JobPaths.of(config, str(surroundings.artifacts))
+    report = DatasetReport.model_validate_json(Path(paths.dataset_report).read_bytes())
+    found = run_preflight(config, directory, Path(paths.train_rows), report.rows)
+    return found.model_dump_json(by_alias=True)
 
 
 def _commit(wanted: Wanted, memory: Path | None) -> str:
@@ -150,14 +162,14 @@ def _remember(fetched: FetchedModel, memory: Path) -> str:
     return fetched.commit
 
 
-def _snapshot(wanted: Wanted, commit: str, surroundings: Surroundings) -> Path:
+def _snapshot(wanted: Wanted, commit: str, surroundings: Surroundings, config: TrainingConfig | None) -> Path:
     destination = Path(hub_snapshots(wanted.id, str(surroundings.models))) / commit
     if destination.exists():
         return destination
     destination.parent.mkdir(parents=True, exist_ok=True)
     with _exclusive(destination.with_name(f".{commit}.lock")):
         if not destination.exists():
-            _download(wanted, commit, destination)
+            _download(wanted, commit, destination, config)
     return destination
 
 
@@ -176,12 +188,15 @@ def _exclusive(lock_file: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _download(wanted: Wanted, commit: str, destination: Path) -> None:
+def _download(wanted: Wanted, commit: str, destination: Path, config: TrainingConfig | None) -> None:
     files = list_files(wanted, commit)
     work = destination.with_name(f".{commit}.partial")
     work.mkdir(exist_ok=True)
     for left_by_dead_attempt in work.rglob("*.incomplete"):
         left_by_dead_attempt.unlink()
+    if config:
+        download(wanted, commit, work, (CONFIG_NAME,))
+        require_memory(config, work)
     _require_space(wanted, files, work)
     size_bytes = sum(file.size for file in files)
     logger.info("downloading", id=wanted.id, commit=commit, files=len(files), size_bytes=size_bytes)

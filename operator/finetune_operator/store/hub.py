@@ -6,7 +6,7 @@ for.
 
 import errno
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -61,7 +61,7 @@ def resolve(wanted: Wanted) -> str:
     return commit
 
 
-def download(wanted: Wanted, commit: str, destination: Path) -> None:
+def download(wanted: Wanted, commit: str, destination: Path, files: Sequence[str] = WANTED_FILES) -> None:
     """The model's files, those left out that are there already; the library keeps its notes in `.cache` beside them."""
     from huggingface_hub import snapshot_download
 
@@ -70,7 +70,7 @@ def download(wanted: Wanted, commit: str, destination: Path) -> None:
             wanted.id,
             revision=commit,
             local_dir=destination,
-            allow_patterns=list(WANTED_FILES),
+            allow_patterns=list(files),
             ignore_patterns=list(UNWANTED_FILES),
             endpoint=wanted.endpoint,
             token=wanted.token or False,

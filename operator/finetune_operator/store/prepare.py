@@ -24,13 +24,12 @@ from finetune_operator.contract.places import (
     TERMINATION_MESSAGE_MAX_BYTES,
     JobPaths,
 )
-from finetune_operator.contract.preflight import Preflight
 from finetune_operator.contract.training import TrainingConfig
 from finetune_operator.core.dataset_records import Format
 from finetune_operator.core.datasets import Refused
-from finetune_operator.core.preflight import fit, model_shape, refusal
 from finetune_operator.logs import configure_logging, get_logger
 from finetune_operator.store.datasets.export import Export
+from finetune_operator.store.preflight import require_memory, run_preflight
 
 WORK_PREFIX = ".dataset-"
 DIRECTORY_MODE = 0o755
@@ -62,7 +61,7 @@ def main(
         surroundings.termination_log.write_text(_as_termination_message(failure))
         return EXIT_CODES[failure.reason]
     logger.info("dataset ready", **report.model_dump())
-    surroundings.termination_log.write_text(report.model_dump_json(by_alias=True))
+    surroundings.termination_log.write_text(as_short_report(report))
     return 0
 
 
@@ -84,12 +83,14 @@ def prepare(config: TrainingConfig, surroundings: Surroundings, environment: Map
     if report_file.exists():
         return DatasetReport.model_validate_json(report_file.read_bytes())
     _require_base_model(config, surroundings)
-    preflight = _preflight(config, surroundings)
+    model = None if config.remote or config.base_model_hub else surroundings.models / config.base_model_path
+    if model:
+        require_memory(config, model)
     directory = Path(paths.directory)
     directory.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=WORK_PREFIX, dir=directory))
     try:
-        report = _build(config, surroundings, environment, work, preflight)
+        report = _build(config, surroundings, environment, work, model)
         _publish(work, Path(paths.dataset))
     except OSError:
         # Two pods of one job may run for a moment: the slower one finds the other's dataset in place.
@@ -106,11 +107,13 @@ def _build(
     surroundings: Surroundings,
     environment: Mapping[str, str],
     work: Path,
-    preflight: Preflight | None,
+    model: Path | None,
 ) -> DatasetReport:
     output_format: Format = "DPO" if config.method == "DPO" else "ChatML"
     report = Export(config.dataset, output_format, surroundings.datasets, environment, work).write()
-    report = report.model_copy(update={"preflight": preflight})
+    if model:
+        preflight = run_preflight(config, model, work / "train.jsonl", report.rows)
+        report = report.model_copy(update={"preflight": preflight})
     _write_durably(work / "report.json", report.model_dump_json(by_alias=True, indent=2).encode())
     return report
 
@@ -130,18 +133,12 @@ def _require_base_model(config: TrainingConfig, surroundings: Surroundings) -> N
         )
 
 
-def _preflight(config: TrainingConfig, surroundings: Surroundings) -> Preflight | None:
-    """An estimate of the memory, or a refusal before a GPU is taken; None for what it does not understand."""
-    file = surroundings.models / config.base_model_path / "config.json"
-    if config.remote or not file.is_file():
-        return None
-    shape = model_shape(file.read_text(errors="replace"))
-    if shape is None:
-        return None
-    found = fit(shape, config)
-    if failure := refusal(found, config):
-        raise Refused(failure)
-    return found.preflight
+def as_short_report(report: DatasetReport) -> str:
+    """Kubernetes cuts what is longer, and half a report can't be read; the volume has the whole."""
+    text = report.model_dump_json(by_alias=True)
+    if len(text.encode()) <= TERMINATION_MESSAGE_MAX_BYTES:
+        return text
+    return report.model_copy(update={"dropped_rows": {}, "warnings": ()}).model_dump_json(by_alias=True)
 
 
 def _as_termination_message(failure: Failure) -> str:

@@ -7,8 +7,11 @@ import pytest
 
 from finetune_operator.contract.dataset import DatasetConfig, VolumeSource
 from finetune_operator.contract.failures import FailureReason
+from finetune_operator.contract.preflight import TokenLengths
 from finetune_operator.contract.training import JobIdentity, LoraConfig, TrainingConfig, TrainingParameters
-from finetune_operator.core.preflight import GIB, ModelShape, fit, gpu_memory_gib, model_shape, refusal
+from finetune_operator.core.accelerators import gpu, gpu_memory_gib
+from finetune_operator.core.model_shape import ModelShape, model_shape
+from finetune_operator.core.preflight import GIB, Rows, preflight, refusal
 
 LLAMA_8B = {
     "model_type": "llama",
@@ -92,10 +95,22 @@ def test_a_damaged_file_is_not_estimated(text: str) -> None:
     assert model_shape(text) is None
 
 
+def memory_gib(shape: ModelShape, config: TrainingConfig, rows: Rows | None = None) -> float:
+    found = preflight(shape, config, rows).memory_gib
+    assert found is not None
+    return found
+
+
+def least_gib(shape: ModelShape, config: TrainingConfig) -> float:
+    found = preflight(shape, config).least_memory_gib
+    assert found is not None
+    return found
+
+
 def test_weights_by_quantization() -> None:
     """Llama-3.1-8B: 15.0 GiB in bfloat16; 4 bit leaves a quarter of the blocks, and all of embedding and head."""
     shape = shape_of(LLAMA_8B)
-    bare = {name: fit(shape, training(r=1, quantization=name)).least_gib for name in ("none", "8bit", "4bit")}
+    bare = {name: least_gib(shape, training(r=1, quantization=name)) for name in ("none", "8bit", "4bit")}
     assert {name: round(size, 1) for name, size in bare.items()} == {"none": 15.0, "8bit": 8.5, "4bit": 5.3}
 
 
@@ -103,8 +118,8 @@ def test_a_65b_model_is_trained_on_a_gpu_of_48_gb() -> None:
     """What QLoRA's abstract claims, here at batch 1 and 512 tokens, and only in 4 bit."""
     llama_65b = LLAMA_70B | {"intermediate_size": 22016, "num_key_value_heads": 64, "vocab_size": 32000}
     settings: dict[str, Any] = {"r": 16, "backend": "HuggingFace", "batch_size": 1, "max_seq_length": 512}
-    estimates = {name: fit(shape_of(llama_65b), training(quantization=name, **settings)) for name in ("4bit", "8bit")}
-    found = {name: estimate.preflight.memory_gib * GIB for name, estimate in estimates.items()}
+    configs = {name: training(quantization=name, **settings) for name in ("4bit", "8bit")}
+    found = {name: memory_gib(shape_of(llama_65b), config) * GIB for name, config in configs.items()}
     assert 32e9 < found["4bit"] < 48e9 < found["8bit"]
 
 
@@ -122,7 +137,7 @@ MORE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 @pytest.mark.parametrize(("less", "more"), MORE.values(), ids=MORE.keys())
 def test_what_needs_more_is_estimated_at_more(less: dict[str, Any], more: dict[str, Any]) -> None:
     shape = shape_of(LLAMA_8B)
-    assert fit(shape, training(**less)).preflight.memory_gib < fit(shape, training(**more)).preflight.memory_gib
+    assert memory_gib(shape, training(**less)) < memory_gib(shape, training(**more))
 
 
 TYPES = {
@@ -130,6 +145,12 @@ TYPES = {
     "NVIDIA-A100-SXM4-40GB": 40,
     "Tesla-V100-SXM2-16GB": 16,
     "NVIDIA-L4": 24,
+    "NVIDIA-L40S": 48,
+    "NVIDIA-A10G": 24,
+    "NVIDIA-GeForce-RTX-4090": 24,
+    "NVIDIA-H100-PCIe": 80,
+    "NVIDIA-H100-NVL": 94,
+    "NVIDIA-A100-SXM4": None,
     "NVIDIA-H200": 141,
     "NVIDIA-Future-1000": None,
     None: None,
@@ -153,10 +174,10 @@ def test_the_memory_of_a_type(gpu_type: str | None, memory: int | None) -> None:
 def test_what_can_not_fit_is_refused_with_a_remedy(model: dict[str, Any], gpu_type: str, quantization: str) -> None:
     if quantization == "never":
         config = training(gpu_type, quantization="none", batch_size=4096)
-        assert refusal(fit(shape_of(model), config), config) is None
+        assert refusal(preflight(shape_of(model), config), config) is None
         return
     config = training(gpu_type, quantization=quantization)
-    failure = refusal(fit(shape_of(model), config), config)
+    failure = refusal(preflight(shape_of(model), config), config)
     assert failure is not None
     assert failure.reason is FailureReason.OUT_OF_MEMORY
     assert gpu_type in failure.message
@@ -166,4 +187,104 @@ def test_what_can_not_fit_is_refused_with_a_remedy(model: dict[str, Any], gpu_ty
 
 def test_a_type_that_is_not_known_refuses_nothing() -> None:
     config = training("NVIDIA-Future-1000", quantization="none")
-    assert refusal(fit(shape_of(LLAMA_70B), config), config) is None
+    assert refusal(preflight(shape_of(LLAMA_70B), config), config) is None
+
+
+SPEEDS = {
+    "Tesla-V100-SXM2-32GB": 125,
+    "NVIDIA-A100-80GB-PCIe": 312,
+    "NVIDIA-H100-80GB-HBM3": 989,
+    "NVIDIA-H100-PCIe": 756,
+    "NVIDIA-L40S": 362,
+    "NVIDIA-L4": 121,
+    "NVIDIA-A10": 125,
+    "NVIDIA-A10G": 70,
+    "NVIDIA-A100-SXM4-40GB-MIG-1g.5gb": None,
+    "NVIDIA-Future-1000": None,
+    None: None,
+}
+
+
+@pytest.mark.parametrize(("gpu_type", "tflops"), SPEEDS.items())
+def test_the_speed_of_a_type(gpu_type: str | None, tflops: float | None) -> None:
+    """Dense, as the data sheets have it; a slice has a part of it that its name does not tell."""
+    found = gpu(gpu_type)
+    assert (found.peak_tflops if found else None) == tflops
+
+
+def lengths(**changes: Any) -> TokenLengths:
+    """Of 100 rows, all looked at."""
+    usual: dict[str, Any] = {
+        "method": "Tokenizer", "sampled_rows": 100, "p50": 200, "p95": 400, "max": 500,
+        "over_length": 0, "unlearnable": 0, "mean": 210.0, "padded_mean": 320.0,
+    }  # fmt: skip
+    return TokenLengths.model_validate(usual | changes)
+
+
+def test_known_lengths_bound_the_memory() -> None:
+    """No batch is longer than the longest row; a sample may have missed it, and packing fills every sequence."""
+    shape, config = shape_of(LLAMA_8B), training(max_seq_length=4096)
+    whole = memory_gib(shape, config)
+    assert memory_gib(shape, config, Rows(100, lengths())) < whole
+    assert memory_gib(shape, config, Rows(101, lengths())) == whole
+    assert memory_gib(shape, config, Rows(100, lengths(method="Characters"))) == whole
+    packed = training(max_seq_length=4096, packing=True)
+    assert memory_gib(shape, packed, Rows(100, lengths())) == memory_gib(shape, packed)
+
+
+HOPELESS = {"over_length": 100, "unlearnable": 100, "p50": 3000, "max": 4000}
+LEARNED: dict[str, tuple[TokenLengths, int, str, bool]] = {
+    "every row was looked at": (lengths(**HOPELESS), 100, "SFT", True),
+    "one has an answer": (lengths(**HOPELESS | {"unlearnable": 99}), 100, "SFT", False),
+    "some were not looked at": (lengths(**HOPELESS), 101, "SFT", False),
+    "only characters were counted": (lengths(**HOPELESS, method="Characters"), 100, "SFT", False),
+    "pairs, which TRL cuts by rules of its own": (lengths(**HOPELESS), 100, "DPO", False),
+}
+
+
+@pytest.mark.parametrize(("found", "rows", "method", "refused"), LEARNED.values(), ids=LEARNED.keys())
+def test_rows_without_an_answer_to_learn_are_refused_if_that_is_certain(
+    found: TokenLengths, rows: int, method: str, refused: bool
+) -> None:
+    config = training(method=method)
+    failure = refusal(preflight(None, config, Rows(rows, found)), config, Rows(rows, found))
+    assert (failure is not None) == refused
+    if failure:
+        assert failure.reason is FailureReason.DATASET_INVALID
+        assert "no row has an answer within 2048 tokens" in failure.message
+        assert "maxSeqLength" in failure.remedy
+
+
+WARNINGS: dict[str, tuple[TrainingConfig, Rows, list[str]]] = {
+    "all is well": (training("NVIDIA-L4"), Rows(100, lengths()), []),
+    "one row of a thousand is cut": (training(), Rows(1000, lengths(sampled_rows=1000, over_length=1)), []),
+    "many rows are cut": (
+        training(), Rows(100, lengths(over_length=12, unlearnable=3, max=9000)),
+        ["12 % of the rows are longer than training.maxSeqLength 2048 and are cut (12 of 100 looked at, 3 of them "
+         "before their answer; the longest has 9000 tokens): raise maxSeqLength, or leave them out by "
+         "dataset.maxCharacters, in a new job"],
+    ),
+    "the tokenizer is of no use": (
+        training(), Rows(100, lengths(method="Characters"), "it has no chat template"),
+        ["the rows' lengths in tokens are estimated from their characters, since it has no chat template: if the "
+         "training fails to tokenize as well, correct the base model's files"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("config", "rows", "expected"), WARNINGS.values(), ids=WARNINGS.keys())
+def test_what_speaks_against_a_training_is_told_with_a_remedy(
+    config: TrainingConfig, rows: Rows, expected: list[str]
+) -> None:
+    assert list(preflight(shape_of(LLAMA_8B), config, rows).warnings) == expected
+
+
+def test_an_estimate_beyond_the_gpu_is_told_and_not_refused() -> None:
+    config = training("Tesla-V100-SXM2-16GB", quantization="none")
+    found = preflight(shape_of(LLAMA_8B), config)
+    assert found.least_memory_gib is not None
+    assert found.memory_gib is not None
+    assert found.least_memory_gib < 16 < found.memory_gib
+    assert refusal(found, config) is None
+    assert found.warnings[0].startswith(f"estimated at {found.memory_gib:g} GiB, and Tesla-V100-SXM2-16GB has 16 GiB")
+    assert "training.batchSize" in found.warnings[0]

@@ -14,12 +14,14 @@ from pathlib import Path
 import pytest
 
 from finetune_operator.contract.base_models import FetchedModel, HubModel
-from finetune_operator.contract.dataset import DatasetConfig, VolumeSource
+from finetune_operator.contract.dataset import DatasetConfig, DatasetReport, VolumeSource
 from finetune_operator.contract.failures import EXIT_CODES, Failure, FailureReason
 from finetune_operator.contract.places import JobPaths
+from finetune_operator.contract.preflight import Preflight
 from finetune_operator.contract.training import JobIdentity, LoraConfig, TrainingConfig, TrainingParameters
 from finetune_operator.store import base_models
 from tests.unit.store.hub_server import Hub, Repository, serving
+from tests.unit.store.small_models import CHAT_ML, byte_level_tokenizer, conversation, write_rows
 from tests.waiting import eventually
 
 MODEL = "Qwen/Qwen3-tiny"
@@ -69,13 +71,20 @@ class Pod:
         )
 
     def fetch(
-        self, revision: str = "main", *, model: str = MODEL, job: str | None = None, token: str | None = None
+        self,
+        revision: str = "main",
+        *,
+        model: str = MODEL,
+        job: str | None = None,
+        token: str | None = None,
+        gpu_type: str | None = None,
     ) -> int:
         environment = {"HF_ENDPOINT": self.hub.url} | ({"HF_TOKEN": token} if token else {})
-        config = self._config(job) if job else None
+        config = self._config(job, gpu_type) if job else None
         return base_models.main(model, revision, config, self.surroundings, environment)
 
-    def _config(self, uid: str) -> Path:
+    def _config(self, uid: str, gpu_type: str | None = None) -> Path:
+        """Of a job whose rows are prepared."""
         config = TrainingConfig(
             job=JobIdentity(namespace="ns", name="plato", uid=uid),
             model="plato",
@@ -86,8 +95,13 @@ class Pod:
             base_model_hub=HubModel(id=MODEL, revision="main"),
             dataset=DatasetConfig(source=VolumeSource(path="data.jsonl")),
             lora=LoraConfig(),
-            training=TrainingParameters(),
+            training=TrainingParameters(quantization="none"),
+            gpu_type=gpu_type,
         )
+        paths = JobPaths.of(config, str(self.root / "artifacts"))
+        Path(paths.dataset).mkdir(parents=True, exist_ok=True)
+        write_rows(Path(paths.train_rows), [conversation("a question", "an answer")] * 10)
+        Path(paths.dataset_report).write_text(DatasetReport(rows=10, test_rows=0, digest="").model_dump_json())
         file = self.root / f"{uid}.json"
         file.write_text(config.model_dump_json(by_alias=True))
         return file
@@ -305,3 +319,35 @@ def test_a_config_of_another_release_is_refused(pod: Pod) -> None:
     code = base_models.main(MODEL, "main", config, pod.surroundings, {"HF_ENDPOINT": pod.hub.url})
     assert code == EXIT_CODES[FailureReason.INVALID_CONFIG]
     assert pod.hub.requests == []
+
+
+LLAMA_8B = {
+    "model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32,
+    "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256,
+}  # fmt: skip
+
+
+def test_a_job_is_told_what_its_model_makes_of_its_rows(pod: Pod) -> None:
+    """Here both are, and not before: `prepare` comes first, so that an empty dataset downloads nothing."""
+    files = {
+        "config.json": json.dumps(LLAMA_8B),
+        "tokenizer.json": byte_level_tokenizer(),
+        "chat_template.jinja": CHAT_ML,
+    }
+    pod.repository.files[FIRST] |= {name: text.encode() for name, text in files.items()}
+    for _ in ("the first attempt", "another one"):
+        assert pod.fetch(job="one", gpu_type="NVIDIA-L4") == 0
+        found = Preflight.model_validate_json(pod.message)
+        assert (found.parameters_billion, found.gpu_memory_gib) == (8.03, 24)
+        assert found.tokens is not None
+        assert (found.tokens.method, found.tokens.sampled_rows) == ("Tokenizer", 10)
+        assert found.work is not None
+        assert found.work.steps == 9
+
+
+def test_what_can_not_fit_is_not_downloaded(pod: Pod) -> None:
+    pod.repository.files[FIRST] |= {"config.json": json.dumps(LLAMA_8B).encode()}
+    assert pod.fetch(job="one", gpu_type="NVIDIA-A2-8GB") == EXIT_CODES[FailureReason.OUT_OF_MEMORY]
+    assert "NVIDIA-A2-8GB has 8 GiB" in pod.failure.message
+    assert not list((pod.root / "models").rglob("*.safetensors"))
+    assert not pod.directory().exists()
