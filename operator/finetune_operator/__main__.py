@@ -7,6 +7,7 @@ finetune-operator prepare CONFIG      one job's dataset (the prepare container)
 finetune-operator fetch-base-model ID REVISION
                                       a model of the hub onto the volume (the fetch container)
 finetune-operator train-remote CONFIG one job's training at a provider (in the trainer's place)
+finetune-operator evaluate CONFIG     one evaluation of a served version (the evaluator's container)
 finetune-operator remote ...          jobs and models at a provider, by hand
 finetune-operator axolotl-config FILE a FineTuneJob as Axolotl's config, for machines outside the cluster
 finetune-operator dataset ...         export, formats and statistics of datasets, outside a cluster
@@ -53,6 +54,12 @@ def main(arguments: list[str] | None = None) -> int:
             from finetune_operator.providers.train_remote import main as train_remote
 
             return train_remote(options.config, cancel=options.cancel)
+        case "evaluate":
+            from finetune_operator.evaluator.app import leave_when_asked as leave_evaluation_when_asked
+            from finetune_operator.evaluator.app import main as evaluate
+
+            leave_evaluation_when_asked()
+            return evaluate(options.config)
         case "remote":
             from finetune_operator.providers.manage import main as remote
 
@@ -89,6 +96,8 @@ def _parser() -> argparse.ArgumentParser:
     train_remote = commands.add_parser("train-remote", help="train one job at its provider")
     train_remote.add_argument("config", type=Path, help="the job's TrainingConfig as JSON")
     train_remote.add_argument("--cancel", action="store_true", help="end it there instead, whoever began it")
+    evaluate = commands.add_parser("evaluate", help="ask a served version and its base model the same questions")
+    evaluate.add_argument("config", type=Path, help="the evaluation's ServedEvaluationConfig as JSON")
     add_arguments(commands.add_parser("remote", help="list, cancel and delete at a provider; estimate its cost"))
     axolotl = commands.add_parser("axolotl-config", help="print a FineTuneJob as Axolotl's config")
     axolotl.add_argument("job", help="YAML or JSON of a FineTuneJob, - for standard input")

@@ -28,6 +28,7 @@ class EvaluationConfig(Message):
     metrics: tuple[Metric, ...]
     max_examples: int = 100
     max_new_tokens: int = 256
+    timeout_seconds: int = 3600
 
 
 class Score(Message):
@@ -41,22 +42,27 @@ class Score(Message):
 class Speed(Message):
     """How fast one of the two answered.
 
-    Answers are made in batches: each waits for the whole of its batch, but takes up only its share of that time.
+    In a training, answers are made in batches: each waits for the whole of its batch, but takes up only its share of
+    that time. An engine makes several at once; only it has a percentile and a time to the first token.
     """
 
     mean_latency_seconds: float
     seconds_per_answer: float
     tokens_per_second: float
+    p95_latency_seconds: float | None = None
+    mean_seconds_to_first_token: float | None = None
 
 
 class EvaluationReport(Message):
     """The outcome. With `error` the training is as good as ever, but its scores are unknown.
 
-    `left_out` counts held-out rows that ask nothing, or don't fit the model's context with their answer.
+    `left_out` counts held-out rows that ask nothing, or don't fit the model's context with their answer. `remark` says
+    what could not be measured, though the rest was.
     """
 
     examples: int = 0
     left_out: int = 0
+    remark: str | None = None
     scores: tuple[Score, ...] = ()
     base_speed: Speed | None = None
     fine_tuned_speed: Speed | None = None

@@ -1,4 +1,4 @@
-"""Why a training ends for good, and the exit code by which a container says so."""
+"""Why a training or an evaluation ends for good, and the exit code by which a container says so."""
 
 from enum import StrEnum
 from typing import Literal
@@ -24,6 +24,8 @@ class FailureReason(StrEnum):
     TRAINER_FAILED = "TrainerFailed"
     NAME_TAKEN = "NameTaken"
     PROVIDER_REFUSED = "ProviderRefused"
+    ENGINE_REFUSED = "EngineRefused"
+    ENGINE_UNAVAILABLE = "EngineUnavailable"
 
 
 EXIT_CODES: dict[FailureReason, int] = {
@@ -38,6 +40,7 @@ EXIT_CODES: dict[FailureReason, int] = {
     FailureReason.ARTIFACT_INVALID: 49,
     # All eight codes are taken: the message says which of two reasons it was.
     FailureReason.PROVIDER_REFUSED: 42,
+    FailureReason.ENGINE_REFUSED: 42,
 }
 SIGKILL_EXIT_CODE = 137
 

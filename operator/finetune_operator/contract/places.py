@@ -6,6 +6,8 @@ from finetune_operator.contract.training import TrainingConfig
 
 CONFIG_ANNOTATION = "finetune.dev/training-config"
 CONFIG_FILE = "/etc/finetune/training.json"
+EVALUATION_CONFIG_ANNOTATION = "finetune.dev/evaluation-config"
+EVALUATION_CONFIG_FILE = "/etc/finetune/evaluation.json"
 ADAPTERS_FILE = "/etc/finetune/adapters.json"
 MODELS_ROOT = "/models"
 ARTIFACTS_ROOT = "/artifacts"
@@ -17,6 +19,7 @@ PREPARE_CONTAINER = "prepare"
 FETCH_CONTAINER = "fetch"
 TRAINER_CONTAINER = "trainer"
 ENGINE_CONTAINER = "vllm"
+EVALUATOR_CONTAINER = "evaluator"
 ENGINE_PORT = 8000
 # Of torchrun's list of nodes, on the first of them; its other ports are chosen by the kernel.
 RENDEZVOUS_PORT = 29400
@@ -42,6 +45,7 @@ PROGRESS_PATH = "/internal/v1/progress"
 PROGRESS_BATCH_PATH = f"{PROGRESS_PATH}/batch"
 SAMPLES_PATH = "/internal/v1/samples"
 TALLY_PATH = "/internal/v1/abtests/{uid}/tally"
+EVALUATION_PATH = "/internal/v1/evaluations/{id}"
 
 
 class JobPaths:

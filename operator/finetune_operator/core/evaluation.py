@@ -1,7 +1,7 @@
 """What was measured, as the resources tell it, and whether it meets what is required of a promotion."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from operator import ge, gt, le, lt
 
@@ -18,6 +18,7 @@ from finetune_operator.resources.evaluation import (
     Measurements,
     Metric,
     MetricValue,
+    ServedEvaluationStatus,
 )
 from finetune_operator.resources.modelversion import ModelVersionSpec
 
@@ -46,17 +47,22 @@ def measurements(report: EvaluationReport) -> Measurements:
     base, tuned = report.base_speed, report.fine_tuned_speed
     latency = pace = None
     if base and tuned:
-        latency = Comparison(base=_decimal(base.mean_latency_seconds), fine_tuned=_decimal(tuned.mean_latency_seconds))
-        pace = Comparison(base=_decimal(base.tokens_per_second), fine_tuned=_decimal(tuned.tokens_per_second))
+        latency = Comparison(base=decimal(base.mean_latency_seconds), fine_tuned=decimal(tuned.mean_latency_seconds))
+        pace = Comparison(base=decimal(base.tokens_per_second), fine_tuned=decimal(tuned.tokens_per_second))
     return Measurements(
         examples=report.examples,
-        metrics=tuple(
-            MetricValue(name=Metric(score.metric), base=_decimal(score.base), fine_tuned=_decimal(score.fine_tuned))
-            for score in report.scores
-        ),
+        metrics=metric_values(report),
         mean_latency_seconds=latency,
         tokens_per_second=pace,
         message=_remark(report),
+    )
+
+
+def metric_values(report: EvaluationReport) -> tuple[MetricValue, ...]:
+    """The scores in a status's decimals."""
+    return tuple(
+        MetricValue(name=Metric(score.metric), base=decimal(score.base), fine_tuned=decimal(score.fine_tuned))
+        for score in report.scores
     )
 
 
@@ -73,8 +79,8 @@ def _answer_cost(report: EvaluationReport, rate: Rate | NoPrice, currency: str) 
     per_second = float(rate.per_hour) / SECONDS_PER_HOUR
     return AnswerCost(
         currency=currency,
-        base=_decimal(base.seconds_per_answer * per_second),
-        fine_tuned=_decimal(tuned.seconds_per_answer * per_second),
+        base=decimal(base.seconds_per_answer * per_second),
+        fine_tuned=decimal(tuned.seconds_per_answer * per_second),
     )
 
 
@@ -82,7 +88,7 @@ def record_of(result: TrainingResult) -> EvaluationRecord:
     """For the lineage, with the losses, which are measured wherever there are held-out rows."""
     measured = measurements(result.evaluation) if result.evaluation else Measurements()
     losses = {"test_loss": result.test_loss, "base_test_loss": result.base_test_loss}
-    shown = {name: None if loss is None else _decimal(loss) for name, loss in losses.items()}
+    shown = {name: None if loss is None else decimal(loss) for name, loss in losses.items()}
     return EvaluationRecord.model_validate(measured.model_dump() | shown)
 
 
@@ -94,33 +100,39 @@ def _remark(report: EvaluationReport) -> str | None:
     return None
 
 
-def judgement(spec: ModelVersionSpec) -> Judgement | None:
-    """None where nothing is required."""
+def judgement(spec: ModelVersionSpec, served: ServedEvaluationStatus | None = None) -> Judgement | None:
+    """None where nothing is required.
+
+    `served` is the evaluation of the served version that the spec asks for, once it is done: what is to be measured
+    there is not met by what the training measured.
+    """
     if not spec.evaluation or not spec.evaluation.require:
         return None
-    record = spec.lineage.evaluation
-    facts = [_fact(requirement, record) for requirement in spec.evaluation.require]
+    facts = [_fact(requirement, spec, served) for requirement in spec.evaluation.require]
     missed = [message for met, message in facts if not met]
     if not missed:
         return Judgement(True, "RequirementsMet", ", ".join(message for _, message in facts))
     if all(message.endswith("not measured") for message in missed):
-        cause = record.message if record and record.message else "the lineage has no such value"
-        return Judgement(False, "NotMeasured", f"{', '.join(missed)} ({cause}): {REMEDY}")
+        return Judgement(False, "NotMeasured", f"{', '.join(missed)} ({_cause(spec, served)}): {REMEDY}")
     return Judgement(False, "RequirementMissed", f"{', '.join(missed)}: {REMEDY}")
 
 
-def is_held_back(spec: ModelVersionSpec) -> bool:
-    """Whether nobody but the user may make this version the active one."""
-    verdict = judgement(spec)
-    return verdict is not None and not verdict.passed
+def _cause(spec: ModelVersionSpec, served: ServedEvaluationStatus | None) -> str:
+    record = spec.lineage.evaluation
+    if spec.evaluation and spec.evaluation.metrics:
+        return (served.message if served else None) or "see the condition Evaluated"
+    return record.message if record and record.message else "the lineage has no such value"
 
 
-def _fact(requirement: str, record: EvaluationRecord | None) -> tuple[bool, str]:
+def _fact(requirement: str, spec: ModelVersionSpec, served: ServedEvaluationStatus | None) -> tuple[bool, str]:
     """Whether it is met, and the comparison that holds. Compares the values as they are shown."""
     if not (match := re.fullmatch(REQUIREMENT_PATTERN, requirement)):
         raise ValueError(f"{requirement!r} is no requirement; the API server admits none such")
     metric, operator, bound = match.group(1, 2, 3)
-    measured = _measured(metric, record)
+    if spec.evaluation and metric in spec.evaluation.metrics:
+        measured = _scored(metric, served.metrics if served else ())
+    else:
+        measured = _recorded(metric, spec.lineage.evaluation)
     if measured is None:
         return False, f"{metric} was not measured"
     limit = measured.base if bound == "base" else bound
@@ -129,16 +141,20 @@ def _fact(requirement: str, record: EvaluationRecord | None) -> tuple[bool, str]
     return met, f"{metric} {measured.fine_tuned} {shown} {limit}{' (base)' if bound == 'base' else ''}"
 
 
-def _measured(metric: str, record: EvaluationRecord | None) -> _Measured | None:
+def _recorded(metric: str, record: EvaluationRecord | None) -> _Measured | None:
     if record is None:
         return None
     if metric == EVAL_LOSS:
         if record.test_loss is None or record.base_test_loss is None:
             return None
         return _Measured(record.base_test_loss, record.test_loss)
-    found = (_Measured(value.base, value.fine_tuned) for value in record.metrics if value.name == metric)
-    return next(found, None)
+    return _scored(metric, record.metrics)
 
 
-def _decimal(value: float) -> str:
+def _scored(metric: str, values: Iterable[MetricValue]) -> _Measured | None:
+    return next((_Measured(value.base, value.fine_tuned) for value in values if value.name == metric), None)
+
+
+def decimal(value: float) -> str:
+    """Four digits, as every measured value is shown."""
     return f"{value:.4g}"

@@ -17,6 +17,9 @@ JOB_UID_LABEL = "finetune.dev/job-uid"
 JOB_NAME_LABEL = "finetune.dev/job"
 MODEL_LABEL = "finetune.dev/model"
 ENGINE_LABEL = "finetune.dev/engine"
+VERSION_UID_LABEL = "finetune.dev/version-uid"
+VERSION_NAME_LABEL = "finetune.dev/version"
+EVALUATION_LABEL = "finetune.dev/evaluation"
 REVISION_ANNOTATION = "finetune.dev/revision"
 
 USER_ID = 10001

@@ -8,7 +8,6 @@ from finetune_operator.contract.training import TrainingConfig, TrainingResult
 from finetune_operator.core.evaluation import record_of
 from finetune_operator.manifests.common import JOB_NAME_LABEL, MODEL_LABEL, Manifest, labels
 from finetune_operator.resources.common import API_VERSION, BaseModelRef
-from finetune_operator.resources.evaluation import VersionEvaluation
 from finetune_operator.resources.finetunejob import FineTuneJob
 from finetune_operator.resources.modelversion import KIND, ModelVersion
 from finetune_operator.resources.starting_point import StartingPoint
@@ -65,7 +64,7 @@ def model_version(
     if spec.serving:
         body["spec"]["serving"] = spec.serving.to_dict()
     if spec.evaluation and spec.evaluation.require:
-        body["spec"]["evaluation"] = VersionEvaluation(require=spec.evaluation.require).to_dict()
+        body["spec"]["evaluation"] = {"require": list(spec.evaluation.require)}
     return body
 
 

@@ -16,10 +16,19 @@ from finetune_operator.core.conditions import Absent, Finding, find, is_true, sh
 from finetune_operator.core.config import OperatorConfig
 from finetune_operator.core.evaluation import judgement
 from finetune_operator.core.workloads import DeploymentFacts, PodFacts, obstacle
+from finetune_operator.manifests.evaluation import current_evaluation
 from finetune_operator.manifests.serving import adapter_of, engine_manifests, engine_name, engine_selector
 from finetune_operator.reconcile.plan import Action, Apply, Delete, LoadAdapter, Plan, UnloadAdapter
 from finetune_operator.reconcile.promotion import promotion
-from finetune_operator.reconcile.version_activity import evaluation_event, with_activity
+from finetune_operator.reconcile.served_evaluation import (
+    EvaluationFacts,
+    evaluation_actions,
+    evaluation_event,
+    evaluation_finding,
+    records,
+    with_result,
+)
+from finetune_operator.reconcile.version_activity import held_back_event, with_activity
 from finetune_operator.reconcile.version_metrics import version_metrics
 from finetune_operator.resources.abtest import ABTest
 from finetune_operator.resources.modelversion import (
@@ -30,6 +39,7 @@ from finetune_operator.resources.modelversion import (
 )
 
 ENGINE_CHECK_SECONDS = 60.0
+RECORD_AGAIN_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,7 @@ class Observed:
     """The engine that the version was in before its spec.serving was changed."""
     pods: tuple[EnginePod, ...] = ()
     tests: tuple[ABTest, ...] = ()
+    evaluation: EvaluationFacts = field(default_factory=EvaluationFacts)
 
 
 @dataclass(frozen=True)
@@ -82,10 +93,12 @@ def reconcile(version: ModelVersion, seen: Observed, now: datetime, config: Oper
     """Pure: same input, same plan."""
     if version.deleting:
         return Plan()
+    replicas = max(1, sum(entry.pod.ready for entry in seen.pods))
+    version = with_result(version, seen.evaluation, replicas, now, config)
     serving = version.spec.serving
     if serving is None:
         outlook = Outlook(State.READY, "Registered", _registered(version))
-        return _plan(version, seen, outlook, None, now, _leave_actions(version, seen))
+        return _plan(version, seen, outlook, None, now, config, _leave_actions(version, seen))
     engine = engine_name(version.spec, serving)
     sharing = _sharing(engine, version, seen.versions)
     served = _served(sharing)
@@ -96,22 +109,25 @@ def reconcile(version: ModelVersion, seen: Observed, now: datetime, config: Oper
     )
     if _is_archived(version):
         outlook = Outlook(State.ARCHIVED, "Archived", "spec.state is Archived")
-        return _plan(version, seen, outlook, engine, now, actions)
+        return _plan(version, seen, outlook, engine, now, config, actions)
     if version.metadata.name not in {other.metadata.name for other in served}:
-        return _plan(version, seen, _queued(version, serving.max_loras, served), engine, now, actions)
+        queued = _queued(version, serving.max_loras, served)
+        return _plan(version, seen, queued, engine, now, config, actions)
     outlook = _outlook(version, seen)
     loads = () if outlook.stalled else _load_actions(version, seen.pods)
-    return _plan(version, seen, outlook, engine, now, (*actions, *loads))
+    return _plan(version, seen, outlook, engine, now, config, (*actions, *loads))
 
 
-def refused(version: ModelVersion, versions: tuple[ModelVersion, ...], message: str, now: datetime) -> Plan | None:
+def refused(
+    version: ModelVersion, versions: tuple[ModelVersion, ...], message: str, now: datetime, config: OperatorConfig
+) -> Plan | None:
     """The API server takes no engine of such a spec; final until it is changed. What answers already goes on."""
     if is_true(version.status.conditions, "Loaded"):
         return None
     fact = f"the API server refused the engine: {message}: change spec.serving"
     outlook = Outlook(State.FAILED, "EngineRefused", fact, stalled=True)
     engine = engine_name(version.spec, version.spec.serving) if version.spec.serving else None
-    return _plan(version, Observed(versions=versions), outlook, engine, now)
+    return _plan(version, Observed(versions=versions), outlook, engine, now, config)
 
 
 def _registered(version: ModelVersion) -> str:
@@ -294,21 +310,30 @@ def _plan(
     outlook: Outlook,
     engine: str | None,
     now: datetime,
+    config: OperatorConfig,
     actions: tuple[Action, ...] = (),
 ) -> Plan:
-    status = _status(version, seen, outlook, engine, now)
+    unrecorded, recorded = records(version, seen.evaluation, config)
+    status = _status(version, seen, outlook, engine, now).model_copy(update={"recorded_evaluations": recorded})
     status, events = with_activity(version, seen.versions, seen.tests, status, now)
-    events = (*evaluation_event(version, status), *events)
+    events = (*evaluation_event(version, status), *held_back_event(version, status), *events)
+    evaluations = evaluation_actions(version, seen.evaluation, config, loaded=outlook.loaded)
     # No watch tells of an adapter that vanishes from an engine, hence a look now and then.
-    check = ENGINE_CHECK_SECONDS if seen.pods else None
-    return Plan(actions=actions, status=status.to_dict(), events=events, requeue_after_seconds=check)
+    check = ENGINE_CHECK_SECONDS if seen.pods else RECORD_AGAIN_SECONDS if unrecorded else None
+    return Plan(
+        actions=(*actions, *evaluations, *unrecorded),
+        status=status.to_dict(),
+        events=events,
+        requeue_after_seconds=check,
+    )
 
 
 def _status(
     version: ModelVersion, seen: Observed, outlook: Outlook, engine: str | None, now: datetime
 ) -> ModelVersionStatus:
     old = version.status
-    conditions = with_findings(old.conditions, _findings(version, outlook), version.metadata.generation, now)
+    findings = (*_findings(version, outlook), evaluation_finding(version, seen.evaluation, loaded=outlook.loaded))
+    conditions = with_findings(old.conditions, findings, version.metadata.generation, now)
     is_promoted = outlook.loaded and promotion(version, seen.versions, seen.tests)
     wanted = seen.deployment.wanted_replicas if seen.deployment else 1
     acted_upon = outlook.loaded or version.spec.state is not RequestedState.DEPLOYED
@@ -335,7 +360,7 @@ def _findings(version: ModelVersion, outlook: Outlook) -> Iterable[Finding | Abs
     settled = outlook.loaded or version.spec.serving is None or outlook.state is State.ARCHIVED
     yield Finding("Loaded", outlook.loaded, reason, message)
     yield Finding("Ready", settled, reason, message)
-    verdict = judgement(version.spec)
+    verdict = judgement(version.spec, current_evaluation(version))
     yield (
         Finding("EvaluationPassed", verdict.passed, verdict.reason, verdict.message)
         if verdict
@@ -348,7 +373,7 @@ def _findings(version: ModelVersion, outlook: Outlook) -> Iterable[Finding | Abs
 
 def _message(version: ModelVersion, outlook: Outlook) -> str:
     """Of a version that answers, why it does so under its own name alone."""
-    verdict = judgement(version.spec)
+    verdict = judgement(version.spec, current_evaluation(version))
     undecided = version.spec.state is None and version.status.promoted_at is None
     if outlook.loaded and undecided and verdict and not verdict.passed:
         return f"{outlook.message}; held back from promotion: {verdict.message}"

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from finetune_operator.contract.adapters import Adapter
+from finetune_operator.contract.served_evaluation import RecordedEvaluation
 
 
 @dataclass(frozen=True)
@@ -13,6 +14,8 @@ class Create:
     plural: str
     body: dict[str, Any]
     owner_uid: str
+    is_vital: bool = True
+    """Whether the status is not to be written where the API server takes no such child."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,15 @@ class UnloadAdapter:
     name: str
 
 
-Action = Create | Apply | Patch | Delete | LoadAdapter | UnloadAdapter
+@dataclass(frozen=True)
+class RecordEvaluation:
+    """Tell the api of one evaluation, which it keeps in the database; done again where it did not answer."""
+
+    id: str
+    evaluation: RecordedEvaluation
+
+
+Action = Create | Apply | Patch | Delete | LoadAdapter | UnloadAdapter | RecordEvaluation
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ Each cause is acted upon once: a promotion is stamped with its time, and only wh
 from collections.abc import Iterable
 from datetime import datetime
 
-from finetune_operator.core.evaluation import is_held_back
+from finetune_operator.core.evaluation import judgement
 from finetune_operator.core.routing import active_version
+from finetune_operator.manifests.evaluation import current_evaluation
 from finetune_operator.resources.abtest import ABTest, OnLoss, OnWin, Verdict
 from finetune_operator.resources.finetunejob import Promotion
 from finetune_operator.resources.modelversion import ModelVersion, RequestedState
@@ -18,12 +19,18 @@ def promotion(version: ModelVersion, versions: Iterable[ModelVersion], tests: It
     status, spec = version.status, version.spec
     if spec.state is RequestedState.DEPLOYED and status.observed_state is not RequestedState.DEPLOYED:
         return "spec.state is Deployed"
-    if spec.state is not None or (is_held_back(spec) and status.promoted_at is None):
+    if spec.state is not None or (is_held_back(version) and status.promoted_at is None):
         return None
     if spec.promotion is Promotion.ALWAYS and status.promoted_at is None:
         return "spec.promotion is Always"
     active = active_version(other for other in versions if other.spec.model == spec.model)
     return next((cause for test in tests if (cause := _by_verdict(version, active, test))), None)
+
+
+def is_held_back(version: ModelVersion) -> bool:
+    """Whether nobody but the user may make this version the active one."""
+    verdict = judgement(version.spec, current_evaluation(version))
+    return verdict is not None and not verdict.passed
 
 
 def _by_verdict(version: ModelVersion, active: ModelVersion | None, test: ABTest) -> str | None:
@@ -32,7 +39,7 @@ def _by_verdict(version: ModelVersion, active: ModelVersion | None, test: ABTest
         return None
     match test.status.verdict:
         case Verdict.WON if test.spec.on_win is OnWin.PROMOTE and candidate == version.metadata.name:
-            return None if is_held_back(version.spec) else f"won ABTest {test.metadata.name}"
+            return None if is_held_back(version) else f"won ABTest {test.metadata.name}"
         # Going back to what was live before is no promotion, and hence asks for no evaluation.
         case Verdict.LOST if test.spec.on_loss is OnLoss.ROLLBACK:
             if test.spec.baseline.model_version == version.metadata.name and _is_to_go(candidate, active, concluded):

@@ -21,7 +21,7 @@ from finetune_operator.resources.modelversion import (
 CAUSE_MAX_CHARACTERS = 256
 
 
-def evaluation_event(version: ModelVersion, status: ModelVersionStatus) -> tuple[Event, ...]:
+def held_back_event(version: ModelVersion, status: ModelVersionStatus) -> tuple[Event, ...]:
     """Once, when a version turns out to be held back."""
     present, before = (
         find(conditions, "EvaluationPassed") for conditions in (status.conditions, version.status.conditions)

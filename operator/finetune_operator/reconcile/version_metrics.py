@@ -3,22 +3,30 @@
 from collections.abc import Iterable
 
 from finetune_operator.resources.abtest import ABTest
-from finetune_operator.resources.evaluation import VersionMetrics
+from finetune_operator.resources.evaluation import MetricValue, VersionMetrics
 from finetune_operator.resources.modelversion import ModelVersion
 
 
 def version_metrics(version: ModelVersion, tests: Iterable[ABTest]) -> VersionMetrics | None:
-    """What the training measured, and how people voted last."""
+    """What was measured, and how people voted last."""
     record = version.spec.lineage.evaluation
     win_rate = _win_rate(version, tests)
-    if record is None and win_rate is None:
+    if record is None and win_rate is None and version.status.evaluation is None:
         return None
     return VersionMetrics(
         test_loss=record and record.test_loss,
         base_test_loss=record and record.base_test_loss,
-        scores=record.metrics if record else (),
+        scores=_scores(version),
         win_rate=win_rate,
     )
+
+
+def _scores(version: ModelVersion) -> tuple[MetricValue, ...]:
+    """Those of the served version first, then what the training alone measured."""
+    served, record = version.status.evaluation, version.spec.lineage.evaluation
+    newest = served.metrics if served else ()
+    known = {value.name for value in newest}
+    return (*newest, *(value for value in (record.metrics if record else ()) if value.name not in known))
 
 
 def _win_rate(version: ModelVersion, tests: Iterable[ABTest]) -> str | None:

@@ -1,11 +1,22 @@
-"""Evaluation: what a FineTuneJob measures on held-out rows, what came out, and what a promotion asks of it."""
+"""Evaluation: what a FineTuneJob and a served version are measured by, what came out, and what a promotion asks."""
 
 from enum import StrEnum
 from typing import Annotated
 
 from pydantic import Field
 
-from finetune_operator.resources.common import ApiModel, Decimal, LongText, rule, rules
+from finetune_operator.resources.common import (
+    ApiModel,
+    Decimal,
+    DnsSubdomain,
+    LongText,
+    Timestamp,
+    VolumeRef,
+    exactly_one,
+    rule,
+    rules,
+)
+from finetune_operator.resources.dataset import DatasetFormat, ObjectRef, Ratings
 
 MAX_METRICS = 16
 EVAL_LOSS = "evalLoss"
@@ -30,6 +41,7 @@ class Metric(StrEnum):
 
 REQUIREMENT_PATTERN = rf"^({'|'.join(Metric)}|{EVAL_LOSS}) (<|<=|>|>=) (base|[0-9]+(\.[0-9]+)?)$"
 
+EvaluationId = Annotated[str, Field(max_length=64, pattern=r"^[-0-9a-zA-Z]+$")]
 Requirement = Annotated[str, Field(max_length=64, pattern=REQUIREMENT_PATTERN)]
 Requirements = Annotated[
     tuple[Requirement, ...], Field(max_length=MAX_METRICS, json_schema_extra={"x-kubernetes-list-type": "set"})
@@ -65,17 +77,60 @@ class Evaluation(ApiModel):
     """Measure on the first held-out rows, at most this many: generating answers is slow."""
     max_new_tokens: Annotated[int, Field(ge=1, le=8192)] = 256
     """Longest answer in tokens."""
+    timeout_seconds: Annotated[int, Field(ge=1, le=604_800)] = 3600
+    """Longest time that measuring may take, the loading of the model included; after it the version is published
+    without its metrics. An attempt that goes on after a lost pod has the whole time again, at most three times."""
     require: Requirements = ()
     """Conditions such as `RougeL >= 0.3`, `TokenF1 > base` or `evalLoss < base` (the loss on the held-out rows). A
     version that misses one is published and served, but not promoted unless its spec.state is Deployed."""
 
 
-class VersionEvaluation(ApiModel):
-    """What a promotion asks of the measured values."""
+class EvaluationDataset(ApiModel):
+    """Questions and the answers that they should get. Every row counts, however short."""
 
+    model_config = rules(exactly_one("ratings", "volume", "s3"))
+
+    ratings: Ratings | None = None
+    """Export from a ratings database."""
+    volume: VolumeRef | None = None
+    """A JSONL or Parquet file on a volume."""
+    s3: ObjectRef | None = None
+    """A JSONL or Parquet file in an S3-compatible store."""
+    format: DatasetFormat = DatasetFormat.CHAT_ML
+    """Format of the records."""
+
+
+class VersionEvaluation(ApiModel):
+    """What to measure on the served version, and what a promotion asks of the measured values."""
+
+    model_config = rules(
+        rule(
+            "!has(self.dataset) || (has(self.metrics) && size(self.metrics) > 0)",
+            "dataset is what metrics are measured on: name at least one of metrics",
+            field_path=".dataset",
+        ),
+    )
+
+    metrics: Annotated[
+        tuple[Metric, ...], Field(max_length=MAX_METRICS, json_schema_extra={"x-kubernetes-list-type": "set"})
+    ] = ()
+    """Ask the engine, once it has this version loaded, the same questions of the version and of its base model, and
+    score the answers; what each metric means is told at FineTuneJob.spec.evaluation.metrics. Latency, tokens per second
+    and the cost of an answer are always measured with them. The results are in status.evaluation."""
+    max_examples: Annotated[int, Field(ge=1, le=10_000)] = 100
+    """Ask at most this many questions."""
+    max_new_tokens: Annotated[int, Field(ge=1, le=8192)] = 256
+    """Longest answer in tokens."""
+    concurrency: Annotated[int, Field(ge=1, le=64)] = 4
+    """Questions asked at once: the engine answers more of them in a second, and each of them later."""
+    timeout_seconds: Annotated[int, Field(ge=1, le=604_800)] = 3600
+    """Longest time that measuring may take, outages of the engine included."""
+    dataset: EvaluationDataset | None = None
+    """Questions to ask; absent, the rows that the FineTuneJob of this version held out."""
     require: Requirements = ()
     """Conditions such as `RougeL >= 0.3` or `evalLoss < base`; while one is missed, neither spec.promotion nor a won
-    ABTest promotes this version. spec.state: Deployed does."""
+    ABTest promotes this version. spec.state: Deployed does. What metrics name has to be measured on the served version;
+    all else is read from lineage.evaluation."""
 
 
 class MetricValue(ApiModel):
@@ -139,6 +194,40 @@ class EvaluationRecord(Measurements):
     """The base model's loss on the same rows."""
 
 
+class EngineCost(Comparison):
+    """The price of the engine's pods for the time that one answer took of them."""
+
+    currency: Annotated[str, Field(max_length=16)]
+    """Of the amounts."""
+
+
+class ServedEvaluationStatus(ApiModel):
+    """What the served version and its base model answered the same engine, side by side."""
+
+    id: EvaluationId
+    """Of all that was asked for, and of what was asked; another one is measured anew."""
+    time: Timestamp
+    """When it was measured."""
+    engine: DnsSubdomain
+    """The engine that was asked."""
+    examples: Annotated[int, Field(ge=0, le=10_000)]
+    """Questions that both answered."""
+    metrics: MetricValues = ()
+    """What was asked for."""
+    mean_latency_seconds: Comparison | None = None
+    """Mean time from asking to the whole answer, at spec.evaluation.concurrency."""
+    p95_latency_seconds: Comparison | None = None
+    """19 of 20 answers were complete within this time."""
+    mean_seconds_to_first_token: Comparison | None = None
+    """Mean time from asking to the first token."""
+    tokens_per_second: Comparison | None = None
+    """Generated tokens of all answers by the time from the first question to the last answer."""
+    cost_per_answer: EngineCost | None = None
+    """Absent where the installation has no price for the engine's resources: unknown, not 0."""
+    message: LongText | None = None
+    """Why something is missing, and what to change."""
+
+
 class VersionMetrics(ApiModel):
     """What is known of a version's quality."""
 
@@ -147,6 +236,6 @@ class VersionMetrics(ApiModel):
     base_test_loss: Decimal | None = None
     """The base model's loss on the same rows."""
     scores: MetricValues = ()
-    """Of answers to held-out prompts."""
+    """Of answers to held-out prompts: of the served version where they were measured on it, else of the training."""
     win_rate: Decimal | None = None
     """Of the last ABTest that ended with this version as candidate; a tie counts half."""

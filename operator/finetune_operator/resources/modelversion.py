@@ -23,7 +23,13 @@ from finetune_operator.resources.common import (
     rule,
     rules,
 )
-from finetune_operator.resources.evaluation import EvaluationRecord, VersionEvaluation, VersionMetrics
+from finetune_operator.resources.evaluation import (
+    EvaluationId,
+    EvaluationRecord,
+    ServedEvaluationStatus,
+    VersionEvaluation,
+    VersionMetrics,
+)
 from finetune_operator.resources.finetunejob import Promotion
 from finetune_operator.resources.provider import ARTIFACT_RULE, VERSION_RULES, BaseUrl
 from finetune_operator.resources.serving import ServingSpec
@@ -97,6 +103,12 @@ class ModelVersionSpec(ApiModel):
             "baseModel.source.hub.revision must be the commit, 40 hexadecimal digits: a branch or tag may move on",
             field_path=".baseModel.source.hub.revision",
         ),
+        rule(
+            "!has(self.evaluation) || !has(self.evaluation.metrics) || size(self.evaluation.metrics) == 0 "
+            "|| has(self.serving)",
+            "evaluation.metrics are measured on the served version: set serving, or remove them",
+            field_path=".evaluation",
+        ),
         *VERSION_RULES,
     )
 
@@ -115,7 +127,7 @@ class ModelVersionSpec(ApiModel):
     promotion: Promotion = Promotion.MANUAL
     """Always makes this version active as soon as it answers."""
     evaluation: VersionEvaluation | None = None
-    """What a promotion asks of the values in lineage.evaluation."""
+    """What is measured on the served version, and what a promotion asks of the measured values."""
     state: RequestedState | None = None
     """Deployed pins it as the active version, Ready keeps it loaded but inactive, Archived unloads it."""
     notes: LongText | None = None
@@ -136,6 +148,9 @@ class HistoryEntry(ApiModel):
 
 
 HISTORY_MAX_ENTRIES = 20
+RecordedEvaluations = Annotated[
+    tuple[EvaluationId, ...], Field(max_length=2, json_schema_extra={"x-kubernetes-list-type": "set"})
+]
 
 
 class ModelVersionStatus(ApiModel):
@@ -159,6 +174,10 @@ class ModelVersionStatus(ApiModel):
     """Name by which the engine knows it."""
     metrics: VersionMetrics | None = None
     """What is known of its quality."""
+    evaluation: ServedEvaluationStatus | None = None
+    """What was measured last on the served version, by spec.evaluation.metrics."""
+    recorded_evaluations: RecordedEvaluations | None = None
+    """Evaluations that the database has: of lineage.evaluation by the training's uid, and of status.evaluation."""
     promoted_at: PreciseTimestamp | None = None
     """The most recently promoted version that is Ready is the active one."""
     observed_state: RequestedState | None = None
@@ -166,7 +185,8 @@ class ModelVersionStatus(ApiModel):
     history: Annotated[tuple[HistoryEntry, ...], Field(max_length=HISTORY_MAX_ENTRIES)] = ()
     """The latest changes of what is active."""
     conditions: Conditions = ()
-    """Loaded, Ready; EvaluationPassed where something is required; Reconciling and Stalled only while true."""
+    """Loaded, Ready; Evaluated where metrics are to be measured on the served version; EvaluationPassed where something
+    is required; Reconciling and Stalled only while true."""
 
 
 class ModelVersion(Resource):

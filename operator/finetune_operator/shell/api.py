@@ -1,14 +1,18 @@
 """What the operator asks of the api process; without answers training, serving and rollback go on."""
 
+import time
+
 import aiohttp
 from pydantic import ValidationError
 
 from finetune_operator.contract.experiments import AbTestTally
-from finetune_operator.contract.places import PROGRESS_PATH, TALLY_PATH
+from finetune_operator.contract.places import EVALUATION_PATH, PROGRESS_PATH, TALLY_PATH
+from finetune_operator.contract.served_evaluation import RecordedEvaluation
 from finetune_operator.contract.training import LatestProgress, Progress
 from finetune_operator.logs import get_logger
 
 TIMEOUT_SECONDS = 5.0
+AWAY_SECONDS = 30.0
 
 logger = get_logger(__name__)
 
@@ -20,6 +24,8 @@ class Api:
         self._session = session
         self._url = url
         self._headers = {"Authorization": f"Bearer {token}"}
+        self.recorded: set[str] = set()
+        self._away_until = 0.0
 
     async def progress(self, job_uid: str) -> Progress | None:
         """The newest measurement of a training."""
@@ -38,6 +44,29 @@ class Api:
         except ValidationError as error:
             logger.warning("the api's tally is unreadable", error=str(error))
             return None
+
+    async def record(self, identity: str, evaluation: RecordedEvaluation) -> None:
+        """Put one evaluation into the database; that it is there is in `recorded` afterwards.
+
+        While the api is away, one try in half a minute is enough for all versions together.
+        """
+        if not self._url or time.monotonic() < self._away_until:
+            return
+        path, body = EVALUATION_PATH.format(id=identity), evaluation.model_dump_json(by_alias=True)
+        headers = self._headers | {"Content-Type": "application/json"}
+        timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
+        try:
+            async with self._session.put(self._url + path, data=body, headers=headers, timeout=timeout) as answer:
+                if answer.status == 204:
+                    self.recorded.add(identity)
+                    return
+                text = (await answer.text())[:300]
+                logger.warning("the api did not record an evaluation", id=identity, status=answer.status, text=text)
+                if answer.status < 500:
+                    return
+        except (aiohttp.ClientError, TimeoutError) as error:
+            logger.warning("the api is away", path=path, error=repr(error))
+        self._away_until = time.monotonic() + AWAY_SECONDS
 
     async def _get(self, path: str, params: dict[str, str]) -> str | None:
         if not self._url:

@@ -10,7 +10,7 @@ from finetune_operator.core.config import OperatorConfig
 from finetune_operator.kube.client import KubeClient
 from finetune_operator.kube.errors import Conflict, KubeError, NotFound, Rejected
 from finetune_operator.logs import get_logger
-from finetune_operator.manifests.common import CHILD_SELECTOR, ENGINE_LABEL, JOB_NAME_LABEL
+from finetune_operator.manifests.common import CHILD_SELECTOR, ENGINE_LABEL, JOB_NAME_LABEL, VERSION_NAME_LABEL
 from finetune_operator.manifests.serving import engine_name
 from finetune_operator.reconcile import abtest, finetunejob, modelversion
 from finetune_operator.reconcile.plan import Plan
@@ -135,9 +135,9 @@ class Controller:
                 return finetunejob.unpublished(resource, seen, error.body, str(error), now, self._config)
             case FineTuneJob():
                 return finetunejob.refused(resource, str(error), now, self._config)
-            case ModelVersion():
+            case ModelVersion() if error.plural != "jobs":
                 versions = self._state.resources(ModelVersion, "modelversions", resource.metadata.namespace)
-                return modelversion.refused(resource, versions, str(error), now)
+                return modelversion.refused(resource, versions, str(error), now, self._config)
         return None
 
     async def _decide(self, key: Key) -> tuple[Resource | None, Plan | None]:
@@ -165,6 +165,8 @@ class Controller:
             yield Key(plural, namespace, name)
         if job_name := labels.get(JOB_NAME_LABEL):
             yield Key("finetunejobs", namespace, job_name)
+        if version_name := labels.get(VERSION_NAME_LABEL):
+            yield Key("modelversions", namespace, version_name)
         if engine := labels.get(ENGINE_LABEL):
             for version in self._state.resources(ModelVersion, "modelversions", namespace):
                 if version.spec.serving and engine_name(version.spec, version.spec.serving) == engine:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from finetune_operator.contract.served_evaluation import RecordedEvaluation
 from finetune_operator.core.patches import merge_patch
 from finetune_operator.kube.errors import Conflict, KubeError, NotFound, Rejected
 from finetune_operator.kube.paths import PLURALS
@@ -19,6 +20,7 @@ from finetune_operator.reconcile.plan import (
     LoadAdapter,
     Patch,
     Plan,
+    RecordEvaluation,
     UnloadAdapter,
 )
 from finetune_operator.resources.common import API_VERSION, Resource
@@ -46,6 +48,14 @@ class Cluster(Protocol):
     async def delete(self, plural: str, namespace: str, name: str, uid: str) -> None: ...
 
 
+class Records(Protocol):
+    """The part of `Api` that plans need; `recorded` are the evaluations that it has acknowledged."""
+
+    recorded: set[str]
+
+    async def record(self, identity: str, evaluation: RecordedEvaluation) -> None: ...
+
+
 class ChildRejected(Rejected):
     """The API server takes no child of this body."""
 
@@ -69,30 +79,39 @@ class Executor:
     client: Cluster
     state: ClusterState
     engines: Engines
+    records: Records
 
     async def execute(self, resource: Resource, old_status: dict[str, object], plan: Plan) -> bool:
         """Raises what the API server or an engine answered. True when an action may have changed what is observed.
 
-        One engine pod that can't load now keeps neither the others nor the status waiting.
+        One engine pod that can't load now keeps neither the others nor the status waiting, nor does a child that is not
+        vital.
         """
-        unavailable: EngineUnavailable | None = None
+        put_off: EngineUnavailable | ChildRejected | None = None
         actions = tuple(action for action in plan.actions if not self._is_going(resource, action))
         for action in actions:
             try:
                 await self._act(resource, action)
             except EngineUnavailable as error:
-                unavailable = error
+                put_off = error
             except Rejected as error:
-                if isinstance(action, Create | Apply):
-                    raise ChildRejected(error, action.plural, action.body) from error
-                raise
+                if not isinstance(action, Create | Apply):
+                    raise
+                rejected = ChildRejected(error, action.plural, action.body)
+                if isinstance(action, Apply) or action.is_vital:
+                    raise rejected from error
+                put_off = rejected
         if plan.status is not None and (patch := merge_patch(old_status, plan.status)):
             await self._write_status(resource, patch)
         for event in plan.events:
             await self._emit(resource, event)
-        if unavailable:
-            raise unavailable
-        return bool(actions)
+        if put_off:
+            raise put_off
+        return any(self._has_changed(action) for action in actions)
+
+    def _has_changed(self, action: Action) -> bool:
+        """An api that did not answer has changed nothing: it is told again when the version's turn comes."""
+        return not isinstance(action, RecordEvaluation) or action.id in self.records.recorded
 
     def _is_going(self, resource: Resource, action: Action) -> bool:
         """Whether it is a deletion that goes on already: what a finalizer holds goes no sooner if told again."""
@@ -118,6 +137,8 @@ class Executor:
                 await self.engines.load(pod_uid, pod_ip, adapter)
             case UnloadAdapter(pod_uid, pod_ip, name):
                 await self.engines.unload(pod_uid, pod_ip, name)
+            case RecordEvaluation(identity, evaluation):
+                await self.records.record(identity, evaluation)
 
     async def _create(self, namespace: str, action: Create) -> None:
         """A child that is there already is success if it is ours; a ModelVersion is ours by its lineage."""

@@ -4,10 +4,12 @@ from dataclasses import dataclass
 
 from finetune_operator.core.workloads import deployment_facts, job_facts, pod_facts
 from finetune_operator.manifests.cancellation import cancellation_job_name
-from finetune_operator.manifests.common import REVISION_ANNOTATION
+from finetune_operator.manifests.common import EVALUATION_LABEL, REVISION_ANNOTATION
+from finetune_operator.manifests.evaluation import evaluation_id
 from finetune_operator.manifests.serving import engine_name
 from finetune_operator.manifests.training import training_job_name
 from finetune_operator.reconcile import abtest, finetunejob, modelversion
+from finetune_operator.reconcile.served_evaluation import EvaluationFacts
 from finetune_operator.resources.abtest import ABTest
 from finetune_operator.resources.finetunejob import FineTuneJob
 from finetune_operator.resources.modelversion import ModelVersion
@@ -49,6 +51,8 @@ class Observer:
             bodies = [body for body in self.state.group("pods", engine) if body["metadata"]["namespace"] == namespace]
             pods = await self.engines.observe(tuple(pod_facts(body) for body in bodies))
             deployment = self.state.get("deployments", namespace, engine)
+        identity = evaluation_id(version.spec)
+        evaluators = self.state.group("pods", version.metadata.uid)
         left = version.status.engine if version.status.engine != engine else None
         former = self.state.get("deployments", namespace, left) if left else None
         return modelversion.Observed(
@@ -57,6 +61,15 @@ class Observer:
             former=deployment_facts(former, REVISION_ANNOTATION) if former else None,
             pods=pods,
             tests=self.state.resources(ABTest, "abtests", namespace),
+            evaluation=EvaluationFacts(
+                jobs=tuple(job_facts(body) for body in self.state.group("jobs", version.metadata.uid)),
+                pods=tuple(
+                    pod_facts(body)
+                    for body in evaluators
+                    if identity and body["metadata"]["labels"].get(EVALUATION_LABEL) == identity
+                ),
+                recorded=frozenset(self.api.recorded),
+            ),
         )
 
     async def abtest(self, test: ABTest) -> abtest.Observed:

@@ -147,6 +147,37 @@ MIGRATIONS: tuple[Migration, ...] = (
             "ALTER TABLE abtest_samples ADD COLUMN completion_tokens INTEGER",
         ),
     ),
+    Migration(
+        4,
+        (
+            """
+            CREATE TABLE evaluations (
+                id VARCHAR(64) PRIMARY KEY NOT NULL,
+                source VARCHAR(16) NOT NULL,
+                namespace VARCHAR(63) NOT NULL,
+                model_version VARCHAR(253) NOT NULL,
+                model VARCHAR(63) NOT NULL,
+                base_model VARCHAR(128) NOT NULL,
+                adapter_digest VARCHAR(71),
+                dataset_digest VARCHAR(71),
+                examples INTEGER,
+                message TEXT,
+                currency VARCHAR(16),
+                measured_at {timestamp} NOT NULL
+            )
+            """,
+            "CREATE INDEX evaluations_version ON evaluations (namespace, model_version, measured_at)",
+            """
+            CREATE TABLE evaluation_values (
+                evaluation_id VARCHAR(64) NOT NULL REFERENCES evaluations (id),
+                name VARCHAR(64) NOT NULL,
+                base DOUBLE PRECISION NOT NULL,
+                fine_tuned DOUBLE PRECISION NOT NULL,
+                PRIMARY KEY (evaluation_id, name)
+            )
+            """,
+        ),
+    ),
 )
 
 

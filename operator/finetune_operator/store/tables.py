@@ -138,6 +138,44 @@ class Comparison(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+class Evaluation(Base):
+    """One evaluation of one version, of its training (`Training`) or as it was served (`Served`).
+
+    The id is the training's uid, or the version's uid and what was asked for. An amount of money is in `currency`.
+    """
+
+    __tablename__ = "evaluations"
+    __table_args__ = (Index("evaluations_version", "namespace", "model_version", "measured_at"),)
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    source: Mapped[str] = mapped_column(String(16))
+    namespace: Mapped[str] = mapped_column(String(63))
+    model_version: Mapped[str] = mapped_column(String(253))
+    model: Mapped[str] = mapped_column(String(63))
+    base_model: Mapped[str] = mapped_column(String(128))
+    adapter_digest: Mapped[str | None] = mapped_column(String(71))
+    dataset_digest: Mapped[str | None] = mapped_column(String(71))
+    examples: Mapped[int | None] = mapped_column(Integer)
+    message: Mapped[str | None] = mapped_column(Text)
+    currency: Mapped[str | None] = mapped_column(String(16))
+    measured_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class EvaluationValue(Base):
+    """One quantity of an evaluation, side by side.
+
+    Scores (0 to 1) have the name of their metric, such as `RougeL`; besides there are evalLoss, meanLatencySeconds,
+    p95LatencySeconds, meanSecondsToFirstToken, tokensPerSecond and costPerAnswer. What was not measured has no row.
+    """
+
+    __tablename__ = "evaluation_values"
+
+    evaluation_id: Mapped[str] = mapped_column(String(64), ForeignKey("evaluations.id"), primary_key=True)
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    base: Mapped[float] = mapped_column(Double)
+    fine_tuned: Mapped[float] = mapped_column(Double)
+
+
 class Vote(Base):
     """One evaluator's judgement of one comparison; `late` ones came after the verdict and never count."""
 

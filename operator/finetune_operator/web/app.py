@@ -16,7 +16,7 @@ from finetune_operator.kube.client import KubeClient
 from finetune_operator.logs import configure_logging, get_logger
 from finetune_operator.store.database import UnusableUrl, async_engine, parse_url, shown
 from finetune_operator.store.migrations import SchemaTooNew, migrate
-from finetune_operator.web import abtests, datasets, internal, jobs, problems, training
+from finetune_operator.web import abtests, datasets, evaluations, internal, jobs, problems, training
 from finetune_operator.web.arms import GatewayArms
 from finetune_operator.web.middleware import BodyLimit, RequestLog
 from finetune_operator.web.services import Services, ServicesOf
@@ -34,6 +34,8 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     problems.install(app)
     for router in (internal.router, abtests.router, jobs.router, datasets.router, training.router):
+        app.include_router(router)
+    for router in (evaluations.internal_router, evaluations.router):
         app.include_router(router)
     app.add_api_route("/healthz", _healthz, include_in_schema=False)
     app.add_api_route("/readyz", _readyz, include_in_schema=False)

@@ -312,7 +312,7 @@ class TestRefusal:
 
 class TestEngineRefused:
     def test_an_engine_that_the_api_server_refuses_is_final_until_the_spec_changes(self) -> None:
-        plan = refused(V1, (V1,), "Invalid value: must be less than memory limit", NOON)
+        plan = refused(V1, (V1,), "Invalid value: must be less than memory limit", NOON, CONFIG)
         assert plan is not None
         stalled = after(V1, plan)
         assert (stalled.status.state, reason_of(stalled.status, "Stalled")) == (State.FAILED, "EngineRefused")
@@ -322,7 +322,7 @@ class TestEngineRefused:
         assert len(decide(edited, Observed(versions=(edited,))).actions) == 3
 
     def test_what_answers_already_goes_on(self) -> None:
-        assert refused(loaded(1, active=True), (), "Invalid value", NOON) is None
+        assert refused(loaded(1, active=True), (), "Invalid value", NOON, CONFIG) is None
 
 
 TWO_SLOTS = {"serving": {"maxLoras": 2}}

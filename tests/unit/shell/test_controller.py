@@ -53,8 +53,9 @@ async def operator(*objects: tuple[str, dict[str, Any]]) -> AsyncIterator[tuple[
         engines = Engines(session, "", "http://127.0.0.1:9")
         for plural, body in objects:
             state.see(plural, body)
+        api = Api(session, None, "")
         controller = Controller(
-            cluster, state, Observer(state, engines, Api(session, None, "")), Executor(cluster, state, engines), CONFIG
+            cluster, state, Observer(state, engines, api), Executor(cluster, state, engines, api), CONFIG
         )
         task = asyncio.create_task(controller.run((NAMESPACE,)))
         try:

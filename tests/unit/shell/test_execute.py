@@ -5,17 +5,32 @@ from typing import Any
 import aiohttp
 import pytest
 
-from finetune_operator.kube.errors import Conflict, Unavailable
-from finetune_operator.reconcile.plan import Apply, Create, Delete, Event, Patch, Plan
+from finetune_operator.contract.served_evaluation import EvaluationSource, RecordedEvaluation
+from finetune_operator.kube.errors import Conflict, Rejected, Unavailable
+from finetune_operator.reconcile.plan import Apply, Create, Delete, Event, Patch, Plan, RecordEvaluation
 from finetune_operator.resources.finetunejob import FineTuneJob
 from finetune_operator.resources.modelversion import ModelVersion
 from finetune_operator.shell.engines import Engines
-from finetune_operator.shell.execute import Executor
+from finetune_operator.shell.execute import ChildRejected, Executor
 from finetune_operator.shell.state import ClusterState
-from tests.builders import NAMESPACE, Object, job_body, job_object, version_object
+from tests.builders import NAMESPACE, NOON, Object, job_body, job_object, version_object
 from tests.unit.shell.fake_cluster import FakeCluster
 
 STATUS = {"phase": "Pending", "message": "waiting", "conditions": []}
+
+
+class FakeApi:
+    """Acknowledges evaluations, unless it is away."""
+
+    def __init__(self) -> None:
+        self.recorded: set[str] = set()
+        self.told: list[str] = []
+        self.away = False
+
+    async def record(self, identity: str, evaluation: RecordedEvaluation) -> None:
+        self.told.append(identity)
+        if not self.away:
+            self.recorded.add(identity)
 
 
 class Workbench:
@@ -27,7 +42,8 @@ class Workbench:
         self.cluster = FakeCluster(("finetunejobs", body), *others)
         self.state = ClusterState()
         self.state.see("finetunejobs", body)
-        self.executor = Executor(self.cluster, self.state, Engines(session, "", "http://127.0.0.1:9"))
+        self.api = FakeApi()
+        self.executor = Executor(self.cluster, self.state, Engines(session, "", "http://127.0.0.1:9"), self.api)
 
     async def execute(self, plan: Plan) -> bool:
         body = self.state.get("finetunejobs", NAMESPACE, self.job.metadata.name)
@@ -211,3 +227,33 @@ class TestEvents:
         table.cluster.failures["events"] = Unavailable("no")
         await table.execute(Plan(events=(Event("Normal", "Started", "now"), Event("Normal", "Ended", "now"))))
         assert len(table.cluster.writes) == 2
+
+
+class TestEvaluations:
+    ROW = RecordedEvaluation(
+        source=EvaluationSource.SERVED,
+        namespace=NAMESPACE,
+        model_version="plato-v1",
+        model="plato",
+        base_model="tiny",
+        measured_at=NOON,
+    )
+
+    async def test_what_the_api_acknowledges_is_worth_another_look(self, bench: Any) -> None:
+        table = bench()
+        assert await table.execute(Plan(actions=(RecordEvaluation("e1", self.ROW),))) is True
+        assert table.api.told == ["e1"]
+
+    async def test_an_api_that_is_away_is_not_asked_at_once_again(self, bench: Any) -> None:
+        table = bench()
+        table.api.away = True
+        assert await table.execute(Plan(actions=(RecordEvaluation("e1", self.ROW),), status=dict(STATUS))) is False
+
+    async def test_a_child_that_is_not_vital_keeps_no_status_waiting(self, bench: Any) -> None:
+        table = bench()
+        table.cluster.failures["jobs"] = Rejected("exceeded quota", 403)
+        body = job_body(table.job.metadata.uid, name="evaluator")
+        create = Create("jobs", body, table.job.metadata.uid, is_vital=False)
+        with pytest.raises(ChildRejected, match="exceeded quota"):
+            await table.execute(Plan(actions=(create,), status={"phase": "Training"}))
+        assert ("patch", "finetunejobs", "plato-ethics", "status") in table.cluster.writes

@@ -3,6 +3,8 @@
 import aiohttp
 
 from finetune_operator.core.workloads import PodFacts
+from finetune_operator.manifests.common import EVALUATION_LABEL, VERSION_UID_LABEL
+from finetune_operator.manifests.evaluation import evaluation_id
 from finetune_operator.manifests.serving import engine_name
 from finetune_operator.reconcile.modelversion import EnginePod
 from finetune_operator.resources.modelversion import ModelVersion
@@ -67,3 +69,21 @@ async def test_without_an_api_there_is_no_news() -> None:
     assert seen.job is not None
     assert [version.metadata.namespace for version in seen.versions] == [NAMESPACE]
     assert isinstance(seen.versions[0], ModelVersion)
+
+
+async def test_a_version_sees_its_evaluators_and_of_these_the_pods_of_what_is_asked_for_now() -> None:
+    version = make_version(1, {"evaluation": {"metrics": ["F1"]}})
+    uid, identity = version.metadata.uid, evaluation_id(version.spec)
+    assert identity is not None
+    async with aiohttp.ClientSession() as session:
+        state = ClusterState()
+        for name, evaluation in (("now", identity), ("before", "0123456789ab")):
+            own = {VERSION_UID_LABEL: uid, EVALUATION_LABEL: evaluation}
+            state.see("jobs", job_body(uid, name=name, labels=own))
+            state.see("pods", pod_body(f"{name}-1", labels=own))
+        api = Api(session, None, "")
+        api.recorded.add("e1")
+        seen = await Observer(state, Engines(session, "", "http://127.0.0.1:9"), api).modelversion(version)
+    assert {job.name for job in seen.evaluation.jobs} == {"now", "before"}
+    assert [pod.name for pod in seen.evaluation.pods] == ["now-1"]
+    assert seen.evaluation.recorded == {"e1"}

@@ -6,7 +6,13 @@ from typing import Any
 import httpx2
 import pytest
 
-from finetune_operator.contract.places import PROGRESS_BATCH_PATH, PROGRESS_PATH, SAMPLES_PATH, TALLY_PATH
+from finetune_operator.contract.places import (
+    EVALUATION_PATH,
+    PROGRESS_BATCH_PATH,
+    PROGRESS_PATH,
+    SAMPLES_PATH,
+    TALLY_PATH,
+)
 from finetune_operator.web.app import create_app
 from finetune_operator.web.services import Services
 from finetune_operator.web.settings import InvalidSettings, Settings
@@ -20,6 +26,7 @@ PUBLIC_ROUTES = [
     ("POST", f"{TEST}/vote"),
     ("GET", "/v1/fine-tuning/comparisons"),
     ("GET", "/v1/fine-tuning/jobs/uid/progress"),
+    ("GET", "/v1/fine-tuning/model-versions/finetune/v1-v2/evaluations"),
     ("POST", "/v1/fine-tuning/datasets/export"),
     ("POST", "/v1/fine-tuning/datasets/statistics"),
     ("GET", "/v1/fine-tuning/datasets"),
@@ -39,6 +46,7 @@ INTERNAL_ROUTES = [
     ("GET", PROGRESS_PATH),
     ("POST", SAMPLES_PATH),
     ("GET", TALLY_PATH.format(uid="uid")),
+    ("PUT", EVALUATION_PATH.format(id="uid")),
 ]
 STRANGERS: dict[str, dict[str, str]] = {
     "nobody": {},

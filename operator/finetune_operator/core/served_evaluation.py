@@ -1,0 +1,177 @@
+"""What an evaluator measured on a served version, as status and database tell it."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from pydantic import TypeAdapter, ValidationError
+
+from finetune_operator.contract.evaluation import EvaluationReport, Speed
+from finetune_operator.contract.failures import Failure
+from finetune_operator.contract.places import EVALUATOR_CONTAINER
+from finetune_operator.contract.served_evaluation import EvaluationSource, RecordedEvaluation, RecordedValue
+from finetune_operator.core.conditions import shortened
+from finetune_operator.core.cost import SECONDS_PER_HOUR, NoPrice, Rate
+from finetune_operator.core.evaluation import decimal, metric_values
+from finetune_operator.core.workloads import OOM_KILLED, PodFacts
+from finetune_operator.resources.evaluation import (
+    EVAL_LOSS,
+    Comparison,
+    EngineCost,
+    EvaluationRecord,
+    MetricValue,
+    ServedEvaluationStatus,
+)
+from finetune_operator.resources.modelversion import ModelVersion
+
+_OUTCOME: TypeAdapter[EvaluationReport | Failure] = TypeAdapter(EvaluationReport | Failure)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A report, and of which evaluation on which engine it is; `replicas` are the pods that shared the questions."""
+
+    report: EvaluationReport
+    id: str
+    engine: str
+    replicas: int
+    time: datetime
+
+
+def evaluation_outcome(pods: Iterable[PodFacts]) -> EvaluationReport | Failure | None:
+    """What the newest pods said in their termination messages: a report, or why there can't be one."""
+    for pod in sorted(pods, key=lambda pod: pod.created, reverse=True):
+        container = pod.container(EVALUATOR_CONTAINER)
+        if container.exit_code is None:
+            continue
+        try:
+            return _OUTCOME.validate_json(container.message)
+        except ValidationError:
+            continue
+    return None
+
+
+def last_words(pods: Iterable[PodFacts]) -> str:
+    """The end of what the newest failed evaluator wrote, for a failure without a message of ours."""
+    for pod in sorted(pods, key=lambda pod: pod.created, reverse=True):
+        container = pod.container(EVALUATOR_CONTAINER)
+        if container.terminated_reason == OOM_KILLED:
+            return "the evaluator was killed: it used more memory than it may; lower spec.evaluation.maxExamples"
+        if container.exit_code:
+            words = container.message.strip().splitlines()
+            return f"the evaluator exited with {container.exit_code}: {words[-1] if words else 'no message'}"
+    return "the evaluator left no message"
+
+
+def served_status(measured: Measurement, rate: Rate | NoPrice, currency: str) -> ServedEvaluationStatus:
+    """The report in a status's decimals, with what an answer costs at this price of one engine pod."""
+    report = measured.report
+    base, tuned = report.base_speed, report.fine_tuned_speed
+    compared: dict[str, Comparison | None] = {}
+    if base and tuned:
+        for name in ("mean_latency_seconds", "p95_latency_seconds", "mean_seconds_to_first_token", "tokens_per_second"):
+            compared[name] = _comparison(getattr(base, name), getattr(tuned, name))
+    return ServedEvaluationStatus(
+        id=measured.id,
+        time=measured.time,
+        engine=measured.engine,
+        examples=report.examples,
+        metrics=metric_values(report),
+        **compared,
+        cost_per_answer=_cost(base, tuned, rate, measured.replicas, currency),
+        message=_message(report),
+    )
+
+
+def training_record(version: ModelVersion) -> RecordedEvaluation | None:
+    """The row of what the training measured; None where it measured nothing."""
+    record = version.spec.lineage.evaluation
+    if record is None or not (record.metrics or record.test_loss):
+        return None
+    compared = {
+        EVAL_LOSS: _losses(record),
+        "meanLatencySeconds": record.mean_latency_seconds,
+        "tokensPerSecond": record.tokens_per_second,
+    }
+    return _record(version, EvaluationSource.TRAINING, record.metrics, compared).model_copy(
+        update={
+            "dataset_digest": version.spec.lineage.dataset_digest,
+            "examples": record.examples,
+            "message": record.message,
+        }
+    )
+
+
+def served_record(version: ModelVersion, measured: ServedEvaluationStatus) -> RecordedEvaluation:
+    """The row of what was measured on the served version."""
+    compared = {
+        "meanLatencySeconds": measured.mean_latency_seconds,
+        "p95LatencySeconds": measured.p95_latency_seconds,
+        "meanSecondsToFirstToken": measured.mean_seconds_to_first_token,
+        "tokensPerSecond": measured.tokens_per_second,
+        "costPerAnswer": measured.cost_per_answer,
+    }
+    return _record(version, EvaluationSource.SERVED, measured.metrics, compared).model_copy(
+        update={
+            "examples": measured.examples,
+            "message": measured.message,
+            "currency": measured.cost_per_answer.currency if measured.cost_per_answer else None,
+            "measured_at": measured.time,
+        }
+    )
+
+
+def _record(
+    version: ModelVersion,
+    source: EvaluationSource,
+    metrics: Iterable[MetricValue],
+    compared: Mapping[str, Comparison | None],
+) -> RecordedEvaluation:
+    quantities = {value.name.value: Comparison(base=value.base, fine_tuned=value.fine_tuned) for value in metrics}
+    quantities |= {name: value for name, value in compared.items() if value}
+    metadata, spec = version.metadata, version.spec
+    return RecordedEvaluation(
+        source=source,
+        namespace=metadata.namespace,
+        model_version=metadata.name,
+        model=spec.model,
+        base_model=spec.base_model.name,
+        adapter_digest=spec.artifact.digest,
+        # Of a training: its version is made in the moment of its end.
+        measured_at=metadata.creation_timestamp or datetime.fromtimestamp(0).astimezone(),
+        values=tuple(
+            RecordedValue(name=name, base=float(value.base), fine_tuned=float(value.fine_tuned))
+            for name, value in quantities.items()
+        ),
+    )
+
+
+def _losses(record: EvaluationRecord) -> Comparison | None:
+    if record.test_loss is None or record.base_test_loss is None:
+        return None
+    return Comparison(base=record.base_test_loss, fine_tuned=record.test_loss)
+
+
+def _comparison(base: float | None, tuned: float | None) -> Comparison | None:
+    if base is None or tuned is None:
+        return None
+    return Comparison(base=decimal(base), fine_tuned=decimal(tuned))
+
+
+def _cost(
+    base: Speed | None, tuned: Speed | None, rate: Rate | NoPrice, replicas: int, currency: str
+) -> EngineCost | None:
+    if base is None or tuned is None or isinstance(rate, NoPrice):
+        return None
+    per_second = float(rate.per_hour) * replicas / SECONDS_PER_HOUR
+    return EngineCost(
+        currency=currency,
+        base=decimal(base.seconds_per_answer * per_second),
+        fine_tuned=decimal(tuned.seconds_per_answer * per_second),
+    )
+
+
+def _message(report: EvaluationReport) -> str | None:
+    left_out = f"{report.left_out} rows were left out: no question, or too long for the engine's context"
+    remarks = [remark for remark in (report.remark, left_out if report.left_out else None) if remark]
+    return shortened("; ".join(remarks)) if remarks else None

@@ -1,0 +1,193 @@
+"""vLLM's OpenAI server, asked one thing at a time; what does not answer is asked again, with patience.
+
+Paths and fields: https://docs.vllm.ai/en/stable/serving/openai_compatible_server.html
+"""
+
+import asyncio
+import json
+import math
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import aiohttp
+
+from finetune_operator.logs import get_logger
+
+T = TypeVar("T")
+Message = dict[str, str]
+
+RETRIED_STATUSES = frozenset({404, 408, 409, 425, 429})
+"""404: after a restart an engine has its base model before it has the adapter."""
+
+logger = get_logger(__name__)
+
+
+class EngineUnavailable(Exception):
+    """The engine did not answer for as long as was waited; another pod may try again."""
+
+
+class EngineRefused(Exception):
+    """The engine answered that it will not do this; it would answer the same again."""
+
+
+class _Trouble(Exception):
+    """One request went wrong in a way that may pass."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long is waited for what; tests wait less."""
+
+    connect_seconds: float = 10.0
+    silence_seconds: float = 300.0
+    """Between two parts of an answer."""
+    outage_seconds: float = 600.0
+    """From the first failure of a request to giving up."""
+    first_wait_seconds: float = 1.0
+    longest_wait_seconds: float = 30.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One greedy answer, and how long it took; of the attempt that succeeded."""
+
+    text: str
+    tokens: int
+    seconds: float
+    seconds_to_first_token: float
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A conversation in tokens, and how many tokens prompt and answer may have together."""
+
+    tokens: tuple[int, ...]
+    context: int
+
+
+class Engine:
+    """Raises `EngineUnavailable` and `EngineRefused`."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str, api_key: str, patience: Patience) -> None:
+        self._session = session
+        self._url = url
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._patience = patience
+        self._timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=patience.connect_seconds, sock_read=patience.silence_seconds
+        )
+
+    async def prompt(self, model: str, messages: list[Message], *, answered: bool = False) -> Prompt:
+        """The conversation by the model's own chat template; not `answered`, it ends where an answer begins."""
+        body = {"model": model, "messages": messages, "add_generation_prompt": not answered}
+        told = await self._persist(lambda: self._json("/tokenize", body))
+        return Prompt(tuple(told["tokens"]), int(told["max_model_len"]))
+
+    async def answer(self, model: str, messages: list[Message], max_tokens: int) -> Answer:
+        """Greedy, streamed."""
+        body = {
+            "model": model,
+            "messages": messages,
+            "max_tokens": max_tokens,
+            "temperature": 0,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        return await self._persist(lambda: self._stream(body))
+
+    async def ranks(self, model: str, tokens: tuple[int, ...], salt: str) -> list[int] | None:
+        """How each token but the first ranks given all before it, 1 being what the model would have said.
+
+        None where the engine does not tell. `salt` keeps the prefix cache out of it, which has no ranks.
+        """
+        body = {
+            "model": model,
+            "prompt": list(tokens),
+            "max_tokens": 1,
+            "temperature": 0,
+            "prompt_logprobs": 0,
+            "cache_salt": salt,
+        }
+        told = await self._persist(lambda: self._json("/v1/completions", body))
+        return _ranks(told["choices"][0].get("prompt_logprobs"), tokens)
+
+    async def _persist(self, ask: Callable[[], Awaitable[T]]) -> T:
+        wait, failing_since = self._patience.first_wait_seconds, 0.0
+        while True:
+            try:
+                return await ask()
+            except (_Trouble, aiohttp.ClientError, TimeoutError) as error:
+                now = time.monotonic()
+                failing_since = failing_since or now
+                if now - failing_since + wait > self._patience.outage_seconds:
+                    raise EngineUnavailable(
+                        f"the engine did not answer for {now - failing_since:.0f} s: {error!r}"
+                    ) from error
+                logger.warning("the engine does not answer, asking again", error=repr(error), wait_seconds=wait)
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, self._patience.longest_wait_seconds)
+
+    async def _json(self, path: str, body: Mapping[str, object]) -> dict[str, Any]:
+        async with self._session.post(
+            self._url + path, json=body, headers=self._headers, timeout=self._timeout
+        ) as response:
+            await _check(path, response)
+            try:
+                told: dict[str, Any] = await response.json()
+            except ValueError as error:
+                raise _Trouble(f"{path} answered no JSON: {error}") from error
+            return told
+
+    async def _stream(self, body: Mapping[str, object]) -> Answer:
+        path, started = "/v1/chat/completions", time.monotonic()
+        parts: list[str] = []
+        first: float | None = None
+        tokens: int | None = None
+        async with self._session.post(
+            self._url + path, json=body, headers=self._headers, timeout=self._timeout
+        ) as response:
+            await _check(path, response)
+            async for line in response.content:
+                if not line.startswith(b"data:") or line.strip() == b"data: [DONE]":
+                    continue
+                try:
+                    chunk = json.loads(line[5:])
+                except ValueError as error:
+                    raise _Trouble(f"{path} streamed no JSON: {error}") from error
+                if broken := chunk.get("error"):
+                    raise _Trouble(f"{path} broke off: {broken}")
+                for choice in chunk.get("choices", ()):
+                    if text := choice.get("delta", {}).get("content"):
+                        first = first or time.monotonic()
+                        parts.append(text)
+                if usage := chunk.get("usage"):
+                    tokens = int(usage["completion_tokens"])
+        ended = time.monotonic()
+        if tokens is None:
+            raise _Trouble(f"{path} ended without its usage")
+        return Answer("".join(parts).strip(), tokens, ended - started, (first or ended) - started)
+
+
+async def _check(path: str, response: aiohttp.ClientResponse) -> None:
+    if response.status == 200:
+        return
+    told = f"{path} answered {response.status}: {(await response.text())[:300]}"
+    if response.status >= 500 or response.status in RETRIED_STATUSES:
+        raise _Trouble(told)
+    raise EngineRefused(told)
+
+
+def _ranks(told: Any, tokens: tuple[int, ...]) -> list[int] | None:
+    """One entry a token, the first without; each has the token that is there, whatever else it has."""
+    if not isinstance(told, list) or len(told) != len(tokens):
+        return None
+    ranks = []
+    for token, entry in zip(tokens[1:], told[1:], strict=True):
+        found = entry.get(str(token)) if isinstance(entry, dict) else None
+        rank, logprob = (found or {}).get("rank"), (found or {}).get("logprob")
+        if not isinstance(rank, int) or rank < 1 or not isinstance(logprob, int | float) or not math.isfinite(logprob):
+            return None
+        ranks.append(rank)
+    return ranks

@@ -1,0 +1,167 @@
+"""Base model and version asked the same questions, one model after the other, and what their answers score."""
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from finetune_operator.contract.evaluation import EvaluationReport, Metric, Score, Speed
+from finetune_operator.contract.failures import FailureReason
+from finetune_operator.contract.served_evaluation import ServedEvaluationConfig
+from finetune_operator.core.datasets import Refused
+from finetune_operator.core.scoring import SCORES, score
+from finetune_operator.evaluator.engine import Answer, Engine, Prompt
+from finetune_operator.evaluator.questions import Question, Questions
+from finetune_operator.logs import get_logger
+
+S = TypeVar("S")
+T = TypeVar("T")
+WARM_UP: list[dict[str, str]] = [{"role": "user", "content": "Hello"}]
+SCORE_DIGITS = 6
+NO_RANKS = "TokenAccuracy was not measured: this engine does not tell the ranks of a prompt's tokens"
+
+logger = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What one model said, and how long all of it took."""
+
+    answers: list[Answer]
+    seconds: float
+
+    @property
+    def texts(self) -> list[str]:
+        return [answer.text for answer in self.answers]
+
+    @property
+    def speed(self) -> Speed:
+        latencies = sorted(answer.seconds for answer in self.answers)
+        count = len(latencies)
+        return Speed(
+            mean_latency_seconds=sum(latencies) / count,
+            seconds_per_answer=self.seconds / count,
+            tokens_per_second=sum(answer.tokens for answer in self.answers) / self.seconds,
+            p95_latency_seconds=latencies[math.ceil(0.95 * count) - 1],
+            mean_seconds_to_first_token=sum(answer.seconds_to_first_token for answer in self.answers) / count,
+        )
+
+
+async def measure(config: ServedEvaluationConfig, engine: Engine, read: Questions) -> EvaluationReport:
+    """Everything that was asked for. Raises `Refused`, `EngineRefused` and `EngineUnavailable`."""
+    asking = Asking(config, engine)
+    questions = await asking.fitting(read.questions)
+    left_out = read.left_out + len(read.questions) - len(questions)
+    logger.info("evaluating", questions=len(questions), left_out=left_out, metrics=config.metrics)
+    base = await asking.answers(config.base_model_name, questions)
+    tuned = await asking.answers(config.served_name, questions)
+    references = [question.reference for question in questions]
+    asked_for = [metric for metric in config.metrics if metric in SCORES]
+    of_base, of_tuned = (score(asked_for, each.texts, references) for each in (base, tuned))
+    remark = None
+    if Metric.TOKEN_ACCURACY in config.metrics:
+        accuracies = [await asking.token_accuracy(name, questions) for name in asking.models]
+        if accuracies[0] is None or accuracies[1] is None:
+            remark = NO_RANKS
+        else:
+            of_base[Metric.TOKEN_ACCURACY], of_tuned[Metric.TOKEN_ACCURACY] = accuracies[0], accuracies[1]
+    return EvaluationReport(
+        examples=len(questions),
+        left_out=left_out,
+        remark=remark,
+        scores=tuple(
+            Score(
+                metric=metric,
+                base=round(of_base[metric], SCORE_DIGITS),
+                fine_tuned=round(of_tuned[metric], SCORE_DIGITS),
+            )
+            for metric in config.metrics
+            if metric in of_base
+        ),
+        base_speed=base.speed,
+        fine_tuned_speed=tuned.speed,
+    )
+
+
+class Asking:
+    """Bounded concurrency over an engine's answers; both models get the questions in the same order."""
+
+    def __init__(self, config: ServedEvaluationConfig, engine: Engine) -> None:
+        self._engine = engine
+        self._concurrency = config.concurrency
+        self._max_new_tokens = config.max_new_tokens
+        self._base_model = config.base_model_name
+        self.models = (config.base_model_name, config.served_name)
+
+    async def fitting(self, questions: Sequence[Question]) -> list[Question]:
+        """Those that leave the engine room for the longest answer. Raises `Refused` where none does."""
+        prompts = await self._each(questions, lambda each: self._engine.prompt(self._base_model, each.asked))
+        pairs = list(zip(questions, prompts, strict=True))
+        fitting = [each for each, prompt in pairs if len(prompt.tokens) + self._max_new_tokens <= prompt.context]
+        if not fitting:
+            raise Refused.because(
+                FailureReason.DATASET_EMPTY,
+                f"none of {len(pairs)} questions leaves room for {self._max_new_tokens} tokens of an answer "
+                f"in the engine's context of {pairs[0][1].context}",
+                "lower spec.evaluation.maxNewTokens, or raise spec.serving.maxModelLen",
+            )
+        return fitting
+
+    async def answers(self, model: str, questions: Sequence[Question]) -> Pass:
+        """The first answer of a model, for which an engine may have to make things ready, is not timed."""
+        await self._engine.answer(model, WARM_UP, 1)
+        started = time.monotonic()
+        answers = await self._each(questions, lambda each: self._engine.answer(model, each.asked, self._max_new_tokens))
+        return Pass(answers, time.monotonic() - started)
+
+    async def token_accuracy(self, model: str, questions: Sequence[Question]) -> float | None:
+        """Share of the assistant's tokens that the model ranks first given all before them, as trainers count it."""
+        counts = await self._each(list(enumerate(questions)), lambda each: self._hits(model, each[0], each[1]))
+        known = [count for count in counts if count is not None]
+        hits, tokens = sum(hit for hit, _ in known), sum(count for _, count in known)
+        return hits / tokens if len(known) == len(counts) and tokens else None
+
+    async def _hits(self, model: str, number: int, question: Question) -> tuple[int, int] | None:
+        """(tokens that rank first, tokens) of the answers of one conversation."""
+        messages = list(question.messages)
+        whole = await self._engine.prompt(self._base_model, messages, answered=True)
+        if len(whole.tokens) >= whole.context:
+            return 0, 0
+        ranks = await self._engine.ranks(model, whole.tokens, f"evaluation-{model}-{number}")
+        if ranks is None:
+            return None
+        learned: set[int] = set()
+        for index, message in enumerate(messages):
+            if message["role"] == "assistant" and index > 0:
+                before = await self._engine.prompt(self._base_model, messages[:index])
+                after = await self._engine.prompt(self._base_model, messages[: index + 1], answered=True)
+                learned |= set(range(_common(whole, before), _common(whole, after)))
+        learned.discard(0)
+        return sum(ranks[position - 1] == 1 for position in learned), len(learned)
+
+    async def _each(self, items: Sequence[S], ask: Callable[[S], Awaitable[T]]) -> list[T]:
+        """All of them, `concurrency` at a time; the first failure ends the others."""
+        slots = asyncio.Semaphore(self._concurrency)
+
+        async def one(item: S) -> T:
+            async with slots:
+                return await ask(item)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(one(item)) for item in items]
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from failures
+        return [task.result() for task in tasks]
+
+
+def _common(first: Prompt, second: Prompt) -> int:
+    """Length of the common beginning: a template may end a prompt with more than its answer continues."""
+    length = 0
+    for left, right in zip(first.tokens, second.tokens, strict=False):
+        if left != right:
+            break
+        length += 1
+    return length

@@ -1,0 +1,181 @@
+"""When a served version is measured, what came out, and what the database has to be told of it.
+
+One evaluation is one Job, named after version and evaluation. Its result is read from its pod and kept in the status;
+only then is it what `spec.evaluation.require` reads.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from finetune_operator.contract.evaluation import EvaluationReport
+from finetune_operator.contract.failures import Failure
+from finetune_operator.core.conditions import Absent, Finding, find
+from finetune_operator.core.config import OperatorConfig
+from finetune_operator.core.cost import hourly_rate
+from finetune_operator.core.served_evaluation import (
+    Measurement,
+    evaluation_outcome,
+    last_words,
+    served_record,
+    served_status,
+    training_record,
+)
+from finetune_operator.core.workloads import JobFacts, PodFacts, obstacle
+from finetune_operator.manifests.evaluation import (
+    current_evaluation,
+    evaluation_id,
+    evaluation_job,
+    evaluation_job_name,
+)
+from finetune_operator.manifests.serving import engine_name
+from finetune_operator.reconcile.plan import Action, Create, Delete, Event, RecordEvaluation
+from finetune_operator.resources.evaluation import ServedEvaluationStatus
+from finetune_operator.resources.modelversion import ModelVersion, ModelVersionStatus, RequestedState
+
+CONDITION = "Evaluated"
+DEADLINE_EXCEEDED = "DeadlineExceeded"
+"""The Job controller's word."""
+
+
+@dataclass(frozen=True)
+class EvaluationFacts:
+    """What is known of the evaluations of one version; the pods are those of the evaluation that is asked for now."""
+
+    jobs: tuple[JobFacts, ...] = ()
+    pods: tuple[PodFacts, ...] = ()
+    recorded: frozenset[str] = frozenset()
+    """Evaluations that the api has acknowledged to this process."""
+
+
+def with_result(
+    version: ModelVersion, facts: EvaluationFacts, replicas: int, now: datetime, config: OperatorConfig
+) -> ModelVersion:
+    """The version, its status with what the evaluator has said, if it has; all else is decided on that."""
+    spec, identity = version.spec, evaluation_id(version.spec)
+    if identity is None:
+        return _with(version, None)
+    if current_evaluation(version) or not _is_complete(_own_job(version, facts, identity)):
+        return version
+    outcome = evaluation_outcome(facts.pods)
+    if spec.serving is None or not isinstance(outcome, EvaluationReport):
+        return version
+    rate = hourly_rate(spec.serving.resources, spec.serving.scheduling, config.prices)
+    measured = Measurement(outcome, identity, engine_name(spec, spec.serving), replicas, now)
+    return _with(version, served_status(measured, rate, config.prices.currency))
+
+
+def evaluation_actions(
+    version: ModelVersion, facts: EvaluationFacts, config: OperatorConfig, *, loaded: bool
+) -> tuple[Action, ...]:
+    """Make the Job once the version answers; remove those of evaluations that nobody asks for any more."""
+    identity = evaluation_id(version.spec)
+    name = evaluation_job_name(version, identity) if identity else None
+    ours = [job for job in facts.jobs if version.metadata.uid in job.owner_uids]
+    done = current_evaluation(version) is not None
+    actions: list[Action] = [Delete("jobs", job.name, job.uid) for job in ours if job.name != name]
+    if identity is None or done:
+        return tuple(actions)
+    job = _own_job(version, facts, identity)
+    if job is None:
+        if loaded and not _is_archived(version):
+            actions.append(
+                Create("jobs", evaluation_job(version, identity, config), version.metadata.uid, is_vital=False)
+            )
+    elif _is_archived(version) or (job.complete and not isinstance(evaluation_outcome(facts.pods), EvaluationReport)):
+        # Nobody will answer it, or its pod is gone with what it said: the next one measures again.
+        actions.append(Delete("jobs", job.name, job.uid))
+    return tuple(actions)
+
+
+def evaluation_finding(version: ModelVersion, facts: EvaluationFacts, *, loaded: bool) -> Finding | Absent:
+    """The condition `Evaluated`; a failure says what to change."""
+    identity = evaluation_id(version.spec)
+    if identity is None:
+        return Absent(CONDITION)
+    if measured := current_evaluation(version):
+        return Finding(CONDITION, True, "Measured", f"{measured.examples} questions answered by {measured.engine}")
+    job = _own_job(version, facts, identity)
+    if job is None:
+        if loaded:
+            return Finding(CONDITION, False, "Starting", f"Job {evaluation_job_name(version, identity)} is being made")
+        return Finding(CONDITION, False, "NotLoaded", "waiting for an engine that has this version loaded")
+    if job.failed_reason is not None:
+        return _failed(job, facts)
+    if problem := obstacle(facts.pods):
+        return Finding(CONDITION, False, problem[0], f"the evaluator can't start: {problem[1]}")
+    words = "asking the version and its base model"
+    return Finding(CONDITION, False, "Evaluating", f"{words}; Job {job.name}")
+
+
+def evaluation_event(before: ModelVersion, status: ModelVersionStatus) -> tuple[Event, ...]:
+    """Once, when an evaluation has ended well or badly."""
+    present, past = find(status.conditions, CONDITION), find(before.status.conditions, CONDITION)
+    if present is None or (past and (past.status, past.reason) == (present.status, present.reason)):
+        return ()
+    if present.reason == "Measured":
+        return (Event("Normal", "Evaluated", f"{before.metadata.name} is evaluated: {_scores(status)}"),)
+    if present.message.startswith(_FAILED):
+        return (Event("Warning", present.reason, present.message),)
+    return ()
+
+
+def records(
+    version: ModelVersion, facts: EvaluationFacts, config: OperatorConfig
+) -> tuple[tuple[Action, ...], tuple[str, ...] | None]:
+    """What the database is yet to be told, and the ids of what it has, if it has any."""
+    wanted: dict[str, RecordEvaluation] = {}
+    if (trained := training_record(version)) and (uid := version.spec.lineage.job_uid):
+        wanted[uid] = RecordEvaluation(uid, trained)
+    if measured := version.status.evaluation:
+        identity = record_id(version, measured.id)
+        wanted[identity] = RecordEvaluation(identity, served_record(version, measured))
+    known = facts.recorded.union(version.status.recorded_evaluations or ())
+    missing = tuple(action for identity, action in wanted.items() if identity not in known)
+    return missing if config.api_url else (), tuple(sorted(known & wanted.keys())) or None
+
+
+def record_id(version: ModelVersion, identity: str) -> str:
+    """Of an evaluation among those of all versions that ever had this name."""
+    return f"{version.metadata.uid}-{identity}"
+
+
+def _with(version: ModelVersion, evaluation: ServedEvaluationStatus | None) -> ModelVersion:
+    return version.model_copy(update={"status": version.status.model_copy(update={"evaluation": evaluation})})
+
+
+def _own_job(version: ModelVersion, facts: EvaluationFacts, identity: str) -> JobFacts | None:
+    name = evaluation_job_name(version, identity)
+    return next((job for job in facts.jobs if job.name == name and version.metadata.uid in job.owner_uids), None)
+
+
+def _is_complete(job: JobFacts | None) -> bool:
+    return job is not None and job.complete
+
+
+def _is_archived(version: ModelVersion) -> bool:
+    return version.spec.state is RequestedState.ARCHIVED
+
+
+_FAILED = "the evaluation failed: "
+
+
+def _failed(job: JobFacts, facts: EvaluationFacts) -> Finding:
+    """Final for this Job; a new one is made of another evaluation, or when this one is deleted."""
+    again = f"kubectl delete job {job.name} has it tried again"
+    outcome = evaluation_outcome(facts.pods)
+    if isinstance(outcome, Failure):
+        return Finding(CONDITION, False, outcome.reason.value, f"{_FAILED}{outcome.message}: {outcome.remedy}; {again}")
+    if job.failed_reason == DEADLINE_EXCEEDED:
+        words = f"{_FAILED}it took longer than it may: raise spec.evaluation.timeoutSeconds, or ask less"
+        return Finding(CONDITION, False, DEADLINE_EXCEEDED, f"{words}; {again}")
+    words = last_words(facts.pods)
+    return Finding(CONDITION, False, "EvaluatorFailed", f"{_FAILED}{words}; {again}")
+
+
+def _scores(status: ModelVersionStatus) -> str:
+    values: Iterable[str] = (
+        f"{value.name.value} {value.fine_tuned} (base {value.base})"
+        for value in (status.evaluation.metrics if status.evaluation else ())
+    )
+    return ", ".join(values) or (status.evaluation and status.evaluation.message) or "no scores"

@@ -1,0 +1,134 @@
+"""A server that speaks the part of vLLM's API that an evaluator uses, and goes wrong on demand.
+
+Its tokens are words; a conversation is rendered as `<role> words <end>`, and an answer begins after `<assistant>`.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+KEY = "engine-key"
+CONTEXT = 64
+
+
+@dataclass
+class EngineDouble:
+    """Answers by model and question; `troubles` are statuses with which the next requests end instead."""
+
+    answers: dict[str, dict[str, str]]
+    delay_seconds: dict[str, float] = field(default_factory=dict)
+    troubles: list[int] = field(default_factory=list)
+    has_ranks: bool = True
+    breaks_off: int = 0
+    requests: list[tuple[str, str]] = field(default_factory=list)
+    answering: int = 0
+    most_at_once: int = 0
+    salts: set[str] = field(default_factory=set)
+    url: str = ""
+    _words: dict[str, int] = field(default_factory=dict)
+
+    def tokens(self, messages: list[dict[str, str]], *, to_be_answered: bool) -> list[int]:
+        words: list[str] = []
+        for message in messages:
+            words += [f"<{message['role']}>", *message["content"].split(), "<end>"]
+        return self.ids([*words, "<assistant>"] if to_be_answered else words)
+
+    def ids(self, words: list[str]) -> list[int]:
+        return [self._words.setdefault(word, len(self._words) + 1) for word in words]
+
+    def says(self, model: str, messages: list[dict[str, str]]) -> str:
+        return self.answers[model].get(messages[-1]["content"], "what?")
+
+    def running(self) -> AbstractAsyncContextManager["EngineDouble"]:
+        return self.running_at(0)
+
+    @asynccontextmanager
+    async def running_at(self, port: int) -> AsyncIterator["EngineDouble"]:
+        application = web.Application()
+        application.router.add_post("/tokenize", self._tokenize)
+        application.router.add_post("/v1/chat/completions", self._chat)
+        application.router.add_post("/v1/completions", self._complete)
+        runner = web.AppRunner(application, shutdown_timeout=0.1)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", port)
+        await site.start()
+        server = site._server
+        assert isinstance(server, asyncio.Server)
+        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        try:
+            yield self
+        finally:
+            await runner.cleanup()
+
+    async def _body(self, request: web.Request) -> dict[str, Any]:
+        body: dict[str, Any] = await request.json()
+        self.requests.append((request.path, body["model"]))
+        if request.headers.get("Authorization") != f"Bearer {KEY}":
+            raise web.HTTPUnauthorized(text="wrong key")
+        if self.troubles:
+            raise _ERRORS[self.troubles.pop(0)](text="a bad day")
+        if body["model"] not in self.answers:
+            raise web.HTTPNotFound(text=f"The model {body['model']} does not exist.")
+        return body
+
+    async def _tokenize(self, request: web.Request) -> web.Response:
+        body = await self._body(request)
+        tokens = self.tokens(body["messages"], to_be_answered=body["add_generation_prompt"])
+        return web.json_response({"tokens": tokens, "count": len(tokens), "max_model_len": CONTEXT})
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        body = await self._body(request)
+        self.answering += 1
+        self.most_at_once = max(self.most_at_once, self.answering)
+        try:
+            return await self._stream(request, body)
+        finally:
+            self.answering -= 1
+
+    async def _stream(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+        assert (body["stream"], body["temperature"]) == (True, 0)
+        words = self.says(body["model"], body["messages"]).split()[: body["max_tokens"]]
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await _send(response, {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]})
+        for word in words:
+            await asyncio.sleep(self.delay_seconds.get(body["model"], 0.0))
+            await _send(response, {"choices": [{"index": 0, "delta": {"content": f"{word} "}}]})
+            if self.breaks_off:
+                self.breaks_off -= 1
+                await _send(response, {"error": {"message": "the engine core died"}})
+                return response
+        await _send(response, {"choices": [], "usage": {"completion_tokens": len(words) + 1}})
+        await response.write(b"data: [DONE]\n\n")
+        return response
+
+    async def _complete(self, request: web.Request) -> web.Response:
+        """A model ranks first the words of its own answer to the question, and no other."""
+        body = await self._body(request)
+        self.salts.add(body["cache_salt"])
+        prompt = body["prompt"]
+        if not self.has_ranks:
+            return web.json_response({"choices": [{"text": "x"}]})
+        known = {
+            token for answer in self.answers[body["model"]].values() for token in self.ids([*answer.split(), "<end>"])
+        }
+        ranked = [{str(token): {"logprob": -0.5, "rank": 1 if token in known else 7}} for token in prompt[1:]]
+        return web.json_response({"choices": [{"text": "x", "prompt_logprobs": [None, *ranked]}]})
+
+
+_ERRORS: dict[int, type[web.HTTPException]] = {
+    400: web.HTTPBadRequest,
+    404: web.HTTPNotFound,
+    429: web.HTTPServiceUnavailable,
+    500: web.HTTPInternalServerError,
+    503: web.HTTPServiceUnavailable,
+}
+
+
+async def _send(response: web.StreamResponse, chunk: dict[str, Any]) -> None:
+    await response.write(f"data: {json.dumps(chunk)}\n\n".encode())
