@@ -63,10 +63,9 @@ class Exporter:
         datasets = datasets_of(self.services)
         url_file = await ratings_url_file(self.services)
         async with self.services.turns.turn(), self._lock(datasets):
-            left = await asyncio.to_thread(self._quota_left, datasets)
             with datasets.work_directory() as work:
                 order = ExportOrder(url_file=url_file, config=config, format=record_format, directory=work)
-                match await self._done(order, work, left):
+                match await self._done(order, work):
                     case ExportMade() as made:
                         pass
                     case other:
@@ -80,7 +79,7 @@ class Exporter:
                     created_at=self.services.now(),
                     created_by=self.caller.name,
                 )
-                return await asyncio.to_thread(self._publish, datasets, work, dataset, left)
+                return await asyncio.to_thread(self._publish, datasets, work, dataset)
 
     async def statistics(self, source: RatingsSource) -> RatingsCounted:
         """Count ratings. Raises problems."""
@@ -95,19 +94,24 @@ class Exporter:
     @asynccontextmanager
     async def _lock(self, datasets: ExportedDatasets) -> AsyncIterator[None]:
         """Exports of other pods on the same volume count, too."""
-        while (handle := await asyncio.to_thread(datasets.try_lock)) is None:
-            await self._require_client()
-            await asyncio.sleep(POLL_SECONDS)
+        try:
+            while (handle := await asyncio.to_thread(datasets.try_lock)) is None:
+                await self._require_client()
+                await asyncio.sleep(POLL_SECONDS)
+        except OSError as error:
+            logger.error("the datasets' directory can't be used", directory=str(datasets.directory), error=str(error))
+            detail = f"{datasets.directory} can't be written ({error.strerror}); check the volume for datasets"
+            raise Problem(503, "datasets-unavailable", detail) from None
         try:
             yield
         finally:
             os.close(handle)
 
-    async def _done(self, order: Order, work: Path | None = None, left: int = 0) -> Outcome:
+    async def _done(self, order: Order, work: Path | None = None) -> Outcome:
         async def watch() -> None:
             await self._require_client()
             if work:
-                await asyncio.to_thread(self._require_space, work, left)
+                await asyncio.to_thread(self._require_space, work)
 
         await watch()
         return await self.services.worker.outcome(order, watch, self.services.settings.datasets_timeout_seconds)
@@ -116,22 +120,12 @@ class Exporter:
         if await self.request.is_disconnected():
             raise Problem(400, "client-gone", "the client closed the connection before the answer")
 
-    def _quota_left(self, datasets: ExportedDatasets) -> int:
-        """Bytes that a dataset may still have."""
+    def _require_space(self, work: Path) -> None:
         settings = self.services.settings
-        kept = datasets.newest_first()
-        left = settings.datasets_max_bytes - sum(dataset.bytes for dataset in kept)
-        if len(kept) >= settings.datasets_max_count:
-            detail = f"{len(kept)} datasets are kept, and no more may be (FINETUNE_DATASETS_MAX_COUNT)"
-            raise _full(detail)
-        if left <= 0:
-            raise _full(f"the datasets that are kept have {settings.datasets_max_bytes - left} bytes")
-        return left
-
-    def _require_space(self, work: Path, left: int) -> None:
-        settings = self.services.settings
-        if directory_bytes(work) > WORK_FACTOR * left:
-            raise _full(f"the dataset is larger than the {left} bytes that are left of FINETUNE_DATASETS_MAX_BYTES")
+        if directory_bytes(work) > WORK_FACTOR * settings.datasets_max_bytes:
+            raise _full(
+                f"the dataset is larger than the {settings.datasets_max_bytes} bytes that all may have together"
+            )
         free = shutil.disk_usage(work).free
         if free < settings.datasets_min_free_bytes:
             raise _full(
@@ -139,14 +133,20 @@ class Exporter:
                 f"{settings.datasets_min_free_bytes} free"
             )
 
-    def _publish(self, datasets: ExportedDatasets, work: Path, dataset: StoredDataset, left: int) -> Exported:
+    def _publish(self, datasets: ExportedDatasets, work: Path, dataset: StoredDataset) -> Exported:
+        """What is there already needs no room."""
         try:
             return Exported(datasets.find(dataset.id), created=False)
         except UnknownDataset:
             pass
+        settings = self.services.settings
+        kept = datasets.newest_first()
+        if len(kept) >= settings.datasets_max_count:
+            raise _full(f"{len(kept)} datasets are kept, and no more may be (FINETUNE_DATASETS_MAX_COUNT)")
+        left = settings.datasets_max_bytes - sum(other.bytes for other in kept)
         if dataset.bytes > left:
             raise _full(
-                f"the dataset has {dataset.bytes} bytes, and {left} are left of FINETUNE_DATASETS_MAX_BYTES",
+                f"the dataset has {dataset.bytes} bytes, {max(0, left)} are left of FINETUNE_DATASETS_MAX_BYTES"
             )
         published = datasets.publish(work, dataset)
         rows = dataset.report.rows + dataset.report.test_rows

@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from starlette.types import Message
@@ -175,12 +175,21 @@ async def test_more_than_a_few_at_a_time_are_told_to_come_later(
         assert [done.status_code for done in await asyncio.gather(*waiting)] == [201] * 5
 
 
-async def stuck_export(api: Process) -> int:
-    """Ask for a dataset that can't be made yet; returns the process that tries."""
+class StuckExport(NamedTuple):
+    """A dataset that can't be made yet, asked for, and the process that tries."""
+
+    connection: http.client.HTTPConnection
+    worker: int
+
+    async def is_ended(self) -> None:
+        await eventually(lambda: not environment(self.worker).exists())
+
+
+async def stuck_export(api: Process) -> StuckExport:
     connection = http.client.HTTPConnection("127.0.0.1", api.port)
     connection.request("POST", EXPORT, body=b'{"format": "alpaca"}', headers=JSON)
     (worker,) = await eventually(lambda: workers_of(api.process.pid))
-    return worker
+    return StuckExport(connection, worker)
 
 
 async def test_a_dataset_comes_over_the_network_and_an_export_ends_with_the_api(tmp_path: Path, database: str) -> None:
@@ -199,18 +208,22 @@ async def test_a_dataset_comes_over_the_network_and_an_export_ends_with_the_api(
         assert content == (tmp_path / "datasets" / made["dataset_path"]).read_bytes()
 
         with locked_database(tmp_path / "ratings.db"):
-            worker = await stuck_export(api)
+            export = await stuck_export(api)
+            export.connection.close()
+            await export.is_ended()
+
+            export = await stuck_export(api)
             api.process.send_signal(signal.SIGTERM)
             assert await asyncio.to_thread(api.wait) == 0
-            await eventually(lambda: not environment(worker).exists())
+            await export.is_ended()
             assert leftovers(tmp_path / "datasets") == {made["id"]}
 
             api = Process(tmp_path, **variables)
             await asyncio.to_thread(api.wait_until_ready)
-            worker = await stuck_export(api)
+            export = await stuck_export(api)
             api.process.send_signal(signal.SIGKILL)
             assert await asyncio.to_thread(api.wait) == -signal.SIGKILL
-            await eventually(lambda: not environment(worker).exists())
+            await export.is_ended()
         listed = ExportedDatasets(tmp_path / "datasets")
         assert [dataset.id for dataset in listed.newest_first()] == [made["id"]]
         handle = listed.try_lock()

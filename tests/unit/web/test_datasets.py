@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from finetune_operator.store import exported_datasets
 from finetune_operator.web.app import create_app
 from finetune_operator.web.dataset_schemas import FORMATS, DpoExportRequest
 from tests.postgres_server import PostgresServer, running
-from tests.unit.store.ratings_database import fill_database, rating
+from tests.unit.store.ratings_database import fill_database, rating, write_ratings
 from tests.unit.web.conftest import Api
 from tests.unit.web.ratings_api import DATASETS, EXPORT, RatingsApi, ratings_api
 from tests.unit.web.test_access import is_problem
@@ -32,9 +33,17 @@ def all_kinds_of_rows() -> list[dict[str, Any]]:
     return good + bad
 
 
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("ratings") / "ratings.db"
+    write_ratings(file, all_kinds_of_rows())
+    return file
+
+
 @pytest.fixture
-async def exports(api: Api, tmp_path: Path) -> AsyncIterator[RatingsApi]:
-    async with ratings_api(api, tmp_path, all_kinds_of_rows()) as found:
+async def exports(api: Api, tmp_path: Path, database: Path) -> AsyncIterator[RatingsApi]:
+    copy = shutil.copy(database, tmp_path)
+    async with ratings_api(api, tmp_path, f"sqlite:///{copy}") as found:
         yield found
 
 
@@ -217,6 +226,14 @@ async def test_an_api_without_a_place_for_datasets_says_what_to_set(api: Api, tm
         assert (stats["directory"], stats["exporters_ready"]) == (None, False)
 
 
+async def test_a_place_that_can_not_be_written_is_told(exports: RatingsApi) -> None:
+    exports.directory.parent.mkdir(exist_ok=True)
+    exports.directory.write_text("a file")
+    response = await exports.export()
+    assert is_problem(response, 503, "datasets-unavailable")
+    assert "check the volume" in response.json()["detail"]
+
+
 async def test_an_unreachable_database_is_told_without_its_address(api: Api, tmp_path: Path) -> None:
     async with ratings_api(api, tmp_path, f"sqlite:///{tmp_path}/hidden.db") as exports:
         response = await exports.export()
@@ -392,6 +409,7 @@ async def test_at_the_largest_number_of_datasets_the_next_is_refused(api: Api, t
         assert is_problem(response, 507, "datasets-full")
         assert "api.datasets.maxCount" in response.json()["detail"]
         assert len(await exports.listed()) == 2
+        assert (await exports.export(limit=1)).json() == made[0] | {"created": False}
         await exports.client.delete(f"{DATASETS}/{made[0]['id']}")
         await exports.made()
 
