@@ -1,30 +1,36 @@
-"""What can be asked of `ml_analysis_rating`, which may be another application's table, besides for its rows."""
+"""What can be asked of `ml_analysis_rating`, which may be another application's table, besides for its rows.
 
+Asked by the drivers themselves, in SQL that SQLite and PostgreSQL share: an export pays for no more than it needs.
+"""
+
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
-
-from sqlalchemy import URL, ColumnElement, Engine, LargeBinary, String, and_, cast, func, inspect, select
-from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
-from sqlalchemy.types import TypeEngine
+from typing import NamedTuple, TypeVar
+from urllib.parse import quote
 
 from finetune_operator.contract.dataset import RatingsSource
 from finetune_operator.contract.failures import FailureReason
 from finetune_operator.core.datasets import FilterCount, Refused
-from finetune_operator.store.database import UnusableUrl, parse_url, read_only_engine, shown, without_secrets
-from finetune_operator.store.tables import Rating
+from finetune_operator.store.urls import DatabaseUrl, UnusableUrl, conninfo, parse_url, shown, without_secrets
 
+TABLE = "ml_analysis_rating"
 REQUIRED_COLUMNS = frozenset({"id", "prompt", "response", "rating"})
 OPTIONAL_COLUMNS = frozenset({"philosopher", "domain", "task_type", "confidence"})
 GROUPS_SHOWN = 100
 BACKOFF_FIRST_SECONDS = 0.2
 BACKOFF_MAX_SECONDS = 5.0
+CONNECT_TIMEOUT_MIN_SECONDS = 2
 MESSAGE_MAX_CHARACTERS = 500
+READ_ONLY = "-c default_transaction_read_only=on"
 
 Answer = TypeVar("Answer")
+Value = str | int | float
+Row = tuple[object, ...]
 
 
 class LargestRow(NamedTuple):
@@ -46,41 +52,62 @@ class Statistics(NamedTuple):
 
 
 class Filter(NamedTuple):
-    """One condition, under the name by which the user set it."""
+    """One condition, under the name by which the user set it; `{}` is where its value goes."""
 
     name: str
-    condition: ColumnElement[bool]
+    condition: str
+    value: Value | None = None
+
+
+class Columns(NamedTuple):
+    """The table's columns and their types, and, in PostgreSQL, the schema in which it was found."""
+
+    types: Mapping[str, str] = {}
+    schema: str = ""
+
+
+class _Failed(Exception):
+    """A driver's error: its words, and whether waiting can help."""
+
+    def __init__(self, words: str, *, unreachable: bool, may_pass: bool) -> None:
+        super().__init__(words)
+        self.unreachable = unreachable
+        self.may_pass = may_pass
 
 
 def filters_of(source: RatingsSource, *, all_ratings: bool) -> tuple[Filter, ...]:
     """The source's filters in a fixed order. A pair needs its bad answer too, so pairs are made of all ratings."""
     chosen = [
-        Filter(f"{label}={value!r}", column == value)
+        Filter(f"{label}={value!r}", f"{column} = {{}}", value)
         for label, column, value in (
-            ("philosopher", Rating.philosopher, source.philosopher),
-            ("domain", Rating.domain, source.domain),
-            ("taskType", Rating.task_type, source.task_type),
+            ("philosopher", "philosopher", source.philosopher),
+            ("domain", "domain", source.domain),
+            ("taskType", "task_type", source.task_type),
         )
         if value is not None
     ]
     if source.min_confidence is not None:
-        chosen.append(Filter(f"minConfidence={source.min_confidence}", Rating.confidence >= source.min_confidence))
+        chosen.append(Filter(f"minConfidence={source.min_confidence}", "confidence >= {}", source.min_confidence))
     if not all_ratings:
         if source.gold_star_only:
-            gold = and_(Rating.is_gold_star.is_(True), Rating.use_as_sample_response.is_(True))
+            gold = " AND ".join(
+                f"lower(CAST({column} AS TEXT)) IN ('1', 'true', 't')"
+                for column in ("is_gold_star", "use_as_sample_response")
+            )
             chosen.append(Filter("goldStarOnly (is_gold_star and use_as_sample_response)", gold))
-        chosen.append(Filter(f"minRating={source.min_rating}", Rating.rating >= source.min_rating))
+        chosen.append(Filter(f"minRating={source.min_rating}", "rating >= {}", source.min_rating))
     return tuple(chosen)
 
 
 @dataclass(frozen=True)
 class RatingsDatabase:
-    """An opened database; each query is tried again for `timeout_seconds` while the server can't be reached."""
+    """A database whose table was checked; each query connects, and is tried again for `timeout_seconds` while the
+    server can't be reached.
+    """
 
-    url: URL
-    engine: Engine
+    url: DatabaseUrl
     timeout_seconds: float
-    columns: Mapping[str, TypeEngine[Any]] = field(default_factory=dict)
+    table: Columns = field(default_factory=Columns)
 
     @classmethod
     def open(cls, url_text: str, timeout_seconds: float) -> "RatingsDatabase":
@@ -88,14 +115,15 @@ class RatingsDatabase:
         try:
             url = parse_url(url_text)
         except UnusableUrl as error:
-            raise _unreachable(str(error)) from None
-        if url.get_backend_name() == "sqlite" and not Path(str(url.database)).is_file():
-            raise _unreachable(f"there is no SQLite database {url.database}; is ratings.claimName set?")
-        database = cls(url, read_only_engine(url, timeout_seconds), timeout_seconds)
-        return replace(database, columns=database._read_columns())
+            raise unreachable(str(error)) from None
+        if url.backend == "sqlite" and not Path(str(url.database)).is_file():
+            raise unreachable(f"there is no SQLite database {url.database}; is ratings.claimName set?")
+        database = cls(url, timeout_seconds)
+        return replace(database, table=database._read_columns())
 
-    def close(self) -> None:
-        self.engine.dispose()
+    @property
+    def columns(self) -> Mapping[str, str]:
+        return self.table.types
 
     def check(self, source: RatingsSource, *, all_ratings: bool) -> None:
         """Whether the filters can be asked of this table at all. Raises `Refused`."""
@@ -111,10 +139,10 @@ class RatingsDatabase:
         if missing := used - self.columns.keys():
             raise Refused.because(
                 FailureReason.DATASET_INVALID,
-                f"the table {Rating.__tablename__} lacks {', '.join(sorted(missing))}, which a filter names",
+                f"the table {TABLE} lacks {', '.join(sorted(missing))}, which a filter names",
                 "add them, or remove the filters of spec.dataset.ratings that need them",
             )
-        if self.url.get_backend_name() == "postgresql":
+        if self.url.backend == "postgresql":
             for name, value in named.items():
                 if isinstance(value, str) and "\0" in value:
                     raise Refused.because(
@@ -125,81 +153,82 @@ class RatingsDatabase:
 
     def largest_row(self) -> LargestRow:
         """By which a row that is too large to be read is named."""
-        size = func.length(cast(Rating.prompt, LargeBinary)) + func.length(cast(Rating.response, LargeBinary))
-        if self.url.get_backend_name() == "postgresql":
-            size = func.octet_length(Rating.prompt) + func.octet_length(Rating.response)
-        query = select(cast(Rating.id, String), size).order_by(size.desc()).limit(1)
-
-        def fetch() -> LargestRow:
-            with self.engine.connect() as connection:
-                return LargestRow(*connection.execute(query).one())
-
-        return self._patiently(fetch)
+        size = "octet_length(prompt) + octet_length(response)"
+        if self.url.backend == "sqlite":
+            size = "length(CAST(prompt AS BLOB)) + length(CAST(response AS BLOB))"
+        query = f"SELECT CAST(id AS TEXT), {size} AS bytes FROM {TABLE} ORDER BY bytes DESC LIMIT 1"  # noqa: S608
+        ((row_id, found),) = self._rows(query)
+        return LargestRow(str(row_id), _number(found))
 
     def statistics(self, source: RatingsSource, *, all_ratings: bool) -> Statistics:
         """Counted by the database."""
-        conditions = [filter_.condition for filter_ in filters_of(source, all_ratings=all_ratings)]
+        filters = filters_of(source, all_ratings=all_ratings)
 
         def counts(column: str) -> dict[str, int]:
             if column not in self.columns:
                 return {}
-            named = getattr(Rating, column)
-            query = select(named, func.count()).where(*conditions).group_by(named).order_by(named).limit(GROUPS_SHOWN)
-            with self.engine.connect() as connection:
-                return {"(none)" if name is None else str(name): count for name, count in connection.execute(query)}
+            grouped = f"GROUP BY {column} ORDER BY {column} LIMIT {GROUPS_SHOWN}"
+            rows = self._selected(f"{column}, count(*)", filters, grouped)
+            return {"(none)" if name is None else str(name): _number(count) for name, count in rows}
 
-        def averages() -> tuple[float, float]:
-            query = select(func.avg(func.length(Rating.prompt)), func.avg(func.length(Rating.response)))
-            with self.engine.connect() as connection:
-                prompt, response = connection.execute(query.where(*conditions)).one()
-                return round(float(prompt or 0), 1), round(float(response or 0), 1)
-
-        return self._patiently(
-            lambda: Statistics(
-                self._count(conditions), counts("domain"), counts("task_type"), counts("rating"), *averages()
-            )
+        ((prompt, response),) = self._selected("avg(length(prompt)), avg(length(response))", filters)
+        return Statistics(
+            self._count(filters),
+            counts("domain"),
+            counts("task_type"),
+            counts("rating"),
+            round(float(str(prompt or 0)), 1),
+            round(float(str(response or 0)), 1),
         )
 
     def count_by_filter(self, source: RatingsSource, *, all_ratings: bool) -> tuple[FilterCount, ...]:
         """How many rows are left as each filter is added."""
-        conditions: list[ColumnElement[bool]] = []
-        counts = [FilterCount("the table", self._count(conditions))]
-        for filter_ in filters_of(source, all_ratings=all_ratings):
-            conditions.append(filter_.condition)
-            counts.append(FilterCount(filter_.name, self._count(conditions)))
-        return tuple(counts)
+        filters = filters_of(source, all_ratings=all_ratings)
+        names = ("the table", *(filter_.name for filter_ in filters))
+        return tuple(FilterCount(name, self._count(filters[:number])) for number, name in enumerate(names))
 
-    def _count(self, conditions: Sequence[ColumnElement[bool]]) -> int:
-        query = select(func.count()).select_from(Rating).where(*conditions)
+    def close(self) -> None:
+        """Nothing stays open; for those who hold it as a resource."""
 
-        def fetch() -> int:
-            with self.engine.connect() as connection:
-                return connection.execute(query).scalar_one()
+    def _count(self, filters: Sequence[Filter]) -> int:
+        ((count,),) = self._selected("count(*)", filters)
+        return _number(count)
 
-        return self._patiently(fetch)
+    def _selected(self, columns: str, filters: Sequence[Filter], grouped: str = "") -> list[Row]:
+        mark = "?" if self.url.backend == "sqlite" else "%s"
+        where = " AND ".join(["TRUE", *(filter_.condition.format(mark) for filter_ in filters)])
+        values = tuple(filter_.value for filter_ in filters if filter_.value is not None)
+        return self._rows(f"SELECT {columns} FROM {TABLE} WHERE {where} {grouped}", values)  # noqa: S608 - names are ours
 
-    def _read_columns(self) -> Mapping[str, TypeEngine[Any]]:
-        def fetch() -> Mapping[str, TypeEngine[Any]] | None:
-            inspector = inspect(self.engine)
-            if not inspector.has_table(Rating.__tablename__):
-                return None
-            return {column["name"]: column["type"] for column in inspector.get_columns(Rating.__tablename__)}
-
-        present = self._patiently(fetch)
-        if present is None:
+    def _read_columns(self) -> Columns:
+        if self.url.backend == "sqlite":
+            # Those that a virtual table hides are no columns of anybody's.
+            rows = self._rows("SELECT name, type, '' FROM pragma_table_xinfo(?) WHERE hidden <> 1", (TABLE,))
+        else:
+            rows = self._rows(
+                "SELECT attname, format_type(atttypid, NULL), nspname FROM pg_attribute "
+                "JOIN pg_class ON pg_class.oid = attrelid JOIN pg_namespace ON pg_namespace.oid = relnamespace "
+                "WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped",
+                (TABLE,),
+            )
+        if not rows:
             raise Refused.because(
                 FailureReason.DATASET_INVALID,
-                f"the database {shown(self.url)} has no table {Rating.__tablename__}",
+                f"the database {shown(self.url)} has no table {TABLE}",
                 "point ratings.secretRef at the database that has it, or create it (see the README)",
             )
-        missing = REQUIRED_COLUMNS - present.keys()
-        if missing:
+        present = {str(name): str(type_) for name, type_, _ in rows}
+        if missing := REQUIRED_COLUMNS - present.keys():
             raise Refused.because(
                 FailureReason.DATASET_INVALID,
-                f"the table {Rating.__tablename__} lacks the columns {', '.join(sorted(missing))}",
+                f"the table {TABLE} lacks the columns {', '.join(sorted(missing))}",
                 "add them, or make a view of that name that has them",
             )
-        return present
+        return Columns(present, str(rows[0][2]))
+
+    def _rows(self, query: str, values: tuple[Value, ...] = ()) -> list[Row]:
+        fetch = _from_sqlite if self.url.backend == "sqlite" else _from_postgresql
+        return self._patiently(lambda: fetch(self.url, self.timeout_seconds, query, values))
 
     def _patiently(self, fetch: Callable[[], Answer]) -> Answer:
         deadline = time.monotonic() + self.timeout_seconds
@@ -207,36 +236,68 @@ class RatingsDatabase:
         while True:
             try:
                 return fetch()
-            except OperationalError as error:
+            except _Failed as error:
+                # The driver's own words, without the statement and without secrets.
+                words = without_secrets(" ".join(str(error).split()), self.url)[:MESSAGE_MAX_CHARACTERS]
+                if not error.unreachable:
+                    raise Refused.because(
+                        FailureReason.DATASET_INVALID,
+                        f"the database {shown(self.url)} refused the query: {words}",
+                        f"compare the table {TABLE} with the columns that the filters name",
+                    ) from None
                 left = deadline - time.monotonic()
-                if left <= 0 or not _may_pass(error):
-                    raise _unreachable(f"{shown(self.url)}: {self._cause(error)}") from None
+                if left <= 0 or not error.may_pass:
+                    raise unreachable(f"{shown(self.url)}: {words}") from None
                 time.sleep(min(backoff_seconds, left))
                 backoff_seconds = min(BACKOFF_MAX_SECONDS, backoff_seconds * 2)
-            except SQLAlchemyError as error:
-                raise Refused.because(
-                    FailureReason.DATASET_INVALID,
-                    f"the database {shown(self.url)} refused the query: {self._cause(error)}",
-                    f"compare the table {Rating.__tablename__} with the columns that the filters name",
-                ) from None
-
-    def _cause(self, error: SQLAlchemyError) -> str:
-        """The driver's own words, without the statement and without secrets."""
-        words = str(error.orig) if isinstance(error, DBAPIError) else str(error)
-        return without_secrets(" ".join(words.split()), self.url)[:MESSAGE_MAX_CHARACTERS]
 
 
-def _may_pass(error: OperationalError) -> bool:
-    """Whether waiting can help: SQLite's only passing state is a lock, a server may just be starting."""
-    if isinstance(error.orig, sqlite3.Error):
-        return error.orig.sqlite_errorcode in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
-    return True
+def _from_sqlite(url: DatabaseUrl, timeout_seconds: float, query: str, values: tuple[Value, ...]) -> list[Row]:
+    """Never writes, not even the files beside the database: a directory that is not writable can't hold its
+    shared-memory file, so that the database is then read as immutable, without locks and without its write-ahead log.
+    """
+    path = Path(str(url.database))
+    immutable = "" if is_writable(path.parent) else "&immutable=1"
+    try:
+        with closing(
+            sqlite3.connect(f"file:{quote(str(path))}?mode=ro{immutable}", uri=True, timeout=timeout_seconds)
+        ) as (connection):
+            return connection.execute(query, values).fetchall()
+    except sqlite3.Error as error:
+        # Its only passing state is a lock.
+        passing = getattr(error, "sqlite_errorcode", None) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+        unreachable_ = isinstance(error, sqlite3.OperationalError)
+        raise _Failed(str(error), unreachable=unreachable_, may_pass=passing) from None
 
 
-def _unreachable(message: str) -> Refused:
+def _from_postgresql(url: DatabaseUrl, timeout_seconds: float, query: str, values: tuple[Value, ...]) -> list[Row]:
+    # Whoever reads from SQLite does not pay for this driver.
+    import psycopg
+
+    patience = {"connect_timeout": str(max(CONNECT_TIMEOUT_MIN_SECONDS, int(timeout_seconds))), "options": READ_ONLY}
+    try:
+        with psycopg.connect(conninfo(url.parameters | patience)) as connection:
+            return connection.execute(query.encode(), values).fetchall()
+    except psycopg.Error as error:
+        lost = isinstance(error, psycopg.OperationalError)
+        raise _Failed(str(error), unreachable=lost, may_pass=lost) from None
+
+
+def is_writable(directory: Path) -> bool:
+    return os.access(directory, os.W_OK)
+
+
+def unreachable(message: str) -> Refused:
     return Refused.because(
         FailureReason.DATABASE_UNREACHABLE,
         message,
         "check the URL in the Secret that ratings.secretRef names, and that the database accepts connections "
         "from this namespace",
     )
+
+
+def _number(value: object) -> int:
+    """A count, which both drivers give as an integer."""
+    if not isinstance(value, int):
+        raise TypeError(f"the database counted {value!r}")
+    return value

@@ -7,9 +7,10 @@ import pytest
 from sqlalchemy import Connection, Engine, create_engine, inspect, text
 from sqlalchemy.pool import NullPool
 
-from finetune_operator.store.database import UnusableUrl, async_engine, parse_url, shown, without_secrets
+from finetune_operator.store.database import UnusableUrl, async_engine, parse_url, shown
 from finetune_operator.store.migrations import MIGRATIONS, SchemaTooNew, apply_migrations, migrate
 from finetune_operator.store.tables import Base
+from finetune_operator.store.urls import without_secrets
 
 
 def engine_of(file: Path) -> Engine:

@@ -441,7 +441,7 @@ def test_on_a_read_only_volume_the_database_is_read_without_its_log(pod: Pod, mo
     writer.execute("PRAGMA journal_mode=WAL")
     writer.execute("UPDATE ml_analysis_rating SET domain = 'logic'")
     writer.commit()
-    monkeypatch.setattr("finetune_operator.store.database.os.access", lambda *_: False)
+    monkeypatch.setattr("finetune_operator.store.ratings.os.access", lambda *_: False)
     assert pod.run(config(source=RatingsSource(domain="ethics"))) == 0
     writer.close()
     assert "write-ahead log" in pod.report.warnings[0]

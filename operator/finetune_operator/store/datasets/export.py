@@ -11,11 +11,11 @@ from finetune_operator.contract.places import DATABASE_URL_VARIABLE
 from finetune_operator.core import datasets
 from finetune_operator.core.dataset_records import PAIR_FORMATS, Format, InvalidRecord, write_record
 from finetune_operator.core.datasets import DropReason, Refused
-from finetune_operator.store.database import is_writable, parse_url
 from finetune_operator.store.datasets.files import Numbered, inside, records
 from finetune_operator.store.datasets.ratings_scan import spool_ratings
 from finetune_operator.store.datasets.spool import Spool
-from finetune_operator.store.ratings import RatingsDatabase
+from finetune_operator.store.ratings import RatingsDatabase, is_writable
+from finetune_operator.store.urls import parse_url
 
 ADDED_ROWS = 500
 
@@ -123,7 +123,7 @@ class Export:
 
 def _warnings(url_text: str) -> tuple[str, ...]:
     url = parse_url(url_text)
-    if url.get_backend_name() != "sqlite":
+    if url.backend != "sqlite":
         return ()
     database = Path(str(url.database))
     log = database.with_name(f"{database.name}-wal")

@@ -12,24 +12,55 @@ from pathlib import Path
 from typing import NamedTuple
 
 import duckdb
-from psycopg.conninfo import make_conninfo
-from sqlalchemy import Boolean, inspect
 
 from finetune_operator.contract.dataset import DatasetConfig, RatingsSource
 from finetune_operator.contract.failures import FailureReason
 from finetune_operator.core.dataset_records import PAIR_FORMATS, Format
 from finetune_operator.core.datasets import WHITESPACE, DropReason, Refused
-from finetune_operator.store.database import is_writable, shown, without_secrets
+from finetune_operator.logs import get_logger
 from finetune_operator.store.datasets.engine import identifier, lines, literal, load_scanner, opened
+from finetune_operator.store.datasets.space import storage_exceeded
 from finetune_operator.store.datasets.spool import DROPPED_MARK, KEY_BYTES, Spool
-from finetune_operator.store.ratings import MESSAGE_MAX_CHARACTERS, OPTIONAL_COLUMNS, RatingsDatabase
-from finetune_operator.store.tables import Rating
+from finetune_operator.store.ratings import (
+    MESSAGE_MAX_CHARACTERS,
+    OPTIONAL_COLUMNS,
+    TABLE,
+    RatingsDatabase,
+    is_writable,
+    unreachable,
+)
+from finetune_operator.store.urls import conninfo, shown, without_secrets
 
 RETRY_SECONDS = 1.0
+SCANS_MAX = 4
+# A server that went away without a word is noticed after two minutes, instead of the system's two hours.
+POSTGRESQL_DEFAULTS = {
+    "connect_timeout": "10",
+    "keepalives_idle": "60",
+    "keepalives_interval": "10",
+    "keepalives_count": "6",
+}
+# What libpq and SQLite say of a state that passes; the scanners raise several types of error for each.
+PASSING_WORDS = (
+    "server closed the connection",
+    "terminating connection",
+    "connection to server",
+    "no connection to the server",
+    "could not receive data",
+    "could not send data",
+    "connection has been closed",
+    "connection reset",
+    "connection timed out",
+    "database system is",
+    "database is locked",
+)
+FULL_DISK_WORDS = ("No space left on device", "Disk quota exceeded", "max_temp_directory_size")
 # Another application's table, or a view, may have ids that are texts, or none.
 _SHOWN_ID = "replace(coalesce(id::VARCHAR, '(no id)'), chr(10), ' ')"
 
 Parameters = Mapping[str, str | int | float]
+
+logger = get_logger(__name__)
 
 
 class Statement(NamedTuple):
@@ -42,22 +73,29 @@ class Statement(NamedTuple):
 def spool_ratings(
     database: RatingsDatabase, source: RatingsSource, config: DatasetConfig, record_format: Format, work: Path
 ) -> Spool:
-    """Read all rows; where the connection is lost, begin anew until the database's patience ends. Raises `Refused`."""
+    """Read all rows. Where the connection is lost, begin anew: as long as the database's patience while it can't be
+    reached, and `SCANS_MAX` times while each scan gets further than nothing. Raises `Refused`.
+    """
+    scans = 1
     deadline = time.monotonic() + database.timeout_seconds
     while True:
         spool = Spool(work)
         try:
             _scan(database, source, config, record_format, work, spool)
         except duckdb.Error as error:
+            if spool.rows or spool.dropped.counts:
+                scans += 1
+                deadline = time.monotonic() + database.timeout_seconds
             spool.close()
-            if isinstance(error, duckdb.IOException) and time.monotonic() < deadline:
-                time.sleep(RETRY_SECONDS)
-                continue
-            raise _failed(database, error) from None
+            if not _may_pass(error) or scans > SCANS_MAX or time.monotonic() >= deadline:
+                raise _failed(database, error) from None
+            logger.warning("reading begins anew", database=shown(database.url), error=_words(database, error))
+            time.sleep(RETRY_SECONDS)
         except BaseException:
             spool.close()
             raise
-        return spool
+        else:
+            return spool
 
 
 def _scan(
@@ -69,7 +107,7 @@ def _scan(
     spool: Spool,
 ) -> None:
     with opened(work) as connection:
-        load_scanner(connection, database.url.get_backend_name())
+        load_scanner(connection, database.url.backend)
         table = _attach(connection, database, work)
         statement = _statement(connection, database, table, source, config, record_format)
         for found in lines(connection, *statement):
@@ -79,17 +117,17 @@ def _scan(
 def _attach(connection: duckdb.DuckDBPyConnection, database: RatingsDatabase, work: Path) -> str:
     """Make the ratings readable; returns the table's name."""
     url = database.url
-    if url.get_backend_name() == "sqlite":
+    if url.backend == "sqlite":
         # SQLite's columns hold what they like: as text, each value can be judged by itself.
         connection.execute("SET GLOBAL sqlite_all_varchar = true")
         connection.execute(
             f"ATTACH {literal(str(_readable(Path(str(url.database)), work)))} AS source (TYPE sqlite, READ_ONLY)"
         )
-        return f"source.{Rating.__tablename__}"
-    _, arguments = url.set(drivername="postgresql+psycopg").get_dialect()().create_connect_args(url)
-    connection.execute(f"ATTACH {literal(make_conninfo('', **arguments))} AS source (TYPE postgres, READ_ONLY)")
-    schema = inspect(database.engine).default_schema_name or "public"
-    return f"source.{identifier(schema)}.{Rating.__tablename__}"
+        return f"source.{TABLE}"
+    connection.execute(
+        f"ATTACH {literal(conninfo(POSTGRESQL_DEFAULTS | url.parameters))} AS source (TYPE postgres, READ_ONLY)"
+    )
+    return f"source.{identifier(database.table.schema)}.{TABLE}"
 
 
 def _readable(database: Path, work: Path) -> Path:
@@ -158,7 +196,7 @@ def _conditions(
 
 def _is_true(database: RatingsDatabase, column: str) -> str:
     """A boolean of PostgreSQL as it is, so that the server filters; whatever else stands for true by its text."""
-    if isinstance(database.columns.get(column), Boolean) and database.url.get_backend_name() == "postgresql":
+    if database.columns.get(column) == "boolean" and database.url.backend == "postgresql":
         return column
     return f"lower({column}::VARCHAR) IN ('1', 'true', 't')"
 
@@ -302,17 +340,30 @@ def _pairs(rows: str, config: DatasetConfig, record_format: Format) -> str:
         WHERE unused > 0"""  # noqa: S608 - names are ours
 
 
+def _words(database: RatingsDatabase, error: duckdb.Error) -> str:
+    return without_secrets(" ".join(str(error).split()), database.url)[:MESSAGE_MAX_CHARACTERS]
+
+
+def _may_pass(error: duckdb.Error) -> bool:
+    return any(words in str(error) for words in PASSING_WORDS)
+
+
 def _failed(database: RatingsDatabase, error: duckdb.Error) -> Refused:
-    words = without_secrets(" ".join(str(error).split()), database.url)[:MESSAGE_MAX_CHARACTERS]
+    words = _words(database, error)
+    if any(full in str(error) for full in FULL_DISK_WORDS):
+        return storage_exceeded(words)
     if isinstance(error, duckdb.OutOfMemoryException):
         row = database.largest_row()
         return Refused.because(
             FailureReason.DATASET_INVALID,
-            f"row {row.id} of {Rating.__tablename__} has {row.bytes} bytes, too many to be read: {words}",
+            f"row {row.id} of {TABLE} has {row.bytes} bytes, too many to be read: {words}",
             "shorten or delete the row",
         )
+    message = f"reading {shown(database.url)} failed: {words}"
+    if _may_pass(error):
+        return unreachable(message)
     return Refused.because(
-        FailureReason.DATABASE_UNREACHABLE if isinstance(error, duckdb.IOException) else FailureReason.DATASET_INVALID,
-        f"reading {shown(database.url)} failed: {words}",
-        f"check that the database answers, and compare the table {Rating.__tablename__} with its columns in the README",
+        FailureReason.DATASET_INVALID,
+        message,
+        f"see that the user of the URL may read the table {TABLE}, and compare it with its columns in the README",
     )

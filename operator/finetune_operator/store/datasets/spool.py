@@ -197,7 +197,8 @@ class Spool:
         runs: list[IO[bytes]] = []
         try:
             for piece in self._pieces(first, end):
-                runs.append(run := tempfile.TemporaryFile(dir=self._directory))  # noqa: SIM115 - closed below
+                run: IO[bytes] = tempfile.TemporaryFile(dir=self._directory)  # noqa: SIM115 - closed below
+                runs.append(run)
                 run.writelines(row + b"\n" for row in _sorted_once(piece))
                 run.seek(0)
             ordered = heapq.merge(*(map(_without_end, run) for run in runs), reverse=True)
@@ -216,7 +217,8 @@ class Spool:
                 piece += _read(self._file.fileno(), start, min(SORTED_MAX_BYTES, offset + size - start))
                 if len(piece) >= SORTED_MAX_BYTES:
                     *rows, rest = bytes(piece).split(b"\n")
-                    yield rows
+                    if rows:
+                        yield rows
                     piece = bytearray(rest)
         if piece:
             yield bytes(piece[:-1]).split(b"\n")
