@@ -50,9 +50,11 @@ def refused(failure: Failure) -> Problem:
             return Problem(503, "ratings-unreachable", detail)
         case FailureReason.DATASET_EMPTY | FailureReason.DATASET_TOO_SMALL:
             # Counts and names of rules, no text of a user.
-            words = f"{failure.message}; {failure.remedy}"
+            words = f"{failure.message}; {failure.remedy} (fields of POST /v1/fine-tuning/datasets/export)"
             kind = "dataset-empty" if failure.reason == FailureReason.DATASET_EMPTY else "dataset-too-small"
             return Problem(422, kind, _DATASET_FIELD.sub(lambda found: FIELDS.get(found[0], found[0]), words))
+        case FailureReason.STORAGE_EXCEEDED:
+            return Problem(507, "datasets-full", f"{failure.message}; {failure.remedy}")
         case _:
             remedy = failure.remedy.replace("spec.dataset.ratings", "the request")
             return Problem(422, "dataset-invalid", f"{failure.message}; {remedy}")
