@@ -10,6 +10,7 @@ finetune-operator train-remote CONFIG one job's training at a provider (in the t
 finetune-operator evaluate CONFIG     one evaluation of a served version (the evaluator's container)
 finetune-operator remote ...          jobs and models at a provider, by hand
 finetune-operator axolotl-config FILE a FineTuneJob as Axolotl's config, for machines outside the cluster
+finetune-operator estimate FILE       time, cost and memory of a FineTuneJob on each known device
 finetune-operator dataset ...         export, formats and statistics of datasets, outside a cluster
 finetune-operator artifacts DIRECTORY what a job left in its directory of the artifacts volume
 finetune-operator crds [--check] DIR  the CustomResourceDefinitions from the models
@@ -68,6 +69,10 @@ def main(arguments: list[str] | None = None) -> int:
             from finetune_operator.providers.axolotl_config import main as axolotl_config
 
             return axolotl_config(options)
+        case "estimate":
+            from finetune_operator.providers.estimate import main as estimate
+
+            return estimate(options)
         case "dataset":
             from finetune_operator.store.datasets.command import main as dataset
 
@@ -104,6 +109,13 @@ def _parser() -> argparse.ArgumentParser:
     axolotl.add_argument("--base-model", help="directory or hub repository, where the job's own is on a volume")
     axolotl.add_argument("--dataset", default="dataset", help="directory with train.jsonl and test.jsonl")
     axolotl.add_argument("--output", default="out", help="directory for checkpoints and adapter")
+    estimate = commands.add_parser("estimate", help="time, cost and memory of a FineTuneJob on each known device")
+    estimate.add_argument("job", help="YAML or JSON of a FineTuneJob, - for standard input")
+    estimate.add_argument("--base-model", type=Path, help="its directory, where the job's own is not at the hub")
+    estimate.add_argument("--dataset", type=Path, help="directory with train.jsonl, as `dataset export` writes it")
+    estimate.add_argument("--rows", type=int, help="training rows, instead of a dataset")
+    estimate.add_argument("--tokens", type=int, help="length of a row in tokens, instead of a dataset")
+    estimate.add_argument("--prices", type=Path, help="YAML or JSON with the chart's value `prices`")
     add_dataset_arguments(commands.add_parser("dataset", help="make and describe datasets outside a cluster"))
     artifacts = commands.add_parser("artifacts", help="list what a job left, with sizes and types")
     artifacts.add_argument("directory", type=Path, help="the job's directory on the artifacts volume")

@@ -27,14 +27,14 @@ logger = get_logger(__name__)
 
 def require_memory(config: TrainingConfig, model: Path) -> None:
     """By the model's config alone, before anything is made or downloaded. Raises `Refused`."""
-    if failure := refusal(preflight(_shape(model), config), config):
+    if failure := refusal(preflight(shape_in(model), config), config):
         raise Refused(failure)
 
 
 def run_preflight(config: TrainingConfig, model: Path, rows_file: Path, rows: int) -> Preflight:
     """All that can be told of these training rows. Raises `Refused` for what is certain to fail."""
-    counted = Rows(rows, *_lengths(config, model, rows_file))
-    found = preflight(_shape(model), config, counted)
+    counted = count_tokens(config, model, rows_file, rows)
+    found = preflight(shape_in(model), config, counted)
     for warning in found.warnings:
         logger.warning(warning)
     if failure := refusal(found, config, counted):
@@ -42,7 +42,8 @@ def run_preflight(config: TrainingConfig, model: Path, rows_file: Path, rows: in
     return found
 
 
-def _shape(model: Path) -> ModelShape | None:
+def shape_in(model: Path) -> ModelShape | None:
+    """What the model's config tells; None where it tells nothing that is understood."""
     try:
         with (model / "config.json").open("rb") as file:
             return model_shape(file.read(CONFIG_BYTES_MAX).decode(errors="replace"))
@@ -50,10 +51,10 @@ def _shape(model: Path) -> ModelShape | None:
         return None
 
 
-def _lengths(config: TrainingConfig, model: Path, rows_file: Path) -> tuple[TokenLengths | None, str | None]:
+def count_tokens(config: TrainingConfig, model: Path, rows_file: Path, rows: int) -> Rows:
     """By the tokenizer, or else by characters, and then why."""
     if not (model / TOKENIZER_NAME).is_file():
-        return _by_characters(config, rows_file), f"the base model has no {TOKENIZER_NAME}"
+        return Rows(rows, _by_characters(config, rows_file), f"the base model has no {TOKENIZER_NAME}")
     request = Request(
         model=str(model),
         rows=str(rows_file),
@@ -63,8 +64,9 @@ def _lengths(config: TrainingConfig, model: Path, rows_file: Path) -> tuple[Toke
     )
     answer = ask_counter(request, COUNTER, WALL_SECONDS_MAX)
     if answer.trouble is None:
-        return answer.lengths, None
-    return _by_characters(config, rows_file), f"the base model's tokenizer could not be used: {answer.trouble}"
+        return Rows(rows, answer.lengths)
+    trouble = f"the base model's tokenizer could not be used: {answer.trouble}"
+    return Rows(rows, _by_characters(config, rows_file), trouble)
 
 
 def ask_counter(request: Request, command: Sequence[str], wall_seconds: float) -> Answer:
