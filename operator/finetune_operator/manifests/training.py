@@ -6,19 +6,15 @@ The configuration travels in the pod's own annotation, so that it can't differ f
 
 from finetune_operator.contract.artifacts import Output
 from finetune_operator.contract.base_models import HubModel
-from finetune_operator.contract.dataset import DatasetConfig, ObjectSource, RatingsSource, VolumeSource
+from finetune_operator.contract.dataset import DatasetConfig
 from finetune_operator.contract.evaluation import EvaluationConfig, Metric
 from finetune_operator.contract.places import (
     ARTIFACTS_ROOT,
     CONFIG_ANNOTATION,
     CONFIG_FILE,
-    DATABASE_URL_VARIABLE,
-    DATASETS_ROOT,
     INTERNAL_TOKEN_VARIABLE,
     PREPARE_CONTAINER,
     PROGRESS_PATH,
-    RATINGS_ROOT,
-    STORE_CREDENTIAL_VARIABLES,
     TRAINER_CONTAINER,
 )
 from finetune_operator.contract.training import JobIdentity, LoraConfig, StartingAdapter, TrainingConfig
@@ -50,10 +46,10 @@ from finetune_operator.manifests.common import (
     scratch_volumes,
     secret_variable,
 )
+from finetune_operator.manifests.dataset_sources import dataset_source, source_mounts, source_secrets, source_volumes
 from finetune_operator.manifests.nodes import gpus_per_node, group_arguments, one_pod_a_node, processes
 from finetune_operator.manifests.remote import remote_config, remote_trainer, token_volume
 from finetune_operator.manifests.training_parameters import tracking_config, tracking_secrets, training_parameters
-from finetune_operator.resources.dataset import Dataset
 from finetune_operator.resources.finetunejob import FineTuneJob, FineTuneJobSpec, Method
 
 COMPONENT_NAME = "trainer"
@@ -152,21 +148,12 @@ def _prepare(job: FineTuneJob, config: OperatorConfig) -> Manifest:
         "image": config.operator_image,
         "imagePullPolicy": config.image_pull_policy,
         "args": ["prepare", CONFIG_FILE],
-        "env": [*_source_secrets(job.spec.dataset), *environment({"HOME": "/tmp"})],  # noqa: S108 - an emptyDir
-        "volumeMounts": [*_common_mounts(job), *_source_mounts(job)],
+        "env": [*source_secrets(job.spec.dataset), *environment({"HOME": "/tmp"})],  # noqa: S108 - an emptyDir
+        "volumeMounts": [*_common_mounts(job), *source_mounts(job.spec.dataset)],
         "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
         "securityContext": container_security(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
-
-
-def _source_secrets(dataset: Dataset) -> list[Manifest]:
-    if dataset.ratings:
-        reference = dataset.ratings.secret_ref
-        return [secret_variable(DATABASE_URL_VARIABLE, reference.name, reference.key)]
-    if dataset.s3 and dataset.s3.secret_ref:
-        return [secret_variable(name, dataset.s3.secret_ref.name, name) for name in STORE_CREDENTIAL_VARIABLES]
-    return []
 
 
 def _fetch(job: FineTuneJob, config: OperatorConfig) -> list[Manifest]:
@@ -207,18 +194,8 @@ def _common_mounts(job: FineTuneJob) -> list[Manifest]:
     return [CONFIG_MOUNT, *models, ARTIFACTS_MOUNT, SCRATCH_MOUNTS[0]]
 
 
-def _source_mounts(job: FineTuneJob) -> list[Manifest]:
-    dataset = job.spec.dataset
-    if dataset.volume:
-        return [{"name": "datasets", "mountPath": DATASETS_ROOT, "readOnly": True}]
-    if dataset.ratings and dataset.ratings.claim_name:
-        return [{"name": "ratings", "mountPath": RATINGS_ROOT, "readOnly": True}]
-    return []
-
-
 def _volumes(job: FineTuneJob, config: OperatorConfig) -> list[Manifest]:
-    dataset = job.spec.dataset
-    volumes: list[Manifest] = [
+    return [
         {
             "name": "config",
             "downwardAPI": {
@@ -233,12 +210,8 @@ def _volumes(job: FineTuneJob, config: OperatorConfig) -> list[Manifest]:
         *_models_volumes(job, config),
         claim_volume("artifacts", config.artifacts_claim, read_only=False),
         *scratch_volumes(),
+        *source_volumes(job.spec.dataset),
     ]
-    if dataset.volume:
-        volumes.append(claim_volume("datasets", dataset.volume.claim_name, read_only=True))
-    if dataset.ratings and dataset.ratings.claim_name:
-        volumes.append(claim_volume("ratings", dataset.ratings.claim_name, read_only=True))
-    return volumes
 
 
 def _models_volumes(job: FineTuneJob, config: OperatorConfig) -> list[Manifest]:
@@ -273,7 +246,7 @@ def training_config(job: FineTuneJob, config: OperatorConfig, start: StartingAda
 
 
 def _only_gpu_type(spec: FineTuneJobSpec) -> str | None:
-    """Whose memory bounds each process: on every GPU a whole copy of the model. A slice has less, the CPU asks for none."""
+    """Whose memory bounds each process: a whole model on each GPU. A slice has less, the CPU asks for none."""
     return spec.scheduling.node_selector.get(GPU_TYPE_LABEL) if gpus_per_node(spec) else None
 
 
@@ -286,6 +259,7 @@ def _evaluation_config(job: FineTuneJob) -> EvaluationConfig | None:
         metrics=tuple(Metric(name) for name in wanted.metrics),
         max_examples=wanted.max_examples,
         max_new_tokens=wanted.max_new_tokens,
+        timeout_seconds=wanted.timeout_seconds,
     )
 
 
@@ -297,26 +271,8 @@ def _lora_config(job: FineTuneJob) -> LoraConfig:
 
 def _dataset_config(job: FineTuneJob, config: OperatorConfig) -> DatasetConfig:
     dataset = job.spec.dataset
-    source: RatingsSource | VolumeSource | ObjectSource
-    if dataset.ratings:
-        ratings = dataset.ratings
-        source = RatingsSource(
-            philosopher=ratings.philosopher,
-            domain=ratings.domain,
-            task_type=ratings.task_type,
-            min_rating=ratings.min_rating,
-            min_confidence=float(ratings.min_confidence) if ratings.min_confidence else None,
-            gold_star_only=ratings.gold_star_only,
-            limit=ratings.limit,
-        )
-    elif dataset.volume:
-        source = VolumeSource(path=dataset.volume.path)
-    elif dataset.s3:
-        source = ObjectSource(url=dataset.s3.url, endpoint=dataset.s3.endpoint)
-    else:
-        raise ValueError("the API server admits no dataset without a source")
     return DatasetConfig(
-        source=source,
+        source=dataset_source(dataset),
         format="DPO" if job.spec.method is Method.DPO else dataset.format.value,
         test_fraction=float(dataset.test_fraction),
         min_examples=dataset.min_examples,
