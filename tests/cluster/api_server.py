@@ -1,9 +1,10 @@
-"""The api process as far as the operator asks it: progress and tallies, over HTTP and by the contract."""
+"""The api process as far as the operator asks it: progress, tallies and evaluations, over HTTP and by the contract."""
 
 from aiohttp import web
 
 from finetune_operator.contract.experiments import AbTestTally, ArmTallies, VoteCounts
-from finetune_operator.contract.places import PROGRESS_PATH, TALLY_PATH
+from finetune_operator.contract.places import EVALUATION_PATH, PROGRESS_PATH, TALLY_PATH
+from finetune_operator.contract.served_evaluation import RecordedEvaluation
 from finetune_operator.contract.training import JobIdentity, LatestProgress, Progress
 from tests.cluster.operator_process import INTERNAL_TOKEN
 from tests.cluster.samples import NOON, Manifest
@@ -15,6 +16,7 @@ class ApiServer:
     def __init__(self) -> None:
         self.progress: dict[str, Progress] = {}
         self.tallies: dict[str, AbTestTally] = {}
+        self.evaluations: dict[str, RecordedEvaluation] = {}
         self.requests = 0
         self._port = 0
         self._runner: web.AppRunner | None = None
@@ -27,6 +29,7 @@ class ApiServer:
         application = web.Application()
         application.router.add_get(PROGRESS_PATH, self._latest_progress)
         application.router.add_get(TALLY_PATH, self._tally)
+        application.router.add_put(EVALUATION_PATH, self._evaluation)
         self._runner = web.AppRunner(application, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self._port)
@@ -75,6 +78,12 @@ class ApiServer:
         if tally.votes.total > int(request.query["max_votes"]):
             raise web.HTTPInternalServerError(text="the api never counts more votes than it is asked for")
         return _json(tally.model_dump_json(by_alias=True))
+
+    async def _evaluation(self, request: web.Request) -> web.Response:
+        self._authorize(request)
+        text = await request.text()
+        self.evaluations[request.match_info["id"]] = RecordedEvaluation.model_validate_json(text)
+        return web.Response(status=204)
 
     def _authorize(self, request: web.Request) -> None:
         self.requests += 1

@@ -17,6 +17,7 @@ VOLATILE_FIELDS = frozenset(
         "lastUpdateTime",
         "pod",
         "promotedAt",
+        "recordedEvaluations",
         "start",
         "startTime",
         "time",

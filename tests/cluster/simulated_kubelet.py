@@ -10,10 +10,16 @@ from pydantic import BaseModel
 
 from finetune_operator.contract.adapters import AdapterList
 from finetune_operator.contract.dataset import DatasetReport
-from finetune_operator.contract.places import ADAPTERS_FILE, ENGINE_CONTAINER, PREPARE_CONTAINER, TRAINER_CONTAINER
+from finetune_operator.contract.places import (
+    ADAPTERS_FILE,
+    ENGINE_CONTAINER,
+    EVALUATOR_CONTAINER,
+    PREPARE_CONTAINER,
+    TRAINER_CONTAINER,
+)
 from finetune_operator.contract.training import TrainingResult
 from finetune_operator.kube.client import KubeClient
-from finetune_operator.manifests.common import ENGINE_LABEL, JOB_NAME_LABEL
+from finetune_operator.manifests.common import ENGINE_LABEL, JOB_NAME_LABEL, VERSION_NAME_LABEL
 from tests.cluster.engine_server import EngineServer, Refusal
 from tests.cluster.samples import REPORT, RESULT, Manifest
 from tests.waiting import eventually
@@ -57,6 +63,11 @@ class SimulatedKubelet:
         states = {PREPARE_CONTAINER: _terminated(0, result.dataset), TRAINER_CONTAINER: _terminated(0, result)}
         await self._report(pod, "Succeeded", states)
 
+    async def end_well(self, pod: Manifest) -> None:
+        """Of a node that is not the first: the trainer has nothing to say."""
+        states = {PREPARE_CONTAINER: _terminated(0, REPORT), TRAINER_CONTAINER: _terminated(0, "")}
+        await self._report(pod, "Succeeded", states)
+
     async def fail(self, pod: Manifest, container: str, exit_code: int, message: object, reason: str = "Error") -> None:
         """The container ended, and the pod with it."""
         ended = _terminated(exit_code, message, reason)
@@ -83,6 +94,27 @@ class SimulatedKubelet:
         """What the scheduler says of a pod that fits nowhere."""
         condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
         await self._patch(pod, {"phase": "Pending", "conditions": [condition]})
+
+    async def evaluator(self, version: str, timeout_seconds: float = 20.0) -> Manifest:
+        """The pod that measures a version, once the Job controller has made it."""
+
+        async def the_only_one() -> Manifest | None:
+            pods, _ = await self._client.list("pods", self._namespace, f"{VERSION_NAME_LABEL}={version}")
+            alive = [pod for pod in pods if pod["status"]["phase"] in ("Pending", "Running") and not _deleting(pod)]
+            assert len(alive) <= 1, f"{version} has {len(alive)} evaluators at a time"
+            return alive[0] if alive else None
+
+        pod = await eventually(the_only_one, timeout_seconds)
+        assert pod is not None
+        return pod
+
+    async def evaluate(self, pod: Manifest) -> None:
+        await self._report(pod, "Running", {EVALUATOR_CONTAINER: _running()})
+
+    async def end_evaluation(self, pod: Manifest, message: BaseModel, exit_code: int = 0) -> None:
+        """The evaluator has said this, and ended."""
+        ended = {EVALUATOR_CONTAINER: _terminated(exit_code, message)}
+        await self._report(pod, "Failed" if exit_code else "Succeeded", ended)
 
     async def engine_pods(self, engine: str) -> list[Manifest]:
         """Pods of an engine that have not been told to end."""

@@ -12,7 +12,7 @@ from finetune_operator.kube.errors import Rejected
 from finetune_operator.kube.paths import PLURALS
 from finetune_operator.resources.evaluation import Metric
 from finetune_operator.resources.finetunejob import IMMUTABLE_FIELDS
-from tests.cluster import training_cases
+from tests.cluster import evaluation_cases, training_cases
 from tests.cluster.control_plane import REPOSITORY, CommandFailed, ControlPlane
 from tests.cluster.samples import OTHER_DIGEST, ab_test, base_model, fine_tune_job, merged, model_version
 
@@ -133,6 +133,7 @@ ACCEPTED = [
     Creation("a priority", "FineTuneJob", {"scheduling": {"priorityClassName": "research"}}),
     Creation("a file with dots in its name", "FineTuneJob", on_volume("a.b/c..d.jsonl")),
     Creation("an evaluation", "FineTuneJob", evaluation(metrics=["RougeL", "TokenF1"], maxExamples=7, maxNewTokens=9)),
+    Creation("an evaluation of a day", "FineTuneJob", evaluation(metrics=["RougeL"], timeoutSeconds=86_400)),
     Creation("every metric, each required", "FineTuneJob", evaluation(metrics=METRICS, require=EVERY_METRIC_REQUIRED)),
     Creation("a loss that has to fall", "FineTuneJob", evaluation(require=["evalLoss < base", "evalLoss <= 2.5"])),
     Creation("a version that has to be good", "ModelVersion", evaluation(require=["Rouge1 > base", "Bleu >= 1"])),
@@ -352,6 +353,18 @@ REFUSED = [
         refused="less than or equal",
     ),
     Creation(
+        "an evaluation without time",
+        "FineTuneJob",
+        evaluation(metrics=["F1"], timeoutSeconds=0),
+        refused="greater than or equal to 1",
+    ),
+    Creation(
+        "an evaluation of a month",
+        "FineTuneJob",
+        evaluation(metrics=["F1"], timeoutSeconds=2_592_000),
+        refused="less than or equal to 604800",
+    ),
+    Creation(
         "a requirement on what is not measured",
         "FineTuneJob",
         evaluation(metrics=["Rouge1"], require=["RougeL >= 0.3"]),
@@ -473,6 +486,11 @@ REFUSED = [
 ]
 
 ACCEPTED += [Creation(title, "FineTuneJob", spec) for title, spec in training_cases.ACCEPTED.items()]
+ACCEPTED += [Creation(title, "ModelVersion", spec) for title, spec in evaluation_cases.ACCEPTED.items()]
+REFUSED += [
+    Creation(title, "ModelVersion", spec, refused=refusal)
+    for title, (spec, refusal) in evaluation_cases.REFUSED.items()
+]
 REFUSED += [
     Creation(title, "FineTuneJob", spec, refused=refusal) for title, (spec, refusal) in training_cases.REFUSED.items()
 ]
@@ -571,6 +589,14 @@ UPDATES = [
         "ModelVersion",
         {"evaluation": {"require": ["RougeL >= 0.1"]}},
         {"evaluation": {"require": ["RougeL >= 0.3"]}},
+    ),
+    Update("a version is to be measured", "ModelVersion", {"evaluation": {"metrics": ["RougeL"]}}),
+    Update(
+        "a version that is to be measured is served no more",
+        "ModelVersion",
+        {"serving": None},
+        {"evaluation": {"metrics": ["RougeL"]}},
+        evaluation_cases.NOT_SERVED,
     ),
     Update("a version gets notes", "ModelVersion", {"notes": "the good one"}),
     Update("a version is scaled", "ModelVersion", {"serving": {"replicas": 3}}),
@@ -698,7 +724,7 @@ async def test_a_status_outside_the_schema_is_refused(control_plane: ControlPlan
 
 COLUMNS = [
     ("ftj", "NAME PHASE PROGRESS EPOCH LOSS ETA VERSION AGE", "BEST BASE METHOD ROWS COST MESSAGE"),
-    ("modelver", "NAME MODEL VERSION STATE LOADED PROMOTED AGE", "BASE ENGINE PASSED MESSAGE"),
+    ("modelver", "NAME MODEL VERSION STATE LOADED PROMOTED AGE", "BASE ENGINE EVALUATED PASSED MESSAGE"),
     ("abt", "NAME PHASE SPLIT VOTES WINRATE P-VALUE LEADER VERDICT AGE", "BASELINE CANDIDATE NEEDED SCORE MESSAGE"),
 ]
 

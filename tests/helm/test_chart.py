@@ -12,7 +12,7 @@ from finetune_operator.__main__ import main as finetune_operator
 from finetune_operator.contract.places import ENGINE_PORT
 from finetune_operator.core.cost import PriceBook, price_book
 from finetune_operator.gateway.settings import GatewaySettings
-from finetune_operator.manifests import serving, training
+from finetune_operator.manifests import evaluation, serving, training
 from finetune_operator.manifests.common import labels
 from finetune_operator.resources.finetunejob import FineTuneJob
 from finetune_operator.shell.settings import Settings as OperatorSettings
@@ -409,7 +409,7 @@ def test_each_watched_namespace_has_what_its_pods_need(helm: Helm) -> None:
         assert subject == {"kind": "ServiceAccount", "name": "finetune-remote", "namespace": namespace}
         for claim in ("artifacts", "models"):
             named(manifests, "PersistentVolumeClaim", claim, namespace)
-        for policy in ("engine", "trainer"):
+        for policy in ("engine", "evaluator", "trainer"):
             named(manifests, "NetworkPolicy", f"finetune-{policy}", namespace)
     assert {m["metadata"]["namespace"] for m in of_kind(manifests, "Role", "NetworkPolicy")} == set(WATCHED)
     assert environment(manifests, "operator")["FINETUNE_NAMESPACES"] == ",".join(WATCHED)
@@ -476,15 +476,18 @@ def test_volumes_can_be_made_by_others(helm: Helm) -> None:
 # Network
 
 
-def test_engine_answers_operator_and_gateway_alone(rendered: list[Manifest]) -> None:
+def test_engine_answers_operator_gateway_and_evaluators_alone(rendered: list[Manifest]) -> None:
     spec = named(rendered, "NetworkPolicy", "finetune-engine")["spec"]
     engine = labels(serving.COMPONENT_NAME, {})
     assert spec["podSelector"]["matchLabels"] == engine
     assert spec["policyTypes"] == ["Ingress"]
     (rule,) = spec["ingress"]
     assert rule["ports"] == [{"protocol": "TCP", "port": ENGINE_PORT}]
+    *processes, evaluators = rule["from"]
+    # No namespaceSelector: only those of the engine's own namespace.
+    assert evaluators == {"podSelector": {"matchLabels": labels(evaluation.COMPONENT_NAME, {})}}
     admitted = set()
-    for peer in rule["from"]:
+    for peer in processes:
         assert peer["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": NAMESPACE}}
         wanted = peer["podSelector"]["matchLabels"].items()
         admitted |= {
@@ -500,6 +503,14 @@ def test_trainer_answers_nobody(rendered: list[Manifest]) -> None:
     assert spec["podSelector"]["matchLabels"] == labels(training.COMPONENT_NAME, {})
     assert spec["policyTypes"] == ["Ingress"]
     assert "ingress" not in spec
+
+
+def test_evaluator_answers_nobody(rendered: list[Manifest]) -> None:
+    spec = named(rendered, "NetworkPolicy", "finetune-evaluator")["spec"]
+    assert spec == {
+        "podSelector": {"matchLabels": labels(evaluation.COMPONENT_NAME, {})},
+        "policyTypes": ["Ingress"],
+    }
 
 
 def test_network_policies_can_be_left_out(helm: Helm) -> None:
