@@ -205,12 +205,7 @@ class RatingsDatabase:
             # Those that a virtual table hides are no columns of anybody's.
             rows = self._rows("SELECT name, type, '' FROM pragma_table_xinfo(?) WHERE hidden <> 1", (TABLE,))
         else:
-            rows = self._rows(
-                "SELECT attname, format_type(atttypid, NULL), nspname FROM pg_attribute "
-                "JOIN pg_class ON pg_class.oid = attrelid JOIN pg_namespace ON pg_namespace.oid = relnamespace "
-                "WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped",
-                (TABLE,),
-            )
+            rows = self._patiently(lambda: _columns_of_postgresql(self.url, self.timeout_seconds))
         if not rows:
             raise Refused.because(
                 FailureReason.DATASET_INVALID,
@@ -270,17 +265,43 @@ def _from_sqlite(url: DatabaseUrl, timeout_seconds: float, query: str, values: t
         raise _Failed(str(error), unreachable=unreachable_, may_pass=passing) from None
 
 
+def _columns_of_postgresql(url: DatabaseUrl, timeout_seconds: float) -> list[Row]:
+    """By DuckDB, which an export needs anyway: Python's own driver would take 10 MB of memory for this one question."""
+    import duckdb
+
+    from finetune_operator.store.datasets.engine import SETTINGS, literal, load_scanner
+
+    query = (
+        "SELECT attname::text, format_type(atttypid, NULL), nspname::text FROM pg_attribute "
+        "JOIN pg_class ON pg_class.oid = attrelid JOIN pg_namespace ON pg_namespace.oid = relnamespace "
+        f"WHERE attrelid = to_regclass('{TABLE}') AND attnum > 0 AND NOT attisdropped"  # noqa: S608 - a name of ours
+    )
+    try:
+        with duckdb.connect(config=dict(SETTINGS)) as connection:
+            load_scanner(connection, url.backend)
+            address = literal(_patient(url, timeout_seconds))
+            connection.execute(f"ATTACH {address} AS source (TYPE postgres, READ_ONLY)")
+            return connection.execute(f"FROM postgres_query('source', {literal(query)})").fetchall()
+    except duckdb.Error as error:
+        lost = isinstance(error, duckdb.IOException)
+        raise _Failed(str(error), unreachable=lost, may_pass=lost) from None
+
+
 def _from_postgresql(url: DatabaseUrl, timeout_seconds: float, query: str, values: tuple[Value, ...]) -> list[Row]:
-    # Whoever reads from SQLite does not pay for this driver.
+    # Only those who count, or whose export failed, need it.
     import psycopg
 
-    patience = {"connect_timeout": str(max(CONNECT_TIMEOUT_MIN_SECONDS, int(timeout_seconds))), "options": READ_ONLY}
     try:
-        with psycopg.connect(conninfo(url.parameters | patience)) as connection:
+        with psycopg.connect(_patient(url, timeout_seconds)) as connection:
             return connection.execute(query.encode(), values).fetchall()
     except psycopg.Error as error:
         lost = isinstance(error, psycopg.OperationalError)
         raise _Failed(str(error), unreachable=lost, may_pass=lost) from None
+
+
+def _patient(url: DatabaseUrl, timeout_seconds: float) -> str:
+    patience = {"connect_timeout": str(max(CONNECT_TIMEOUT_MIN_SECONDS, int(timeout_seconds))), "options": READ_ONLY}
+    return conninfo(url.parameters | patience)
 
 
 def is_writable(directory: Path) -> bool:

@@ -25,7 +25,7 @@ BUCKET_DIGITS = 3
 BUCKETS = 16**BUCKET_DIGITS
 # As long as a bucket's digits, so that what was dropped has a bucket of its own.
 DROPPED_MARK = b"!!!"
-BUFFERED_MAX_BYTES = 12 * 1024 * 1024
+BUFFERED_MAX_BYTES = 8 * 1024 * 1024
 # What is sorted at once when there is a choice: no more than a core's cache holds.
 SORTED_BYTES = 512 * 1024
 SORTED_MAX_BYTES = 8 * 1024 * 1024
