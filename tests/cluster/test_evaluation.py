@@ -37,9 +37,7 @@ async def test_a_version_that_misses_a_requirement_is_served_but_not_promoted_un
     version = await world.reaches("modelversions", "plato-v1", state="Ready")
     assert version["spec"]["lineage"]["evaluation"]["metrics"] == VALUES
     assert version["status"]["metrics"] == {"testLoss": "0.4", "baseTestLoss": "1.2", "scores": VALUES}
-    events, _ = await world.client.list("events", world.namespace)
-    told = [event for event in events if event["reason"] == "RequirementMissed"]
-    assert [event["type"] for event in told] == ["Warning"]
+    assert [event["type"] for event in await world.told("RequirementMissed")] == ["Warning"]
 
     async def is_held_back() -> None:
         assert "promotedAt" not in (await world.get("modelversions", "plato-v1"))["status"]

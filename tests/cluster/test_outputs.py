@@ -24,6 +24,5 @@ async def test_what_a_training_left_is_told_and_what_it_could_not_make(world: Wo
     assert (exported["status"], exported["reason"]) == ("False", "OutputFailed")
     assert exported["message"] == f"MergedWeights: {ERROR.message}"
     assert (await world.get("modelversions", "plato-v1"))["spec"]["version"] == 1
-    events, _ = await world.client.list("events", world.namespace)
-    told = [event for event in events if event["reason"] == "OutputFailed"]
+    told = await world.told("OutputFailed")
     assert [(event["type"], event["message"]) for event in told] == [("Warning", exported["message"])]

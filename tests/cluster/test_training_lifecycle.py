@@ -12,7 +12,7 @@ import pytest
 
 from finetune_operator.contract.failures import EXIT_CODES, Failure, FailureReason
 from finetune_operator.contract.places import TRAINER_CONTAINER
-from tests.cluster.samples import NOON, Manifest, fine_tune_job, model_version
+from tests.cluster.samples import NOON, fine_tune_job, model_version
 from tests.cluster.world import World, condition
 from tests.waiting import eventually, throughout
 
@@ -82,18 +82,7 @@ async def _ends(world: World, name: str, ending: Ending) -> None:
         assert await world.kubelet.trainers(name) == []
     job = await world.get("jobs", training["status"]["jobName"])
     assert job["status"].get("failed", 0) == int(ending.counted)
-    assert await _told(world, training, ending.reason) == 1
-
-
-async def _told(world: World, job: Manifest, reason: str) -> int:
-    """How many events of this reason there are, once there is one."""
-
-    async def count() -> int:
-        events, _ = await world.client.list("events", world.namespace)
-        uid = job["metadata"]["uid"]
-        return sum(event["involvedObject"]["uid"] == uid and event["reason"] == reason for event in events)
-
-    return await eventually(count)
+    assert len(await world.told(ending.reason, about=training["metadata"]["uid"])) == 1
 
 
 async def test_a_checkpoint_and_the_cost_are_shown_with_the_progress(world: World) -> None:
@@ -110,13 +99,13 @@ async def test_a_checkpoint_and_the_cost_are_shown_with_the_progress(world: Worl
     await world.reaches("finetunejobs", "plato-1", phase="Suspended")
     await world.gone("pods", pod["metadata"]["name"])
 
-    async def is_settled() -> Decimal:
+    async def settled_cost() -> str:
         status = (await world.get("finetunejobs", "plato-1"))["status"]
         (first,) = status["allocation"]["pods"]
         assert "end" in first
-        return Decimal(status["cost"]["spent"])
+        return str(status["cost"]["spent"])
 
-    first_attempt = await eventually(is_settled)
+    first_attempt = Decimal(await eventually(settled_cost))
     assert first_attempt >= spent
     await world.edit("finetunejobs", "plato-1", suspend=False)
     again = await world.kubelet.trainer("plato-1", other_than=pod["metadata"]["uid"])
@@ -157,7 +146,7 @@ async def test_cancelling_ends_the_pod_keeps_the_cost_and_is_final(world: World)
     for type_ in ("Reconciling", "Stalled"):
         assert condition(cancelled, type_) == {}
     assert Decimal(cancelled["status"]["cost"]["spent"]) >= 0
-    assert await _told(world, training, "Cancelled") == 1
+    assert len(await world.told("Cancelled", about=training["metadata"]["uid"])) == 1
     await world.operator.kill()
     await world.operator.start()
 

@@ -96,6 +96,19 @@ class World:
 
         return await eventually(is_so)
 
+    async def told(self, reason: str, about: str | None = None) -> list[Manifest]:
+        """The events of this reason (about the object with this uid), once there is one: they follow the status."""
+
+        async def events() -> list[Manifest]:
+            found, _ = await self.client.list("events", self.namespace)
+            return [
+                event
+                for event in found
+                if event["reason"] == reason and about in (None, event["involvedObject"]["uid"])
+            ]
+
+        return await eventually(events)
+
     async def train(self, name: str = "plato-1", **spec: Any) -> tuple[Manifest, Manifest]:
         """A new FineTuneJob with a running trainer, and the trainer's pod."""
         await self.create(fine_tune_job(name, **spec))
