@@ -1,0 +1,51 @@
+"""A served version measured beside its base model by the engine that serves both, on a real node."""
+
+import json
+import urllib.request
+from typing import Any
+
+from demo.install import api_token
+from tests.e2e.conftest import World
+
+EVALUATION_TIMEOUT_SECONDS = 300
+METRICS = ["RougeL", "TokenAccuracy", "TokenF1"]
+
+
+def patch(world: World, name: str, spec: dict[str, Any]) -> None:
+    world.kubectl.run("patch", "modelversion", name, "--type", "merge", "--patch", json.dumps({"spec": spec}))
+
+
+def test_a_served_version_is_measured_beside_its_base_model(world: World) -> None:
+    name = world.story.first.version["metadata"]["name"]
+    patch(world, name, {"evaluation": {"metrics": METRICS, "maxNewTokens": 32}})
+    world.kubectl.run(
+        "wait", f"modelversion/{name}", "--for=condition=Evaluated", f"--timeout={EVALUATION_TIMEOUT_SECONDS}s"
+    )
+
+    version = world.kubectl.get("modelversion", name)
+    measured = version["status"]["evaluation"]
+    scores = {score["name"]: score for score in measured["metrics"]}
+    assert scores.keys() == set(METRICS), measured
+    assert measured["examples"] > 0
+    for quantity in ("meanLatencySeconds", "p95LatencySeconds", "meanSecondsToFirstToken", "tokensPerSecond"):
+        assert float(measured[quantity]["base"]) > 0
+        assert float(measured[quantity]["fineTuned"]) > 0
+    # By teacher forcing, hence the same whoever computes it, but for the last digits of the logits.
+    trained = {score["name"]: score for score in version["spec"]["lineage"]["evaluation"]["metrics"]}
+    for side in ("base", "fineTuned"):
+        assert abs(float(scores["TokenAccuracy"][side]) - float(trained["TokenAccuracy"][side])) < 0.05
+
+    path = f"/v1/fine-tuning/model-versions/{version['metadata']['namespace']}/{name}/evaluations"
+    rows = world.kubectl.wait_for("both evaluations are in the database", lambda: _recorded(world, path), 60)
+    assert {row["source"] for row in rows} == {"Training", "Served"}
+    served = next(row for row in rows if row["source"] == "Served")
+    assert {value["name"] for value in served["values"]} >= {*METRICS, "meanLatencySeconds", "tokensPerSecond"}
+    patch(world, name, {"evaluation": {"metrics": None}})
+
+
+def _recorded(world: World, path: str) -> list[dict[str, Any]] | None:
+    headers = {"Authorization": f"Bearer {api_token(world.target)}"}
+    request = urllib.request.Request(world.api_url + path, headers=headers)  # noqa: S310
+    with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
+        rows: list[dict[str, Any]] = json.load(response)["evaluations"]
+    return rows if len(rows) == 2 else None
