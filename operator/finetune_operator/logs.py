@@ -40,6 +40,12 @@ def configure_logging(level: str = "INFO") -> None:
     logging.basicConfig(level=level, handlers=[handler], force=True)
 
 
+def cause(error: BaseException) -> str:
+    """An exception as text. Not its `repr`: that of aiohttp's has the request's headers, and with them a token."""
+    words = str(error)
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__
+
+
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """A logger whose keyword arguments become fields."""
     logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)

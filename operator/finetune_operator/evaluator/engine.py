@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import aiohttp
 
-from finetune_operator.logs import get_logger
+from finetune_operator.logs import cause, get_logger
 
 T = TypeVar("T")
 Message = dict[str, str]
@@ -123,9 +123,9 @@ class Engine:
                 failing_since = failing_since or now
                 if now - failing_since + wait > self._patience.outage_seconds:
                     raise EngineUnavailable(
-                        f"the engine did not answer for {now - failing_since:.0f} s: {error!r}"
+                        f"the engine did not answer for {now - failing_since:.0f} s: {cause(error)}"
                     ) from error
-                logger.warning("the engine does not answer, asking again", error=repr(error), wait_seconds=wait)
+                logger.warning("the engine does not answer, asking again", error=cause(error), wait_seconds=wait)
             await asyncio.sleep(wait)
             wait = min(2 * wait, self._patience.longest_wait_seconds)
 

@@ -9,7 +9,7 @@ import aiohttp
 from finetune_operator.contract.experiments import SAMPLES_MAX_PER_BATCH, Sample, SampleBatch
 from finetune_operator.contract.places import SAMPLES_PATH
 from finetune_operator.gateway.metrics import Metrics
-from finetune_operator.logs import get_logger
+from finetune_operator.logs import cause, get_logger
 
 BUFFER_MAX_SAMPLES = 20_000
 BATCH_INTERVAL_SECONDS = 1.0
@@ -90,7 +90,7 @@ class SampleSender:
             async with self._session.post(self._url, data=data, headers=self._headers, timeout=timeout) as response:
                 status, text = response.status, (await response.text(errors="replace"))[:500]
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise ApiAway(repr(error)) from error
+            raise ApiAway(cause(error)) from error
         if status >= 500 or status == 429:
             raise ApiAway(f"status {status}: {text}")
         for _ in batch.samples:

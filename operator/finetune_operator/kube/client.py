@@ -12,6 +12,7 @@ import kopf
 
 from finetune_operator.kube.errors import KubeError, Rejected, Unavailable, error_for
 from finetune_operator.kube.paths import path_of
+from finetune_operator.logs import cause
 
 CREDENTIALS_MAX_AGE_SECONDS = 60.0
 REQUEST_TIMEOUT_SECONDS = 20.0
@@ -108,7 +109,7 @@ class KubeClient:
                         raise error_for(event["object"].get("code", 500), event["object"].get("message", ""))
                     yield event["type"], event["object"]
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            raise Unavailable(f"watch of {plural} broke: {error!r}") from error
+            raise Unavailable(f"watch of {plural} broke: {cause(error)}") from error
 
     async def _request(
         self,
@@ -130,7 +131,7 @@ class KubeClient:
                 answer: Object = await response.json()
                 return answer
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise Unavailable(f"{method} {path}: {error!r}") from error
+            raise Unavailable(f"{method} {path}: {cause(error)}") from error
 
     def _url(self, path: str) -> str:
         return self._credentials.server.rstrip("/") + path

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import aiohttp
 
 from finetune_operator.contract.training import PROGRESS_MAX_PER_BATCH, Progress, ProgressBatch
-from finetune_operator.logs import get_logger
+from finetune_operator.logs import cause, get_logger
 
 TIMEOUT_SECONDS = 5.0
 
@@ -34,6 +34,6 @@ class Reporter:
             ) as answer:
                 answer.raise_for_status()
         except (aiohttp.ClientError, TimeoutError) as error:
-            logger.warning("progress can't be reported; the training goes on", error=repr(error))
+            logger.warning("progress can't be reported; the training goes on", error=cause(error))
             return
         self._waiting = ()

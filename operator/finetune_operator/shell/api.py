@@ -9,7 +9,7 @@ from finetune_operator.contract.experiments import AbTestTally
 from finetune_operator.contract.places import EVALUATION_PATH, PROGRESS_PATH, TALLY_PATH
 from finetune_operator.contract.served_evaluation import RecordedEvaluation
 from finetune_operator.contract.training import LatestProgress, Progress
-from finetune_operator.logs import get_logger
+from finetune_operator.logs import cause, get_logger
 
 TIMEOUT_SECONDS = 5.0
 AWAY_SECONDS = 30.0
@@ -65,7 +65,7 @@ class Api:
                 if answer.status < 500:
                     return
         except (aiohttp.ClientError, TimeoutError) as error:
-            logger.warning("the api is away", path=path, error=repr(error))
+            logger.warning("the api is away", path=path, error=cause(error))
         self._away_until = time.monotonic() + AWAY_SECONDS
 
     async def _get(self, path: str, params: dict[str, str]) -> str | None:
@@ -80,5 +80,5 @@ class Api:
                     return await answer.text()
                 logger.warning("the api refused", path=path, status=answer.status)
         except (aiohttp.ClientError, TimeoutError) as error:
-            logger.warning("the api is away", path=path, error=repr(error))
+            logger.warning("the api is away", path=path, error=cause(error))
         return None

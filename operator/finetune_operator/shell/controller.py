@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from finetune_operator.core.config import OperatorConfig
 from finetune_operator.kube.client import KubeClient
 from finetune_operator.kube.errors import Conflict, KubeError, NotFound, Rejected
-from finetune_operator.logs import get_logger
+from finetune_operator.logs import cause, get_logger
 from finetune_operator.manifests.common import CHILD_SELECTOR, ENGINE_LABEL, JOB_NAME_LABEL, VERSION_NAME_LABEL
 from finetune_operator.manifests.serving import engine_name
 from finetune_operator.reconcile import abtest, finetunejob, modelversion
@@ -216,7 +216,7 @@ def _report(key: Key, error: Exception, again_after_seconds: float) -> None:
         kind=key.plural,
         namespace=key.namespace,
         name=key.name,
-        error=repr(error),
+        error=cause(error),
         again_after_seconds=round(again_after_seconds, 1),
         exc_info=None if expected else error,
     )

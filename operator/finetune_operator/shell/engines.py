@@ -10,7 +10,7 @@ import aiohttp
 
 from finetune_operator.contract.adapters import ADAPTER_DIGEST_HEADER, Adapter
 from finetune_operator.core.workloads import PodFacts
-from finetune_operator.logs import get_logger
+from finetune_operator.logs import cause, get_logger
 from finetune_operator.reconcile.modelversion import EnginePod, Refusal
 
 LIST_TIMEOUT_SECONDS = 10.0
@@ -107,7 +107,7 @@ class Engines:
                     raise EngineUnavailable(f"/v1/models answered {answer.status}")
                 body = await answer.json()
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise EngineUnavailable(f"/v1/models: {error!r}") from error
+            raise EngineUnavailable(f"/v1/models: {cause(error)}") from error
         return {entry["id"]: entry.get("root") or "" for entry in body["data"] if entry.get("parent")}
 
     async def _load(self, ip: str, adapter: Adapter) -> Refusal | None:
@@ -141,7 +141,7 @@ class Engines:
             ) as answer:
                 return answer.status, await answer.text()
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise EngineUnavailable(f"{path}: {error!r}") from error
+            raise EngineUnavailable(f"{path}: {cause(error)}") from error
 
     def _url(self, ip: str, path: str) -> str:
         return self._url_template.format(ip=ip) + path

@@ -5,6 +5,7 @@ for.
 """
 
 import errno
+import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from finetune_operator.contract.failures import FailureReason
 from finetune_operator.core.datasets import Refused
+from finetune_operator.core.redaction import blanked
 
 if TYPE_CHECKING:
     from huggingface_hub import RepoFile
@@ -136,7 +138,7 @@ def _told_plainly(wanted: Wanted) -> Iterator[None]:
         raise (_refusal(wanted, cause) or _trouble(wanted, cause)) from error
     except HfHubHTTPError as error:
         raise (_refusal(wanted, error) or _trouble(wanted, error)) from error
-    except (httpx2.HTTPError, ConnectionError, TimeoutError, XetDownloadError) as error:
+    except (httpx2.HTTPError, ConnectionError, TimeoutError, XetDownloadError, json.JSONDecodeError) as error:
         raise _trouble(wanted, error) from error
     except OSError as error:
         if error.errno in FULL_DISK:
@@ -201,7 +203,7 @@ def _unknown_id(wanted: Wanted, fact: str) -> Refused:
 
 
 def _trouble(wanted: Wanted, error: BaseException) -> Trouble:
-    words = " ".join(str(error).split())[:LAST_WORDS_MAX_CHARACTERS]
+    words = blanked(" ".join(str(error).split()), [wanted.token])[:LAST_WORDS_MAX_CHARACTERS]
     return Trouble(
         f"{wanted.endpoint} can't be reached or does not answer as it should: {words or type(error).__name__}"
     )

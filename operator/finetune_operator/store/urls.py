@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, quote, unquote
 
+from finetune_operator.core.redaction import blanked
+
 SECRET_PARAMETERS = ("password", "sslpassword", "passfile")
 EXAMPLE_URLS = "sqlite:////ratings/ratings.db or postgresql://user:password@host:5432/database"
 BACKENDS = frozenset({"sqlite", "postgresql"})
@@ -93,7 +95,4 @@ def shown(url: DatabaseUrl) -> str:
 
 def without_secrets(text: str, url: DatabaseUrl) -> str:
     """A driver's message with the URL's secrets blanked."""
-    secrets = [url.password, *(value for name in SECRET_PARAMETERS for value in url.query.get(name, ()))]
-    for secret in secrets:
-        text = text.replace(secret, "***") if secret else text
-    return text
+    return blanked(text, [url.password, *(value for name in SECRET_PARAMETERS for value in url.query.get(name, ()))])

@@ -15,6 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[impor
 from finetune_operator.contract.dataset import ObjectSource
 from finetune_operator.contract.failures import FailureReason
 from finetune_operator.core.datasets import Refused
+from finetune_operator.core.redaction import blanked
 
 KEY_VARIABLE = "AWS_ACCESS_KEY_ID"
 SECRET_VARIABLE = "AWS_SECRET_ACCESS_KEY"  # noqa: S105 - the variable's name, not a secret
@@ -57,12 +58,10 @@ def fetch(source: ObjectSource, environment: Mapping[str, str], work: Path) -> P
             f"check {KEY_VARIABLE} and {SECRET_VARIABLE} in the Secret that dataset.s3.secretRef names",
         ) from None
     except (OSError, ClientError, BotoCoreError) as error:
-        words = " ".join(str(error).split())[:MESSAGE_MAX_CHARACTERS]
-        if secret:
-            words = words.replace(secret, "***")
+        words = blanked(" ".join(str(error).split()), [secret, environment.get(TOKEN_VARIABLE)])
         raise _refused(
             source,
-            f"can't be fetched: {words}",
+            f"can't be fetched: {words[:MESSAGE_MAX_CHARACTERS]}",
             "check dataset.s3.endpoint and that it is reachable from this namespace",
         ) from None
     return target
