@@ -16,8 +16,11 @@ from typing import Any
 import pytest
 
 from finetune_operator.contract.adapters import ADAPTER_DIGEST_HEADER, Adapter, AdapterList, AdapterManifest
-from finetune_operator.contract.training import LoraConfig
+from finetune_operator.contract.evaluation import EvaluationReport, Metric
+from finetune_operator.contract.served_evaluation import ServedEvaluationConfig
+from finetune_operator.contract.training import LoraConfig, TrainingResult
 from finetune_operator.core.artifacts import MANIFEST_NAME
+from finetune_operator.evaluator.app import main as evaluate
 from tests.images.ml_environment import REPOSITORY
 from tests.images.training import BASE_MODEL, Job, environment_of_images
 
@@ -141,6 +144,46 @@ def test_a_second_adapter_is_loaded_while_running(server: Server, preferred: Job
     assert "plato-v2" in server.models()
     assert server.answer("plato-v2")
     assert server.call("/v1/unload_lora_adapter", {"lora_name": "plato-v2"})[0] == 200
+
+
+def test_an_evaluator_measures_of_the_served_version_what_its_trainer_measured(
+    server: Server, trained: Job, tmp_path: Path
+) -> None:
+    """vLLM's answers and ranks against those of Transformers, for the same adapter and the same held-out rows."""
+    trainer, wanted = TrainingResult.model_validate(trained.outcome()).evaluation, trained.config.evaluation
+    assert trainer is not None
+    assert wanted is not None
+    config = ServedEvaluationConfig(
+        engine_url=f"http://127.0.0.1:{server.port}",
+        base_model_name=BASE_MODEL,
+        served_name="plato-v1",
+        metrics=wanted.metrics,
+        max_examples=wanted.max_examples,
+        max_new_tokens=wanted.max_new_tokens,
+        concurrency=4,
+        rows_path=str(trained.paths.test_rows),
+    )
+    (tmp_path / "evaluation.json").write_text(config.model_dump_json(by_alias=True, exclude_none=True))
+
+    code = evaluate(tmp_path / "evaluation.json", tmp_path / "said", {"VLLM_API_KEY": KEY})
+
+    report = EvaluationReport.model_validate_json((tmp_path / "said").read_bytes())
+    assert (code, report.remark) == (0, None)
+    assert (report.examples, report.left_out) == (trainer.examples, trainer.left_out)
+    expected = {score.metric: (score.base, score.fine_tuned) for score in trainer.scores}
+    measured = {score.metric: (score.base, score.fine_tuned) for score in report.scores}
+    print(*(f"{metric}: trainer {expected[metric]}, served {measured[metric]}" for metric in expected), sep="\n")
+    assert measured.keys() == set(Metric)
+    for metric, values in expected.items():
+        # A token that two libraries round otherwise changes the rest of its answer; ranks have no such memory.
+        tolerance = 0.02 if metric is Metric.TOKEN_ACCURACY else 0.1
+        assert measured[metric] == pytest.approx(values, abs=tolerance), metric
+    for speed in (report.base_speed, report.fine_tuned_speed):
+        assert speed is not None
+        assert speed.mean_seconds_to_first_token is not None
+        assert speed.p95_latency_seconds is not None
+        assert 0 < speed.mean_seconds_to_first_token < speed.mean_latency_seconds <= speed.p95_latency_seconds
+        assert speed.seconds_per_answer < speed.mean_latency_seconds
 
 
 def add_pickle(directory: Path) -> None:
