@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from finetune_operator.contract import evaluation as contract
 from finetune_operator.contract.evaluation import EvaluationReport, Score, Speed
-from finetune_operator.core.evaluation import is_held_back, judgement, measurements, record_of
+from finetune_operator.core.evaluation import judgement, measurements, record_of
 from finetune_operator.resources.evaluation import Metric
 from finetune_operator.resources.modelversion import ModelVersionSpec
 from tests.builders import make_result, make_version
@@ -87,9 +87,8 @@ def test_what_was_not_measured_is_not_met_and_says_why(record: dict[str, Any] | 
 
 
 @pytest.mark.parametrize("spec", [make_version(1).spec, version_spec()], ids=["nothing said", "an empty list"])
-def test_without_requirements_nothing_is_judged_nor_held_back(spec: ModelVersionSpec) -> None:
+def test_without_requirements_nothing_is_judged(spec: ModelVersionSpec) -> None:
     assert judgement(spec) is None
-    assert not is_held_back(spec)
 
 
 @given(
@@ -101,8 +100,8 @@ def test_exactly_one_of_a_requirement_and_its_opposite_is_met(value: float, base
     record = {"metrics": [{"name": "F1", "base": f"{base:.4g}", "fineTuned": f"{value:.4g}"}]}
 
     for one, other in ((">=", "<"), (">", "<=")):
-        met = [not is_held_back(version_spec(f"F1 {operator} {bound}", record=record)) for operator in (one, other)]
-        assert met.count(True) == 1
+        found = [judgement(version_spec(f"F1 {operator} {bound}", record=record)) for operator in (one, other)]
+        assert [judged.passed for judged in found if judged].count(True) == 1
 
 
 REPORT = EvaluationReport(
