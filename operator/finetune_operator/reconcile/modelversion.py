@@ -19,7 +19,7 @@ from finetune_operator.core.workloads import DeploymentFacts, PodFacts, obstacle
 from finetune_operator.manifests.evaluation import current_evaluation
 from finetune_operator.manifests.serving import adapter_of, engine_manifests, engine_name, engine_selector
 from finetune_operator.reconcile.plan import Action, Apply, Delete, LoadAdapter, Plan, UnloadAdapter
-from finetune_operator.reconcile.promotion import promotion
+from finetune_operator.reconcile.promotion import promotion, unheeded
 from finetune_operator.reconcile.served_evaluation import (
     EvaluationFacts,
     evaluation_actions,
@@ -341,7 +341,7 @@ def _status(
         update={
             "observed_generation": version.metadata.generation,
             "state": outlook.state,
-            "message": shortened(_message(version, outlook)),
+            "message": shortened(_message(version, outlook, seen)),
             "replicas": f"{outlook.loaded_pods}/{wanted}" if engine else None,
             "ready_replicas": outlook.loaded_pods if engine else None,
             "selector": engine_selector(engine) if engine else None,
@@ -371,10 +371,12 @@ def _findings(version: ModelVersion, outlook: Outlook) -> Iterable[Finding | Abs
     yield Finding("Reconciling", True, reason, message) if working else Absent("Reconciling")
 
 
-def _message(version: ModelVersion, outlook: Outlook) -> str:
+def _message(version: ModelVersion, outlook: Outlook, seen: Observed) -> str:
     """Of a version that answers, why it does so under its own name alone."""
     verdict = judgement(version.spec, current_evaluation(version))
     undecided = version.spec.state is None and version.status.promoted_at is None
     if outlook.loaded and undecided and verdict and not verdict.passed:
         return f"{outlook.message}; held back from promotion: {verdict.message}"
+    if outlook.loaded and version.spec.state is None and (reason := unheeded(version, seen.versions, seen.tests)):
+        return f"{outlook.message}; {reason}"
     return outlook.message

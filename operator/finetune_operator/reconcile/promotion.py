@@ -1,6 +1,8 @@
 """Why a version becomes the most recently promoted one: its own spec, or the verdict of an ABTest.
 
 Each cause is acted upon once: a promotion is stamped with its time, and only what is younger than the stamp counts.
+A won test whose candidate may not be promoted yet keeps its effect until somebody knows better: until another version of
+the model is promoted after the verdict, or a later verdict is about this version or for another one.
 """
 
 from collections.abc import Iterable
@@ -23,8 +25,43 @@ def promotion(version: ModelVersion, versions: Iterable[ModelVersion], tests: It
         return None
     if spec.promotion is Promotion.ALWAYS and status.promoted_at is None:
         return "spec.promotion is Always"
-    active = active_version(other for other in versions if other.spec.model == spec.model)
-    return next((cause for test in tests if (cause := _by_verdict(version, active, test))), None)
+    family = tuple(other for other in versions if other.spec.model == spec.model)
+    tests = tuple(tests)
+    active = active_version(family)
+    causes = (_by_verdict(version, active, test) for test in tests if not superseded(version, test, family, tests))
+    return next((cause for cause in causes if cause), None)
+
+
+def unheeded(version: ModelVersion, versions: Iterable[ModelVersion], tests: Iterable[ABTest]) -> str | None:
+    """Why a test that this version has won promotes it no more."""
+    versions, tests = tuple(versions), tuple(tests)
+    for test in tests:
+        if _by_verdict(version, None, test) and (reason := superseded(version, test, versions, tests)):
+            return (
+                f"it won ABTest {test.metadata.name}, but {reason}: set spec.state Deployed to promote it all the same"
+            )
+    return None
+
+
+def superseded(
+    version: ModelVersion, test: ABTest, versions: Iterable[ModelVersion], tests: Iterable[ABTest]
+) -> str | None:
+    """What has happened since this test was won that speaks louder; a lost one only takes back what is still so."""
+    concluded, model = test.status.concluded_at, version.spec.model
+    if concluded is None or test.status.verdict is not Verdict.WON:
+        return None
+    for other in versions:
+        if other.metadata.name != version.metadata.name and other.spec.model == model:
+            if other.status.promoted_at and other.status.promoted_at > concluded:
+                return f"{other.metadata.name} was promoted after that"
+    for later in tests:
+        arms = (later.spec.baseline.model_version, later.spec.candidate.model_version)
+        is_decisive = later.status.verdict is Verdict.WON or (
+            later.status.verdict is Verdict.LOST and version.metadata.name in arms
+        )
+        if later.spec.model == model and is_decisive and (later.status.concluded_at or concluded) > concluded:
+            return f"ABTest {later.metadata.name} was decided after that"
+    return None
 
 
 def is_held_back(version: ModelVersion) -> bool:
