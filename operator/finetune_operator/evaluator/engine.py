@@ -6,6 +6,7 @@ Paths and fields: https://docs.vllm.ai/en/stable/serving/openai_compatible_serve
 import asyncio
 import json
 import math
+import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -97,10 +98,11 @@ class Engine:
         }
         return await self._persist(lambda: self._stream(body))
 
-    async def ranks(self, model: str, tokens: tuple[int, ...], salt: str) -> list[int] | None:
+    async def ranks(self, model: str, tokens: tuple[int, ...]) -> list[int] | None:
         """How each token but the first ranks given all before it, 1 being what the model would have said.
 
-        None where the engine does not tell. `salt` keeps the prefix cache out of it, which has no ranks.
+        None where the engine does not tell. A salt of its own keeps the prefix cache out of it, which has no ranks; vLLM
+        0.32 does so anyway, earlier ones did not (https://github.com/vllm-project/vllm/issues/42019).
         """
         body = {
             "model": model,
@@ -108,7 +110,7 @@ class Engine:
             "max_tokens": 1,
             "temperature": 0,
             "prompt_logprobs": 0,
-            "cache_salt": salt,
+            "cache_salt": secrets.token_hex(8),
         }
         told = await self._persist(lambda: self._json("/v1/completions", body))
         return _ranks(told["choices"][0].get("prompt_logprobs"), tokens)

@@ -118,18 +118,18 @@ class Asking:
 
     async def token_accuracy(self, model: str, questions: Sequence[Question]) -> float | None:
         """Share of the assistant's tokens that the model ranks first given all before them, as trainers count it."""
-        counts = await self._each(list(enumerate(questions)), lambda each: self._hits(model, each[0], each[1]))
+        counts = await self._each(questions, lambda each: self._hits(model, each))
         known = [count for count in counts if count is not None]
         hits, tokens = sum(hit for hit, _ in known), sum(count for _, count in known)
         return hits / tokens if len(known) == len(counts) and tokens else None
 
-    async def _hits(self, model: str, number: int, question: Question) -> tuple[int, int] | None:
+    async def _hits(self, model: str, question: Question) -> tuple[int, int] | None:
         """(tokens that rank first, tokens) of the answers of one conversation."""
         messages = list(question.messages)
         whole = await self._engine.prompt(self._base_model, messages, answered=True)
         if len(whole.tokens) >= whole.context:
             return 0, 0
-        ranks = await self._engine.ranks(model, whole.tokens, f"evaluation-{model}-{number}")
+        ranks = await self._engine.ranks(model, whole.tokens)
         if ranks is None:
             return None
         learned: set[int] = set()
