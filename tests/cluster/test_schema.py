@@ -103,6 +103,7 @@ HUB_REVISION = "baseModel.source.hub.revision must be the commit, 40 hexadecimal
 BASE_MODEL_SOURCES = "set exactly one of volume, hub, openai"
 TOLD = "a provider is told epochs, batchSize, seed and dpoBeta alone: remove what else training asks for"
 PAIRED = "spec.openai goes with backend OpenAI: set both or neither"
+NOT_HERE = "a model at a provider is neither loaded nor routed to here: remove state, or set Archived to retire it"
 OURS = "baseModel.source.openai goes with backend OpenAI: set both or neither"
 ARTIFACT = "volume:// goes with a digest, openai:// with a baseUrl"
 JOB_NAME_TOO_LONG = "metadata.name must have at most 52 characters"
@@ -151,8 +152,9 @@ ACCEPTED = [
     Creation(
         "a version at a provider that is not promoted",
         "ModelVersion",
-        version_at_provider(state="Ready", promotion="Manual"),
+        version_at_provider(promotion="Manual"),
     ),
+    Creation("a version at a provider that is retired", "ModelVersion", version_at_provider(state="Archived")),
     Creation("a pinned version that is to be served later", "ModelVersion", {"state": "Deployed", "serving": None}),
     Creation("a promoted version that is to be served later", "ModelVersion", {"promotion": "Always", "serving": None}),
     Creation("a version that is served", "ModelVersion"),
@@ -276,7 +278,19 @@ REFUSED = [
         "a provider's model that is pinned",
         "ModelVersion",
         version_at_provider(state="Deployed"),
-        refused="the gateway has no route to a model at a provider: remove state Deployed",
+        refused=NOT_HERE,
+    ),
+    Creation(
+        "a provider's model that is to be loaded",
+        "ModelVersion",
+        version_at_provider(state="Ready"),
+        refused=NOT_HERE,
+    ),
+    Creation(
+        "a provider's model whose promotion has requirements",
+        "ModelVersion",
+        version_at_provider(evaluation={"require": ["RougeL >= 0.3"]}),
+        refused="a model at a provider is neither measured nor promoted here: remove evaluation",
     ),
     Creation(
         "a provider's model that is promoted",

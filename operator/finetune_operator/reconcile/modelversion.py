@@ -97,7 +97,7 @@ def reconcile(version: ModelVersion, seen: Observed, now: datetime, config: Oper
     version = with_result(version, seen.evaluation, replicas, now, config)
     serving = version.spec.serving
     if serving is None:
-        outlook = Outlook(State.READY, "Registered", _registered(version))
+        outlook = _archived() if _is_archived(version) else Outlook(State.READY, "Registered", _registered(version))
         return _plan(version, seen, outlook, None, now, config, _leave_actions(version, seen))
     engine = engine_name(version.spec, serving)
     sharing = _sharing(engine, version, seen.versions)
@@ -108,7 +108,7 @@ def reconcile(version: ModelVersion, seen: Observed, now: datetime, config: Oper
         *_unload_actions(served, seen.pods),
     )
     if _is_archived(version):
-        outlook = Outlook(State.ARCHIVED, "Archived", "spec.state is Archived")
+        outlook = _archived()
         return _plan(version, seen, outlook, engine, now, config, actions)
     if version.metadata.name not in {other.metadata.name for other in served}:
         queued = _queued(version, serving.max_loras, served)
@@ -128,6 +128,10 @@ def refused(
     outlook = Outlook(State.FAILED, "EngineRefused", fact, stalled=True)
     engine = engine_name(version.spec, version.spec.serving) if version.spec.serving else None
     return _plan(version, Observed(versions=versions), outlook, engine, now, config)
+
+
+def _archived() -> Outlook:
+    return Outlook(State.ARCHIVED, "Archived", "spec.state is Archived")
 
 
 def _registered(version: ModelVersion) -> str:

@@ -129,7 +129,7 @@ class ModelVersionSpec(ApiModel):
     evaluation: VersionEvaluation | None = None
     """What is measured on the served version, and what a promotion asks of the measured values."""
     state: RequestedState | None = None
-    """Deployed pins it as the active version, Ready keeps it loaded but inactive, Archived unloads it."""
+    """Deployed pins it as the active version, Ready keeps it loaded but inactive, Archived unloads and retires it."""
     notes: LongText | None = None
     """For people."""
 

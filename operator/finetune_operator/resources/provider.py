@@ -63,9 +63,14 @@ VERSION_RULES: tuple[Rule, ...] = (
         field_path=".serving",
     ),
     rule(
-        "!self.artifact.uri.startsWith('openai://') || !has(self.state) || self.state != 'Deployed'",
-        "the gateway has no route to a model at a provider: remove state Deployed",
+        "!self.artifact.uri.startsWith('openai://') || !has(self.state) || self.state == 'Archived'",
+        "a model at a provider is neither loaded nor routed to here: remove state, or set Archived to retire it",
         field_path=".state",
+    ),
+    rule(
+        "!self.artifact.uri.startsWith('openai://') || !has(self.evaluation)",
+        "a model at a provider is neither measured nor promoted here: remove evaluation",
+        field_path=".evaluation",
     ),
     rule(
         "!self.artifact.uri.startsWith('openai://') || self.promotion == 'Manual'",

@@ -114,6 +114,16 @@ def test_the_version_is_registered_and_says_where_it_answers() -> None:
     assert settled.status.message == f"registered only; answers as ft:x at {URL}"
 
 
+def test_a_retired_version_says_so_though_nothing_was_loaded() -> None:
+    _, create = done(None, CONFIG)
+    body = create.body | {"metadata": create.body["metadata"] | {"uid": "uid-of-v1"}}
+    version = ModelVersion.parse(body | {"spec": body["spec"] | {"state": "Archived"}})
+
+    settled = after(version, reconcile_version(version, SeenOfVersion(), NOON, CONFIG))
+
+    assert (settled.status.state, settled.status.message) == (State.ARCHIVED, "spec.state is Archived")
+
+
 def test_a_refusal_of_the_provider_is_told_with_its_remedy() -> None:
     failure = make_failure(FailureReason.PROVIDER_REFUSED, "no quota", "pay first")
 
