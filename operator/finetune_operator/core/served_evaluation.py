@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -23,6 +23,9 @@ from finetune_operator.resources.evaluation import (
     ServedEvaluationStatus,
 )
 from finetune_operator.resources.modelversion import ModelVersion
+
+NEVER = datetime.fromtimestamp(0, UTC)
+"""Every object of an API server has the time of its creation; one in a test may have none."""
 
 _OUTCOME: TypeAdapter[EvaluationReport | Failure] = TypeAdapter(EvaluationReport | Failure)
 
@@ -138,7 +141,7 @@ def _record(
         base_model=spec.base_model.name,
         adapter_digest=spec.artifact.digest,
         # Of a training: its version is made in the moment of its end.
-        measured_at=metadata.creation_timestamp or datetime.fromtimestamp(0).astimezone(),
+        measured_at=metadata.creation_timestamp or NEVER,
         values=tuple(
             RecordedValue(name=name, base=float(value.base), fine_tuned=float(value.fine_tuned))
             for name, value in quantities.items()

@@ -101,8 +101,8 @@ class Engine:
     async def ranks(self, model: str, tokens: tuple[int, ...]) -> list[int] | None:
         """How each token but the first ranks given all before it, 1 being what the model would have said.
 
-        None where the engine does not tell. A salt of its own keeps the prefix cache out of it, which has no ranks; vLLM
-        0.32 does so anyway, earlier ones did not (https://github.com/vllm-project/vllm/issues/42019).
+        None where the engine does not tell. A salt of its own keeps the prefix cache out of it, which has no ranks; of
+        itself vLLM did not always do so (https://github.com/vllm-project/vllm/issues/42019).
         """
         body = {
             "model": model,
