@@ -14,6 +14,7 @@ from finetune_operator.contract.failures import SIGKILL_EXIT_CODE, Failure, Fail
 from finetune_operator.contract.places import FETCH_CONTAINER, PREPARE_CONTAINER, TRAINER_CONTAINER
 from finetune_operator.contract.preflight import Preflight
 from finetune_operator.contract.training import TrainingResult
+from finetune_operator.resources.common import Condition
 
 OOM_KILLED = "OOMKilled"
 EVICTED = "Evicted"
@@ -306,3 +307,13 @@ def obstacle(pods: Iterable[PodFacts]) -> tuple[str, str] | None:
             if container.waiting_reason in IMAGE_PROBLEMS | CONFIG_PROBLEMS:
                 return str(container.waiting_reason), container.waiting_message
     return None
+
+
+def keeps_its_cause(problem: tuple[str, str], told: Condition | None) -> bool:
+    """Whether what was told of this obstacle is to stay, with its cause.
+
+    Before Kubernetes 1.32 a kubelet says why an image can't be pulled only while it tries, not while it waits with its
+    next try; to repeat both in turn would be a write each time.
+    """
+    reason, fact = problem
+    return told is not None and told.reason == reason and fact.startswith(BACK_OFF)

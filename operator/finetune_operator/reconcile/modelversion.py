@@ -15,7 +15,7 @@ from finetune_operator.contract.places import FETCH_CONTAINER
 from finetune_operator.core.conditions import Absent, Finding, find, is_true, shortened, with_findings
 from finetune_operator.core.config import OperatorConfig
 from finetune_operator.core.evaluation import judgement
-from finetune_operator.core.workloads import DeploymentFacts, PodFacts, obstacle
+from finetune_operator.core.workloads import DeploymentFacts, PodFacts, keeps_its_cause, obstacle
 from finetune_operator.manifests.evaluation import current_evaluation
 from finetune_operator.manifests.serving import adapter_of, engine_manifests, engine_name, engine_selector
 from finetune_operator.reconcile.plan import Action, Apply, Delete, LoadAdapter, Plan, UnloadAdapter
@@ -275,7 +275,10 @@ def _outlook(version: ModelVersion, seen: Observed) -> Outlook:
     if seen.deployment and seen.deployment.progress_failure:
         return Outlook(State.PENDING, "EngineNotProgressing", seen.deployment.progress_failure)
     if problem := obstacle(entry.pod for entry in seen.pods):
-        return Outlook(State.PENDING, problem[0], problem[1])
+        told = find(version.status.conditions, "Loaded")
+        return Outlook(
+            State.PENDING, problem[0], told.message if told and keeps_its_cause(problem, told) else problem[1]
+        )
     if crash := _crash(seen.pods):
         return Outlook(State.PENDING, "EngineCrashing", crash)
     return Outlook(State.PENDING, "EngineStarting", "no engine pod is ready yet")

@@ -21,7 +21,7 @@ from finetune_operator.core.served_evaluation import (
     served_status,
     training_record,
 )
-from finetune_operator.core.workloads import JobFacts, PodFacts, obstacle
+from finetune_operator.core.workloads import JobFacts, PodFacts, keeps_its_cause, obstacle
 from finetune_operator.manifests.evaluation import (
     current_evaluation,
     evaluation_id,
@@ -103,6 +103,9 @@ def evaluation_finding(version: ModelVersion, facts: EvaluationFacts, *, loaded:
     if job.failed_reason is not None:
         return _failed(job, facts)
     if problem := obstacle(facts.pods):
+        told = find(version.status.conditions, CONDITION)
+        if told and keeps_its_cause(problem, told):
+            return Finding(CONDITION, False, told.reason, told.message)
         return Finding(CONDITION, False, problem[0], f"the evaluator can't start: {problem[1]}")
     words = "asking the version and its base model"
     return Finding(CONDITION, False, "Evaluating", f"{words}; Job {job.name}")

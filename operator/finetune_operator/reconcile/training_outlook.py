@@ -8,7 +8,14 @@ from finetune_operator.contract.places import FETCH_CONTAINER, PREPARE_CONTAINER
 from finetune_operator.contract.training import TrainingResult
 from finetune_operator.core.endings import latest_ending
 from finetune_operator.core.evaluation import judgement
-from finetune_operator.core.workloads import BACK_OFF, DEADLINE_EXCEEDED, JobFacts, PodFacts, last_words, obstacle
+from finetune_operator.core.workloads import (
+    DEADLINE_EXCEEDED,
+    JobFacts,
+    PodFacts,
+    keeps_its_cause,
+    last_words,
+    obstacle,
+)
 from finetune_operator.resources.common import Condition
 from finetune_operator.resources.finetunejob import FineTuneJobSpec, Phase
 from finetune_operator.resources.modelversion import ModelVersionSpec
@@ -68,7 +75,7 @@ def outlook_of(
         return Outlook(Phase.TRAINING, "Training", "the trainer is running")
     if problem := obstacle(alive):
         reason, fact = problem
-        if told and told.reason == reason and fact.startswith(BACK_OFF):
+        if told and keeps_its_cause(problem, told):
             return Outlook(Phase.PENDING, reason, told.message)
         return Outlook(Phase.PENDING, reason, f"{fact}: {OBSTACLE_REMEDIES[reason]}")
     if started:

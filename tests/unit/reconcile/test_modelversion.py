@@ -218,6 +218,16 @@ class TestLoad:
         assert not is_true(status.conditions, "Loaded")
         assert is_true(status.conditions, "Reconciling")
 
+    @pytest.mark.parametrize("cause", ["", ": ErrImagePull: not found"], ids=["an older kubelet", "a newer kubelet"])
+    def test_a_missing_image_is_told_once_however_often_it_is_pulled(self, cause: str) -> None:
+        waits = waiting("ImagePullBackOff", f'Back-off pulling image "server:1"{cause}')
+        back_off = world(V1, pods=(EnginePod(pod_facts(pod_body(main={"vllm": waits}, phase="Pending"))),))
+        failed = world(V1, pods=(NO_IMAGE,))
+        version = after(V1, decide(V1, failed))
+        for seen in (back_off, failed, back_off):
+            assert status_of(decide(version, seen)).to_dict() == version.status.to_dict()
+        assert status_of(decide(V1, back_off)).message != "", "nothing was told before"
+
     def test_it_is_loaded_into_each_ready_pod_that_lacks_it(self) -> None:
         pods = (engine_pod("plato-v1"), engine_pod(name="pod-2"), engine_pod(name="pod-3", ready=False))
         plan = decide(V1, world(V1, pods=pods))

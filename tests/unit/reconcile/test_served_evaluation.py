@@ -412,3 +412,12 @@ class TestDatabase:
     def test_an_id_that_nobody_asks_for_any_more_is_forgotten(self) -> None:
         of = version(status={"recordedEvaluations": ["old"]})
         assert status_of(decide(of)).recorded_evaluations is None
+
+
+@pytest.mark.parametrize("cause", ["", ": ErrImagePull: no such image"], ids=["an older kubelet", "a newer kubelet"])
+def test_a_missing_image_is_told_once_however_often_it_is_pulled(cause: str) -> None:
+    failed = at_work(waiting("ErrImagePull", "no such image"))
+    back_off = at_work(waiting("ImagePullBackOff", f'Back-off pulling image "operator:1"{cause}'))
+    told = after(WANTED, decide(WANTED, job_of(WANTED), pods=(failed,)))
+    for pod in (back_off, failed, back_off):
+        assert decide(told, job_of(WANTED), pods=(pod,)).status == told.status.to_dict()
