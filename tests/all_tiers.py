@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 
-PYTEST = (sys.executable, "-m", "pytest")
+PYTEST = (sys.executable, "-m", "pytest", "--durations=25", "--durations-min=4")
 BESIDE = ("tests/images",)
 FIRST = ("tests/unit", "tests/local_cluster", "tests/helm", "tests/cluster")
 LAST = ("tests/e2e",)

@@ -1,7 +1,7 @@
 """The images' programs as ordinary processes on this machine, with a base model that is trained for these tests."""
 
 import json
-import subprocess
+import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,8 +11,9 @@ import pytest
 
 from demo.conversations import load_conversations
 from finetune_operator.contract.evaluation import EvaluationConfig, Metric
-from tests.images.ml_environment import REPOSITORY, ensure_python
-from tests.images.training import BASE_MODEL, Job, TrainerHost, environment_of_images, make_job
+from tests.images.base_model import ensure_base_model
+from tests.images.ml_environment import ensure_python
+from tests.images.training import BASE_MODEL, Job, TrainerHost, make_job
 
 MINIMUM_PROMPT, MINIMUM_RESPONSE = 10, 20
 FINE_TUNED_TOPIC = "emotion"
@@ -31,14 +32,11 @@ def ml_python() -> Path:
 @pytest.fixture(scope="session")
 def base_model(ml_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Training on everything but the topic that the tests fine-tune on."""
-    directory = tmp_path_factory.mktemp("models")
-    data = directory / "conversations.jsonl"
     rows = [item for item in load_conversations() if item.topic != FINE_TUNED_TOPIC]
-    data.write_text("".join(json.dumps({"messages": messages(row.prompt, row.response)}) + "\n" for row in rows))
-    command = [str(ml_python), str(REPOSITORY / "trainer_image" / "base_model.py"), "--data", str(data)]
-    command += ["--output", str(directory / BASE_MODEL), "--seconds", "120", "--epochs", "14"]
-    subprocess.run(command, check=True, env=environment_of_images())
-    return directory / BASE_MODEL
+    lines = (json.dumps({"messages": messages(row.prompt, row.response)}) + "\n" for row in rows)
+    model = ensure_base_model(ml_python, "".join(lines).encode())
+    # A copy, since a test may damage what it trains on.
+    return shutil.copytree(model, tmp_path_factory.mktemp("models") / BASE_MODEL)
 
 
 @pytest.fixture(scope="session")
