@@ -1,8 +1,8 @@
 """Why a version becomes the most recently promoted one: its own spec, or the verdict of an ABTest.
 
 Each cause is acted upon once: a promotion is stamped with its time, and only what is younger than the stamp counts.
-A won test whose candidate may not be promoted yet keeps its effect until somebody knows better: until another version of
-the model is promoted after the verdict, or a later verdict is about this version or for another one.
+A won test whose candidate may not be promoted yet keeps its effect until somebody knows better: until another version
+of the model is promoted after the verdict, or a later verdict is about this version or for another one.
 """
 
 from collections.abc import Iterable
@@ -51,9 +51,9 @@ def superseded(
     if concluded is None or test.status.verdict is not Verdict.WON:
         return None
     for other in versions:
-        if other.metadata.name != version.metadata.name and other.spec.model == model:
-            if other.status.promoted_at and other.status.promoted_at > concluded:
-                return f"{other.metadata.name} was promoted after that"
+        is_rival = other.metadata.name != version.metadata.name and other.spec.model == model
+        if is_rival and other.status.promoted_at and other.status.promoted_at > concluded:
+            return f"{other.metadata.name} was promoted after that"
     for later in tests:
         arms = (later.spec.baseline.model_version, later.spec.candidate.model_version)
         is_decisive = later.status.verdict is Verdict.WON or (
