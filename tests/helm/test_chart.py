@@ -249,7 +249,7 @@ def test_datasets_lie_on_a_volume_or_nowhere(helm: Helm, values: tuple[str, ...]
     lasting = [volume["name"] for volume in volumes if "persistentVolumeClaim" in volume]
     mounts = {mount["mountPath"]: mount["name"] for mount in container(manifests, "api")["volumeMounts"]}
     if directory:
-        (place,) = (name for path, name in mounts.items() if directory.startswith(path) and name in lasting)
+        (place,) = (name for path, name in mounts.items() if f"{directory}/".startswith(f"{path}/") and name in lasting)
         assert place == ("datasets" if directory == "/datasets" else "data")
 
 
