@@ -152,8 +152,9 @@ def job_body(
     conditions: tuple[Object, ...] = (),
     labels: Mapping[str, str] | None = None,
     ttl_seconds: int | None = None,
+    held: bool = False,
 ) -> Object:
-    """A batch/v1 Job."""
+    """A batch/v1 Job; if it is suspended, by the operator, or `held` so by somebody else."""
     return {
         "metadata": {
             "name": name,
@@ -161,8 +162,10 @@ def job_body(
             "uid": f"uid-of-{name}",
             "labels": dict(labels or {}),
             "ownerReferences": [{"uid": owner_uid}],
+            "annotations": {"finetune.dev/suspended": "true"} if suspended and not held else {},
         },
-        "spec": {"suspend": suspended} | ({} if ttl_seconds is None else {"ttlSecondsAfterFinished": ttl_seconds}),
+        "spec": {"suspend": suspended or held}
+        | ({} if ttl_seconds is None else {"ttlSecondsAfterFinished": ttl_seconds}),
         "status": {"conditions": list(conditions)},
     }
 

@@ -20,6 +20,8 @@ OOM_KILLED = "OOMKilled"
 EVICTED = "Evicted"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 """By which Kueue knows which Jobs to hold back, and in which queue."""
+SUSPENDED_ANNOTATION = "finetune.dev/suspended"
+"""On a Job that the operator has suspended for its user; who else suspends one starts it again."""
 DEADLINE_EXCEEDED = "DeadlineExceeded"
 """Why a Job has failed whose activeDeadlineSeconds are over."""
 INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
@@ -99,6 +101,7 @@ class JobFacts:
     pods_failed: int
     pods_succeeded: int = 0
     ttl_seconds: int | None = None
+    suspended_by_us: bool = False
 
 
 @dataclass(frozen=True)
@@ -189,6 +192,7 @@ def job_facts(body: Mapping[str, Any]) -> JobFacts:
         pods_failed=status.get("failed", 0),
         pods_succeeded=status.get("succeeded", 0),
         ttl_seconds=body.get("spec", {}).get("ttlSecondsAfterFinished"),
+        suspended_by_us=SUSPENDED_ANNOTATION in (metadata.get("annotations") or {}),
     )
 
 

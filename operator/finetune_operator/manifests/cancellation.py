@@ -12,6 +12,7 @@ from finetune_operator.contract.places import (
 )
 from finetune_operator.core.config import OperatorConfig
 from finetune_operator.core.endings import FINAL_EXIT_CODES
+from finetune_operator.core.workloads import QUEUE_LABEL
 from finetune_operator.manifests.common import (
     COMPONENT,
     JOB_NAME_LABEL,
@@ -26,7 +27,7 @@ from finetune_operator.manifests.common import (
     pod_security,
     secret_variable,
 )
-from finetune_operator.manifests.training import COMPONENT_NAME, training_config
+from finetune_operator.manifests.training import COMPONENT_NAME, queue_name, training_config
 from finetune_operator.resources.finetunejob import FineTuneJob
 from finetune_operator.resources.provider import OpenAIProvider
 
@@ -42,6 +43,11 @@ def cancellation_job_name(job: FineTuneJob) -> str:
     return f"{job.metadata.name}-{digest_of(['cancel', job.metadata.uid])}"
 
 
+def _queue(job: FineTuneJob) -> dict[str, str]:
+    queue = queue_name(job)
+    return {QUEUE_LABEL: queue} if queue else {}
+
+
 def cancellation_job(job: FineTuneJob, provider: OpenAIProvider, config: OperatorConfig) -> Manifest:
     """Without the label of the training's pods, whose time is counted."""
     return {
@@ -50,7 +56,7 @@ def cancellation_job(job: FineTuneJob, provider: OpenAIProvider, config: Operato
         "metadata": {
             "name": cancellation_job_name(job),
             "namespace": job.metadata.namespace,
-            "labels": LABELS | {JOB_NAME_LABEL: job.metadata.name},
+            "labels": LABELS | {JOB_NAME_LABEL: job.metadata.name} | _queue(job),
         },
         "spec": {
             "backoffLimit": BACKOFF_LIMIT,

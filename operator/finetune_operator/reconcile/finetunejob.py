@@ -9,7 +9,7 @@ from finetune_operator.contract.places import PREPARE_CONTAINER, adapter_uri
 from finetune_operator.contract.training import TrainingResult
 from finetune_operator.core.conditions import find, is_true
 from finetune_operator.core.config import OperatorConfig
-from finetune_operator.core.workloads import QUEUE_LABEL, JobFacts, PodFacts, training_outcome
+from finetune_operator.core.workloads import JobFacts, PodFacts, training_outcome
 from finetune_operator.manifests.nodes import rendezvous_service
 from finetune_operator.manifests.training import (
     TERMINATION_GRACE_SECONDS,
@@ -20,7 +20,7 @@ from finetune_operator.manifests.training import (
     training_labels,
 )
 from finetune_operator.manifests.versions import model_version, next_version
-from finetune_operator.reconcile.plan import Action, Apply, Create, Delete, Event, Patch, Plan
+from finetune_operator.reconcile.plan import Apply, Create, Delete, Event, Patch, Plan
 from finetune_operator.reconcile.provider_ending import (
     UNTOLD_REASONS,
     cancelling_at_provider,
@@ -29,6 +29,7 @@ from finetune_operator.reconcile.provider_ending import (
     unconfirmed,
 )
 from finetune_operator.reconcile.starting_point import begun_from, starting_adapter
+from finetune_operator.reconcile.suspension import is_held, suspension_actions
 from finetune_operator.reconcile.training_outlook import (
     NO_COMMIT,
     NO_RESULT,
@@ -38,6 +39,7 @@ from finetune_operator.reconcile.training_outlook import (
     cancelling,
     failed,
     failure_of,
+    held,
     name_taken,
     outlook_of,
     queued,
@@ -213,7 +215,7 @@ def abandoned(job: FineTuneJob, config: OperatorConfig) -> Plan:
 
 def _follow(job: FineTuneJob, seen: Observed, now: datetime, config: OperatorConfig) -> Plan:
     """The Job is there and not at its end: honour `suspend`, and report."""
-    actions = _job_actions(job, seen.job) if seen.job else ()
+    actions = suspension_actions(job, seen.job) if seen.job else ()
     outlook = _present_outlook(job, seen, now, config)
     if outlook.phase is Phase.PREPARING and job.status.phase in (Phase.PENDING, Phase.QUEUED):
         seconds_left = PREPARING_UNTOLD_SECONDS - _preparing_seconds(seen.pods, now)
@@ -228,28 +230,13 @@ def _follow(job: FineTuneJob, seen: Observed, now: datetime, config: OperatorCon
     )
 
 
-def _job_actions(job: FineTuneJob, found: JobFacts) -> tuple[Action, ...]:
-    """A Job in a queue is suspended and started by Kueue alone, and started again if anybody else suspends it.
-
-    To suspend such a training, its Job goes, and with it its place in the quota; resumed, it queues again.
-    """
-    queue = queue_name(job)
-    if found.queue:
-        if job.spec.suspend:
-            return (Delete("jobs", found.name, found.uid),)
-        if found.suspended and queue and queue != found.queue:
-            return (Patch("jobs", found.name, {"metadata": {"labels": {QUEUE_LABEL: queue}}}),)
-        return ()
-    if found.suspended != job.spec.suspend:
-        return (Patch("jobs", found.name, {"spec": {"suspend": job.spec.suspend}}),)
-    return ()
-
-
 def _present_outlook(job: FineTuneJob, seen: Observed, now: datetime, config: OperatorConfig) -> Outlook:
     if job.spec.suspend:
         return suspended()
     if seen.job and seen.job.queue and seen.job.suspended:
         return queued(seen.job.queue)
+    if seen.job and is_held(job, seen.job):
+        return held(seen.job.name)
     ended_well = seen.job.pods_succeeded if seen.job else 0
     outlook = outlook_of(seen.pods, find(job.status.conditions, "Reconciling"), job.spec.nodes, ended_well)
     if outlook.phase is Phase.TRAINING and _tells_what_follows(job, seen, now, config):

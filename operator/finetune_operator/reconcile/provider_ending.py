@@ -41,7 +41,9 @@ def cancelling_at_provider(job: FineTuneJob, config: OperatorConfig) -> tuple[Cr
 
 
 def has_ended(cancellation: JobFacts) -> bool:
-    return cancellation.complete or cancellation.failed_reason is not None
+    """Or never begins: Kueue lets no Job start that has no queue, where it manages those, too."""
+    is_held = cancellation.suspended and cancellation.queue is None
+    return cancellation.complete or cancellation.failed_reason is not None or is_held
 
 
 def unconfirmed(cancellation: JobFacts | None) -> str | None:

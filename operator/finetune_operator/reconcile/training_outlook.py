@@ -10,6 +10,7 @@ from finetune_operator.core.endings import latest_ending
 from finetune_operator.core.evaluation import judgement
 from finetune_operator.core.workloads import (
     DEADLINE_EXCEEDED,
+    QUEUE_LABEL,
     JobFacts,
     PodFacts,
     keeps_its_cause,
@@ -125,6 +126,14 @@ def after_the_last_step(spec: FineTuneJobSpec) -> Outlook:
 
 def queued(queue: str) -> Outlook:
     return Outlook(Phase.QUEUED, "Queued", f"waits for Kueue to admit it from the LocalQueue {queue}")
+
+
+def held(job_name: str) -> Outlook:
+    message = (
+        f"Job {job_name} is kept suspended by another controller; if that is Kueue, which waits for a queue of Jobs "
+        f"without one: label this FineTuneJob {QUEUE_LABEL}"
+    )
+    return Outlook(Phase.QUEUED, "Held", message)
 
 
 def waiting_for_predecessor() -> Outlook:

@@ -46,6 +46,13 @@ PREPARED = terminated(0, wire(REPORT))
 RESULT = make_result()
 SUCCEEDED_POD = training_pod(phase="Succeeded", prepare=PREPARED, trainer=terminated(0, wire(RESULT)))
 TRAINING_POD = training_pod(prepare=PREPARED, trainer=running())
+
+
+def suspension(mark: str | None) -> Object:
+    """A merge patch that suspends or starts the Job, and marks by whom."""
+    return {"metadata": {"annotations": {"finetune.dev/suspended": mark}}, "spec": {"suspend": mark is not None}}
+
+
 STATUS_OF_TRAINING = {
     "phase": "Training",
     "jobName": "plato-ethics-1",
@@ -250,7 +257,7 @@ class TestSuspend:
     def test_suspending_stops_the_kubernetes_job(self) -> None:
         job = make_job({"suspend": True}, status=STATUS_OF_TRAINING)
         plan = decide(job, seen(TRAINING_POD))
-        assert plan.actions == (Patch("jobs", "plato-ethics-1", {"spec": {"suspend": True}}),)
+        assert plan.actions == (Patch("jobs", "plato-ethics-1", suspension("true")),)
         status = status_of(plan)
         assert status.phase is Phase.SUSPENDED
         assert is_true(status.conditions, "Suspended")
@@ -264,7 +271,7 @@ class TestSuspend:
     def test_going_on_starts_it_again(self) -> None:
         suspended = after(JOB, decide(make_job({"suspend": True}), seen(suspended=True)))
         plan = decide(suspended, seen(suspended=True))
-        assert plan.actions == (Patch("jobs", "plato-ethics-1", {"spec": {"suspend": False}}),)
+        assert plan.actions == (Patch("jobs", "plato-ethics-1", suspension(None)),)
         status = status_of(plan)
         assert status.phase is Phase.PENDING
         assert find(status.conditions, "Suspended") is None

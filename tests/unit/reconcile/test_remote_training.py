@@ -217,6 +217,14 @@ class TestCancelledAtTheProvider:
         given_up = replace(failed, cancellation=cancelling(job_condition("Failed", "x")).cancellation)
         assert "may go on and cost" in (after(job, decide(job, given_up)).status.message or "")
 
+    def test_a_queue_that_it_would_never_leave_is_not_waited_for(self) -> None:
+        job = wanting(suspended(), cancel=True)
+        held = Observed(cancellation=job_facts(job_body("", name=CANCELLATION_NAME, held=True)))
+        assert "could not cancel at the provider" in (after(job, decide(job, held)).status.message or "")
+        labels = {"kueue.x-k8s.io/queue-name": "gpus"}
+        queued = Observed(cancellation=job_facts(job_body("", name=CANCELLATION_NAME, held=True, labels=labels)))
+        assert not is_finished(after(job, decide(job, queued)))
+
     def test_a_refusal_of_the_provider_leaves_nothing_to_cancel(self) -> None:
         job = after(JOB, decide(JOB, seen(running())))
         failure = make_failure(FailureReason.PROVIDER_REFUSED, "no quota", "pay first")

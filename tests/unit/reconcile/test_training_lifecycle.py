@@ -42,7 +42,9 @@ ON_GPU = {"resources": {"limits": {"nvidia.com/gpu": 1}}}
 JOB = make_job(ON_GPU)
 UID = JOB.metadata.uid
 KUBERNETES_JOB = "plato-ethics-1"
-SUSPEND_JOB = Patch("jobs", KUBERNETES_JOB, {"spec": {"suspend": True}})
+MARK = "finetune.dev/suspended"
+SUSPEND_JOB = Patch("jobs", KUBERNETES_JOB, {"metadata": {"annotations": {MARK: "true"}}, "spec": {"suspend": True}})
+START_JOB = Patch("jobs", KUBERNETES_JOB, {"metadata": {"annotations": {MARK: None}}, "spec": {"suspend": False}})
 DELETE_JOB = Delete("jobs", KUBERNETES_JOB, f"uid-of-{KUBERNETES_JOB}")
 SCHEDULED = {"type": "PodScheduled", "status": "True", "lastTransitionTime": "2026-01-01T11:50:00Z"}
 DRAINED = {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}
@@ -316,9 +318,56 @@ class TestQueue:
         assert decide(JOB, in_queue(suspended=True)).actions == ()
 
     def test_without_a_queue_the_operator_starts_it(self) -> None:
-        start = Patch("jobs", KUBERNETES_JOB, {"spec": {"suspend": False}})
-        assert decide(JOB, world(suspended=True)).actions == (start,)
+        assert decide(JOB, world(suspended=True)).actions == (START_JOB,)
         assert decide(changed(JOB, suspend=True), world(trainer_pod())).actions == (SUSPEND_JOB,)
+
+
+class TestHeld:
+    """Kueue with `manageJobsWithoutQueueName` suspends a Job that names no queue, and leaves no trace of that."""
+
+    def test_nobody_disputes_it_and_the_status_says_what_to_do(self) -> None:
+        plan = decide(JOB, world(held=True))
+        assert plan.actions == ()
+        status = status_of(plan)
+        assert (status.phase, status.attempts) == (Phase.QUEUED, None)
+        assert f"label this FineTuneJob {QUEUE}" in (status.message or "")
+        reconciling = find(status.conditions, "Reconciling")
+        assert reconciling is not None
+        assert reconciling.reason == "Held"
+        assert decide(after(JOB, plan), world(held=True), 60).status == plan.status
+
+    def test_a_label_that_comes_later_goes_to_its_job(self) -> None:
+        labelled = changed(JOB, labels={QUEUE: "gpus"})
+        relabel = Patch("jobs", KUBERNETES_JOB, {"metadata": {"labels": {QUEUE: "gpus"}}})
+        assert decide(labelled, world(held=True)).actions == (relabel,)
+        assert decide(labelled, in_queue(suspended=True)).actions == ()
+
+    def test_a_training_that_is_stopped_by_somebody_else_is_not_started_again(self) -> None:
+        leaving = trainer_pod(trainer=terminated(143), phase="Failed")
+        plan = decide(trained(), world(leaving, held=True))
+        assert (plan.actions, plan.events) == ((), ())
+        assert (status_of(plan).phase, status_of(plan).last_failure) == (Phase.QUEUED, None)
+
+    def test_whoever_held_it_may_start_it(self) -> None:
+        job = after(JOB, decide(JOB, world(held=True)))
+        plan = decide(job, world(trainer_pod()))
+        assert plan.actions == ()
+        assert status_of(plan).phase is Phase.TRAINING
+
+    def test_suspended_by_its_user_too_its_job_goes_lest_somebody_starts_it(self) -> None:
+        assert decide(changed(JOB, suspend=True), world(held=True)).actions == (DELETE_JOB,)
+
+    def test_what_we_have_suspended_ourselves_we_start_again(self) -> None:
+        asked = changed(trained(), suspend=True)
+        assert decide(asked, world(trainer_pod())).actions == (SUSPEND_JOB,)
+        quickly_resumed = changed(asked, suspend=False)
+        assert decide(quickly_resumed, world(suspended=True)).actions == (START_JOB,)
+
+    def test_what_an_earlier_release_has_suspended_we_start_too(self) -> None:
+        """It left no mark, but its status said so."""
+        job = after(JOB, decide(changed(JOB, suspend=True), world(suspended=True)))
+        assert job.status.phase is Phase.SUSPENDED
+        assert decide(job, world(held=True)).actions == (START_JOB,)
 
 
 class TestLastFailure:
