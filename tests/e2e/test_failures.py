@@ -77,9 +77,9 @@ def test_a_training_survives_the_death_of_operator_and_api(world: World) -> None
     api = ("pods", "--selector", f"app.kubernetes.io/component=api,app.kubernetes.io/instance={RELEASE}")
     kubectl.wait_for("the api is gone", lambda: not kubectl.get(*api)["items"], 60)
     kill(world, "operator")
-    kubectl.run("rollout", "status", f"deployment/{RELEASE}-operator", "--timeout=60s")
+    kubectl.run("rollout", "status", f"deployment/{RELEASE}-operator", "--timeout=180s")
     kubectl.run("scale", f"deployment/{RELEASE}-api", "--replicas=1")
-    kubectl.run("rollout", "status", f"deployment/{RELEASE}-api", "--timeout=90s")
+    kubectl.run("rollout", "status", f"deployment/{RELEASE}-api", "--timeout=180s")
     steps = (status_of(world, "finetunejob", name).get("progress") or {}).get("step", 0)
 
     def went_on() -> bool:
@@ -107,7 +107,7 @@ def test_a_version_that_loads_survives_the_death_of_the_operator(world: World) -
     with Chatter(world.gateway_url, ALIAS, QUESTIONS) as chatter:
         kubectl.run("patch", "modelversion", third, "--type", "merge", "--patch", '{"spec":{"state":"Ready"}}')
         kill(world, "operator")
-        kubectl.run("rollout", "status", f"deployment/{RELEASE}-operator", "--timeout=60s")
+        kubectl.run("rollout", "status", f"deployment/{RELEASE}-operator", "--timeout=180s")
         kubectl.wait_for(
             "it is loaded", lambda: status_of(world, "modelversion", third)["state"] == "Ready", CATCH_UP_SECONDS
         )
