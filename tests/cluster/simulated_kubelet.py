@@ -68,6 +68,10 @@ class SimulatedKubelet:
         states = {PREPARE_CONTAINER: _terminated(0, REPORT), TRAINER_CONTAINER: _terminated(0, "")}
         await self._report(pod, "Succeeded", states)
 
+    async def end_cancellation(self, pod: Manifest) -> None:
+        """Of a training at a provider: there is nothing more to say."""
+        await self._report(pod, "Succeeded", {TRAINER_CONTAINER: _terminated(0, "")})
+
     async def fail(self, pod: Manifest, container: str, exit_code: int, message: object, reason: str = "Error") -> None:
         """The container ended, and the pod with it."""
         ended = _terminated(exit_code, message, reason)

@@ -126,3 +126,44 @@ async def test_a_job_that_nobody_waits_for_is_cancelled_at_the_provider(
     assert (await process.ended()).exit_code == 143
     assert [made["status"] for made in provider.jobs.values()] == ["cancelled"], process.log
     assert f"the FineTuneJob is {how}" in process.log
+
+
+@pytest.mark.parametrize("how", ["deleted", "cancelled"])
+async def test_what_is_suspended_is_cancelled_at_the_provider_by_a_job_of_its_own(
+    world: World, provider: OpenAIServer, tmp_path: Path, how: str
+) -> None:
+    """Its pod is gone, and the provider trains on."""
+    provider.held = True
+    pod, job = await started(world, tmp_path, provider)
+    process = await job.start()
+    await eventually(lambda: provider.asked("GET", "/events"))
+    await world.edit("finetunejobs", "remote", suspend=True)
+    process.told_to_leave()
+    assert (await process.ended()).exit_code == 143
+    await world.gone("pods", pod["metadata"]["name"])
+    await world.reaches("finetunejobs", "remote", phase="Suspended")
+    assert [made["status"] for made in provider.jobs.values()] == ["validating_files"]
+
+    if how == "deleted":
+        await world.delete("finetunejobs", "remote")
+        await world.gone("finetunejobs", "remote")
+    else:
+        await world.edit("finetunejobs", "remote", cancel=True)
+
+    cancelling = await eventually(lambda: _cancelling_pod(world))
+    (container,) = cancelling["spec"]["containers"]
+    assert container["args"][:2] == ["train-remote", "--cancel"]
+    told = TrainingConfig.model_validate_json(cancelling["metadata"]["annotations"][CONFIG_ANNOTATION])
+    assert told.job == job.config.job
+    assert (await job.run(cancel=True)).exit_code == 0
+    assert [made["status"] for made in provider.jobs.values()] == ["cancelled"]
+    if how == "cancelled":
+        await world.says("finetunejobs", "remote", "Reconciling", reason="CancellingAtProvider")
+        await world.kubelet.end_cancellation(cancelling)
+        done = await world.reaches("finetunejobs", "remote", phase="Cancelled")
+        assert "remote strays" not in done["status"]["message"]
+
+
+async def _cancelling_pod(world: World) -> Manifest | None:
+    pods, _ = await world.client.list("pods", world.namespace)
+    return next((pod for pod in pods if "--cancel" in pod["spec"]["containers"][0]["args"]), None)

@@ -1,6 +1,6 @@
 """A training that is interrupted, queued or cancelled, and its cost, against a real API server and Job controller.
 
-The kubelet's part is played, and so is Kueue's: it patches `spec.suspend` of Jobs that have its label. The real Kueue
+The kubelet's part is played, and so is Kueue's: it patches `spec.suspend` of the Jobs that it manages. The real Kueue
 is not run here; what it does to a batch/v1 Job is in its pkg/controller/jobframework/reconciler.go.
 """
 
@@ -245,6 +245,64 @@ async def test_suspending_a_queued_job_takes_it_out_of_the_queue_until_it_is_res
     second = await world.get("jobs", job["metadata"]["name"])
     assert second["metadata"]["uid"] != job["metadata"]["uid"]
     assert second["spec"]["suspend"] is True
+
+
+async def test_a_job_that_kueue_holds_without_a_queue_is_left_to_it_until_it_is_labelled(world: World) -> None:
+    """With `manageJobsWithoutQueueName` it stops a Job that names none, and marks nothing."""
+    training, pod = await world.train()
+    job_name = training["status"]["jobName"]
+    kueue = Kueue(world, job_name)
+    await kueue.evict()
+    await world.gone("pods", pod["metadata"]["name"])
+    await world.says("finetunejobs", "plato-1", "Reconciling", reason="Held", message=QUEUE_LABEL)
+
+    async def is_left_alone() -> None:
+        assert (await world.get("jobs", job_name))["spec"]["suspend"] is True
+
+    await throughout(is_left_alone, seconds=2)
+
+    labels = {"metadata": {"labels": {QUEUE_LABEL: "gpus"}}}
+    await world.client.merge_patch("finetunejobs", world.namespace, "plato-1", labels)
+    await world.says("finetunejobs", "plato-1", "Reconciling", reason="Queued", message="LocalQueue gpus")
+    assert (await world.get("jobs", job_name))["metadata"]["labels"][QUEUE_LABEL] == "gpus"
+    await kueue.admit()
+    again = await world.kubelet.trainer("plato-1", other_than=pod["metadata"]["uid"])
+    await world.kubelet.train(again)
+    await world.reaches("finetunejobs", "plato-1", phase="Training")
+
+
+async def test_a_failed_job_whose_time_to_live_is_over_is_not_trained_again(shared_world: World) -> None:
+    """The Job is told that time only at its end; then Kubernetes removes it."""
+    training, pod = await shared_world.train("mortal", ttlSecondsAfterFinished=60)
+    name = training["status"]["jobName"]
+    assert "ttlSecondsAfterFinished" not in (await shared_world.get("jobs", name))["spec"]
+    await shared_world.kubelet.fail(pod, TRAINER_CONTAINER, 137, "", "OOMKilled")
+    await shared_world.reaches("finetunejobs", "mortal", phase="Failed")
+
+    async def is_told() -> None:
+        assert (await shared_world.get("jobs", name))["spec"].get("ttlSecondsAfterFinished") == 60
+
+    await eventually(is_told)
+    over = {"spec": {"ttlSecondsAfterFinished": 0}}
+    await shared_world.client.merge_patch("jobs", shared_world.namespace, name, over)
+    await shared_world.gone("jobs", name)
+
+    async def stays_failed() -> None:
+        assert (await shared_world.get("finetunejobs", "mortal"))["status"]["phase"] == "Failed"
+        assert await shared_world.kubelet.trainers("mortal") == []
+
+    await throughout(stays_failed, seconds=2)
+
+
+async def test_the_cost_of_a_training_whose_time_is_over_is_closed(shared_world: World) -> None:
+    await shared_world.train("late", resources=ON_GPU, activeDeadlineSeconds=3)
+
+    failed = await shared_world.reaches("finetunejobs", "late", phase="Failed")
+
+    assert condition(failed, "Stalled")["reason"] == "DeadlineExceeded"
+    (entry,) = failed["status"]["allocation"]["pods"]
+    assert entry["end"] > entry["start"]
+    assert "lastFailure" not in failed["status"]
 
 
 async def test_a_training_goes_on_from_an_adapter_whose_version_was_deleted_meanwhile(world: World) -> None:
