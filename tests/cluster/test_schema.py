@@ -121,6 +121,7 @@ ACCEPTED = [
     Creation("ratings without a secret", "FineTuneJob", dataset(ratings={"secretRef": None})),
     Creation("the surest ratings", "FineTuneJob", dataset(ratings={"minConfidence": "0.95"})),
     Creation("a bound on characters", "FineTuneJob", dataset(maxCharacters=20_000)),
+    Creation("a bound on bytes", "FineTuneJob", dataset(maxBytes=10**12)),
     Creation("raw rows", "FineTuneJob", dataset(format="RawJSONL")),
     Creation("instructions with metadata", "FineTuneJob", dataset(format="Instruction")),
     Creation("a public object", "FineTuneJob", stored("s3://bucket/rows.jsonl")),
@@ -322,6 +323,7 @@ REFUSED = [
     ),
     Creation("too sure", "FineTuneJob", dataset(ratings={"minConfidence": "1.1"}), refused="minConfidence in body"),
     Creation("no characters", "FineTuneJob", dataset(maxCharacters=0), refused="greater than or equal to 1"),
+    Creation("no bytes", "FineTuneJob", dataset(maxBytes=0), refused="greater than or equal to 1"),
     Creation(
         "an object of no store", "FineTuneJob", stored("https://store/bucket/rows.jsonl"), refused="s3.url in body"
     ),

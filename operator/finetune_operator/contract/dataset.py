@@ -51,6 +51,7 @@ class DatasetConfig(Message):
     min_response_characters: int = 20
     max_characters: int = 1_000_000
     min_rating_difference: int = 1
+    max_bytes: int = 10 * 1024**3
     seed: int = 42
     database_timeout_seconds: float = 60.0
 

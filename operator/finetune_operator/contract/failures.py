@@ -13,6 +13,7 @@ class FailureReason(StrEnum):
     DATASET_INVALID = "DatasetInvalid"
     DATASET_EMPTY = "DatasetEmpty"
     DATASET_TOO_SMALL = "DatasetTooSmall"
+    DATASET_UNAVAILABLE = "DatasetUnavailable"
     BASE_MODEL_NOT_FOUND = "BaseModelNotFound"
     BASE_MODEL_UNAVAILABLE = "BaseModelUnavailable"
     DATABASE_UNREACHABLE = "DatabaseUnreachable"
@@ -41,7 +42,10 @@ EXIT_CODES: dict[FailureReason, int] = {
     # All eight codes are taken: the message says which of two reasons it was.
     FailureReason.PROVIDER_REFUSED: 42,
     FailureReason.ENGINE_REFUSED: 42,
+    FailureReason.STORAGE_EXCEEDED: 43,
 }
+TRY_AGAIN_EXIT_CODE = 1
+"""Of a reason without a code of its own, which may pass: Kubernetes tries again."""
 SIGKILL_EXIT_CODE = 137
 
 

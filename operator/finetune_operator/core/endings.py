@@ -110,6 +110,8 @@ def ending_of(pod: PodFacts) -> Ending | None:
     if LOCKED_EXIT_CODE in codes:
         fact = "another attempt of this job was still training"
         return Ending("AttemptRunning", fact, "another pod waits for it to end", retried=True, counted=True)
+    if isinstance(told := training_outcome([pod]), Failure):
+        return Ending(told.reason.value, told.message, f"it is tried up to four times; {told.remedy}", True, True)
     remedy = "it is tried up to four times; see the pod's log"
     return Ending("Crashed", last_words([pod]) or pod.message or "the pod failed", remedy, retried=True, counted=True)
 

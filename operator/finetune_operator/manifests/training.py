@@ -173,7 +173,7 @@ def _main_container(job: FineTuneJob, config: OperatorConfig) -> Manifest:
 def _trainer(job: FineTuneJob, config: OperatorConfig) -> Manifest:
     return {
         "name": TRAINER_CONTAINER,
-        "image": config.trainer_image,
+        "image": config.trainer_image_of(job.spec.backend.value),
         "imagePullPolicy": config.image_pull_policy,
         "args": ["--config", CONFIG_FILE, *group_arguments(job.spec, training_job_name(job))],
         "env": [
@@ -280,6 +280,7 @@ def _dataset_config(job: FineTuneJob, config: OperatorConfig) -> DatasetConfig:
         min_response_characters=dataset.min_response_characters,
         max_characters=dataset.max_characters,
         min_rating_difference=dataset.min_rating_difference,
+        max_bytes=dataset.max_bytes,
         seed=job.spec.training.seed,
         database_timeout_seconds=config.database_timeout_seconds,
     )

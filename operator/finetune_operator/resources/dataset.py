@@ -94,3 +94,5 @@ class Dataset(ApiModel):
     """Drop rows whose prompt and response together are longer."""
     min_rating_difference: Annotated[int, Field(ge=1, le=4)] = 1
     """How much better the chosen answer of a pair must be rated (DPO)."""
+    max_bytes: Annotated[int, Field(ge=1, le=10_000_000_000_000)] = 10 * 1024**3
+    """Refuse a dataset whose rows have more bytes than this, so that a small compressed file can't fill the volume."""

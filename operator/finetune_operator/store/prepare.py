@@ -15,7 +15,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from finetune_operator.contract.dataset import DatasetReport
-from finetune_operator.contract.failures import EXIT_CODES, Failure, FailureReason
+from finetune_operator.contract.failures import EXIT_CODES, TRY_AGAIN_EXIT_CODE, Failure, FailureReason
 from finetune_operator.contract.places import (
     ARTIFACTS_ROOT,
     DATASETS_ROOT,
@@ -59,7 +59,7 @@ def main(
         failure = refused.failure
         logger.error("dataset refused", reason=failure.reason, message=failure.message, remedy=failure.remedy)
         surroundings.termination_log.write_text(_as_termination_message(failure))
-        return EXIT_CODES[failure.reason]
+        return EXIT_CODES.get(failure.reason, TRY_AGAIN_EXIT_CODE)
     logger.info("dataset ready", **report.model_dump())
     surroundings.termination_log.write_text(as_short_report(report))
     return 0

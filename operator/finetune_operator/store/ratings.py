@@ -269,15 +269,15 @@ def _columns_of_postgresql(url: DatabaseUrl, timeout_seconds: float) -> list[Row
     """By DuckDB, which an export needs anyway: Python's own driver would take 10 MB of memory for this one question."""
     import duckdb
 
-    from finetune_operator.store.datasets.engine import SETTINGS, literal, load_scanner
+    from finetune_operator.store.datasets.engine import ROOMS, SETTINGS, literal, load_scanner
 
     query = (
         "SELECT attname::text, format_type(atttypid, NULL), nspname::text FROM pg_attribute "
         "JOIN pg_class ON pg_class.oid = attrelid JOIN pg_namespace ON pg_namespace.oid = relnamespace "
-        f"WHERE attrelid = to_regclass('{TABLE}') AND attnum > 0 AND NOT attisdropped"  # noqa: S608 - a name of ours
+        "WHERE attrelid = to_regclass('ml_analysis_rating') AND attnum > 0 AND NOT attisdropped"
     )
     try:
-        with duckdb.connect(config=dict(SETTINGS)) as connection:
+        with duckdb.connect(config={**SETTINGS, **ROOMS[0]._asdict()}) as connection:
             load_scanner(connection, url.backend)
             address = literal(_patient(url, timeout_seconds))
             connection.execute(f"ATTACH {address} AS source (TYPE postgres, READ_ONLY)")

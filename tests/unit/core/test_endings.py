@@ -152,6 +152,11 @@ TABLE = [
         "PeersLost", True, False, ("another pod", "last checkpoint", "NetworkPolicy"), nodes=2,
     ),
     Row(
+        "the preparation could not reach its store",
+        failed(prepare=terminated(1, wire(make_failure(FailureReason.DATASET_UNAVAILABLE)))),
+        "DatasetUnavailable", True, True, ("four times",),
+    ),
+    Row(
         "a crash",
         failed(trainer=terminated(1, "Traceback\nRuntimeError: CUDA error")),
         "Crashed", True, True, ("RuntimeError: CUDA error", "four times"),

@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     export.add_argument("--min-response-characters", type=int, default=defaults.min_response_characters)
     export.add_argument("--max-characters", type=int, default=defaults.max_characters)
     export.add_argument("--min-rating-difference", type=int, default=defaults.min_rating_difference)
+    export.add_argument("--max-bytes", type=int, default=defaults.max_bytes)
     export.add_argument("--seed", type=int, default=defaults.seed)
     stats = commands.add_parser("stats", help="count ratings by domain, task type and rating", allow_abbrev=False)
     for command in (export, stats):

@@ -18,7 +18,7 @@ from typing import cast
 from pydantic import ValidationError
 
 from finetune_operator.contract.dataset import DatasetConfig, ObjectSource, RatingsSource, VolumeSource
-from finetune_operator.contract.failures import EXIT_CODES, FailureReason
+from finetune_operator.contract.failures import EXIT_CODES, TRY_AGAIN_EXIT_CODE, FailureReason
 from finetune_operator.contract.places import DATABASE_URL_VARIABLE
 from finetune_operator.core.dataset_records import EXPECTED, PAIR_FORMATS, READABLE_FORMATS, Format
 from finetune_operator.core.datasets import Refused
@@ -42,7 +42,7 @@ def main(options: argparse.Namespace, environment: Mapping[str, str] | None = No
     except Refused as refused:
         failure = refused.failure
         logger.error("dataset refused", reason=failure.reason, message=failure.message, remedy=failure.remedy)
-        return EXIT_CODES[failure.reason]
+        return EXIT_CODES.get(failure.reason, TRY_AGAIN_EXIT_CODE)
     sys.stdout.write(json.dumps(answer, ensure_ascii=False, indent=2) + "\n")
     return 0
 
@@ -121,6 +121,7 @@ def _config(options: argparse.Namespace) -> DatasetConfig:
             max_characters=options.max_characters,
             min_rating_difference=options.min_rating_difference,
             seed=options.seed,
+            max_bytes=options.max_bytes,
         )
     except ValidationError as error:
         raise Refused.because(

@@ -6,32 +6,40 @@ The scanners for SQLite and PostgreSQL come from wheels; DuckDB checks their sig
 import fcntl
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
+from typing import NamedTuple
 
 import duckdb
 
-MEMORY_LIMIT = "56MB"
-THREADS = 2
+
+class Room(NamedTuple):
+    """What DuckDB may take."""
+
+    memory_limit: str
+    threads: int
+
+
+# DuckDB works on 2048 rows at a time, so that what it needs grows with the rows: the first is enough for a few hundred
+# bytes each, the last is half of what the container has.
+ROOMS = (Room("56MB", 2), Room("128MB", 1), Room("512MB", 1))
 PIPE_BYTES = 1024 * 1024
 # Small enough that splitting what was read finds it in the core's cache.
 READ_BYTES = 128 * 1024
 SETTINGS: Mapping[str, str | int | bool] = {
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
-    "memory_limit": MEMORY_LIMIT,
     "preserve_insertion_order": False,
-    "threads": THREADS,
 }
 SCANNERS = {"sqlite": "sqlite_scanner", "postgresql": "postgres_scanner"}
 
 
 @contextmanager
-def opened(work: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+def opened(work: Path, room: Room = ROOMS[0]) -> Iterator[duckdb.DuckDBPyConnection]:
     """A database in memory that spills to `work`."""
-    connection = duckdb.connect(config={**SETTINGS, "temp_directory": str(work / "duckdb")})
+    connection = duckdb.connect(config={**SETTINGS, **room._asdict(), "temp_directory": str(work / "duckdb")})
     try:
         yield connection
     finally:
@@ -55,7 +63,7 @@ def identifier(name: str) -> str:
 
 def lines(
     connection: duckdb.DuckDBPyConnection, query: str, parameters: Mapping[str, str | int | float]
-) -> Iterator[list[bytes]]:
+) -> Generator[list[bytes]]:
     """The lines that a query of one text column gives, in blocks; no value may hold a line feed or a NUL.
 
     DuckDB writes them to a pipe, which is several times faster than making each a Python object of its own, and goes

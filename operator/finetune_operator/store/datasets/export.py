@@ -13,6 +13,7 @@ from finetune_operator.core.dataset_records import PAIR_FORMATS, Format, Invalid
 from finetune_operator.core.datasets import DropReason, Refused
 from finetune_operator.store.datasets.files import Numbered, inside, records
 from finetune_operator.store.datasets.ratings_scan import spool_ratings
+from finetune_operator.store.datasets.space import told_when_full
 from finetune_operator.store.datasets.spool import Spool
 from finetune_operator.store.ratings import RatingsDatabase, is_writable
 from finetune_operator.store.urls import parse_url
@@ -32,7 +33,7 @@ class Export:
 
     def write(self) -> DatasetReport:
         """Write `train.jsonl` and `test.jsonl` into the directory. Raises `Refused`."""
-        with tempfile.TemporaryDirectory(prefix="work-", dir=self.directory) as work:
+        with told_when_full(), tempfile.TemporaryDirectory(prefix="work-", dir=self.directory) as work:
             spool, warnings = self._read(Path(work))
             try:
                 kept = spool.rows
@@ -75,7 +76,9 @@ class Export:
             # Only whoever reads from a store pays for its client.
             from finetune_operator.store.datasets.objects import fetch
 
-            rows = records(fetch(source, self.environment, work), source.url, self._input_format, work)
+            rows = records(
+                fetch(source, self.environment, work, self.config.max_bytes), source.url, self._input_format, work
+            )
         else:
             rows = records(inside(self.volume, source.path), source.path, self._input_format, work)
         return self._from_records(rows, work), ()
@@ -95,7 +98,7 @@ class Export:
             database.close()
 
     def _from_records(self, rows: Iterator[Numbered], work: Path) -> Spool:
-        spool = Spool(work)
+        spool = Spool(work, self.config.max_bytes)
         added: list[bytes] = []
         try:
             for number, record in rows:

@@ -13,7 +13,7 @@ import duckdb
 from finetune_operator.contract.failures import FailureReason
 from finetune_operator.core.dataset_records import EXPECTED, Format, InvalidRecord, Record, parse_record
 from finetune_operator.core.datasets import Refused
-from finetune_operator.store.datasets.engine import lines, opened
+from finetune_operator.store.datasets.engine import ROOMS, lines, opened
 
 LINE_MAX_BYTES = 16 * 1024 * 1024
 MESSAGE_MAX_CHARACTERS = 300
@@ -78,9 +78,9 @@ def _json_lines(content: IO[bytes], name: str, record_format: Format) -> Iterato
 def _parquet(content: IO[bytes], name: str, record_format: Format, work: Path) -> Iterator[Numbered]:
     number = 0
     source = f"/proc/self/fd/{content.fileno()}"
-    with opened(work) as connection:
-        # Rows are numbered, so their order counts.
-        connection.execute("SET threads = 1; SET preserve_insertion_order = true")
+    # The last room has one thread: rows are numbered, so their order counts.
+    with opened(work, ROOMS[-1]) as connection:
+        connection.execute("SET preserve_insertion_order = true")
         query = f"SELECT to_json(row)::VARCHAR FROM read_parquet('{source}') AS row"  # noqa: S608 - a number
         try:
             for found in lines(connection, query, {}):

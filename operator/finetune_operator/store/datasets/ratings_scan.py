@@ -8,6 +8,7 @@ statement must do is said by `core.datasets`, and a property test compares both.
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from finetune_operator.contract.failures import FailureReason
 from finetune_operator.core.dataset_records import PAIR_FORMATS, Format
 from finetune_operator.core.datasets import WHITESPACE, DropReason, Refused
 from finetune_operator.logs import get_logger
-from finetune_operator.store.datasets.engine import identifier, lines, literal, load_scanner, opened
+from finetune_operator.store.datasets.engine import ROOMS, Room, identifier, lines, literal, load_scanner, opened
 from finetune_operator.store.datasets.space import storage_exceeded
 from finetune_operator.store.datasets.spool import DROPPED_MARK, KEY_BYTES, Spool
 from finetune_operator.store.ratings import (
@@ -74,15 +75,21 @@ def spool_ratings(
     database: RatingsDatabase, source: RatingsSource, config: DatasetConfig, record_format: Format, work: Path
 ) -> Spool:
     """Read all rows. Where the connection is lost, begin anew: as long as the database's patience while it can't be
-    reached, and `SCANS_MAX` times while each scan gets further than nothing. Raises `Refused`.
+    reached, and `SCANS_MAX` times while each scan gets further than nothing. Where memory lacks, begin anew with more
+    of it. Raises `Refused`.
     """
     scans = 1
+    rooms = list(ROOMS)
     deadline = time.monotonic() + database.timeout_seconds
     while True:
-        spool = Spool(work)
+        spool = Spool(work, config.max_bytes)
         try:
-            _scan(database, source, config, record_format, work, spool)
+            _scan(database, source, config, record_format, work, spool, rooms[0])
         except duckdb.Error as error:
+            if _lacked_memory(error) and len(rooms) > 1:
+                spool.close()
+                del rooms[0]
+                continue
             if spool.rows or spool.dropped.counts:
                 scans += 1
                 deadline = time.monotonic() + database.timeout_seconds
@@ -105,13 +112,15 @@ def _scan(
     record_format: Format,
     work: Path,
     spool: Spool,
+    room: Room,
 ) -> None:
-    with opened(work) as connection:
+    with opened(work, room) as connection:
         load_scanner(connection, database.url.backend)
         table = _attach(connection, database, work)
         statement = _statement(connection, database, table, source, config, record_format)
-        for found in lines(connection, *statement):
-            spool.add(found)
+        with closing(lines(connection, *statement)) as found:
+            for rows in found:
+                spool.add(rows)
 
 
 def _attach(connection: duckdb.DuckDBPyConnection, database: RatingsDatabase, work: Path) -> str:
@@ -348,11 +357,15 @@ def _may_pass(error: duckdb.Error) -> bool:
     return any(words in str(error) for words in PASSING_WORDS)
 
 
+def _lacked_memory(error: duckdb.Error) -> bool:
+    return isinstance(error, duckdb.OutOfMemoryException) and not any(full in str(error) for full in FULL_DISK_WORDS)
+
+
 def _failed(database: RatingsDatabase, error: duckdb.Error) -> Refused:
     words = _words(database, error)
     if any(full in str(error) for full in FULL_DISK_WORDS):
         return storage_exceeded(words)
-    if isinstance(error, duckdb.OutOfMemoryException):
+    if _lacked_memory(error):
         row = database.largest_row()
         return Refused.because(
             FailureReason.DATASET_INVALID,

@@ -19,6 +19,7 @@ from queue import Queue
 from typing import IO, NamedTuple
 
 from finetune_operator.core.datasets import Digest, DropReason, held_out_count
+from finetune_operator.store.datasets.space import too_large
 
 KEY_BYTES = 16
 BUCKET_DIGITS = 3
@@ -70,8 +71,9 @@ class Spool:
     neighbours in every run, and as many are read together as are sorted fastest.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, max_bytes: int) -> None:
         self._directory = directory
+        self._max_bytes = max_bytes
         self._file = tempfile.TemporaryFile(dir=directory, buffering=0)  # noqa: SIM115 - closed by close
         self._buckets: defaultdict[bytes, list[bytes]] = defaultdict(list)
         self._tables: list[int] = []
@@ -79,11 +81,14 @@ class Spool:
         self._sizes = array("Q", bytes(8 * BUCKETS))
         self._buffered = 0
         self._bytes = 0
+        self._spilled = 0
         self.rows = 0
         self.dropped = Dropped()
 
     def add(self, rows: Sequence[bytes]) -> None:
-        """Take rows that hold no line feed; those that begin with the mark of dropped ones are counted instead."""
+        """Take rows that hold no line feed; those that begin with the mark of dropped ones are counted instead. Raises
+        `Refused` where they become more than the dataset may have.
+        """
         buckets = self._buckets
         for row in rows:
             buckets[row[:BUCKET_DIGITS]].append(row)
@@ -95,6 +100,8 @@ class Spool:
             for row in dropped:
                 reason, count, row_id = row[len(DROPPED_MARK) :].decode(errors="replace").split(" ", 2)
                 self.dropped.add(reason, row_id, int(count))
+        if self._spilled + self._bytes > self._max_bytes:
+            raise too_large(self._max_bytes)
         if self._bytes + ROW_OVERHEAD_BYTES * self._buffered > BUFFERED_MAX_BYTES:
             self._spill()
 
@@ -156,6 +163,7 @@ class Spool:
         self._append(parts)
         self._tables.append(self._end)
         self._append([array("Q", accumulate(sizes, initial=begin)).tobytes()])
+        self._spilled += self._bytes
         self._buffered = 0
         self._bytes = 0
 
