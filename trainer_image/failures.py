@@ -36,6 +36,10 @@ COPIES: list[Callable[[dict[str, Any]], None]] = []
 """Who else gets each line of the log; see job_log.py."""
 
 
+COMMON_FIELDS: dict[str, Any] = {}
+"""What each line says besides its own."""
+
+
 def log(message: str, **fields: Any) -> None:
     """A structured line; values that JSON lacks are written as text."""
     line = line_of(message, fields)
@@ -46,4 +50,4 @@ def log(message: str, **fields: Any) -> None:
 
 
 def line_of(message: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "message": message, **fields}
+    return {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "message": message, **COMMON_FIELDS, **fields}

@@ -58,10 +58,15 @@ class JobLog:
             return False
 
 
-def keep_log(file: Path, attempt: str) -> None:
-    """From now on the log goes to this file as well, and so does the traceback of what nobody catches."""
+def keep_log(file: Path, attempt: str, *, crashes_only: bool = False) -> None:
+    """From now on the log goes to this file as well, and so does the traceback of what nobody catches.
+
+    Of several processes one writes all, the others how they crash: lines from many nodes at once would overwrite each
+    other on NFS.
+    """
     log = JobLog(file, attempt)
-    failures.COPIES.append(log.write)
+    if not crashes_only:
+        failures.COPIES.append(log.write)
     told_before = sys.excepthook
 
     def tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
