@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field
 
-from finetune_operator.contract.base import Message
+from finetune_operator.contract.base import Report
 
 SAMPLES_MAX_PER_BATCH = 1000
 TOKENS_MAX = 2_147_483_647
@@ -12,7 +12,7 @@ TOKENS_MAX = 2_147_483_647
 Tokens = Annotated[int, Field(ge=0, le=TOKENS_MAX)]
 
 
-class Sample(Message):
+class Sample(Report):
     """One request that an arm of an ABTest answered, or failed to; `ab_test` is the ABTest's uid.
 
     `request_id` makes it count once however often it is sent. `status` is the HTTP status the client got. Tokens are
@@ -30,13 +30,13 @@ class Sample(Message):
     completion_tokens: Tokens | None = None
 
 
-class SampleBatch(Message):
+class SampleBatch(Report):
     """Body of `SAMPLES_PATH`."""
 
     samples: Annotated[tuple[Sample, ...], Field(max_length=SAMPLES_MAX_PER_BATCH)]
 
 
-class VoteCounts(Message):
+class VoteCounts(Report):
     """Blind votes that count; `fine_tuned` speaks of the candidate, `base` of the baseline."""
 
     fine_tuned: int = 0
@@ -53,7 +53,7 @@ class VoteCounts(Message):
         return (self.fine_tuned + self.tie / 2) / self.total if self.total else None
 
 
-class ArmTally(Message):
+class ArmTally(Report):
     """What production traffic showed of one arm: `errors` of `samples` had a 5xx status, all else is of the others.
 
     The means of tokens are of the `samples_with_tokens` answers that told them.
@@ -67,14 +67,14 @@ class ArmTally(Message):
     mean_completion_tokens: float | None = None
 
 
-class ArmTallies(Message):
+class ArmTallies(Report):
     """Both arms."""
 
     baseline: ArmTally = ArmTally()
     candidate: ArmTally = ArmTally()
 
 
-class AbTestTally(Message):
+class AbTestTally(Report):
     """Answer of `TALLY_PATH`."""
 
     votes: VoteCounts = VoteCounts()

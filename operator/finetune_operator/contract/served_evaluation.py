@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from finetune_operator.contract.base import Message
+from finetune_operator.contract.base import Message, Report
 from finetune_operator.contract.dataset import DatasetConfig
 from finetune_operator.contract.evaluation import Metric
 
@@ -37,7 +37,7 @@ class EvaluationSource(StrEnum):
     SERVED = "Served"
 
 
-class RecordedValue(Message):
+class RecordedValue(Report):
     """One quantity, for the base model and for the version; `name` is a metric's, or a camelCase one with its unit."""
 
     name: Annotated[str, Field(min_length=1, max_length=64)]
@@ -45,7 +45,7 @@ class RecordedValue(Message):
     fine_tuned: float
 
 
-class RecordedEvaluation(Message):
+class RecordedEvaluation(Report):
     """Body of a PUT to `EVALUATION_PATH`: one evaluation of one version. The same id again replaces it."""
 
     source: EvaluationSource

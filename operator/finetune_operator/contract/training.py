@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, RootModel
 
 from finetune_operator.contract.artifacts import Artifact, Output, OutputError
-from finetune_operator.contract.base import Message
+from finetune_operator.contract.base import Message, Report
 from finetune_operator.contract.base_models import HubModel
 from finetune_operator.contract.dataset import DatasetConfig, DatasetReport
 from finetune_operator.contract.evaluation import EvaluationConfig, EvaluationReport
@@ -114,7 +114,7 @@ class TrainingConfig(Message):
     progress_interval_seconds: float = 2.0
 
 
-class Progress(Message):
+class Progress(Report):
     """One measurement of a running training; times are UTC.
 
     `tokens` are those seen since the training began, earlier attempts included; `tokens_per_second` is of the steps
@@ -147,7 +147,7 @@ class Progress(Message):
         return min(100, self.step * 100 // max(1, self.total_steps))
 
 
-class ProgressBatch(Message):
+class ProgressBatch(Report):
     """Body of `PROGRESS_BATCH_PATH`: what gathered while the api was away, in the order of time."""
 
     points: Annotated[tuple[Progress, ...], Field(max_length=PROGRESS_MAX_PER_BATCH)]

@@ -5,9 +5,12 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.contract.experiments import AbTestTally
+from finetune_operator.contract.base import Message
+from finetune_operator.contract.dataset import DatasetConfig
+from finetune_operator.contract.experiments import AbTestTally, ArmTallies, ArmTally, VoteCounts
 from finetune_operator.contract.places import PROGRESS_BATCH_PATH, PROGRESS_PATH, SAMPLES_PATH, TALLY_PATH
-from finetune_operator.contract.training import JobIdentity, LatestProgress, Progress
+from finetune_operator.contract.served_evaluation import ServedEvaluationConfig
+from finetune_operator.contract.training import JobIdentity, LatestProgress, Progress, TrainingConfig
 from tests.unit.web.conftest import INTERNAL, NOON, Api
 
 
@@ -200,13 +203,52 @@ async def test_the_tally_of_an_unknown_test_is_empty(api: Api) -> None:
         (SAMPLES_PATH, {"samples": [sample(number, "baseline") for number in range(1001)]}, "samples"),
         (PROGRESS_BATCH_PATH, {"points": [point(step, 1.0) for step in range(501)]}, "points"),
         (PROGRESS_PATH, {}, "job"),
-        (PROGRESS_PATH, point(1, 1.0, extra=1), "extra"),
     ],
 )
 async def test_what_is_not_in_the_contract_is_refused(api: Api, path: str, body: Any, field: str) -> None:
     response = await api.post(path, body, INTERNAL)
     assert response.status_code == 422
     assert field in response.json()["detail"]
+
+
+async def test_what_a_newer_release_tells_as_well_is_not_read_and_loses_nothing(api: Api) -> None:
+    """Gateways, trainers and operator may be of a later release than the api, for the time of an upgrade or longer."""
+    later = {"timeToFirstTokenMs": 12}
+    batch = {"samples": [sample(1, "baseline") | later, sample(2, "candidate", status=500) | later]} | later
+    assert (await api.post(SAMPLES_PATH, batch, INTERNAL)).status_code == 204
+    counted = await tally(api)
+    assert (counted.arms.baseline.samples, counted.arms.candidate.errors) == (1, 1)
+    assert (await api.post(PROGRESS_PATH, point(1, 1.0, **later), INTERNAL)).status_code == 204
+    points = {"points": [point(2, 1.0, **later)]} | later
+    assert (await api.post(PROGRESS_BATCH_PATH, points, INTERNAL)).status_code == 204
+    assert (await latest(api, "job-1"))["job-1"].step == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        (AbTestTally, AbTestTally(votes=VoteCounts(fine_tuned=2), arms=ArmTallies(baseline=ArmTally(samples=3)))),
+        (LatestProgress, LatestProgress({"job-1": Progress.model_validate(point(1, 1.0))})),
+    ],
+)
+def test_what_a_newer_api_answers_is_read_by_an_older_operator(
+    kind: type[AbTestTally] | type[LatestProgress], told: AbTestTally | LatestProgress
+) -> None:
+    body = told.model_dump(mode="json", by_alias=True)
+    assert kind.model_validate(_with_more(body)) == told
+
+
+def _with_more(body: Any) -> Any:
+    """A field more in each report of the answer; the identity of a job is no report."""
+    if not isinstance(body, dict):
+        return body
+    more = {key: value if key == "job" else _with_more(value) for key, value in body.items()}
+    return more if "job-1" in body else more | {"later": 1}
+
+
+@pytest.mark.parametrize("kind", [TrainingConfig, DatasetConfig, ServedEvaluationConfig])
+def test_what_is_asked_for_has_to_be_understood_as_a_whole(kind: type[Message]) -> None:
+    assert kind.model_config["extra"] == "forbid"
 
 
 async def test_an_empty_batch_is_fine(api: Api) -> None:
