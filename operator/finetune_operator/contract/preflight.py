@@ -9,8 +9,9 @@ class TokenLengths(Message):
     """Lengths in tokens of the first `sampled_rows` training rows, which the seed has put into a random order.
 
     Of a pair (DPO) the longer answer's is the row's length, and the means are of both together. `over_length` counts
-    the rows beyond maxSeqLength, `unlearnable` those of them whose first answer begins beyond it. `mean` is of what is
-    left after the cut; `padded_mean` has the padding of batches with it. By `Characters` they are estimates.
+    the rows beyond maxSeqLength, `unlearnable` those of them whose first answer begins beyond it. `mean` is of what
+    the cut leaves of the rows that are learned from; `padded_mean` has the padding of batches with it. By `Characters`
+    they are estimates.
     """
 
     method: Literal["Tokenizer", "Characters"]

@@ -21,7 +21,9 @@ def token_lengths(
     if not rows:
         return None
     longest = sorted(max(row.sequences) for row in rows)
-    kept = [tuple(min(length, max_tokens) for length in row.sequences) for row in rows]
+    # The trainer leaves out conversations of which the cut leaves no answer; TRL keeps all pairs.
+    learned = [row for row in rows if len(row.sequences) > 1 or row.prompt < max_tokens]
+    kept = [tuple(min(length, max_tokens) for length in row.sequences) for row in learned]
     return TokenLengths(
         method=method,
         sampled_rows=len(rows),
@@ -30,8 +32,8 @@ def token_lengths(
         max=longest[-1],
         over_length=sum(length > max_tokens for length in longest),
         unlearnable=sum(row.prompt >= max_tokens for row in rows),
-        mean=round(sum(map(sum, kept)) / len(rows), 2),
-        padded_mean=round(_padded(kept, batch_size) / len(rows), 2),
+        mean=round(sum(map(sum, kept)) / max(1, len(kept)), 2),
+        padded_mean=round(_padded(kept, batch_size) / max(1, len(kept)), 2),
     )
 
 

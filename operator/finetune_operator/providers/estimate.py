@@ -8,6 +8,7 @@ weights excepted; HF_ENDPOINT and HF_TOKEN are heeded.
 """
 
 import argparse
+import logging
 import os
 import sys
 import tempfile
@@ -48,6 +49,7 @@ CAVEAT = (
 def main(options: argparse.Namespace, environment: Mapping[str, str] | None = None) -> int:
     """Prints what is known and a table; the exit code is 1 where nothing could be told."""
     configure_logging()
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # its lines have signed addresses in them
     environment = os.environ if environment is None else environment
     try:
         job = read_job(options.job)

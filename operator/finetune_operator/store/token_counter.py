@@ -77,6 +77,11 @@ def main() -> int:
 
 def counted(request: Request) -> TokenLengths | None:
     """None where there are no rows. Raises `Trouble`."""
+    return token_lengths(row_tokens(request), request.max_tokens, request.batch_size, "Tokenizer")
+
+
+def row_tokens(request: Request) -> list[RowTokens]:
+    """Of each sampled row. Raises `Trouble`."""
     counter = _Counter.of(Path(request.model))
     rows = []
     for number, row in enumerate(sampled(Path(request.rows)), start=1):
@@ -85,8 +90,9 @@ def counted(request: Request) -> TokenLengths | None:
         except MemoryError:
             raise
         except Exception as error:
+            # The template is a foreign program, which may fail in any way.
             raise Trouble(f"its chat template refuses row {number}: {type(error).__name__}: {error}") from error
-    return token_lengths(rows, request.max_tokens, request.batch_size, "Tokenizer")
+    return rows
 
 
 def sampled(rows: Path) -> Iterator[Mapping[str, Any]]:

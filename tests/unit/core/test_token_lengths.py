@@ -18,8 +18,13 @@ def test_what_is_cut_is_not_trained_on() -> None:
     found = token_lengths(rows, 100, 1, "Tokenizer")
     assert found is not None
     assert (found.over_length, found.unlearnable) == (2, 1)
-    assert found.mean == round((50 + 100 + 100) / 3, 2)
-    assert found.max == 300
+    assert (found.mean, found.max) == ((50 + 100) / 2, 300)
+
+
+def test_rows_without_an_answer_leave_nothing() -> None:
+    found = token_lengths([conversation(200, prompt=100)], 100, 4, "Tokenizer")
+    assert found is not None
+    assert (found.unlearnable, found.mean, found.padded_mean) == (1, 0.0, 0.0)
 
 
 def test_every_row_of_a_batch_is_as_long_as_its_longest() -> None:
