@@ -37,6 +37,8 @@ from finetune_operator.contract.places import (
 )
 from finetune_operator.contract.training import JobIdentity, LoraConfig, Progress, TrainingConfig, TrainingParameters
 from finetune_operator.core.workloads import job_facts, pod_facts
+from finetune_operator.evaluator.engine import Engine, EngineRefused, Patience
+from finetune_operator.evaluator.engine import EngineUnavailable as NoAnswer
 from finetune_operator.gateway.metrics import Metrics
 from finetune_operator.gateway.samples import ApiAway, SampleSender
 from finetune_operator.kube.client import KubeClient
@@ -228,6 +230,12 @@ async def _load_an_adapter(session: aiohttp.ClientSession, url: str) -> None:
         raise error from None
 
 
+async def _evaluate(session: aiohttp.ClientSession, url: str) -> None:
+    """What the evaluator says last is in the version's status."""
+    patience = Patience(outage_seconds=0.1, first_wait_seconds=0.2)
+    await Engine(session, url, TOKEN, patience).prompt("plato-v1", [{"role": "user", "content": "Why?"}])
+
+
 async def _ask_kubernetes(session: aiohttp.ClientSession, url: str) -> None:
     client = KubeClient(session, kopf.ConnectionInfo(server=url, token=TOKEN))
     await client.create("jobs", "finetune", {"metadata": {"name": "x"}})
@@ -254,9 +262,11 @@ async def _ask_a_provider(session: aiohttp.ClientSession, url: str) -> None:
     await FineTuningClient(session, url, TOKEN).job("ftjob-1")
 
 
+ERRORS = (ApiAway, EngineRefused, EngineUnavailable, KubeError, NoAnswer, Refused, Unanswered)
 CLIENTS: Mapping[str, tuple[Client, bool]] = {
     "api": (_ask_the_api, False),
     "engine": (_load_an_adapter, False),
+    "evaluator": (_evaluate, False),
     "kubernetes": (_ask_kubernetes, False),
     "kubernetes, watched": (_watch_kubernetes, False),
     "samples": (_send_samples, False),
@@ -274,7 +284,7 @@ async def test_a_token_is_in_no_error_and_no_log(ask: Client, is_foreign: bool, 
         async with aiohttp.ClientSession() as session:
             try:
                 await ask(session, f"{url}/{how}")
-            except (ApiAway, EngineUnavailable, KubeError, Refused, Unanswered) as error:
+            except ERRORS as error:
                 said += [str(error), repr(error), "".join(traceback.format_exception(error))]
                 if isinstance(error, Refused):
                     said.append(error.failure.model_dump_json())
