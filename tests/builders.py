@@ -24,6 +24,7 @@ DIGEST = "sha256:" + "a" * 64
 CONFIG = OperatorConfig(
     operator_image="registry.example/operator:1",
     trainer_image="registry.example/trainer:1",
+    axolotl_image="registry.example/trainer-axolotl:1",
     server_image="registry.example/server:1",
     api_url="http://api.example:8080",
     engine_args=("--dtype", "float32"),

@@ -93,6 +93,7 @@ class OperatorProcess:
             "FINETUNE_NAMESPACES": self._namespace,
             "FINETUNE_OPERATOR_IMAGE": "localhost/finetune-operator/operator:test",
             "FINETUNE_TRAINER_IMAGE": "localhost/finetune-operator/trainer:test",
+            "FINETUNE_AXOLOTL_IMAGE": "localhost/finetune-operator/trainer-axolotl:test",
             "FINETUNE_SERVER_IMAGE": "localhost/finetune-operator/server:test",
             "FINETUNE_API_URL": self._api_url,
             "FINETUNE_INTERNAL_TOKEN": INTERNAL_TOKEN,

@@ -44,12 +44,33 @@ ACCEPTED: dict[str, Spec] = {
         wandb=WANDB | {"entity": "academy", "baseUrl": "http://wandb:8080"},
     ),
     "TensorBoard alone": report_to(tensorBoard=True),
+    "a training by Axolotl": {
+        "backend": "Axolotl",
+        "training": {"evalSteps": 5, "earlyStopping": {}, "neftuneNoiseAlpha": "5", "optimizer": "adamw_8bit"},
+    },
+    "pairs by Axolotl": {"backend": "Axolotl", "method": "DPO"},
     "as many nodes as can be": {"nodes": 16, "backend": "HuggingFace"},
     "an earlier version": {"initFrom": {"modelVersion": "plato-v1"}},
 }
 REFUSED: dict[str, tuple[Spec, str]] = {
     "no node": ({"nodes": 0}, "spec.nodes in body should be greater than or equal to 1"),
     "too many nodes": ({"nodes": 17}, "spec.nodes in body should be less than or equal to 16"),
+    "packed by Axolotl": (
+        {"backend": "Axolotl", "training": {"packing": True}},
+        "by Flash Attention, which its image lacks: set packing to false",
+    ),
+    "TRL's arguments for Axolotl": (
+        {"backend": "Axolotl", "training": {"arguments": {"adam_beta2": "0.98"}}},
+        "arguments are TRL's, which Axolotl is not told: remove them",
+    ),
+    "noise on Axolotl's pairs": (
+        {"backend": "Axolotl", "method": "DPO", "training": {"neftuneNoiseAlpha": "5"}},
+        "Axolotl adds noise to conversations (SFT) alone: remove neftuneNoiseAlpha",
+    ),
+    "Axolotl on two nodes": (
+        {"backend": "Axolotl", "nodes": 2},
+        "only the backends Unsloth and HuggingFace train on several nodes: set nodes to 1",
+    ),
     "two kinds of warm-up": (
         training(warmupSteps=10, warmupRatio="0.1"),
         "warmupSteps and warmupRatio say the same: set one of them",

@@ -96,7 +96,7 @@ class TrainingConfig(Message):
     job: JobIdentity
     model: str
     method: Literal["SFT", "DPO"]
-    backend: Literal["Unsloth", "HuggingFace", "OpenAI"]
+    backend: Literal["Unsloth", "HuggingFace", "Axolotl", "OpenAI"]
     base_model_name: str
     base_model_path: str = ""
     base_model_hub: HubModel | None = None

@@ -1,6 +1,6 @@
-"""The same training as Axolotl's config, to be run by Axolotl outside the cluster.
+"""The same training as Axolotl's config: for backend Axolotl, and to be taken away and run outside the cluster.
 
-Not a backend: see operator/DECISIONS.md. What Axolotl has no word for is named, not dropped in silence.
+What Axolotl has no word for is named, not dropped in silence.
 Source: the schema `AxolotlInputConfig` of axolotl 0.19.0, by which tests/images/test_axolotl.py checks the result.
 """
 
@@ -51,6 +51,7 @@ def axolotl(config: TrainingConfig, places: Places) -> Axolotl:
         "weight_decay": training.weight_decay,
         "max_grad_norm": training.max_grad_norm,
         "sequence_len": training.max_seq_length,
+        "excess_length_strategy": "truncate",
         "sample_packing": training.packing,
         "gradient_checkpointing": training.gradient_checkpointing,
         "save_steps": training.save_steps,

@@ -13,6 +13,7 @@ class OperatorConfig:
     operator_image: str
     trainer_image: str
     server_image: str
+    axolotl_image: str = ""
     image_pull_policy: str = "IfNotPresent"
     artifacts_claim: str = "artifacts"
     base_models_claim: str = "models"
@@ -30,3 +31,7 @@ class OperatorConfig:
     # Times in a status are whole seconds, and a write comes a moment after its decision: never two in 10 s.
     progress_write_seconds: float = 12.0
     database_timeout_seconds: float = 60.0
+
+    def trainer_image_of(self, backend: str) -> str:
+        """The image that trains; Axolotl's packages go with no other backend's."""
+        return self.axolotl_image if backend == "Axolotl" else self.trainer_image

@@ -287,7 +287,9 @@ def _publish(
         return _concluded(job, seen, failed(NO_COMMIT), now, config)
     number = next_version(job.spec.model, seen.versions, seen.published)
     uri = adapter_uri(config.artifacts_claim, job.metadata.namespace, job.spec.model, job.metadata.uid)
-    body = model_version(job, number, uri, outcome, training_config(job, config), config.trainer_image)
+    body = model_version(
+        job, number, uri, outcome, training_config(job, config), config.trainer_image_of(job.spec.backend.value)
+    )
     outlook = succeeded(body["metadata"]["name"], ModelVersionSpec.model_validate(body["spec"]))
     plan = _concluded(job, seen, outlook, now, config, outcome)
     create = Create("modelversions", body, job.metadata.uid)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
+from finetune_operator.resources.axolotl import JOB_RULES as AXOLOTL_RULES
 from finetune_operator.resources.common import (
     ApiModel,
     BaseModelRef,
@@ -52,6 +53,7 @@ class Backend(StrEnum):
 
     UNSLOTH = "Unsloth"
     HUGGING_FACE = "HuggingFace"
+    AXOLOTL = "Axolotl"
     OPEN_AI = "OpenAI"
 
 
@@ -86,6 +88,7 @@ class FineTuneJobSpec(ApiModel):
         *TRAINING_RULES,
         *STARTING_RULES,
         *OUTPUT_RULES,
+        *AXOLOTL_RULES,
         rule(
             "!(has(oldSelf.cancel) && oldSelf.cancel) || (has(self.cancel) && self.cancel)",
             "a cancelled job can't be taken up again: create a new one",

@@ -40,6 +40,7 @@ class Settings:
             config=OperatorConfig(
                 operator_image=_required(environ, "FINETUNE_OPERATOR_IMAGE"),
                 trainer_image=_required(environ, "FINETUNE_TRAINER_IMAGE"),
+                axolotl_image=_required(environ, "FINETUNE_AXOLOTL_IMAGE"),
                 server_image=_required(environ, "FINETUNE_SERVER_IMAGE"),
                 image_pull_policy=environ.get("FINETUNE_IMAGE_PULL_POLICY", "IfNotPresent"),
                 artifacts_claim=environ.get("FINETUNE_ARTIFACTS_CLAIM", "artifacts"),

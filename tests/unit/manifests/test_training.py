@@ -170,6 +170,11 @@ def test_disruptions_do_not_count_and_hopeless_failures_are_not_tried_again() ->
     assert hopeless["onExitCodes"]["values"] == sorted(hopeless["onExitCodes"]["values"])
 
 
+def test_axolotl_trains_in_an_image_of_its_own() -> None:
+    (trainer,) = training_job(make_job({"backend": "Axolotl"}), CONFIG)["spec"]["template"]["spec"]["containers"]
+    assert trainer["image"] == CONFIG.axolotl_image != CONFIG.trainer_image
+
+
 def test_a_job_without_an_api_reports_nowhere() -> None:
     quiet = CONFIG.__class__(operator_image="o", trainer_image="t", server_image="s")
     assert training_config(make_job(), quiet).progress_url is None

@@ -335,6 +335,12 @@ class TestProgress:
 
 
 class TestPublish:
+    @pytest.mark.parametrize(("backend", "image"), [("Unsloth", "trainer:1"), ("Axolotl", "trainer-axolotl:1")])
+    def test_a_version_names_the_image_that_trained_it(self, backend: str, image: str) -> None:
+        (create,) = decide(make_job({"backend": backend}), seen(SUCCEEDED_POD, conditions=(COMPLETE,))).actions
+        assert isinstance(create, Create)
+        assert create.body["spec"]["lineage"]["trainerImage"] == f"registry.example/{image}"
+
     def test_a_result_becomes_a_model_version(self) -> None:
         plan = decide(JOB, seen(SUCCEEDED_POD, conditions=(COMPLETE,)))
         (create,) = plan.actions

@@ -12,6 +12,7 @@ REQUIRED = {
     "FINETUNE_NAMESPACES": "finetune",
     "FINETUNE_OPERATOR_IMAGE": "operator:1",
     "FINETUNE_TRAINER_IMAGE": "trainer:1",
+    "FINETUNE_AXOLOTL_IMAGE": "trainer-axolotl:1",
     "FINETUNE_SERVER_IMAGE": "server:1",
 }
 
@@ -19,7 +20,7 @@ REQUIRED = {
 def test_the_least_that_must_be_set() -> None:
     settings = Settings.from_environment(REQUIRED)
     assert settings.namespaces == ("finetune",)
-    assert settings.config == OperatorConfig("operator:1", "trainer:1", "server:1")
+    assert settings.config == OperatorConfig("operator:1", "trainer:1", "server:1", "trainer-axolotl:1")
     assert (settings.internal_token, settings.engine_api_key) == ("", "")
     assert settings.engine_url_template == "http://{ip}:8000"
 
@@ -55,6 +56,7 @@ def test_everything_that_can_be_set() -> None:
         config=OperatorConfig(
             operator_image="operator:1",
             trainer_image="trainer:1",
+            axolotl_image="trainer-axolotl:1",
             server_image="server:1",
             image_pull_policy="Always",
             artifacts_claim="adapters",
