@@ -32,7 +32,7 @@ from finetune_operator.store.exported_datasets import (
     directory_bytes,
 )
 from finetune_operator.web.auth import Caller
-from finetune_operator.web.dataset_problems import empty, refused
+from finetune_operator.web.dataset_problems import empty, full, refused
 from finetune_operator.web.problems import Problem
 from finetune_operator.web.services import Services
 from finetune_operator.web.worker_process import POLL_SECONDS
@@ -64,7 +64,8 @@ class Exporter:
         url_file = await ratings_url_file(self.services)
         async with self.services.turns.turn(), self._lock(datasets):
             with datasets.work_directory() as work:
-                order = ExportOrder(url_file=url_file, config=config, format=record_format, directory=work)
+                bounded = config.model_copy(update={"max_bytes": self.services.settings.datasets_max_bytes})
+                order = ExportOrder(url_file=url_file, config=bounded, format=record_format, directory=work)
                 match await self._done(order, work):
                     case ExportMade() as made:
                         pass
@@ -123,12 +124,10 @@ class Exporter:
     def _require_space(self, work: Path) -> None:
         settings = self.services.settings
         if directory_bytes(work) > WORK_FACTOR * settings.datasets_max_bytes:
-            raise _full(
-                f"the dataset is larger than the {settings.datasets_max_bytes} bytes that all may have together"
-            )
+            raise full(f"the dataset is larger than the {settings.datasets_max_bytes} bytes that all may have together")
         free = shutil.disk_usage(work).free
         if free < settings.datasets_min_free_bytes:
-            raise _full(
+            raise full(
                 f"the volume has {free} bytes left, and FINETUNE_DATASETS_MIN_FREE_BYTES keeps "
                 f"{settings.datasets_min_free_bytes} free"
             )
@@ -142,12 +141,10 @@ class Exporter:
         settings = self.services.settings
         kept = datasets.newest_first()
         if len(kept) >= settings.datasets_max_count:
-            raise _full(f"{len(kept)} datasets are kept, and no more may be (FINETUNE_DATASETS_MAX_COUNT)")
+            raise full(f"{len(kept)} datasets are kept, and no more may be (FINETUNE_DATASETS_MAX_COUNT)")
         left = settings.datasets_max_bytes - sum(other.bytes for other in kept)
         if dataset.bytes > left:
-            raise _full(
-                f"the dataset has {dataset.bytes} bytes, {max(0, left)} are left of FINETUNE_DATASETS_MAX_BYTES"
-            )
+            raise full(f"the dataset has {dataset.bytes} bytes, {max(0, left)} are left of FINETUNE_DATASETS_MAX_BYTES")
         published = datasets.publish(work, dataset)
         rows = dataset.report.rows + dataset.report.test_rows
         logger.info("dataset exported", dataset=dataset.id, by=dataset.created_by, rows=rows, bytes=dataset.bytes)
@@ -186,11 +183,3 @@ def problem_of(outcome: Outcome) -> Problem:
         case Failure():
             return refused(outcome)
     return Problem(500, "internal", f"the worker answered with {outcome.kind}; see the api's log")
-
-
-def _full(fact: str) -> Problem:
-    remedy = (
-        "delete datasets that are no longer needed (DELETE /v1/fine-tuning/datasets/<id>), narrow the filters, or "
-        "raise the chart's values api.datasets.maxCount and api.datasets.maxBytes, or the volume's size"
-    )
-    return Problem(507, "datasets-full", f"{fact}; {remedy}")

@@ -6,12 +6,13 @@ from finetune_operator.contract.failures import Failure, FailureReason
 from finetune_operator.store.dataset_worker import ExportEmpty
 from finetune_operator.web.problems import Problem
 
-# The field of a request for each name by which a FineTuneJob knows the same.
+# The field of a request, or the setting of the api, for each name by which a FineTuneJob knows the same.
 FIELDS = {
     "goldStarOnly": "gold_star_only",
     "minConfidence": "min_confidence",
     "minRating": "min_rating",
     "taskType": "task_type",
+    "dataset.maxBytes": "FINETUNE_DATASETS_MAX_BYTES",
     "dataset.maxCharacters": "max_characters",
     "dataset.minExamples": "min_examples",
     "dataset.minPromptCharacters": "min_prompt_characters",
@@ -52,9 +53,21 @@ def refused(failure: Failure) -> Problem:
             # Counts and names of rules, no text of a user.
             words = f"{failure.message}; {failure.remedy} (fields of POST /v1/fine-tuning/datasets/export)"
             kind = "dataset-empty" if failure.reason == FailureReason.DATASET_EMPTY else "dataset-too-small"
-            return Problem(422, kind, _DATASET_FIELD.sub(lambda found: FIELDS.get(found[0], found[0]), words))
+            return Problem(422, kind, _in_our_names(words))
         case FailureReason.STORAGE_EXCEEDED:
-            return Problem(507, "datasets-full", f"{failure.message}; {failure.remedy}")
+            return full(_in_our_names(failure.message))
         case _:
             remedy = failure.remedy.replace("spec.dataset.ratings", "the request")
             return Problem(422, "dataset-invalid", f"{failure.message}; {remedy}")
+
+
+def full(fact: str) -> Problem:
+    remedy = (
+        "delete datasets that are no longer needed (DELETE /v1/fine-tuning/datasets/<id>), narrow the filters, or "
+        "raise the chart's values api.datasets.maxCount and api.datasets.maxBytes, or the volume's size"
+    )
+    return Problem(507, "datasets-full", f"{fact}; {remedy}")
+
+
+def _in_our_names(words: str) -> str:
+    return _DATASET_FIELD.sub(lambda found: FIELDS.get(found[0], found[0]), words)

@@ -10,6 +10,7 @@ from finetune_operator.core.datasets import DropReason, size_failure
 from finetune_operator.store.dataset_worker import ExportEmpty, FilterLeft
 from finetune_operator.web.dataset_problems import FIELDS, empty, refused
 from finetune_operator.web.dataset_schemas import ExportRequest
+from finetune_operator.web.settings import Settings
 
 CONFIG = DatasetConfig(source=RatingsSource(), min_examples=50)
 CAMEL_CASE = re.compile(r"\b[a-z]+[A-Z]\w*")
@@ -28,7 +29,9 @@ def test_no_name_of_a_resource_is_left(reason: DropReason, kept: int, method: st
 
 
 def test_every_field_is_one_of_a_request() -> None:
-    assert set(FIELDS.values()) <= ExportRequest.model_fields.keys()
+    assert (
+        set(FIELDS.values()) - {Settings.model_fields["datasets_max_bytes"].alias} <= ExportRequest.model_fields.keys()
+    )
 
 
 REASONS = {
@@ -40,7 +43,13 @@ REASONS = {
         "dataset-invalid",
         "no column x; remove the filters of the request",
     ),
-    FailureReason.STORAGE_EXCEEDED: ("no space", "delete some", 507, "datasets-full", "no space; delete some"),
+    FailureReason.STORAGE_EXCEEDED: (
+        "more than 9 bytes, which is dataset.maxBytes",
+        "r",
+        507,
+        "datasets-full",
+        "which is FINETUNE_DATASETS_MAX_BYTES; delete",
+    ),
     FailureReason.INVALID_CONFIG: ("fact", "remedy", 422, "dataset-invalid", "fact; remedy"),
 }
 

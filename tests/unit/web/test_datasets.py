@@ -419,9 +419,13 @@ async def test_a_dataset_that_is_larger_than_what_is_left_is_refused(api: Api, t
     async with ratings_api(api, tmp_path, rows, FINETUNE_DATASETS_MAX_BYTES="1048576") as exports:
         response = await exports.export()
         assert is_problem(response, 507, "datasets-full")
-        assert "api.datasets.maxBytes" in response.json()["detail"]
+        assert "more than 1048576 bytes, which is FINETUNE_DATASETS_MAX_BYTES" in response.json()["detail"]
         assert [path.name for path in exports.directory.iterdir()] == [exported_datasets.LOCK_NAME]
         await exports.made(limit=2)
+        response = await exports.export(limit=1)
+        assert is_problem(response, 507, "datasets-full")
+        assert "are left of FINETUNE_DATASETS_MAX_BYTES" in response.json()["detail"]
+        assert "api.datasets.maxBytes" in response.json()["detail"]
 
 
 async def test_exports_of_the_same_at_the_same_time_are_one_dataset(exports: RatingsApi) -> None:
