@@ -12,7 +12,7 @@ import pytest
 from demo.conversations import load_conversations
 from finetune_operator.contract.evaluation import EvaluationConfig, Metric
 from tests.images.base_model import ensure_base_model
-from tests.images.ml_environment import ensure_python
+from tests.images.ml_environment import ensure_axolotl_python, ensure_python
 from tests.images.training import BASE_MODEL, Job, TrainerHost, make_job
 
 MINIMUM_PROMPT, MINIMUM_RESPONSE = 10, 20
@@ -27,6 +27,11 @@ def messages(prompt: str, response: str) -> list[dict[str, str]]:
 @pytest.fixture(scope="session")
 def ml_python() -> Path:
     return ensure_python()
+
+
+@pytest.fixture(scope="session")
+def axolotl_python() -> Path:
+    return ensure_axolotl_python()
 
 
 @pytest.fixture(scope="session")

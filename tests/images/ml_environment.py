@@ -1,6 +1,6 @@
-"""The Python environment of the images on this machine, from the same lock as theirs; made once, outside the tree.
+"""The Python environments of the images on this machine, from the same locks as theirs; made once, outside the tree.
 
-Needs about 7 GB of disk and a package index, 40 seconds to some minutes.
+Needs about 7 GB of disk and a package index, 40 seconds to some minutes; Axolotl's shares the larger part of it.
 """
 
 import fcntl
@@ -18,6 +18,7 @@ from local_cluster.packages import Package, install
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 REQUIREMENTS = REPOSITORY / "trainer_image" / "requirements-cpu.txt"
+AXOLOTL_REQUIREMENTS = REPOSITORY / "trainer_image" / "requirements-axolotl.txt"
 NEEDED_BYTES = 9_000_000_000
 # As in the images' Dockerfiles: kernels are compiled at run time, and vLLM's are linked with libnuma.
 PACKAGES = (
@@ -29,20 +30,29 @@ PACKAGES = (
 
 
 def ensure_python() -> Path:
-    """The interpreter of that environment; raises RuntimeError or Refused saying what is missing."""
+    """The interpreter of the common layer; raises RuntimeError or Refused saying what is missing."""
+    return _ensure("ml", REQUIREMENTS)
+
+
+def ensure_axolotl_python() -> Path:
+    """The same of the trainer for backend Axolotl."""
+    return _ensure("ml-axolotl", AXOLOTL_REQUIREMENTS)
+
+
+def _ensure(name: str, requirements: Path) -> Path:
     install(PACKAGES)
-    digest = hashlib.sha256(REQUIREMENTS.read_bytes() + sys.version.encode()).hexdigest()[:16]
-    home = cache_root() / "ml" / digest
+    digest = hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()[:16]
+    home = cache_root() / name / digest
     home.parent.mkdir(parents=True, exist_ok=True)
     with (home.parent / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (home / "complete").exists():
-            _make(home)
+            _make(home, requirements)
             (home / "complete").touch()
     return home / "bin" / "python"
 
 
-def _make(home: Path) -> None:
+def _make(home: Path, requirements: Path) -> None:
     free = shutil.disk_usage(home.parent).free
     if free < NEEDED_BYTES:
         raise RuntimeError(f"{home.parent} has {free / 1e9:.0f} GB free; torch, vLLM and Unsloth need 9 GB")
@@ -51,5 +61,5 @@ def _make(home: Path) -> None:
         raise RuntimeError("uv was not found: run `make venv`, or install it with pip")
     environment = os.environ | {"VIRTUAL_ENV": str(home), "UV_COMPILE_BYTECODE": "1"}
     subprocess.run([uv, "venv", "--clear", "--python", sys.executable, str(home)], check=True)
-    install = [uv, "pip", "install", "--no-deps", "--requirement", str(REQUIREMENTS)]
+    install = [uv, "pip", "install", "--no-deps", "--requirement", str(requirements)]
     subprocess.run(install, check=True, env=environment)

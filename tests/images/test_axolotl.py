@@ -1,10 +1,6 @@
-"""What `axolotl-config` prints is asked of Axolotl itself: its schema and its reader of preferences, from its package.
-
-Not its training, which needs its own set of packages and a GPU.
-"""
+"""What `axolotl-config` prints is asked of Axolotl itself: its schema and its reader of preferences, of its image."""
 
 import json
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -17,9 +13,6 @@ from local_cluster.layout import cache_root
 from tests.builders import CONFIG, make_job
 from tests.images.ml_environment import REPOSITORY
 
-AXOLOTL = "axolotl==0.19.0"
-# What its schema's modules import and the ML environment has not.
-IMPORTED = ("addict==2.4.0",)
 SPECS: dict[str, dict[str, Any]] = {
     "defaults": {},
     "8 bit": {"training": {"quantization": "8bit"}},
@@ -62,7 +55,7 @@ def config_of(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def said(ml_python: Path) -> dict[str, Any]:
+def said(axolotl_python: Path) -> dict[str, Any]:
     """Axolotl's verdicts, asked once, since its imports take seconds."""
     configs = {name: config_of(spec) for name, spec in SPECS.items()}
     configs |= {name: config_of({"training": {"lrScheduler": name}}) for name in SCHEDULERS}
@@ -70,9 +63,9 @@ def said(ml_python: Path) -> dict[str, Any]:
     configs["a contradiction"] = configs["defaults"] | {"load_in_8bit": True}
     asked = {"configs": configs, "preferences": configs["preferences"], "row": ROW}
     done = subprocess.run(
-        [str(ml_python), str(REPOSITORY / "tests" / "images" / "axolotl_schema.py")],
+        [str(axolotl_python), str(REPOSITORY / "tests" / "images" / "axolotl_schema.py")],
         input=json.dumps(asked),
-        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(_axolotl(ml_python)), "HOME": str(cache_root())},
+        env={"PATH": "/usr/bin:/bin", "HOME": str(cache_root()), "AXOLOTL_DO_NOT_TRACK": "1"},
         capture_output=True,
         text=True,
         check=False,
@@ -80,17 +73,6 @@ def said(ml_python: Path) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer
-
-
-def _axolotl(ml_python: Path) -> Path:
-    """Its modules without what it depends on, in the cache."""
-    home = cache_root() / "axolotl" / AXOLOTL.partition("==")[2]
-    if not (home / "complete").exists():
-        uv = shutil.which("uv") or next(map(str, cache_root().glob("uv/*/bin/uv")))
-        target = ["--python", str(ml_python), "--target", str(home)]
-        subprocess.run([uv, "pip", "install", "--quiet", "--no-deps", *target, AXOLOTL, *IMPORTED], check=True)
-        (home / "complete").touch()
-    return home
 
 
 @pytest.mark.parametrize("name", [*SPECS, *SCHEDULERS])

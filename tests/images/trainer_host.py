@@ -1,6 +1,6 @@
 """Forks attempts off a process that has imported what they import, which takes longer than what most of them train.
 
-    python trainer_host.py <trainer_image>
+    python trainer_host.py <trainer_image> [Axolotl]
 
 Runs in the trainer's environment. Each line of standard input starts an attempt: {"arguments": [...], "environment":
 {...}, "log": path}; its process id is the answer. How it ended is written to `<log>.exit`. An attempt is a process of
@@ -19,24 +19,23 @@ from typing import Any
 TICK_SECONDS = 0.02
 
 
-def import_trainer(directory: Path) -> Any:
-    """All that an attempt would import; Unsloth first, as the trainer has it."""
+LIBRARIES = {
+    "Unsloth": ("unsloth",),
+    "Axolotl": ("axolotl.cli.config", "axolotl.common.datasets", "axolotl.train", "axolotl.core.builders"),
+}
+PARTS = ("checkpoints", "held_out", "progress", "starting_point", "trackers", "trainers", "trl", "peft")
+
+
+def import_trainer(directory: Path, backend: str = "Unsloth") -> Any:
+    """All that an attempt would import; the backend's own first, as the trainer has it."""
     sys.path.insert(0, str(directory))
+    import axolotl_backend
     import backends
     import train
 
+    os.environ.update(axolotl_backend.ENVIRONMENT)
     backends.hide_vllm()
-    for name in (
-        "unsloth",
-        "checkpoints",
-        "held_out",
-        "progress",
-        "starting_point",
-        "trackers",
-        "trainers",
-        "trl",
-        "peft",
-    ):
+    for name in (*LIBRARIES[backend], *PARTS):
         __import__(name)
     return train
 
@@ -78,7 +77,7 @@ def reap(logs: dict[int, Path]) -> None:
 
 
 def main() -> None:
-    train = import_trainer(Path(sys.argv[1]))
+    train = import_trainer(Path(sys.argv[1]), *sys.argv[2:])
     logs: dict[int, Path] = {}
     while True:
         if select.select([sys.stdin], [], [], TICK_SECONDS)[0]:

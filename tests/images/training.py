@@ -65,10 +65,11 @@ class HostedProcess:
 
 
 class TrainerHost:
-    """A process that has imported Unsloth and forks attempts; started with the first one."""
+    """A process that has imported a backend's libraries and forks attempts; started with the first one."""
 
-    def __init__(self, python: Path) -> None:
+    def __init__(self, python: Path, backend: str = "Unsloth") -> None:
         command = [str(python), str(Path(__file__).with_name("trainer_host.py")), str(REPOSITORY / "trainer_image")]
+        command.append(backend)
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment_of_images()
         )
