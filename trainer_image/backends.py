@@ -1,7 +1,7 @@
-"""The two ways to get a base model with a fresh LoRA adapter on it: Unsloth, and Hugging Face's PEFT.
+"""The ways to get a base model with a fresh LoRA adapter on it: Unsloth, Hugging Face's PEFT, and Axolotl.
 
-Both return (model, tokenizer) for TRL's trainers. Unsloth patches Transformers and TRL when it is imported, so the
-import has to come before theirs: the caller imports them afterwards.
+All return (model, tokenizer), the first two for TRL's trainers. Unsloth patches Transformers and TRL when it is
+imported, so the import has to come before theirs: the caller imports them afterwards.
 """
 
 import sys
@@ -109,4 +109,11 @@ def _let_trl_train_without_gpu() -> None:
     patch_trl_fused_lm_head()
 
 
-BACKENDS = {"Unsloth": load_unsloth, "HuggingFace": load_peft}
+def load_axolotl(config: TrainingConfig, dtype: Any) -> tuple[Any, Any]:
+    """By Axolotl, whose config says which dtype."""
+    import axolotl_backend
+
+    return axolotl_backend.load(config)
+
+
+BACKENDS = {"Unsloth": load_unsloth, "HuggingFace": load_peft, "Axolotl": load_axolotl}

@@ -1,4 +1,4 @@
-"""TRL's trainer for a job: its dataset, its arguments, and what of them the user wrote."""
+"""The trainer for a job, TRL's or Axolotl's: its dataset, its arguments, and what of them the user wrote."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -21,6 +21,11 @@ def make_trainer(config: TrainingConfig, model: Any, tokenizer: Any, rows: Rows,
 
     The held-out rows are only used where the job evaluates while it trains.
     """
+    if config.backend == "Axolotl":
+        import axolotl_backend
+
+        check_held_out(config, test_rows)
+        return axolotl_backend.make_trainer(config, model, tokenizer, rows, test_rows, output)
     from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
     training = config.training
@@ -104,14 +109,18 @@ def evaluates(config: TrainingConfig) -> bool:
     return config.training.eval_steps is not None or config.training.early_stopping is not None
 
 
+def check_held_out(config: TrainingConfig, test_rows: Rows) -> None:
+    if evaluates(config) and not test_rows:
+        message = "an evaluation during the training needs held-out rows and there are none"
+        raise refused(message, "raise spec.dataset.testFraction, or remove spec.training.evalSteps and earlyStopping")
+
+
 def evaluation_arguments(config: TrainingConfig, test_rows: Rows) -> dict[str, Any]:
     """With early stopping each evaluation has its checkpoint, since the best of them is what is published."""
     training = config.training
     if not evaluates(config):
         return {}
-    if not test_rows:
-        message = "an evaluation during the training needs held-out rows and there are none"
-        raise refused(message, "raise spec.dataset.testFraction, or remove spec.training.evalSteps and earlyStopping")
+    check_held_out(config, test_rows)
     steps = training.eval_steps or training.save_steps
     arguments: dict[str, Any] = {
         "eval_strategy": "steps",
