@@ -43,7 +43,7 @@ e2e: up  ## Run the images and the whole loop on a real node, asserted
 	.venv/bin/pytest tests/images tests/e2e
 
 .PHONY: cuda
-cuda: venv  ## Build the CUDA images and check what can be checked without a GPU (20 minutes, 40 GB)
+cuda: venv  ## Build the CUDA images and check what can be checked without a GPU (30 minutes, 60 GB)
 	.venv/bin/pytest tests/cuda
 
 # The cluster first: compiling it takes longer than any test may.

@@ -1,6 +1,6 @@
 """The CUDA images, built and then started as a pod would start them, as far as a node without a GPU allows.
 
-Not a part of `make test`: two builds of ten minutes and 20 GB each. `make cuda` runs it.
+Not a part of `make test`: three builds of ten minutes and 20 GB each. `make cuda` runs it.
 """
 
 from collections.abc import Iterator
@@ -16,6 +16,10 @@ from local_cluster.versions import BASE_IMAGE
 REPOSITORY = Path(__file__).parents[2]
 START_TIMEOUT_SECONDS = 300
 CPU_FALLBACK = "import backends; backends.hide_vllm(); import unsloth, bitsandbytes, torch, train; "
+AXOLOTL = (
+    "import axolotl_backend; axolotl_backend.settings_of; import axolotl.cli.config, axolotl.common.datasets, "
+    "axolotl.train, axolotl.core.builders, bitsandbytes, torch, train; "
+)
 SERVER = "import torch, vllm.entrypoints.openai.api_server, serve, guard, adapters; "
 TELL_CUDA = "print('cuda', torch.version.cuda)"
 
@@ -30,6 +34,7 @@ class CudaImage(NamedTuple):
 
 IMAGES = (
     CudaImage("trainer", "cuda", CPU_FALLBACK + TELL_CUDA),
+    CudaImage("trainer", "axolotl", AXOLOTL + TELL_CUDA),
     CudaImage("server", "vllm", SERVER + TELL_CUDA),
 )
 
@@ -42,10 +47,10 @@ def cluster() -> Cluster:
     return cluster
 
 
-@pytest.fixture(params=IMAGES, ids=lambda image: image.name)
+@pytest.fixture(params=IMAGES, ids=lambda image: f"{image.name} {image.requirements}")
 def built(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[tuple[CudaImage, str]]:
     image: CudaImage = request.param
-    tag = f"localhost/finetune-operator/{image.name}:cuda"
+    tag = f"localhost/finetune-operator/{image.name}:cuda-{image.requirements}"
     arguments = {"BASE_IMAGE": BASE_IMAGE, "REQUIREMENTS": image.requirements}
     cluster.build_image(tag, REPOSITORY / f"{image.name}_image" / "Dockerfile", REPOSITORY, arguments)
     yield image, tag
@@ -56,7 +61,7 @@ def built(request: pytest.FixtureRequest, cluster: Cluster) -> Iterator[tuple[Cu
 def test_the_image_has_cuda_and_its_parts_import(cluster: Cluster, built: tuple[CudaImage, str]) -> None:
     image, tag = built
     kubectl = Kubectl(cluster.kubeconfig, "default", str(cluster.bin_dir / "kubectl"))
-    name = f"cuda-{image.name}"
+    name = f"cuda-{image.name}-{image.requirements}"
     kubectl.run("delete", "pod", name, "--ignore-not-found")
     kubectl.apply(pod(name, tag, f"import sys; sys.path.insert(0, '/app'); {image.program}"))
     try:
