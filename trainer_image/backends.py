@@ -45,22 +45,15 @@ def load_peft(config: TrainingConfig, dtype: Any) -> tuple[Any, Any]:
     """Base model and tokenizer by Transformers, adapter by PEFT."""
     import torch
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
-    from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     training, lora = config.training, config.lora
-    quantization = None
-    if training.quantization != "none":
-        quantization = BitsAndBytesConfig(
-            load_in_4bit=training.quantization == "4bit",
-            load_in_8bit=training.quantization == "8bit",
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_compute_dtype=dtype,
-        )
+    quantized = quantization(config, dtype)
     model = AutoModelForCausalLM.from_pretrained(
-        config.base_model_path, dtype=dtype, quantization_config=quantization, local_files_only=True
+        config.base_model_path, dtype=dtype, quantization_config=quantized, local_files_only=True
     )
     tokenizer = AutoTokenizer.from_pretrained(config.base_model_path, local_files_only=True)
-    if quantization is not None:
+    if quantized is not None:
         model = prepare_model_for_kbit_training(model, training.gradient_checkpointing)
     elif training.gradient_checkpointing:
         model.enable_input_require_grads()
@@ -75,6 +68,25 @@ def load_peft(config: TrainingConfig, dtype: Any) -> tuple[Any, Any]:
     if not torch.cuda.is_available():
         _let_trl_train_without_gpu()
     return with_adapter(get_peft_model, model, peft_config=adapter), tokenizer
+
+
+def quantization(config: TrainingConfig, dtype: Any) -> Any:
+    """Transformers' config of the weights that the job trains on; None for those that are as they are.
+
+    Unsloth also quantizes the constants of each block (bnb_4bit_use_double_quant).
+    """
+    wanted = config.training.quantization
+    if wanted == "none":
+        return None
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=wanted == "4bit",
+        load_in_8bit=wanted == "8bit",
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_use_double_quant=wanted == "4bit" and config.backend == "Unsloth",
+    )
 
 
 def with_adapter(get_peft_model: Any, model: Any, **arguments: Any) -> Any:

@@ -16,6 +16,7 @@ from typing import Any
 
 from attempt import Termination
 from failures import log
+from process_group import ProcessGroup
 from publish import sync
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -35,13 +36,20 @@ class Checkpoint:
 
 
 class CheckpointCallback(TrainerCallback):
-    """Marks each checkpoint that is whole, and makes one when the node asks the pod to leave."""
+    """Marks each checkpoint that is whole, and makes one when the node of any process asks its pod to leave."""
 
-    def __init__(self, termination: Termination, resumed: Checkpoint | None, tokens: Callable[[], int]) -> None:
-        self._termination, self._tokens = termination, tokens
+    def __init__(
+        self, termination: Termination, resumed: Checkpoint | None, tokens: Callable[[], int], group: ProcessGroup
+    ) -> None:
+        self._termination, self._tokens, self._group = termination, tokens, group
         self._seconds_before = resumed.train_seconds if resumed else 0.0
         self._started = 0.0
         self.last = resumed
+
+    @property
+    def asked_to_leave(self) -> bool:
+        """Whether the training ends now only to go on in another pod."""
+        return self._termination.requested
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -51,12 +59,19 @@ class CheckpointCallback(TrainerCallback):
             control.should_training_stop = True
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if self._termination.requested:
+        if self._group.any(self._termination.requested):
+            self._termination.requested = True
             control.should_save = True
             control.should_training_stop = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         directory = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        if not self._group.is_leader:
+            # Its random state is all that a process writes itself.
+            sync(directory / f"rng_state_{self._group.rank}.pth")
+        self._group.wait_for_all()
+        if not self._group.is_leader:
+            return
         # TRL's DPO trainer saves its reference adapter too; Transformers would then load that one alone on resuming.
         # It is made anew from the seed.
         shutil.rmtree(directory / "ref", ignore_errors=True)

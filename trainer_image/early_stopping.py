@@ -7,6 +7,7 @@ where an uninterrupted one would.
 from collections.abc import Iterable
 from typing import Any
 
+from best_checkpoint import evaluations
 from failures import log
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -37,7 +38,7 @@ class EarlyStoppingCallback(TrainerCallback):
         self.on_evaluate(args, state, control, **kwargs)
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        losses = [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry]
+        losses = list(evaluations(state.log_history).values())
         if is_exhausted(losses, self._rule):
             log("the held-out loss no longer falls", step=state.global_step, eval_losses=losses[-self._rule.patience :])
             control.should_training_stop = True

@@ -53,12 +53,17 @@ def evaluate(
     """What was asked for. Whatever goes wrong here is reported, not raised: the training is done and stays so."""
     try:
         return _evaluate(config, wanted, model, tokenizer, rows)
-    except Exception as error:  # noqa: BLE001 - hours of training must not be lost with their evaluation
-        log("the evaluation failed; the adapter is published without it", error=traceback.format_exc())
-        text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        remedy = "lower spec.evaluation.maxNewTokens or spec.training.batchSize" if is_out_of_memory(error) else None
-        message = f"the evaluation failed: {text[:ERROR_MAX_CHARACTERS]}: {remedy or 'see the log of the trainer'}"
-        return EvaluationReport(error=message)
+    except Exception as error:  # noqa: BLE001 - what else was measured must not be lost
+        return failed(error)
+
+
+def failed(error: Exception) -> EvaluationReport:
+    """The error, told; with its traceback in the log."""
+    log("the evaluation failed; the adapter is published without it", error=traceback.format_exc())
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    remedy = "lower spec.evaluation.maxNewTokens or spec.training.batchSize" if is_out_of_memory(error) else None
+    message = f"the evaluation failed: {text[:ERROR_MAX_CHARACTERS]}: {remedy or 'see the log of the trainer'}"
+    return EvaluationReport(error=message)
 
 
 def _evaluate(

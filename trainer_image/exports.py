@@ -14,8 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from child import environment
 from failures import log
+from memory import available_memory_bytes
 from publish import sync
+from rows import read_rows
 
 from finetune_operator.contract.artifacts import Artifact, ArtifactListing, ArtifactType, Output, OutputError
 from finetune_operator.contract.places import JobPaths
@@ -30,16 +33,14 @@ GIB = 1 << 30
 Rows = list[dict[str, Any]]
 
 
-def make_outputs(
-    config: TrainingConfig, paths: JobPaths, tokenizer: Any, test_rows: Rows, steps: int
-) -> tuple[OutputError, ...]:
+def make_outputs(config: TrainingConfig, paths: JobPaths, steps: int) -> tuple[OutputError, ...]:
     """Those of the wanted that are not there; the order is that in which one needs the other."""
     errors = []
     for output in Output:
         if output not in config.outputs:
             continue
         try:
-            _make(output, config, paths, tokenizer, test_rows, steps)
+            _make(output, config, paths, steps)
         except Exception as error:  # noqa: BLE001 - hours of training must not be lost with an output
             log("an output can't be made; the adapter is published without it", error=traceback.format_exc())
             text = str(error).strip() or type(error).__name__
@@ -47,14 +48,24 @@ def make_outputs(
     return tuple(errors)
 
 
-def _make(output: Output, config: TrainingConfig, paths: JobPaths, tokenizer: Any, test_rows: Rows, steps: int) -> None:
+def missing_outputs(config: TrainingConfig, paths: JobPaths) -> tuple[Output, ...]:
+    """Those of the wanted that are not there yet."""
+    places = {
+        Output.MERGED_WEIGHTS: paths.merged,
+        Output.UNSLOTH_SCRIPT: paths.script,
+        Output.OLLAMA_MODELFILE: paths.modelfile,
+    }
+    return tuple(output for output in Output if output in config.outputs and not Path(places[output]).exists())
+
+
+def _make(output: Output, config: TrainingConfig, paths: JobPaths, steps: int) -> None:
     match output:
         case Output.MERGED_WEIGHTS:
             merge(Path(config.base_model_path), Path(paths.adapter), Path(paths.merged))
         case Output.UNSLOTH_SCRIPT:
-            write(Path(paths.script), script_of(config, test_rows, steps))
+            write(Path(paths.script), script_of(config, read_rows(Path(paths.test_rows), config.method), steps))
         case Output.OLLAMA_MODELFILE:
-            write(Path(paths.modelfile), modelfile_of(config, tokenizer, merged=Path(paths.merged).is_dir()))
+            write(Path(paths.modelfile), modelfile_of(config, merged=Path(paths.merged).is_dir()))
     log("made", output=output)
 
 
@@ -78,7 +89,13 @@ def merge(base: Path, adapter: Path, destination: Path) -> None:
     command += ["--dtype", dtype, "--memory-bytes", str(available), "--die-with-parent"]
     log("merging", dtype=dtype, weights_bytes=weights_bytes, available_memory_bytes=available)
     done = subprocess.run(  # noqa: S603 - our own script
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=MERGE_TIMEOUT_SECONDS, check=False
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=MERGE_TIMEOUT_SECONDS,
+        check=False,
+        env=environment(),
     )
     if done.returncode:
         log("merging failed", exit_code=done.returncode, output=done.stderr[-4000:])
@@ -129,21 +146,6 @@ def count_weights(base: Path) -> int:
     return total
 
 
-def available_memory_bytes(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """What can still be taken before the kernel kills: of the machine, and of the container's limit."""
-    fields = dict(line.split(":", 1) for line in (proc / "meminfo").read_text().splitlines())
-    available = int(fields["MemAvailable"].split()[0]) * 1024
-    try:
-        limit = (cgroup / "memory.max").read_text().strip()
-        used = int((cgroup / "memory.current").read_text())
-        statistics = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
-    except FileNotFoundError:
-        return available
-    # Cached files are given up before anything is killed.
-    left = available if limit == "max" else int(limit) - used + int(statistics["inactive_file"])
-    return max(0, min(available, left))
-
-
 def script_of(config: TrainingConfig, test_rows: Rows, steps: int) -> str:
     from trainers import MOST_LOGGED_STEPS, arguments_of
 
@@ -154,8 +156,11 @@ def script_of(config: TrainingConfig, test_rows: Rows, steps: int) -> str:
     return unsloth_script.unsloth_script(config, origin, arguments, job)
 
 
-def modelfile_of(config: TrainingConfig, tokenizer: Any, *, merged: bool) -> str:
+def modelfile_of(config: TrainingConfig, *, merged: bool) -> str:
+    from transformers import AutoTokenizer
+
     base = Path(config.base_model_path)
+    tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
     architectures = json.loads((base / "config.json").read_bytes()).get("architectures") or ["a model"]
     hub = config.base_model_hub
     origin = modelfile.Origin(

@@ -7,7 +7,7 @@ ln 2 for the base model by definition.
 import math
 import traceback
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from failures import is_out_of_memory, log
 from rows import IGNORED, tokenize, tokenize_all
@@ -21,6 +21,14 @@ Sequence = tuple[list[int], list[int]]
 """Input ids and labels."""
 
 
+class Losses(NamedTuple):
+    """Of the base model and with the adapter; Nones where there are no held-out rows, or for the reason given."""
+
+    base: float | None
+    fine_tuned: float | None
+    error: str | None = None
+
+
 class HeldOut:
     """The held-out rows as tokens, measured as often as wanted."""
 
@@ -28,6 +36,7 @@ class HeldOut:
         self.batch_size = config.training.batch_size
         self.beta = config.training.dpo_beta
         self.is_dpo = config.method == "DPO"
+        self.rows = len(rows)
         self.padding = tokenizer.pad_token_id
         limit = config.training.max_seq_length
         if self.is_dpo:
@@ -38,22 +47,30 @@ class HeldOut:
             tokenized = tokenize_all(tokenizer, (row["messages"] for row in rows), limit)
             self.sequences = [(row["input_ids"], row["labels"]) for row in tokenized]
 
-    def losses_if_possible(self, model: Any) -> tuple[float | None, float | None]:
-        """As `losses`, or Nones where something goes wrong: hours of training must not be lost with a number.
+    def losses_if_possible(self, model: Any) -> Losses:
+        """Whatever goes wrong is told, not raised: hours of training must not be lost with a number.
 
         These sums need all logits at once, which the training's own kernels do not: a batch that fits there may be too
         large here, and is halved.
         """
         while True:
             try:
-                return self.losses(model)
+                base, tuned = self.losses(model)
+                return Losses(base, tuned, None if tuned is not None else self._why_none())
             except Exception as error:  # noqa: BLE001 - whatever it is, the adapter is published
                 if not is_out_of_memory(error) or self.batch_size == 1:
                     log("the held-out loss can't be measured", error=traceback.format_exc())
-                    return None, None
+                    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+                    return Losses(None, None, f"the held-out loss can't be measured: {text[:300]}: see the log")
                 self.batch_size //= 2
             release_memory()
             log("out of memory; measuring fewer held-out rows at a time", batch_size=self.batch_size)
+
+    def _why_none(self) -> str | None:
+        """Of rows that were held out, and cut before their answers."""
+        if not self.rows:
+            return None
+        return f"none of {self.rows} held-out rows has an answer within spec.training.maxSeqLength: raise it"
 
     def losses(self, model: Any) -> tuple[float | None, float | None]:
         """(base model's loss, adapter's loss), or Nones without rows."""

@@ -7,13 +7,11 @@ themselves, not to their 4-bit approximation. On the CPU, since the GPU may be f
 """
 
 import argparse
-import ctypes
 import resource
-import signal
 import sys
 from pathlib import Path
 
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
+from child import subordinate
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -34,7 +32,7 @@ def main() -> None:
     if arguments.output.exists():
         sys.exit(f"{arguments.output} exists: name another directory")
     if arguments.die_with_parent:
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        subordinate()
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -36,7 +36,8 @@ class ProgressCallback(TrainerCallback):
         self._best = min(losses, default=None)
         evaluated = [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry]
         self._last["eval_loss"] = evaluated[-1] if evaluated else None
-        self._offer(state)
+        if not control.should_training_stop:
+            self._offer(state)
 
     def on_log(
         self,
@@ -67,7 +68,8 @@ class ProgressCallback(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self._offer(state)
+        """The last step may come early: what was planned beyond it will not be done."""
+        self._offer(state, is_last=not self._checkpoints.asked_to_leave)
 
     def _count(self, tokens: int) -> None:
         now = time.monotonic()
@@ -75,9 +77,10 @@ class ProgressCallback(TrainerCallback):
             self._tokens_per_second = (tokens - self._tokens) / (now - self._tokens_at)
         self._tokens, self._tokens_at = tokens, now
 
-    def _offer(self, state: TrainerState) -> None:
+    def _offer(self, state: TrainerState, *, is_last: bool = False) -> None:
         if self._reporter is None:
             return
+        total_steps = state.global_step if is_last else state.max_steps
         done = state.global_step - self._first_step
         pace = (time.monotonic() - self._started) / done if done else None
         saved = self._checkpoints.last
@@ -86,11 +89,11 @@ class ProgressCallback(TrainerCallback):
                 job=self._job,
                 attempt=self._attempt,
                 step=state.global_step,
-                total_steps=state.max_steps,
+                total_steps=total_steps,
                 epoch=round(state.epoch or 0.0, 4),
                 total_epochs=state.num_train_epochs,
                 best_loss=self._best,
-                eta_seconds=None if pace is None else round(pace * (state.max_steps - state.global_step)),
+                eta_seconds=None if pace is None else round(pace * (total_steps - state.global_step)),
                 tokens=self._tokens,
                 tokens_per_second=self._tokens_per_second,
                 gpu_memory_bytes=gpu_memory_bytes(),

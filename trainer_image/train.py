@@ -1,31 +1,36 @@
 """Train one LoRA adapter: config file in, progress out, adapter with manifest and termination message at the end.
 
-    python train.py [--config /etc/finetune/training.json] [--artifacts /artifacts]
+    python train.py [--config /etc/finetune/training.json] [--artifacts /artifacts] [--processes-per-node N ...]
 
 Run by the operator's Job, after the container `prepare` made the dataset on the same volume. It may be started any
 number of times for one job: it goes on from the last checkpoint, and repeats the outcome of a job that is done.
 
 Exit codes: 0 done; 42 to 49 no second try will help (EXIT_CODES of the contract); 143 asked to leave, checkpoint saved;
-75 another attempt holds the job; 1 anything else, with a traceback. All but 0 and 42 to 49 are worth another try.
+75 another attempt holds the job; 69 a process that trains along is gone; 1 anything else, with a traceback. All but 0
+and 42 to 49 are worth another try. Several processes are started by launch.py, each as this program again.
 """
 
 import argparse
 import gc
 import importlib.metadata
 import os
-import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import failures
 from attempt import EXIT_TERMINATED, Termination, exclusive, new_attempt_id
-from exports import make_outputs, write_listing
 from failures import GivenUp, is_out_of_memory, log, out_of_memory
+from finishing import finish, keep, tidy_up, with_losses
 from job_log import keep_log
-from publish import load_published_adapter, publish_adapter, read_result, write_result, write_termination_message
+from launch import is_trained, launch, message_of
+from memory import give_back
+from process_group import EXIT_PEERS_LOST, ProcessGroup
+from publish import publish_adapter, read_result, write_termination_message
 from pydantic import ValidationError
 
 from finetune_operator.contract.base_models import FetchedModel, HubModel
@@ -38,11 +43,13 @@ from finetune_operator.contract.places import (
     TERMINATION_MESSAGE_FILE,
     JobPaths,
 )
-from finetune_operator.contract.training import TrainingConfig, TrainingResult
+from finetune_operator.contract.training import Progress, TrainingConfig, TrainingResult
 
 if TYPE_CHECKING:
     from reporter import Reporter
 
+# What the leader of several processes says to the others.
+TASK, TRAIN, NOTHING, PUBLISHED = "task", "train", "nothing", "published"
 PACKAGES = ("torch", "transformers", "trl", "peft", "unsloth", "axolotl")
 
 
@@ -54,46 +61,114 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--artifacts", type=Path, default=Path(ARTIFACTS_ROOT), help="root of the artifacts volume")
     parser.add_argument("--termination-message", type=Path, default=Path(TERMINATION_MESSAGE_FILE))
     parser.add_argument("--lock-wait-seconds", type=float, default=300, help="for another attempt at this job")
+    parser.add_argument("--processes-per-node", type=int, default=1, help="one for each GPU")
+    parser.add_argument("--nodes", type=int, default=1)
+    parser.add_argument("--node", type=int, default=0, help="which of them this one is")
+    parser.add_argument("--leader", help="HOST:PORT at which the first node is found")
+    parser.add_argument("--address", help="host name by which the others find this node")
+    parser.add_argument("--rendezvous-wait-seconds", type=float, default=1800, help="for the other nodes")
     return parser.parse_args()
 
 
 def main() -> int:
     arguments = parse_arguments()
+    group = ProcessGroup.of_environment()
+    if group.is_alone:
+        return attempt_to_train(arguments, group)
+    try:
+        code = attempt_to_train(arguments, group)
+    except SystemExit as error:
+        code = int(error.code or 0)
+    except Exception:  # noqa: BLE001 - as the interpreter ends a program
+        sys.excepthook(*sys.exc_info())
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Without the end of connections to processes that may be gone: others wait for this one's exit code.
+    os._exit(code)
+
+
+def attempt_to_train(arguments: argparse.Namespace, group: ProcessGroup) -> int:
+    """The exit code; what there is to say is in the termination message."""
     termination = Termination()
     try:
-        result = run(arguments, termination)
+        if arguments.nodes * arguments.processes_per_node > 1:
+            return launch(arguments, read_config(arguments.config))
+        result = run(arguments, termination, group)
     except GivenUp as error:
         log("gave up", failure=error.failure.model_dump())
-        write_termination_message(error.failure, arguments.termination_message)
+        write_termination_message(error.failure, message_file(arguments, group))
         return EXIT_CODES[error.failure.reason]
-    write_termination_message(result, arguments.termination_message)
-    log("done", **result.model_dump(exclude={"dataset", "versions"}))
+    except (RuntimeError, OSError) as error:
+        if not group.is_lost(error):
+            raise
+        log("a process that trains along is gone; all go on from the last checkpoint", error=str(error)[:500])
+        return EXIT_PEERS_LOST
+    if result:
+        write_termination_message(result, message_file(arguments, group))
+        log("done", **result.model_dump(exclude={"dataset", "versions"}))
     return 0
 
 
-def run(arguments: argparse.Namespace, termination: Termination) -> TrainingResult:
-    """The job's result, made now or by an earlier attempt."""
+def message_file(arguments: argparse.Namespace, group: ProcessGroup) -> Path:
+    """Of several processes each has its own, from which launch.py chooses."""
+    file: Path = arguments.termination_message
+    return file if group.is_alone else message_of(file, group.local_rank)
+
+
+def run(arguments: argparse.Namespace, termination: Termination, group: ProcessGroup) -> TrainingResult | None:
+    """The job's result, made now or by an earlier attempt; None in one of several processes, which only train."""
     config = read_config(arguments.config)
     paths = JobPaths.of(config, str(arguments.artifacts))
     config = with_fetched_base_model(config, Path(paths.base_model))
+    message = message_file(arguments, group)
     attempt = new_attempt_id()
     Path(paths.directory).mkdir(parents=True, exist_ok=True)
-    keep_log(Path(paths.log), attempt)
+    keep_log(Path(paths.log), attempt, crashes_only=not group.is_leader)
+    if not group.is_alone:
+        failures.COMMON_FIELDS["rank"] = group.rank
     log("attempt", attempt=attempt, job=config.job.name, method=config.method, backend=config.backend)
+    group.connect()
+    if not group.is_leader:
+        # The leader holds the lock for all.
+        if group.hear(TASK) == TRAIN:
+            train_if_memory_lasts(config, paths, attempt, termination, group, message)
+        return None
     with exclusive(Path(paths.lock), attempt, arguments.lock_wait_seconds):
+        if not group.is_alone:
+            trained_before = is_trained(paths)
+            group.say(TASK, NOTHING if trained_before else TRAIN)
+            return (
+                None if trained_before else train_if_memory_lasts(config, paths, attempt, termination, group, message)
+            )
         if result := read_result(Path(paths.result), Path(paths.adapter)):
             log("an earlier attempt is done; its result stands")
             tidy_up(paths)
             return result
-        try:
-            if trained := read_result(Path(paths.trained), Path(paths.adapter)):
-                log("an earlier attempt trained; what is left is to evaluate and to export")
-                return evaluate_published(config, paths, trained)
-            return train(config, paths, attempt, termination)
-        except (MemoryError, RuntimeError) as error:
-            if is_out_of_memory(error):
-                raise out_of_memory(error) from error
-            raise
+        if trained := read_result(Path(paths.trained), Path(paths.adapter)):
+            log("an earlier attempt trained; what is left is to evaluate and to export")
+            tell_of_the_end(config, attempt, trained)
+        else:
+            trained = train_if_memory_lasts(config, paths, attempt, termination, group, message)
+            give_back()
+        return finish(config, paths, attempt, trained, message) if trained else None
+
+
+def train_if_memory_lasts(
+    config: TrainingConfig,
+    paths: JobPaths,
+    attempt: str,
+    termination: Termination,
+    group: ProcessGroup,
+    message: Path,
+) -> TrainingResult | None:
+    """A lack of memory is for the user to mend."""
+    try:
+        return train(config, paths, attempt, termination, group, message)
+    except (MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise out_of_memory(error) from error
+        raise
 
 
 def read_config(path: Path) -> TrainingConfig:
@@ -120,10 +195,18 @@ def with_fetched_base_model(config: TrainingConfig, fetched_file: Path) -> Train
     return config.model_copy(update={"base_model_path": path, "base_model_hub": frozen})
 
 
-def train(config: TrainingConfig, paths: JobPaths, attempt: str, termination: Termination) -> TrainingResult:
-    """Load, train, publish, evaluate, export."""
+def train(
+    config: TrainingConfig,
+    paths: JobPaths,
+    attempt: str,
+    termination: Termination,
+    group: ProcessGroup,
+    message: Path,
+) -> TrainingResult | None:
+    """Load, train and publish; of several processes, the leader publishes and all end with that."""
     from rows import read_report, read_rows
 
+    group.join()
     check_base_model(config)
     report = read_report(Path(paths.dataset_report))
     train_rows = read_rows(Path(paths.train_rows), config.method)
@@ -133,6 +216,7 @@ def train(config: TrainingConfig, paths: JobPaths, attempt: str, termination: Te
     log("loaded", base_model=config.base_model_name, seconds=round(time.monotonic() - started, 1))
 
     # After `load`: Unsloth has to be imported before TRL and Transformers.
+    from best_checkpoint import BestCheckpoint
     from checkpoints import CheckpointCallback, last_complete_checkpoint, stop_at_the_end
     from held_out import HeldOut
     from progress import ProgressCallback
@@ -143,18 +227,20 @@ def train(config: TrainingConfig, paths: JobPaths, attempt: str, termination: Te
 
     load_starting_adapter(config, model)
     held_out = HeldOut(config, tokenizer, test_rows)
-    reporter = make_reporter(config)
-    resumed = last_complete_checkpoint(Path(paths.checkpoints))
+    reporter = make_reporter(config) if group.is_leader else None
+    resumed = group.share(last_complete_checkpoint(Path(paths.checkpoints)) if group.is_leader else None)
     trainer = make_trainer(config, model, tokenizer, train_rows, test_rows, Path(paths.checkpoints))
     # TRL counts the tokens of this process alone.
     trainer._total_train_tokens = resumed.tokens if resumed else 0
-    checkpoints = CheckpointCallback(termination, resumed, lambda: int(trainer._total_train_tokens))
+    checkpoints = CheckpointCallback(termination, resumed, lambda: int(trainer._total_train_tokens), group)
     stop_at_the_end(trainer)
+    best = BestCheckpoint(trainer, termination)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(checkpoints)
-    trainer.add_callback(ProgressCallback(reporter, config.job, attempt, checkpoints))
-    for tracker in make_trackers(config, paths, termination):
-        trainer.add_callback(tracker)
+    if group.is_leader:
+        trainer.add_callback(ProgressCallback(reporter, config.job, attempt, checkpoints))
+        for tracker in make_trackers(config, paths, termination):
+            trainer.add_callback(tracker)
     resumed_from = resumed.directory.name if resumed else None
     log("training", rows=len(train_rows), test_rows=len(test_rows), resumed_from=resumed_from)
     termination.training = True
@@ -164,59 +250,28 @@ def train(config: TrainingConfig, paths: JobPaths, attempt: str, termination: Te
     termination.training = False
     if reporter:
         reporter.close()
-    if termination.requested:
+    if group.any(termination.requested):
         log("asked to leave; the next attempt goes on from here", step=trainer.state.global_step)
         raise SystemExit(EXIT_TERMINATED)
 
+    if not group.is_leader:
+        group.hear(PUBLISHED)
+        return None
     manifest = publish_adapter(trainer.model, Path(paths.adapter), attempt, config.base_model_name)
-    base_test_loss, test_loss = held_out.losses_if_possible(trainer.model)
-    result = make_result(trainer.state, manifest.digest, report, train_seconds, base_test_loss, test_loss)
-    result = result.model_copy(update={"tokens": int(trainer._total_train_tokens), "init_from": config.init_from})
+    result = make_result(trainer.state, manifest.digest, report, train_seconds)
+    told = {"tokens": int(trainer._total_train_tokens), "init_from": config.init_from, "lost_best": best.lost}
+    result = result.model_copy(update=told)
     if config.base_model_hub:
         result = result.model_copy(update={"base_model_commit": config.base_model_hub.revision})
-    return finish(config, paths, result, trainer.model, tokenizer, test_rows)
-
-
-def evaluate_published(config: TrainingConfig, paths: JobPaths, trained: TrainingResult) -> TrainingResult:
-    """What an earlier attempt had no time for, with the adapter that it left."""
-    from rows import read_rows
-
-    check_base_model(config)
-    test_rows = read_rows(Path(paths.test_rows), config.method)
-    model, tokenizer = load(config)
-    load_published_adapter(model, Path(paths.adapter))
-    return finish(config, paths, trained, model, tokenizer, test_rows)
-
-
-def finish(
-    config: TrainingConfig,
-    paths: JobPaths,
-    result: TrainingResult,
-    model: Any,
-    tokenizer: Any,
-    test_rows: list[dict[str, Any]],
-) -> TrainingResult:
-    """Evaluate what is published and export it, as the job asks; an attempt that follows a dead one goes on here."""
-    if config.evaluation and result.evaluation is None:
-        from evaluation import evaluate
-
-        write_result(result, Path(paths.trained))
-        report = evaluate(config, config.evaluation, model, tokenizer, test_rows)
-        result = result.model_copy(update={"evaluation": report})
-    if config.outputs:
-        write_result(result, Path(paths.trained))
-        errors = make_outputs(config, paths, tokenizer, test_rows, result.steps)
-        result = result.model_copy(update={"output_errors": errors})
-    result = result.model_copy(update={"artifacts": write_listing(paths)})
-    write_result(result, Path(paths.result))
-    tidy_up(paths)
-    return result
-
-
-def tidy_up(paths: JobPaths) -> None:
-    """Remove what only an attempt that goes on would need; again, where an attempt died in it."""
-    Path(paths.trained).unlink(missing_ok=True)
-    shutil.rmtree(Path(paths.checkpoints), ignore_errors=True)
+    keep(config, paths, result, message)
+    # The other processes' GPUs are free from now on; launch.py goes on with what is left, in one process.
+    group.say(PUBLISHED, "")
+    if config.evaluation is None:
+        # With an evaluation, the process that loads the published adapter anyway.
+        result = with_losses(result, held_out, trainer.model)
+        if not group.is_alone:
+            keep(config, paths, result, message)
+    return result if group.is_alone else None
 
 
 def check_base_model(config: TrainingConfig) -> None:
@@ -263,21 +318,40 @@ def make_reporter(config: TrainingConfig) -> "Reporter | None":
     return Reporter(config.progress_url, os.environ.get(INTERNAL_TOKEN_VARIABLE), config.progress_interval_seconds)
 
 
+def tell_of_the_end(config: TrainingConfig, attempt: str, trained: TrainingResult) -> None:
+    """Progress of an attempt that does not train any more."""
+    if reporter := make_reporter(config):
+        reporter.offer(
+            Progress(
+                job=config.job,
+                attempt=attempt,
+                step=trained.steps,
+                total_steps=trained.steps,
+                epoch=trained.epochs,
+                total_epochs=trained.epochs,
+                loss=trained.final_loss,
+                best_loss=trained.best_loss,
+                eta_seconds=0,
+                tokens=trained.tokens,
+                time=datetime.now(UTC),
+            )
+        )
+        reporter.close()
+
+
 def make_result(
     state: Any,
     digest: str,
     report: DatasetReport,
     train_seconds: float,
-    base_test_loss: float | None,
-    test_loss: float | None,
 ) -> TrainingResult:
     losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
     return TrainingResult(
         adapter_digest=digest,
         final_loss=losses[-1] if losses else None,
         best_loss=min(losses, default=None),
-        test_loss=test_loss,
-        base_test_loss=base_test_loss,
+        test_loss=None,
+        base_test_loss=None,
         steps=state.global_step,
         epochs=round(state.epoch or 0.0, 4),
         train_seconds=round(train_seconds, 3),

@@ -14,6 +14,7 @@ sys.path.insert(0, sys.argv[1])
 import torch
 from checkpoints import CheckpointCallback, stop_at_the_end  # type: ignore[import-not-found]
 from early_stopping import EarlyStoppingCallback  # type: ignore[import-not-found]
+from process_group import ProcessGroup  # type: ignore[import-not-found]
 from transformers import Trainer, TrainingArguments
 
 from finetune_operator.contract.training import EarlyStopping
@@ -53,7 +54,7 @@ def attempt(directory: Path, options: dict[str, Any], resume_from: str | None) -
         **options,
     )
     trainer = Trainer(model=Line(), args=arguments, train_dataset=ROWS, eval_dataset=ROWS[:1])
-    trainer.add_callback(CheckpointCallback(SimpleNamespace(requested=False), None, lambda: 0))
+    trainer.add_callback(CheckpointCallback(SimpleNamespace(requested=False), None, lambda: 0, ProcessGroup()))
     if "eval_steps" in options:
         # Exhausted at the first evaluation.
         trainer.add_callback(EarlyStoppingCallback(EarlyStopping(patience=1, min_delta=float("inf"))))

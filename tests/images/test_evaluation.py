@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import shutil
 import signal
 import sys
@@ -25,6 +26,7 @@ from tests.images.training import Job
 MakeJob = Callable[..., Job]
 Rows = list[dict[str, Any]]
 EXIT_TERMINATED = 143
+NOT_YET = ("evaluation", "testLoss", "baseTestLoss")
 
 
 def evaluation_of(job: Job) -> EvaluationReport:
@@ -37,12 +39,16 @@ def fine_tuned(report: EvaluationReport) -> dict[Metric, float]:
     return {score.metric: score.fine_tuned for score in report.scores}
 
 
+def losses_of(job: Job) -> list[float]:
+    return [job.outcome()["testLoss"], job.outcome()["baseTestLoss"]]
+
+
 def with_training_of(trained: Job, job: Job) -> Job:
-    """A job whose training was that of another, but whose evaluation is still to come."""
+    """A job whose training was that of another, but of which nothing has been measured yet."""
     directory = Path(job.paths.directory)
     shutil.copytree(trained.adapter, job.adapter)
     shutil.copytree(trained.paths.dataset, job.paths.dataset, dirs_exist_ok=True)
-    result = json.loads(Path(trained.paths.result).read_text()) | {"evaluation": None}
+    result = json.loads(Path(trained.paths.result).read_text()) | dict.fromkeys(NOT_YET)
     (directory / Path(job.paths.trained).name).write_text(json.dumps(result))
     return job
 
@@ -74,7 +80,8 @@ def test_a_job_without_metrics_answers_nothing(job: MakeJob, conversations: Rows
     attempt = plain.run()
 
     assert plain.outcome()["evaluation"] is None
-    assert attempt.lines("evaluating") == []
+    assert attempt.lines("measuring") == []
+    assert plain.outcome()["testLoss"] is not None
 
 
 def test_sigterm_while_answering_keeps_the_training(job: MakeJob, conversations: Rows) -> None:
@@ -94,15 +101,15 @@ def test_sigterm_while_answering_keeps_the_training(job: MakeJob, conversations:
     assert left == {"adapter", "artifacts.json", "dataset", "lock", "result.json", "train.log"}
 
 
-@pytest.mark.parametrize("backend", ["Unsloth", "HuggingFace"])
 def test_a_later_attempt_measures_the_adapter_that_was_published(
-    job: MakeJob, conversations: Rows, trained: Job, backend: str
+    job: MakeJob, conversations: Rows, trained: Job
 ) -> None:
-    options = {"backend": backend, "gradient_checkpointing": backend == "HuggingFace"}
-    later = job(f"later-{backend}".lower(), conversations, evaluation=trained.config.evaluation, **options)
+    later = job("later", conversations, evaluation=trained.config.evaluation)
 
-    with_training_of(trained, later).run()
+    attempt = with_training_of(trained, later).run()
 
+    assert attempt.lines("loaded") == []
+    assert losses_of(later) == pytest.approx(losses_of(trained), rel=1e-3)
     assert fine_tuned(evaluation_of(later)) == pytest.approx(fine_tuned(evaluation_of(trained)), abs=1e-3)
 
 
@@ -117,6 +124,35 @@ def test_an_evaluation_that_can_not_be_costs_no_training(job: MakeJob, conversat
     assert report.error is not None
     assert "lower spec.evaluation.maxNewTokens" in report.error
     assert job_.outcome()["adapterDigest"] == trained.outcome()["adapterDigest"]
+
+
+def test_an_evaluation_that_the_kernel_kills_costs_no_training(job: MakeJob, conversations: Rows, trained: Job) -> None:
+    slow = EvaluationConfig(metrics=(Metric.TOKEN_F1,), max_new_tokens=256)
+    killed = with_training_of(trained, job("killed-evaluation", conversations, evaluation=slow))
+
+    attempt = killed.start()
+    attempt.wait_for("evaluating")
+    told_before = killed.outcome()
+    (child,) = Path(f"/proc/{attempt.process.pid}/task/{attempt.process.pid}/children").read_text().split()
+    os.kill(int(child), signal.SIGKILL)
+    attempt.expect(0)
+
+    assert told_before["adapterDigest"] == trained.outcome()["adapterDigest"]
+    assert "the trainer was ended" in told_before["evaluation"]["error"]
+    error = evaluation_of(killed).error or ""
+    assert error.startswith("the evaluation was killed, as the kernel does where memory runs out: raise spec.resources")
+    assert losses_of(killed) == pytest.approx(losses_of(trained), rel=1e-3)
+    left = {path.name for path in Path(killed.paths.directory).iterdir()}
+    assert left == {"adapter", "artifacts.json", "dataset", "lock", "result.json", "train.log"}
+
+
+def test_an_evaluation_has_only_its_time(job: MakeJob, conversations: Rows, trained: Job) -> None:
+    hasty = EvaluationConfig(metrics=(Metric.TOKEN_F1,), timeout_seconds=1)
+    stopped = with_training_of(trained, job("hasty-evaluation", conversations, evaluation=hasty))
+
+    stopped.run()
+
+    assert "the evaluation was stopped after 1 s" in (evaluation_of(stopped).error or "")
 
 
 @pytest.fixture

@@ -107,7 +107,7 @@ def test_a_quantized_base_model_is_not_merged_and_the_training_is_not_lost(
     )
     paths = JobPaths.of(config, str(tmp_path))
 
-    (error,) = exports.make_outputs(config, paths, None, [], 1)
+    (error,) = exports.make_outputs(config, paths, 1)
 
     assert error.output is Output.MERGED_WEIGHTS
     assert "files are quantized, and merging needs full precision: train on the model" in error.message

@@ -18,7 +18,7 @@ def test_checkpoints_do_not_outlive_an_attempt_that_died_while_it_removed_them(
 ) -> None:
     monkeypatch.syspath_prepend(str(REPOSITORY / "trainer_image"))
     train = importlib.import_module("train")
-    monkeypatch.setattr(train, "keep_log", lambda file, attempt: None)
+    monkeypatch.setattr(train, "keep_log", lambda file, attempt, *, crashes_only: None)
     config = TrainingConfig(
         job=JobIdentity(namespace="finetune", name="plato-1", uid="uid"),
         model="plato",
@@ -36,9 +36,14 @@ def test_checkpoints_do_not_outlive_an_attempt_that_died_while_it_removed_them(
     result = make_result()
     Path(paths.result).write_text(result.model_dump_json(by_alias=True))
     (tmp_path / "training.json").write_text(config.model_dump_json(by_alias=True))
-    arguments = Namespace(config=tmp_path / "training.json", artifacts=tmp_path / "artifacts", lock_wait_seconds=0.0)
+    arguments = Namespace(
+        config=tmp_path / "training.json",
+        artifacts=tmp_path / "artifacts",
+        termination_message=tmp_path / "termination-log",
+        lock_wait_seconds=0.0,
+    )
 
-    assert train.run(arguments, termination=None) == result
+    assert train.run(arguments, termination=None, group=train.ProcessGroup()) == result
 
     left = {path.name for path in Path(paths.directory).iterdir()}
     assert left == {"adapter", "lock", "result.json"}

@@ -62,7 +62,10 @@ def test_a_full_memory_costs_the_loss_at_most(
     measure.losses = losses
     monkeypatch.setattr(held_out, "release_memory", lambda: None)
 
-    assert measure.losses_if_possible(None) == expected
+    losses = measure.losses_if_possible(None)
+
+    assert (losses.base, losses.fine_tuned) == expected
+    assert (losses.error is None) == (expected[0] is not None)
     assert tried == sizes
 
 
@@ -70,4 +73,15 @@ def test_another_error_costs_the_loss_alone(held_out: ModuleType) -> None:
     def losses(model: Any) -> tuple[float, float]:
         raise ZeroDivisionError
 
-    assert make(held_out, batch_size=8, losses=losses).losses_if_possible(None) == (None, None)
+    found = make(held_out, batch_size=8, losses=losses).losses_if_possible(None)
+
+    assert (found.base, found.fine_tuned) == (None, None)
+    assert found.error == "the held-out loss can't be measured: ZeroDivisionError: see the log"
+
+
+@pytest.mark.parametrize(("rows", "error"), [(0, None), (3, "none of 3 held-out rows has an answer within")])
+def test_rows_without_answers_are_told_and_no_rows_are_not(held_out: ModuleType, rows: int, error: str | None) -> None:
+    found = make(held_out, batch_size=8, rows=rows, sequences=[]).losses_if_possible(None)
+
+    assert (found.base, found.fine_tuned) == (None, None)
+    assert found.error == error or (error and found.error.startswith(error))
