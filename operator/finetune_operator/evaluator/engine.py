@@ -5,10 +5,8 @@ Paths and fields: https://docs.vllm.ai/en/stable/serving/openai_compatible_serve
 
 import asyncio
 import json
-import math
-import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -98,22 +96,21 @@ class Engine:
         }
         return await self._persist(lambda: self._stream(body))
 
-    async def ranks(self, model: str, tokens: tuple[int, ...]) -> list[int] | None:
-        """How each token but the first ranks given all before it, 1 being what the model would have said.
+    async def next_tokens(self, model: str, prefixes: Sequence[tuple[int, ...]]) -> list[int] | None:
+        """What the model ranks first after each of these; None where the engine does not tell tokens.
 
-        None where the engine does not tell. A salt of its own keeps the prefix cache out of it, which has no ranks; of
-        itself vLLM did not always do so (https://github.com/vllm-project/vllm/issues/42019).
+        `prompt_logprobs` would tell it at once, but ends an engine with LoRA: of its logits processor only the tokens
+        that are to be sampled have an adapter (vLLM 0.32, `punica_cpu.add_lora_logits`).
         """
         body = {
             "model": model,
-            "prompt": list(tokens),
+            "prompt": [list(prefix) for prefix in prefixes],
             "max_tokens": 1,
             "temperature": 0,
-            "prompt_logprobs": 0,
-            "cache_salt": secrets.token_hex(8),
+            "return_token_ids": True,
         }
         told = await self._persist(lambda: self._json("/v1/completions", body))
-        return _ranks(told["choices"][0].get("prompt_logprobs"), tokens)
+        return _next_tokens(told["choices"], len(prefixes))
 
     async def _persist(self, ask: Callable[[], Awaitable[T]]) -> T:
         wait, failing_since = self._patience.first_wait_seconds, 0.0
@@ -181,15 +178,8 @@ async def _check(path: str, response: aiohttp.ClientResponse) -> None:
     raise EngineRefused(told)
 
 
-def _ranks(told: Any, tokens: tuple[int, ...]) -> list[int] | None:
-    """One entry a token, the first without; each has the token that is there, whatever else it has."""
-    if not isinstance(told, list) or len(told) != len(tokens):
+def _next_tokens(choices: Sequence[Mapping[str, Any]], count: int) -> list[int] | None:
+    found = {choice["index"]: choice.get("token_ids") for choice in choices}
+    if len(found) != count or not all(isinstance(tokens, list) and tokens for tokens in found.values()):
         return None
-    ranks = []
-    for token, entry in zip(tokens[1:], told[1:], strict=True):
-        found = entry.get(str(token)) if isinstance(entry, dict) else None
-        rank, logprob = (found or {}).get("rank"), (found or {}).get("logprob")
-        if not isinstance(rank, int) or rank < 1 or not isinstance(logprob, int | float) or not math.isfinite(logprob):
-            return None
-        ranks.append(rank)
-    return ranks
+    return [int(found[index][0]) for index in range(count)]

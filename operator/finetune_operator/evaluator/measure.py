@@ -20,7 +20,8 @@ S = TypeVar("S")
 T = TypeVar("T")
 WARM_UP: list[dict[str, str]] = [{"role": "user", "content": "Hello"}]
 SCORE_DIGITS = 6
-NO_RANKS = "TokenAccuracy was not measured: this engine does not tell the ranks of a prompt's tokens"
+PREFIXES_AT_ONCE = 64
+NO_TOKENS = "TokenAccuracy was not measured: this engine does not tell the tokens of its answers"
 
 logger = get_logger(__name__)
 
@@ -64,7 +65,7 @@ async def measure(config: ServedEvaluationConfig, engine: Engine, read: Question
     if Metric.TOKEN_ACCURACY in config.metrics:
         accuracies = [await asking.token_accuracy(name, questions) for name in asking.models]
         if accuracies[0] is None or accuracies[1] is None:
-            remark = NO_RANKS
+            remark = NO_TOKENS
         else:
             of_base[Metric.TOKEN_ACCURACY], of_tuned[Metric.TOKEN_ACCURACY] = accuracies[0], accuracies[1]
     return EvaluationReport(
@@ -129,17 +130,21 @@ class Asking:
         whole = await self._engine.prompt(self._base_model, messages, answered=True)
         if len(whole.tokens) >= whole.context:
             return 0, 0
-        ranks = await self._engine.ranks(model, whole.tokens)
-        if ranks is None:
-            return None
         learned: set[int] = set()
         for index, message in enumerate(messages):
             if message["role"] == "assistant" and index > 0:
                 before = await self._engine.prompt(self._base_model, messages[:index])
                 after = await self._engine.prompt(self._base_model, messages[: index + 1], answered=True)
                 learned |= set(range(_common(whole, before), _common(whole, after)))
-        learned.discard(0)
-        return sum(ranks[position - 1] == 1 for position in learned), len(learned)
+        positions = sorted(learned - {0})
+        hits = 0
+        for start in range(0, len(positions), PREFIXES_AT_ONCE):
+            some = positions[start : start + PREFIXES_AT_ONCE]
+            said = await self._engine.next_tokens(model, [whole.tokens[:position] for position in some])
+            if said is None:
+                return None
+            hits += sum(token == whole.tokens[position] for token, position in zip(said, some, strict=True))
+        return hits, len(positions)
 
     async def _each(self, items: Sequence[S], ask: Callable[[S], Awaitable[T]]) -> list[T]:
         """All of them, `concurrency` at a time; the first failure ends the others."""

@@ -23,14 +23,14 @@ class EngineDouble:
     answers: dict[str, dict[str, str]]
     delay_seconds: dict[str, float] = field(default_factory=dict)
     troubles: list[int] = field(default_factory=list)
-    has_ranks: bool = True
+    has_tokens: bool = True
     breaks_off: int = 0
     requests: list[tuple[str, str]] = field(default_factory=list)
     answering: int = 0
     most_at_once: int = 0
-    salts: set[str] = field(default_factory=set)
     url: str = ""
     _words: dict[str, int] = field(default_factory=dict)
+    _rendered: list[tuple[int, ...]] = field(default_factory=list)
 
     def tokens(self, messages: list[dict[str, str]], *, to_be_answered: bool) -> list[int]:
         words: list[str] = []
@@ -79,6 +79,8 @@ class EngineDouble:
     async def _tokenize(self, request: web.Request) -> web.Response:
         body = await self._body(request)
         tokens = self.tokens(body["messages"], to_be_answered=body["add_generation_prompt"])
+        if not body["add_generation_prompt"]:
+            self._rendered.append(tuple(tokens))
         return web.json_response({"tokens": tokens, "count": len(tokens), "max_model_len": CONTEXT})
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
@@ -108,17 +110,25 @@ class EngineDouble:
         return response
 
     async def _complete(self, request: web.Request) -> web.Response:
-        """A model ranks first the words of its own answer to the question, and no other."""
+        """A model goes on with whatever it says somewhere; of all else it says nothing right."""
         body = await self._body(request)
-        self.salts.add(body["cache_salt"])
-        prompt = body["prompt"]
-        if not self.has_ranks:
-            return web.json_response({"choices": [{"text": "x"}]})
+        assert (body["max_tokens"], body["temperature"], body["return_token_ids"]) == (1, 0, True)
         known = {
             token for answer in self.answers[body["model"]].values() for token in self.ids([*answer.split(), "<end>"])
         }
-        ranked = [{str(token): {"logprob": -0.5, "rank": 1 if token in known else 7}} for token in prompt[1:]]
-        return web.json_response({"choices": [{"text": "x", "prompt_logprobs": [None, *ranked]}]})
+        choices = []
+        for index, prefix in enumerate(body["prompt"]):
+            right = self._after(tuple(prefix))
+            token = right if right in known else 0
+            choices.append({"index": index, "text": "x"} | ({"token_ids": [token]} if self.has_tokens else {}))
+        return web.json_response({"choices": choices[::-1]})
+
+    def _after(self, prefix: tuple[int, ...]) -> int:
+        return next(
+            whole[len(prefix)]
+            for whole in self._rendered
+            if len(whole) > len(prefix) and whole[: len(prefix)] == prefix
+        )
 
 
 _ERRORS: dict[int, type[web.HTTPException]] = {

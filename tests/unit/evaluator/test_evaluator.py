@@ -14,6 +14,7 @@ from finetune_operator.contract.dataset import DatasetConfig, VolumeSource
 from finetune_operator.contract.evaluation import EvaluationReport, Metric
 from finetune_operator.contract.failures import Failure, FailureReason
 from finetune_operator.contract.served_evaluation import ServedEvaluationConfig
+from finetune_operator.evaluator import measure as measuring
 from finetune_operator.evaluator import questions as reading
 from finetune_operator.evaluator.app import evaluate, main
 from finetune_operator.evaluator.engine import EngineRefused, EngineUnavailable, Patience
@@ -131,13 +132,15 @@ class TestTokenAccuracy:
         report = await measured(engine, rows_file(tmp_path, [dialogue]), Metric.TOKEN_ACCURACY)
         assert scores_of(report) == {"TokenAccuracy": (3 / 8, 1.0)}
 
-    async def test_the_prefix_cache_is_kept_out_of_it(self, tmp_path: Path) -> None:
+    async def test_a_long_answer_is_asked_for_in_parts(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(measuring, "PREFIXES_AT_ONCE", 3)
         engine = double()
-        await measured(engine, rows_file(tmp_path, ROWS), Metric.TOKEN_ACCURACY)
-        assert len(engine.salts) == 2 * len(ROWS)
+        report = await measured(engine, rows_file(tmp_path, ROWS[:1]), Metric.TOKEN_ACCURACY)
+        assert scores_of(report)["TokenAccuracy"][1] == 1.0
+        assert engine.requests.count(("/v1/completions", TUNED)) == 2
 
-    async def test_an_engine_that_tells_no_ranks_leaves_it_unmeasured(self, tmp_path: Path) -> None:
-        engine = double(has_ranks=False)
+    async def test_an_engine_that_tells_no_tokens_leaves_it_unmeasured(self, tmp_path: Path) -> None:
+        engine = double(has_tokens=False)
         report = await measured(engine, rows_file(tmp_path, ROWS), Metric.TOKEN_ACCURACY, Metric.EXACT_MATCH)
         assert scores_of(report).keys() == {"ExactMatch"}
         assert report.remark is not None
