@@ -136,6 +136,15 @@ class ProcessGroup:
         return self._store
 
 
+def name_cpu_without_number(arguments: Any) -> None:
+    """Of Transformers, which would put a checkpoint's tensors onto the device of several processes on CPUs: `cpu:0` is
+    what Accelerate calls it, and torch.load knows `cpu` alone."""
+    import torch
+
+    if arguments.device.type == "cpu":
+        arguments._setup_devices = torch.device("cpu")
+
+
 def training_arguments(group: ProcessGroup, *, has_gpu: bool) -> dict[str, Any]:
     """Transformers' arguments of a training in several processes."""
     if group.is_alone:

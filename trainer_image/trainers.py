@@ -7,6 +7,7 @@ from typing import Any
 
 from arguments import WHERE, known_fields, parse, refused
 from failures import GivenUp
+from process_group import ProcessGroup, name_cpu_without_number, training_arguments
 from rows import tokenize_all
 
 from finetune_operator.contract.failures import FailureReason
@@ -46,6 +47,7 @@ def make_trainer(config: TrainingConfig, model: Any, tokenizer: Any, rows: Rows,
         # Without a GPU Unsloth turns it off, since it takes SDPA for unable; `check_packing` finds out.
         arguments.packing = True
     trainer = _taken(config, lambda: trainer_class(model=model, args=arguments, processing_class=tokenizer, **datasets))
+    name_cpu_without_number(trainer.args)
     if training.packing:
         from packing import check_packing
 
@@ -56,7 +58,7 @@ def make_trainer(config: TrainingConfig, model: Any, tokenizer: Any, rows: Rows,
         _taken(config, lambda: trainer.create_scheduler(num_training_steps=1))
         trainer.lr_scheduler = None
     if "logging_steps" not in given:
-        trainer.args.logging_steps = logging_steps(config, len(trainer.train_dataset))
+        trainer.args.logging_steps = logging_steps(config, len(trainer.train_dataset), trainer.args.world_size)
     if training.early_stopping:
         from early_stopping import EarlyStoppingCallback
 
@@ -167,6 +169,7 @@ def common_arguments(config: TrainingConfig, output: Path) -> dict[str, Any]:
         "save_total_limit": 2,
         "seed": training.seed,
         "use_cpu": not has_gpu,
+        **training_arguments(ProcessGroup.of_environment(), has_gpu=has_gpu),
         "bf16": bf16,
         "fp16": has_gpu and not bf16,
         "disable_tqdm": True,
@@ -204,8 +207,8 @@ def pairs(rows: Rows) -> Any:
     return Dataset.from_list([{key: row[key] for key in ("prompt", "chosen", "rejected")} for row in rows])
 
 
-def logging_steps(config: TrainingConfig, examples: int) -> int:
+def logging_steps(config: TrainingConfig, examples: int, processes: int = 1) -> int:
     """At most `MOST_LOGGED_STEPS` of the steps that there will be."""
     training = config.training
-    per_epoch = math.ceil(examples / (training.batch_size * training.gradient_accumulation_steps))
+    per_epoch = math.ceil(examples / (training.batch_size * training.gradient_accumulation_steps * processes))
     return max(1, (training.max_steps or math.ceil(training.epochs * per_epoch)) // MOST_LOGGED_STEPS)
