@@ -606,7 +606,12 @@ UPDATES = [
         {"evaluation": {"require": ["RougeL >= 0.1"]}},
         {"evaluation": {"require": ["RougeL >= 0.3"]}},
     ),
-    Update("a version is to be measured", "ModelVersion", {"evaluation": {"metrics": ["RougeL"]}}),
+    Update(
+        "a version is to be measured",
+        "ModelVersion",
+        {"evaluation": {"metrics": ["RougeL"]}},
+        {"evaluation": {"require": ["evalLoss < base"]}},
+    ),
     Update(
         "a version that is to be measured is served no more",
         "ModelVersion",

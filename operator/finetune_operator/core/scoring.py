@@ -21,7 +21,7 @@ def score(metrics: Iterable[Metric], answers: Texts, references: Texts) -> dict[
 
 def bleu(answers: Texts, references: Texts) -> float:
     """Of the corpus, with sacrebleu's defaults, but of the n-grams that short answers have: theirs would be 0."""
-    from sacrebleu.metrics import BLEU
+    from sacrebleu.metrics.bleu import BLEU
 
     return min(1.0, float(BLEU(effective_order=True).corpus_score(list(answers), [list(references)]).score) / 100)
 

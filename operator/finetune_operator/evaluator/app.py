@@ -21,6 +21,8 @@ from finetune_operator.evaluator.questions import read_questions
 from finetune_operator.logs import configure_logging, get_logger
 
 TRY_AGAIN_EXIT_CODE = 1
+KEEP_ALIVE_SECONDS = 2.0
+"""vLLM closes a connection that has been idle for five; one that it is just closing fails the next request."""
 MESSAGE_MAX_CHARACTERS = 600
 """With its remedy it fits into a termination message, whatever the alphabet."""
 
@@ -61,7 +63,8 @@ async def evaluate(
 ) -> EvaluationReport:
     """Everything that was asked for. Raises `Refused`, `EngineRefused` and `EngineUnavailable`."""
     questions = read_questions(config, environment)
-    async with aiohttp.ClientSession() as session:
+    connector = aiohttp.TCPConnector(limit=config.concurrency, keepalive_timeout=KEEP_ALIVE_SECONDS)
+    async with aiohttp.ClientSession(connector=connector) as session:
         engine = Engine(session, config.engine_url, environment.get(ENGINE_API_KEY_VARIABLE, ""), patience)
         return await measure(config, engine, questions)
 

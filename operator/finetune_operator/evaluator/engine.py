@@ -179,7 +179,5 @@ async def _check(path: str, response: aiohttp.ClientResponse) -> None:
 
 
 def _next_tokens(choices: Sequence[Mapping[str, Any]], count: int) -> list[int] | None:
-    found = {choice["index"]: choice.get("token_ids") for choice in choices}
-    if len(found) != count or not all(isinstance(tokens, list) and tokens for tokens in found.values()):
-        return None
-    return [int(found[index][0]) for index in range(count)]
+    found = {int(choice["index"]): int(tokens[0]) for choice in choices if (tokens := choice.get("token_ids"))}
+    return [found[index] for index in range(count)] if found.keys() == set(range(count)) else None
