@@ -83,7 +83,7 @@ async def test_a_version_that_was_never_evaluated_has_none(api: Api) -> None:
 
 REFUSED: dict[str, tuple[str, dict[str, Any], int]] = {
     "an id that is none": ("a%20b", row(), 422),
-    "an unknown field": ("a", row() | {"surprise": 1}, 422),
+    "a source that is none": ("a", row() | {"source": "Hearsay"}, 422),
     "too many values": (
         "a",
         row(values=()) | {"values": [{"name": str(n), "base": 0, "fineTuned": 0} for n in range(65)]},
