@@ -58,24 +58,14 @@ def load(config: TrainingConfig) -> tuple[Any, Any]:
 
 def make_trainer(config: TrainingConfig, model: Any, tokenizer: Any, rows: Rows, test_rows: Rows, output: Path) -> Any:
     """Axolotl's trainer on the job's own dataset files, beside `output`, the directory of the checkpoints."""
-    from trainers import evaluates, logging_steps
+    from trainers import logging_steps
+    from transformers import ProgressCallback
 
     settings = settings_of(config, output.parent / DATASET_NAME, output)
     settings.logging_steps = logging_steps(config, len(rows))
     data = read_dataset(config, settings)
     log("axolotl has read the dataset", rows=len(data.train_dataset), left_out=len(rows) - len(data.train_dataset))
-    from axolotl.utils.trainer import setup_trainer
-    from transformers import ProgressCallback
-
-    trainer = setup_trainer(
-        cfg=settings,
-        train_dataset=data.train_dataset,
-        eval_dataset=data.eval_dataset if evaluates(config) else None,
-        model=model,
-        tokenizer=tokenizer,
-        processor=None,
-        total_num_steps=data.total_num_steps,
-    )
+    trainer = trainer_of(config, settings, model, tokenizer, data)
     # What was read stays mapped.
     shutil.rmtree(scratch())
     # Each attempt would begin with an evaluation more, which early stopping would count.
@@ -90,6 +80,32 @@ def make_trainer(config: TrainingConfig, model: Any, tokenizer: Any, rows: Rows,
         from early_stopping import EarlyStoppingCallback
 
         trainer.add_callback(EarlyStoppingCallback(config.training.early_stopping))
+    return trainer
+
+
+def trainer_of(config: TrainingConfig, settings: Any, model: Any, tokenizer: Any, data: Any) -> Any:
+    """What Axolotl and Transformers complain about before the training is about the optimizer, where one was chosen."""
+    from axolotl.utils.trainer import setup_trainer
+    from trainers import evaluates
+
+    try:
+        trainer = setup_trainer(
+            cfg=settings,
+            train_dataset=data.train_dataset,
+            eval_dataset=data.eval_dataset if evaluates(config) else None,
+            model=model,
+            tokenizer=tokenizer,
+            processor=None,
+            total_num_steps=data.total_num_steps,
+        )
+        if config.training.optimizer:
+            trainer.create_optimizer()
+    except (ValueError, TypeError, NotImplementedError, ImportError, RuntimeError) as error:
+        if not config.training.optimizer:
+            raise
+        fact = str(error).strip().splitlines()
+        message = f"Axolotl can't use the optimizer: {fact[0][:600] if fact else type(error).__name__}"
+        raise refused(message, "correct spec.training.optimizer") from error
     return trainer
 
 
