@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -89,7 +89,7 @@ def test_sigterm_while_answering_keeps_the_training(job: MakeJob, conversations:
     interrupted = job("interrupted-evaluation", conversations, epochs=1, evaluation=slow)
 
     first = interrupted.start()
-    first.wait_for("evaluating")
+    first.wait_for("measuring")
     assert first.signal(signal.SIGTERM) == EXIT_TERMINATED
     digest = AdapterManifest.model_validate_json((interrupted.adapter / MANIFEST_NAME).read_bytes()).digest
     second = interrupted.run()
@@ -111,19 +111,6 @@ def test_a_later_attempt_measures_the_adapter_that_was_published(
     assert attempt.lines("loaded") == []
     assert losses_of(later) == pytest.approx(losses_of(trained), rel=1e-3)
     assert fine_tuned(evaluation_of(later)) == pytest.approx(fine_tuned(evaluation_of(trained)), abs=1e-3)
-
-
-def test_an_evaluation_that_can_not_be_costs_no_training(job: MakeJob, conversations: Rows, trained: Job) -> None:
-    too_long = EvaluationConfig(metrics=(Metric.ROUGE_L,), max_new_tokens=8192)
-    job_ = with_training_of(trained, job("answers-too-long", conversations, epochs=8, evaluation=too_long))
-
-    job_.run()
-
-    report = evaluation_of(job_)
-    assert (report.examples, report.scores) == (0, ())
-    assert report.error is not None
-    assert "lower spec.evaluation.maxNewTokens" in report.error
-    assert job_.outcome()["adapterDigest"] == trained.outcome()["adapterDigest"]
 
 
 def test_an_evaluation_that_the_kernel_kills_costs_no_training(job: MakeJob, conversations: Rows, trained: Job) -> None:
@@ -215,6 +202,17 @@ def test_the_operator_hears_of_every_metric_however_much_else_there_is_to_say(ev
 
     assert len(message) <= TERMINATION_MESSAGE_MAX_BYTES
     assert TrainingResult.model_validate_json(message).evaluation == report
+
+
+def test_answers_longer_than_the_context_are_refused_with_a_remedy(evaluation: ModuleType) -> None:
+    too_long = EvaluationConfig(metrics=(Metric.ROUGE_L,), max_new_tokens=60)
+    model = SimpleNamespace(config=SimpleNamespace(max_position_embeddings=64))
+    row = {"messages": [turn("user", "hi"), turn("assistant", "ho")]}
+
+    report = evaluation.evaluate(SimpleNamespace(method="SFT"), too_long, model, CharacterTokenizer(), [row])
+
+    assert (report.examples, report.left_out, report.scores) == (0, 1, ())
+    assert "lower spec.evaluation.maxNewTokens" in report.error
 
 
 def test_an_answer_without_a_question_is_no_example(evaluation: ModuleType) -> None:
