@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from finetune_operator.contract.evaluation import EvaluationReport, Speed
 from finetune_operator.contract.failures import Failure
@@ -27,8 +27,6 @@ from finetune_operator.resources.modelversion import ModelVersion
 NEVER = datetime.fromtimestamp(0, UTC)
 """Every object of an API server has the time of its creation; one in a test may have none."""
 
-_OUTCOME: TypeAdapter[EvaluationReport | Failure] = TypeAdapter(EvaluationReport | Failure)
-
 
 @dataclass(frozen=True)
 class Measurement:
@@ -47,8 +45,9 @@ def evaluation_outcome(pods: Iterable[PodFacts]) -> EvaluationReport | Failure |
         container = pod.container(EVALUATOR_CONTAINER)
         if container.exit_code is None:
             continue
+        told: type[EvaluationReport | Failure] = Failure if container.exit_code else EvaluationReport
         try:
-            return _OUTCOME.validate_json(container.message)
+            return told.model_validate_json(container.message)
         except ValidationError:
             continue
     return None

@@ -176,6 +176,9 @@ LIFE: dict[str, tuple[Plan, tuple[str, str], list[str]]] = {
     "it has failed without a word": (
         decide(WANTED, job_of(WANTED, FAILED), pods=(said("Killed", 137),)), ("False", "EvaluatorFailed"), [],
     ),
+    "it has failed, and its log's only line is JSON": (
+        decide(WANTED, job_of(WANTED, FAILED), pods=(said('{"event": "x"}', 1),)), ("False", "EvaluatorFailed"), [],
+    ),
     "it has failed, and its pods are gone": (
         decide(WANTED, job_of(WANTED, FAILED)), ("False", "EvaluatorFailed"), [],
     ),
