@@ -149,7 +149,7 @@ def test_a_second_adapter_is_loaded_while_running(server: Server, preferred: Job
 def test_an_evaluator_measures_of_the_served_version_what_its_trainer_measured(
     server: Server, trained: Job, tmp_path: Path
 ) -> None:
-    """vLLM's answers and ranks against those of Transformers, for the same adapter and the same held-out rows."""
+    """vLLM's answers and next tokens against those of Transformers, for the same adapter and the same held-out rows."""
     trainer, wanted = TrainingResult.model_validate(trained.outcome()).evaluation, trained.config.evaluation
     assert trainer is not None
     assert wanted is not None
@@ -175,7 +175,7 @@ def test_an_evaluator_measures_of_the_served_version_what_its_trainer_measured(
     print(*(f"{metric}: trainer {expected[metric]}, served {measured[metric]}" for metric in expected), sep="\n")
     assert measured.keys() == set(Metric)
     for metric, values in expected.items():
-        # A token that two libraries round otherwise changes the rest of its answer; ranks have no such memory.
+        # A token that two libraries round otherwise changes the rest of its answer, but not what follows the right one.
         tolerance = 0.02 if metric is Metric.TOKEN_ACCURACY else 0.1
         assert measured[metric] == pytest.approx(values, abs=tolerance), metric
     for speed in (report.base_speed, report.fine_tuned_speed):
