@@ -8,13 +8,26 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping
 
-from bench import api_writes, dataset_export, demo_stages, gateway_cost, hot_load, trainer_overhead
+from bench import (
+    api_writes,
+    backend_speed,
+    dataset_export,
+    demo_stages,
+    gateway_cost,
+    hot_load,
+    packing_speed,
+    resume_overhead,
+    trainer_overhead,
+)
 from bench.report import NotMeasurable, Report, facts, table
 
 BENCHMARKS: Mapping[str, tuple[str, Callable[[], Report]]] = {
     "api_writes": ("Kubernetes API requests of a FineTuneJob's life", api_writes.measure),
     "hot_load": ("ModelVersion created to its first token, against a pod restart", hot_load.measure),
     "trainer_overhead": ("Steps per second with and without the product's callbacks", trainer_overhead.measure),
+    "resume_overhead": ("What one interruption adds to a training's steps", resume_overhead.measure),
+    "packing": ("Tokens per second packed and unpacked, on skewed lengths", packing_speed.measure),
+    "backends": ("Unsloth against HuggingFace on the same rows", backend_speed.measure),
     "dataset_export": ("A million ratings to a dataset, against DuckDB's own copy", dataset_export.measure),
     "demo_stages": ("Time of each stage of the last `make demo`", demo_stages.measure),
     "gateway": ("What the gateway costs", gateway_cost.measure),
