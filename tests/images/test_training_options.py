@@ -56,6 +56,7 @@ def test_early_stopping_ends_the_training_and_publishes_the_best_evaluation(job:
     assert evaluated[-1][0] == best_step + 2 * 4
     assert result_of(stopped).steps == evaluated[-1][0] < 50 * 16
     assert {point.eval_loss for point in api.received} >= {None, best}
+    assert (api.received[-1].step, api.received[-1].percent) == (evaluated[-1][0], 100)
 
     until_then = job("until-the-best", conversations, max_steps=best_step, **options)
     until_then.run()
