@@ -279,8 +279,8 @@ async def test_a_failed_job_whose_time_to_live_is_over_is_not_trained_again(shar
     await shared_world.kubelet.fail(pod, TRAINER_CONTAINER, 137, "", "OOMKilled")
     await shared_world.reaches("finetunejobs", "mortal", phase="Failed")
 
-    async def is_told() -> None:
-        assert (await shared_world.get("jobs", name))["spec"].get("ttlSecondsAfterFinished") == 60
+    async def is_told() -> bool:
+        return (await shared_world.get("jobs", name))["spec"].get("ttlSecondsAfterFinished") == 60
 
     await eventually(is_told)
     over = {"spec": {"ttlSecondsAfterFinished": 0}}
