@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from finetune_operator.gateway.errors import GatewayError, invalid_body
 
 SUBJECT_MEMBERS = ("user", "safety_identifier")
+_NOT_OF_THE_PROMPT = "asks for log probabilities of the prompt, which engines with adapters can't give"
 _WHITESPACE = re.compile(r"[ \t\n\r]*")
 _EVENT_LINE = re.compile(rb"([^\n]*?)\r?\n")
 
@@ -64,7 +65,21 @@ def parse_request(raw: bytes) -> RequestBody:
         raise invalid_body(f"`model` {problem}: name exactly one model", param="model")
     if not isinstance(models[0].value, str) or not models[0].value:
         raise invalid_body("`model` must be a model's name as a string", param="model")
+    _refuse_what_ends_an_engine(members)
     return RequestBody(text=text, model=models[0].value, subject=_subject(members), _model_at=models[0])
+
+
+def _refuse_what_ends_an_engine(members: list[Member]) -> None:
+    """vLLM 0.32 with adapters dies of one request for the prompt's log probabilities (`add_lora_logits`).
+
+    A chat that is echoed asks for them too, since its `top_logprobs` is 0 where the client names none.
+    """
+    asked = {member.name for member in members if member.value is not None}
+    echoed = any(member.name == "echo" and member.value for member in members)
+    if "prompt_logprobs" in asked:
+        raise invalid_body(f"`prompt_logprobs` {_NOT_OF_THE_PROMPT}: leave it out", param="prompt_logprobs")
+    if echoed and asked & {"logprobs", "messages"}:
+        raise invalid_body(f"`echo` of a chat or with `logprobs` {_NOT_OF_THE_PROMPT}: leave it out", param="echo")
 
 
 def _subject(members: list[Member]) -> str | None:

@@ -63,6 +63,9 @@ REFUSED = {
     "two models": (b'{"model":"plato","model":"tiny"}', "more than once"),
     "a number as model": (b'{"model":1}', "as a string"),
     "an empty model": (b'{"model":""}', "as a string"),
+    "the prompt's log probabilities": (b'{"model":"plato","prompt_logprobs":0}', "`prompt_logprobs` asks for"),
+    "the same by echo": (b'{"model":"plato","echo":true,"logprobs":1}', "`echo` of a chat or with `logprobs`"),
+    "the same by echo of a chat": (b'{"model":"plato","messages":[],"echo":true}', "`echo` of a chat"),
 }
 
 
@@ -73,6 +76,13 @@ def test_refused_bodies(case: str) -> None:
         parse_request(raw)
     assert caught.value.status == 400
     assert words in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "members", ['"logprobs":true,"messages":[]', '"echo":true', '"echo":false,"logprobs":1', '"prompt_logprobs":null']
+)
+def test_log_probabilities_of_the_answer_and_a_prompt_repeated_are_let_through(members: str) -> None:
+    assert parse_request(f'{{"model":"plato",{members}}}'.encode()).model == "plato"
 
 
 @pytest.mark.parametrize(
