@@ -30,7 +30,7 @@ class ApiServer:
         application.router.add_get(PROGRESS_PATH, self._latest_progress)
         application.router.add_get(TALLY_PATH, self._tally)
         application.router.add_put(EVALUATION_PATH, self._evaluation)
-        self._runner = web.AppRunner(application, shutdown_timeout=0.1)
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self._port)
         await site.start()

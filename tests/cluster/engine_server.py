@@ -42,7 +42,7 @@ class EngineServer:
         application.router.add_post("/v1/load_lora_adapter", self._load)
         application.router.add_post("/v1/unload_lora_adapter", self._unload)
         application.router.add_post("/v1/completions", self._complete)
-        self._runner = web.AppRunner(application, shutdown_timeout=0.1)
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
         await web.TCPSite(self._runner, self.ip, ENGINE_PORT).start()
 

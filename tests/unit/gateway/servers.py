@@ -34,7 +34,9 @@ class Server:
         raise NotImplementedError
 
     async def start(self) -> None:
-        self._runner = web.AppRunner(self.application(), handler_cancellation=True, shutdown_timeout=0.1)
+        self._runner = web.AppRunner(
+            self.application(), access_log=None, handler_cancellation=True, shutdown_timeout=0.1
+        )
         await self._runner.setup()
         await web.TCPSite(self._runner, HOST, self.port, reuse_address=True).start()
 

@@ -102,7 +102,7 @@ class OpenAIServer:
                 web.delete("/v1/models/{id}", self._delete_model),
             ]
         )
-        self._runner = web.AppRunner(app, shutdown_timeout=0.5)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()

@@ -24,7 +24,7 @@ async def careless_server() -> AsyncIterator[str]:
 
     app = web.Application()
     app.add_routes([web.get("/files", page), web.get("/fine_tuning/jobs/{id}", busy)])
-    runner = web.AppRunner(app)
+    runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()

@@ -70,7 +70,7 @@ async def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
 
     app = web.Application()
     app.router.add_get("/apis/finetune.dev/v1alpha1/namespaces/finetune/finetunejobs/{name}", get)
-    runner = web.AppRunner(app)
+    runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()

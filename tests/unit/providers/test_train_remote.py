@@ -44,7 +44,7 @@ async def api() -> AsyncIterator[Api]:
 
     app = web.Application()
     app.router.add_post("/progress/batch", post)
-    runner = web.AppRunner(app)
+    runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
