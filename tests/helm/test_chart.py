@@ -499,11 +499,11 @@ def test_engine_answers_operator_gateway_and_evaluators_alone(rendered: list[Man
     assert admitted == {"finetune-operator", "finetune-gateway"}
 
 
-def test_trainer_answers_nobody(rendered: list[Manifest]) -> None:
+def test_trainers_answer_each_other_alone(rendered: list[Manifest]) -> None:
     spec = named(rendered, "NetworkPolicy", "finetune-trainer")["spec"]
     assert spec["podSelector"]["matchLabels"] == labels(training.COMPONENT_NAME, {})
     assert spec["policyTypes"] == ["Ingress"]
-    assert "ingress" not in spec
+    assert spec["ingress"] == [{"from": [{"podSelector": spec["podSelector"]}]}]
 
 
 def test_evaluator_answers_nobody(rendered: list[Manifest]) -> None:
