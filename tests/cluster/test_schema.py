@@ -210,7 +210,7 @@ REFUSED = [
     Creation("a long model name", "FineTuneJob", {"model": "p" * 41}, refused="spec.model: Too long"),
     Creation("a job with a name of 53 characters", "FineTuneJob", name="a" * 53, refused=JOB_NAME_TOO_LONG),
     Creation("an unknown method", "FineTuneJob", {"method": "PPO"}, refused='supported values: "SFT", "DPO"'),
-    Creation("an unknown backend", "FineTuneJob", {"backend": "Axolotl"}, refused="supported values"),
+    Creation("an unknown backend", "FineTuneJob", {"backend": "DeepSpeed"}, refused="supported values"),
     Creation("a provider without its backend", "FineTuneJob", {"openai": {"secretRef": PROVIDER_KEY}}, refused=PAIRED),
     Creation("a backend without its provider", "FineTuneJob", at_provider() | {"openai": None}, refused=PAIRED),
     Creation(
@@ -515,7 +515,7 @@ REFUSED += [
     for title, (spec, refusal) in training_cases.AT_PROVIDER.items()
 ]
 ACCEPTED += [
-    Creation("a long name, with ten nodes", "FineTuneJob", {"nodes": 10}, name="a" * 52),
+    Creation("a long name, with ten nodes", "FineTuneJob", {"nodes": 10}, name="b" * 52),
     Creation("a name for the pods of eleven nodes", "FineTuneJob", {"nodes": 11}, name="a" * 51),
     Creation("every output", "FineTuneJob", {"outputs": ["MergedWeights", "OllamaModelfile", "UnslothScript"]}),
     Creation("no output of a provider's model", "FineTuneJob", at_provider(outputs=[])),

@@ -57,11 +57,11 @@ REFUSED: dict[str, tuple[Spec, str]] = {
     "too many nodes": ({"nodes": 17}, "spec.nodes in body should be less than or equal to 16"),
     "packed by Axolotl": (
         {"backend": "Axolotl", "training": {"packing": True}},
-        "by Flash Attention, which its image lacks: set packing to false",
+        "Axolotl keeps packed conversations apart by Flash Attention, which its image lacks: set packing to false",
     ),
     "TRL's arguments for Axolotl": (
         {"backend": "Axolotl", "training": {"arguments": {"adam_beta2": "0.98"}}},
-        "arguments are TRL's, which Axolotl is not told: remove them",
+        "arguments are TRL's, which Axolotl is not told: remove them, or set backend Unsloth or HuggingFace",
     ),
     "noise on Axolotl's pairs": (
         {"backend": "Axolotl", "method": "DPO", "training": {"neftuneNoiseAlpha": "5"}},
