@@ -97,8 +97,8 @@ async def test_what_a_training_measured_is_recorded_though_the_api_was_away(worl
     await world.operator.start()
 
     (identity,) = await recorded(world, 1)
-    job = await world.get("finetunejobs", "plato-1")
-    assert identity == job["metadata"]["uid"]
+    version = await world.get("modelversions", "plato-v1")
+    assert identity == f"{version['metadata']['uid']}-training"
     row = world.api.evaluations[identity]
     assert row.source is EvaluationSource.TRAINING
     assert {"RougeL", "evalLoss"} <= {value.name for value in row.values}

@@ -37,6 +37,9 @@ CONDITION = "Evaluated"
 DEADLINE_EXCEEDED = "DeadlineExceeded"
 """The Job controller's word."""
 
+TRAINING = "training"
+"""Of the one that its training made, among a version's evaluations; the others are named by a digest."""
+
 
 @dataclass(frozen=True)
 class EvaluationFacts:
@@ -128,8 +131,9 @@ def records(
 ) -> tuple[tuple[Action, ...], tuple[str, ...] | None]:
     """What the database is yet to be told, and the ids of what it has, if it has any."""
     wanted: dict[str, RecordEvaluation] = {}
-    if (trained := training_record(version)) and (uid := version.spec.lineage.job_uid):
-        wanted[uid] = RecordEvaluation(uid, trained)
+    if trained := training_record(version):
+        identity = record_id(version, TRAINING)
+        wanted[identity] = RecordEvaluation(identity, trained)
     if measured := version.status.evaluation:
         identity = record_id(version, measured.id)
         wanted[identity] = RecordEvaluation(identity, served_record(version, measured))
@@ -139,7 +143,7 @@ def records(
 
 
 def record_id(version: ModelVersion, identity: str) -> str:
-    """Of an evaluation among those of all versions that ever had this name."""
+    """Of an evaluation among those of all versions; the lineage is free text, two versions may have the same."""
     return f"{version.metadata.uid}-{identity}"
 
 

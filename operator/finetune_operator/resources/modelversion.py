@@ -177,7 +177,7 @@ class ModelVersionStatus(ApiModel):
     evaluation: ServedEvaluationStatus | None = None
     """What was measured last on the served version, by spec.evaluation.metrics."""
     recorded_evaluations: RecordedEvaluations | None = None
-    """Evaluations that the database has: of lineage.evaluation by the training's uid, and of status.evaluation."""
+    """Evaluations that the database has: of lineage.evaluation, and of status.evaluation."""
     promoted_at: PreciseTimestamp | None = None
     """The most recently promoted version that is Ready is the active one."""
     observed_state: RequestedState | None = None

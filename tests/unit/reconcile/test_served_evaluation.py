@@ -366,6 +366,10 @@ def test_the_versions_metrics_show_the_served_scores_before_the_trainings() -> N
     assert [(value.name, value.fine_tuned) for value in metrics.scores] == [("RougeL", "0.41"), ("F1", "0.8")]
 
 
+TRAINING_ROW = record_id(version(), "training")
+"""The row of what the training of the version of all these tests measured."""
+
+
 def records_of(plan: Plan) -> dict[str, dict[str, tuple[float, float]]]:
     return {
         action.id: {value.name: (value.base, value.fine_tuned) for value in action.evaluation.values}
@@ -379,7 +383,7 @@ class TestDatabase:
         of = version(ROUGE, TRAINED)
         told = records_of(decide(of, job_of(of, COMPLETE), pods=(said(REPORT),)))
         assert told == {
-            "job-2": {"RougeL": (0.1, 0.9), "F1": (0.2, 0.8), "evalLoss": (2.5, 0.3)},
+            TRAINING_ROW: {"RougeL": (0.1, 0.9), "F1": (0.2, 0.8), "evalLoss": (2.5, 0.3)},
             record_id(of, identity(of)): {
                 "RougeL": (0.12, 0.41),
                 "meanLatencySeconds": (1.0, 1.1),
@@ -392,19 +396,34 @@ class TestDatabase:
     def test_it_is_told_until_it_has_acknowledged_and_that_is_remembered(self) -> None:
         of = version(TRAINED)
         first = decide(of)
-        assert records_of(first).keys() == {"job-2"}
+        assert records_of(first).keys() == {TRAINING_ROW}
         assert status_of(first).recorded_evaluations is None
         assert first.requeue_after_seconds is not None
-        second = decide(of, recorded=frozenset({"job-2", "of-another-version"}))
+        second = decide(of, recorded=frozenset({TRAINING_ROW, "of-another-version"}))
         assert records_of(second) == {}
-        assert status_of(second).recorded_evaluations == ("job-2",)
+        assert status_of(second).recorded_evaluations == (TRAINING_ROW,)
         assert records_of(decide(after(of, second))) == {}
 
     def test_a_registered_version_is_told_as_well(self) -> None:
         of = make_version(2, TRAINED | {"serving": None})
         plan = modelversion.reconcile(of, modelversion.Observed(versions=(of,)), NOON, CONFIG)
-        assert records_of(plan).keys() == {"job-2"}
+        assert records_of(plan).keys() == {record_id(of, "training")}
         assert plan.requeue_after_seconds == modelversion.RECORD_AGAIN_SECONDS
+
+    @pytest.mark.parametrize("job_uid", ["train#7", "x?y", "run_7", "j" * 64])
+    def test_its_ids_are_the_versions_whatever_its_lineage_says(self, job_uid: str) -> None:
+        of = version(TRAINED, {"lineage": {"jobUid": job_uid}})
+        assert records_of(decide(of)).keys() == {TRAINING_ROW}
+
+    def test_one_training_in_two_versions_is_two_rows(self) -> None:
+        one, other = (make_version(number, merged(TRAINED, {"lineage": {"jobUid": "job-1"}})) for number in (1, 2))
+        assert records_of(decide(one)).keys().isdisjoint(records_of(decide(other)))
+
+    def test_a_training_outside_the_cluster_has_a_row_as_well(self) -> None:
+        of = version(TRAINED)
+        lineage = of.spec.lineage.model_copy(update={"job_uid": None})
+        of = of.model_copy(update={"spec": of.spec.model_copy(update={"lineage": lineage})})
+        assert records_of(decide(of)).keys() == {TRAINING_ROW}
 
     def test_without_an_api_nobody_is_told(self) -> None:
         assert records_of(decide(version(TRAINED), config=replace(CONFIG, api_url=None))) == {}
