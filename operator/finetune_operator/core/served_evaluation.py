@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import isfinite
 
 from pydantic import ValidationError
 
@@ -141,11 +142,17 @@ def _record(
         adapter_digest=spec.artifact.digest,
         # Of a training: its version is made in the moment of its end.
         measured_at=metadata.creation_timestamp or NEVER,
-        values=tuple(
-            RecordedValue(name=name, base=float(value.base), fine_tuned=float(value.fine_tuned))
-            for name, value in quantities.items()
-        ),
+        values=tuple(found for name, value in quantities.items() if (found := _recorded_value(name, value))),
     )
+
+
+def _recorded_value(name: str, value: Comparison) -> RecordedValue | None:
+    """None unless both are finite: a lineage of somebody else's making may say anything, and JSON has no NaN."""
+    try:
+        base, tuned = float(value.base), float(value.fine_tuned)
+    except ValueError:
+        return None
+    return RecordedValue(name=name, base=base, fine_tuned=tuned) if isfinite(base) and isfinite(tuned) else None
 
 
 def _losses(record: EvaluationRecord) -> Comparison | None:

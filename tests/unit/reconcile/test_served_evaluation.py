@@ -415,6 +415,11 @@ class TestDatabase:
         of = version(TRAINED, {"lineage": {"jobUid": job_uid}})
         assert records_of(decide(of)).keys() == {TRAINING_ROW}
 
+    @pytest.mark.parametrize("text", ["0,31", "n/a", "nan", "inf", ""])
+    def test_what_is_no_finite_number_has_no_row(self, text: str) -> None:
+        of = version(merged(TRAINED, {"lineage": {"evaluation": {"testLoss": text}}}))
+        assert records_of(decide(of)) == {TRAINING_ROW: {"RougeL": (0.1, 0.9), "F1": (0.2, 0.8)}}
+
     def test_one_training_in_two_versions_is_two_rows(self) -> None:
         one, other = (make_version(number, merged(TRAINED, {"lineage": {"jobUid": "job-1"}})) for number in (1, 2))
         assert records_of(decide(one)).keys().isdisjoint(records_of(decide(other)))
