@@ -37,6 +37,7 @@ CONDITION = "Evaluated"
 DEADLINE_EXCEEDED = "DeadlineExceeded"
 """The Job controller's word."""
 
+NO_REPORT = "the evaluator ended without an error, but also without a readable report"
 TRAINING = "training"
 """Of the one that its training made, among a version's evaluations; the others are named by a digest."""
 
@@ -85,7 +86,7 @@ def evaluation_actions(
             actions.append(
                 Create("jobs", evaluation_job(version, identity, config), version.metadata.uid, is_vital=False)
             )
-    elif _is_archived(version) or (job.complete and not isinstance(evaluation_outcome(facts.pods), EvaluationReport)):
+    elif _is_archived(version) or (job.complete and _is_lost(facts.pods)):
         # Nobody will answer it, or its pod is gone with what it said: the next one measures again.
         actions.append(Delete("jobs", job.name, job.uid))
     return tuple(actions)
@@ -105,6 +106,8 @@ def evaluation_finding(version: ModelVersion, facts: EvaluationFacts, *, loaded:
         return Finding(CONDITION, False, "NotLoaded", "waiting for an engine that has this version loaded")
     if job.failed_reason is not None:
         return _failed(job, facts)
+    if job.complete and any(pod.phase == "Succeeded" for pod in facts.pods):
+        return Finding(CONDITION, False, "EvaluatorFailed", f"{_FAILED}{NO_REPORT}; {_again(job)}")
     if problem := obstacle(facts.pods):
         told = find(version.status.conditions, CONDITION)
         if told and keeps_its_cause(problem, told):
@@ -160,6 +163,11 @@ def _is_complete(job: JobFacts | None) -> bool:
     return job is not None and job.complete
 
 
+def _is_lost(pods: Iterable[PodFacts]) -> bool:
+    """Of a complete Job, whose event may come before its pod's: whether no pod told, or is yet to tell, its result."""
+    return {pod.phase for pod in pods} <= {"Failed"}
+
+
 def _is_archived(version: ModelVersion) -> bool:
     return version.spec.state is RequestedState.ARCHIVED
 
@@ -169,7 +177,7 @@ _FAILED = "the evaluation failed: "
 
 def _failed(job: JobFacts, facts: EvaluationFacts) -> Finding:
     """Final for this Job; a new one is made of another evaluation, or when this one is deleted."""
-    again = f"kubectl delete job {job.name} has it tried again"
+    again = _again(job)
     outcome = evaluation_outcome(facts.pods)
     if isinstance(outcome, Failure):
         return Finding(CONDITION, False, outcome.reason.value, f"{_FAILED}{outcome.message}: {outcome.remedy}; {again}")
@@ -178,6 +186,10 @@ def _failed(job: JobFacts, facts: EvaluationFacts) -> Finding:
         return Finding(CONDITION, False, DEADLINE_EXCEEDED, f"{words}; {again}")
     words = last_words(facts.pods)
     return Finding(CONDITION, False, "EvaluatorFailed", f"{_FAILED}{words}; {again}")
+
+
+def _again(job: JobFacts) -> str:
+    return f"kubectl delete job {job.name} has it tried again"
 
 
 def _scores(status: ModelVersionStatus) -> str:

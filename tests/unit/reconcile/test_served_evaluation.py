@@ -167,6 +167,30 @@ LIFE: dict[str, tuple[Plan, tuple[str, str], list[str]]] = {
     "its pod is gone with the report": (
         decide(WANTED, job_of(WANTED, COMPLETE)), ("False", "Evaluating"), [f"Delete {NAME}"],
     ),
+    "the Job is complete before its pod is seen to be": (
+        decide(WANTED, job_of(WANTED, COMPLETE), pods=(at_work(running()),)), ("False", "Evaluating"), [],
+    ),
+    "the Job is complete, and its pod is seen as it was before it started": (
+        decide(WANTED, job_of(WANTED, COMPLETE), pods=(pod_facts(pod_body("evaluator-1", phase="Pending")),)),
+        ("False", "Evaluating"), [],
+    ),
+    "the Job is complete, its first try had failed, and the second is seen as it was": (
+        decide(WANTED, job_of(WANTED, COMPLETE), pods=(
+            said(UNAVAILABLE, 1, created="2026-01-01T11:20:00Z"), at_work(running()),
+        )),
+        ("False", "Evaluating"), [],
+    ),
+    "the Job is complete, and only the try that failed is left": (
+        decide(WANTED, job_of(WANTED, COMPLETE), pods=(said(UNAVAILABLE, 1),)),
+        ("False", "Evaluating"), [f"Delete {NAME}"],
+    ),
+    "its report can't be read": (
+        decide(WANTED, job_of(WANTED, COMPLETE), pods=(said('{"event": "x"}'),)), ("False", "EvaluatorFailed"), [],
+    ),
+    "its report can't be read, and the version is archived": (
+        decide(version(ROUGE, ARCHIVED), job_of(WANTED, COMPLETE), pods=(said("?"),), loaded=False),
+        ("False", "EvaluatorFailed"), [f"Delete {NAME}"],
+    ),
     "a try failed, and another follows": (
         decide(WANTED, job_of(WANTED), pods=(said(UNAVAILABLE, 1),)), ("False", "Evaluating"), [],
     ),
@@ -260,6 +284,18 @@ def test_a_failure_is_told_by_one_event_with_the_remedy() -> None:
     again = decide(after(WANTED, plan), *failing, pods=(said(UNAVAILABLE, 1),))
     assert again.events == ()
     assert again.status == plan.status
+
+
+def test_a_report_that_cannot_be_read_is_told_by_one_event_with_the_remedy() -> None:
+    complete, pods = job_of(WANTED, COMPLETE), (said("no report"),)
+    plan = decide(WANTED, complete, pods=pods)
+    (told,) = [event for event in plan.events if event.type == "Warning"]
+    assert told.message == (
+        "the evaluation failed: the evaluator ended without an error, but also without a readable report; "
+        f"kubectl delete job {NAME} has it tried again"
+    )
+    again = decide(after(WANTED, plan), complete, pods=pods)
+    assert (again.status, again.events, on_jobs(again)) == (plan.status, (), [])
 
 
 CHANGES: dict[str, tuple[Mapping[str, Any], bool]] = {
