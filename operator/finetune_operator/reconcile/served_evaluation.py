@@ -48,8 +48,9 @@ class EvaluationFacts:
 
     jobs: tuple[JobFacts, ...] = ()
     pods: tuple[PodFacts, ...] = ()
-    recorded: frozenset[str] = frozenset()
-    """Evaluations that the api has acknowledged to this process."""
+    recorded: frozenset[tuple[str, datetime]] = frozenset()
+    """Evaluations that the api has acknowledged to this process, each with the time of its measuring: one that is asked
+    for again later has the same id."""
 
 
 def with_result(
@@ -65,7 +66,8 @@ def with_result(
     if spec.serving is None or not isinstance(outcome, EvaluationReport):
         return version
     rate = hourly_rate(spec.serving.resources, spec.serving.scheduling, config.prices)
-    measured = Measurement(outcome, identity, engine_name(spec, spec.serving), replicas, now)
+    # In whole seconds, as the status has it: what the database is told now is what it would be told later.
+    measured = Measurement(outcome, identity, engine_name(spec, spec.serving), replicas, now.replace(microsecond=0))
     return _with(version, served_status(measured, rate, config.prices.currency))
 
 
@@ -140,9 +142,14 @@ def records(
     if measured := version.status.evaluation:
         identity = record_id(version, measured.id)
         wanted[identity] = RecordEvaluation(identity, served_record(version, measured))
-    known = facts.recorded.union(version.status.recorded_evaluations or ())
+    remembered = version.status.recorded_evaluations or ()
+    known = {
+        identity
+        for identity, action in wanted.items()
+        if identity in remembered or (identity, action.evaluation.measured_at) in facts.recorded
+    }
     missing = tuple(action for identity, action in wanted.items() if identity not in known)
-    return missing if config.api_url else (), tuple(sorted(known & wanted.keys())) or None
+    return missing if config.api_url else (), tuple(sorted(known)) or None
 
 
 def record_id(version: ModelVersion, identity: str) -> str:

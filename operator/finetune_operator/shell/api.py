@@ -1,6 +1,7 @@
 """What the operator asks of the api process; without answers training, serving and rollback go on."""
 
 import time
+from datetime import datetime
 
 import aiohttp
 from pydantic import ValidationError
@@ -24,7 +25,7 @@ class Api:
         self._session = session
         self._url = url
         self._headers = {"Authorization": f"Bearer {token}"}
-        self.recorded: set[str] = set()
+        self.recorded: dict[str, datetime] = {}
         self._away_until = 0.0
 
     async def progress(self, job_uid: str) -> Progress | None:
@@ -46,7 +47,7 @@ class Api:
             return None
 
     async def record(self, identity: str, evaluation: RecordedEvaluation) -> None:
-        """Put one evaluation into the database; that it is there is in `recorded` afterwards.
+        """Put one evaluation into the database; that it is there is in `recorded` then, with the time of its measuring.
 
         While the api is away, one try in half a minute is enough for all versions together.
         """
@@ -58,7 +59,7 @@ class Api:
         try:
             async with self._session.put(self._url + path, data=body, headers=headers, timeout=timeout) as answer:
                 if answer.status == 204:
-                    self.recorded.add(identity)
+                    self.recorded[identity] = evaluation.measured_at
                     return
                 text = (await answer.text())[:300]
                 logger.warning("the api did not record an evaluation", id=identity, status=answer.status, text=text)

@@ -49,9 +49,9 @@ class Cluster(Protocol):
 
 
 class Records(Protocol):
-    """The part of `Api` that plans need; `recorded` are the evaluations that it has acknowledged."""
+    """The part of `Api` that plans need; `recorded` tells of which evaluation it has acknowledged which measuring."""
 
-    recorded: set[str]
+    recorded: dict[str, datetime]
 
     async def record(self, identity: str, evaluation: RecordedEvaluation) -> None: ...
 
@@ -111,7 +111,9 @@ class Executor:
 
     def _has_changed(self, action: Action) -> bool:
         """An api that did not answer has changed nothing: it is told again when the version's turn comes."""
-        return not isinstance(action, RecordEvaluation) or action.id in self.records.recorded
+        if not isinstance(action, RecordEvaluation):
+            return True
+        return self.records.recorded.get(action.id) == action.evaluation.measured_at
 
     def _is_going(self, resource: Resource, action: Action) -> bool:
         """Whether it is a deletion that goes on already: what a finalizer holds goes no sooner if told again."""

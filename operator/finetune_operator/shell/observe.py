@@ -68,7 +68,7 @@ class Observer:
                     for body in evaluators
                     if identity and body["metadata"]["labels"].get(EVALUATION_LABEL) == identity
                 ),
-                recorded=frozenset(self.api.recorded),
+                recorded=frozenset(self.api.recorded.items()),
             ),
         )
 

@@ -1,7 +1,8 @@
 """When a served version is measured, what becomes of its Job, and what its promotion reads of the result."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -99,18 +100,19 @@ def at_work(state: Object) -> PodFacts:
 
 def decide(
     of: ModelVersion, *jobs: JobFacts, pods: tuple[PodFacts, ...] = (), loaded: bool = True,
-    recorded: frozenset[str] = frozenset(), config: OperatorConfig = CONFIG,
+    recorded: Iterable[RecordEvaluation] = (), config: OperatorConfig = CONFIG, now: datetime = NOON,
 ) -> Plan:  # fmt: skip
     """The decision on a version in an engine of one pod, which has it or is still starting."""
     ready = ({"type": "Ready", "status": "True"},) if loaded else ()
     engine = pod_facts(pod_body(main={"vllm": running()}, conditions=ready))
     name, number = of.metadata.name, of.spec.version
     listed = {name: f"/artifacts/finetune/plato/job-{number}/adapter"}
-    facts = EvaluationFacts(jobs, pods, recorded)
+    acknowledged = frozenset((action.id, action.evaluation.measured_at) for action in recorded)
+    facts = EvaluationFacts(jobs, pods, acknowledged)
     seen = modelversion.Observed(
         versions=(of,), pods=(modelversion.EnginePod(engine, listed, frozenset({name})),), evaluation=facts
     )
-    return modelversion.reconcile(of, seen, NOON, config)
+    return modelversion.reconcile(of, seen, now, config)
 
 
 def status_of(plan: Plan) -> ModelVersionStatus:
@@ -261,11 +263,11 @@ def test_an_answer_costs_its_share_of_all_engine_pods_and_nothing_is_told_withou
 def test_once_written_nothing_is_written_again() -> None:
     done = measured(WANTED)
     for plan in (decide(done, job_of(WANTED, COMPLETE), pods=(said(REPORT),)), decide(done)):
-        acknowledged = decide(after(done, plan), recorded=frozenset({record_id(done, identity(done))}))
+        acknowledged = decide(after(done, plan), recorded=unrecorded(plan))
         settled = after(done, acknowledged)
         again = decide(settled)
         assert (again.status, again.events, on_jobs(again)) == (settled.status.to_dict(), (), [])
-        assert not [action for action in again.actions if isinstance(action, RecordEvaluation)]
+        assert unrecorded(again) == []
 
 
 def test_a_result_is_told_by_one_event() -> None:
@@ -406,11 +408,14 @@ TRAINING_ROW = record_id(version(), "training")
 """The row of what the training of the version of all these tests measured."""
 
 
+def unrecorded(plan: Plan) -> list[RecordEvaluation]:
+    return [action for action in plan.actions if isinstance(action, RecordEvaluation)]
+
+
 def records_of(plan: Plan) -> dict[str, dict[str, tuple[float, float]]]:
     return {
         action.id: {value.name: (value.base, value.fine_tuned) for value in action.evaluation.values}
-        for action in plan.actions
-        if isinstance(action, RecordEvaluation)
+        for action in unrecorded(plan)
     }
 
 
@@ -435,10 +440,33 @@ class TestDatabase:
         assert records_of(first).keys() == {TRAINING_ROW}
         assert status_of(first).recorded_evaluations is None
         assert first.requeue_after_seconds is not None
-        second = decide(of, recorded=frozenset({TRAINING_ROW, "of-another-version"}))
+        second = decide(of, recorded=(*unrecorded(first), *unrecorded(decide(make_version(1, TRAINED)))))
         assert records_of(second) == {}
         assert status_of(second).recorded_evaluations == (TRAINING_ROW,)
         assert records_of(decide(after(of, second))) == {}
+
+    def test_what_is_measured_again_is_told_again(self) -> None:
+        done = measured(WANTED)
+        known = unrecorded(decide(done))
+        unwanted = version(status=decide(done, recorded=known).status)
+        wanted_again = version(ROUGE, status=decide(unwanted, recorded=known).status)
+
+        later = NOON + timedelta(hours=1, microseconds=7)
+        again = decide(wanted_again, job_of(WANTED, COMPLETE), pods=(said(REPORT),), recorded=known, now=later)
+
+        assert [action.id for action in unrecorded(again)] == [action.id for action in known]
+        assert [action.evaluation.measured_at for action in unrecorded(again)] == [NOON + timedelta(hours=1)]
+        assert status_of(again).recorded_evaluations is None
+
+    def test_what_is_told_in_the_moment_of_its_measuring_is_told_once(self) -> None:
+        plan = decide(WANTED, job_of(WANTED, COMPLETE), pods=(said(REPORT),), now=NOON + timedelta(microseconds=7))
+        assert unrecorded(plan)
+        assert unrecorded(decide(after(WANTED, plan), recorded=unrecorded(plan))) == []
+
+    def test_after_a_restart_nothing_is_told_that_the_status_remembers(self) -> None:
+        of = after(WANTED, decide(WANTED, job_of(WANTED, COMPLETE), pods=(said(REPORT),)))
+        remembered = after(of, decide(of, recorded=unrecorded(decide(of))))
+        assert unrecorded(decide(remembered)) == []
 
     def test_a_registered_version_is_told_as_well(self) -> None:
         of = make_version(2, TRAINED | {"serving": None})

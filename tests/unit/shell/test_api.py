@@ -40,7 +40,7 @@ async def api_answering(status: int) -> AsyncIterator[tuple[Api, list[tuple[str,
 async def test_what_is_acknowledged_is_remembered() -> None:
     async with api_answering(204) as (api, told):
         await api.record("e1", ROW)
-    assert (api.recorded, told) == ({"e1"}, [("e1", ROW)])
+    assert (api.recorded, told) == ({"e1": NOON}, [("e1", ROW)])
 
 
 @pytest.mark.parametrize(("status", "requests"), [(500, 1), (422, 2)], ids=["away: not asked for a while", "refused"])
@@ -48,7 +48,7 @@ async def test_what_is_not_acknowledged_is_to_be_told_again(status: int, request
     async with api_answering(status) as (api, told):
         await api.record("e1", ROW)
         await api.record("e2", ROW)
-    assert api.recorded == set()
+    assert api.recorded == {}
     assert len(told) == requests
 
 
@@ -56,4 +56,4 @@ async def test_without_an_api_nothing_happens() -> None:
     async with aiohttp.ClientSession() as session:
         api = Api(session, None, "")
         await api.record("e1", ROW)
-    assert api.recorded == set()
+    assert api.recorded == {}

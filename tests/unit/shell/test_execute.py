@@ -1,5 +1,6 @@
 """How plans are carried out: actions in order, at most one status write, then events."""
 
+from datetime import datetime, timedelta
 from typing import Any
 
 import aiohttp
@@ -23,14 +24,14 @@ class FakeApi:
     """Acknowledges evaluations, unless it is away."""
 
     def __init__(self) -> None:
-        self.recorded: set[str] = set()
+        self.recorded: dict[str, datetime] = {}
         self.told: list[str] = []
         self.away = False
 
     async def record(self, identity: str, evaluation: RecordedEvaluation) -> None:
         self.told.append(identity)
         if not self.away:
-            self.recorded.add(identity)
+            self.recorded[identity] = evaluation.measured_at
 
 
 class Workbench:
@@ -248,6 +249,12 @@ class TestEvaluations:
         table = bench()
         table.api.away = True
         assert await table.execute(Plan(actions=(RecordEvaluation("e1", self.ROW),), status=dict(STATUS))) is False
+
+    async def test_an_api_that_knows_an_earlier_measurement_has_not_acknowledged_this_one(self, bench: Any) -> None:
+        table = bench()
+        table.api.recorded["e1"] = NOON - timedelta(hours=1)
+        table.api.away = True
+        assert await table.execute(Plan(actions=(RecordEvaluation("e1", self.ROW),))) is False
 
     async def test_a_child_that_is_not_vital_keeps_no_status_waiting(self, bench: Any) -> None:
         table = bench()

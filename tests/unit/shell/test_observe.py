@@ -12,7 +12,7 @@ from finetune_operator.shell.api import Api
 from finetune_operator.shell.engines import Engines
 from finetune_operator.shell.observe import Observer
 from finetune_operator.shell.state import ClusterState
-from tests.builders import NAMESPACE, deployment_body, job_body, make_job, make_version, pod_body, version_object
+from tests.builders import NAMESPACE, NOON, deployment_body, job_body, make_job, make_version, pod_body, version_object
 
 V1 = make_version(1)
 assert V1.spec.serving
@@ -82,8 +82,8 @@ async def test_a_version_sees_its_evaluators_and_of_these_the_pods_of_what_is_as
             state.see("jobs", job_body(uid, name=name, labels=own))
             state.see("pods", pod_body(f"{name}-1", labels=own))
         api = Api(session, None, "")
-        api.recorded.add("e1")
+        api.recorded["e1"] = NOON
         seen = await Observer(state, Engines(session, "", "http://127.0.0.1:9"), api).modelversion(version)
     assert {job.name for job in seen.evaluation.jobs} == {"now", "before"}
     assert [pod.name for pod in seen.evaluation.pods] == ["now-1"]
-    assert seen.evaluation.recorded == {"e1"}
+    assert seen.evaluation.recorded == {("e1", NOON)}
