@@ -10,6 +10,7 @@ from datetime import datetime
 
 from finetune_operator.contract.evaluation import EvaluationReport
 from finetune_operator.contract.failures import Failure
+from finetune_operator.contract.places import EVALUATOR_CONTAINER
 from finetune_operator.core.conditions import Absent, Finding, find
 from finetune_operator.core.config import OperatorConfig
 from finetune_operator.core.cost import hourly_rate
@@ -107,7 +108,7 @@ def evaluation_finding(version: ModelVersion, facts: EvaluationFacts, *, loaded:
             return Finding(CONDITION, False, "Starting", f"Job {evaluation_job_name(version, identity)} is being made")
         return Finding(CONDITION, False, "NotLoaded", "waiting for an engine that has this version loaded")
     if job.failed_reason is not None:
-        return _failed(job, facts)
+        return _failed(version, job, facts)
     if job.complete and any(pod.phase == "Succeeded" for pod in facts.pods):
         return Finding(CONDITION, False, "EvaluatorFailed", f"{_FAILED}{NO_REPORT}; {_again(job)}")
     if problem := obstacle(facts.pods):
@@ -182,12 +183,17 @@ def _is_archived(version: ModelVersion) -> bool:
 _FAILED = "the evaluation failed: "
 
 
-def _failed(job: JobFacts, facts: EvaluationFacts) -> Finding:
+def _failed(version: ModelVersion, job: JobFacts, facts: EvaluationFacts) -> Finding:
     """Final for this Job; a new one is made of another evaluation, or when this one is deleted."""
     again = _again(job)
     outcome = evaluation_outcome(facts.pods)
     if isinstance(outcome, Failure):
         return Finding(CONDITION, False, outcome.reason.value, f"{_FAILED}{outcome.message}: {outcome.remedy}; {again}")
+    told = find(version.status.conditions, CONDITION)
+    is_told = told is not None and told.message.startswith(_FAILED) and told.message.endswith(again)
+    if told and is_told and not any(pod.container(EVALUATOR_CONTAINER).exit_code for pod in facts.pods):
+        # The pod that told the cause may be gone, but not the cause.
+        return Finding(CONDITION, False, told.reason, told.message)
     if job.failed_reason == DEADLINE_EXCEEDED:
         words = f"{_FAILED}it took longer than it may: raise spec.evaluation.timeoutSeconds, or ask less"
         return Finding(CONDITION, False, DEADLINE_EXCEEDED, f"{words}; {again}")

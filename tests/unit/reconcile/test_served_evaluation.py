@@ -288,6 +288,36 @@ def test_a_failure_is_told_by_one_event_with_the_remedy() -> None:
     assert again.status == plan.status
 
 
+EMPTY = Failure(reason=FailureReason.DATASET_EMPTY, message="no held-out rows", remedy="name other questions")
+LATE = job_condition("Failed", "DeadlineExceeded")
+WITHOUT_A_WORD: dict[str, tuple[tuple[PodFacts, ...], Object]] = {
+    "its pods are gone": ((), FAILED),
+    "its pods are gone, and it had taken too long": ((), LATE),
+    "a pod is left that never started": ((pod_facts(pod_body("evaluator-2", phase="Failed")),), FAILED),
+}
+
+
+@pytest.mark.parametrize(("pods", "ending"), WITHOUT_A_WORD.values(), ids=WITHOUT_A_WORD.keys())
+def test_the_cause_of_a_failure_outlives_the_pod_that_told_it(pods: tuple[PodFacts, ...], ending: Object) -> None:
+    job = job_of(WANTED, ending)
+    plan = decide(WANTED, job, pods=(said(EMPTY, 1),))
+    assert evaluated(plan) == ("False", "DatasetEmpty")
+    again = decide(after(WANTED, plan), job, pods=pods)
+    assert (again.status, again.events) == (plan.status, ())
+
+
+def test_the_cause_of_another_evaluations_failure_is_not_this_ones() -> None:
+    plan = decide(WANTED, job_of(WANTED, FAILED), pods=(said(EMPTY, 1),))
+    edited = version(ROUGE, {"evaluation": {"maxExamples": 7}}, status=plan.status, generation=2)
+    assert evaluated(decide(edited, job_of(edited, FAILED))) == ("False", "EvaluatorFailed")
+
+
+def test_a_cause_that_is_seen_late_takes_the_place_of_none() -> None:
+    unknown = after(WANTED, decide(WANTED, job_of(WANTED, FAILED)))
+    plan = decide(unknown, job_of(WANTED, FAILED), pods=(said(EMPTY, 1),))
+    assert evaluated(plan) == ("False", "DatasetEmpty")
+
+
 def test_a_report_that_cannot_be_read_is_told_by_one_event_with_the_remedy() -> None:
     complete, pods = job_of(WANTED, COMPLETE), (said("no report"),)
     plan = decide(WANTED, complete, pods=pods)
