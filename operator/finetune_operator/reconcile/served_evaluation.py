@@ -22,7 +22,7 @@ from finetune_operator.core.served_evaluation import (
     served_status,
     training_record,
 )
-from finetune_operator.core.workloads import JobFacts, PodFacts, keeps_its_cause, obstacle
+from finetune_operator.core.workloads import QUEUE_LABEL, JobFacts, PodFacts, keeps_its_cause, obstacle
 from finetune_operator.manifests.evaluation import (
     current_evaluation,
     evaluation_id,
@@ -111,6 +111,8 @@ def evaluation_finding(version: ModelVersion, facts: EvaluationFacts, *, loaded:
         return _failed(version, job, facts)
     if job.complete and any(pod.phase == "Succeeded" for pod in facts.pods):
         return Finding(CONDITION, False, "EvaluatorFailed", f"{_FAILED}{NO_REPORT}; {_again(job)}")
+    if job.suspended:
+        return _waiting(job)
     if problem := obstacle(facts.pods):
         told = find(version.status.conditions, CONDITION)
         if told and keeps_its_cause(problem, told):
@@ -199,6 +201,17 @@ def _failed(version: ModelVersion, job: JobFacts, facts: EvaluationFacts) -> Fin
         return Finding(CONDITION, False, DEADLINE_EXCEEDED, f"{words}; {again}")
     words = last_words(facts.pods)
     return Finding(CONDITION, False, "EvaluatorFailed", f"{_FAILED}{words}; {again}")
+
+
+def _waiting(job: JobFacts) -> Finding:
+    """The operator suspends no evaluation: somebody else has, and is to start it."""
+    if job.queue:
+        return Finding(CONDITION, False, "Queued", f"Job {job.name} waits in the queue {job.queue}")
+    message = (
+        f"Job {job.name} is kept suspended by another controller; if that is Kueue, which waits for a queue of Jobs "
+        f"without one: kubectl label job {job.name} {QUEUE_LABEL}=<a LocalQueue>"
+    )
+    return Finding(CONDITION, False, "Held", message)
 
 
 def _again(job: JobFacts) -> str:

@@ -13,7 +13,7 @@ from finetune_operator.contract.failures import Failure, FailureReason
 from finetune_operator.core.conditions import find
 from finetune_operator.core.config import OperatorConfig
 from finetune_operator.core.cost import PriceBook
-from finetune_operator.core.workloads import JobFacts, PodFacts, job_facts, pod_facts
+from finetune_operator.core.workloads import QUEUE_LABEL, JobFacts, PodFacts, job_facts, pod_facts
 from finetune_operator.manifests.evaluation import evaluation_id, evaluation_job_name
 from finetune_operator.reconcile import modelversion
 from finetune_operator.reconcile.plan import Create, Delete, Plan, RecordEvaluation
@@ -88,6 +88,10 @@ def job_of(of: ModelVersion, *conditions: Object) -> JobFacts:
     return job_facts(job_body(of.metadata.uid, name=name, conditions=conditions))
 
 
+def suspended(of: ModelVersion, labels: Mapping[str, str] | None = None) -> JobFacts:
+    return job_facts(job_body(of.metadata.uid, name=evaluation_job_name(of, identity(of)), held=True, labels=labels))
+
+
 def said(message: EvaluationReport | Failure | str, exit_code: int = 0, **options: Any) -> PodFacts:
     text = message if isinstance(message, str) else message.model_dump_json(by_alias=True)
     phase = "Failed" if exit_code else "Succeeded"
@@ -151,6 +155,12 @@ LIFE: dict[str, tuple[Plan, tuple[str, str], list[str]]] = {
     "its pod works": (decide(WANTED, job_of(WANTED), pods=(at_work(running()),)), ("False", "Evaluating"), []),
     "its pod works while the engine restarts": (
         decide(WANTED, job_of(WANTED), pods=(at_work(running()),), loaded=False), ("False", "Evaluating"), [],
+    ),
+    "somebody else keeps its Job suspended": (
+        decide(WANTED, suspended(WANTED)), ("False", "Held"), [],
+    ),
+    "its Job waits in a queue": (
+        decide(WANTED, suspended(WANTED, {QUEUE_LABEL: "team"})), ("False", "Queued"), [],
     ),
     "its image can't be pulled": (
         decide(WANTED, job_of(WANTED), pods=(at_work(waiting("ErrImagePull", "no such image")),)),
@@ -328,6 +338,15 @@ def test_a_report_that_cannot_be_read_is_told_by_one_event_with_the_remedy() -> 
     )
     again = decide(after(WANTED, plan), complete, pods=pods)
     assert (again.status, again.events, on_jobs(again)) == (plan.status, (), [])
+
+
+def test_a_held_job_says_how_it_gets_going() -> None:
+    found = find(status_of(decide(WANTED, suspended(WANTED))).conditions, "Evaluated")
+    assert found is not None
+    assert found.message == (
+        f"Job {NAME} is kept suspended by another controller; if that is Kueue, which waits for a queue of Jobs "
+        f"without one: kubectl label job {NAME} kueue.x-k8s.io/queue-name=<a LocalQueue>"
+    )
 
 
 CHANGES: dict[str, tuple[Mapping[str, Any], bool]] = {
