@@ -141,7 +141,7 @@ class Comparison(Base):
 class Evaluation(Base):
     """One evaluation of one version, of its training (`Training`) or as it was served (`Served`).
 
-    The id is the training's uid, or the version's uid and what was asked for. An amount of money is in `currency`.
+    The id is the version's uid with `training`, or with what was asked for. An amount of money is in `currency`.
     """
 
     __tablename__ = "evaluations"
