@@ -9,8 +9,10 @@ from datetime import datetime, timedelta
 
 from finetune_operator.core.workloads import JobFacts, PodFacts
 from finetune_operator.resources.cost import AllocationStatus, PodAllocation
+from finetune_operator.resources.finetunejob import MAX_NODES
 
-LISTED_PODS = 16
+LISTED_PODS = 2 * MAX_NODES
+"""Those of the present attempt, and as many of nodes that no longer tell of an end."""
 GRACE = timedelta(seconds=60)
 """How long a pod of a Job that was stopped may still have run: its termination grace period."""
 
@@ -85,18 +87,18 @@ def _is_settled(start: datetime, known: AllocationStatus) -> bool:
 
 
 def _settled(allocations: AllocationStatus) -> AllocationStatus:
-    """The oldest that have ended are added up, as far as there are too many."""
-    pods = allocations.pods
-    count = 0
-    while len(pods) - count > LISTED_PODS and pods[count].end is not None:
-        count += 1
-    if count == 0:
+    """The oldest that have ended are added up, as far as there are too many; one of a dead node may never end."""
+    surplus = max(0, len(allocations.pods) - LISTED_PODS)
+    ended = [entry for entry in allocations.pods if entry.end is not None][:surplus]
+    if not ended:
         return allocations
+    settled = {entry.pod for entry in ended}
     return AllocationStatus(
-        settled_pods=allocations.settled_pods + count,
-        settled_seconds=allocations.settled_seconds + sum(_length(entry, entry.start) for entry in pods[:count]),
-        settled_until=pods[count - 1].start,
-        pods=pods[count:],
+        settled_pods=allocations.settled_pods + len(ended),
+        settled_seconds=allocations.settled_seconds + sum(_length(entry, entry.start) for entry in ended),
+        # One that was open for long may have begun before others that are settled.
+        settled_until=max(filter(None, (allocations.settled_until, ended[-1].start))),
+        pods=tuple(entry for entry in allocations.pods if entry.pod not in settled),
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune_operator.core.allocations import (
@@ -18,6 +18,7 @@ from finetune_operator.core.allocations import (
 )
 from finetune_operator.core.workloads import PodFacts, job_facts, pod_facts
 from finetune_operator.resources.cost import ALLOCATIONS_MAX, AllocationStatus
+from finetune_operator.resources.finetunejob import MAX_NODES
 from tests.builders import NOON, job_body, terminated, training_pod
 
 NOTHING = AllocationStatus()
@@ -117,6 +118,29 @@ def test_any_number_of_attempts_is_counted_once_in_bounded_space(count: int, see
     assert seconds(known, NOON) == count * 60
     assert pods_so_far(known, pods) == count
     assert len(known.pods) == min(count, LISTED_PODS) <= ALLOCATIONS_MAX
+
+
+@settings(max_examples=30)
+@given(st.integers(0, MAX_NODES), st.integers(1, 20), st.booleans())
+def test_pods_that_never_end_keep_no_others_listed(stuck: int, attempts: int, seen_for_ever: bool) -> None:
+    """As on nodes that are unreachable, or whose kubelet hangs, while the other pods come and go."""
+    dead = [pod(f"dead-{number:02}", 0) for number in range(stuck)]
+    known, others = NOTHING, list[PodFacts]()
+    for minute in range(1, attempts + 1):
+        attempt = [pod(f"pod-{minute:02}-{index:02}", minute) for index in range(MAX_NODES - stuck)]
+        known = observed(known, [*dead, *others, *attempt], JOB, NOON)
+        ended = [pod(f"pod-{minute:02}-{index:02}", minute, minute + 1) for index in range(MAX_NODES - stuck)]
+        others = [*others, *ended] if seen_for_ever else ended
+        known = observed(known, shuffled([*dead, *others]), JOB, NOON)
+        known = AllocationStatus.model_validate(known.to_dict())
+    count = attempts * (MAX_NODES - stuck)
+    assert seconds(known, NOON) == stuck * 3600 + count * 60
+    assert pods_so_far(known, dead) == stuck + count
+    assert running(known) == stuck
+    assert len(known.pods) <= LISTED_PODS <= ALLOCATIONS_MAX
+    late = [replace(one, phase="Failed") for one in dead]
+    known = observed(known, [*late, *others], JOB, NOON + timedelta(hours=1))
+    assert (running(known), pods_so_far(known, [])) == (0, stuck + count)
 
 
 def shuffled(pods: Sequence[PodFacts]) -> list[PodFacts]:
