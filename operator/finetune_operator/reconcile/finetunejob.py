@@ -82,11 +82,12 @@ def reconcile(job: FineTuneJob, seen: Observed, now: datetime, config: OperatorC
     if version or (seen.job and seen.job.complete):
         return _publish(job, seen, outcome, version, now, config)
     if seen.job and seen.job.failed_reason:
-        if isinstance(outcome, TrainingResult) and not still_alive(seen.pods):
+        seconds_left = _leaving_seconds(seen, now)
+        if isinstance(outcome, TrainingResult) and seconds_left <= 0:
             # It was ended after it had published, while it measured or exported.
             return _publish(job, seen, outcome, version, now, config)
-        failure = failure_of(seen.job, outcome, seen.pods)
-        return _failed(job, seen, failure, now, config) if failure else Plan()
+        failure = failure_of(seen.job, outcome, seen.pods, may_tell_more=seconds_left > 0)
+        return _failed(job, seen, failure, now, config) if failure else Plan(requeue_after_seconds=seconds_left)
     return _follow(job, seen, now, config)
 
 
@@ -180,14 +181,19 @@ def _cancel(job: FineTuneJob, seen: Observed, now: datetime, config: OperatorCon
     return Plan(actions=(Delete("jobs", own.name, own.uid),) if own else (), status=status.to_dict())
 
 
+def _leaving_seconds(seen: Observed, now: datetime) -> float:
+    """How long a pod of the stopped Job may still run; the kubelet of a dead node never says that one has ended."""
+    if seen.job is None or seen.job.stopped_at is None or not still_alive(seen.pods):
+        return 0.0
+    return max(0.0, (seen.job.stopped_at - now).total_seconds() + LEAVING_SECONDS)
+
+
 def _failed(job: FineTuneJob, seen: Observed, failure: Failure, now: datetime, config: OperatorConfig) -> Plan:
     """Final only when the last pod has ended, or can't be running any more, so that its time is counted."""
-    stopped_at = seen.job.stopped_at if seen.job else None
-    if stopped_at and still_alive(seen.pods):
-        seconds_left = (stopped_at - now).total_seconds() + LEAVING_SECONDS
-        if seconds_left > 0:
-            status = training_status(job, seen, stopping(job.status.phase, failure), now, config)
-            return Plan(status=status.to_dict(), requeue_after_seconds=seconds_left)
+    seconds_left = _leaving_seconds(seen, now)
+    if seconds_left > 0:
+        status = training_status(job, seen, stopping(job.status.phase, failure), now, config)
+        return Plan(status=status.to_dict(), requeue_after_seconds=seconds_left)
     if may_go_on(job) and failure.reason in UNTOLD_REASONS:
         if plan := _cancel_at_provider(job, seen, now, config):
             return plan

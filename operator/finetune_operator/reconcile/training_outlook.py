@@ -174,8 +174,10 @@ def name_taken(name: str) -> Failure:
     )
 
 
-def failure_of(job: JobFacts, outcome: TrainingResult | Failure | None, pods: tuple[PodFacts, ...]) -> Failure | None:
-    """Why the Job failed; None while the pod that knows is not seen to have ended."""
+def failure_of(
+    job: JobFacts, outcome: TrainingResult | Failure | None, pods: tuple[PodFacts, ...], *, may_tell_more: bool
+) -> Failure | None:
+    """Why the Job failed; None while a pod that may know is not seen to have ended."""
     if job.failed_reason == DEADLINE_EXCEEDED:
         # First, since the pods that it stops may look as if they had run out of memory.
         return Failure(
@@ -185,7 +187,7 @@ def failure_of(job: JobFacts, outcome: TrainingResult | Failure | None, pods: tu
         )
     if isinstance(outcome, Failure):
         return outcome
-    if still_alive(pods):
+    if may_tell_more:
         return None
     return Failure(
         reason=FailureReason.TRAINER_FAILED,

@@ -493,7 +493,9 @@ class TestFailure:
         assert_failed(decide(JOB, seen(conditions=(FAILED,))), FailureReason.TRAINER_FAILED, "container trainer failed")
 
     def test_a_pod_whose_end_is_not_yet_seen_is_waited_for(self) -> None:
-        assert decide(make_job(status=STATUS_OF_TRAINING), seen(TRAINING_POD, conditions=(FAILED,))) == Plan()
+        failed = FAILED | {"lastTransitionTime": "2026-01-01T12:00:00Z"}
+        plan = decide(make_job(status=STATUS_OF_TRAINING), seen(TRAINING_POD, conditions=(failed,)))
+        assert plan == Plan(requeue_after_seconds=70)
 
     def test_a_drained_node_is_nobodys_fault(self) -> None:
         disrupted = ({"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager"},)

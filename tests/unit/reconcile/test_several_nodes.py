@@ -146,3 +146,29 @@ def test_why_any_process_gave_up_is_told() -> None:
     status = status_of(decide(TRAINING, world(*pods, conditions=failed)))
     assert status.phase is Phase.FAILED
     assert "spec.resources.limits.memory" in (status.message or "")
+
+
+STOPPED = "2026-01-01T12:00:00Z"
+ON_A_DEAD_NODE = node(1, running())
+"""Its kubelet never says that it has ended."""
+
+
+def test_a_failure_is_told_although_a_pod_of_a_dead_node_never_ends() -> None:
+    failed = (job_condition("FailureTarget", "BackoffLimitExceeded", "too often", since=STOPPED),)
+    seen = world(node(0, terminated(1, "IndexError: 7"), phase="Failed"), ON_A_DEAD_NODE, conditions=failed)
+    assert decide(TRAINING, seen, 10) == Plan(requeue_after_seconds=60)
+    status = status_of(decide(TRAINING, seen, 70))
+    assert status.phase is Phase.FAILED
+    assert "IndexError: 7" in (status.message or "")
+
+
+@pytest.mark.parametrize("reason", ["DeadlineExceeded", "BackoffLimitExceeded"])
+def test_what_was_published_stands_although_a_pod_of_a_dead_node_never_ends(reason: str) -> None:
+    failed = (job_condition("FailureTarget", reason, "over", since=STOPPED),)
+    done = node(0, terminated(0, wire(make_result())), phase="Succeeded")
+    seen = world(done, ON_A_DEAD_NODE, succeeded=1, conditions=failed)
+    waiting_for_it = decide(TRAINING, seen, 10)
+    assert (waiting_for_it.actions, waiting_for_it.requeue_after_seconds) == ((), 60)
+    plan = decide(TRAINING, seen, 70)
+    assert status_of(plan).phase is Phase.SUCCEEDED
+    assert [action.plural for action in plan.actions if isinstance(action, Create)] == ["modelversions"]
