@@ -67,7 +67,7 @@ def launch(arguments: argparse.Namespace, config: TrainingConfig) -> int:
     code = run_together(arguments, config)
     if children.asked_to_leave:
         return EXIT_TERMINATED
-    if code == EXIT_PEERS_LOST and arguments.node == 0 and not is_getting_on(paths):
+    if code == EXIT_PEERS_LOST and not is_getting_on(paths, arguments.node):
         log("the processes lose each other again and again, without a new checkpoint", times=MOST_LOSSES)
         return 1
     return go_on_alone(arguments) if code == 0 and arguments.node == 0 else code
@@ -205,9 +205,12 @@ def message_of(messages: Path, local_rank: int) -> Path:
     return messages.with_name(f"{messages.name}-{local_rank}")
 
 
-def is_getting_on(paths: JobPaths) -> bool:
-    """Whether there has been a new checkpoint within the last losses; remembered on the volume."""
-    memory = Path(paths.directory) / "peers-lost.json"
+def is_getting_on(paths: JobPaths, node: int) -> bool:
+    """Whether there has been a new checkpoint within this node's last losses; remembered on the volume.
+
+    Each node counts for itself: the one that the others wait for may never come.
+    """
+    memory = Path(paths.directory) / f"peers-lost-{node}.json"
     checkpoint = max((path.name for path in Path(paths.checkpoints).glob("checkpoint-*")), default="", key=_step)
     try:
         known = json.loads(memory.read_text())

@@ -9,9 +9,10 @@ import json
 import os
 import signal
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,9 @@ import pytest
 from finetune_operator.contract.failures import EXIT_CODES
 from finetune_operator.contract.places import JobPaths
 from finetune_operator.contract.training import LoraConfig, TrainingResult
+from finetune_operator.core.endings import PEERS_LOST_EXIT_CODE as EXIT_PEERS_LOST
+from finetune_operator.manifests.training import training_config
+from tests.builders import CONFIG, make_job
 from tests.images.ml_environment import REPOSITORY
 from tests.images.nodes import started
 from tests.images.training import Job, progress_server
@@ -184,10 +188,27 @@ def test_a_pod_ends_with_the_exit_code_that_says_most(launch: ModuleType, codes:
     assert launch.exit_code_of(codes) == expected
 
 
-def test_a_loss_counts_once_it_happens_again_and_again_without_a_checkpoint(launch: ModuleType, tmp_path: Path) -> None:
-    paths = JobPaths("finetune", "plato", "uid", str(tmp_path))
+@pytest.mark.parametrize("node", [0, 1], ids=["the first node", "another, to whom the first never came"])
+def test_a_loss_counts_once_it_happens_again_and_again_without_a_checkpoint(
+    launch: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, node: int
+) -> None:
+    """Kubernetes makes a pod that only lost another anew without end, so that no node may say so for ever."""
+    config = training_config(make_job({"nodes": 2}), CONFIG)
+    paths = JobPaths.of(config, str(tmp_path))
     checkpoints = Path(paths.checkpoints)
     (checkpoints / "checkpoint-5").mkdir(parents=True)
-    assert [launch.is_getting_on(paths) for _ in range(launch.MOST_LOSSES)] == [True] * 4 + [False]
+    monkeypatch.setattr(launch, "Children", lambda: SimpleNamespace(asked_to_leave=False))
+    monkeypatch.setattr(launch, "set_environment", lambda _: None)
+    monkeypatch.setattr(launch, "run_together", lambda *_: EXIT_PEERS_LOST)
+    arguments = Namespace(artifacts=tmp_path, node=node, nodes=2, processes_per_node=1)
+    codes = [launch.launch(arguments, config) for _ in range(launch.MOST_LOSSES + 1)]
+    assert codes == [EXIT_PEERS_LOST] * 4 + [1, 1]
     (checkpoints / "checkpoint-10").mkdir()
-    assert launch.is_getting_on(paths)
+    assert launch.launch(arguments, config) == EXIT_PEERS_LOST
+
+
+def test_nodes_that_lose_each_other_count_one_loss_each(launch: ModuleType, tmp_path: Path) -> None:
+    paths = JobPaths("finetune", "plato", "uid", str(tmp_path))
+    Path(paths.directory).mkdir(parents=True)
+    rounds = [[launch.is_getting_on(paths, node) for node in range(16)] for _ in range(launch.MOST_LOSSES)]
+    assert [set(answers) for answers in rounds] == [{True}] * 4 + [{False}]
