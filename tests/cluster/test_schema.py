@@ -107,6 +107,7 @@ NOT_HERE = "a model at a provider is neither loaded nor routed to here: remove s
 OURS = "baseModel.source.openai goes with backend OpenAI: set both or neither"
 ARTIFACT = "volume:// goes with a digest, openai:// with a baseUrl"
 JOB_NAME_TOO_LONG = "metadata.name must have at most 52 characters"
+NO_SERVICE_NAME = "with more than one node, metadata.name must begin with a letter and have no dot"
 CANCELLED = "a cancelled job can't be taken up again: create a new one"
 VERSION_NAME = "metadata.name must be <spec.model>-v<spec.version>"
 
@@ -517,6 +518,8 @@ REFUSED += [
 ACCEPTED += [
     Creation("a long name, with ten nodes", "FineTuneJob", {"nodes": 10}, name="b" * 52),
     Creation("a name for the pods of eleven nodes", "FineTuneJob", {"nodes": 11}, name="a" * 51),
+    Creation("a name for a Service", "FineTuneJob", {"nodes": 2}, name="plato-7b"),
+    Creation("a digit first and a dot, on one node", "FineTuneJob", name="7b-chat.2026"),
     Creation("every output", "FineTuneJob", {"outputs": ["MergedWeights", "OllamaModelfile", "UnslothScript"]}),
     Creation("no output of a provider's model", "FineTuneJob", at_provider(outputs=[])),
 ]
@@ -528,6 +531,8 @@ REFUSED += [
         name="a" * 52,
         refused="with more than 10 nodes, metadata.name must have at most 51 characters",
     ),
+    Creation("a digit first, on two nodes", "FineTuneJob", {"nodes": 2}, name="7b-chat", refused=NO_SERVICE_NAME),
+    Creation("a dot, on two nodes", "FineTuneJob", {"nodes": 2}, name="plato.2026", refused=NO_SERVICE_NAME),
     Creation("an unknown output", "FineTuneJob", {"outputs": ["Gguf"]}, refused='Unsupported value: "Gguf"'),
     Creation("an output twice", "FineTuneJob", {"outputs": ["UnslothScript"] * 2}, refused="Duplicate value"),
     Creation(

@@ -301,6 +301,11 @@ class FineTuneJob(Resource):
                     "self.spec.nodes <= 10 || size(self.metadata.name) <= 51",
                     "with more than 10 nodes, metadata.name must have at most 51 characters",
                 ),
+                # And found in a Service of that name, a label of DNS-1035; of one node, any name will do.
+                rule(
+                    "self.spec.nodes == 1 || self.metadata.name.matches('^[a-z][^.]*$')",
+                    "with more than one node, metadata.name must begin with a letter and have no dot",
+                ),
             ]
         }
     )
