@@ -107,6 +107,10 @@ class Engine:
             "prompt": [list(prefix) for prefix in prefixes],
             "max_tokens": 1,
             "temperature": 0,
+            # vLLM takes these from the model's generation_config.json where a request names none.
+            "repetition_penalty": 1,
+            "presence_penalty": 0,
+            "frequency_penalty": 0,
             "return_token_ids": True,
         }
         told = await self._persist(lambda: self._json("/v1/completions", body))

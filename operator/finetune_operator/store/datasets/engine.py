@@ -67,11 +67,11 @@ def lines(
     """The lines that a query of one text column gives, in blocks; no value may hold a line feed or a NUL.
 
     DuckDB writes them to a pipe, which is several times faster than making each a Python object of its own, and goes
-    on scanning while the reader works. Raises `duckdb.Error` at the end of what could be read.
+    on scanning while the reader works. Raises what ended the scan, mostly a `duckdb.Error`, after what could be read.
     """
     read_end, write_end = os.pipe()
     fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-    errors: list[duckdb.Error] = []
+    errors: list[BaseException] = []
     copy = (
         f"COPY ({query}) TO '/dev/fd/{write_end}' "
         "(FORMAT csv, HEADER false, QUOTE '', ESCAPE '', DELIMITER '\x01', NULLSTR '', USE_TMP_FILE false)"
@@ -80,7 +80,7 @@ def lines(
     def work() -> None:
         try:
             connection.execute(copy, dict(parameters))
-        except duckdb.Error as error:
+        except BaseException as error:  # noqa: BLE001 - a scan that ended early must not look like a whole one
             errors.append(error)
         finally:
             os.close(write_end)
