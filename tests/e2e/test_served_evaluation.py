@@ -4,7 +4,7 @@ import json
 import urllib.request
 from typing import Any
 
-from demo.install import api_token
+from demo.install import RELEASE, api_token
 from tests.e2e.conftest import World
 
 EVALUATION_TIMEOUT_SECONDS = 300
@@ -36,16 +36,17 @@ def test_a_served_version_is_measured_beside_its_base_model(world: World) -> Non
         assert abs(float(scores["TokenAccuracy"][side]) - float(trained["TokenAccuracy"][side])) < 0.05
 
     path = f"/v1/fine-tuning/model-versions/{version['metadata']['namespace']}/{name}/evaluations"
-    rows = world.kubectl.wait_for("both evaluations are in the database", lambda: _recorded(world, path), 60)
+    with world.kubectl.port_forward(f"{RELEASE}-api") as api_url:
+        rows = world.kubectl.wait_for("both are in the database", lambda: _recorded(world, api_url + path), 60)
     assert {row["source"] for row in rows} == {"Training", "Served"}
     served = next(row for row in rows if row["source"] == "Served")
     assert {value["name"] for value in served["values"]} >= {*METRICS, "meanLatencySeconds", "tokensPerSecond"}
     patch(world, name, {"evaluation": {"metrics": None}})
 
 
-def _recorded(world: World, path: str) -> list[dict[str, Any]] | None:
+def _recorded(world: World, url: str) -> list[dict[str, Any]] | None:
     headers = {"Authorization": f"Bearer {api_token(world.target)}"}
-    request = urllib.request.Request(world.api_url + path, headers=headers)  # noqa: S310
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310
     with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
         rows: list[dict[str, Any]] = json.load(response)["evaluations"]
     return rows if len(rows) == 2 else None

@@ -14,6 +14,7 @@ class TestFirstTraining:
             "DatasetReady": "True",
             "Trained": "True",
             "Published": "True",
+            "Evaluated": "True",
             "Succeeded": "True",
             "Ready": "True",
         }
