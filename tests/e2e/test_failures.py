@@ -67,7 +67,7 @@ def test_a_training_survives_the_death_of_operator_and_api(world: World) -> None
     kubectl = world.kubectl
     manifest: Manifest = yaml.safe_load((EXAMPLES / "finetunejob-dpo.yaml").read_text())
     # Long enough to be still under way when the api is back.
-    manifest["spec"]["training"]["epochs"] = 16
+    manifest["spec"]["training"]["epochs"] = 7
     kubectl.apply(manifest)
     name = manifest["metadata"]["name"]
     kubectl.wait_for("it trains", lambda: status_of(world, "finetunejob", name).get("phase") == "Training", 180)

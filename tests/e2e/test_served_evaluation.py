@@ -2,6 +2,7 @@
 
 import json
 import urllib.request
+from functools import partial
 from typing import Any
 
 from demo.install import RELEASE, api_token
@@ -37,16 +38,19 @@ def test_a_served_version_is_measured_beside_its_base_model(world: World) -> Non
 
     path = f"/v1/fine-tuning/model-versions/{version['metadata']['namespace']}/{name}/evaluations"
     with world.kubectl.port_forward(f"{RELEASE}-api") as api_url:
-        rows = world.kubectl.wait_for("both are in the database", lambda: _recorded(world, api_url + path), 60)
+        recorded = partial(_recorded, world, api_url + path, version["metadata"]["uid"])
+        rows = world.kubectl.wait_for("both are in the database", recorded, 60)
     assert {row["source"] for row in rows} == {"Training", "Served"}
     served = next(row for row in rows if row["source"] == "Served")
     assert {value["name"] for value in served["values"]} >= {*METRICS, "meanLatencySeconds", "tokensPerSecond"}
     patch(world, name, {"evaluation": {"metrics": None}})
 
 
-def _recorded(world: World, url: str) -> list[dict[str, Any]] | None:
+def _recorded(world: World, url: str, uid: str) -> list[dict[str, Any]] | None:
+    """Of this version alone: the database keeps those of earlier ones with the same name."""
     headers = {"Authorization": f"Bearer {api_token(world.target)}"}
     request = urllib.request.Request(url, headers=headers)  # noqa: S310
     with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310
         rows: list[dict[str, Any]] = json.load(response)["evaluations"]
-    return rows if len(rows) == 2 else None
+    own = [row for row in rows if row["id"].startswith(uid)]
+    return own if len(own) == 2 else None
