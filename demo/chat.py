@@ -7,6 +7,7 @@ from types import TracebackType
 from openai import OpenAI, OpenAIError
 
 MAX_TOKENS = 40
+PAUSE_SECONDS = 0.5
 
 
 def client(gateway_url: str) -> OpenAI:
@@ -68,3 +69,4 @@ class Chatter:
             else:
                 self.answers += 1
                 self.versions[answer.version] = self.versions.get(answer.version, 0) + 1
+            self._stop.wait(PAUSE_SECONDS)

@@ -1,5 +1,6 @@
 """The Debian packages that the node needs: says what is missing, installs it as root, remembers what it installed."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -62,9 +63,20 @@ def missing(packages: tuple[Package, ...] = NODE_PACKAGES) -> list[str]:
 
 def install(packages: tuple[Package, ...] = NODE_PACKAGES) -> None:
     """Installs what is missing; Refused, with the command to run, where that needs another user or system."""
-    names = missing(packages)
-    if not names:
+    if not missing(packages):
         return
+    lock_file = cache_root() / "packages.lock"
+    lock_file.parent.mkdir(parents=True, exist_ok=True)
+    with lock_file.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        # Another process may have installed them while this one waited.
+        if names := missing(packages):
+            _install(names)
+    if still := missing(packages):
+        raise Refused(f"installed, and yet not found: {' '.join(still)}")
+
+
+def _install(names: list[str]) -> None:
     command = ["apt-get", "install", "--yes", "--no-install-recommends", "--no-remove", "--no-upgrade", *names]
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         raise Refused(f"missing system packages: {' '.join(names)}. As root on Debian or Ubuntu: {' '.join(command)}")
@@ -83,8 +95,6 @@ def install(packages: tuple[Package, ...] = NODE_PACKAGES) -> None:
         new = sorted(_installed() - before)
         _remember(new)
         note(f"newly installed: {' '.join(new)}")
-    if still := missing(packages):
-        raise Refused(f"installed, and yet not found: {' '.join(still)}")
 
 
 def remove_installed() -> None:

@@ -63,7 +63,7 @@ TOOLS = (
     Tool("pause", (("pause", "finetune.dev/local-cluster/pause"),)),
     _kubernetes(),
     Tool("etcd", (("etcd", "go.etcd.io/etcd/server/v3"),)),
-    Tool("coredns", (("coredns", "github.com/coredns/coredns"),)),
+    Tool("coredns", (("coredns", "finetune.dev/local-cluster/coredns"),)),
     Tool("helm", (("helm", "helm.sh/helm/v3/cmd/helm"),)),
     Tool(
         "buildkit",
