@@ -42,24 +42,29 @@ def main(arguments: list[str] | None = None) -> int:
 
             return api()
         case "prepare":
+            from finetune_operator.store.container import leave_when_asked
             from finetune_operator.store.prepare import main as prepare
 
+            leave_when_asked()
             return prepare(options.config)
         case "fetch-base-model":
-            from finetune_operator.store.base_models import leave_when_asked
             from finetune_operator.store.base_models import main as fetch_base_model
+            from finetune_operator.store.container import leave_when_asked
 
             leave_when_asked()
             return fetch_base_model(options.id, options.revision, options.job)
         case "train-remote":
             from finetune_operator.providers.train_remote import main as train_remote
+            from finetune_operator.store.container import leave_when_asked
 
+            if options.cancel:
+                leave_when_asked()
             return train_remote(options.config, cancel=options.cancel)
         case "evaluate":
-            from finetune_operator.evaluator.app import leave_when_asked as leave_evaluation_when_asked
             from finetune_operator.evaluator.app import main as evaluate
+            from finetune_operator.store.container import leave_when_asked
 
-            leave_evaluation_when_asked()
+            leave_when_asked()
             return evaluate(options.config)
         case "remote":
             from finetune_operator.providers.manage import main as remote

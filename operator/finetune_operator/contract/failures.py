@@ -56,3 +56,15 @@ class Failure(Message):
     reason: FailureReason
     message: str
     remedy: str
+
+
+class Refused(Exception):
+    """It can't be done; the failure says why, and what the user can change."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+    @classmethod
+    def because(cls, reason: FailureReason, message: str, remedy: str) -> "Refused":
+        return cls(Failure(reason=reason, message=message, remedy=remedy))

@@ -36,18 +36,6 @@ class DropReason(StrEnum):
     INVALID_TEXT = "InvalidText"
 
 
-class Refused(Exception):
-    """No dataset can be made of this until the user changes something."""
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.message)
-        self.failure = failure
-
-    @classmethod
-    def because(cls, reason: FailureReason, message: str, remedy: str) -> "Refused":
-        return cls(Failure(reason=reason, message=message, remedy=remedy))
-
-
 def quality(record: Record, config: DatasetConfig) -> DropReason | None:
     """Whether a row is worth training on; an empty text never is."""
     if len(record.prompt.strip(WHITESPACE)) < max(1, config.min_prompt_characters):

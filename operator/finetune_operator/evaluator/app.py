@@ -2,25 +2,21 @@
 
 import asyncio
 import os
-import signal
 from collections.abc import Mapping
 from pathlib import Path
 
 import aiohttp
-from pydantic import ValidationError
 
 from finetune_operator.contract.evaluation import EvaluationReport
-from finetune_operator.contract.failures import EXIT_CODES, Failure, FailureReason
+from finetune_operator.contract.failures import EXIT_CODES, TRY_AGAIN_EXIT_CODE, Failure, FailureReason, Refused
 from finetune_operator.contract.places import ENGINE_API_KEY_VARIABLE, TERMINATION_MESSAGE_FILE
 from finetune_operator.contract.served_evaluation import ServedEvaluationConfig
-from finetune_operator.core.datasets import Refused
-from finetune_operator.core.endings import TERMINATED_EXIT_CODE
 from finetune_operator.evaluator.engine import Engine, EngineRefused, EngineUnavailable, Patience
 from finetune_operator.evaluator.measure import measure
 from finetune_operator.evaluator.questions import read_questions
 from finetune_operator.logs import configure_logging, get_logger
+from finetune_operator.store.container import read_config
 
-TRY_AGAIN_EXIT_CODE = 1
 KEEP_ALIVE_SECONDS = 2.0
 """vLLM closes a connection that has been idle for five; one that it is just closing fails the next request."""
 MESSAGE_MAX_CHARACTERS = 600
@@ -37,10 +33,10 @@ def main(
 ) -> int:
     """Measure once; nothing is kept, so that another attempt begins anew. The return value is the exit code."""
     configure_logging()
+    environment = os.environ if environment is None else environment
     try:
-        report = asyncio.run(
-            evaluate(_read(config_file), os.environ if environment is None else environment, patience or Patience())
-        )
+        config = read_config(ServedEvaluationConfig, config_file)
+        report = asyncio.run(evaluate(config, environment, patience or Patience()))
     except Refused as refused:
         return _give_up(refused.failure, termination_log)
     except EngineRefused as error:
@@ -67,22 +63,6 @@ async def evaluate(
     async with aiohttp.ClientSession(connector=connector) as session:
         engine = Engine(session, config.engine_url, environment.get(ENGINE_API_KEY_VARIABLE, ""), patience)
         return await measure(config, engine, questions)
-
-
-def leave_when_asked() -> None:
-    """At once, since nothing is kept; without a handler a container's first process ignores SIGTERM."""
-    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(TERMINATED_EXIT_CODE))
-
-
-def _read(config_file: Path) -> ServedEvaluationConfig:
-    try:
-        return ServedEvaluationConfig.model_validate_json(config_file.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise Refused.because(
-            FailureReason.INVALID_CONFIG,
-            f"{config_file} is not an evaluation's config: {error}",
-            "run the operator and its images from the same release",
-        ) from None
 
 
 def _give_up(failure: Failure, termination_log: Path) -> int:

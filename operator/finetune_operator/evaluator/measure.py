@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from finetune_operator.contract.evaluation import EvaluationReport, Metric, Score, Speed
-from finetune_operator.contract.failures import FailureReason
+from finetune_operator.contract.failures import FailureReason, Refused
 from finetune_operator.contract.served_evaluation import ServedEvaluationConfig
-from finetune_operator.core.datasets import Refused
 from finetune_operator.core.scoring import SCORES, score
 from finetune_operator.evaluator.engine import Answer, Engine, Prompt
 from finetune_operator.evaluator.questions import Question, Questions

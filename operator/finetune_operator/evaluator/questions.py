@@ -9,10 +9,9 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from finetune_operator.contract.dataset import DatasetConfig
-from finetune_operator.contract.failures import FailureReason
+from finetune_operator.contract.failures import FailureReason, Refused
 from finetune_operator.contract.places import DATASETS_ROOT
 from finetune_operator.contract.served_evaluation import ServedEvaluationConfig
-from finetune_operator.core.datasets import Refused
 from finetune_operator.store.datasets.export import Export
 
 Message = dict[str, str]

@@ -18,10 +18,10 @@ from pathlib import Path
 import yaml
 from pydantic import ValidationError
 
+from finetune_operator.contract.failures import Refused
 from finetune_operator.contract.preflight import Preflight, TokenLengths
 from finetune_operator.contract.training import TrainingConfig
 from finetune_operator.core.cost import PriceBook
-from finetune_operator.core.datasets import Refused
 from finetune_operator.core.preflight import Rows, preflight, refusal
 from finetune_operator.core.training_estimates import (
     Estimate,

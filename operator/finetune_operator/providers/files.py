@@ -17,6 +17,7 @@ from finetune_operator.contract.places import TERMINATION_MESSAGE_MAX_BYTES
 from finetune_operator.contract.training import TrainingResult
 from finetune_operator.providers.fine_tuning_client import Unanswered
 from finetune_operator.providers.patience import Patience
+from finetune_operator.store import durable
 
 
 class Record(Message):
@@ -69,17 +70,7 @@ def read_report(file: Path) -> DatasetReport:
 
 def write_durably(message: Message, file: Path) -> None:
     """A reader sees the old content or the new one, also after a power cut."""
-    temporary = file.with_name(f".{file.name}.tmp")
-    with temporary.open("wb") as handle:
-        handle.write(message.model_dump_json(by_alias=True, indent=2).encode())
-        handle.flush()
-        os.fsync(handle.fileno())
-    temporary.rename(file)
-    directory = os.open(file.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    durable.replace(file, message.model_dump_json(by_alias=True, indent=2).encode())
 
 
 def termination_message(outcome: TrainingResult | Failure) -> bytes:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import aiohttp
 from pydantic import ValidationError
 
-from finetune_operator.contract.failures import Failure
+from finetune_operator.contract.failures import Refused
 from finetune_operator.core.fine_tuning_api import (
     UID_KEY,
     Answer,
@@ -42,14 +42,6 @@ class Unanswered(Exception):
     def __init__(self, message: str, retry_after_seconds: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
-
-
-class Refused(Exception):
-    """The provider will not do this however often it is asked."""
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.message)
-        self.failure = failure
 
 
 class FineTuningClient:

@@ -12,11 +12,12 @@ from decimal import Decimal
 
 from pydantic import BaseModel
 
+from finetune_operator.contract.failures import Refused
 from finetune_operator.contract.places import PROVIDER_KEY_VARIABLE
 from finetune_operator.core.remote_training import cost, estimated_tokens
 from finetune_operator.kube.errors import KubeError
 from finetune_operator.providers.cluster import strays
-from finetune_operator.providers.fine_tuning_client import FineTuningClient, Refused, Unanswered
+from finetune_operator.providers.fine_tuning_client import FineTuningClient, Unanswered
 
 
 class Estimate(BaseModel):

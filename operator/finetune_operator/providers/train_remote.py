@@ -17,19 +17,19 @@ from contextlib import suppress
 from pathlib import Path
 
 import aiohttp
-from pydantic import ValidationError
 
-from finetune_operator.contract.failures import EXIT_CODES, Failure, FailureReason
+from finetune_operator.contract.failures import EXIT_CODES, Failure, FailureReason, Refused
 from finetune_operator.contract.places import INTERNAL_TOKEN_VARIABLE, JOB_VARIABLE, PROVIDER_KEY_VARIABLE
 from finetune_operator.contract.remote import RemoteConfig
 from finetune_operator.contract.training import TrainingConfig, TrainingResult
+from finetune_operator.core.endings import TERMINATED_EXIT_CODE
 from finetune_operator.logs import configure_logging, get_logger
 from finetune_operator.providers.files import LockTaken, termination_message
-from finetune_operator.providers.fine_tuning_client import FineTuningClient, Refused, Unanswered
+from finetune_operator.providers.fine_tuning_client import FineTuningClient, Unanswered
 from finetune_operator.providers.reporting import Reporter
 from finetune_operator.providers.training import RemoteTraining, Surroundings, TryAgain
+from finetune_operator.store.container import read_config
 
-EXIT_TERMINATED = 128 + signal.SIGTERM
 EXIT_LOCKED = 75  # EX_TEMPFAIL of sysexits.h
 
 logger = get_logger(__name__)
@@ -63,7 +63,7 @@ async def attempt(
         logger.error("another attempt may go better", error=str(error))
         return 1
     if result is None:
-        return EXIT_TERMINATED
+        return TERMINATED_EXIT_CODE
     logger.info("done", **result.model_dump(exclude={"dataset", "versions"}, exclude_none=True))
     _tell(result, surroundings)
     return 0
@@ -74,27 +74,21 @@ def _tell(outcome: TrainingResult | Failure, surroundings: Surroundings) -> None
 
 
 def _read(config_file: Path, environment: Mapping[str, str]) -> tuple[TrainingConfig, RemoteConfig, str]:
-    try:
-        config = TrainingConfig.model_validate_json(config_file.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise _invalid(f"{config_file} is not a training config: {error}") from None
+    config = read_config(TrainingConfig, config_file)
     if config.remote is None:
-        raise _invalid(f"{config_file} names no provider")
+        raise Refused.because(
+            FailureReason.INVALID_CONFIG,
+            f"{config_file} names no provider",
+            "run the operator and its images from the same release",
+        )
     key = environment.get(PROVIDER_KEY_VARIABLE, "").strip()
     if not key or not key.isprintable():
-        raise Refused(
-            Failure(
-                reason=FailureReason.PROVIDER_REFUSED,
-                message="the Secret that spec.openai.secretRef names holds no usable API key",
-                remedy="put the API key into that key of the Secret, as one line",
-            )
+        raise Refused.because(
+            FailureReason.PROVIDER_REFUSED,
+            "the Secret that spec.openai.secretRef names holds no usable API key",
+            "put the API key into that key of the Secret, as one line",
         )
     return config, config.remote, key
-
-
-def _invalid(message: str) -> Refused:
-    remedy = "run the operator and its images from the same release"
-    return Refused(Failure(reason=FailureReason.INVALID_CONFIG, message=message, remedy=remedy))
 
 
 async def _called_off(

@@ -9,6 +9,7 @@ from math import inf
 from pathlib import Path
 
 from finetune_operator.contract.dataset import DatasetReport
+from finetune_operator.contract.failures import Refused
 from finetune_operator.contract.places import ARTIFACTS_ROOT, TERMINATION_MESSAGE_FILE, JobPaths
 from finetune_operator.contract.remote import RemoteConfig, RemoteModel
 from finetune_operator.contract.training import Progress, TrainingConfig, TrainingResult
@@ -25,7 +26,7 @@ from finetune_operator.core.fine_tuning_api import (
 from finetune_operator.logs import get_logger
 from finetune_operator.providers.cluster import why_unwanted
 from finetune_operator.providers.files import Record, exclusive, read_record, read_report, read_result, write_durably
-from finetune_operator.providers.fine_tuning_client import FineTuningClient, Refused, Unanswered
+from finetune_operator.providers.fine_tuning_client import FineTuningClient, Unanswered
 from finetune_operator.providers.patience import Patience
 from finetune_operator.providers.reporting import Reporter
 

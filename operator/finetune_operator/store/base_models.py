@@ -10,7 +10,6 @@ import hashlib
 import logging
 import os
 import shutil
-import signal
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,11 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
 from finetune_operator.contract.base_models import FetchedModel
 from finetune_operator.contract.dataset import DatasetReport
-from finetune_operator.contract.failures import EXIT_CODES, FailureReason
+from finetune_operator.contract.failures import EXIT_CODES, Refused
 from finetune_operator.contract.places import (
     ARTIFACTS_ROOT,
     HUB_TOKEN_VARIABLE,
@@ -33,8 +30,9 @@ from finetune_operator.contract.places import (
     hub_snapshots,
 )
 from finetune_operator.contract.training import TrainingConfig
-from finetune_operator.core.datasets import Refused
 from finetune_operator.logs import configure_logging, get_logger
+from finetune_operator.store import durable
+from finetune_operator.store.container import read_config
 from finetune_operator.store.hub import COMMIT, CONFIG_NAME, Trouble, Wanted, download, list_files, no_space, resolve
 from finetune_operator.store.preflight import require_memory, run_preflight
 
@@ -44,7 +42,6 @@ if TYPE_CHECKING:
 DEFAULT_ENDPOINT = "https://huggingface.co"
 WAITS_BETWEEN_TRIES_SECONDS = (5.0, 10.0, 20.0, 40.0, 60.0)
 EXIT_TROUBLE = 1
-EXIT_TERMINATED = 128 + signal.SIGTERM
 GIGABYTE = 1_000_000_000
 
 logger = get_logger(__name__)
@@ -76,7 +73,7 @@ def main(
     endpoint = (environment.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/")
     wanted = Wanted(model_id, revision, endpoint, environment.get(HUB_TOKEN_VARIABLE) or None)
     try:
-        config = _read_config(job_config) if job_config else None
+        config = read_config(TrainingConfig, job_config) if job_config else None
         directory = fetch(wanted, surroundings, config)
         if config:
             surroundings.termination_log.write_text(_preflight(config, directory, surroundings))
@@ -91,11 +88,6 @@ def main(
         return EXIT_TROUBLE
     logger.info("base model ready", id=model_id, revision=revision, directory=str(directory))
     return 0
-
-
-def leave_when_asked() -> None:
-    """At once, since finished files are kept; without a handler a container's first process ignores SIGTERM."""
-    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(EXIT_TERMINATED))
 
 
 def fetch(wanted: Wanted, surroundings: Surroundings, config: TrainingConfig | None = None) -> Path:
@@ -115,17 +107,6 @@ def fetch(wanted: Wanted, surroundings: Surroundings, config: TrainingConfig | N
                 raise
             logger.warning("trying again", cause=str(trouble), wait_seconds=waits[0])
             surroundings.wait(waits.pop(0))
-
-
-def _read_config(job_config: Path) -> TrainingConfig:
-    try:
-        return TrainingConfig.model_validate_json(job_config.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise Refused.because(
-            FailureReason.INVALID_CONFIG,
-            f"{job_config} is not a training config: {error}",
-            "run the operator and its images from the same release",
-        ) from None
 
 
 def _preflight(config: TrainingConfig, directory: Path, surroundings: Surroundings) -> str:
@@ -148,17 +129,14 @@ def _remember(fetched: FetchedModel, memory: Path) -> str:
     """The first of two pods of one job decides."""
     memory.parent.mkdir(parents=True, exist_ok=True)
     temporary = memory.with_name(f".{memory.name}.{uuid.uuid4().hex}")
-    with temporary.open("w") as file:
-        file.write(fetched.model_dump_json(by_alias=True))
-        file.flush()
-        os.fsync(file.fileno())
+    durable.write(temporary, fetched.model_dump_json(by_alias=True).encode())
     try:
         os.link(temporary, memory)
     except FileExistsError:
         return FetchedModel.model_validate_json(memory.read_bytes()).commit
     finally:
         temporary.unlink()
-    _sync(memory.parent)
+    durable.sync(memory.parent)
     return fetched.commit
 
 
@@ -204,10 +182,10 @@ def _download(wanted: Wanted, commit: str, destination: Path, config: TrainingCo
     _require_whole(files, work)
     shutil.rmtree(work / ".cache", ignore_errors=True)
     for file in files:
-        _sync(work / file.path)
-    _sync(work)
+        durable.sync(work / file.path)
+    durable.sync(work)
     work.rename(destination)
-    _sync(destination.parent)
+    durable.sync(destination.parent)
 
 
 def _require_space(wanted: Wanted, files: "Sequence[RepoFile]", work: Path) -> None:
@@ -232,11 +210,3 @@ def _require_whole(files: "Sequence[RepoFile]", work: Path) -> None:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -17,10 +17,9 @@ from pydantic import Field, TypeAdapter
 
 from finetune_operator.contract.base import Message
 from finetune_operator.contract.dataset import DatasetConfig, DatasetReport, RatingsSource
-from finetune_operator.contract.failures import Failure, FailureReason
+from finetune_operator.contract.failures import Failure, FailureReason, Refused
 from finetune_operator.contract.places import DATABASE_URL_VARIABLE
 from finetune_operator.core.dataset_records import PAIR_FORMATS, Format
-from finetune_operator.core.datasets import Refused
 from finetune_operator.logs import configure_logging, get_logger
 from finetune_operator.store.exported_datasets import FileName, StoredFile
 

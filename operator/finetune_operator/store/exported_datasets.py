@@ -25,6 +25,7 @@ from finetune_operator.contract.base import Message
 from finetune_operator.contract.dataset import DatasetConfig, DatasetReport
 from finetune_operator.core.dataset_records import Format
 from finetune_operator.logs import get_logger
+from finetune_operator.store import durable
 
 DATASET_ID = r"^[a-z]{3,16}-[0-9a-f]{32}$"
 DIGEST_DIGITS = 32
@@ -153,7 +154,7 @@ class ExportedDatasets:
         aside = Path(tempfile.mkdtemp(prefix=DELETED_PREFIX, dir=self.directory))
         try:
             (self.directory / dataset).rename(aside / dataset)
-            _sync(self.directory)
+            durable.sync(self.directory)
         except FileNotFoundError:
             raise UnknownDataset(dataset) from None
         finally:
@@ -191,14 +192,14 @@ class ExportedDatasets:
             return self.find(dataset.id)
         except UnknownDataset:
             pass
-        _write_durably(work / METADATA_NAME, dataset.model_dump_json(by_alias=True, indent=2).encode())
+        durable.write(work / METADATA_NAME, dataset.model_dump_json(by_alias=True, indent=2).encode())
         work.chmod(DIRECTORY_MODE)
         target = self.directory / dataset.id
         if target.exists():
             # Without metadata it was never listed: damaged, or of another release.
             target.rename(self.directory / f"{DELETED_PREFIX}{dataset.id}")
         work.rename(target)
-        _sync(self.directory)
+        durable.sync(self.directory)
         return dataset
 
     def _entries(self) -> list[str]:
@@ -241,18 +242,3 @@ def directory_bytes(directory: Path) -> int:
             except FileNotFoundError:
                 continue
     return total
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

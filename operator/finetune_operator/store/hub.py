@@ -14,8 +14,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finetune_operator.contract.failures import FailureReason
-from finetune_operator.core.datasets import Refused
+from finetune_operator.contract.failures import FailureReason, Refused
 from finetune_operator.core.redaction import blanked
 
 if TYPE_CHECKING:

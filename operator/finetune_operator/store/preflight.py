@@ -8,9 +8,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from finetune_operator.contract.failures import Refused
 from finetune_operator.contract.preflight import Preflight, TokenLengths
 from finetune_operator.contract.training import TrainingConfig
-from finetune_operator.core.datasets import Refused
 from finetune_operator.core.model_shape import ModelShape, model_shape
 from finetune_operator.core.preflight import Rows, preflight, refusal
 from finetune_operator.core.remote_training import CHARACTERS_PER_TOKEN

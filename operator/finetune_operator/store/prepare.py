@@ -12,10 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from finetune_operator.contract.dataset import DatasetReport
-from finetune_operator.contract.failures import EXIT_CODES, TRY_AGAIN_EXIT_CODE, Failure, FailureReason
+from finetune_operator.contract.failures import EXIT_CODES, TRY_AGAIN_EXIT_CODE, Failure, FailureReason, Refused
 from finetune_operator.contract.places import (
     ARTIFACTS_ROOT,
     DATASETS_ROOT,
@@ -26,8 +24,9 @@ from finetune_operator.contract.places import (
 )
 from finetune_operator.contract.training import TrainingConfig
 from finetune_operator.core.dataset_records import Format
-from finetune_operator.core.datasets import Refused
 from finetune_operator.logs import configure_logging, get_logger
+from finetune_operator.store import durable
+from finetune_operator.store.container import read_config
 from finetune_operator.store.datasets.export import Export
 from finetune_operator.store.preflight import require_memory, run_preflight
 
@@ -53,8 +52,9 @@ def main(
     """Make the dataset of one job; the outcome goes to the termination message, the return value is the exit code."""
     configure_logging()
     surroundings = surroundings or Surroundings()
+    environment = os.environ if environment is None else environment
     try:
-        report = prepare(read_config(config_file), surroundings, os.environ if environment is None else environment)
+        report = prepare(read_config(TrainingConfig, config_file), surroundings, environment)
     except Refused as refused:
         failure = refused.failure
         logger.error("dataset refused", reason=failure.reason, message=failure.message, remedy=failure.remedy)
@@ -63,17 +63,6 @@ def main(
     logger.info("dataset ready", **report.model_dump())
     surroundings.termination_log.write_text(as_short_report(report))
     return 0
-
-
-def read_config(config_file: Path) -> TrainingConfig:
-    try:
-        return TrainingConfig.model_validate_json(config_file.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise Refused.because(
-            FailureReason.INVALID_CONFIG,
-            f"{config_file} is not a training config: {error}",
-            "run the operator and its images from the same release",
-        ) from None
 
 
 def prepare(config: TrainingConfig, surroundings: Surroundings, environment: Mapping[str, str]) -> DatasetReport:
@@ -114,7 +103,7 @@ def _build(
     if model:
         preflight = run_preflight(config, model, work / "train.jsonl", report.rows)
         report = report.model_copy(update={"preflight": preflight})
-    _write_durably(work / "report.json", report.model_dump_json(by_alias=True, indent=2).encode())
+    durable.write(work / "report.json", report.model_dump_json(by_alias=True, indent=2).encode())
     return report
 
 
@@ -157,18 +146,7 @@ def _publish(work: Path, destination: Path) -> None:
     if destination.exists() and not (destination / "report.json").exists():
         shutil.rmtree(destination)
     work.rename(destination)
-    handle = os.open(destination.parent, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    durable.sync(destination.parent)
 
 
 if __name__ == "__main__":

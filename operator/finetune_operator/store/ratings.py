@@ -14,8 +14,8 @@ from typing import NamedTuple, TypeVar
 from urllib.parse import quote
 
 from finetune_operator.contract.dataset import RatingsSource
-from finetune_operator.contract.failures import FailureReason
-from finetune_operator.core.datasets import FilterCount, Refused
+from finetune_operator.contract.failures import FailureReason, Refused
+from finetune_operator.core.datasets import FilterCount
 from finetune_operator.store.urls import DatabaseUrl, UnusableUrl, conninfo, parse_url, shown, without_secrets
 
 TABLE = "ml_analysis_rating"

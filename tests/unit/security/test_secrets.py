@@ -22,6 +22,7 @@ from structlog.testing import capture_logs
 from finetune_operator.contract.adapters import Adapter
 from finetune_operator.contract.dataset import DatasetConfig, ObjectSource, RatingsSource
 from finetune_operator.contract.experiments import Sample
+from finetune_operator.contract.failures import Refused
 from finetune_operator.contract.places import (
     DATABASE_URL_VARIABLE,
     ENGINE_API_KEY_VARIABLE,
@@ -44,7 +45,7 @@ from finetune_operator.gateway.samples import ApiAway, SampleSender
 from finetune_operator.kube.client import KubeClient
 from finetune_operator.kube.errors import KubeError
 from finetune_operator.manifests.training_parameters import MLFLOW_TOKEN_VARIABLE, WANDB_KEY_VARIABLE
-from finetune_operator.providers.fine_tuning_client import FineTuningClient, Refused, Unanswered
+from finetune_operator.providers.fine_tuning_client import FineTuningClient, Unanswered
 from finetune_operator.providers.reporting import Reporter
 from finetune_operator.reconcile.finetunejob import Observed, reconcile
 from finetune_operator.shell.api import Api

@@ -24,11 +24,11 @@ from moto.server import ThreadedMotoServer
 from pydantic import ValidationError
 
 from finetune_operator.contract.dataset import DatasetConfig, DatasetReport, ObjectSource, RatingsSource, VolumeSource
-from finetune_operator.contract.failures import FailureReason
+from finetune_operator.contract.failures import FailureReason, Refused
 from finetune_operator.contract.places import DATABASE_URL_VARIABLE
 from finetune_operator.core import datasets
 from finetune_operator.core.dataset_records import Format, pair, question_and_answer, write_record
-from finetune_operator.core.datasets import RatedAnswer, Refused
+from finetune_operator.core.datasets import RatedAnswer
 from finetune_operator.store.datasets import ratings_scan
 from finetune_operator.store.datasets import spool as spools
 from finetune_operator.store.datasets.export import Export
@@ -371,7 +371,7 @@ LONGEST_LINE = """
 import sys
 from pathlib import Path
 from finetune_operator.contract.dataset import DatasetConfig, VolumeSource
-from finetune_operator.core.datasets import Refused
+from finetune_operator.contract.failures import Refused
 from finetune_operator.store.datasets.export import Export
 config = DatasetConfig(source=VolumeSource(path="rows"), format="RawJSONL")
 try:

@@ -10,8 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from finetune_operator.contract.dataset import DatasetConfig, ObjectSource
-from finetune_operator.contract.failures import EXIT_CODES, FailureReason
-from finetune_operator.core.datasets import Refused
+from finetune_operator.contract.failures import EXIT_CODES, FailureReason, Refused
 from finetune_operator.store.datasets import objects
 from finetune_operator.store.datasets.export import Export
 

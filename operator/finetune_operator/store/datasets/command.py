@@ -18,10 +18,9 @@ from typing import cast
 from pydantic import ValidationError
 
 from finetune_operator.contract.dataset import DatasetConfig, ObjectSource, RatingsSource, VolumeSource
-from finetune_operator.contract.failures import EXIT_CODES, TRY_AGAIN_EXIT_CODE, FailureReason
+from finetune_operator.contract.failures import EXIT_CODES, TRY_AGAIN_EXIT_CODE, FailureReason, Refused
 from finetune_operator.contract.places import DATABASE_URL_VARIABLE
 from finetune_operator.core.dataset_records import EXPECTED, PAIR_FORMATS, READABLE_FORMATS, Format
-from finetune_operator.core.datasets import Refused
 from finetune_operator.logs import configure_logging, get_logger
 
 logger = get_logger(__name__)

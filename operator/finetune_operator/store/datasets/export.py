@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune_operator.contract.dataset import DatasetConfig, DatasetReport, ObjectSource, RatingsSource
-from finetune_operator.contract.failures import FailureReason
+from finetune_operator.contract.failures import FailureReason, Refused
 from finetune_operator.contract.places import DATABASE_URL_VARIABLE
 from finetune_operator.core import datasets
 from finetune_operator.core.dataset_records import PAIR_FORMATS, Format, InvalidRecord, write_record
-from finetune_operator.core.datasets import DropReason, Refused
+from finetune_operator.core.datasets import DropReason
 from finetune_operator.store.datasets.files import Numbered, inside, records
 from finetune_operator.store.datasets.ratings_scan import spool_ratings
 from finetune_operator.store.datasets.space import told_when_full

@@ -10,9 +10,8 @@ from typing import IO
 
 import duckdb
 
-from finetune_operator.contract.failures import FailureReason
+from finetune_operator.contract.failures import FailureReason, Refused
 from finetune_operator.core.dataset_records import EXPECTED, Format, InvalidRecord, Record, parse_record
-from finetune_operator.core.datasets import Refused
 from finetune_operator.store.datasets.engine import ROOMS, lines, opened
 
 LINE_MAX_BYTES = 16 * 1024 * 1024

@@ -20,8 +20,7 @@ from botocore.exceptions import (  # type: ignore[import-untyped]
 from s3fs.core import S3_RETRYABLE_ERRORS  # type: ignore[import-untyped]
 
 from finetune_operator.contract.dataset import ObjectSource
-from finetune_operator.contract.failures import FailureReason
-from finetune_operator.core.datasets import Refused
+from finetune_operator.contract.failures import FailureReason, Refused
 from finetune_operator.core.redaction import blanked
 from finetune_operator.logs import get_logger
 from finetune_operator.store.datasets.space import FULL, storage_exceeded, too_large

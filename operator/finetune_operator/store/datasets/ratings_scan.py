@@ -15,9 +15,9 @@ from typing import NamedTuple
 import duckdb
 
 from finetune_operator.contract.dataset import DatasetConfig, RatingsSource
-from finetune_operator.contract.failures import FailureReason
+from finetune_operator.contract.failures import FailureReason, Refused
 from finetune_operator.core.dataset_records import PAIR_FORMATS, Format
-from finetune_operator.core.datasets import WHITESPACE, DropReason, Refused
+from finetune_operator.core.datasets import WHITESPACE, DropReason
 from finetune_operator.logs import get_logger
 from finetune_operator.store.datasets.engine import ROOMS, Room, identifier, lines, literal, load_scanner, opened
 from finetune_operator.store.datasets.space import storage_exceeded

@@ -4,8 +4,7 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from finetune_operator.contract.failures import FailureReason
-from finetune_operator.core.datasets import Refused
+from finetune_operator.contract.failures import FailureReason, Refused
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 

@@ -1,0 +1,31 @@
+"""What the one-shot containers of the operator's image have in common."""
+
+import os
+import signal
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from finetune_operator.contract.base import Message
+from finetune_operator.contract.failures import FailureReason, Refused
+from finetune_operator.core.endings import TERMINATED_EXIT_CODE
+
+Config = TypeVar("Config", bound=Message)
+
+
+def read_config(config: type[Config], file: Path) -> Config:
+    """The container's config. Raises `Refused` where the operator that wrote it is of another release."""
+    try:
+        return config.model_validate_json(file.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise Refused.because(
+            FailureReason.INVALID_CONFIG,
+            f"{file} is not a {config.__name__}: {error}",
+            "run the operator and its images from the same release",
+        ) from None
+
+
+def leave_when_asked() -> None:
+    """At once, since another attempt can go on; without a handler a container's first process ignores SIGTERM."""
+    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(TERMINATED_EXIT_CODE))
