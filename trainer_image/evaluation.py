@@ -11,10 +11,10 @@ from typing import Any
 
 from failures import is_out_of_memory, log
 from held_out import HeldOut, release_memory
-from scoring import SCORES, score
 
 from finetune_operator.contract.evaluation import EvaluationConfig, EvaluationReport, Metric, Score, Speed
 from finetune_operator.contract.training import TrainingConfig
+from finetune_operator.core.scoring import SCORES, score
 
 Messages = list[dict[str, str]]
 ERROR_MAX_CHARACTERS = 300

@@ -17,7 +17,7 @@ sys.path.insert(0, sys.argv[1])
 from sacrebleu.metrics import BLEU
 from rouge_score.rouge_scorer import RougeScorer
 from finetune_operator.contract.evaluation import Metric
-from scoring import score
+from finetune_operator.core.scoring import score
 
 def oracle(answers, references):
     names = {"Rouge1": "rouge1", "Rouge2": "rouge2", "RougeL": "rougeL"}

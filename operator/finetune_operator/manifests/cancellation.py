@@ -21,6 +21,8 @@ from finetune_operator.manifests.common import (
     SCRATCH_MOUNTS,
     Manifest,
     claim_volume,
+    config_mount,
+    config_volume,
     container_security,
     digest_of,
     environment,
@@ -84,7 +86,6 @@ def cancellation_job(job: FineTuneJob, provider: OpenAIProvider, config: Operato
 
 
 def _pod(provider: OpenAIProvider, config: OperatorConfig) -> Manifest:
-    directory, file = CONFIG_FILE.rsplit("/", 1)
     return {
         "restartPolicy": "Never",
         "serviceAccountName": config.workload_service_account,
@@ -103,7 +104,7 @@ def _pod(provider: OpenAIProvider, config: OperatorConfig) -> Manifest:
                     *environment({"HOME": "/tmp"}),  # noqa: S108 - an emptyDir
                 ],
                 "volumeMounts": [
-                    {"name": "config", "mountPath": directory, "readOnly": True},
+                    config_mount(CONFIG_FILE),
                     {"name": "artifacts", "mountPath": ARTIFACTS_ROOT},
                     SCRATCH_MOUNTS[0],
                 ],
@@ -113,12 +114,7 @@ def _pod(provider: OpenAIProvider, config: OperatorConfig) -> Manifest:
             }
         ],
         "volumes": [
-            {
-                "name": "config",
-                "downwardAPI": {
-                    "items": [{"path": file, "fieldRef": {"fieldPath": f"metadata.annotations['{CONFIG_ANNOTATION}']"}}]
-                },
-            },
+            config_volume(CONFIG_FILE, CONFIG_ANNOTATION),
             claim_volume("artifacts", config.artifacts_claim, read_only=False),
             {"name": "tmp", "emptyDir": {}},
         ],

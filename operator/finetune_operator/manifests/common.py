@@ -95,6 +95,17 @@ def secret_variable(variable: str, secret_name: str, key: str, *, optional: bool
     }
 
 
+def config_volume(file: str, annotation: str) -> Manifest:
+    """A pod's annotation as that file: each pod has its own config, and no object besides it has to be there first."""
+    item = {"path": file.rsplit("/", 1)[1], "fieldRef": {"fieldPath": f"metadata.annotations['{annotation}']"}}
+    return {"name": "config", "downwardAPI": {"items": [item]}}
+
+
+def config_mount(file: str) -> Manifest:
+    """Where `config_volume` is to be mounted."""
+    return {"name": "config", "mountPath": file.rsplit("/", 1)[0], "readOnly": True}
+
+
 def claim_volume(name: str, claim_name: str, *, read_only: bool) -> Manifest:
     """A PersistentVolumeClaim as a pod's volume."""
     return {"name": name, "persistentVolumeClaim": {"claimName": claim_name, "readOnly": read_only}}

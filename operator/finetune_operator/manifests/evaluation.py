@@ -26,6 +26,8 @@ from finetune_operator.manifests.common import (
     VERSION_UID_LABEL,
     Manifest,
     claim_volume,
+    config_mount,
+    config_volume,
     container_security,
     digest_of,
     environment,
@@ -172,7 +174,7 @@ def _pod(version: ModelVersion, config: OperatorConfig) -> Manifest:
                     *environment({"HOME": "/tmp"}),  # noqa: S108 - an emptyDir
                 ],
                 "volumeMounts": [
-                    {"name": "config", "mountPath": EVALUATION_CONFIG_FILE.rsplit("/", 1)[0], "readOnly": True},
+                    config_mount(EVALUATION_CONFIG_FILE),
                     *(source_mounts(dataset) if dataset else [_ARTIFACTS_MOUNT]),
                     SCRATCH_MOUNTS[0],
                 ],
@@ -182,17 +184,7 @@ def _pod(version: ModelVersion, config: OperatorConfig) -> Manifest:
             }
         ],
         "volumes": [
-            {
-                "name": "config",
-                "downwardAPI": {
-                    "items": [
-                        {
-                            "path": EVALUATION_CONFIG_FILE.rsplit("/", 1)[1],
-                            "fieldRef": {"fieldPath": f"metadata.annotations['{EVALUATION_CONFIG_ANNOTATION}']"},
-                        }
-                    ]
-                },
-            },
+            config_volume(EVALUATION_CONFIG_FILE, EVALUATION_CONFIG_ANNOTATION),
             *(source_volumes(dataset) if dataset else [claim_volume("artifacts", claim, read_only=True)]),
             scratch_volumes()[0],
         ],

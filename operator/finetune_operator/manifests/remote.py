@@ -18,6 +18,7 @@ from finetune_operator.manifests.common import (
     INTERNAL_TOKEN_KEY,
     SCRATCH_MOUNTS,
     Manifest,
+    config_mount,
     container_security,
     environment,
     resources,
@@ -64,7 +65,7 @@ def remote_trainer(job: FineTuneJob, provider: OpenAIProvider, config: OperatorC
             *environment({"HOME": "/tmp"}),  # noqa: S108 - an emptyDir
         ],
         "volumeMounts": [
-            {"name": "config", "mountPath": CONFIG_FILE.rsplit("/", 1)[0], "readOnly": True},
+            config_mount(CONFIG_FILE),
             {"name": "artifacts", "mountPath": ARTIFACTS_ROOT},
             SCRATCH_MOUNTS[0],
             {"name": TOKEN_VOLUME, "mountPath": TOKEN_DIRECTORY, "readOnly": True},

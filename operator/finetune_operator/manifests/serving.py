@@ -26,6 +26,7 @@ from finetune_operator.manifests.common import (
     SCRATCH_MOUNTS,
     Manifest,
     claim_volume,
+    config_mount,
     container_security,
     digest_of,
     environment,
@@ -163,7 +164,7 @@ def _pod(engine: str, spec: ModelVersionSpec, serving: ServingSpec, config: Oper
                 "readinessProbe": _probe(period_seconds=2, failure_threshold=2),
                 "livenessProbe": _probe(period_seconds=10, failure_threshold=6),
                 "volumeMounts": [
-                    {"name": "config", "mountPath": ADAPTERS_FILE.rsplit("/", 1)[0], "readOnly": True},
+                    config_mount(ADAPTERS_FILE),
                     *base_model_mounts(source),
                     {"name": "artifacts", "mountPath": ARTIFACTS_ROOT, "readOnly": True},
                     *SCRATCH_MOUNTS,

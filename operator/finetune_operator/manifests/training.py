@@ -35,6 +35,8 @@ from finetune_operator.manifests.common import (
     SCRATCH_MOUNTS,
     Manifest,
     claim_volume,
+    config_mount,
+    config_volume,
     container_security,
     digest_of,
     environment,
@@ -55,7 +57,7 @@ from finetune_operator.resources.finetunejob import FineTuneJob, FineTuneJobSpec
 COMPONENT_NAME = "trainer"
 BACKOFF_LIMIT = 3
 TERMINATION_GRACE_SECONDS = 60
-CONFIG_MOUNT: Manifest = {"name": "config", "mountPath": CONFIG_FILE.rsplit("/", 1)[0], "readOnly": True}
+CONFIG_MOUNT: Manifest = config_mount(CONFIG_FILE)
 ARTIFACTS_MOUNT: Manifest = {"name": "artifacts", "mountPath": ARTIFACTS_ROOT}
 
 
@@ -196,17 +198,7 @@ def _common_mounts(job: FineTuneJob) -> list[Manifest]:
 
 def _volumes(job: FineTuneJob, config: OperatorConfig) -> list[Manifest]:
     return [
-        {
-            "name": "config",
-            "downwardAPI": {
-                "items": [
-                    {
-                        "path": CONFIG_FILE.rsplit("/", 1)[1],
-                        "fieldRef": {"fieldPath": f"metadata.annotations['{CONFIG_ANNOTATION}']"},
-                    }
-                ]
-            },
-        },
+        config_volume(CONFIG_FILE, CONFIG_ANNOTATION),
         *_models_volumes(job, config),
         claim_volume("artifacts", config.artifacts_claim, read_only=False),
         *scratch_volumes(),

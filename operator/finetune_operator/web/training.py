@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Body, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict
 
+from finetune_operator.contract.dataset import DatasetConfig
 from finetune_operator.core.dataset_records import EXPECTED, PAIR_FORMATS, READABLE_FORMATS
 from finetune_operator.core.written_records import WRITTEN
 from finetune_operator.store.exported_datasets import FileName
@@ -104,9 +105,7 @@ async def export_sft(
     body: Annotated[SftExportRequest, Body()] = SftExportRequest(),  # noqa: B008 - frozen
 ) -> ExportedDataset:
     """Answers to learn: `{instruction, input, output, metadata}`."""
-    exporter = Exporter(services, request, caller)
-    made = await exporter.export(body.config(), FORMATS[EXPORTERS["sft"]])
-    return answer(made.dataset, response, created=made.created)
+    return await _exported("sft", body.config(), Exporter(services, request, caller), response)
 
 
 @router.post("/export/dpo", status_code=201, responses=EXPORT_ANSWERS)
@@ -118,9 +117,7 @@ async def export_dpo(
     body: Annotated[DpoExportRequest, Body()] = DpoExportRequest(),  # noqa: B008 - frozen
 ) -> ExportedDataset:
     """Preferences: `{prompt, chosen, rejected, metadata}`."""
-    exporter = Exporter(services, request, caller)
-    made = await exporter.export(body.config(), FORMATS[EXPORTERS["dpo"]])
-    return answer(made.dataset, response, created=made.created)
+    return await _exported("dpo", body.config(), Exporter(services, request, caller), response)
 
 
 @router.post("/export/gauntlet", status_code=201, responses=EXPORT_ANSWERS)
@@ -132,8 +129,13 @@ async def export_gauntlet(
     body: Annotated[GauntletExportRequest, Body()] = GauntletExportRequest(),  # noqa: B008 - frozen
 ) -> ExportedDataset:
     """Attempts to get a bad answer: `{prompt, response, attack_type, success, findings}`."""
-    exporter = Exporter(services, request, caller)
-    made = await exporter.export(body.config(), FORMATS[EXPORTERS["gauntlet"]])
+    return await _exported("gauntlet", body.config(), Exporter(services, request, caller), response)
+
+
+async def _exported(
+    name: ExporterName, config: DatasetConfig, exporter: Exporter, response: Response
+) -> ExportedDataset:
+    made = await exporter.export(config, FORMATS[EXPORTERS[name]])
     return answer(made.dataset, response, created=made.created)
 
 
