@@ -90,15 +90,20 @@ def _evaluate(
         references = [example.reference for example in examples]
         base, tuned = (score(wanted.metrics, said.texts, references) for said in (of_base, of_tuned))
         speeds = of_base.speed, of_tuned.speed
+    remark = None
     if Metric.TOKEN_ACCURACY in wanted.metrics:
-        held_out = HeldOut(config, tokenizer, chosen)
-        base[Metric.TOKEN_ACCURACY], tuned[Metric.TOKEN_ACCURACY] = held_out.token_accuracies(model)
+        accuracies = HeldOut(config, tokenizer, chosen).token_accuracies_if_possible(model)
+        remark = accuracies.error
+        if accuracies.base is not None and accuracies.fine_tuned is not None:
+            base[Metric.TOKEN_ACCURACY], tuned[Metric.TOKEN_ACCURACY] = accuracies.base, accuracies.fine_tuned
     report = EvaluationReport(
         examples=len(examples),
         left_out=left_out,
+        remark=remark,
         scores=tuple(
             Score(metric=metric, base=round(base[metric], 6), fine_tuned=round(tuned[metric], 6))
             for metric in wanted.metrics
+            if metric in base
         ),
         base_speed=speeds[0],
         fine_tuned_speed=speeds[1],

@@ -6,7 +6,7 @@ ln 2 for the base model by definition.
 
 import math
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from failures import is_out_of_memory, log
@@ -21,7 +21,11 @@ Sequence = tuple[list[int], list[int]]
 """Input ids and labels."""
 
 
-class Losses(NamedTuple):
+Pair = tuple[float | None, float | None]
+"""The base model's and the adapter's; Nones where no row has an answer."""
+
+
+class Measured(NamedTuple):
     """Of the base model and with the adapter; Nones where there are no held-out rows, or for the reason given."""
 
     base: float | None
@@ -47,7 +51,15 @@ class HeldOut:
             tokenized = tokenize_all(tokenizer, (row["messages"] for row in rows), limit)
             self.sequences = [(row["input_ids"], row["labels"]) for row in tokenized]
 
-    def losses_if_possible(self, model: Any) -> Losses:
+    def losses_if_possible(self, model: Any) -> Measured:
+        """`losses`, or why not."""
+        return self._if_possible("the held-out loss", lambda: self.losses(model))
+
+    def token_accuracies_if_possible(self, model: Any) -> Measured:
+        """`token_accuracies`, or why not."""
+        return self._if_possible("TokenAccuracy", lambda: self.token_accuracies(model))
+
+    def _if_possible(self, what: str, measure: Callable[[], Pair]) -> Measured:
         """Whatever goes wrong is told, not raised: hours of training must not be lost with a number.
 
         These sums need all logits at once, which the training's own kernels do not: a batch that fits there may be too
@@ -55,13 +67,13 @@ class HeldOut:
         """
         while True:
             try:
-                base, tuned = self.losses(model)
-                return Losses(base, tuned, None if tuned is not None else self._why_none())
+                base, tuned = measure()
+                return Measured(base, tuned, None if tuned is not None else self._why_none())
             except Exception as error:  # noqa: BLE001 - whatever it is, the adapter is published
                 if not is_out_of_memory(error) or self.batch_size == 1:
-                    log("the held-out loss can't be measured", error=traceback.format_exc())
+                    log(f"{what} can't be measured", error=traceback.format_exc())
                     text = str(error).splitlines()[0] if str(error) else type(error).__name__
-                    return Losses(None, None, f"the held-out loss can't be measured: {text[:300]}: see the log")
+                    return Measured(None, None, f"{what} can't be measured: {text[:300]}: see the log")
                 self.batch_size //= 2
             release_memory()
             log("out of memory; measuring fewer held-out rows at a time", batch_size=self.batch_size)
@@ -72,8 +84,8 @@ class HeldOut:
             return None
         return f"none of {self.rows} held-out rows has an answer within spec.training.maxSeqLength: raise it"
 
-    def losses(self, model: Any) -> tuple[float | None, float | None]:
-        """(base model's loss, adapter's loss), or Nones without rows."""
+    def losses(self, model: Any) -> Pair:
+        """Of all rows."""
         if not self.sequences:
             return None, None
         with model.disable_adapter():
@@ -84,12 +96,11 @@ class HeldOut:
         tokens = sum(sum(label != IGNORED for label in labels[1:]) for _, labels in self.sequences)
         return -sum(base) / tokens, -sum(adapted) / tokens
 
-    def token_accuracies(self, model: Any) -> tuple[float, float]:
-        """(base model's, adapter's) share of the answers' tokens that rank first given all before them.
-
-        DPO: of the chosen answers. Needs rows.
-        """
+    def token_accuracies(self, model: Any) -> Pair:
+        """The share of the answers' tokens that rank first given all before them; DPO: of the chosen answers."""
         sequences = self.sequences[: len(self.sequences) // 2] if self.is_dpo else self.sequences
+        if not any(label != IGNORED for _, labels in sequences for label in labels[1:]):
+            return None, None
         with model.disable_adapter():
             base = self._token_accuracy(model, sequences)
         return base, self._token_accuracy(model, sequences)

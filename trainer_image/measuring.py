@@ -60,7 +60,8 @@ def with_measured(result: TrainingResult, found: Measured, error: str | None) ->
     elif found.loss_error and report is None:
         report = EvaluationReport(error=found.loss_error)
     elif found.loss_error and report and report.error is None:
-        report = report.model_copy(update={"remark": found.loss_error})
+        remarks = "; ".join(filter(None, (found.loss_error, report.remark)))
+        report = report.model_copy(update={"remark": remarks})
     losses = {"test_loss": found.test_loss, "base_test_loss": found.base_test_loss}
     return result.model_copy(update={"evaluation": report} | losses)
 

@@ -266,12 +266,10 @@ def train(
     keep(config, paths, result, message)
     # The other processes' GPUs are free from now on; launch.py goes on with what is left, in one process.
     group.say(PUBLISHED, "")
-    if config.evaluation is None:
-        # With an evaluation, the process that loads the published adapter anyway.
-        result = with_losses(result, held_out, trainer.model)
-        if not group.is_alone:
-            keep(config, paths, result, message)
-    return result if group.is_alone else None
+    if not group.is_alone:
+        return None
+    # With an evaluation, the process that loads the published adapter anyway.
+    return with_losses(result, held_out, trainer.model) if config.evaluation is None else result
 
 
 def check_base_model(config: TrainingConfig) -> None:

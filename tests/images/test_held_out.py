@@ -69,6 +69,31 @@ def test_a_full_memory_costs_the_loss_at_most(
     assert tried == sizes
 
 
+def test_token_accuracy_finds_a_batch_that_fits_as_the_loss_does(
+    held_out: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure = make(held_out, batch_size=8)
+
+    def token_accuracies(model: Any) -> tuple[float, float]:
+        if measure.batch_size > 2:
+            raise MemoryError
+        return 0.25, 0.5
+
+    measure.token_accuracies = token_accuracies
+    monkeypatch.setattr(held_out, "release_memory", lambda: None)
+
+    assert measure.token_accuracies_if_possible(None) == (0.25, 0.5, None)
+
+
+@pytest.mark.parametrize("is_dpo", [False, True])
+def test_token_accuracy_of_answers_that_were_all_cut_away_is_told(held_out: ModuleType, is_dpo: bool) -> None:
+    cut = ([5, 6, 7], [-100, -100, -100])
+    found = make(held_out, batch_size=8, rows=1, sequences=[cut, cut], is_dpo=is_dpo).token_accuracies_if_possible(None)
+
+    assert (found.base, found.fine_tuned) == (None, None)
+    assert found.error.startswith("none of 1 held-out rows has an answer within spec.training.maxSeqLength")
+
+
 def test_another_error_costs_the_loss_alone(held_out: ModuleType) -> None:
     def losses(model: Any) -> tuple[float, float]:
         raise ZeroDivisionError

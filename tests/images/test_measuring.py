@@ -130,8 +130,12 @@ def test_losses_alone_are_asked_for_without_metrics(measuring: ModuleType, play:
 
 @pytest.mark.parametrize(
     ("evaluation", "expected"),
-    [(None, EvaluationReport(error="no loss")), (REPORT, REPORT.model_copy(update={"remark": "no loss"}))],
-    ids=["without metrics it is an error", "with metrics a remark"],
+    [
+        (None, EvaluationReport(error="no loss")),
+        (REPORT, REPORT.model_copy(update={"remark": "no loss"})),
+        (REPORT.model_copy(update={"remark": "no F1"}), REPORT.model_copy(update={"remark": "no loss; no F1"})),
+    ],
+    ids=["without metrics it is an error", "with metrics a remark", "beside another remark"],
 )
 def test_a_missing_loss_is_told(
     measuring: ModuleType,
