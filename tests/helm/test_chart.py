@@ -61,6 +61,7 @@ VARIABLES = {
         "FINETUNE_DATASETS_MAX_BYTES",
     },
 }
+OF_THE_CPU_PROFILE = {"FINETUNE_COMPARISON_MAX_TOKENS"}
 
 
 def container(manifests: list[Manifest], component: str) -> dict[str, Any]:
@@ -147,7 +148,7 @@ def test_read_only_root_leaves_a_place_to_write(rendered: list[Manifest], compon
 @pytest.mark.parametrize("component", VARIABLES)
 def test_environment_is_what_the_process_reads(rendered: list[Manifest], component: str) -> None:
     found = environment(rendered, component)
-    assert found.keys() == VARIABLES[component]
+    assert found.keys() - OF_THE_CPU_PROFILE == VARIABLES[component]
     assert found["FINETUNE_NAMESPACES"] == NAMESPACE
 
 
