@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from attempt import EXIT_LOCKED, EXIT_TERMINATED
 from failures import log
@@ -31,11 +31,16 @@ from finetune_operator.contract.failures import EXIT_CODES, SIGKILL_EXIT_CODE
 from finetune_operator.contract.places import JobPaths
 from finetune_operator.contract.training import TrainingConfig
 
+if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
+
 PROGRAM = Path(__file__).with_name("train.py")
 CONNECT_TIMEOUT_SECONDS = 2.0
 RETRY_SECONDS = 1.0
 SHUTDOWN_SECONDS = 45
-"""For processes whose peer on this node died; of the pod's 60."""
+"""For processes that torchrun stops since it loses the other nodes; of the pod's 60."""
+KILLED_AFTER_SECONDS = 30
+"""The first of a node's processes has died, until torchrun kills the others; its own, whatever it is told."""
 MOST_LOSSES = 5
 """In a row, without a checkpoint in between, before the loss of a peer counts as a failure."""
 
@@ -118,7 +123,7 @@ def run_together(arguments: argparse.Namespace, config: TrainingConfig) -> int:
             try:
                 torchrun(torchrun_arguments(arguments, config.job.uid, messages))
             except ChildFailedError as error:
-                codes = {failure.local_rank: failure.exitcode for failure in error.failures.values()}
+                codes = exit_codes(error.failures.values())
                 code = exit_code_of(codes.values())
                 log("processes have ended", exit_codes=codes, exit_code=code)
                 tell(codes, code, messages, arguments.termination_message)
@@ -178,6 +183,17 @@ def leader_is_there(arguments: argparse.Namespace, deadline: float) -> bool:
         else:
             return True
     return False
+
+
+def exit_codes(failures: "Iterable[ProcessFailure]") -> dict[int, int]:
+    """By local rank; without what torchrun killed, since that would tell of a full memory."""
+    failures = list(failures)
+    killed_from = min(failure.timestamp for failure in failures) + KILLED_AFTER_SECONDS // 2
+    return {
+        failure.local_rank: failure.exitcode
+        for failure in failures
+        if failure.exitcode != -signal.SIGKILL or failure.timestamp < killed_from
+    }
 
 
 def exit_code_of(codes: Iterable[int]) -> int:

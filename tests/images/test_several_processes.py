@@ -183,6 +183,25 @@ CODES: dict[str, tuple[list[int], int]] = {
 }
 
 
+FAILURES: dict[str, tuple[list[tuple[int, int]], dict[int, int]]] = {
+    "both at once": ([(-9, 100), (69, 100)], {0: -9, 1: 69}),
+    "killed in the other's last seconds": ([(69, 101), (-9, 100)], {0: 69, 1: -9}),
+    "one hangs until torchrun kills it": ([(-9, 131), (1, 100)], {1: 1}),
+    "one leaves late": ([(143, 128), (1, 100)], {0: 143, 1: 1}),
+}
+
+
+@pytest.mark.parametrize(("failures", "expected"), FAILURES.values(), ids=FAILURES.keys())
+def test_a_process_that_torchrun_killed_was_not_out_of_memory(
+    launch: ModuleType, failures: list[tuple[int, int]], expected: dict[int, int]
+) -> None:
+    told = [
+        SimpleNamespace(local_rank=rank, exitcode=code, timestamp=timestamp)
+        for rank, (code, timestamp) in enumerate(failures)
+    ]
+    assert launch.exit_codes(told) == expected
+
+
 @pytest.mark.parametrize(("codes", "expected"), CODES.values(), ids=CODES.keys())
 def test_a_pod_ends_with_the_exit_code_that_says_most(launch: ModuleType, codes: list[int], expected: int) -> None:
     assert launch.exit_code_of(codes) == expected
