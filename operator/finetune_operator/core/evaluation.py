@@ -3,10 +3,12 @@
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from math import isnan
 from operator import ge, gt, le, lt
 
 from finetune_operator.contract.evaluation import EvaluationReport
 from finetune_operator.contract.training import TrainingResult
+from finetune_operator.core.conditions import shortened
 from finetune_operator.core.cost import SECONDS_PER_HOUR, NoPrice, Rate
 from finetune_operator.resources.evaluation import (
     EVAL_LOSS,
@@ -54,7 +56,7 @@ def measurements(report: EvaluationReport) -> Measurements:
         metrics=metric_values(report),
         mean_latency_seconds=latency,
         tokens_per_second=pace,
-        message=_remark(report),
+        message=remarks(report),
     )
 
 
@@ -92,12 +94,11 @@ def record_of(result: TrainingResult) -> EvaluationRecord:
     return EvaluationRecord.model_validate(measured.model_dump() | shown)
 
 
-def _remark(report: EvaluationReport) -> str | None:
-    if report.error:
-        return report.error
-    if report.left_out:
-        return f"{report.left_out} held-out rows were left out: no question, or too long for the model's context"
-    return None
+def remarks(report: EvaluationReport) -> str | None:
+    """Everything that is to be said about the numbers, or instead of them."""
+    left_out = f"{report.left_out} rows were left out: no question, or too long for the model's context"
+    said = (report.error, report.remark, left_out if report.left_out else None)
+    return shortened("; ".join(filter(None, said))) or None
 
 
 def judgement(spec: ModelVersionSpec, served: ServedEvaluationStatus | None = None) -> Judgement | None:
@@ -136,9 +137,21 @@ def _fact(requirement: str, spec: ModelVersionSpec, served: ServedEvaluationStat
     if measured is None:
         return False, f"{metric} was not measured"
     limit = measured.base if bound == "base" else bound
-    met = OPERATORS[operator](float(measured.fine_tuned), float(limit))
+    value, threshold = _number(measured.fine_tuned), _number(limit)
+    if value is None or threshold is None:
+        return False, f"{metric} {measured.fine_tuned} {operator} {limit} compares what is no number"
+    met = OPERATORS[operator](value, threshold)
     shown = operator if met else OPPOSITES[operator]
     return met, f"{metric} {measured.fine_tuned} {shown} {limit}{' (base)' if bound == 'base' else ''}"
+
+
+def _number(text: str) -> float | None:
+    """None of what a lineage of somebody else's making may say."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return None if isnan(number) else number
 
 
 def _recorded(metric: str, record: EvaluationRecord | None) -> _Measured | None:

@@ -11,9 +11,8 @@ from finetune_operator.contract.evaluation import EvaluationReport, Speed
 from finetune_operator.contract.failures import Failure
 from finetune_operator.contract.places import EVALUATOR_CONTAINER
 from finetune_operator.contract.served_evaluation import EvaluationSource, RecordedEvaluation, RecordedValue
-from finetune_operator.core.conditions import shortened
 from finetune_operator.core.cost import SECONDS_PER_HOUR, NoPrice, Rate
-from finetune_operator.core.evaluation import decimal, metric_values
+from finetune_operator.core.evaluation import decimal, metric_values, remarks
 from finetune_operator.core.workloads import OOM_KILLED, PodFacts
 from finetune_operator.resources.evaluation import (
     EVAL_LOSS,
@@ -82,7 +81,7 @@ def served_status(measured: Measurement, rate: Rate | NoPrice, currency: str) ->
         metrics=metric_values(report),
         **compared,
         cost_per_answer=_cost(base, tuned, rate, measured.replicas, currency),
-        message=_message(report),
+        message=remarks(report),
     )
 
 
@@ -178,9 +177,3 @@ def _cost(
         base=decimal(base.seconds_per_answer * per_second),
         fine_tuned=decimal(tuned.seconds_per_answer * per_second),
     )
-
-
-def _message(report: EvaluationReport) -> str | None:
-    left_out = f"{report.left_out} rows were left out: no question, or too long for the engine's context"
-    remarks = [remark for remark in (report.remark, left_out if report.left_out else None) if remark]
-    return shortened("; ".join(remarks)) if remarks else None

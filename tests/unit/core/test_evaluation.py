@@ -86,6 +86,16 @@ def test_what_was_not_measured_is_not_met_and_says_why(record: dict[str, Any] | 
     assert cause in found.message
 
 
+@pytest.mark.parametrize("base", ["n/a", "NaN", ""])
+def test_a_lineage_without_a_number_meets_nothing(base: str) -> None:
+    record = {"metrics": [{"name": "F1", "base": base, "fineTuned": "0.5"}]}
+    found = judgement(version_spec("F1 > base", record=record))
+
+    assert found is not None
+    assert (found.passed, found.reason) == (False, "RequirementMissed")
+    assert found.message.startswith(f"F1 0.5 > {base} compares what is no number: ")
+
+
 @pytest.mark.parametrize("spec", [make_version(1).spec, version_spec()], ids=["nothing said", "an empty list"])
 def test_without_requirements_nothing_is_judged(spec: ModelVersionSpec) -> None:
     assert judgement(spec) is None
@@ -124,7 +134,9 @@ def test_a_status_has_the_report_in_decimals() -> None:
 REMARKS = {
     "nothing to remark": (REPORT, None),
     "an error": (EvaluationReport(error="the fact: the remedy"), "the fact: the remedy"),
-    "rows left out": (REPORT.model_copy(update={"left_out": 3}), "3 held-out rows"),
+    "rows left out": (REPORT.model_copy(update={"left_out": 3}), "3 rows were left out"),
+    "what could not be measured beside the rest": (REPORT.model_copy(update={"remark": "no loss"}), "no loss"),
+    "several at once": (REPORT.model_copy(update={"remark": "no loss", "left_out": 3}), "no loss; 3 rows"),
 }
 
 
