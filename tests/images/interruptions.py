@@ -12,6 +12,7 @@ import random
 import signal
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,26 @@ MOST_SAVES = 2
 SHARE_OF_KILLS_IN_SAVES = 0.4
 
 
-def entries(log_file: Path) -> list[dict[str, Any]]:
-    """The whole lines of a log that may still grow."""
-    text = log_file.read_text() if log_file.exists() else ""
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines() if line.startswith('{"time"')]
+class Log:
+    """An attempt's log, of which each line is read once: reading must not take the processor from the training."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self._position = path, 0
+        self.entries: list[dict[str, Any]] = []
+        self.counts: Counter[str] = Counter()
+
+    def follow(self) -> None:
+        """Take in the whole lines that have come."""
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as file:
+            file.seek(self._position)
+            text = file.read()
+        whole = text[: text.rfind(b"\n") + 1]
+        self._position += len(whole)
+        new = [json.loads(line) for line in whole.splitlines() if line.startswith(b'{"time"')]
+        self.entries += new
+        self.counts.update(entry["message"] for entry in new)
 
 
 def being_saved(checkpoints: Path) -> bool:
@@ -37,45 +54,48 @@ def being_saved(checkpoints: Path) -> bool:
 def attempt(train: Any, arguments: list[str], log_file: Path, checkpoints: Path, chance: random.Random | None) -> Any:
     """One attempt's story; without chance it is left alone."""
     pid = start(train, arguments, log_file)
+    log = Log(log_file)
     in_save = chance is not None and chance.random() < SHARE_OF_KILLS_IN_SAVES
     count = chance.randint(0, MOST_SAVES if in_save else MOST_STEPS) if chance else 0
     deadline = time.monotonic() + ATTEMPT_TIMEOUT_SECONDS
     while True:
         ended, status = os.waitpid(pid, os.WNOHANG)
+        log.follow()
         if ended:
-            return story(log_file, "ended", os.waitstatus_to_exitcode(status))
+            return story(log, "ended", os.waitstatus_to_exitcode(status))
         if time.monotonic() > deadline:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-            return story(log_file, "timed out", None)
-        if chance and is_time(entries(log_file), checkpoints, in_save, count):
+            return story(log, "timed out", None)
+        if chance and is_time(log, checkpoints, in_save, count):
             time.sleep(chance.uniform(0, 0.05))
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-            return story(log_file, "killed in a save" if in_save else "killed", None)
+            log.follow()
+            return story(log, "killed in a save" if in_save else "killed", None)
         time.sleep(TICK_SECONDS)
 
 
-def is_time(log: list[dict[str, Any]], checkpoints: Path, in_save: bool, count: int) -> bool:
+def is_time(log: Log, checkpoints: Path, in_save: bool, count: int) -> bool:
     """After so many steps, or while the checkpoint after so many others is being written."""
-    messages = [entry["message"] for entry in log]
-    if "training" not in messages:
+    if not log.counts["training"]:
         return False
     if in_save:
-        return messages.count("checkpoint") >= count and being_saved(checkpoints)
-    return messages.count("step") >= count
+        return log.counts["checkpoint"] >= count and being_saved(checkpoints)
+    return log.counts["step"] >= count
 
 
-def story(log_file: Path, end: str, exit_code: int | None) -> dict[str, Any]:
-    log = entries(log_file)
-    training = next((entry for entry in log if entry["message"] == "training"), None)
+def story(log: Log, end: str, exit_code: int | None) -> dict[str, Any]:
+    training = next((entry for entry in log.entries if entry["message"] == "training"), None)
     return {
         "end": end,
         "exit_code": exit_code,
         "resumed_from": training and training["resumed_from"],
-        "losses": {entry["step"]: entry["loss"] for entry in log if entry["message"] == "step"},
-        "not_whole": [entry["checkpoint"] for entry in log if entry["message"].startswith("a checkpoint is not whole")],
-        "tail": "" if exit_code in (0, None) else log_file.read_text()[-3000:],
+        "losses": {entry["step"]: entry["loss"] for entry in log.entries if entry["message"] == "step"},
+        "not_whole": [
+            entry["checkpoint"] for entry in log.entries if entry["message"].startswith("a checkpoint is not whole")
+        ],
+        "tail": "" if exit_code in (0, None) else log.path.read_text()[-3000:],
     }
 
 
