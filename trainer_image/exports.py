@@ -10,9 +10,9 @@ import shutil
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from child import environment
 from failures import log
@@ -28,7 +28,7 @@ from finetune_operator.core.artifact_listing import FoundFile, list_files, summe
 from finetune_operator.core.chat_format import ChatFormat, Messages, find_format
 
 ERROR_MAX_CHARACTERS = 300
-MERGE_TIMEOUT_SECONDS = 3600.0  # 140 GB, read and written at 80 MB/s: a volume that hangs must not hold the result back
+TOOL_TIMEOUT_SECONDS = 3600.0  # 140 GB, read and written at 80 MB/s: a volume that hangs must not hold the result back
 GIB = 1 << 30
 Rows = list[dict[str, Any]]
 
@@ -52,6 +52,8 @@ def missing_outputs(config: TrainingConfig, paths: JobPaths) -> tuple[Output, ..
     """Those of the wanted that are not there yet."""
     places = {
         Output.MERGED_WEIGHTS: paths.merged,
+        Output.GGUF_F16: paths.gguf_f16,
+        Output.GGUF_Q8: paths.gguf_q8,
         Output.UNSLOTH_SCRIPT: paths.script,
         Output.OLLAMA_MODELFILE: paths.modelfile,
     }
@@ -62,6 +64,11 @@ def _make(output: Output, config: TrainingConfig, paths: JobPaths, steps: int) -
     match output:
         case Output.MERGED_WEIGHTS:
             merge(Path(config.base_model_path), Path(paths.adapter), Path(paths.merged))
+        case Output.GGUF_F16:
+            convert(config, paths, Path(paths.gguf_f16), Gguf("f16", bits=16))
+        case Output.GGUF_Q8:
+            # Blocks of 32 numbers share a factor of 16 bit.
+            convert(config, paths, Path(paths.gguf_q8), Gguf("q8_0", bits=8.5))
         case Output.UNSLOTH_SCRIPT:
             write(Path(paths.script), script_of(config, read_rows(Path(paths.test_rows), config.method), steps))
         case Output.OLLAMA_MODELFILE:
@@ -82,28 +89,64 @@ def merge(base: Path, adapter: Path, destination: Path) -> None:
     weights_bytes = count_weights(base) * itemsize
     available = available_memory_bytes()
     check_room(weights_bytes, available, shutil.disk_usage(destination.parent).free)
-    temporary = destination.with_name(f".{destination.name}")
+    temporary = destination.with_name(f".{destination.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
-    script = str(Path(__file__).with_name("merge.py"))
-    command = [sys.executable, script, "--base", str(base), "--adapter", str(adapter), "--output", str(temporary)]
-    command += ["--dtype", dtype, "--memory-bytes", str(available), "--die-with-parent"]
     log("merging", dtype=dtype, weights_bytes=weights_bytes, available_memory_bytes=available)
+    arguments = ["--base", str(base), "--adapter", str(adapter), "--output", str(temporary), "--dtype", dtype]
+    run_tool("merge.py", "merging", [*arguments, "--memory-bytes", str(available), "--die-with-parent"])
+    publish(temporary, destination)
+
+
+class Gguf(NamedTuple):
+    """A precision by llama.cpp's name, and the bits that a number takes on the average."""
+
+    name: str
+    bits: float
+
+
+def convert(config: TrainingConfig, paths: JobPaths, destination: Path, gguf: Gguf) -> None:
+    """By llama.cpp's own converter, from the merged weights; these go again if the job does not want them."""
+    if destination.exists():
+        return
+    merged = Path(paths.merged)
+    kept = merged.is_dir()
+    if not kept:
+        merged = merged.with_name(f".{merged.name}")
+        merge(Path(config.base_model_path), Path(paths.adapter), merged)
+    try:
+        free, needed = shutil.disk_usage(destination.parent).free, int(count_weights(merged) * gguf.bits / 8)
+        if needed > free:
+            raise ValueError(
+                f"a GGUF file of {needed / GIB:.1f} GiB does not fit into the {free / GIB:.1f} that are free on the "
+                "artifacts volume: enlarge it, or delete what is old"
+            )
+        temporary = destination.with_name(f".{destination.name}")
+        log("converting", precision=gguf.name, size_bytes=needed)
+        arguments = ["--model", str(merged), "--output", str(temporary), "--precision", gguf.name]
+        run_tool("convert.py", "converting to GGUF", arguments)
+        publish(temporary, destination)
+    finally:
+        if not kept:
+            shutil.rmtree(merged, ignore_errors=True)
+
+
+def run_tool(script: str, what: str, arguments: Sequence[str]) -> None:
+    """A script beside this file, whose last words are the error if it fails."""
     done = subprocess.run(  # noqa: S603 - our own script
-        command,
+        [sys.executable, str(Path(__file__).with_name(script)), *arguments],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=MERGE_TIMEOUT_SECONDS,
+        timeout=TOOL_TIMEOUT_SECONDS,
         check=False,
         env=environment(),
     )
     if done.returncode:
-        log("merging failed", exit_code=done.returncode, output=done.stderr[-4000:])
+        log(f"{what} failed", exit_code=done.returncode, output=done.stderr[-4000:])
         words = done.stderr.strip().splitlines()
         raise RuntimeError(
-            f"merging ended with {done.returncode}: {words[-1] if words else 'no message'}: see the log of the trainer"
+            f"{what} ended with {done.returncode}: {words[-1] if words else 'no message'}: see the log of the trainer"
         )
-    publish(temporary, destination)
 
 
 def check_room(weights_bytes: int, memory_bytes: int, disk_bytes: int) -> None:

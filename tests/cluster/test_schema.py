@@ -520,7 +520,11 @@ ACCEPTED += [
     Creation("a name for the pods of eleven nodes", "FineTuneJob", {"nodes": 11}, name="a" * 51),
     Creation("a name for a Service", "FineTuneJob", {"nodes": 2}, name="plato-7b"),
     Creation("a digit first and a dot, on one node", "FineTuneJob", name="7b-chat.2026"),
-    Creation("every output", "FineTuneJob", {"outputs": ["MergedWeights", "OllamaModelfile", "UnslothScript"]}),
+    Creation(
+        "every output",
+        "FineTuneJob",
+        {"outputs": ["MergedWeights", "GgufF16", "GgufQ8", "OllamaModelfile", "UnslothScript"]},
+    ),
     Creation("no output of a provider's model", "FineTuneJob", at_provider(outputs=[])),
 ]
 REFUSED += [

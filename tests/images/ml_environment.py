@@ -39,6 +39,20 @@ def ensure_axolotl_python() -> Path:
     return _ensure("ml-axolotl", AXOLOTL_REQUIREMENTS)
 
 
+def ensure_converter() -> Path:
+    """The directory of llama.cpp's converter to GGUF, as in the image."""
+    script = REPOSITORY / "trainer_image" / "install-converter"
+    inputs = script.read_bytes() + script.with_name("requirements-converter.txt").read_bytes()
+    home = cache_root() / "llama.cpp" / hashlib.sha256(inputs).hexdigest()[:16]
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with (home.parent / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (home / "complete").exists():
+            subprocess.run(["sh", str(script), str(home), _uv()], check=True)
+            (home / "complete").touch()
+    return home
+
+
 def _ensure(name: str, requirements: Path) -> Path:
     install(PACKAGES)
     digest = hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()[:16]
@@ -56,10 +70,15 @@ def _make(home: Path, requirements: Path) -> None:
     free = shutil.disk_usage(home.parent).free
     if free < NEEDED_BYTES:
         raise RuntimeError(f"{home.parent} has {free / 1e9:.0f} GB free; torch, vLLM and Unsloth need 9 GB")
-    uv = shutil.which("uv") or next(map(str, cache_root().glob("uv/*/bin/uv")), None)
-    if uv is None:
-        raise RuntimeError("uv was not found: run `make venv`, or install it with pip")
+    uv = _uv()
     environment = os.environ | {"VIRTUAL_ENV": str(home), "UV_COMPILE_BYTECODE": "1"}
     subprocess.run([uv, "venv", "--clear", "--python", sys.executable, str(home)], check=True)
     install = [uv, "pip", "install", "--no-deps", "--requirement", str(requirements)]
     subprocess.run(install, check=True, env=environment)
+
+
+def _uv() -> str:
+    uv = shutil.which("uv") or next(map(str, cache_root().glob("uv/*/bin/uv")), None)
+    if uv is None:
+        raise RuntimeError("uv was not found: run `make venv`, or install it with pip")
+    return uv

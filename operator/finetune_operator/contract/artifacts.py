@@ -11,6 +11,8 @@ class Output(StrEnum):
     """What a job can be asked to make of its adapter; `FineTuneJob.spec.outputs` says what each is."""
 
     MERGED_WEIGHTS = "MergedWeights"
+    GGUF_F16 = "GgufF16"
+    GGUF_Q8 = "GgufQ8"
     OLLAMA_MODELFILE = "OllamaModelfile"
     UNSLOTH_SCRIPT = "UnslothScript"
 
@@ -20,6 +22,7 @@ class ArtifactType(StrEnum):
 
     ADAPTER = "Adapter"
     MERGED_WEIGHTS = "MergedWeights"
+    GGUF = "Gguf"
     MODELFILE = "Modelfile"
     SCRIPT = "Script"
     DATASET = "Dataset"

@@ -39,6 +39,8 @@ DATASET_NAME = "dataset"
 LOG_NAME = "train.log"
 OLDER_LOG_NAME = "train.log.1"
 MERGED_NAME = "merged"
+GGUF_F16_NAME = "model-f16.gguf"
+GGUF_Q8_NAME = "model-q8_0.gguf"
 MODELFILE_NAME = "Modelfile"
 SCRIPT_NAME = "train_unsloth.py"
 PROGRESS_PATH = "/internal/v1/progress"
@@ -99,6 +101,14 @@ class JobPaths:
     @property
     def merged(self) -> PurePosixPath:
         return self.directory / MERGED_NAME
+
+    @property
+    def gguf_f16(self) -> PurePosixPath:
+        return self.directory / GGUF_F16_NAME
+
+    @property
+    def gguf_q8(self) -> PurePosixPath:
+        return self.directory / GGUF_Q8_NAME
 
     @property
     def modelfile(self) -> PurePosixPath:

@@ -131,9 +131,10 @@ class FineTuneJobSpec(ApiModel):
     outputs: Outputs = ()
     """What to make besides the adapter, in the job's directory on the artifacts volume. MergedWeights: a model that
     needs no adapter (safetensors, 16 bit, or 32 without a GPU), merged from the unquantized base model on the CPU,
-    which takes as much memory and disk as its weights. OllamaModelfile: for `ollama create`, of the merged weights or
-    else of the adapter. UnslothScript: the same training as a Python script that runs anywhere. What can't be made is
-    told by the condition Exported; the adapter is published all the same."""
+    which takes as much memory and disk as its weights. GgufF16 and GgufQ8: the merged model as one file for llama.cpp
+    and what is built on it, in 16 or 8 bit, if llama.cpp knows the architecture and the tokenizer. OllamaModelfile: for
+    `ollama create`, of the merged weights or else of the adapter. UnslothScript: the same training as a Python script
+    that runs anywhere. What can't be made is told by the condition Exported; the adapter is published all the same."""
     resources: ResourceRequirements = ResourceRequirements()
     """Compute resources of the trainer; a GPU is `limits: {nvidia.com/gpu: 1}`."""
     nodes: Annotated[int, Field(ge=1, le=MAX_NODES)] = 1

@@ -14,6 +14,8 @@ class Output(StrEnum):
     """Made besides the adapter."""
 
     MERGED_WEIGHTS = "MergedWeights"
+    GGUF_F16 = "GgufF16"
+    GGUF_Q8 = "GgufQ8"
     OLLAMA_MODELFILE = "OllamaModelfile"
     UNSLOTH_SCRIPT = "UnslothScript"
 
@@ -37,6 +39,7 @@ class ArtifactType(StrEnum):
 
     ADAPTER = "Adapter"
     MERGED_WEIGHTS = "MergedWeights"
+    GGUF = "Gguf"
     MODELFILE = "Modelfile"
     SCRIPT = "Script"
     DATASET = "Dataset"

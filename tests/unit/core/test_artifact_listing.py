@@ -10,6 +10,7 @@ from finetune_operator.core.artifact_listing import FoundFile, list_files, summe
     ("path", "kind"),
     [
         ("adapter/adapter_model.safetensors", "Adapter"),
+        ("model-q8_0.gguf", "Gguf"),
         ("merged/model-00001-of-00002.safetensors", "MergedWeights"),
         ("dataset/train.jsonl", "Dataset"),
         ("checkpoints/checkpoint-5/optimizer.pt", "Checkpoint"),
