@@ -8,6 +8,8 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -93,28 +95,35 @@ def write_termination_message(outcome: TrainingResult | Failure, file: Path) -> 
 
 def shortened(outcome: TrainingResult | Failure) -> bytes:
     """The message as JSON of at most `TERMINATION_MESSAGE_MAX_BYTES`, less telling parts left out first."""
-    if isinstance(outcome, Failure):
-        # Characters that JSON escapes have six bytes.
-        shorter = [
-            outcome.model_copy(update={"message": outcome.message[:most], "remedy": outcome.remedy[: most // 2]})
-            for most in (800, 400)
-        ]
-    else:
-        dataset = outcome.dataset.model_copy(update={"warnings": (), "dropped": {}, "dropped_rows": {}})
-        shorter = [outcome.model_copy(update={"dataset": dataset})]
-        shorter += [shorter[0].model_copy(update={"versions": {}})]
-        shorter += [shorter[1].model_copy(update={"artifacts": ()})]
-        errors = tuple(error.model_copy(update={"message": error.message[:100]}) for error in outcome.output_errors)
-        shorter += [shorter[2].model_copy(update={"output_errors": errors})]
-        evaluation = outcome.evaluation
-        if evaluation and evaluation.error:
-            evaluation = evaluation.model_copy(update={"error": evaluation.error[:100]})
-        shorter += [shorter[3].model_copy(update={"evaluation": evaluation})]
-    for candidate in (outcome, *shorter):
+    shorter = _shorter_failures(outcome) if isinstance(outcome, Failure) else _shorter_results(outcome)
+    for candidate in chain((outcome,), shorter):
         content = candidate.model_dump_json(by_alias=True).encode()
         if len(content) <= TERMINATION_MESSAGE_MAX_BYTES:
             return content
     raise ValueError(f"a termination message of {len(content)} bytes can't be shortened")
+
+
+def _shorter_failures(failure: Failure) -> Iterator[Failure]:
+    """Characters that JSON escapes have six bytes."""
+    for most in (800, 400):
+        yield failure.model_copy(update={"message": failure.message[:most], "remedy": failure.remedy[: most // 2]})
+
+
+def _shorter_results(result: TrainingResult) -> Iterator[TrainingResult]:
+    dataset = result.dataset.model_copy(update={"warnings": (), "dropped": {}, "dropped_rows": {}})
+    for update in ({"dataset": dataset}, {"versions": {}}, {"artifacts": ()}):
+        result = result.model_copy(update=update)
+        yield result
+    for most in (100, 30):
+        errors = tuple(error.model_copy(update={"message": error.message[:most]}) for error in result.output_errors)
+        result = result.model_copy(update={"output_errors": errors})
+        yield result
+        if report := result.evaluation:
+            said = {"error": report.error and report.error[:most], "remark": report.remark and report.remark[:most]}
+            result = result.model_copy(update={"evaluation": report.model_copy(update=said)})
+            yield result
+    # The prepare container has told it before.
+    yield result.model_copy(update={"dataset": dataset.model_copy(update={"preflight": None})})
 
 
 def sync(path: Path) -> None:

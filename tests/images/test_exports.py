@@ -13,6 +13,7 @@ from finetune_operator.contract.dataset import DatasetConfig, RatingsSource
 from finetune_operator.contract.evaluation import EvaluationReport, Metric, Score
 from finetune_operator.contract.failures import Failure, FailureReason
 from finetune_operator.contract.places import TERMINATION_MESSAGE_MAX_BYTES, JobPaths
+from finetune_operator.contract.preflight import Preflight
 from finetune_operator.contract.training import (
     JobIdentity,
     LoraConfig,
@@ -136,10 +137,14 @@ def test_the_worst_of_texts_fits_the_message(exports: ModuleType) -> None:
     """JSON escapes a control character by six."""
     errors = tuple(OutputError(output=output, message="\x01" * 300) for output in Output)
     result = make_result(output_errors=errors, evaluation=EvaluationReport(scores=SCORES, error="\x01" * 400))
+    crowded = result.model_copy(
+        update={"dataset": result.dataset.model_copy(update={"preflight": Preflight(warnings=("\x01" * 300,) * 4)})}
+    )
     failure = Failure(reason=FailureReason.INVALID_CONFIG, message="\x01" * 2000, remedy="\U0001f600" * 2000)
     shortened = importlib.import_module("publish").shortened
 
     assert len(shortened(result)) <= TERMINATION_MESSAGE_MAX_BYTES
+    assert len(shortened(crowded)) <= TERMINATION_MESSAGE_MAX_BYTES
     assert len(shortened(failure)) <= TERMINATION_MESSAGE_MAX_BYTES
     assert len(Failure.model_validate_json(shortened(failure)).message) == 400
 

@@ -202,7 +202,12 @@ def test_a_trainer_that_is_ended_after_its_publication_has_told_its_result(
     message = tmp_path / "termination-log"
     Path(paths.modelfile).touch()
 
-    finishing.keep(config_of(outputs=tuple(Output)), paths, TRAINED, message)
+    finishing.keep(
+        config_of(outputs=(Output.MERGED_WEIGHTS, Output.OLLAMA_MODELFILE, Output.UNSLOTH_SCRIPT)),
+        paths,
+        TRAINED,
+        message,
+    )
 
     told = TrainingResult.model_validate_json(message.read_bytes())
     assert told.adapter_digest == TRAINED.adapter_digest

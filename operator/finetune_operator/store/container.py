@@ -3,6 +3,7 @@
 import os
 import signal
 from pathlib import Path
+from threading import Thread
 from typing import TypeVar
 
 from pydantic import ValidationError
@@ -27,5 +28,18 @@ def read_config(config: type[Config], file: Path) -> Config:
 
 
 def leave_when_asked() -> None:
-    """At once, since another attempt can go on; without a handler a container's first process ignores SIGTERM."""
-    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(TERMINATED_EXIT_CODE))
+    """At once, since another attempt can go on; without a handler a container's first process ignores SIGTERM.
+
+    From a thread: a handler waits until the main thread is back from the database or the file that it reads.
+    """
+    received, wakeup = os.pipe()
+    os.set_blocking(wakeup, False)
+    signal.set_wakeup_fd(wakeup)
+    signal.signal(signal.SIGTERM, lambda number, frame: None)
+    Thread(target=_leave, args=(received,), daemon=True).start()
+
+
+def _leave(received: int) -> None:
+    while os.read(received, 1) != bytes([signal.SIGTERM]):
+        pass
+    os._exit(TERMINATED_EXIT_CODE)
