@@ -284,6 +284,26 @@ def test_the_newest_rows_and_the_surest(fill: Fill, tmp_path: Path) -> None:
     assert surest.rows == 2
 
 
+def test_the_newest_of_rows_without_numbers_is_not_guessed(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "r.db") as connection:
+        connection.execute("CREATE TABLE ml_analysis_rating (id TEXT, prompt TEXT, response TEXT, rating INTEGER)")
+        row = ("a-uuid", rating(1)["prompt"], rating(1)["response"], 5)
+        connection.execute("INSERT INTO ml_analysis_rating VALUES (?, ?, ?, ?)", row)
+    connection.close()
+    config = from_ratings(source={"gold_star_only": False, "limit": 1})
+    with pytest.raises(Refused, match="their ids are not all numbers") as caught:
+        export(tmp_path / "1", config, f"sqlite:///{tmp_path / 'r.db'}")
+    assert caught.value.failure.reason == FailureReason.INVALID_CONFIG
+    assert "remove spec.dataset.ratings.limit" in caught.value.failure.remedy
+
+
+def test_rows_that_are_left_out_take_nothing_of_what_the_dataset_may_have(tmp_path: Path) -> None:
+    spool = spools.Spool(tmp_path, max_bytes=100)
+    spool.add([spools.DROPPED_MARK + f"ShortPrompt 1 {number}".encode() for number in range(1000)])
+    assert (spool.rows, spool.dropped.counts) == (0, {"ShortPrompt": 1000})
+    spool.close()
+
+
 HOSTILE_TEXT = {
     "a quote": "plato' OR '1'='1",
     "a second statement": "plato'; DROP TABLE ml_analysis_rating; --",

@@ -170,6 +170,12 @@ def _statement(
             parameters,
         ).fetchone()
         if oldest:
+            if oldest[0] is None:
+                raise Refused.because(
+                    FailureReason.INVALID_CONFIG,
+                    f"limit takes the rows of {TABLE} with the highest ids, and their ids are not all numbers",
+                    "remove spec.dataset.ratings.limit, or give the rows numbers as ids",
+                )
             conditions = [*conditions, f"try_cast(id AS BIGINT) >= {int(oldest[0])}"]
     rows = f"SELECT {columns} FROM {table} WHERE {' AND '.join(conditions)}"  # noqa: S608 - names are ours
     rules = {"seed": str(config.seed), "whitespace": WHITESPACE}

@@ -92,14 +92,14 @@ class Spool:
         buckets = self._buckets
         for row in rows:
             buckets[row[:BUCKET_DIGITS]].append(row)
-        self.rows += len(rows)
-        self._buffered += len(rows)
-        self._bytes += sum(map(len, rows))
-        if dropped := buckets.pop(DROPPED_MARK, None):
-            self.rows -= len(dropped)
-            for row in dropped:
-                reason, count, row_id = row[len(DROPPED_MARK) :].decode(errors="replace").split(" ", 2)
-                self.dropped.add(reason, row_id, int(count))
+        dropped = buckets.pop(DROPPED_MARK, ())
+        kept = len(rows) - len(dropped)
+        self.rows += kept
+        self._buffered += kept
+        self._bytes += sum(map(len, rows)) - sum(map(len, dropped))
+        for row in dropped:
+            reason, count, row_id = row[len(DROPPED_MARK) :].decode(errors="replace").split(" ", 2)
+            self.dropped.add(reason, row_id, int(count))
         if self._spilled + self._bytes > self._max_bytes:
             raise too_large(self._max_bytes)
         if self._bytes + ROW_OVERHEAD_BYTES * self._buffered > BUFFERED_MAX_BYTES:
