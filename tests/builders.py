@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from finetune_operator.contract.dataset import DatasetReport
+from finetune_operator.contract.evaluation import EvaluationReport, Metric, Score, Speed
 from finetune_operator.contract.failures import Failure, FailureReason
 from finetune_operator.contract.places import FETCH_CONTAINER, PREPARE_CONTAINER, TRAINER_CONTAINER
 from finetune_operator.contract.training import TrainingResult
@@ -280,6 +281,27 @@ def make_result(**changes: Any) -> TrainingResult:
         dataset=REPORT,
     )
     return result.model_copy(update=changes)
+
+
+EVALUATED = EvaluationReport(
+    examples=12,
+    scores=(Score(metric=Metric.ROUGE_L, base=0.12, fine_tuned=0.41),),
+    base_speed=Speed(
+        mean_latency_seconds=1.0,
+        seconds_per_answer=0.25,
+        tokens_per_second=80.0,
+        p95_latency_seconds=2.0,
+        mean_seconds_to_first_token=0.1,
+    ),
+    fine_tuned_speed=Speed(
+        mean_latency_seconds=1.1,
+        seconds_per_answer=0.5,
+        tokens_per_second=70.0,
+        p95_latency_seconds=2.1,
+        mean_seconds_to_first_token=0.2,
+    ),
+)
+"""What an evaluator says of a served version."""
 
 
 def make_failure(reason: FailureReason, message: str = "the fact", remedy: str = "the remedy") -> Failure:

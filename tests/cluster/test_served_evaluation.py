@@ -1,32 +1,14 @@
 """A served version measured by a Job of its own: one Job, one result, whoever dies meanwhile."""
 
-from finetune_operator.contract.evaluation import EvaluationReport, Metric, Score, Speed
 from finetune_operator.contract.failures import EXIT_CODES, Failure, FailureReason
 from finetune_operator.contract.places import EVALUATION_CONFIG_ANNOTATION
 from finetune_operator.contract.served_evaluation import EvaluationSource, ServedEvaluationConfig
 from finetune_operator.manifests.common import VERSION_NAME_LABEL
+from tests.builders import EVALUATED
 from tests.cluster.samples import RESULT, Manifest, model_version
 from tests.cluster.world import World, condition
 from tests.waiting import eventually, throughout
 
-REPORT = EvaluationReport(
-    examples=12,
-    scores=(Score(metric=Metric.ROUGE_L, base=0.12, fine_tuned=0.41),),
-    base_speed=Speed(
-        mean_latency_seconds=1.0,
-        seconds_per_answer=0.25,
-        tokens_per_second=80.0,
-        p95_latency_seconds=2.0,
-        mean_seconds_to_first_token=0.1,
-    ),
-    fine_tuned_speed=Speed(
-        mean_latency_seconds=1.1,
-        seconds_per_answer=0.5,
-        tokens_per_second=70.0,
-        p95_latency_seconds=2.1,
-        mean_seconds_to_first_token=0.2,
-    ),
-)
 REQUIRED = {"metrics": ["RougeL"], "require": ["RougeL >= 0.4"]}
 REFUSAL = Failure(reason=FailureReason.DATASET_EMPTY, message="no held-out rows", remedy="name other questions")
 GPU = {"resources": {"limits": {"nvidia.com/gpu": 1}}}
@@ -66,7 +48,7 @@ async def test_a_version_is_promoted_once_it_was_measured_and_is_good_enough(wor
     await world.says("modelversions", "plato-v1", "EvaluationPassed", status="False", reason="NotMeasured")
     assert "promotedAt" not in (await world.get("modelversions", "plato-v1"))["status"]
 
-    await world.kubelet.end_evaluation(pod, REPORT)
+    await world.kubelet.end_evaluation(pod, EVALUATED)
 
     version = await world.reaches("modelversions", "plato-v1", state="Deployed")
     measured = version["status"]["evaluation"]
@@ -86,7 +68,7 @@ async def test_a_version_is_promoted_once_it_was_measured_and_is_good_enough(wor
 async def test_what_a_training_measured_is_recorded_though_the_api_was_away(world: World) -> None:
     await world.api.stop()
     _, pod = await world.train(serving={}, evaluation={"metrics": ["RougeL"]})
-    await world.kubelet.succeed(pod, RESULT.model_copy(update={"evaluation": REPORT}))
+    await world.kubelet.succeed(pod, RESULT.model_copy(update={"evaluation": EVALUATED}))
     await world.reaches("finetunejobs", "plato-1", phase="Succeeded")
     await world.start_engine("plato-v1")
     await world.says("modelversions", "plato-v1", "Loaded", status="True")
@@ -123,7 +105,7 @@ async def test_an_evaluation_that_fails_is_told_and_tried_again_when_its_job_is_
     await world.client.delete("jobs", world.namespace, name, job["metadata"]["uid"])
     another = await world.kubelet.evaluator("plato-v1")
     assert another["metadata"]["uid"] != pod["metadata"]["uid"]
-    await world.kubelet.end_evaluation(another, REPORT)
+    await world.kubelet.end_evaluation(another, EVALUATED)
     await world.reaches("modelversions", "plato-v1", state="Deployed")
 
 
@@ -146,7 +128,7 @@ async def test_an_operator_that_dies_at_any_moment_makes_one_job_and_one_result(
     await world.serve("plato-v1", evaluation=REQUIRED)
     pod = await world.kubelet.evaluator("plato-v1")
     await world.operator.kill()
-    await world.kubelet.end_evaluation(pod, REPORT)
+    await world.kubelet.end_evaluation(pod, EVALUATED)
     job = await eventually(lambda: evaluator_jobs(world))
 
     await world.operator.start()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.contract.evaluation import EvaluationReport, Metric, Score, Speed
+from finetune_operator.contract.evaluation import EvaluationReport
 from finetune_operator.contract.failures import Failure, FailureReason
 from finetune_operator.core.conditions import find
 from finetune_operator.core.config import OperatorConfig
@@ -21,6 +21,7 @@ from finetune_operator.reconcile.served_evaluation import EvaluationFacts, recor
 from finetune_operator.resources.modelversion import ModelVersion, ModelVersionStatus, State
 from tests.builders import (
     CONFIG,
+    EVALUATED,
     NOON,
     Object,
     after,
@@ -35,24 +36,6 @@ from tests.builders import (
 )
 
 ROUGE: Object = {"evaluation": {"metrics": ["RougeL"]}}
-REPORT = EvaluationReport(
-    examples=12,
-    scores=(Score(metric=Metric.ROUGE_L, base=0.12, fine_tuned=0.41),),
-    base_speed=Speed(
-        mean_latency_seconds=1.0,
-        seconds_per_answer=0.25,
-        tokens_per_second=80.0,
-        p95_latency_seconds=2.0,
-        mean_seconds_to_first_token=0.1,
-    ),
-    fine_tuned_speed=Speed(
-        mean_latency_seconds=1.1,
-        seconds_per_answer=0.5,
-        tokens_per_second=70.0,
-        p95_latency_seconds=2.1,
-        mean_seconds_to_first_token=0.2,
-    ),
-)
 TRAINED: Object = {
     "lineage": {
         "evaluation": {
@@ -139,7 +122,7 @@ def on_jobs(plan: Plan) -> list[str]:
 
 def measured(of: ModelVersion) -> ModelVersion:
     """As it is once its Job's report has been read."""
-    return after(of, decide(of, job_of(of, COMPLETE), pods=(said(REPORT),)))
+    return after(of, decide(of, job_of(of, COMPLETE), pods=(said(EVALUATED),)))
 
 
 WANTED = version(ROUGE)
@@ -166,13 +149,13 @@ LIFE: dict[str, tuple[Plan, tuple[str, str], list[str]]] = {
         decide(WANTED, job_of(WANTED), pods=(at_work(waiting("ErrImagePull", "no such image")),)),
         ("False", "ErrImagePull"), [],
     ),
-    "it has reported": (decide(WANTED, job_of(WANTED, COMPLETE), pods=(said(REPORT),)), ("True", "Measured"), []),
+    "it has reported": (decide(WANTED, job_of(WANTED, COMPLETE), pods=(said(EVALUATED),)), ("True", "Measured"), []),
     "it has reported while the engine restarts": (
-        decide(WANTED, job_of(WANTED, COMPLETE), pods=(said(REPORT),), loaded=False), ("True", "Measured"), [],
+        decide(WANTED, job_of(WANTED, COMPLETE), pods=(said(EVALUATED),), loaded=False), ("True", "Measured"), [],
     ),
     "it has reported after a try that failed": (
         decide(WANTED, job_of(WANTED, COMPLETE), pods=(
-            said(UNAVAILABLE, 1, created="2026-01-01T11:20:00Z"), said(REPORT, created="2026-01-01T11:40:00Z"),
+            said(UNAVAILABLE, 1, created="2026-01-01T11:20:00Z"), said(EVALUATED, created="2026-01-01T11:40:00Z"),
         )),
         ("True", "Measured"), [],
     ),
@@ -259,7 +242,7 @@ def test_the_result_is_in_the_status_side_by_side() -> None:
 def test_an_answer_costs_its_share_of_all_engine_pods_and_nothing_is_told_without_a_price() -> None:
     priced = replace(CONFIG, prices=PriceBook(currency="EUR", per_hour={"nvidia.com/gpu": Decimal("3.60")}))
     on_gpus = version(ROUGE, {"serving": {"resources": {"limits": {"nvidia.com/gpu": 2}}}})
-    plan = decide(on_gpus, job_of(on_gpus, COMPLETE), pods=(said(REPORT),), config=priced)
+    plan = decide(on_gpus, job_of(on_gpus, COMPLETE), pods=(said(EVALUATED),), config=priced)
     result = status_of(plan).evaluation
     assert result is not None
     assert result.cost_per_answer is not None
@@ -272,7 +255,7 @@ def test_an_answer_costs_its_share_of_all_engine_pods_and_nothing_is_told_withou
 
 def test_once_written_nothing_is_written_again() -> None:
     done = measured(WANTED)
-    for plan in (decide(done, job_of(WANTED, COMPLETE), pods=(said(REPORT),)), decide(done)):
+    for plan in (decide(done, job_of(WANTED, COMPLETE), pods=(said(EVALUATED),)), decide(done)):
         acknowledged = decide(after(done, plan), recorded=unrecorded(plan))
         settled = after(done, acknowledged)
         again = decide(settled)
@@ -281,7 +264,7 @@ def test_once_written_nothing_is_written_again() -> None:
 
 
 def test_a_result_is_told_by_one_event() -> None:
-    plan = decide(WANTED, job_of(WANTED, COMPLETE), pods=(said(REPORT),))
+    plan = decide(WANTED, job_of(WANTED, COMPLETE), pods=(said(EVALUATED),))
     (told,) = [event for event in plan.events if event.reason == "Evaluated"]
     assert told.message == "plato-v2 is evaluated: RougeL 0.41 (base 0.12)"
     assert not [event for event in decide(after(WANTED, plan)).events if event.reason == "Evaluated"]
@@ -388,7 +371,7 @@ def test_where_nothing_is_asked_for_any_more_nothing_is_left() -> None:
     done = measured(WANTED)
     edited = version(status=done.status.to_dict(), generation=2)
 
-    plan = decide(edited, job_of(WANTED, COMPLETE), pods=(said(REPORT),))
+    plan = decide(edited, job_of(WANTED, COMPLETE), pods=(said(EVALUATED),))
 
     assert on_jobs(plan) == [f"Delete {NAME}"]
     assert status_of(plan).evaluation is None
@@ -396,7 +379,7 @@ def test_where_nothing_is_asked_for_any_more_nothing_is_left() -> None:
 
 
 def test_a_deleted_version_is_left_to_the_garbage_collector() -> None:
-    assert decide(version(ROUGE, deleting=True), job_of(WANTED, COMPLETE), pods=(said(REPORT),)) == Plan()
+    assert decide(version(ROUGE, deleting=True), job_of(WANTED, COMPLETE), pods=(said(EVALUATED),)) == Plan()
 
 
 ALWAYS: Object = {"promotion": "Always"}
@@ -422,7 +405,7 @@ GATE: dict[str, tuple[ModelVersion, bool, State, str]] = {
 def test_a_promotion_reads_what_was_measured_where_it_was_asked_for(
     of: ModelVersion, *, is_reported: bool, state: State, reason: str
 ) -> None:
-    plan = decide(of, job_of(of, COMPLETE), pods=(said(REPORT),)) if is_reported else decide(of)
+    plan = decide(of, job_of(of, COMPLETE), pods=(said(EVALUATED),)) if is_reported else decide(of)
 
     passed = find(status_of(plan).conditions, "EvaluationPassed")
     assert passed is not None
@@ -471,7 +454,7 @@ def records_of(plan: Plan) -> dict[str, dict[str, tuple[float, float]]]:
 class TestDatabase:
     def test_it_is_told_of_both_evaluations_with_all_values(self) -> None:
         of = version(ROUGE, TRAINED)
-        told = records_of(decide(of, job_of(of, COMPLETE), pods=(said(REPORT),)))
+        told = records_of(decide(of, job_of(of, COMPLETE), pods=(said(EVALUATED),)))
         assert told == {
             TRAINING_ROW: {"RougeL": (0.1, 0.9), "F1": (0.2, 0.8), "evalLoss": (2.5, 0.3)},
             record_id(of, identity(of)): {
@@ -501,19 +484,19 @@ class TestDatabase:
         wanted_again = version(ROUGE, status=decide(unwanted, recorded=known).status)
 
         later = NOON + timedelta(hours=1, microseconds=7)
-        again = decide(wanted_again, job_of(WANTED, COMPLETE), pods=(said(REPORT),), recorded=known, now=later)
+        again = decide(wanted_again, job_of(WANTED, COMPLETE), pods=(said(EVALUATED),), recorded=known, now=later)
 
         assert [action.id for action in unrecorded(again)] == [action.id for action in known]
         assert [action.evaluation.measured_at for action in unrecorded(again)] == [NOON + timedelta(hours=1)]
         assert status_of(again).recorded_evaluations is None
 
     def test_what_is_told_in_the_moment_of_its_measuring_is_told_once(self) -> None:
-        plan = decide(WANTED, job_of(WANTED, COMPLETE), pods=(said(REPORT),), now=NOON + timedelta(microseconds=7))
+        plan = decide(WANTED, job_of(WANTED, COMPLETE), pods=(said(EVALUATED),), now=NOON + timedelta(microseconds=7))
         assert unrecorded(plan)
         assert unrecorded(decide(after(WANTED, plan), recorded=unrecorded(plan))) == []
 
     def test_after_a_restart_nothing_is_told_that_the_status_remembers(self) -> None:
-        of = after(WANTED, decide(WANTED, job_of(WANTED, COMPLETE), pods=(said(REPORT),)))
+        of = after(WANTED, decide(WANTED, job_of(WANTED, COMPLETE), pods=(said(EVALUATED),)))
         remembered = after(of, decide(of, recorded=unrecorded(decide(of))))
         assert unrecorded(decide(remembered)) == []
 
