@@ -14,10 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import durable
 from attempt import Termination
 from failures import log
 from process_group import ProcessGroup
-from publish import sync
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 COMPLETE_MARKER = "complete.json"
@@ -68,7 +68,7 @@ class CheckpointCallback(TrainerCallback):
         directory = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
         if not self._group.is_leader:
             # Its random state is all that a process writes itself.
-            sync(directory / f"rng_state_{self._group.rank}.pth")
+            durable.sync(directory / f"rng_state_{self._group.rank}.pth")
         self._group.wait_for_all()
         if not self._group.is_leader:
             return
@@ -99,7 +99,7 @@ def mark(checkpoint: Checkpoint) -> Checkpoint:
     """Put the files on the disk, and only then say so."""
     directory = checkpoint.directory
     for path in directory.iterdir():
-        sync(path)
+        durable.sync(path)
     content = {
         "step": checkpoint.step,
         "trainSeconds": checkpoint.train_seconds,
@@ -107,11 +107,7 @@ def mark(checkpoint: Checkpoint) -> Checkpoint:
         "time": checkpoint.time.isoformat(),
         "files": fingerprints(directory),
     }
-    temporary = directory / f".{COMPLETE_MARKER}"
-    temporary.write_text(json.dumps(content))
-    sync(temporary)
-    temporary.rename(directory / COMPLETE_MARKER)
-    sync(directory)
+    durable.write(directory / COMPLETE_MARKER, json.dumps(content))
     return checkpoint
 
 

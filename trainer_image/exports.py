@@ -14,10 +14,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import durable
 from child import environment
 from failures import log
 from memory import available_memory_bytes
-from publish import sync
 from rows import read_rows
 
 from finetune_operator.contract.artifacts import Artifact, ArtifactListing, ArtifactType, Output, OutputError
@@ -70,9 +70,9 @@ def _make(output: Output, config: TrainingConfig, paths: JobPaths, steps: int) -
             # Blocks of 32 numbers share a factor of 16 bit.
             convert(config, paths, Path(paths.gguf_q8), Gguf("q8_0", bits=8.5))
         case Output.UNSLOTH_SCRIPT:
-            write(Path(paths.script), script_of(config, read_rows(Path(paths.test_rows), config.method), steps))
+            durable.write(Path(paths.script), script_of(config, read_rows(Path(paths.test_rows), config.method), steps))
         case Output.OLLAMA_MODELFILE:
-            write(Path(paths.modelfile), modelfile_of(config, merged=Path(paths.merged).is_dir()))
+            durable.write(Path(paths.modelfile), modelfile_of(config, merged=Path(paths.merged).is_dir()))
     log("made", output=output)
 
 
@@ -94,7 +94,7 @@ def merge(base: Path, adapter: Path, destination: Path) -> None:
     log("merging", dtype=dtype, weights_bytes=weights_bytes, available_memory_bytes=available)
     arguments = ["--base", str(base), "--adapter", str(adapter), "--output", str(temporary), "--dtype", dtype]
     run_tool("merge.py", "merging", [*arguments, "--memory-bytes", str(available), "--die-with-parent"])
-    publish(temporary, destination)
+    durable.publish(temporary, destination)
 
 
 class Gguf(NamedTuple):
@@ -124,7 +124,7 @@ def convert(config: TrainingConfig, paths: JobPaths, destination: Path, gguf: Gg
         log("converting", precision=gguf.name, size_bytes=needed)
         arguments = ["--model", str(merged), "--output", str(temporary), "--precision", gguf.name]
         run_tool("convert.py", "converting to GGUF", arguments)
-        publish(temporary, destination)
+        durable.publish(temporary, destination)
     finally:
         if not kept:
             shutil.rmtree(merged, ignore_errors=True)
@@ -233,23 +233,6 @@ def ends_of(base: Path, tokenizer: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys([tokenizer.eos_token, *tokenizer.convert_ids_to_tokens(ids)]))
 
 
-def write(destination: Path, text: str) -> None:
-    temporary = destination.with_name(f".{destination.name}")
-    temporary.write_text(text)
-    publish(temporary, destination)
-
-
-def publish(temporary: Path, destination: Path) -> None:
-    """Readable, on the disk, and only then by its name."""
-    for path in temporary.iterdir() if temporary.is_dir() else ():
-        path.chmod(0o644)
-        sync(path)
-    temporary.chmod(0o755 if temporary.is_dir() else 0o644)
-    sync(temporary)
-    temporary.rename(destination)
-    sync(destination.parent)
-
-
 def write_listing(paths: JobPaths) -> tuple[Artifact, ...]:
     """`artifacts.json` names each file; the result, which has to be short, each directory.
 
@@ -257,7 +240,7 @@ def write_listing(paths: JobPaths) -> tuple[Artifact, ...]:
     """
     files = list_files(files_below(Path(paths.directory)))
     kept = [file for file in files if file.type is not ArtifactType.CHECKPOINT]
-    write(Path(paths.artifacts), ArtifactListing(tuple(kept)).model_dump_json(by_alias=True, indent=2) + "\n")
+    durable.write(Path(paths.artifacts), ArtifactListing(tuple(kept)).model_dump_json(by_alias=True, indent=2) + "\n")
     return summed_up(kept)
 
 

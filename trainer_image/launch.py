@@ -22,6 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
+import durable
 from attempt import EXIT_LOCKED, EXIT_TERMINATED
 from failures import log
 from process_group import EXIT_PEERS_LOST
@@ -233,9 +234,7 @@ def is_getting_on(paths: JobPaths, node: int) -> bool:
         losses = known["losses"] + 1 if known["checkpoint"] == checkpoint else 1
     except (OSError, ValueError, KeyError, TypeError):
         losses = 1
-    temporary = memory.with_suffix(".tmp")
-    temporary.write_text(json.dumps({"checkpoint": checkpoint, "losses": losses}))
-    temporary.replace(memory)
+    durable.write(memory, json.dumps({"checkpoint": checkpoint, "losses": losses}))
     return losses < MOST_LOSSES
 
 

@@ -8,9 +8,9 @@ import json
 import shutil
 from pathlib import Path
 
+import durable
 from child import ChildFailed, run_child
 from failures import log
-from publish import sync
 from pydantic import ValidationError
 
 from finetune_operator.contract.base import Message
@@ -72,9 +72,9 @@ def try_again(config: TrainingConfig, paths: JobPaths, attempt: str, output: Pat
     begun = json.loads(counter.read_text()) if counter.exists() else 0
     if begun >= MOST_ATTEMPTS:
         return f"the evaluation was begun {begun} times, and each time its pod ended first: {REMEDY}"
-    write(counter, json.dumps(begun + 1))
+    durable.write(counter, json.dumps(begun + 1))
     config_file = output.with_name("config.json")
-    write(config_file, config.model_dump_json(by_alias=True, exclude_none=True))
+    durable.write(config_file, config.model_dump_json(by_alias=True, exclude_none=True))
     wanted = config.evaluation or EvaluationConfig(metrics=())
     artifacts = str(Path(paths.directory).parents[2])
     arguments = ["--config", str(config_file), "--artifacts", artifacts, "--attempt", attempt, "--output", str(output)]
@@ -100,12 +100,4 @@ def read_measured(file: Path) -> Measured | None:
 
 
 def write_measured(found: Measured, file: Path) -> None:
-    write(file, found.model_dump_json(by_alias=True))
-
-
-def write(file: Path, text: str) -> None:
-    temporary = file.with_name(f".{file.name}")
-    temporary.write_text(text)
-    sync(temporary)
-    temporary.rename(file)
-    sync(file.parent)
+    durable.write(file, found.model_dump_json(by_alias=True))

@@ -6,13 +6,13 @@ adapter does. The termination message is what the operator reads.
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import durable
 from failures import log
 
 from finetune_operator.contract.adapters import AdapterFile, AdapterManifest
@@ -31,15 +31,10 @@ def publish_adapter(model: Any, destination: Path, attempt: str, base_model_name
     model.save_pretrained(temporary, selected_adapters=[model.active_adapter])
     manifest = make_manifest(temporary, base_model_name)
     (temporary / MANIFEST_NAME).write_text(manifest.model_dump_json(by_alias=True, indent=2))
-    for path in temporary.iterdir():
-        path.chmod(0o644)
-        sync(path)
-    sync(temporary)
     if destination.exists():
         # An attempt died between the rename and the result: nobody was told of this adapter yet.
         shutil.rmtree(destination)
-    temporary.rename(destination)
-    sync(destination.parent)
+    durable.publish(temporary, destination)
     return manifest
 
 
@@ -78,11 +73,7 @@ def read_result(result_file: Path, adapter: Path) -> TrainingResult | None:
 
 
 def write_result(result: TrainingResult, result_file: Path) -> None:
-    temporary = result_file.with_suffix(".tmp")
-    temporary.write_text(result.model_dump_json(by_alias=True, indent=2))
-    sync(temporary)
-    temporary.rename(result_file)
-    sync(result_file.parent)
+    durable.write(result_file, result.model_dump_json(by_alias=True, indent=2))
 
 
 def write_termination_message(outcome: TrainingResult | Failure, file: Path) -> None:
@@ -124,12 +115,3 @@ def _shorter_results(result: TrainingResult) -> Iterator[TrainingResult]:
             yield result
     # The prepare container has told it before.
     yield result.model_copy(update={"dataset": dataset.model_copy(update={"preflight": None})})
-
-
-def sync(path: Path) -> None:
-    """To the disk before the next step: a rename that outlives its files after a power cut is half an adapter."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
