@@ -31,6 +31,7 @@ GIB = 1 << 30
 def exports() -> ModuleType:
     sys.path.insert(0, str(REPOSITORY / "trainer_image"))
     try:
+        importlib.import_module("publish")
         return importlib.import_module("exports")
     finally:
         sys.path.pop(0)
