@@ -9,20 +9,16 @@ from types import ModuleType
 import pytest
 
 from finetune_operator.contract.artifacts import Artifact, ArtifactType, Output, OutputError
-from finetune_operator.contract.dataset import DatasetConfig, RatingsSource
 from finetune_operator.contract.evaluation import EvaluationReport, Metric, Score
 from finetune_operator.contract.failures import Failure, FailureReason
 from finetune_operator.contract.places import TERMINATION_MESSAGE_MAX_BYTES, JobPaths
 from finetune_operator.contract.preflight import Preflight
 from finetune_operator.contract.training import (
-    JobIdentity,
-    LoraConfig,
-    TrainingConfig,
-    TrainingParameters,
     TrainingResult,
 )
 from tests.builders import make_result
 from tests.images.ml_environment import REPOSITORY
+from tests.images.training import exporting
 
 GIB = 1 << 30
 
@@ -95,18 +91,7 @@ def test_a_quantized_base_model_is_not_merged_and_the_training_is_not_lost(
     base = tmp_path / "base"
     base.mkdir()
     (base / "config.json").write_text(json.dumps({"quantization_config": {"quant_method": "bitsandbytes"}}))
-    config = TrainingConfig(
-        job=JobIdentity(namespace="finetune", name="plato", uid="uid"),
-        model="plato",
-        method="SFT",
-        backend="Unsloth",
-        base_model_name="tiny",
-        base_model_path=str(base),
-        dataset=DatasetConfig(source=RatingsSource()),
-        lora=LoraConfig(),
-        training=TrainingParameters(),
-        outputs=(Output.MERGED_WEIGHTS,),
-    )
+    config = exporting(base, Output.MERGED_WEIGHTS)
     paths = JobPaths.of(config, str(tmp_path))
 
     (error,) = exports.make_outputs(config, paths, 1)

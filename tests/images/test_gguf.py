@@ -8,11 +8,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from finetune_operator.contract.artifacts import Output
-from finetune_operator.contract.dataset import DatasetConfig, RatingsSource
 from finetune_operator.contract.places import JobPaths
-from finetune_operator.contract.training import JobIdentity, LoraConfig, TrainingConfig, TrainingParameters
 from tests.images.ml_environment import REPOSITORY, ensure_converter
-from tests.images.training import environment_of_images
+from tests.images.training import environment_of_images, exporting
 
 # With the tokenizer of a model that everybody knows: the converter knows no other.
 MAKE_MODEL = """
@@ -102,18 +100,7 @@ def run(python: Path, code: str, *arguments: str) -> str:
 
 
 def export(python: Path, base: Path, adapter: Path, root: Path, *outputs: Output) -> Exported:
-    config = TrainingConfig(
-        job=JobIdentity(namespace="finetune", name="plato", uid="uid"),
-        model="plato",
-        method="SFT",
-        backend="Unsloth",
-        base_model_name="tiny",
-        base_model_path=str(base),
-        dataset=DatasetConfig(source=RatingsSource()),
-        lora=LoraConfig(),
-        training=TrainingParameters(),
-        outputs=outputs,
-    )
+    config = exporting(base, *outputs)
     paths = JobPaths.of(config, str(root))
     Path(paths.directory).mkdir(parents=True)
     Path(paths.adapter).symlink_to(adapter)

@@ -241,6 +241,22 @@ def make_job(
     return job
 
 
+def exporting(base: Path, *outputs: Output) -> TrainingConfig:
+    """What a trainer is told that has only to export: the rest is as it comes."""
+    return TrainingConfig(
+        job=JobIdentity(namespace="finetune", name="plato", uid="uid"),
+        model="plato",
+        method="SFT",
+        backend="Unsloth",
+        base_model_name="tiny",
+        base_model_path=str(base),
+        dataset=DatasetConfig(source=RatingsSource()),
+        lora=LoraConfig(),
+        training=TrainingParameters(),
+        outputs=outputs,
+    )
+
+
 class ProgressServer:
     """Takes what the trainer posts, as the api does."""
 
