@@ -232,7 +232,9 @@ async def test_failed_jobs_cause_no_further_requests(shared_world: World) -> Non
     await world.kubelet.fail(
         pod, PREPARE_CONTAINER, EXIT_CODES[reason], Failure(reason=reason, message="m", remedy="r")
     )
-    await world.reaches("finetunejobs", "hopeless", phase="Failed")
+    failed = await world.reaches("finetunejobs", "hopeless", phase="Failed")
+    await world.told(reason, failed["metadata"]["uid"])
+    await world.settled()
     jobs, pods, mark = await world.names("jobs"), await world.names("pods"), world.audit.end()
 
     async def nothing_happens() -> None:

@@ -162,7 +162,7 @@ async def live(world: World) -> Manifest:
     await eventually(lambda: world.get("modelversions", "plato-v1"), CATCH_UP_SECONDS)
     await world.start_engine("plato-v1")
     await world.reaches("modelversions", "plato-v1", CATCH_UP_SECONDS, state="Deployed")
-    await _settled(world)
+    await world.settled()
     return await end_state(world)
 
 
@@ -242,15 +242,6 @@ async def test_a_namespace_is_deleted_without_the_operator(
     control_plane: ControlPlane, abandoned_namespace: str
 ) -> None:
     await control_plane.kubectl("wait", "--for=delete", f"namespace/{abandoned_namespace}", "--timeout=60s")
-
-
-async def _settled(world: World) -> None:
-    """No write of the operator for two looks at the audit log."""
-    while True:
-        mark = world.audit.end()
-        await asyncio.sleep(1)
-        if not world.audit.writes(world.namespace, mark):
-            return
 
 
 def _created(world: World, plural: str) -> int:

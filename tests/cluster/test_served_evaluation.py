@@ -134,6 +134,7 @@ async def test_an_operator_that_dies_at_any_moment_makes_one_job_and_one_result(
     await world.operator.start()
     await world.says("modelversions", "plato-v1", "Evaluated", status="True", reason="Measured")
     await recorded(world, 1)
+    await world.settled()
     mark = world.audit.end()
     await world.operator.kill()
     await world.operator.start()

@@ -1,5 +1,6 @@
 """One namespace with everything around it: the operator, the simulated kubelet, the api and the audit log."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -108,6 +109,16 @@ class World:
             ]
 
         return await eventually(events)
+
+    async def settled(self) -> None:
+        """Once the operator has written nothing for a second."""
+
+        async def is_quiet() -> bool:
+            mark = self.audit.end()
+            await asyncio.sleep(1)
+            return not self.audit.writes(self.namespace, mark)
+
+        await eventually(is_quiet, 60)
 
     async def train(self, name: str = "plato-1", **spec: Any) -> tuple[Manifest, Manifest]:
         """A new FineTuneJob with a running trainer, and the trainer's pod."""
