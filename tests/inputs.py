@@ -1,0 +1,59 @@
+"""What the outcome of the images' tests can depend on, as one digest: `go test` keeps passes by the same rule.
+
+Everything that their modules import from this repository, however indirectly; the images' own programs and locks,
+which run as programs of their own; the libraries by the project's lock; the interpreter.
+"""
+
+import hashlib
+import platform
+import sys
+from pathlib import Path
+
+import grimp
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SOURCES = (REPOSITORY, REPOSITORY / "operator")
+"""Where packages lie."""
+PACKAGES = ("finetune_operator", "tests", "demo", "local_cluster")
+TESTS = "tests.images"
+TREES = (
+    "tests/images",
+    "trainer_image",
+    "server_image",
+    "operator/finetune_operator/contract",
+    "operator/finetune_operator/core",
+)
+FILES = ("uv.lock", "pyproject.toml", "tests/conftest.py", "tests/inputs.py")
+
+
+def digest() -> str:
+    """Of names and contents; the same in every clone."""
+    whole = hashlib.sha256(f"{sys.version} {platform.machine()}\n".encode())
+    for file in sorted(imported() | listed()):
+        content = hashlib.sha256(file.read_bytes()).hexdigest()
+        whole.update(f"{file.relative_to(REPOSITORY).as_posix()} {content}\n".encode())
+    return whole.hexdigest()
+
+
+def imported() -> set[Path]:
+    """The files of every module of this repository that the tests import, directly or not."""
+    for source in map(str, SOURCES):
+        if source not in sys.path:
+            sys.path.append(source)
+    graph = grimp.build_graph(*PACKAGES, cache_dir=None)
+    tests = {name for name in graph.modules if name.startswith(f"{TESTS}.")}
+    modules = tests.union(*(graph.find_upstream_modules(name) for name in tests))
+    packages = {name.rpartition(".")[0] for name in modules}
+    return {file for name in modules | packages for file in _files(name)}
+
+
+def listed() -> set[Path]:
+    below = (file for tree in TREES for file in (REPOSITORY / tree).rglob("*"))
+    kept = {file for file in below if file.is_file() and "__pycache__" not in file.parts}
+    return kept | {REPOSITORY / name for name in FILES}
+
+
+def _files(module: str) -> list[Path]:
+    path = Path(*module.split("."))
+    candidates = [source / name for source in SOURCES for name in (path.with_suffix(".py"), path / "__init__.py")]
+    return [file for file in candidates if file.is_file()]
