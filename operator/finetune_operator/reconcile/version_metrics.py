@@ -1,23 +1,25 @@
 """What is known of a version's quality: what its training measured, and how people voted."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
+from finetune_operator.core.elo import Duel, elo
 from finetune_operator.resources.abtest import ABTest
 from finetune_operator.resources.evaluation import MetricValue, VersionMetrics
 from finetune_operator.resources.modelversion import ModelVersion
 
 
-def version_metrics(version: ModelVersion, tests: Iterable[ABTest]) -> VersionMetrics | None:
+def version_metrics(version: ModelVersion, tests: Sequence[ABTest]) -> VersionMetrics | None:
     """What was measured, and how people voted last."""
     record = version.spec.lineage.evaluation
-    win_rate = _win_rate(version, tests)
-    if record is None and win_rate is None and version.status.evaluation is None:
+    win_rate, rating = _win_rate(version, tests), _elo(version, tests)
+    if record is None and win_rate is None and rating is None and version.status.evaluation is None:
         return None
     return VersionMetrics(
         test_loss=record and record.test_loss,
         base_test_loss=record and record.base_test_loss,
         scores=_scores(version),
         win_rate=win_rate,
+        elo=rating,
     )
 
 
@@ -29,7 +31,7 @@ def _scores(version: ModelVersion) -> tuple[MetricValue, ...]:
     return (*newest, *(value for value in (record.metrics if record else ()) if value.name not in known))
 
 
-def _win_rate(version: ModelVersion, tests: Iterable[ABTest]) -> str | None:
+def _win_rate(version: ModelVersion, tests: Sequence[ABTest]) -> str | None:
     """It outlives its test: a test that was deleted has been held all the same."""
     ended = [
         (test.status.concluded_at, test.status.votes.win_rate)
@@ -41,3 +43,19 @@ def _win_rate(version: ModelVersion, tests: Iterable[ABTest]) -> str | None:
     ]
     known = version.status.metrics.win_rate if version.status.metrics else None
     return max(ended)[1] if ended else known
+
+
+def _elo(version: ModelVersion, tests: Sequence[ABTest]) -> int | None:
+    """By all tests of its model that have ended, its own or not; the last one known once none of its own is left."""
+    ratings = elo(_duel(test) for test in tests if test.spec.model == version.spec.model and test.status.concluded_at)
+    known = version.status.metrics.elo if version.status.metrics else None
+    rating = ratings.get(version.metadata.name)
+    return known if rating is None else round(rating)
+
+
+def _duel(test: ABTest) -> Duel[str | None]:
+    """None: the base model."""
+    candidate, baseline, votes = test.spec.candidate.model_version, test.spec.baseline.model_version, test.status.votes
+    if votes is None or votes.total == 0:
+        return Duel(candidate, baseline, 0, 0.5)
+    return Duel(candidate, baseline, votes.total, (votes.fine_tuned + votes.tie / 2) / votes.total)

@@ -239,3 +239,6 @@ class VersionMetrics(ApiModel):
     """Of answers to held-out prompts: of the served version where they were measured on it, else of the training."""
     win_rate: Decimal | None = None
     """Of the last ABTest that ended with this version as candidate; a tie counts half."""
+    elo: int | None = None
+    """Strength by the votes of all ABTests of its model that have ended: 400 points more are preferred ten times as
+    often, and 1500 is the mean of the versions (and the base model) that met, directly or through others."""

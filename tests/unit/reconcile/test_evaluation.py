@@ -201,6 +201,7 @@ class TestMetrics:
             "baseTestLoss": "2.5",
             "scores": [{"name": "RougeL", "base": "0.12", "fineTuned": "0.21"}],
             "winRate": "0.675",
+            "elo": 1557,
         }
 
     def test_the_last_concluded_test_counts_and_outlives_its_deletion(self) -> None:
@@ -215,6 +216,26 @@ class TestMetrics:
             metrics = status_of(each).metrics
             assert metrics is not None
             assert metrics.win_rate == "0.7"
+
+    def test_all_ended_tests_of_the_model_make_its_elo_which_outlives_them(self) -> None:
+        def a_test(name: str, votes: tuple[int, int], candidate: str, baseline: str, **status: Any) -> ABTest:
+            counted = {"fineTuned": votes[0], "base": votes[1], "tie": 0, "total": sum(votes)}
+            arms = {"candidate": {"modelVersion": candidate}, "baseline": {"modelVersion": baseline}}
+            return make_test(arms, name=name, status={"votes": counted} | status)
+
+        ended = {"concludedAt": "2026-01-01T09:00:00Z"}
+        tests = (
+            a_test("own", (99, 9), "plato-v2", "plato-v1", **ended),
+            a_test("of-others", (99, 9), "plato-v3", "plato-v1", **ended),
+            a_test("running", (999, 9), "plato-v3", "plato-v2"),
+        )
+        # 100:10 with the prior's wins: v2 and v3 are 400 points above v1, and the mean of the three is 1500.
+        plan = answering(measured(), *tests)
+        later = answering(after(measured(), plan))
+        for each in (plan, later):
+            metrics = status_of(each).metrics
+            assert metrics is not None
+            assert metrics.elo == 1633
 
     def test_a_version_of_unknown_quality_shows_none(self) -> None:
         assert status_of(answering(make_version(2))).metrics is None
