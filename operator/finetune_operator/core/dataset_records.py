@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, NamedTuple
 
+import jiter
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 SHOWN_REASON_MAX_CHARACTERS = 300
@@ -128,20 +129,30 @@ READABLE_FORMATS: tuple[Format, ...] = tuple(name for name in EXPECTED if name !
 def parse_record(line: bytes, record_format: Format) -> Record:
     """Read one JSON line. Raises `InvalidRecord`."""
     try:
-        match record_format:
-            case "Alpaca" | "Instruction":
-                return _instruction(Instruction.model_validate_json(line))
-            case "RawJSONL":
-                raw = Raw.model_validate_json(line)
-                return question_and_answer(raw.prompt, raw.response)
-            case "DPO" | "Preference":
-                return _preference(Preference.model_validate_json(line))
-            case "ChatML" if b"<|im_start|>" in line and b'"messages"' not in line:
-                return _conversation(_chat_ml(MarkedUpConversation.model_validate_json(line).text))
-            case _:
-                return _conversation(Conversation.model_validate_json(line).messages)
+        record = _parsed(line, record_format)
     except ValidationError as error:
         raise InvalidRecord(_explain(error)) from None
+    try:
+        jiter.from_json(line, catch_duplicate_keys=True)
+    except ValueError:
+        # Of what is sound otherwise; the key itself may be private.
+        raise InvalidRecord("an object has the same key twice, and only one of its values can be meant") from None
+    return record
+
+
+def _parsed(line: bytes, record_format: Format) -> Record:
+    match record_format:
+        case "Alpaca" | "Instruction":
+            return _instruction(Instruction.model_validate_json(line))
+        case "RawJSONL":
+            raw = Raw.model_validate_json(line)
+            return question_and_answer(raw.prompt, raw.response)
+        case "DPO" | "Preference":
+            return _preference(Preference.model_validate_json(line))
+        case "ChatML" if b"<|im_start|>" in line and b'"messages"' not in line:
+            return _conversation(_chat_ml(MarkedUpConversation.model_validate_json(line).text))
+        case _:
+            return _conversation(Conversation.model_validate_json(line).messages)
 
 
 def question_and_answer(prompt: str, response: str) -> Example:

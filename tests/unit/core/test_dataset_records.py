@@ -55,11 +55,6 @@ ACCEPTED: dict[str, tuple[Format, Any, dict[str, Any]]] = {
         {"instruction": "Hello?", "input": "", "output": "Hello.", "metadata": {"rating": 5}},
         {"messages": MESSAGES},
     ),
-    "a key twice: the last counts": (
-        "RawJSONL",
-        Written('{"prompt": "Bye?", "prompt": "Hello?", "response": "Hello."}'),
-        {"messages": MESSAGES},
-    ),
     "DPO as texts": (
         "DPO",
         {"prompt": "Hello?", "chosen": "Hello.", "rejected": "No."},
@@ -119,6 +114,17 @@ REJECTED: dict[str, tuple[Format, bytes, str]] = {
     "Alpaca without output": ("Alpaca", b'{"instruction": "a"}', "output: Field required"),
     "not a number": ("Instruction", b'{"instruction": NaN, "output": "b"}', "instruction|JSON|expected"),
     "nested too deeply": ("Instruction", b'{"instruction":' + b"[" * 100_000, "recursion limit"),
+    "a key twice": ("RawJSONL", b'{"prompt": "a", "response": "b", "response": "c"}', "same key twice"),
+    "a key twice, once in other letters": (
+        "RawJSONL",
+        b'{"prompt": "a", "response": "b", "p\\u0072ompt": "c"}',
+        "twice",
+    ),
+    "a key twice in what is not read": (
+        "RawJSONL",
+        b'{"prompt": "a", "response": "b", "x": {"y": 1, "y": 2}}',
+        "twice",
+    ),
     "a NUL outside of texts": ("RawJSONL", b'{"prompt": "a",\x00 "response": "b"}', "line"),
     "raw without response": ("RawJSONL", b'{"prompt": "a"}', "response: Field required"),
     "DPO without rejected": ("DPO", b'{"prompt": "a", "chosen": "b"}', "rejected"),

@@ -352,6 +352,10 @@ REFUSED_FILES: dict[str, tuple[bytes, str]] = {
         record() + b'\n{"x": ' + b"[" * 200_000 + b"]" * 200_000 + b', "prompt": "a", "response": "b"}',
         "row 2 of rows",
     ),
+    "a key twice": (
+        record() + b'\n{"prompt": "a", "response": "b", "response": "c"}',
+        "row 2 of rows .* same key twice",
+    ),
     "a line of 17 MiB": (record() + b"\n" + b" " * 17 * 2**20, "row 2 of rows is .* longer than"),
     "gzip": (gzip.compress(b"0" * 10_000_000), "compressed with gzip"),
     "zip": (zipped(), "compressed with zip"),
