@@ -24,12 +24,6 @@ from finetune_operator.core.dataset_records import (
 MESSAGES = [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Hello."}]
 
 
-class Written(str):
-    """JSON as it is."""
-
-    __slots__ = ()
-
-
 ACCEPTED: dict[str, tuple[Format, Any, dict[str, Any]]] = {
     "OpenAI": ("OpenAI", {"messages": MESSAGES, "weight": 1}, {"messages": MESSAGES}),
     "ChatML as messages": ("ChatML", {"messages": MESSAGES}, {"messages": MESSAGES}),
@@ -80,7 +74,7 @@ ACCEPTED: dict[str, tuple[Format, Any, dict[str, Any]]] = {
 def test_every_format_becomes_conversational_records(
     record_format: Format, record: Any, expected: dict[str, Any]
 ) -> None:
-    parsed = parse_record((record if isinstance(record, Written) else json.dumps(record)).encode(), record_format)
+    parsed = parse_record(json.dumps(record).encode(), record_format)
     assert json.loads(write_record(parsed, "DPO" if isinstance(parsed, Pair) else "ChatML")) == expected
     assert parsed.prompt
     assert parsed.response
