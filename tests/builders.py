@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from finetune_operator.contract.dataset import DatasetReport
-from finetune_operator.contract.evaluation import EvaluationReport, Metric, Score, Speed
+from finetune_operator.contract.evaluation import DomainScore, EvaluationReport, Metric, Score, Speed
 from finetune_operator.contract.failures import Failure, FailureReason
 from finetune_operator.contract.places import FETCH_CONTAINER, PREPARE_CONTAINER, TRAINER_CONTAINER
 from finetune_operator.contract.training import TrainingResult
@@ -286,6 +286,7 @@ def make_result(**changes: Any) -> TrainingResult:
 EVALUATED = EvaluationReport(
     examples=12,
     scores=(Score(metric=Metric.ROUGE_L, base=0.12, fine_tuned=0.41),),
+    domains=(DomainScore(domain="ethics", examples=9, metric=Metric.ROUGE_L, base=0.1, fine_tuned=0.5),),
     base_speed=Speed(
         mean_latency_seconds=1.0,
         seconds_per_answer=0.25,

@@ -39,6 +39,16 @@ class Score(Message):
     fine_tuned: float
 
 
+class DomainScore(Message):
+    """The first of the metrics that answers are scored by, over the questions of one domain."""
+
+    domain: str
+    examples: int
+    metric: Metric
+    base: float
+    fine_tuned: float
+
+
 class Speed(Message):
     """How fast one of the two answered.
 
@@ -64,6 +74,7 @@ class EvaluationReport(Message):
     left_out: int = 0
     remark: str | None = None
     scores: tuple[Score, ...] = ()
+    domains: tuple[DomainScore, ...] = ()
     base_speed: Speed | None = None
     fine_tuned_speed: Speed | None = None
     error: str | None = None

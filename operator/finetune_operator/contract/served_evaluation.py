@@ -38,7 +38,8 @@ class EvaluationSource(StrEnum):
 
 
 class RecordedValue(Report):
-    """One quantity, for the base model and for the version; `name` is a metric's, or a camelCase one with its unit."""
+    """One quantity, for the base model and for the version; `name` is a metric's, `metric/domain`, or a camelCase one
+    with its unit."""
 
     name: Annotated[str, Field(min_length=1, max_length=64)]
     base: float

@@ -17,8 +17,10 @@ from finetune_operator.core.workloads import OOM_KILLED, PodFacts
 from finetune_operator.resources.evaluation import (
     EVAL_LOSS,
     Comparison,
+    DomainValue,
     EngineCost,
     EvaluationRecord,
+    Metric,
     MetricValue,
     ServedEvaluationStatus,
 )
@@ -79,6 +81,16 @@ def served_status(measured: Measurement, rate: Rate | NoPrice, currency: str) ->
         engine=measured.engine,
         examples=report.examples,
         metrics=metric_values(report),
+        domains=tuple(
+            DomainValue(
+                domain=score.domain,
+                examples=score.examples,
+                name=Metric(score.metric),
+                base=decimal(score.base),
+                fine_tuned=decimal(score.fine_tuned),
+            )
+            for score in report.domains
+        ),
         **compared,
         cost_per_answer=_cost(base, tuned, rate, measured.replicas, currency),
         message=remarks(report),
@@ -112,6 +124,7 @@ def served_record(version: ModelVersion, measured: ServedEvaluationStatus) -> Re
         "meanSecondsToFirstToken": measured.mean_seconds_to_first_token,
         "tokensPerSecond": measured.tokens_per_second,
         "costPerAnswer": measured.cost_per_answer,
+        **{f"{value.name.value}/{value.domain}": _compared(value) for value in measured.domains},
     }
     return _record(version, EvaluationSource.SERVED, measured.metrics, compared).model_copy(
         update={
@@ -129,7 +142,7 @@ def _record(
     metrics: Iterable[MetricValue],
     compared: Mapping[str, Comparison | None],
 ) -> RecordedEvaluation:
-    quantities = {value.name.value: Comparison(base=value.base, fine_tuned=value.fine_tuned) for value in metrics}
+    quantities = {value.name.value: _compared(value) for value in metrics}
     quantities |= {name: value for name, value in compared.items() if value}
     metadata, spec = version.metadata, version.spec
     return RecordedEvaluation(
@@ -143,6 +156,10 @@ def _record(
         measured_at=metadata.creation_timestamp or NEVER,
         values=tuple(found for name, value in quantities.items() if (found := _recorded_value(name, value))),
     )
+
+
+def _compared(value: MetricValue) -> Comparison:
+    return Comparison(base=value.base, fine_tuned=value.fine_tuned)
 
 
 def _recorded_value(name: str, value: Comparison) -> RecordedValue | None:

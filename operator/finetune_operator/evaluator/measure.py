@@ -3,11 +3,12 @@
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from finetune_operator.contract.evaluation import EvaluationReport, Metric, Score, Speed
+from finetune_operator.contract.evaluation import DomainScore, EvaluationReport, Metric, Score, Speed
 from finetune_operator.contract.failures import FailureReason, Refused
 from finetune_operator.contract.served_evaluation import ServedEvaluationConfig
 from finetune_operator.core.scoring import SCORES, score
@@ -20,6 +21,9 @@ T = TypeVar("T")
 WARM_UP: list[dict[str, str]] = [{"role": "user", "content": "Hello"}]
 SCORE_DIGITS = 6
 PREFIXES_AT_ONCE = 64
+DOMAINS_MAX = 10
+DOMAIN_MAX_CHARACTERS = 48
+"""So many of such length fit into a termination message beside everything else."""
 NO_TOKENS = "TokenAccuracy was not measured: this engine does not tell the tokens of its answers"
 
 logger = get_logger(__name__)
@@ -80,9 +84,31 @@ async def measure(config: ServedEvaluationConfig, engine: Engine, read: Question
             for metric in config.metrics
             if metric in of_base
         ),
+        domains=tuple(_by_domain(asked_for, questions, base.texts, tuned.texts)),
         base_speed=base.speed,
         fine_tuned_speed=tuned.speed,
     )
+
+
+def _by_domain(
+    metrics: Sequence[Metric], questions: Sequence[Question], of_base: Sequence[str], of_tuned: Sequence[str]
+) -> Iterator[DomainScore]:
+    """The first metric within each domain, those with the most questions first."""
+    if not metrics:
+        return
+    metric = metrics[0]
+    counted = Counter(question.domain for question in questions if question.domain)
+    for domain, examples in sorted(counted.items(), key=lambda item: (-item[1], item[0]))[:DOMAINS_MAX]:
+        own = [index for index, question in enumerate(questions) if question.domain == domain]
+        references = [questions[index].reference for index in own]
+        base, tuned = (SCORES[metric]([texts[index] for index in own], references) for texts in (of_base, of_tuned))
+        yield DomainScore(
+            domain=domain[:DOMAIN_MAX_CHARACTERS],
+            examples=examples,
+            metric=metric,
+            base=round(base, SCORE_DIGITS),
+            fine_tuned=round(tuned, SCORE_DIGITS),
+        )
 
 
 class Asking:

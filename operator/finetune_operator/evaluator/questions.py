@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, field_validator
 
-from finetune_operator.contract.dataset import DatasetConfig
+from finetune_operator.contract.dataset import DatasetConfig, RatingsSource
 from finetune_operator.contract.failures import FailureReason, Refused
 from finetune_operator.contract.places import DATASETS_ROOT
 from finetune_operator.contract.served_evaluation import ServedEvaluationConfig
+from finetune_operator.core.dataset_records import Format
 from finetune_operator.store.datasets.export import Export
 
 Message = dict[str, str]
@@ -34,7 +35,31 @@ class _Preference(BaseModel):
     chosen: list[Message]
 
 
-_ROW: TypeAdapter[_Conversation | _Preference] = TypeAdapter(_Conversation | _Preference)
+class _Metadata(BaseModel):
+    """Of a rating; files may have anything there."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    domain: str | None = None
+
+
+class _Instruction(BaseModel):
+    """A question and its answer, with what is known of them."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    instruction: str
+    output: str
+    metadata: _Metadata
+
+    @field_validator("metadata", mode="before")
+    @classmethod
+    def _only_text_is_a_domain(cls, value: object) -> object:
+        domain = value.get("domain") if isinstance(value, dict) else None
+        return {"domain": domain if isinstance(domain, str) else None}
+
+
+_ROW: TypeAdapter[_Conversation | _Preference | _Instruction] = TypeAdapter(_Conversation | _Preference | _Instruction)
 
 
 @dataclass(frozen=True)
@@ -43,6 +68,7 @@ class Question:
 
     messages: tuple[Message, ...]
     last_answer: int
+    domain: str | None = None
 
     @property
     def asked(self) -> list[Message]:
@@ -77,12 +103,15 @@ def read_questions(config: ServedEvaluationConfig, environment: Mapping[str, str
 
 def _exported(dataset: DatasetConfig, limit: int, environment: Mapping[str, str]) -> Questions:
     with tempfile.TemporaryDirectory(prefix="questions-") as directory:
-        Export(dataset, "ChatML", Path(DATASETS_ROOT), environment, Path(directory)).write()
+        # Where domains are known, in the format that has room for them.
+        knows_domains = isinstance(dataset.source, RatingsSource) or dataset.format == "Instruction"
+        written: Format = "Instruction" if knows_domains else "ChatML"
+        Export(dataset, written, Path(DATASETS_ROOT), environment, Path(directory)).write()
         return _questions(Path(directory) / "train.jsonl", limit)
 
 
 def _questions(path: Path, limit: int) -> Questions:
-    found: list[Question] = []
+    found: dict[str, Question] = {}
     rows = 0
     with path.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
@@ -90,14 +119,19 @@ def _questions(path: Path, limit: int) -> Questions:
                 continue
             if rows == limit:
                 break
+            question = _question(line, number, path)
+            # An answer that two people rated is written twice where their ratings are written with it.
+            exchange = json.dumps(question.messages) if question else ""
+            if exchange in found:
+                continue
             rows += 1
-            if question := _question(line, number, path):
-                found.append(question)
+            if question:
+                found[exchange] = question
     if not found:
         fact = f"{path.name} has no row with a question and its answer" if rows else f"{path.name} is empty"
         remedy = "name other questions in spec.evaluation.dataset, or hold out more rows in the next training"
         raise Refused.because(FailureReason.DATASET_EMPTY, fact, remedy)
-    return Questions(tuple(found), rows - len(found))
+    return Questions(tuple(found.values()), rows - len(found))
 
 
 def _question(line: str, number: int, path: Path) -> Question | None:
@@ -110,6 +144,9 @@ def _question(line: str, number: int, path: Path) -> Question | None:
             f"{path.name} line {number} is no conversation: {cause}",
             "correct the row, or name other questions in spec.evaluation.dataset",
         ) from None
+    if isinstance(row, _Instruction):
+        asked, answer = {"role": "user", "content": row.instruction}, {"role": "assistant", "content": row.output}
+        return Question((asked, answer), 1, row.metadata.domain)
     messages = tuple(row.messages if isinstance(row, _Conversation) else row.prompt + row.chosen)
     answers = [index for index, message in enumerate(messages) if message.get("role") == "assistant"]
     if not answers or answers[-1] == 0 or "content" not in messages[answers[-1]]:

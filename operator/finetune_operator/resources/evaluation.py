@@ -10,6 +10,7 @@ from finetune_operator.resources.common import (
     Decimal,
     DnsSubdomain,
     LongText,
+    ShortText,
     Timestamp,
     VolumeRef,
     exactly_one,
@@ -19,6 +20,7 @@ from finetune_operator.resources.common import (
 from finetune_operator.resources.dataset import DatasetFormat, ObjectRef, Ratings
 
 MAX_METRICS = 16
+MAX_DOMAINS = 10
 EVAL_LOSS = "evalLoss"
 
 
@@ -147,6 +149,15 @@ class MetricValue(ApiModel):
 MetricValues = Annotated[tuple[MetricValue, ...], Field(max_length=MAX_METRICS)]
 
 
+class DomainValue(MetricValue):
+    """One metric over the questions of one domain."""
+
+    domain: ShortText
+    """Of the ratings that were asked."""
+    examples: Annotated[int, Field(ge=0, le=10_000)]
+    """Questions of this domain that both answered."""
+
+
 class Comparison(ApiModel):
     """One quantity, for both."""
 
@@ -214,6 +225,9 @@ class ServedEvaluationStatus(ApiModel):
     """Questions that both answered."""
     metrics: MetricValues = ()
     """What was asked for."""
+    domains: Annotated[tuple[DomainValue, ...], Field(max_length=MAX_DOMAINS)] = ()
+    """The first of spec.evaluation.metrics within each domain, where the questions have one: those of a ratings
+    database, or of a file of format Instruction whose metadata has a domain. The domains with the most questions."""
     mean_latency_seconds: Comparison | None = None
     """Mean time from asking to the whole answer, at spec.evaluation.concurrency."""
     p95_latency_seconds: Comparison | None = None

@@ -164,8 +164,9 @@ class Evaluation(Base):
 class EvaluationValue(Base):
     """One quantity of an evaluation, side by side.
 
-    Scores (0 to 1) have the name of their metric, such as `RougeL`; besides there are evalLoss, meanLatencySeconds,
-    p95LatencySeconds, meanSecondsToFirstToken, tokensPerSecond and costPerAnswer. What was not measured has no row.
+    Scores (0 to 1) have the name of their metric, such as `RougeL`, or `RougeL/coding` within a domain; besides there
+    are evalLoss, meanLatencySeconds, p95LatencySeconds, meanSecondsToFirstToken, tokensPerSecond and costPerAnswer.
+    What was not measured has no row.
     """
 
     __tablename__ = "evaluation_values"

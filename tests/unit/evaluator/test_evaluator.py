@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.contract.dataset import DatasetConfig, VolumeSource
+from finetune_operator.contract.dataset import DatasetConfig, RatingsSource, VolumeSource
 from finetune_operator.contract.evaluation import EvaluationReport, Metric
 from finetune_operator.contract.failures import Failure, FailureReason
+from finetune_operator.contract.places import DATABASE_URL_VARIABLE
 from finetune_operator.contract.served_evaluation import ServedEvaluationConfig
 from finetune_operator.evaluator import measure as measuring
 from finetune_operator.evaluator import questions as reading
@@ -20,6 +21,7 @@ from finetune_operator.evaluator.app import evaluate, main
 from finetune_operator.evaluator.engine import EngineRefused, EngineUnavailable, Patience
 from finetune_operator.evaluator.questions import read_questions
 from tests.unit.evaluator.engine_double import CONTEXT, KEY, EngineDouble
+from tests.unit.store.ratings_database import rating, write_ratings
 from tests.waiting import eventually
 
 BASE, TUNED = "tiny", "plato-v2"
@@ -32,6 +34,14 @@ ROWS = [
     {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
     for question, answer in RIGHT.items()
 ]
+
+
+def many(times: int) -> list[Any]:
+    """The same questions in other conversations."""
+    system = ({"role": "system", "content": str(number)} for number in range(times))
+    return [{"messages": [first, *row["messages"]]} for first in system for row in ROWS]
+
+
 PAIR = {
     "prompt": [{"role": "system", "content": "be brief"}, {"role": "user", "content": "Why?"}],
     "chosen": [{"role": "assistant", "content": "because of that"}],
@@ -89,7 +99,7 @@ async def test_of_a_preference_pair_the_chosen_answer_is_the_right_one(tmp_path:
 
 async def test_latency_is_each_answers_own_and_throughput_is_of_all(tmp_path: Path) -> None:
     engine = double(delay_seconds={BASE: 0.02, TUNED: 0.06})
-    report = await measured(engine, rows_file(tmp_path, ROWS * 4), concurrency=4)
+    report = await measured(engine, rows_file(tmp_path, many(4)), concurrency=4)
     base, tuned = report.base_speed, report.fine_tuned_speed
     assert base is not None
     assert tuned is not None
@@ -108,7 +118,7 @@ async def test_latency_is_each_answers_own_and_throughput_is_of_all(tmp_path: Pa
 @pytest.mark.parametrize("concurrency", [1, 3])
 async def test_no_more_are_asked_at_once_than_allowed(tmp_path: Path, concurrency: int) -> None:
     engine = double(delay_seconds={TUNED: 0.005})
-    await measured(engine, rows_file(tmp_path, ROWS * 4), concurrency=concurrency)
+    await measured(engine, rows_file(tmp_path, many(4)), concurrency=concurrency)
     assert engine.most_at_once == concurrency
 
 
@@ -174,6 +184,58 @@ class TestRows:
         found = read_questions(config_of(EngineDouble({}), tmp_path, dataset=dataset), {})
         assert {each.asked[-1]["content"] for each in found.questions} == {"1+1?", "2+2?"}
         assert {each.reference for each in found.questions} == {"A"}
+
+    def test_of_ratings_the_domain_is_known_and_two_ratings_of_one_answer_are_one_question(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rated = [("1+1?", {"domain": "sums", "rating": 4}), ("1+1?", {"domain": "sums", "rating": 5}), ("Why?", {})]
+        rows = [{"instruction": question, "output": "A", "metadata": metadata} for question, metadata in rated]
+        rows.append({"instruction": "What?", "output": "A", "metadata": {"domain": ["odd"]}})
+        (tmp_path / "q.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        monkeypatch.setattr(reading, "DATASETS_ROOT", str(tmp_path))
+        dataset = DatasetConfig(
+            source=VolumeSource(path="q.jsonl"),
+            format="Instruction",
+            test_fraction=0.0,
+            min_prompt_characters=1,
+            min_response_characters=1,
+        )
+        found = read_questions(config_of(EngineDouble({}), tmp_path, dataset=dataset), {})
+        told = {each.asked[-1]["content"]: (each.reference, each.domain) for each in found.questions}
+        assert told == {"1+1?": ("A", "sums"), "Why?": ("A", None), "What?": ("A", None)}
+        assert (len(found.questions), found.left_out) == (3, 0)
+
+    def test_questions_from_the_ratings_have_the_domain_of_their_rating(self, tmp_path: Path) -> None:
+        rated = [rating(1, prompt="1+1?", domain="sums"), rating(2, prompt="Why?", domain=None)]
+        url = write_ratings(tmp_path / "ratings.db", rated)
+        dataset = DatasetConfig(source=RatingsSource(), test_fraction=0.0, min_prompt_characters=1)
+        config = config_of(EngineDouble({}), tmp_path, dataset=dataset)
+        found = read_questions(config, {DATABASE_URL_VARIABLE: url})
+        assert {each.asked[-1]["content"]: each.domain for each in found.questions} == {"1+1?": "sums", "Why?": None}
+
+    async def test_the_first_metric_is_told_for_each_domain(self, tmp_path: Path) -> None:
+        domains = {"Is it so?": "facts", "Is that so?": "facts", "Why?": "reasons"}
+        rows = [
+            {"instruction": question, "output": RIGHT[question], "metadata": {"domain": domain}}
+            for question, domain in domains.items()
+        ]
+        metrics = (Metric.TOKEN_ACCURACY, Metric.EXACT_MATCH, Metric.TOKEN_F1)
+        report = await measured(double(), rows_file(tmp_path, rows), *metrics)
+        assert [(each.domain, each.examples, each.metric, each.base, each.fine_tuned) for each in report.domains] == [
+            ("facts", 2, Metric.EXACT_MATCH, 0.5, 1.0),
+            ("reasons", 1, Metric.EXACT_MATCH, 0.0, 1.0),
+        ]
+
+    async def test_domains_are_told_as_long_as_they_fit(self, tmp_path: Path) -> None:
+        rows = [
+            {"instruction": question, "output": answer, "metadata": {"domain": f"{number:02} {chr(0x1F600) * 300}"}}
+            for number in range(15)
+            for question, answer in ((f"Why {number}?", "because"),)
+        ]
+        every = tuple(metric for metric in Metric if metric is not Metric.TOKEN_ACCURACY)
+        report = await measured(double(), rows_file(tmp_path, rows), *every)
+        assert [each.domain[:2] for each in report.domains] == [f"{number:02}" for number in range(10)]
+        assert len(report.model_dump_json(by_alias=True, exclude_none=True).encode()) < 4096
 
 
 class TestPatience:

@@ -231,6 +231,7 @@ def test_the_result_is_in_the_status_side_by_side() -> None:
         "engine": status.engine,
         "examples": 12,
         "metrics": [{"name": "RougeL", "base": "0.12", "fineTuned": "0.41"}],
+        "domains": [{"domain": "ethics", "examples": 9, "name": "RougeL", "base": "0.1", "fineTuned": "0.5"}],
         "meanLatencySeconds": {"base": "1", "fineTuned": "1.1"},
         "p95LatencySeconds": {"base": "2", "fineTuned": "2.1"},
         "meanSecondsToFirstToken": {"base": "0.1", "fineTuned": "0.2"},
@@ -459,6 +460,7 @@ class TestDatabase:
             TRAINING_ROW: {"RougeL": (0.1, 0.9), "F1": (0.2, 0.8), "evalLoss": (2.5, 0.3)},
             record_id(of, identity(of)): {
                 "RougeL": (0.12, 0.41),
+                "RougeL/ethics": (0.1, 0.5),
                 "meanLatencySeconds": (1.0, 1.1),
                 "p95LatencySeconds": (2.0, 2.1),
                 "meanSecondsToFirstToken": (0.1, 0.2),
