@@ -1,5 +1,6 @@
 """Packing, early stopping, further arguments and starting from an earlier version, really trained."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -104,11 +105,19 @@ def test_a_training_goes_on_from_an_earlier_version(job: MakeJob, conversations:
     assert onward.adapter != trained.adapter
 
 
-def test_preferences_are_learned_on_top_of_an_earlier_version(job: MakeJob, preferences: Rows, trained: Job) -> None:
-    onward = job("onward-dpo", preferences, method="DPO", init_from=started_from(trained), epochs=1, learning_rate=5e-4)
+@pytest.mark.parametrize("backend", ["Unsloth", "HuggingFace"])
+def test_preferences_are_learned_on_top_of_an_earlier_version(
+    job: MakeJob, preferences: Rows, trained: Job, backend: str
+) -> None:
+    options = {"method": "DPO", "backend": backend, "epochs": 1, "learning_rate": 5e-4}
+    onward = job(f"onward-dpo-{backend}".lower(), preferences, init_from=started_from(trained), **options)
     onward.run()
 
-    assert result_of(onward).init_from is not None
+    result = result_of(onward)
+    assert result.init_from is not None
+    assert result.test_loss is not None
+    # That of a model which has learned nothing from the pairs: both answers are as likely as before.
+    assert result.test_loss < math.log(2)
 
 
 NOT_TAKEN: dict[str, tuple[dict[str, Any], FailureReason, str, str]] = {
