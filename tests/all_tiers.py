@@ -1,10 +1,11 @@
-"""Every tier, as `make test` runs them: groups that get along side by side, then the whole loop alone.
+"""Every tier, as `make test` runs them: groups side by side, and beside them, before them all, the loop on the node.
 
     python -m tests.all_tiers
 
 The images' tests take half an hour of two cores and hardly ever have a new reason to fail: like `go test`, this keeps
 their passes by everything that they can depend on (tests/inputs.py), says so, and `make images` runs them in any case.
-The loop comes last and undisturbed, since it also asserts how soon things happen. Exit code 1 if any test failed.
+The loop asserts how soon things happen: it begins when nothing computes beside it, and the others, which mostly wait
+for an API server or for one process, leave it the processor. Exit code 1 if any test failed.
 """
 
 import subprocess
@@ -20,8 +21,9 @@ from local_cluster.layout import cache_root
 from tests import inputs
 
 PYTEST = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--durations=25", "--durations-min=4")
+YIELDING = ("nice", "-n", "10")
 SIDE_BY_SIDE = 3
-"""Those of the API server mostly wait, and the images' compute with one thread each: more than two cores' worth."""
+"""More than two cores' worth: of these, only the images' tests compute all the time, with one thread each."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +40,15 @@ HALF = tuple(
     for name in ("arguments", "axolotl", "axolotl_training", "interruptions", "server", "several_processes")
 )
 """About half of what the images' tests take; whatever is not named here is in the other half."""
-GROUPS = (
-    Group("api-server", ("tests/helm", "tests/cluster")),
+IMAGES = (
     Group("images", HALF, keeps_its_pass=True),
     Group("images-others", ("tests/images", *(f"--ignore={name}" for name in HALF)), keeps_its_pass=True),
+)
+OTHERS = (
+    Group("api-server", ("tests/helm", "tests/cluster")),
     Group("unit", ("tests/unit", "tests/local_cluster")),
 )
-LAST = Group("end-to-end", ("tests/e2e",))
+LOOP = Group("end-to-end", ("tests/e2e",))
 
 printing = threading.Lock()
 
@@ -52,10 +56,15 @@ printing = threading.Lock()
 def main() -> int:
     digest = inputs.digest()
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        codes = list(pool.map(lambda group: run_unless_passed(group, digest), GROUPS))
-    say(f"{LAST.name}: running alone")
-    codes.append(subprocess.run([*PYTEST, *LAST.arguments], stdin=subprocess.DEVNULL, check=False).returncode)
-    failed = [group.name for group, code in zip((*GROUPS, LAST), codes, strict=True) if code]
+        groups = (*IMAGES, *OTHERS)
+        running = {group.name: pool.submit(run_unless_passed, group, digest) for group in groups}
+        for group in IMAGES:
+            running[group.name].result()
+        say(f"{LOOP.name}: running")
+        code, output = run(LOOP, yielding=False)
+        codes = {name: future.result() for name, future in running.items()} | {LOOP.name: code}
+    say(output)
+    failed = [name for name, code in codes.items() if code]
     if failed:
         sys.stderr.write(f"failures in: {', '.join(failed)}\n")
     return int(bool(failed))
@@ -75,10 +84,10 @@ def run_unless_passed(group: Group, digest: str) -> int:
     return code
 
 
-def run(group: Group) -> tuple[int, str]:
+def run(group: Group, *, yielding: bool = True) -> tuple[int, str]:
     """The exit code, and what pytest said: shown at the end, since groups run side by side."""
     with tempfile.TemporaryFile("w+") as output:
-        command = [*PYTEST, *group.arguments]
+        command = [*(YIELDING if yielding else ()), *PYTEST, *group.arguments]
         ended = subprocess.run(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, check=False)
         output.seek(0)
         return ended.returncode, output.read()

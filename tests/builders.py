@@ -10,6 +10,8 @@ from finetune_operator.contract.failures import Failure, FailureReason
 from finetune_operator.contract.places import FETCH_CONTAINER, PREPARE_CONTAINER, TRAINER_CONTAINER
 from finetune_operator.contract.training import TrainingResult
 from finetune_operator.core.config import OperatorConfig
+from finetune_operator.core.workloads import JobFacts, job_facts
+from finetune_operator.manifests.preparation import preparation_job_name
 from finetune_operator.reconcile.plan import Plan
 from finetune_operator.resources.abtest import ABTest
 from finetune_operator.resources.common import API_VERSION, Resource
@@ -176,6 +178,12 @@ def job_condition(type_: str, reason: str = "", message: str = "", *, since: str
     """A condition of a batch/v1 Job that holds."""
     condition = {"type": type_, "status": "True", "reason": reason, "message": message}
     return condition | ({"lastTransitionTime": since} if since else {})
+
+
+def prepared(job: FineTuneJob) -> JobFacts:
+    """The Job that has made everything ready for a training that takes GPUs."""
+    name = preparation_job_name(job)
+    return job_facts(job_body(job.metadata.uid, name=name, conditions=(job_condition("Complete"),)))
 
 
 def running() -> Object:

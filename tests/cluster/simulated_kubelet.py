@@ -68,6 +68,10 @@ class SimulatedKubelet:
         states = {PREPARE_CONTAINER: _terminated(0, REPORT), TRAINER_CONTAINER: _terminated(0, "")}
         await self._report(pod, "Succeeded", states)
 
+    async def end_preparation(self, pod: Manifest, report: DatasetReport = REPORT) -> None:
+        """Of a pod that only prepares: the dataset is there."""
+        await self._report(pod, "Succeeded", {PREPARE_CONTAINER: _terminated(0, report)})
+
     async def end_cancellation(self, pod: Manifest) -> None:
         """Of a training at a provider: there is nothing more to say."""
         await self._report(pod, "Succeeded", {TRAINER_CONTAINER: _terminated(0, "")})
@@ -164,10 +168,8 @@ class SimulatedKubelet:
         message: str = "",
     ) -> None:
         status: Manifest = {"phase": phase, "conditions": [_scheduled(pod), *conditions], "message": message}
-        containers = {name: _container(pod, name, state) for name, state in states.items()}
-        if PREPARE_CONTAINER in containers:
-            status["initContainerStatuses"] = [containers.pop(PREPARE_CONTAINER)]
-        status["containerStatuses"] = list(containers.values())
+        status["initContainerStatuses"] = _containers(pod["spec"].get("initContainers", []), states)
+        status["containerStatuses"] = _containers(pod["spec"]["containers"], states)
         if ip:
             status |= {"podIP": ip, "podIPs": [{"ip": ip}]}
         await self._patch(pod, status)
@@ -189,11 +191,20 @@ def _running() -> Manifest:
     return {"running": {"startedAt": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}}
 
 
-def _container(pod: Manifest, name: str, state: Manifest) -> Manifest:
-    specs = [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
-    image = next(spec["image"] for spec in specs if spec["name"] == name)
-    running = "running" in state
-    return {"name": name, "image": image, "imageID": "", "ready": running, "restartCount": 0, "state": state}
+def _containers(specs: Sequence[Manifest], states: Mapping[str, Manifest]) -> list[Manifest]:
+    """Of those containers that the pod has; which are there depends on what it is to do."""
+    return [
+        {
+            "name": spec["name"],
+            "image": spec["image"],
+            "imageID": "",
+            "ready": "running" in states[spec["name"]],
+            "restartCount": 0,
+            "state": states[spec["name"]],
+        }
+        for spec in specs
+        if spec["name"] in states
+    ]
 
 
 def _terminated(exit_code: int, message: object, reason: str | None = None) -> Manifest:

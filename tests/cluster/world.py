@@ -10,6 +10,7 @@ from typing import Any
 from finetune_operator.kube.client import KubeClient
 from finetune_operator.kube.errors import NotFound
 from finetune_operator.kube.paths import PLURALS
+from finetune_operator.manifests.common import PREPARATION_LABEL
 from tests.cluster.api_server import ApiServer
 from tests.cluster.audit import AuditLog
 from tests.cluster.control_plane import ControlPlane
@@ -124,6 +125,9 @@ class World:
         """A new FineTuneJob with a running trainer, and the trainer's pod."""
         await self.create(fine_tune_job(name, **spec))
         pod = await self.kubelet.trainer(name)
+        if PREPARATION_LABEL in pod["metadata"]["labels"]:
+            await self.kubelet.end_preparation(pod)
+            pod = await self.kubelet.trainer(name, other_than=pod["metadata"]["uid"])
         await self.kubelet.train(pod)
         return await self.reaches("finetunejobs", name, phase="Training"), pod
 

@@ -55,6 +55,12 @@ def too_little_memory(manifest: Manifest) -> None:
     manifest["spec"]["resources"] = {"requests": {"memory": "100Mi"}, "limits": {"memory": "150Mi"}}
 
 
+def refused_before_a_gpu(manifest: Manifest) -> None:
+    """The node has none: a pod that asked for one would wait for ever."""
+    filter_that_empties(manifest)
+    manifest["spec"]["resources"] = {"limits": {"nvidia.com/gpu": 1}}
+
+
 CASES = {
     "unknown-base-model": ("finetunejob-sft.yaml", unknown_base_model, "BaseModelNotFound", "tiny-lama"),
     "filter-that-empties": ("finetunejob-sft.yaml", filter_that_empties, "DatasetEmpty", "astrology"),
@@ -62,6 +68,7 @@ CASES = {
     "wrong-database": ("finetunejob-sft.yaml", wrong_database, "DatabaseUnreachable", "nowhere.db"),
     "no-pairs": ("finetunejob-dpo.yaml", no_pairs, "DatasetEmpty", "minRatingDifference"),
     "path-outside": ("finetunejob-sft.yaml", path_outside_the_volume, "DatasetInvalid", "escape.jsonl"),
+    "refused-before-a-gpu": ("finetunejob-sft.yaml", refused_before_a_gpu, "DatasetEmpty", "astrology"),
     "too-little-memory": ("finetunejob-sft.yaml", too_little_memory, "OutOfMemory", "limits.memory"),
 }
 

@@ -58,7 +58,8 @@ COMPONENT_NAME = "trainer"
 BACKOFF_LIMIT = 3
 TERMINATION_GRACE_SECONDS = 60
 CONFIG_MOUNT: Manifest = config_mount(CONFIG_FILE)
-ARTIFACTS_MOUNT: Manifest = {"name": "artifacts", "mountPath": ARTIFACTS_ROOT}
+ARTIFACTS_VOLUME = "artifacts"
+ARTIFACTS_MOUNT: Manifest = {"name": ARTIFACTS_VOLUME, "mountPath": ARTIFACTS_ROOT}
 
 
 def training_job_name(job: FineTuneJob) -> str:
@@ -137,11 +138,16 @@ def _pod(job: FineTuneJob, config: OperatorConfig) -> Manifest:
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": TERMINATION_GRACE_SECONDS,
         "securityContext": pod_security(),
-        "initContainers": [_prepare(job, config), *_fetch(job, config)],
+        "initContainers": preparing_containers(job, config),
         "containers": [_main_container(job, config)],
         "volumes": _volumes(job, config),
         **scheduling(job.spec.scheduling),
     }
+
+
+def preparing_containers(job: FineTuneJob, config: OperatorConfig) -> list[Manifest]:
+    """What must have ended well before a trainer starts; each does nothing where an earlier one has done it."""
+    return [_prepare(job, config), *_fetch(job, config)]
 
 
 def _prepare(job: FineTuneJob, config: OperatorConfig) -> Manifest:
@@ -200,7 +206,7 @@ def _volumes(job: FineTuneJob, config: OperatorConfig) -> list[Manifest]:
     return [
         config_volume(CONFIG_FILE, CONFIG_ANNOTATION),
         *_models_volumes(job, config),
-        claim_volume("artifacts", config.artifacts_claim, read_only=False),
+        claim_volume(ARTIFACTS_VOLUME, config.artifacts_claim, read_only=False),
         *scratch_volumes(),
         *source_volumes(job.spec.dataset),
     ]

@@ -6,11 +6,12 @@ from typing import Any
 
 from finetune_operator.contract.failures import Failure, FailureReason
 from finetune_operator.contract.places import PREPARE_CONTAINER, adapter_uri
-from finetune_operator.contract.training import TrainingResult
+from finetune_operator.contract.training import StartingAdapter, TrainingResult
 from finetune_operator.core.conditions import find, is_true
 from finetune_operator.core.config import OperatorConfig
 from finetune_operator.core.workloads import JobFacts, PodFacts, training_outcome
 from finetune_operator.manifests.nodes import rendezvous_service
+from finetune_operator.manifests.preparation import preparation_job
 from finetune_operator.manifests.training import (
     TERMINATION_GRACE_SECONDS,
     queue_name,
@@ -52,7 +53,13 @@ from finetune_operator.reconcile.training_outlook import (
 from finetune_operator.reconcile.training_outputs import export_events
 from finetune_operator.reconcile.training_preflight import preflight_events
 from finetune_operator.reconcile.training_shortfalls import shortfall_events
-from finetune_operator.reconcile.training_status import Observed, is_at_the_end, progress_is_due, training_status
+from finetune_operator.reconcile.training_status import (
+    Observed,
+    is_at_the_end,
+    is_unprepared,
+    progress_is_due,
+    training_status,
+)
 from finetune_operator.resources.common import ConditionStatus
 from finetune_operator.resources.finetunejob import FineTuneJob, FineTuneJobStatus, Phase
 from finetune_operator.resources.modelversion import ModelVersion, ModelVersionSpec
@@ -82,7 +89,7 @@ def reconcile(job: FineTuneJob, seen: Observed, now: datetime, config: OperatorC
     if version or (seen.job and seen.job.complete):
         return _publish(job, seen, outcome, version, now, config)
     if seen.job and seen.job.failed_reason:
-        seconds_left = _leaving_seconds(seen, now)
+        seconds_left = _leaving_seconds(seen.job, seen.pods, now)
         if isinstance(outcome, TrainingResult) and seconds_left <= 0:
             # It was ended after it had published, while it measured or exported.
             return _publish(job, seen, outcome, version, now, config)
@@ -131,15 +138,18 @@ def wants_progress(job: FineTuneJob) -> bool:
 def _acknowledge(job: FineTuneJob, seen: Observed) -> Plan:
     """Only now is the Job told when to go: one that goes before its end is known would be made, and train, again."""
     status = job.status.model_copy(update={"observed_generation": job.metadata.generation})
-    found, ttl_seconds = seen.job, job.spec.ttl_seconds_after_finished
-    if found is None or not _is_ours(job, found) or found.ttl_seconds == ttl_seconds:
-        return Plan(status=status.to_dict())
     is_edited = job.status.observed_generation != job.metadata.generation
-    if found.ttl_seconds is not None and not is_edited:
+    ttl_seconds = job.spec.ttl_seconds_after_finished
+    patches = tuple(
+        Patch("jobs", found.name, {"spec": {"ttlSecondsAfterFinished": ttl_seconds}})
+        for found in (seen.job, seen.preparation)
+        if found
+        and _is_ours(job, found)
+        and found.ttl_seconds != ttl_seconds
         # A policy of the cluster has the last word; to insist would be a dispute without an end.
-        return Plan(status=status.to_dict())
-    patch = Patch("jobs", found.name, {"spec": {"ttlSecondsAfterFinished": ttl_seconds}})
-    return Plan(actions=(patch,), status=status.to_dict())
+        and (found.ttl_seconds is None or is_edited)
+    )
+    return Plan(actions=patches, status=status.to_dict())
 
 
 def _is_ours(job: FineTuneJob, found: JobFacts) -> bool:
@@ -155,6 +165,8 @@ def _start(job: FineTuneJob, seen: Observed, now: datetime, config: OperatorConf
     start = starting_adapter(job, seen.versions, config)
     if isinstance(start, Failure):
         return _concluded(job, seen, failed(start), now, config)
+    if is_unprepared(job, seen):
+        return _prepare(job, seen, start, now, config)
     manifest = training_job(job, config, start)
     queue = queue_name(job)
     status = training_status(job, seen, queued(queue) if queue else outlook_of(seen.pods), now, config)
@@ -166,31 +178,66 @@ def _start(job: FineTuneJob, seen: Observed, now: datetime, config: OperatorConf
             Create("jobs", manifest, job.metadata.uid),
         ),
         status=status.to_dict(),
-        events=(Event("Normal", "JobCreated", f"created Job {manifest['metadata']['name']}"),),
+        events=(_created(manifest), *preflight_events(job, status)),
     )
+
+
+def _prepare(
+    job: FineTuneJob, seen: Observed, start: StartingAdapter | None, now: datetime, config: OperatorConfig
+) -> Plan:
+    """No pod of the training is made, and no GPU taken, before its dataset and its base model are there."""
+    found, pods, queue = seen.preparation, seen.preparation_pods, queue_name(job)
+    if found is None:
+        manifest = preparation_job(job, config, start)
+        status = training_status(job, seen, queued(queue) if queue else outlook_of(pods), now, config)
+        return Plan(
+            actions=(Create("jobs", manifest, job.metadata.uid),), status=status.to_dict(), events=(_created(manifest),)
+        )
+    if not _is_ours(job, found):
+        return _concluded(job, seen, failed(name_taken(found.name)), now, config)
+    if found.failed_reason:
+        seconds_left = _leaving_seconds(found, pods, now)
+        failure = failure_of(found, training_outcome(pods), pods, may_tell_more=seconds_left > 0)
+        if failure is None:
+            return Plan(requeue_after_seconds=seconds_left)
+        return _concluded(job, seen, failed(failure), now, config)
+    if any(pod.phase == "Succeeded" for pod in pods):
+        # The Job's own word comes next.
+        return Plan()
+    if found.suspended:
+        outlook = queued(found.queue) if found.queue else held(found.name)
+    else:
+        outlook = outlook_of(pods, find(job.status.conditions, "Reconciling"))
+    if (seconds_left := _untold_seconds(job, outlook, pods, now)) > 0:
+        return Plan(requeue_after_seconds=seconds_left)
+    return Plan(status=training_status(job, seen, outlook, now, config).to_dict())
+
+
+def _created(manifest: Mapping[str, Any]) -> Event:
+    return Event("Normal", "JobCreated", f"created Job {manifest['metadata']['name']}")
 
 
 def _cancel(job: FineTuneJob, seen: Observed, now: datetime, config: OperatorConfig) -> Plan:
     """Final only when the last pod has ended, so that its time is counted to the end."""
-    own = seen.job if seen.job and _is_ours(job, seen.job) else None
-    if own is None and not still_alive(seen.pods):
+    own = [found for found in (seen.job, seen.preparation) if found and _is_ours(job, found)]
+    if not own and not still_alive((*seen.pods, *seen.preparation_pods)):
         if may_go_on(job) and (plan := _cancel_at_provider(job, seen, now, config)):
             return plan
         return _concluded(job, seen, cancelled(unconfirmed(seen.cancellation)), now, config)
     status = training_status(job, seen, cancelling(job.status.phase), now, config)
-    return Plan(actions=(Delete("jobs", own.name, own.uid),) if own else (), status=status.to_dict())
+    return Plan(actions=tuple(Delete("jobs", found.name, found.uid) for found in own), status=status.to_dict())
 
 
-def _leaving_seconds(seen: Observed, now: datetime) -> float:
+def _leaving_seconds(found: JobFacts | None, pods: tuple[PodFacts, ...], now: datetime) -> float:
     """How long a pod of the stopped Job may still run; the kubelet of a dead node never says that one has ended."""
-    if seen.job is None or seen.job.stopped_at is None or not still_alive(seen.pods):
+    if found is None or found.stopped_at is None or not still_alive(pods):
         return 0.0
-    return max(0.0, (seen.job.stopped_at - now).total_seconds() + LEAVING_SECONDS)
+    return max(0.0, (found.stopped_at - now).total_seconds() + LEAVING_SECONDS)
 
 
 def _failed(job: FineTuneJob, seen: Observed, failure: Failure, now: datetime, config: OperatorConfig) -> Plan:
     """Final only when the last pod has ended, or can't be running any more, so that its time is counted."""
-    seconds_left = _leaving_seconds(seen, now)
+    seconds_left = _leaving_seconds(seen.job, seen.pods, now)
     if seconds_left > 0:
         status = training_status(job, seen, stopping(job.status.phase, failure), now, config)
         return Plan(status=status.to_dict(), requeue_after_seconds=seconds_left)
@@ -223,10 +270,8 @@ def _follow(job: FineTuneJob, seen: Observed, now: datetime, config: OperatorCon
     """The Job is there and not at its end: honour `suspend`, and report."""
     actions = suspension_actions(job, seen.job) if seen.job else ()
     outlook = _present_outlook(job, seen, now, config)
-    if outlook.phase is Phase.PREPARING and job.status.phase in (Phase.PENDING, Phase.QUEUED):
-        seconds_left = PREPARING_UNTOLD_SECONDS - _preparing_seconds(seen.pods, now)
-        if seconds_left > 0:
-            return Plan(actions=actions, requeue_after_seconds=seconds_left)
+    if (seconds_left := _untold_seconds(job, outlook, seen.pods, now)) > 0:
+        return Plan(actions=actions, requeue_after_seconds=seconds_left)
     status = training_status(job, seen, outlook, now, config)
     return Plan(
         actions=actions,
@@ -267,6 +312,13 @@ def _news(job: FineTuneJob, status: FineTuneJobStatus) -> Iterable[Event]:
     yield from preflight_events(job, status)
     if status.phase is Phase.TRAINING and job.status.phase is not Phase.TRAINING:
         yield Event("Normal", "TrainingStarted", status.message or "")
+
+
+def _untold_seconds(job: FineTuneJob, outlook: Outlook, pods: tuple[PodFacts, ...], now: datetime) -> float:
+    """How long it is not yet worth a write that the dataset is being prepared."""
+    if outlook.phase is not Phase.PREPARING or job.status.phase not in (Phase.PENDING, Phase.QUEUED):
+        return 0.0
+    return PREPARING_UNTOLD_SECONDS - _preparing_seconds(pods, now)
 
 
 def _preparing_seconds(pods: tuple[PodFacts, ...], now: datetime) -> float:

@@ -16,6 +16,7 @@ from finetune_operator.core.durations import short_duration
 from finetune_operator.core.endings import ended_at, latest_ending
 from finetune_operator.core.evaluation import status_of
 from finetune_operator.core.workloads import DEADLINE_EXCEEDED, JobFacts, PodFacts, dataset_report
+from finetune_operator.manifests.preparation import preparation_job_name, wants_device
 from finetune_operator.manifests.training import training_job_name
 from finetune_operator.reconcile.starting_point import begun_from
 from finetune_operator.reconcile.training_outlook import Outlook
@@ -58,6 +59,9 @@ class Observed:
     published: tuple[str, ...] = ()
     cancellation: JobFacts | None = None
     """The Job that ends the training at its provider."""
+    preparation: JobFacts | None = None
+    """The Job that makes everything ready before a GPU is taken."""
+    preparation_pods: tuple[PodFacts, ...] = ()
 
 
 def training_status(
@@ -87,11 +91,21 @@ def training_status(
     return status.model_copy(update={"allocation": allocation, "cost": cost})
 
 
+def is_unprepared(job: FineTuneJob, seen: Observed) -> bool:
+    """Whether dataset and base model are to be made ready before there is a pod that takes a GPU."""
+    is_ready = seen.preparation is not None and seen.preparation.complete
+    return seen.job is None and wants_device(job.spec) and not is_ready
+
+
+def _job_name(job: FineTuneJob, seen: Observed) -> str:
+    return preparation_job_name(job) if is_unprepared(job, seen) else training_job_name(job)
+
+
 def _with_facts(
     job: FineTuneJob, seen: Observed, outlook: Outlook, now: datetime, config: OperatorConfig
 ) -> FineTuneJobStatus:
     old = job.status
-    report = dataset_report(seen.pods)
+    report = dataset_report((*seen.pods, *seen.preparation_pods))
     dataset = (
         DatasetStatus(rows=report.rows, test_rows=report.test_rows, digest=report.digest) if report else old.dataset
     )
@@ -109,7 +123,7 @@ def _with_facts(
             "observed_generation": job.metadata.generation,
             "phase": outlook.phase,
             "message": shortened(outlook.message),
-            "job_name": old.job_name if foreign or job.spec.suspend else training_job_name(job),
+            "job_name": old.job_name if foreign or job.spec.suspend else _job_name(job, seen),
             "start_time": old.start_time or now,
             "attempts": max(old.attempts or 0, 0 if foreign else _attempts(job, seen, outlook, now)) or None,
             "progress": progress,
@@ -128,7 +142,7 @@ def _with_facts(
 
 def _attempts(job: FineTuneJob, seen: Observed, outlook: Outlook, now: datetime) -> int:
     """The Job controller makes the first pod at once, so that its appearance is not worth a status of its own."""
-    has_no_pod_yet = job.spec.suspend or outlook.phase in (Phase.QUEUED, Phase.CANCELLED)
+    has_no_pod_yet = job.spec.suspend or outlook.phase in (Phase.QUEUED, Phase.CANCELLED) or is_unprepared(job, seen)
     counted = allocations.observed(job.status.allocation or AllocationStatus(), seen.pods, seen.job, now)
     groups = math.ceil(allocations.pods_so_far(counted, seen.pods) / job.spec.nodes)
     return max(0 if has_no_pod_yet else 1, groups)

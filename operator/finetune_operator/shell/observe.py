@@ -6,6 +6,7 @@ from finetune_operator.core.workloads import deployment_facts, job_facts, pod_fa
 from finetune_operator.manifests.cancellation import cancellation_job_name
 from finetune_operator.manifests.common import EVALUATION_LABEL, REVISION_ANNOTATION
 from finetune_operator.manifests.evaluation import evaluation_id
+from finetune_operator.manifests.preparation import preparation_job_name
 from finetune_operator.manifests.serving import engine_name
 from finetune_operator.manifests.training import training_job_name
 from finetune_operator.reconcile import abtest, finetunejob, modelversion
@@ -29,11 +30,14 @@ class Observer:
     async def finetunejob(self, job: FineTuneJob) -> finetunejob.Observed:
         namespace, uid = job.metadata.namespace, job.metadata.uid
         body = self.state.get("jobs", namespace, training_job_name(job))
+        preparing = self.state.get("jobs", namespace, preparation_job_name(job))
         cancelling = self.state.get("jobs", namespace, cancellation_job_name(job)) if job.spec.openai else None
         jobs = self.state.resources(FineTuneJob, "finetunejobs", namespace)
         return finetunejob.Observed(
             job=job_facts(body) if body else None,
             pods=tuple(pod_facts(pod) for pod in self.state.group("pods", uid)),
+            preparation=job_facts(preparing) if preparing else None,
+            preparation_pods=tuple(pod_facts(pod) for pod in self.state.group("pods", preparation_job_name(job))),
             versions=self.state.resources(ModelVersion, "modelversions", namespace),
             published=tuple(other.status.model_version for other in jobs if other.status.model_version),
             cancellation=job_facts(cancelling) if cancelling else None,

@@ -7,6 +7,7 @@ import pytest
 
 from finetune_operator.contract.base_models import HubModel
 from finetune_operator.contract.places import FETCH_CONTAINER, PREPARE_CONTAINER
+from finetune_operator.manifests.preparation import preparation_job
 from finetune_operator.manifests.serving import engine_manifests, engine_name
 from finetune_operator.manifests.training import training_config, training_job
 from finetune_operator.manifests.versions import model_version
@@ -52,6 +53,15 @@ each_pod = pytest.mark.parametrize("pod", PODS.values(), ids=PODS.keys())
 
 def test_the_job_as_reviewed() -> None:
     assert_golden("job-of-hub-model", [training_job(JOB, MIRRORED)])
+
+
+def test_a_preparation_downloads_the_model_after_it_made_the_dataset() -> None:
+    pod = preparation_job(JOB, MIRRORED)["spec"]["template"]["spec"]
+    own = job_pod()
+    assert [container["name"] for container in (*pod["initContainers"], *pod["containers"])] == ["prepare", "fetch"]
+    assert [*pod["initContainers"], *pod["containers"]] == own["initContainers"]
+    mounted = {mount["name"] for each in own["initContainers"] for mount in each["volumeMounts"]}
+    assert mounted == {volume["name"] for volume in pod["volumes"]}
 
 
 def test_the_model_version_as_reviewed() -> None:

@@ -7,6 +7,7 @@ import pytest
 from finetune_operator.contract.failures import EXIT_CODES
 from finetune_operator.contract.places import CONFIG_ANNOTATION
 from finetune_operator.contract.training import TrainingConfig
+from finetune_operator.manifests.preparation import preparation_job
 from finetune_operator.manifests.training import training_config, training_job, training_job_name
 from finetune_operator.manifests.versions import model_version, next_version
 from finetune_operator.resources.finetunejob import FineTuneJob, FineTuneJobSpec
@@ -70,6 +71,20 @@ def test_the_memory_of_one_gpu_bounds_what_trains_on_whole_ones(resources: dict[
 @each_job
 def test_the_job_as_reviewed(name: str) -> None:
     assert_golden(f"job-{name}", [training_job(JOBS[name], CONFIG)])
+
+
+def test_the_preparation_as_reviewed() -> None:
+    job = JOBS["sft-on-gpu"]
+    assert_golden("preparation-sft-on-gpu", [preparation_job(job, CONFIG)])
+
+
+def test_the_preparation_needs_no_node_with_a_gpu() -> None:
+    selector = {"nvidia.com/gpu.product": "NVIDIA-L4", "zone": "b"}
+    job = make_job({"resources": {"limits": {"nvidia.com/gpu": 1}}, "scheduling": {"nodeSelector": selector}})
+    pod = preparation_job(job, CONFIG)["spec"]["template"]["spec"]
+    assert pod["nodeSelector"] == {"zone": "b"}
+    assert "nvidia.com" not in str([pod["containers"], pod["nodeSelector"]])
+    assert [line for line in pod_violations(pod) if "memory" not in line] == []
 
 
 @each_job

@@ -22,6 +22,7 @@ from tests.builders import (
     job_condition,
     make_job,
     make_result,
+    prepared,
     running,
     terminated,
     training_pod,
@@ -64,7 +65,7 @@ TRAINING = after(JOB, decide(JOB, world(*BOTH)))
 
 
 def test_the_service_is_there_before_the_pods_that_look_for_each_other() -> None:
-    service, job = decide(JOB, Observed()).actions
+    service, job = decide(JOB, Observed(preparation=prepared(JOB))).actions
     assert isinstance(service, Apply)
     assert service.plural == "services"
     assert isinstance(job, Create)

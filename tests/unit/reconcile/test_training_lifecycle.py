@@ -30,6 +30,7 @@ from tests.builders import (
     make_job,
     make_result,
     make_version,
+    prepared,
     running,
     terminated,
     training_pod,
@@ -270,7 +271,7 @@ class TestQueue:
     """Kueue suspends and starts the Job; what is played here is what Kueue does to it."""
 
     def test_it_is_made_suspended_and_says_that_it_waits(self) -> None:
-        plan = decide(QUEUED, world(gone=True))
+        plan = decide(QUEUED, replace(world(gone=True), preparation=prepared(QUEUED)))
         assert plan.actions == (Create("jobs", training_job(QUEUED, PRICED), UID),)
         status = status_of(plan)
         assert (status.phase, status.attempts) == (Phase.QUEUED, None)
