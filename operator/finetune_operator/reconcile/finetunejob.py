@@ -178,7 +178,7 @@ def _start(job: FineTuneJob, seen: Observed, now: datetime, config: OperatorConf
             Create("jobs", manifest, job.metadata.uid),
         ),
         status=status.to_dict(),
-        events=(_created(manifest), *preflight_events(job, status)),
+        events=(_created(manifest), *_news(job, status)),
     )
 
 
@@ -210,7 +210,8 @@ def _prepare(
         outlook = outlook_of(pods, find(job.status.conditions, "Reconciling"))
     if (seconds_left := _untold_seconds(job, outlook, pods, now)) > 0:
         return Plan(requeue_after_seconds=seconds_left)
-    return Plan(status=training_status(job, seen, outlook, now, config).to_dict())
+    status = training_status(job, seen, outlook, now, config)
+    return Plan(status=status.to_dict(), events=tuple(_news(job, status)))
 
 
 def _created(manifest: Mapping[str, Any]) -> Event:

@@ -216,7 +216,7 @@ def _last_failure(job: FineTuneJob, seen: Observed, now: datetime) -> LastFailur
     found = seen.job
     is_stopped = found is not None and (found.suspended or found.failed_reason == DEADLINE_EXCEEDED)
     meant_to_end = job.spec.suspend or job.spec.cancel or is_stopped
-    latest = None if meant_to_end else latest_ending(seen.pods)
+    latest = None if meant_to_end else latest_ending((*seen.preparation_pods, *seen.pods))
     if latest is None:
         return known
     pod, ending = latest

@@ -115,6 +115,17 @@ def test_meanwhile_it_says_how_it_goes_and_makes_nothing(seen: Observed, phase: 
     assert decide(after(begun, plan), seen).status == plan.status
 
 
+def test_a_pod_of_it_that_failed_and_is_followed_by_another_is_told_once() -> None:
+    away = make_failure(FailureReason.DATABASE_UNREACHABLE)
+    seen = world(pod(terminated(1, wire(away)), phase="Failed"))
+    plan = decide(JOB, seen)
+    last = status_of(plan).last_failure
+    assert last is not None
+    assert (last.pod, last.reason) == ("preparing", "DatabaseUnreachable")
+    assert [event.reason for event in plan.events] == ["DatabaseUnreachable"]
+    assert decide(after(JOB, plan), seen).events == ()
+
+
 def test_between_the_end_of_its_pod_and_its_own_nothing_is_told() -> None:
     assert decide(JOB, world(pod(terminated(0, wire(REPORT)), phase="Succeeded"))) == Plan()
 
