@@ -13,7 +13,7 @@ from finetune_operator.core.routing import Target
 from finetune_operator.gateway import errors
 from finetune_operator.gateway.bodies import parse_request
 from finetune_operator.gateway.catalog import list_models, one_model
-from finetune_operator.gateway.choice import authorize, choose, subject_of
+from finetune_operator.gateway.choice import ARM_HEADER, authorize, choose, subject_of
 from finetune_operator.gateway.errors import GatewayError
 from finetune_operator.gateway.exchange import REQUEST_ID_HEADER, Exchange
 from finetune_operator.gateway.follow import RouteKeeper
@@ -118,7 +118,7 @@ class Gateway:
         if self.keeper.missing:
             raise errors.no_routes_yet()
         subject = subject_of(request.headers, body.subject, request[TOKEN], request.remote)
-        exchange.choice = choose(self.keeper.table, body.model, subject)
+        exchange.choice = choose(self.keeper.table, body.model, subject, request.headers.get(ARM_HEADER))
         target = exchange.choice.answerer
         if not isinstance(target, Target):
             raise errors.unavailable_model(target, as_arm=exchange.choice.arm is not None)

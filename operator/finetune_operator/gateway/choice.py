@@ -5,15 +5,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from finetune_operator.core.routing import Answerer, RouteTable, Split
-from finetune_operator.gateway.errors import ambiguous_model, invalid_token, unknown_model
+from finetune_operator.gateway.errors import ambiguous_model, invalid_arm, invalid_token, unknown_model
 from finetune_operator.resources.abtest import Arm
 
 SUBJECT_HEADER = "x-finetune-subject"
+ARM_HEADER = "x-finetune-arm"
+"""In a request: which arm shall answer. In an answer: which one did."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Who shall answer and, while an ABTest splits the name, for which arm."""
+    """Who shall answer and, while an ABTest splits the name, for which arm.
+
+    The test is to know of it only where it has chosen the arm itself: who asks for one is no random subject.
+    """
 
     answerer: Answerer
     arm: Arm | None = None
@@ -24,17 +29,24 @@ class Choice:
         return self.answerer.served_name
 
 
-def choose(table: RouteTable, name: str, subject: str) -> Choice:
-    """Raises `GatewayError` for a name that has no meaning (404) or more than one (409)."""
+def choose(table: RouteTable, name: str, subject: str, asked_arm: str | None = None) -> Choice:
+    """Raises `GatewayError` for a name that has no meaning (404) or more than one (409), or not such an arm (400)."""
     routes = table.routes_of(name)
     if not routes:
         raise unknown_model(name, (table.public_name(route) for route in table.routes))
     if len(routes) > 1:
         raise ambiguous_model(name, routes)
     match routes[0].destination:
-        case Split() as split:
+        case Split() as split if asked_arm is None:
             arm = split.arm_of(subject)
             return Choice(split.answerer(arm), arm, split.test_uid)
+        case Split() as split if asked_arm in set(Arm):
+            arm = Arm(asked_arm)
+            return Choice(split.answerer(arm), arm)
+        case Split():
+            raise invalid_arm(f"{ARM_HEADER} is {' or '.join(Arm)}, not {asked_arm!r}")
+        case _ if asked_arm is not None:
+            raise invalid_arm(f"no ABTest splits the traffic of `{name}`: leave {ARM_HEADER} out")
         case destination:
             return Choice(destination)
 

@@ -73,6 +73,10 @@ def unknown_model(name: str, known: Iterable[str]) -> GatewayError:
     return GatewayError(404, "model_not_found", message, param="model")
 
 
+def invalid_arm(message: str) -> GatewayError:
+    return GatewayError(400, "invalid_arm", message)
+
+
 def ambiguous_model(name: str, routes: Iterable[Route]) -> GatewayError:
     meanings = sorted(f"{route.qualified_name} ({route.meaning})" for route in routes)
     if len({meaning.split(" ")[0] for meaning in meanings}) == len(meanings):

@@ -6,14 +6,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from finetune_operator.contract.experiments import Sample
-from finetune_operator.gateway.choice import Choice
+from finetune_operator.gateway.choice import ARM_HEADER, Choice
 from finetune_operator.gateway.metrics import Metrics
 from finetune_operator.gateway.usage import UNKNOWN, StreamEnd, Usage, usage_of
 from finetune_operator.logs import get_logger
 
 REQUEST_ID_HEADER = "x-request-id"
 VERSION_HEADER = "x-finetune-version"
-ARM_HEADER = "x-finetune-arm"
 CLIENT_GONE = 499
 """The client went away before the answer was whole; nginx's number for it, which no client sees."""
 

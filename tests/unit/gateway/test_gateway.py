@@ -327,6 +327,37 @@ async def test_the_api_key_is_a_subject(world: World) -> None:
                 assert response.headers["x-finetune-arm"] == arm
 
 
+async def test_an_arm_that_is_asked_for_answers_and_is_no_sample(world: World) -> None:
+    world.put(abtest_object(percent=50))
+    async with world.intake.running(), world.gateway(api_url=world.intake.url, internal_token=INTERNAL_TOKEN):
+        for arm, served in {"baseline": "plato-v1", "candidate": "plato-v2"}.items():
+            for subject in map(subject_in, ("baseline", "candidate")):
+                headers = {"x-finetune-arm": arm}
+                async with world.post(data=chat("plato", user=subject), headers=headers) as response:
+                    assert response.headers["x-finetune-arm"] == arm
+                    assert response.headers["x-finetune-version"] == (await response.json())["model"] == served
+        await answer_of(world, "plato", user=subject_in("candidate"))
+        await eventually(lambda: world.intake.samples)
+    assert [sample["arm"] for sample in world.intake.samples] == ["candidate"]
+
+
+NO_SUCH_ARM = {
+    "another word": ("plato", "both", "x-finetune-arm is baseline or candidate, not 'both'"),
+    "nothing": ("plato", "", "x-finetune-arm is baseline or candidate, not ''"),
+    "a name without a test": ("plato-v1", "baseline", "no ABTest splits the traffic of `plato-v1`"),
+}
+
+
+@pytest.mark.parametrize(("name", "arm", "message"), NO_SUCH_ARM.values(), ids=NO_SUCH_ARM.keys())
+async def test_an_arm_that_is_not_there_is_refused(world: World, name: str, arm: str, message: str) -> None:
+    world.put(abtest_object(percent=50))
+    async with world.gateway(), world.post(data=chat(name), headers={"x-finetune-arm": arm}) as response:
+        assert response.status == 400
+        error = (await response.json())["error"]
+    assert error["code"] == "invalid_arm"
+    assert message in error["message"]
+
+
 @pytest.mark.parametrize("state", [None, "Archived"])
 async def test_an_arm_that_cannot_answer_is_an_error_and_not_the_other_arm(world: World, state: str | None) -> None:
     world.put(world.version("plato-v2", loaded=False, state=state), abtest_object(percent=50))
