@@ -11,6 +11,7 @@ import yaml
 from finetune_operator.__main__ import main as finetune_operator
 from finetune_operator.contract.places import ENGINE_PORT
 from finetune_operator.core.cost import PriceBook, price_book
+from finetune_operator.gateway.limits import Limits
 from finetune_operator.gateway.settings import GatewaySettings
 from finetune_operator.manifests import evaluation, serving, training
 from finetune_operator.manifests.common import labels
@@ -26,6 +27,7 @@ TWO_NAMESPACES = ("--set", f"watchNamespaces={{{','.join(WATCHED)}}}")
 SECRET_KEYS = {"internal-token", "engine-api-key", "api-token"}
 
 COMMON_VARIABLES = {"FINETUNE_NAMESPACES", "FINETUNE_LOG_LEVEL", "FINETUNE_INTERNAL_TOKEN"}
+LIMITS = {"FINETUNE_REQUESTS_PER_MINUTE", "FINETUNE_TOKENS_PER_MINUTE", "FINETUNE_REQUESTS_AT_ONCE"}
 VARIABLES = {
     "operator": COMMON_VARIABLES
     | {
@@ -49,7 +51,7 @@ VARIABLES = {
         "FINETUNE_PRICES",
         "FINETUNE_POLL_SECONDS",
     },
-    "gateway": COMMON_VARIABLES | {"VLLM_API_KEY", "FINETUNE_API_URL", "FINETUNE_DRAIN_DELAY_SECONDS"},
+    "gateway": COMMON_VARIABLES | {"VLLM_API_KEY", "FINETUNE_API_URL", "FINETUNE_DRAIN_DELAY_SECONDS"} | LIMITS,
     "api": COMMON_VARIABLES
     | {
         "FINETUNE_DATABASE_URL",
@@ -272,6 +274,16 @@ def test_gateway_takes_the_tokens_of_clients_and_api(helm: Helm) -> None:
     # Kubernetes fills in only what stands before.
     assert list(gateway).index("FINETUNE_GATEWAY_TOKENS") > list(gateway).index("FINETUNE_API_TOKEN")
     assert list(gateway).index("FINETUNE_GATEWAY_TOKENS") > list(gateway).index("FINETUNE_CLIENT_TOKENS")
+
+
+def test_limits_of_the_gateway_reach_its_settings(helm: Helm) -> None:
+    chosen = "gateway.limits.requestsPerMinute=1000000,gateway.limits.tokensPerMinute=7,gateway.limits.requestsAtOnce=3"
+    told = {name: str(value) for name, value in environment(helm.render("--set", chosen), "gateway").items()}
+    settings = GatewaySettings.from_environment({name: value for name, value in told.items() if name in LIMITS})
+    assert settings.limits == Limits(requests_per_minute=1_000_000, tokens_per_minute=7, concurrent_requests=3)
+    assert {told[name] for name in LIMITS} == {"1000000", "7", "3"}
+    unlimited = environment(helm.render(), "gateway")
+    assert {unlimited[name] for name in LIMITS} == {"0"}
 
 
 @pytest.mark.parametrize(

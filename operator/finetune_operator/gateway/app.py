@@ -17,6 +17,7 @@ from finetune_operator.gateway.choice import ARM_HEADER, authorize, choose, subj
 from finetune_operator.gateway.errors import GatewayError
 from finetune_operator.gateway.exchange import REQUEST_ID_HEADER, Exchange
 from finetune_operator.gateway.follow import RouteKeeper
+from finetune_operator.gateway.limits import Limiter
 from finetune_operator.gateway.metrics import Metrics
 from finetune_operator.gateway.samples import SampleSender
 from finetune_operator.gateway.settings import GatewaySettings, SettingsError
@@ -41,6 +42,7 @@ class Gateway:
         self.metrics = Metrics()
         self.keeper = RouteKeeper(source, settings.namespaces, settings.engine_url, self.metrics)
         self.draining = False
+        self._limiter = Limiter(settings.limits)
         self._in_flight = 0
         self._upstream: Upstream
         self._samples: SampleSender | None = None
@@ -92,7 +94,11 @@ class Gateway:
         return await handler(request)
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
-        exchange = Exchange(path=request.path, client_request_id=request.headers.get(REQUEST_ID_HEADER))
+        exchange = Exchange(
+            path=request.path,
+            client_request_id=request.headers.get(REQUEST_ID_HEADER),
+            counts_tokens=self.settings.limits.tokens_per_minute > 0,
+        )
         self._in_flight += 1
         self.metrics.in_flight.set(self._in_flight)
         try:
@@ -113,6 +119,14 @@ class Gateway:
     async def _answer(self, request: web.Request, exchange: Exchange) -> web.StreamResponse:
         if self._in_flight > self.settings.max_concurrent_requests:
             raise errors.overloaded(self.settings.max_concurrent_requests)
+        client = request[TOKEN] or request.remote or ""
+        self._limiter.enter(client)
+        try:
+            return await self._pass_on(request, exchange)
+        finally:
+            self._limiter.leave(client, exchange.tokens if exchange.counts_tokens else 0)
+
+    async def _pass_on(self, request: web.Request, exchange: Exchange) -> web.StreamResponse:
         body = parse_request(await self._read(request))
         exchange.asked = body.model
         if self.keeper.missing:

@@ -60,6 +60,11 @@ def overloaded(limit: int) -> GatewayError:
     return GatewayError(503, "overloaded", message, retry_after_seconds=RETRY_AFTER_SECONDS)
 
 
+def too_many(limit: str, retry_after_seconds: int) -> GatewayError:
+    message = f"this key may have {limit}: ask again in {retry_after_seconds} s"
+    return GatewayError(429, "rate_limit_exceeded", message, retry_after_seconds=retry_after_seconds)
+
+
 def no_routes_yet() -> GatewayError:
     message = "the gateway has not read the ModelVersions yet: try again"
     return GatewayError(503, "starting", message, retry_after_seconds=RETRY_AFTER_SECONDS)

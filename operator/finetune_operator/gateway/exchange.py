@@ -13,6 +13,7 @@ from finetune_operator.logs import get_logger
 
 REQUEST_ID_HEADER = "x-request-id"
 VERSION_HEADER = "x-finetune-version"
+EVENT_MARK = b"data:"
 CLIENT_GONE = 499
 """The client went away before the answer was whole; nginx's number for it, which no client sees."""
 
@@ -29,11 +30,14 @@ class Exchange:
     started: float = field(default_factory=time.monotonic)
     asked: str | None = None
     choice: Choice | None = None
+    counts_tokens: bool = False
+    """Whether a limit on tokens wants to know how many there are."""
     status: int = CLIENT_GONE
     """Of the answer as a whole: 502 also where a stream broke after its 200 had been sent."""
     attempts: int = 0
     first_byte_seconds: float | None = None
     error: str | None = None
+    _events: int = 0
     _whole: bytes | None = None
     _stream_end: StreamEnd | None = None
 
@@ -60,10 +64,19 @@ class Exchange:
         self._whole = body
 
     def note_chunk(self, chunk: bytes) -> None:
-        """Costs a copy of the stream's last few kilobytes, and that only while an ABTest wants to know."""
-        if self.is_sampled:
+        """Costs a copy of the stream's last few kilobytes, and that only while somebody wants to know."""
+        if self.is_sampled or self.counts_tokens:
             self._stream_end = self._stream_end or StreamEnd()
             self._stream_end.add(chunk)
+            self._events += chunk.count(EVENT_MARK)
+
+    @property
+    def tokens(self) -> int:
+        """Of prompt and answer, as the engine tells; of a stream that does not tell, its events: vLLM sends one for
+        each token or more."""
+        usage = self._usage()
+        told = (usage.prompt_tokens or 0) + (usage.completion_tokens or 0)
+        return told or self._events
 
     def _usage(self) -> Usage:
         if self.status != 200:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune_operator.contract.places import ENGINE_API_KEY_VARIABLE, ENGINE_PORT, INTERNAL_TOKEN_VARIABLE
+from finetune_operator.gateway.limits import NO_LIMITS, Limits
 
 OWN_NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 DEFAULT_ENGINE_URL_TEMPLATE = f"http://{{engine}}.{{namespace}}.svc:{ENGINE_PORT}"
@@ -39,6 +40,8 @@ class GatewaySettings:
     """FINETUNE_MAX_BODY_BYTES: larger requests are refused."""
     max_concurrent_requests: int = 1024
     """FINETUNE_MAX_CONCURRENT_REQUESTS: beyond it, requests are told to come back."""
+    limits: Limits = NO_LIMITS
+    """FINETUNE_REQUESTS_PER_MINUTE, FINETUNE_TOKENS_PER_MINUTE, FINETUNE_REQUESTS_AT_ONCE: of each client; 0: none."""
     connect_timeout_seconds: float = 5.0
     """FINETUNE_CONNECT_TIMEOUT_SECONDS: time to connect to an engine, for each attempt."""
     answer_timeout_seconds: float = 600.0
@@ -64,6 +67,11 @@ class GatewaySettings:
             max_body_bytes=int(_number(environ, "FINETUNE_MAX_BODY_BYTES", cls.max_body_bytes)),
             max_concurrent_requests=int(
                 _number(environ, "FINETUNE_MAX_CONCURRENT_REQUESTS", cls.max_concurrent_requests)
+            ),
+            limits=Limits(
+                requests_per_minute=int(_number(environ, "FINETUNE_REQUESTS_PER_MINUTE", 0)),
+                tokens_per_minute=int(_number(environ, "FINETUNE_TOKENS_PER_MINUTE", 0)),
+                concurrent_requests=int(_number(environ, "FINETUNE_REQUESTS_AT_ONCE", 0)),
             ),
             connect_timeout_seconds=_number(environ, "FINETUNE_CONNECT_TIMEOUT_SECONDS", cls.connect_timeout_seconds),
             answer_timeout_seconds=_number(environ, "FINETUNE_ANSWER_TIMEOUT_SECONDS", cls.answer_timeout_seconds),

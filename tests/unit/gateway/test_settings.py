@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from finetune_operator.gateway.limits import Limits
 from finetune_operator.gateway.settings import GatewaySettings, SettingsError
 
 
@@ -26,6 +27,9 @@ def test_everything_can_be_set() -> None:
             "FINETUNE_INTERNAL_TOKEN": "internal",
             "FINETUNE_MAX_BODY_BYTES": "1",
             "FINETUNE_MAX_CONCURRENT_REQUESTS": "2",
+            "FINETUNE_REQUESTS_PER_MINUTE": "60",
+            "FINETUNE_TOKENS_PER_MINUTE": "10000",
+            "FINETUNE_REQUESTS_AT_ONCE": "4",
             "FINETUNE_CONNECT_TIMEOUT_SECONDS": "0.5",
             "FINETUNE_ANSWER_TIMEOUT_SECONDS": "3",
             "FINETUNE_DRAIN_DELAY_SECONDS": "4",
@@ -39,6 +43,7 @@ def test_everything_can_be_set() -> None:
         if getattr(settings, field.name) == getattr(GatewaySettings(), field.name)
     }
     assert unchanged == set()
+    assert settings.limits == Limits(requests_per_minute=60, tokens_per_minute=10_000, concurrent_requests=4)
     assert settings.namespaces == ("left", "right")
     assert settings.engine_url("vllm-a", "left") == "http://vllm-a.left"
 
@@ -49,7 +54,7 @@ def test_the_default_address_is_the_service() -> None:
 
 def test_every_field_names_its_variable() -> None:
     source = inspect.getsource(GatewaySettings)
-    documented = re.findall(r'"""(FINETUNE_[A-Z_]+|VLLM_API_KEY): .+"""', source)
+    documented = re.findall(r'"""(FINETUNE_[A-Z_]+(?:, FINETUNE_[A-Z_]+)*|VLLM_API_KEY): .+"""', source)
     assert len(documented) == len(dataclasses.fields(GatewaySettings))
 
 

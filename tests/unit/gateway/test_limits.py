@@ -1,0 +1,163 @@
+"""What one client may ask for, by a clock that the test turns, and as its client sees it."""
+
+import asyncio
+from contextlib import suppress
+
+import aiohttp
+import openai
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from finetune_operator.gateway import limits as module
+from finetune_operator.gateway.errors import GatewayError
+from finetune_operator.gateway.limits import Limiter, Limits
+from tests.unit.gateway.conftest import World
+from tests.unit.gateway.test_gateway import MESSAGES, answer_of, chat
+from tests.waiting import eventually
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def refused(limiter: Limiter, client: str = "plato") -> GatewayError:
+    with pytest.raises(GatewayError) as caught:
+        limiter.enter(client)
+    return caught.value
+
+
+def ask(limiter: Limiter, client: str = "plato", tokens: int = 0) -> None:
+    limiter.enter(client)
+    limiter.leave(client, tokens)
+
+
+def test_without_limits_nobody_is_counted() -> None:
+    limiter = Limiter(Limits())
+    for _ in range(10_000):
+        limiter.enter("plato")
+
+
+def test_a_minutes_requests_at_once_and_then_one_by_one() -> None:
+    clock = Clock()
+    limiter = Limiter(Limits(requests_per_minute=6), clock)
+    for _ in range(6):
+        ask(limiter)
+    error = refused(limiter)
+    assert (error.status, error.code, error.retry_after_seconds) == (429, "rate_limit_exceeded", 10)
+    assert error.message == "this key may have 6 requests a minute: ask again in 10 s"
+    clock.now += 9
+    assert refused(limiter).retry_after_seconds == 1
+    clock.now += 1
+    ask(limiter)
+    refused(limiter)
+    ask(limiter, "another key")
+
+
+def test_tokens_are_taken_when_they_are_known_and_a_debt_is_waited_for() -> None:
+    clock = Clock()
+    limiter = Limiter(Limits(tokens_per_minute=600), clock)
+    ask(limiter, tokens=599)
+    ask(limiter, tokens=61)
+    error = refused(limiter)
+    assert error.retry_after_seconds == 7
+    assert "600 tokens a minute" in error.message
+    clock.now += 7
+    ask(limiter)
+
+
+def test_requests_at_once() -> None:
+    limiter = Limiter(Limits(concurrent_requests=2), Clock())
+    limiter.enter("plato")
+    limiter.enter("plato")
+    assert "2 requests at once" in refused(limiter).message
+    limiter.enter("another key")
+    limiter.leave("plato", 0)
+    limiter.enter("plato")
+
+
+@given(st.lists(st.floats(0.0, 30.0), max_size=60), st.integers(1, 20))
+def test_no_client_gets_more_than_its_rate_and_one_minute_ahead(pauses: list[float], rate: int) -> None:
+    clock = Clock()
+    limiter, got = Limiter(Limits(requests_per_minute=rate), clock), 0
+    for pause in pauses:
+        clock.now += pause
+        with suppress(GatewayError):
+            ask(limiter)
+            got += 1
+    assert got <= rate + sum(pauses) / 60 * rate + 1e-6
+
+
+@given(st.floats(0.0, 1.0), st.integers(1, 600))
+def test_who_comes_again_when_told_to_is_let_in(already: float, rate: int) -> None:
+    clock = Clock()
+    limiter = Limiter(Limits(requests_per_minute=rate), clock)
+    for _ in range(rate):
+        ask(limiter)
+    clock.now += already * 60 / rate * 0.99
+    clock.now += refused(limiter).retry_after_seconds or 0
+    ask(limiter)
+
+
+def test_many_addresses_do_not_fill_the_memory_and_a_debt_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CLIENTS_MAX", 100)
+    clock = Clock()
+    limiter = Limiter(Limits(tokens_per_minute=60), clock)
+    ask(limiter, "in debt", tokens=1000)
+    for number in range(1000):
+        clock.now += 1
+        ask(limiter, f"10.0.0.{number}")
+    assert len(limiter._clients) <= 101
+    limiter = Limiter(Limits(tokens_per_minute=1), clock)
+    ask(limiter, "in debt", tokens=1000)
+    for number in range(200):
+        clock.now += 1
+        ask(limiter, f"10.0.0.{number}")
+    refused(limiter, "in debt")
+
+
+async def test_openais_client_is_told_and_comes_again(world: World) -> None:
+    async with world.gateway(limits=Limits(requests_per_minute=60), tokens=("one", "two")):
+        async with world.client(api_key="one") as client:
+            for _ in range(60):
+                await client.chat.completions.create(model="plato", messages=MESSAGES)
+            with pytest.raises(openai.RateLimitError) as caught:
+                await client.chat.completions.create(model="plato", messages=MESSAGES)
+        assert caught.value.response.headers["retry-after"] == "1"
+        async with world.client(api_key="two") as other:
+            await other.chat.completions.create(model="plato", messages=MESSAGES)
+        async with world.client(api_key="one", max_retries=3) as patient:
+            await patient.chat.completions.create(model="plato", messages=MESSAGES)
+
+
+@pytest.mark.parametrize("members", [{}, {"stream": True}, {"stream": True, "stream_options": {"include_usage": True}}])
+async def test_the_tokens_of_an_answer_count_however_it_comes(world: World, members: dict[str, object]) -> None:
+    world.engine.usage = {"prompt_tokens": 7, "completion_tokens": 42, "total_tokens": 49}
+    async with world.gateway(limits=Limits(tokens_per_minute=2)):
+        async with world.post(data=chat("plato", **members)) as response:
+            await response.read()
+        assert response.status == 200
+
+        async def is_in_debt() -> bool:
+            return (await answer_of(world, "plato"))[0] == 429
+
+        await eventually(is_in_debt, 2)
+
+
+async def test_a_client_that_goes_away_leaves_its_place(world: World) -> None:
+    world.engine.proceed.clear()
+    async with world.gateway(limits=Limits(concurrent_requests=1)):
+        with pytest.raises(asyncio.TimeoutError):
+            await world.session.post(
+                f"{world.url}/v1/chat/completions", data=chat("plato"), timeout=aiohttp.ClientTimeout(total=0.3)
+            )
+        world.engine.proceed.set()
+
+        async def is_let_in() -> bool:
+            return (await answer_of(world, "plato"))[0] == 200
+
+        await eventually(is_let_in, 5)
