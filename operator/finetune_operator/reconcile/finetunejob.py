@@ -211,7 +211,7 @@ def _prepare(
     if (seconds_left := _untold_seconds(job, outlook, pods, now)) > 0:
         return Plan(requeue_after_seconds=seconds_left)
     status = training_status(job, seen, outlook, now, config)
-    return Plan(status=status.to_dict(), events=tuple(_news(job, status)))
+    return Plan(actions=suspension_actions(job, found), status=status.to_dict(), events=tuple(_news(job, status)))
 
 
 def _created(manifest: Mapping[str, Any]) -> Event:

@@ -115,6 +115,12 @@ def test_meanwhile_it_says_how_it_goes_and_makes_nothing(seen: Observed, phase: 
     assert decide(after(begun, plan), seen).status == plan.status
 
 
+def test_a_queue_that_is_named_later_is_passed_on() -> None:
+    labelled = make_job(GPU, labels={"kueue.x-k8s.io/queue-name": "gpus"})
+    (patch,) = decide(labelled, world(held=True)).actions
+    assert patch == Patch("jobs", NAME, {"metadata": {"labels": {"kueue.x-k8s.io/queue-name": "gpus"}}})
+
+
 def test_a_pod_of_it_that_failed_and_is_followed_by_another_is_told_once() -> None:
     away = make_failure(FailureReason.DATABASE_UNREACHABLE)
     seen = world(pod(terminated(1, wire(away)), phase="Failed"))
