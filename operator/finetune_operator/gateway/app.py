@@ -12,7 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from finetune_operator.core.routing import Target
 from finetune_operator.gateway import errors
 from finetune_operator.gateway.bodies import parse_request
-from finetune_operator.gateway.catalog import list_models, one_model
+from finetune_operator.gateway.catalog import active_models, list_models, one_model
 from finetune_operator.gateway.choice import ARM_HEADER, authorize, choose, subject_of
 from finetune_operator.gateway.errors import GatewayError
 from finetune_operator.gateway.exchange import REQUEST_ID_HEADER, Exchange
@@ -54,6 +54,7 @@ class Gateway:
         for path in COMPLETION_PATHS:
             app.router.add_post(path, self._complete)
         app.router.add_get("/v1/models", self._list_models)
+        app.router.add_get("/v1/models/active", self._active_models)
         app.router.add_get("/v1/models/{name:.+}", self._one_model)
         app.router.add_get("/healthz", self._healthy)
         app.router.add_get("/readyz", self._ready)
@@ -146,6 +147,9 @@ class Gateway:
 
     async def _list_models(self, _request: web.Request) -> web.Response:
         return web.json_response(list_models(self.keeper.table))
+
+    async def _active_models(self, _request: web.Request) -> web.Response:
+        return web.json_response(active_models(self.keeper.table))
 
     async def _one_model(self, request: web.Request) -> web.Response:
         return web.json_response(one_model(self.keeper.table, request.match_info["name"]))

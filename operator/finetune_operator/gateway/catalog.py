@@ -13,6 +13,12 @@ def list_models(table: RouteTable) -> dict[str, Any]:
     return {"object": "list", "data": [_model(table, route) for route in table.routes if route.answers]}
 
 
+def active_models(table: RouteTable) -> dict[str, Any]:
+    """What each alias stands for now: one version, or the two arms of a test."""
+    aliases = (route for route in table.routes if route.meaning is Meaning.ALIAS and route.answers)
+    return {"object": "list", "data": [_model(table, route) for route in aliases]}
+
+
 def one_model(table: RouteTable, name: str) -> dict[str, Any]:
     """Raises `GatewayError` for a name that can't answer or has several meanings."""
     routes = table.routes_of(name)

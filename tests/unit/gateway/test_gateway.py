@@ -327,6 +327,28 @@ async def test_the_api_key_is_a_subject(world: World) -> None:
                 assert response.headers["x-finetune-arm"] == arm
 
 
+async def test_what_each_alias_stands_for_now(world: World) -> None:
+    async def active() -> list[tuple[str, Any]]:
+        async with world.session.get(f"{world.url}/v1/models/active") as response:
+            return [(each["id"], each["finetune"]) for each in (await response.json())["data"]]
+
+    async with world.gateway():
+        assert await active() == [("plato", {"namespace": "finetune", "meaning": "alias", "version": "plato-v1"})]
+        test = abtest_object(percent=50)
+        world.put(test)
+        split = {
+            "name": test["metadata"]["name"],
+            "candidatePercent": 50,
+            "baseline": "plato-v1",
+            "candidate": "plato-v2",
+        }
+
+        async def is_split() -> bool:
+            return await active() == [("plato", {"namespace": "finetune", "meaning": "alias", "abTest": split})]
+
+        await eventually(is_split)
+
+
 async def test_an_arm_that_is_asked_for_answers_and_is_no_sample(world: World) -> None:
     world.put(abtest_object(percent=50))
     async with world.intake.running(), world.gateway(api_url=world.intake.url, internal_token=INTERNAL_TOKEN):
