@@ -378,7 +378,6 @@ def test_odd_but_sound_rows_are_kept(tmp_path: Path) -> None:
     content = b"\xef\xbb\xbf" + b"\r\n".join(
         [
             record("A NUL is \0 text, too."),
-            b'{"prompt": "Bye?", "prompt": "The last of two keys", "response": "is the one that counts, as ever."}',
             record("\u2028 and \u0085 end no line\u2028"),
             b"",
         ]
@@ -387,8 +386,8 @@ def test_odd_but_sound_rows_are_kept(tmp_path: Path) -> None:
         tmp_path / "out", DatasetConfig(source=put(tmp_path / "out", content), format="RawJSONL", test_fraction=0.0)
     )
     found = {json.loads(line)["messages"][0]["content"] for line in lines(tmp_path / "out")[0]}
-    assert found == {"A NUL is \0 text, too.", "The last of two keys", "\u2028 and \u0085 end no line\u2028"}
-    assert report.rows == 3
+    assert found == {"A NUL is \0 text, too.", "\u2028 and \u0085 end no line\u2028"}
+    assert report.rows == 2
 
 
 LONGEST_LINE = """
