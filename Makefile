@@ -43,16 +43,15 @@ e2e: up  ## Run the whole loop on a real node, asserted
 	.venv/bin/pytest tests/e2e
 
 .PHONY: images
-images: venv  ## Run the images' trainer and server, also where nothing changed since they passed (30 minutes)
+images: venv  ## Run the images' trainer and server, however they did before (30 minutes)
 	.venv/bin/pytest tests/images
 
 .PHONY: cuda
 cuda: venv  ## Build the CUDA images and check what can be checked without a GPU (30 minutes, 60 GB)
 	.venv/bin/pytest tests/cuda
 
-# The cluster first: compiling it takes longer than any test may.
 .PHONY: test
-test: lint up  ## Run everything: lint, unit, cluster, images (unless they passed as they are), end to end
+test: lint  ## Run everything: lint, unit, cluster, images (a pass is kept until a file changes), end to end
 	$(PYTHON) -m tests.all_tiers
 
 .PHONY: crds

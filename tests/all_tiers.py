@@ -1,13 +1,16 @@
-"""Every tier, as `make test` runs them: groups side by side, and beside them, before them all, the loop on the node.
+"""The cluster and every tier, as `make test` runs them: groups side by side, then the whole loop alone.
 
     python -m tests.all_tiers
 
-The images' tests take half an hour of two cores and hardly ever have a new reason to fail: like `go test`, this keeps
-their passes by everything that they can depend on (tests/inputs.py), says so, and `make images` runs them in any case.
-The loop asserts how soon things happen: it begins when nothing computes beside it, and the others, which mostly wait
-for an API server or for one process, leave it the processor. Exit code 1 if any test failed.
+Like `go test`, this keeps the pass of what depends on files alone by the digest of these files, and says so: of the
+images' tests by everything that they can reach (tests/inputs.py), since they take half an hour of two cores and most
+changes can't touch them; of the others by the whole tree. `make unit`, `make cluster` and `make images` run anyhow.
+The loop depends on the node, too, and always runs: last and undisturbed, since it asserts how soon things happen. What
+needs no cluster begins at once, beside its compiling and the building of the images. Exit code 1 if any test failed.
 """
 
+import hashlib
+import platform
 import subprocess
 import sys
 import tempfile
@@ -21,7 +24,6 @@ from local_cluster.layout import cache_root
 from tests import inputs
 
 PYTEST = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--durations=25", "--durations-min=4")
-YIELDING = ("nice", "-n", "10")
 SIDE_BY_SIDE = 3
 """More than two cores' worth: of these, only the images' tests compute all the time, with one thread each."""
 
@@ -32,7 +34,6 @@ class Group:
 
     name: str
     arguments: tuple[str, ...]
-    keeps_its_pass: bool = False
 
 
 HALF = tuple(
@@ -41,56 +42,67 @@ HALF = tuple(
 )
 """About half of what the images' tests take; whatever is not named here is in the other half."""
 IMAGES = (
-    Group("images", HALF, keeps_its_pass=True),
-    Group("images-others", ("tests/images", *(f"--ignore={name}" for name in HALF)), keeps_its_pass=True),
+    Group("images", HALF),
+    Group("images-others", ("tests/images", *(f"--ignore={name}" for name in HALF))),
 )
-OTHERS = (
-    Group("api-server", ("tests/helm", "tests/cluster")),
-    Group("unit", ("tests/unit", "tests/local_cluster")),
-)
+API_SERVER = Group("api-server", ("tests/helm", "tests/cluster"))
+UNIT = Group("unit", ("tests/unit", "tests/local_cluster"))
 LOOP = Group("end-to-end", ("tests/e2e",))
 
 printing = threading.Lock()
 
 
 def main() -> int:
-    digest = inputs.digest()
+    of_images, of_all = inputs.digest(), tree_digest()
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        groups = (*IMAGES, *OTHERS)
-        running = {group.name: pool.submit(run_unless_passed, group, digest) for group in groups}
-        for group in IMAGES:
-            running[group.name].result()
-        say(f"{LOOP.name}: running")
-        code, output = run(LOOP, yielding=False)
-        codes = {name: future.result() for name, future in running.items()} | {LOOP.name: code}
-    say(output)
-    failed = [name for name, code in codes.items() if code]
-    if failed:
+        running = {UNIT: pool.submit(run_unless_passed, UNIT, of_all)}
+        # Compiling the cluster takes longer than any test may.
+        if code := subprocess.run([sys.executable, "-m", "demo", "up"], check=False).returncode:
+            sys.stderr.write("no cluster, hence no tests of the API server, of the images and of the loop\n")
+            return code
+        running |= {group: pool.submit(run_unless_passed, group, of_images) for group in IMAGES}
+        running[API_SERVER] = pool.submit(run_unless_passed, API_SERVER, of_all)
+        codes = {group: future.result() for group, future in running.items()}
+    say(f"{LOOP.name}: running alone")
+    codes[LOOP] = subprocess.run([*PYTEST, *LOOP.arguments], stdin=subprocess.DEVNULL, check=False).returncode
+    if failed := [group.name for group, code in codes.items() if code]:
         sys.stderr.write(f"failures in: {', '.join(failed)}\n")
     return int(bool(failed))
 
 
 def run_unless_passed(group: Group, digest: str) -> int:
     record = passes() / f"{group.name}-{digest[:16]}"
-    if group.keeps_its_pass and record.exists():
+    if record.exists():
         say(f"{group.name}: not run, since nothing it depends on has changed: {record.read_text().strip()}")
         return 0
     say(f"{group.name}: running")
     code, output = run(group)
     say(output)
-    if group.keeps_its_pass and not code:
+    if not code:
         record.parent.mkdir(parents=True, exist_ok=True)
         record.write_text(f"{output.splitlines()[-1].strip('= ')} on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC\n")
     return code
 
 
-def run(group: Group, *, yielding: bool = True) -> tuple[int, str]:
+def run(group: Group) -> tuple[int, str]:
     """The exit code, and what pytest said: shown at the end, since groups run side by side."""
     with tempfile.TemporaryFile("w+") as output:
-        command = [*(YIELDING if yielding else ()), *PYTEST, *group.arguments]
+        command = [*PYTEST, *group.arguments]
         ended = subprocess.run(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, check=False)
         output.seek(0)
         return ended.returncode, output.read()
+
+
+def tree_digest() -> str:
+    """Of every file that git does not ignore, and of the interpreter."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=inputs.REPOSITORY, capture_output=True, check=True).stdout.decode()
+    whole = hashlib.sha256(f"{sys.version} {platform.machine()}\n".encode())
+    for name in sorted(filter(None, listed.split("\0"))):
+        file = inputs.REPOSITORY / name
+        content = hashlib.sha256(file.read_bytes()).hexdigest() if file.exists() else "deleted"
+        whole.update(f"{name} {content}\n".encode())
+    return whole.hexdigest()
 
 
 def passes() -> Path:
