@@ -9,8 +9,6 @@ The loop depends on the node, too, and always runs: last and undisturbed, since 
 needs no cluster begins at once, beside its compiling and the building of the images. Exit code 1 if any test failed.
 """
 
-import hashlib
-import platform
 import subprocess
 import sys
 import tempfile
@@ -53,7 +51,7 @@ printing = threading.Lock()
 
 
 def main() -> int:
-    of_images, of_all = inputs.digest(), tree_digest()
+    of_images, of_all = inputs.digest(), inputs.digest_of_tree()
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         running = {UNIT: pool.submit(run_unless_passed, UNIT, of_all)}
         # Compiling the cluster takes longer than any test may.
@@ -91,18 +89,6 @@ def run(group: Group) -> tuple[int, str]:
         ended = subprocess.run(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, check=False)
         output.seek(0)
         return ended.returncode, output.read()
-
-
-def tree_digest() -> str:
-    """Of every file that git does not ignore, and of the interpreter."""
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(command, cwd=inputs.REPOSITORY, capture_output=True, check=True).stdout.decode()
-    whole = hashlib.sha256(f"{sys.version} {platform.machine()}\n".encode())
-    for name in sorted(filter(None, listed.split("\0"))):
-        file = inputs.REPOSITORY / name
-        content = hashlib.sha256(file.read_bytes()).hexdigest() if file.exists() else "deleted"
-        whole.update(f"{name} {content}\n".encode())
-    return whole.hexdigest()
 
 
 def passes() -> Path:

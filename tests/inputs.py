@@ -6,7 +6,9 @@ which run as programs of their own; the libraries by the project's lock; the int
 
 import hashlib
 import platform
+import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import grimp
@@ -27,9 +29,19 @@ FILES = ("uv.lock", "pyproject.toml", "tests/conftest.py", "tests/inputs.py")
 
 
 def digest() -> str:
-    """Of names and contents; the same in every clone."""
+    """Of what the images' tests can depend on; the same in every clone."""
+    return _digest(imported() | listed())
+
+
+def digest_of_tree() -> str:
+    """Of everything that git does not ignore."""
+    return _digest(_present())
+
+
+def _digest(files: Iterable[Path]) -> str:
+    """Of names, contents and the interpreter."""
     whole = hashlib.sha256(f"{sys.version} {platform.machine()}\n".encode())
-    for file in sorted(imported() | listed()):
+    for file in sorted(files):
         content = hashlib.sha256(file.read_bytes()).hexdigest()
         whole.update(f"{file.relative_to(REPOSITORY).as_posix()} {content}\n".encode())
     return whole.hexdigest()
@@ -48,9 +60,14 @@ def imported() -> set[Path]:
 
 
 def listed() -> set[Path]:
-    below = (file for tree in TREES for file in (REPOSITORY / tree).rglob("*"))
-    kept = {file for file in below if file.is_file() and "__pycache__" not in file.parts}
-    return kept | {REPOSITORY / name for name in FILES}
+    return _present(*TREES) | {REPOSITORY / name for name in FILES}
+
+
+def _present(*below: str) -> set[Path]:
+    """Files that git does not ignore, new ones among them."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *below]
+    listed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, check=True).stdout.decode()
+    return {file for name in listed.split("\0") if name and (file := REPOSITORY / name).is_file()}
 
 
 def _files(module: str) -> list[Path]:

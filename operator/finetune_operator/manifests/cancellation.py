@@ -26,6 +26,7 @@ from finetune_operator.manifests.common import (
     container_security,
     digest_of,
     environment,
+    pod_failure_policy,
     pod_security,
     secret_variable,
 )
@@ -64,12 +65,7 @@ def cancellation_job(job: FineTuneJob, provider: OpenAIProvider, config: Operato
             "backoffLimit": BACKOFF_LIMIT,
             "activeDeadlineSeconds": ACTIVE_DEADLINE_SECONDS,
             "ttlSecondsAfterFinished": TTL_SECONDS,
-            "podFailurePolicy": {
-                "rules": [
-                    {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-                    {"action": "FailJob", "onExitCodes": {"operator": "In", "values": sorted(FINAL_EXIT_CODES)}},
-                ]
-            },
+            "podFailurePolicy": pod_failure_policy(uncounted=(), final=FINAL_EXIT_CODES),
             "template": {
                 "metadata": {
                     "labels": LABELS,

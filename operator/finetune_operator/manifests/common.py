@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from finetune_operator.resources.common import API_VERSION, Resource, ResourceRequirements, Scheduling
@@ -110,6 +110,17 @@ def config_mount(file: str) -> Manifest:
 def claim_volume(name: str, claim_name: str, *, read_only: bool) -> Manifest:
     """A PersistentVolumeClaim as a pod's volume."""
     return {"name": name, "persistentVolumeClaim": {"claimName": claim_name, "readOnly": read_only}}
+
+
+def pod_failure_policy(*, uncounted: Iterable[int], final: Iterable[int]) -> Manifest:
+    """Of a Job whose pods are tried again: at no try's expense after a disruption or `uncounted`, not at all after
+    `final`, exit codes of what no second try would change.
+    """
+    rules: list[Manifest] = [{"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}]
+    for action, codes in (("Ignore", list(uncounted)), ("FailJob", sorted(final))):
+        if codes:
+            rules.append({"action": action, "onExitCodes": {"operator": "In", "values": codes}})
+    return {"rules": rules}
 
 
 def scratch_volumes() -> list[Manifest]:

@@ -33,6 +33,7 @@ from finetune_operator.manifests.common import (
     environment,
     labels,
     owner_reference,
+    pod_failure_policy,
     pod_security,
     scratch_volumes,
     secret_variable,
@@ -97,13 +98,7 @@ def evaluation_job(version: ModelVersion, identity: str, config: OperatorConfig)
             "backoffLimit": BACKOFF_LIMIT,
             "activeDeadlineSeconds": _wanted(version.spec).timeout_seconds,
             "podReplacementPolicy": "Failed",
-            "podFailurePolicy": {
-                "rules": [
-                    {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-                    {"action": "Ignore", "onExitCodes": {"operator": "In", "values": [TERMINATED_EXIT_CODE]}},
-                    {"action": "FailJob", "onExitCodes": {"operator": "In", "values": list(FINAL_EXIT_CODES)}},
-                ]
-            },
+            "podFailurePolicy": pod_failure_policy(uncounted=(TERMINATED_EXIT_CODE,), final=FINAL_EXIT_CODES),
             "template": {
                 "metadata": {"labels": own, "annotations": {EVALUATION_CONFIG_ANNOTATION: told}},
                 "spec": _pod(version, config),

@@ -21,6 +21,7 @@ from finetune_operator.manifests.common import (
     digest_of,
     labels,
     owner_reference,
+    pod_failure_policy,
     pod_security,
     scheduling,
     scratch_volumes,
@@ -66,13 +67,7 @@ def preparation_job(job: FineTuneJob, config: OperatorConfig, start: StartingAda
             "backoffLimit": BACKOFF_LIMIT,
             "suspend": queue is not None,
             "podReplacementPolicy": "Failed",
-            "podFailurePolicy": {
-                "rules": [
-                    {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-                    {"action": "Ignore", "onExitCodes": {"operator": "In", "values": [TERMINATED_EXIT_CODE]}},
-                    {"action": "FailJob", "onExitCodes": {"operator": "In", "values": sorted(FINAL_EXIT_CODES)}},
-                ]
-            },
+            "podFailurePolicy": pod_failure_policy(uncounted=(TERMINATED_EXIT_CODE,), final=FINAL_EXIT_CODES),
             "template": {
                 "metadata": {"labels": own, "annotations": {CONFIG_ANNOTATION: told}},
                 "spec": _pod(job, config),

@@ -42,6 +42,7 @@ from finetune_operator.manifests.common import (
     environment,
     labels,
     owner_reference,
+    pod_failure_policy,
     pod_security,
     resources,
     scheduling,
@@ -96,16 +97,7 @@ def training_job(job: FineTuneJob, config: OperatorConfig, start: StartingAdapte
             # Kueue starts it; until then it must have no pod, even where Kueue's webhook is away.
             "suspend": spec.suspend or queue is not None,
             "podReplacementPolicy": "Failed",
-            "podFailurePolicy": {
-                "rules": [
-                    {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-                    {"action": "Ignore", "onExitCodes": {"operator": "In", "values": _uncounted_exit_codes(spec)}},
-                    {
-                        "action": "FailJob",
-                        "onExitCodes": {"operator": "In", "values": sorted(FINAL_EXIT_CODES)},
-                    },
-                ]
-            },
+            "podFailurePolicy": pod_failure_policy(uncounted=_uncounted_exit_codes(spec), final=FINAL_EXIT_CODES),
             "template": {
                 "metadata": {
                     "labels": training_labels(job),

@@ -15,6 +15,7 @@ from finetune_operator.contract.evaluation import EvaluationReport, Metric
 from finetune_operator.contract.failures import Failure, FailureReason
 from finetune_operator.contract.places import DATABASE_URL_VARIABLE
 from finetune_operator.contract.served_evaluation import ServedEvaluationConfig
+from finetune_operator.core.dataset_records import Format
 from finetune_operator.evaluator import measure as measuring
 from finetune_operator.evaluator import questions as reading
 from finetune_operator.evaluator.app import evaluate, main
@@ -157,6 +158,17 @@ class TestTokenAccuracy:
         assert "TokenAccuracy was not measured" in report.remark
 
 
+def of_volume(record_format: Format) -> DatasetConfig:
+    """All rows of `q.jsonl`, however short."""
+    return DatasetConfig(
+        source=VolumeSource(path="q.jsonl"),
+        format=record_format,
+        test_fraction=0.0,
+        min_prompt_characters=1,
+        min_response_characters=1,
+    )
+
+
 class TestRows:
     async def test_only_the_first_are_asked(self, tmp_path: Path) -> None:
         report = await measured(double(), rows_file(tmp_path, ROWS), max_examples=2)
@@ -174,14 +186,7 @@ class TestRows:
         rows = [{"instruction": question, "output": "A"} for question in ("1+1?", "2+2?")]
         (tmp_path / "q.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
         monkeypatch.setattr(reading, "DATASETS_ROOT", str(tmp_path))
-        dataset = DatasetConfig(
-            source=VolumeSource(path="q.jsonl"),
-            format="Alpaca",
-            test_fraction=0.0,
-            min_prompt_characters=1,
-            min_response_characters=1,
-        )
-        found = read_questions(config_of(EngineDouble({}), tmp_path, dataset=dataset), {})
+        found = read_questions(config_of(EngineDouble({}), tmp_path, dataset=of_volume("Alpaca")), {})
         assert {each.asked[-1]["content"] for each in found.questions} == {"1+1?", "2+2?"}
         assert {each.reference for each in found.questions} == {"A"}
 
@@ -193,14 +198,7 @@ class TestRows:
         rows.append({"instruction": "What?", "output": "A", "metadata": {"domain": ["odd"]}})
         (tmp_path / "q.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
         monkeypatch.setattr(reading, "DATASETS_ROOT", str(tmp_path))
-        dataset = DatasetConfig(
-            source=VolumeSource(path="q.jsonl"),
-            format="Instruction",
-            test_fraction=0.0,
-            min_prompt_characters=1,
-            min_response_characters=1,
-        )
-        found = read_questions(config_of(EngineDouble({}), tmp_path, dataset=dataset), {})
+        found = read_questions(config_of(EngineDouble({}), tmp_path, dataset=of_volume("Instruction")), {})
         told = {each.asked[-1]["content"]: (each.reference, each.domain) for each in found.questions}
         assert told == {"1+1?": ("A", "sums"), "Why?": ("A", None), "What?": ("A", None)}
         assert (len(found.questions), found.left_out) == (3, 0)
