@@ -80,8 +80,7 @@ async def _ends(world: World, name: str, ending: Ending) -> None:
         assert condition(failed, "Stalled")["reason"] == ending.reason
         assert "lastFailure" not in failed["status"]
         assert await world.kubelet.trainers(name) == []
-    job = await world.get("jobs", training["status"]["jobName"])
-    assert job["status"].get("failed", 0) == int(ending.counted)
+    await world.reaches("jobs", training["status"]["jobName"], failed=int(ending.counted) or None)
     assert len(await world.told(ending.reason, about=training["metadata"]["uid"])) == 1
 
 
