@@ -59,6 +59,18 @@ class KubeClient:
         answer = await self._request("GET", path_of(plural, namespace), params={"labelSelector": selector})
         return answer["items"], answer["metadata"]["resourceVersion"]
 
+    async def discovered(self, api_version: str) -> frozenset[str]:
+        """The plurals that discovery tells of a group's version, given as `group/version`; none where it has neither.
+
+        It follows the objects: what can be listed already may not be told yet.
+        """
+        group = api_version.partition("/")[0]
+        groups = await self._request("GET", "/apis")
+        if all(each["name"] != group for each in groups["groups"]):
+            return frozenset()
+        answer = await self._request("GET", f"/apis/{api_version}")
+        return frozenset(each["name"] for each in answer["resources"])
+
     async def get(self, plural: str, namespace: str, name: str) -> Object:
         return await self._request("GET", path_of(plural, namespace, name))
 

@@ -29,7 +29,7 @@ from finetune_operator.reconcile.provider_ending import (
     may_go_on,
     unconfirmed,
 )
-from finetune_operator.reconcile.starting_point import begun_from, starting_adapter
+from finetune_operator.reconcile.starting_point import NoSuchVersion, begun_from, starting_adapter
 from finetune_operator.reconcile.suspension import is_held, suspension_actions
 from finetune_operator.reconcile.training_outlook import (
     NO_COMMIT,
@@ -49,6 +49,7 @@ from finetune_operator.reconcile.training_outlook import (
     succeeded,
     suspended,
     waiting_for_predecessor,
+    waiting_for_version,
 )
 from finetune_operator.reconcile.training_outputs import export_events
 from finetune_operator.reconcile.training_preflight import preflight_events
@@ -68,6 +69,8 @@ from finetune_operator.resources.modelversion import ModelVersion, ModelVersionS
 PREPARING_UNTOLD_SECONDS = 5.0
 # Of a pod that was told to end: its grace period, and a while for the kubelet to say so.
 LEAVING_SECONDS = TERMINATION_GRACE_SECONDS + 10.0
+# In what the watches brought, for a version that is not there yet.
+LOOK_AGAIN_SECONDS = 5.0
 
 __all__ = ["Observed", "abandoned", "is_finished", "reconcile", "refused", "unpublished", "wants_progress"]
 
@@ -165,6 +168,9 @@ def _start(job: FineTuneJob, seen: Observed, now: datetime, config: OperatorConf
     start = starting_adapter(job, seen.versions, config)
     if isinstance(start, Failure):
         return _concluded(job, seen, failed(start), now, config)
+    if isinstance(start, NoSuchVersion):
+        status = training_status(job, seen, waiting_for_version(start.name), now, config)
+        return Plan(status=status.to_dict(), requeue_after_seconds=LOOK_AGAIN_SECONDS)
     if is_unprepared(job, seen):
         return _prepare(job, seen, start, now, config)
     manifest = training_job(job, config, start)

@@ -1,6 +1,7 @@
 """Which adapter a FineTuneJob goes on from, or why it can't."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from finetune_operator.contract.failures import Failure, FailureReason
 from finetune_operator.contract.training import StartingAdapter
@@ -12,9 +13,16 @@ from finetune_operator.resources.modelversion import ModelVersion
 from finetune_operator.resources.starting_point import InitFromStatus
 
 
+@dataclass(frozen=True)
+class NoSuchVersion:
+    """Not there yet: both may have been applied at once, in any order."""
+
+    name: str
+
+
 def starting_adapter(
     job: FineTuneJob, versions: Iterable[ModelVersion], config: OperatorConfig
-) -> StartingAdapter | Failure | None:
+) -> StartingAdapter | NoSuchVersion | Failure | None:
     """None where the job begins with the base model. The trainer checks the files; here is what needs no pod.
 
     A training that has begun goes on from what it began with, though the version be gone by now.
@@ -26,10 +34,7 @@ def starting_adapter(
     name = job.spec.init_from.model_version
     version = next((v for v in versions if v.metadata.name == name), None)
     if version is None or version.deleting:
-        return _refused(
-            f"spec.initFrom names ModelVersion {name}, which does not exist in namespace {job.metadata.namespace}",
-            "create a new FineTuneJob that names an existing version",
-        )
+        return NoSuchVersion(name)
     if fact := _obstacle(job, version, config):
         return _refused(f"{name} can't be trained on: {fact[0]}", fact[1])
     adapter = adapter_of(version)

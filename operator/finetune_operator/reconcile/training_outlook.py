@@ -140,6 +140,14 @@ def waiting_for_predecessor() -> Outlook:
     return Outlook(Phase.PENDING, "Starting", "waiting for the pod of the time before to end")
 
 
+def waiting_for_version(name: str) -> Outlook:
+    message = (
+        f"waits for ModelVersion {name}, which spec.initFrom names: create it, or delete this job and make one that "
+        "names an existing version"
+    )
+    return Outlook(Phase.PENDING, "VersionNotFound", message)
+
+
 def cancelling(phase: Phase | None) -> Outlook:
     return Outlook(phase or Phase.PENDING, "Cancelling", "the trainer writes a checkpoint and ends")
 

@@ -197,8 +197,8 @@ class Controller:
 
     async def _resync(self, plural: str, namespace: str) -> None:
         selector = CHILD_SELECTOR if plural in CHILD_PLURALS else ""
-        bodies, _ = await self._client.list(plural, namespace, selector)
-        for gone in self._state.keep_only(plural, namespace, bodies):
+        bodies, listed_at = await self._client.list(plural, namespace, selector)
+        for gone in self._state.keep_only(plural, namespace, bodies, listed_at):
             self.changed(plural, gone, deleted=True)
         if plural in CUSTOM_PLURALS:
             for body in bodies:

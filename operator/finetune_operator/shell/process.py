@@ -10,6 +10,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import product
 from typing import Any
 
 import aiohttp
@@ -19,7 +20,7 @@ from finetune_operator.kube.client import KubeClient
 from finetune_operator.kube.errors import KubeError
 from finetune_operator.logs import configure_logging, get_logger
 from finetune_operator.manifests.common import CHILD_SELECTOR
-from finetune_operator.resources.common import GROUP, VERSION
+from finetune_operator.resources.common import API_VERSION, GROUP, VERSION
 from finetune_operator.shell.api import Api
 from finetune_operator.shell.controller import CHILD_PLURALS, CUSTOM_PLURALS, Controller
 from finetune_operator.shell.engines import Engines
@@ -34,6 +35,7 @@ WATCHED: tuple[tuple[str, str, str], ...] = (
     ("", "v1", "pods"),
     ("apps", "v1", "deployments"),
 )
+DEFINITIONS_RETRY_SECONDS = 2.0
 
 logger = get_logger(__name__)
 
@@ -98,16 +100,18 @@ async def serve(settings: Settings) -> None:
 
 
 async def _wait_for_definitions(client: KubeClient, namespaces: tuple[str, ...]) -> None:
-    """kopf looks for the kinds once, so they must be served before it starts."""
-    for namespace in namespaces:
-        for plural in CUSTOM_PLURALS:
-            while True:
-                try:
+    """kopf asks discovery for the kinds once, and never watches one that it does not find."""
+    while True:
+        try:
+            missing = set(CUSTOM_PLURALS) - await client.discovered(API_VERSION)
+            if not missing:
+                for namespace, plural in product(namespaces, CUSTOM_PLURALS):
                     await client.list(plural, namespace)
-                    break
-                except KubeError as error:
-                    logger.warning("waiting for a kind to be served", kind=plural, error=str(error))
-                    await asyncio.sleep(2)
+                return
+            logger.warning("waiting for kinds to be served", kinds=sorted(missing))
+        except KubeError as error:
+            logger.warning("waiting for the kinds to be served", error=str(error))
+        await asyncio.sleep(DEFINITIONS_RETRY_SECONDS)
 
 
 def _kopf_settings() -> kopf.OperatorSettings:

@@ -20,6 +20,8 @@ METADATA_FIELDS = (
     "name", "namespace", "uid", "generation", "resourceVersion", "creationTimestamp", "deletionTimestamp", "labels",
     "annotations", "ownerReferences",
 )  # fmt: skip
+GONE_MAX = 1024
+"""Uids of deleted objects, the latest: an answer is late by milliseconds."""
 JOB_SPEC_FIELDS = ("suspend", "ttlSecondsAfterFinished")
 
 
@@ -30,9 +32,14 @@ class ClusterState:
         self._objects: dict[Key, Object] = {}
         self._groups: dict[tuple[str, str], set[Key]] = defaultdict(set)
         self._parsed: dict[Key, tuple[str, Resource]] = {}
+        self._gone: dict[str, None] = {}
 
     def see(self, plural: str, body: Mapping[str, Any]) -> None:
-        """Keep the object, unless a newer state of it is known already."""
+        """Keep the object, unless a newer state of it is known already: also that it is gone, since the answer to a
+        write may be handled after the deletion that followed it.
+        """
+        if body["metadata"]["uid"] in self._gone:
+            return
         key = _key(plural, body)
         known = self._objects.get(key)
         if known and _version(known) > _version(body):
@@ -46,6 +53,9 @@ class ClusterState:
 
     def forget(self, plural: str, body: Mapping[str, Any]) -> None:
         """The object is gone; a later one of the same name stays."""
+        self._gone[body["metadata"]["uid"]] = None
+        while len(self._gone) > GONE_MAX:
+            del self._gone[next(iter(self._gone))]
         key = _key(plural, body)
         known = self._objects.get(key)
         if known is None or known["metadata"]["uid"] != body["metadata"]["uid"]:
@@ -54,12 +64,19 @@ class ClusterState:
         self._parsed.pop(key, None)
         self._ungroup(key, known)
 
-    def keep_only(self, plural: str, namespace: str, bodies: list[Object]) -> list[Object]:
-        """Take a fresh listing as the truth; returns what had vanished without an event."""
+    def keep_only(self, plural: str, namespace: str, bodies: list[Object], listed_at: str) -> list[Object]:
+        """Take a listing of the resource version `listed_at` as the truth; returns what had vanished without an event.
+
+        What was made after the listing, and is known already, is not missing.
+        """
         for body in bodies:
             self.see(plural, body)
         alive = {body["metadata"]["uid"] for body in bodies}
-        gone = [item for item in self.all(plural, namespace) if item["metadata"]["uid"] not in alive]
+        gone = [
+            item
+            for item in self.all(plural, namespace)
+            if item["metadata"]["uid"] not in alive and _version(item) <= int(listed_at)
+        ]
         for item in gone:
             self.forget(plural, item)
         return gone

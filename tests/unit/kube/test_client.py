@@ -27,9 +27,19 @@ async def _watch(request: web.Request) -> web.StreamResponse:
     return response
 
 
+async def _groups(_: web.Request) -> web.Response:
+    return web.json_response({"groups": [{"name": "finetune.dev"}, {"name": "batch"}]})
+
+
+async def _kinds(_: web.Request) -> web.Response:
+    return web.json_response({"resources": [{"name": "finetunejobs"}, {"name": "finetunejobs/status"}]})
+
+
 @pytest_asyncio.fixture
 async def client() -> AsyncIterator[KubeClient]:
     application = web.Application()
+    application.router.add_get("/apis", _groups)
+    application.router.add_get("/apis/finetune.dev/v1alpha1", _kinds)
     application.router.add_get("/{path:.*}", _watch)
     runner = web.AppRunner(application)
     await runner.setup()
@@ -44,3 +54,8 @@ async def test_a_watch_takes_objects_as_large_as_the_api_server_does(client: Kub
     events = [item async for _, item in client.watch("abtests", "finetune", "7")]
 
     assert [len(item["spec"]["prompts"][0]) for item in events] == [LARGEST_OBJECT_BYTES, 1]
+
+
+async def test_discovery_tells_kinds_of_a_group_that_it_knows(client: KubeClient) -> None:
+    assert await client.discovered("finetune.dev/v1alpha1") == {"finetunejobs", "finetunejobs/status"}
+    assert await client.discovered("elsewhere.dev/v1") == frozenset()

@@ -8,7 +8,7 @@ from finetune_operator.contract.failures import FailureReason
 from finetune_operator.contract.training import StartingAdapter
 from finetune_operator.core.workloads import job_facts
 from finetune_operator.manifests.training import training_job
-from finetune_operator.reconcile.finetunejob import reconcile
+from finetune_operator.reconcile.finetunejob import LOOK_AGAIN_SECONDS, reconcile
 from finetune_operator.reconcile.plan import Create
 from finetune_operator.reconcile.training_status import Observed
 from finetune_operator.resources.finetunejob import FineTuneJob, FineTuneJobStatus, Phase
@@ -80,10 +80,27 @@ class TestStartedAgain:
     @pytest.mark.parametrize(
         ("job", "versions"),
         [(going_on(suspend=True), (VERSION,)), (going_on(), ()), (make_job(), (VERSION,))],
-        ids=["suspended from the beginning", "refused", "from the base model"],
+        ids=["suspended from the beginning", "not there yet", "from the base model"],
     )
     def test_what_has_not_begun_has_no_beginning(self, job: FineTuneJob, versions: tuple[ModelVersion, ...]) -> None:
         assert after(job, reconcile(job, Observed(versions=versions), NOON, CONFIG)).status.init_from is None
+
+
+@pytest.mark.parametrize("versions", [(), (make_version(1, ARTIFACT, deleting=True),)], ids=["none", "going"])
+def test_a_version_that_is_not_there_is_waited_for_whichever_was_applied_first(
+    versions: tuple[ModelVersion, ...],
+) -> None:
+    job = going_on()
+    plan = reconcile(job, Observed(versions=versions), NOON, CONFIG)
+    assert (plan.actions, plan.requeue_after_seconds) == ((), LOOK_AGAIN_SECONDS)
+
+    waiting = after(job, plan)
+    assert waiting.status.phase is Phase.PENDING
+    assert "waits for ModelVersion plato-v1" in str(waiting.status.message)
+    assert "create it" in str(waiting.status.message)
+
+    plan = reconcile(waiting, Observed(versions=(VERSION,)), NOON, CONFIG)
+    assert [action.plural for action in plan.actions if isinstance(action, Create)] == ["jobs"]
 
 
 def hub(revision: str) -> dict[str, Any]:
@@ -92,7 +109,6 @@ def hub(revision: str) -> dict[str, Any]:
 
 
 REFUSED: dict[str, tuple[FineTuneJob, list[dict[str, Any]], str, str]] = {
-    "no such version": (going_on(), [], "plato-v1, which does not exist in namespace finetune", "existing version"),
     "another base model": (
         going_on(),
         [{"baseModel": merged(BASE_MODEL, {"name": "llama"})}],

@@ -45,6 +45,25 @@ def test_the_end_of_an_old_object_does_not_touch_the_new_one() -> None:
     state.forget("modelversions", version("5", uid="uid-of-another"))
 
 
+def test_the_late_answer_to_a_write_brings_nothing_back() -> None:
+    state = ClusterState()
+    state.see("modelversions", version("20"))
+    state.forget("modelversions", version("22"))
+    state.see("modelversions", version("21"))
+    assert known(state) is None
+    state.see("modelversions", version("23", uid="uid-of-another"))
+    assert known(state) == "23"
+
+
+def test_what_was_made_after_a_listing_has_not_vanished() -> None:
+    state = ClusterState()
+    state.see("modelversions", version("20"))
+    assert state.keep_only("modelversions", NAMESPACE, [], listed_at="19") == []
+    assert known(state) == "20"
+    assert len(state.keep_only("modelversions", NAMESPACE, [], listed_at="20")) == 1
+    assert known(state) is None
+
+
 def test_children_are_found_by_whom_they_belong_to() -> None:
     state = ClusterState()
     state.see("pods", pod_body("b", labels={JOB_UID_LABEL: "uid-1"}))
@@ -71,7 +90,7 @@ def test_a_listing_shows_what_vanished_without_an_event() -> None:
     for number in (1, 2):
         state.see("modelversions", version_object(number))
     state.see("modelversions", version_object(3) | {"metadata": version_object(3)["metadata"] | {"namespace": "other"}})
-    (gone,) = state.keep_only("modelversions", NAMESPACE, [version_object(2), version_object(4)])
+    (gone,) = state.keep_only("modelversions", NAMESPACE, [version_object(2), version_object(4)], "100")
     assert gone["metadata"]["name"] == "plato-v1"
     names = [item.metadata.name for item in state.resources(ModelVersion, "modelversions", NAMESPACE)]
     assert names == ["plato-v2", "plato-v4"]
