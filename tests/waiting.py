@@ -13,17 +13,19 @@ from finetune_operator.kube.errors import NotFound, Unavailable
 T = TypeVar("T")
 
 INTERVAL_SECONDS = 0.1
+PATIENCE_SECONDS = 60.0
+"""Where nothing is said of how soon: other tests may have the cores, and Kubernetes may collect garbage later."""
 
 
 @overload
-async def eventually(check: Callable[[], Awaitable[T]], timeout_seconds: float = 20.0) -> T: ...
+async def eventually(check: Callable[[], Awaitable[T]], timeout_seconds: float = PATIENCE_SECONDS) -> T: ...
 
 
 @overload
-async def eventually(check: Callable[[], T], timeout_seconds: float = 20.0) -> T: ...
+async def eventually(check: Callable[[], T], timeout_seconds: float = PATIENCE_SECONDS) -> T: ...
 
 
-async def eventually(check: Callable[[], Any], timeout_seconds: float = 20.0) -> Any:
+async def eventually(check: Callable[[], Any], timeout_seconds: float = PATIENCE_SECONDS) -> Any:
     """The first truthy answer of `check`, which may also assert; its last complaint is the failure at the deadline."""
     deadline = time.monotonic() + timeout_seconds
     while True:

@@ -6,24 +6,25 @@ from finetune_operator.contract.experiments import AbTestTally, ArmTallies, Vote
 from finetune_operator.contract.places import EVALUATION_PATH, PROGRESS_PATH, TALLY_PATH
 from finetune_operator.contract.served_evaluation import RecordedEvaluation
 from finetune_operator.contract.training import JobIdentity, LatestProgress, Progress
+from tests.cluster.addresses import PORT, fresh_address
 from tests.cluster.operator_process import INTERNAL_TOKEN
 from tests.cluster.samples import NOON, Manifest
 
 
 class ApiServer:
-    """What it answers is set by the test; it can go away and come back on the same port."""
+    """What it answers is set by the test; it can go away and come back."""
 
     def __init__(self) -> None:
         self.progress: dict[str, Progress] = {}
         self.tallies: dict[str, AbTestTally] = {}
         self.evaluations: dict[str, RecordedEvaluation] = {}
         self.requests = 0
-        self._port = 0
+        self._address = fresh_address()
         self._runner: web.AppRunner | None = None
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}"
+        return f"http://{self._address}:{PORT}"
 
     async def start(self) -> None:
         application = web.Application()
@@ -32,9 +33,7 @@ class ApiServer:
         application.router.add_put(EVALUATION_PATH, self._evaluation)
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self._port)
-        await site.start()
-        self._port = int(self._runner.addresses[0][1])
+        await web.TCPSite(self._runner, self._address, PORT).start()
 
     async def stop(self) -> None:
         if self._runner:

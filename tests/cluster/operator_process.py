@@ -3,13 +3,13 @@
 import asyncio
 import os
 import signal
-import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import aiohttp
 
+from tests.cluster.addresses import PORT, fresh_address
 from tests.waiting import eventually
 
 INTERNAL_TOKEN = "internal-token-of-the-tests"  # noqa: S105 - opens nothing but this process's own servers
@@ -26,6 +26,7 @@ class OperatorProcess:
         self._kubeconfig = kubeconfig
         self._api_url = api_url
         self._log = log
+        self._liveness_endpoint = f"http://{fresh_address()}:{PORT}/healthz"
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -34,20 +35,27 @@ class OperatorProcess:
 
     async def start(self) -> None:
         """Returns once its liveness endpoint answers."""
-        port = await self.launch()
-        await eventually(lambda: self._is_live(port), timeout_seconds=60)
+        await self.launch()
+        await eventually(self.is_live)
 
-    async def launch(self) -> int:
-        """Returns at once, with the liveness endpoint's port: whoever expects it to die may not live to see it live."""
-        port = _free_port()
+    async def launch(self) -> None:
+        """Returns at once: whoever expects it to die may not live to see it live."""
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "finetune_operator", "run"),
-                env=self._environment(port),
+                env=self._environment(),
                 stdout=log,
                 stderr=asyncio.subprocess.STDOUT,
             )
-        return port
+
+    async def is_live(self) -> bool:
+        """Whether its liveness endpoint answers."""
+        assert self.running, f"the operator has ended:\n{self.log_tail()}"
+        try:
+            async with aiohttp.ClientSession() as session, session.get(self._liveness_endpoint) as answer:
+                return answer.status == 200
+        except aiohttp.ClientError:
+            return False
 
     async def kill(self) -> None:
         """As a node that loses power: no chance to say goodbye."""
@@ -77,15 +85,7 @@ class OperatorProcess:
             await self._process.wait()
             raise AssertionError(f"the operator did not end within 20 s of {how.name}:\n{self.log_tail()}") from None
 
-    async def _is_live(self, port: int) -> bool:
-        assert self.running, f"the operator ended at once:\n{self.log_tail()}"
-        try:
-            async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{port}/healthz") as answer:
-                return answer.status == 200
-        except aiohttp.ClientError:
-            return False
-
-    def _environment(self, port: int) -> Mapping[str, str]:
+    def _environment(self) -> Mapping[str, str]:
         return {
             "PATH": os.environ["PATH"],
             "HOME": str(self._kubeconfig.parent),
@@ -101,12 +101,5 @@ class OperatorProcess:
             "FINETUNE_POLL_SECONDS": str(POLL_SECONDS),
             # A second costs one unit, so that a test sees it.
             "FINETUNE_PRICES": '{"perHour": {"nvidia.com/gpu": "3600"}}',
-            "FINETUNE_LIVENESS_ENDPOINT": f"http://127.0.0.1:{port}/healthz",
+            "FINETUNE_LIVENESS_ENDPOINT": self._liveness_endpoint,
         }
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

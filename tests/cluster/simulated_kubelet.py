@@ -1,6 +1,5 @@
 """Says of pods what a kubelet would say: this tier's API server has no node."""
 
-import itertools
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -20,11 +19,10 @@ from finetune_operator.contract.places import (
 from finetune_operator.contract.training import TrainingResult
 from finetune_operator.kube.client import KubeClient
 from finetune_operator.manifests.common import ENGINE_LABEL, JOB_NAME_LABEL, VERSION_NAME_LABEL
+from tests.cluster.addresses import fresh_address
 from tests.cluster.engine_server import EngineServer, Refusal
 from tests.cluster.samples import REPORT, RESULT, Manifest
-from tests.waiting import eventually
-
-_addresses = (f"127.77.{number // 250}.{number % 250 + 1}" for number in itertools.count())
+from tests.waiting import PATIENCE_SECONDS, eventually
 
 
 class SimulatedKubelet:
@@ -41,7 +39,7 @@ class SimulatedKubelet:
         pods, _ = await self._client.list("pods", self._namespace, f"{JOB_NAME_LABEL}={job}")
         return [pod for pod in pods if pod["status"]["phase"] in ("Pending", "Running") and not _deleting(pod)]
 
-    async def trainer(self, job: str, timeout_seconds: float = 20.0, *, other_than: str = "") -> Manifest:
+    async def trainer(self, job: str, timeout_seconds: float = PATIENCE_SECONDS, *, other_than: str = "") -> Manifest:
         """The pod of a FineTuneJob, once the Job controller has made it."""
 
         async def the_only_one() -> Manifest | None:
@@ -103,7 +101,7 @@ class SimulatedKubelet:
         condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
         await self._patch(pod, {"phase": "Pending", "conditions": [condition]})
 
-    async def evaluator(self, version: str, timeout_seconds: float = 20.0) -> Manifest:
+    async def evaluator(self, version: str, timeout_seconds: float = PATIENCE_SECONDS) -> Manifest:
         """The pod that measures a version, once the Job controller has made it."""
 
         async def the_only_one() -> Manifest | None:
@@ -133,7 +131,7 @@ class SimulatedKubelet:
         """The server starts with the adapters of its ConfigMap, and is Ready when it has them."""
         if adapters is None:
             adapters = await self.adapter_list(pod["metadata"]["labels"][ENGINE_LABEL])
-        server = EngineServer(next(_addresses), adapters, self.refusals)
+        server = EngineServer(fresh_address(), adapters, self.refusals)
         await server.start()
         self.engines[pod["metadata"]["uid"]] = server
         await self._report(pod, "Running", {ENGINE_CONTAINER: _running()}, [_READY], server.ip)

@@ -87,6 +87,7 @@ async def test_a_verdict_has_its_consequence_once_and_late_votes_do_not_flip_it(
     await world.reaches("modelversions", case.active, state="Deployed")
     await world.reaches("modelversions", next(iter({"plato-v1", "plato-v2"} - {case.active})), state="Ready")
     await world.reaches("modelversions", "plato-v2", metrics={"winRate": concluded["status"]["votes"]["winRate"]})
+    await world.settled()
     verdict, active = concluded["status"], await world.get("modelversions", case.active)
     assert verdict["concludedAt"]
     assert condition(concluded, "Concluded")["reason"] == case.verdict
@@ -194,6 +195,7 @@ async def test_an_active_candidate_that_breaks_a_guardrail_is_rolled_back_once(w
     )
     await world.edit("modelversions", "plato-v2", state="Deployed")
     await world.reaches("modelversions", "plato-v2", state="Deployed")
+    await world.reaches("modelversions", "plato-v1", state="Ready")
     await world.edit("modelversions", "plato-v2", state=None)
 
     world.api.count(made, arms=ArmTallies(baseline=measured(100), candidate=measured(90, errors=10)))

@@ -16,9 +16,6 @@ from tests.cluster.samples import DIGEST, OTHER_DIGEST, fine_tune_job
 from tests.cluster.world import World, condition
 from tests.waiting import eventually, throughout
 
-RETRY_SECONDS = 40.0
-"""The Job controller waits ten seconds before it tries again."""
-
 
 async def test_a_job_lives_from_its_creation_to_its_model_version(world: World) -> None:
     made = await world.create(fine_tune_job(serving={"replicas": 1}))
@@ -215,7 +212,9 @@ async def test_a_final_failure_is_told_with_its_remedy_and_not_tried_again(share
 
 
 async def test_a_training_beyond_its_deadline_says_so(shared_world: World) -> None:
-    await shared_world.train("late", activeDeadlineSeconds=1)
+    training, _ = await shared_world.train("late", activeDeadlineSeconds=3600)
+
+    await shared_world.out_of_time(training, seconds=1)
 
     failed = await shared_world.reaches("finetunejobs", "late", phase="Failed")
 
@@ -295,7 +294,7 @@ async def test_a_crash_and_a_drained_node_are_tried_again_in_the_same_job(world:
     await world.reaches("finetunejobs", "crashing", phase="Pending", message=words)
 
     for name, ended in (("crashing", crashing), ("drained", drained)):
-        again = await world.kubelet.trainer(name, RETRY_SECONDS, other_than=ended["metadata"]["uid"])
+        again = await world.kubelet.trainer(name, other_than=ended["metadata"]["uid"])
         await world.kubelet.train(again)
         await world.kubelet.succeed(again)
 
@@ -337,9 +336,10 @@ async def test_an_outcome_whose_pod_is_gone_is_asked_for_again(world: World) -> 
     await world.kubelet.succeed(pod)
     await eventually(lambda: _is_complete(world, first["metadata"]["name"]))
     await world.kubelet.lose(pod)
+    await world.gone("pods", pod["metadata"]["name"])
 
     await world.operator.start()
-    again = await world.kubelet.trainer("plato-1", RETRY_SECONDS, other_than=pod["metadata"]["uid"])
+    again = await world.kubelet.trainer("plato-1", other_than=pod["metadata"]["uid"])
     second = await world.get("jobs", first["metadata"]["name"])
     assert second["metadata"]["uid"] != first["metadata"]["uid"]
     await world.kubelet.succeed(again)

@@ -10,7 +10,6 @@ from tests.waiting import eventually
 GPU = "nvidia.com/gpu"
 ON_GPU = {"resources": {"limits": {GPU: 1}}}
 JOB = "plato-1"
-CATCH_UP_SECONDS = 30.0
 
 
 def takes_gpu(pod: Manifest) -> bool:
@@ -67,13 +66,13 @@ async def test_an_operator_that_dies_in_between_makes_each_job_once(world: World
     await world.operator.kill()
     await world.kubelet.end_preparation(pod)
     await world.operator.start()
-    trainer = await world.kubelet.trainer(JOB, CATCH_UP_SECONDS)
+    trainer = await world.kubelet.trainer(JOB)
     made = await jobs_of(world)
     assert len(made) == 2
     await world.operator.kill()
     await world.operator.start()
     await world.kubelet.train(trainer)
-    await world.reaches("finetunejobs", JOB, CATCH_UP_SECONDS, phase="Training")
+    await world.reaches("finetunejobs", JOB, phase="Training")
     assert await jobs_of(world) == made
 
 
@@ -90,4 +89,4 @@ async def test_cancelled_and_deleted_nothing_of_it_stays(world: World) -> None:
     async def all_is_gone() -> bool:
         return not await jobs_of(world) and not await world.kubelet.trainers(JOB)
 
-    await eventually(all_is_gone, CATCH_UP_SECONDS)
+    await eventually(all_is_gone)

@@ -19,7 +19,8 @@ from tests.waiting import eventually
 
 CATCH_UP_SECONDS = 30.0
 IDLE_SECONDS = 60.0
-STOP_SECONDS = 4.0
+STOP_SECONDS = 5.0
+"""So long kopf waits for tasks that do not end."""
 WRITES_IN_A_LIFE = 5
 """The Job, the phases Pending and Training, the ModelVersion, and the end; Preparing is told where it takes long."""
 LIVES = 4
@@ -78,6 +79,7 @@ async def _arrange(world: World) -> None:
     training, _ = await world.train("training")
     world.api.report(training, 300)
     await world.reaches("finetunejobs", "training", progress={"percent": 50})
+    await world.settled()
 
 
 async def test_an_operator_killed_while_a_job_trains_finds_the_same_job_again(world: World) -> None:
@@ -152,16 +154,16 @@ async def test_the_writes_of_one_job_are_few(world: World, record_property: Call
 async def live(world: World) -> Manifest:
     """From ratings to an active version that won its test; the same in every run."""
     await world.create(fine_tune_job("plato-1", serving={}, promotion="Always"))
-    pod = await world.kubelet.trainer("plato-1", CATCH_UP_SECONDS)
+    pod = await world.kubelet.trainer("plato-1")
     await world.kubelet.prepare(pod)
-    await world.reaches("finetunejobs", "plato-1", CATCH_UP_SECONDS, phase="Preparing")
+    await world.reaches("finetunejobs", "plato-1", phase="Preparing")
     await world.kubelet.train(pod)
-    await world.reaches("finetunejobs", "plato-1", CATCH_UP_SECONDS, phase="Training")
+    await world.reaches("finetunejobs", "plato-1", phase="Training")
     await world.kubelet.succeed(pod)
-    await world.reaches("finetunejobs", "plato-1", CATCH_UP_SECONDS, phase="Succeeded")
-    await eventually(lambda: world.get("modelversions", "plato-v1"), CATCH_UP_SECONDS)
+    await world.reaches("finetunejobs", "plato-1", phase="Succeeded")
+    await eventually(lambda: world.get("modelversions", "plato-v1"))
     await world.start_engine("plato-v1")
-    await world.reaches("modelversions", "plato-v1", CATCH_UP_SECONDS, state="Deployed")
+    await world.reaches("modelversions", "plato-v1", state="Deployed")
     await world.settled()
     return await end_state(world)
 
@@ -241,7 +243,7 @@ async def test_while_nothing_changes_nothing_is_written(still_life: StillLife) -
 async def test_a_namespace_is_deleted_without_the_operator(
     control_plane: ControlPlane, abandoned_namespace: str
 ) -> None:
-    await control_plane.kubectl("wait", "--for=delete", f"namespace/{abandoned_namespace}", "--timeout=60s")
+    await control_plane.kubectl("wait", "--for=delete", f"namespace/{abandoned_namespace}", "--timeout=120s")
 
 
 def _created(world: World, plural: str) -> int:

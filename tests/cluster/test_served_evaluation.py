@@ -98,8 +98,7 @@ async def test_an_evaluation_that_fails_is_told_and_tried_again_when_its_job_is_
     assert said["message"] == f"{expected} {name} has it tried again"
     version = await world.reaches("modelversions", "plato-v1", state="Ready")
     assert "held back from promotion: RougeL was not measured" in version["status"]["message"]
-    events, _ = await world.client.list("events", world.namespace)
-    assert [event["type"] for event in events if event["reason"] == "DatasetEmpty"] == ["Warning"]
+    assert [event["type"] for event in await world.told("DatasetEmpty")] == ["Warning"]
 
     job = await world.get("jobs", name)
     await world.client.delete("jobs", world.namespace, name, job["metadata"]["uid"])

@@ -7,8 +7,6 @@ from tests.waiting import eventually
 
 INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
 NAME = "pair"
-RETRY_SECONDS = 40.0
-"""The Job controller waits ten seconds after a failure that counts."""
 
 
 async def pods_of(world: World, other_than: tuple[Manifest, ...] = ()) -> tuple[Manifest, Manifest]:
@@ -19,7 +17,7 @@ async def pods_of(world: World, other_than: tuple[Manifest, ...] = ()) -> tuple[
         pods = [pod for pod in await world.kubelet.trainers(NAME) if pod["metadata"]["uid"] not in known]
         return sorted(pods, key=lambda pod: pod["metadata"]["labels"][INDEX_LABEL]) if len(pods) == 2 else []
 
-    first, second = await eventually(both, RETRY_SECONDS)
+    first, second = await eventually(both)
     return first, second
 
 
@@ -53,8 +51,7 @@ async def test_two_nodes_train_one_version_and_begin_again_together(world: World
     await world.kubelet.train(first)
     await world.kubelet.train(second)
     training = await world.reaches("finetunejobs", NAME, phase="Training", attempts=2, lastFailure=failure)
-    job = await world.get("jobs", training["status"]["jobName"])
-    assert job["status"]["failed"] == 1
+    await world.reaches("jobs", training["status"]["jobName"], failed=1)
 
     # The second has nothing to say; the first measures and exports alone.
     await world.kubelet.end_well(second)

@@ -16,8 +16,6 @@ from tests.cluster.samples import NOON, fine_tune_job, model_version
 from tests.cluster.world import World, condition
 from tests.waiting import eventually, throughout
 
-RETRY_SECONDS = 40.0
-"""The Job controller waits ten seconds after a failure that counts."""
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 ON_GPU = {"limits": {"nvidia.com/gpu": 1}}
 
@@ -72,7 +70,7 @@ async def _ends(world: World, name: str, ending: Ending) -> None:
     if ending.retried:
         failure = {"reason": ending.reason, "pod": pod["metadata"]["name"]}
         await world.reaches("finetunejobs", name, lastFailure=failure)
-        again = await world.kubelet.trainer(name, RETRY_SECONDS, other_than=pod["metadata"]["uid"])
+        again = await world.kubelet.trainer(name, other_than=pod["metadata"]["uid"])
         await world.kubelet.train(again)
         await world.reaches("finetunejobs", name, phase="Training", attempts=2, lastFailure=failure)
     else:
@@ -294,7 +292,9 @@ async def test_a_failed_job_whose_time_to_live_is_over_is_not_trained_again(shar
 
 
 async def test_the_cost_of_a_training_whose_time_is_over_is_closed(shared_world: World) -> None:
-    await shared_world.train("late", resources=ON_GPU, activeDeadlineSeconds=3)
+    training, _ = await shared_world.train("late", resources=ON_GPU, activeDeadlineSeconds=3600)
+
+    await shared_world.out_of_time(training, seconds=3)
 
     failed = await shared_world.reaches("finetunejobs", "late", phase="Failed")
 
@@ -306,6 +306,7 @@ async def test_the_cost_of_a_training_whose_time_is_over_is_closed(shared_world:
 
 async def test_a_training_goes_on_from_an_adapter_whose_version_was_deleted_meanwhile(world: World) -> None:
     await world.create(model_version("plato-v1", serving=None))
+    await world.reaches("modelversions", "plato-v1", state="Ready")
     body = fine_tune_job(initFrom={"modelVersion": "plato-v1"})
     body["metadata"]["labels"] = {QUEUE_LABEL: "gpus"}
     await world.create(body)
@@ -315,6 +316,7 @@ async def test_a_training_goes_on_from_an_adapter_whose_version_was_deleted_mean
     job = await world.get("jobs", first["status"]["jobName"])
 
     await world.edit("finetunejobs", "plato-1", suspend=True)
+    await world.reaches("finetunejobs", "plato-1", phase="Suspended")
     await world.gone("jobs", job["metadata"]["name"])
     await world.delete("modelversions", "plato-v1")
     await world.gone("modelversions", "plato-v1")

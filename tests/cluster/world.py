@@ -18,8 +18,9 @@ from tests.cluster.engine_server import EngineServer
 from tests.cluster.operator_process import OperatorProcess
 from tests.cluster.samples import Manifest, fine_tune_job, model_version
 from tests.cluster.simulated_kubelet import SimulatedKubelet
-from tests.waiting import eventually
+from tests.waiting import PATIENCE_SECONDS, eventually
 
+QUIET_SECONDS = 2.0
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 
@@ -64,7 +65,7 @@ class World:
         body = await self.get(plural, name)
         await self.client.delete(plural, self.namespace, name, body["metadata"]["uid"])
 
-    async def gone(self, plural: str, name: str, timeout_seconds: float = 20.0) -> None:
+    async def gone(self, plural: str, name: str, timeout_seconds: float = PATIENCE_SECONDS) -> None:
         async def is_gone() -> bool:
             try:
                 await self.get(plural, name)
@@ -74,7 +75,9 @@ class World:
 
         await eventually(is_gone, timeout_seconds)
 
-    async def reaches(self, plural: str, name: str, timeout_seconds: float = 20.0, **status: Any) -> Manifest:
+    async def reaches(
+        self, plural: str, name: str, timeout_seconds: float = PATIENCE_SECONDS, **status: Any
+    ) -> Manifest:
         """The object, once its status has these fields."""
 
         async def has_reached() -> Manifest:
@@ -112,14 +115,16 @@ class World:
         return await eventually(events)
 
     async def settled(self) -> None:
-        """Once the operator has written nothing for a second."""
+        """Once the operator has asked for nothing for a while, alive all the time: a new one lists everything first."""
 
         async def is_quiet() -> bool:
             mark = self.audit.end()
-            await asyncio.sleep(1)
-            return not self.audit.writes(self.namespace, mark)
+            if not await self.operator.is_live():
+                return False
+            await asyncio.sleep(QUIET_SECONDS)
+            return not self.audit.requests(self.namespace, mark)
 
-        await eventually(is_quiet, 60)
+        await eventually(is_quiet)
 
     async def train(self, name: str = "plato-1", **spec: Any) -> tuple[Manifest, Manifest]:
         """A new FineTuneJob with a running trainer, and the trainer's pod."""
@@ -130,6 +135,13 @@ class World:
             pod = await self.kubelet.trainer(name, other_than=pod["metadata"]["uid"])
         await self.kubelet.train(pod)
         return await self.reaches("finetunejobs", name, phase="Training"), pod
+
+    async def out_of_time(self, training: Manifest, seconds: int) -> None:
+        """As if a FineTuneJob that trains had only had so many seconds, however long it took to begin."""
+        name, given = training["status"]["jobName"], training["spec"]["activeDeadlineSeconds"]
+        assert (await self.get("jobs", name))["spec"]["activeDeadlineSeconds"] == given
+        body = {"spec": {"activeDeadlineSeconds": seconds}}
+        await self.client.merge_patch("jobs", self.namespace, name, body)
 
     async def engine_of(self, version: str) -> str:
         """Name of the engine that a version is meant for."""

@@ -13,7 +13,7 @@ from demo.install import EXAMPLES, write_to_volume
 from demo.ratings import Rating, rate, write_database
 from tests.e2e.conftest import World
 
-TIMEOUT_SECONDS = 240
+TIMEOUT_SECONDS = 400
 
 SYMLINK_SCRIPT = "import os, sys; os.path.lexists(sys.argv[1]) or os.symlink('/etc/passwd', sys.argv[1])"
 

@@ -13,6 +13,7 @@ import yaml
 from local_cluster import toolchain
 from local_cluster.cluster import Cluster
 from tests.helm.conftest import CHART, NAMESPACE, REPOSITORY, Manifest
+from tests.waiting import eventually
 
 WATCHED = "team-a"
 NAMESPACES = (NAMESPACE, WATCHED)
@@ -61,16 +62,22 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
         session.do("kubectl", "create", "namespace", namespace)
         session.do("kubectl", "label", "namespace", namespace, ENFORCED)
     session.do("helm", "install", "finetune", str(CHART), *VALUES)
+    session.do("kubectl", "wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
     yield session
     cluster.down(purge=True)
 
 
-def test_definitions_are_established(installed: Session) -> None:
+async def test_definitions_are_established(installed: Session) -> None:
     names = ("finetunejobs", "modelversions", "abtests")
     for name in names:
         installed.do("kubectl", "wait", "--for=condition=Established", f"crd/{name}.finetune.dev", "--timeout=30s")
-    found = installed.do("kubectl", "api-resources", "--categories=finetuning", "--output=name").split()
-    assert sorted(found) == sorted(f"{name}.finetune.dev" for name in names)
+
+    def are_discovered() -> bool:
+        found = installed.do("kubectl", "api-resources", "--categories=finetuning", "--output=name").split()
+        assert sorted(found) == sorted(f"{name}.finetune.dev" for name in names)
+        return True
+
+    await eventually(are_discovered)
 
 
 def test_secrets_survive_upgrades_and_reinstallation(installed: Session) -> None:
