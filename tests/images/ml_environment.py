@@ -71,7 +71,8 @@ def _make(home: Path, requirements: Path) -> None:
     if free < NEEDED_BYTES:
         raise RuntimeError(f"{home.parent} has {free / 1e9:.0f} GB free; torch, vLLM and Unsloth need 9 GB")
     uv = _uv()
-    environment = os.environ | {"VIRTUAL_ENV": str(home), "UV_COMPILE_BYTECODE": "1"}
+    # Python compiles what is imported; all of it would take minutes.
+    environment = os.environ | {"VIRTUAL_ENV": str(home)}
     subprocess.run([uv, "venv", "--clear", "--python", sys.executable, str(home)], check=True)
     install = [uv, "pip", "install", "--no-deps", "--requirement", str(requirements)]
     subprocess.run(install, check=True, env=environment)
