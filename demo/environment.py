@@ -28,7 +28,7 @@ def ensure() -> None:
     if sys.version_info < MINIMUM:
         raise Refused(f"Python {MINIMUM[0]}.{MINIMUM[1]} or newer is needed, python3 is {sys.version.split()[0]}")
     with step("Make the Python environment from uv.lock"):
-        command = [str(_uv()), "sync", "--locked", "--all-extras", "--python", sys.executable]
+        command = [str(uv()), "sync", "--locked", "--all-extras", "--python", sys.executable]
         environment = os.environ | {"UV_PROJECT_ENVIRONMENT": str(REPOSITORY / ".venv")}
         run_long(command, "uv sync", cache_root() / "logs" / "uv-sync.log", cwd=REPOSITORY, environment=environment)
     stamp.write_text(wanted)
@@ -39,7 +39,7 @@ def _lock_digest() -> str:
     return hashlib.sha256(content + sys.version.encode()).hexdigest()
 
 
-def _uv() -> Path:
+def uv() -> Path:
     """uv of a fixed version, in an environment of its own in the cache."""
     home = cache_root() / "uv" / UV.replace("==", "-")
     program = home / "bin" / "uv"

@@ -8,16 +8,19 @@ seconds compare with another machine's.
 import argparse
 import asyncio
 import json
+import math
 import os
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.gateway.engine import Engine
+from bench.gateway.peers import Command, litellm, nginx
 from tests.unit.gateway.servers import ApiServer, free_port
 from tests.unit.gateway.test_process import KUBECONFIG
 from tests.unit.resource_builders import version_object
@@ -27,6 +30,10 @@ MESSAGES = [{"role": "user", "content": "What is justice? " * 20}]
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 START_DEADLINE_SECONDS = 60.0
 OPEN_LOOP_CONNECTIONS = 16
+ABORT_PATIENCE_SECONDS = 5.0
+"""An abort that the engine has not seen by then counts as never seen."""
+OURS = "finetune"
+PEERS: Mapping[str, Callable[[Path, int, int], Command]] = {"nginx": nginx, "LiteLLM": litellm}
 
 
 def request_bytes(**members: object) -> bytes:
@@ -131,16 +138,20 @@ async def abort_seconds(port: int, engine: Engine) -> float:
     async with Connection(port) as connection:
         await connection.first_token(request_bytes(stream=True))
         left = time.perf_counter()
-    return await engine.aborted - left
+    try:
+        return await asyncio.wait_for(engine.aborted, ABORT_PATIENCE_SECONDS) - left
+    except TimeoutError:
+        return math.inf
 
 
 @dataclass(frozen=True)
 class Gateway:
-    """The process under measurement."""
+    """A process under measurement."""
 
     pid: int
     port: int
     cold_start_seconds: float
+    idle_mib: float
 
     def cpu_seconds(self) -> float:
         fields = Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
@@ -151,11 +162,10 @@ class Gateway:
         return int(line.split()[1]) / 1024
 
 
-async def start_gateway(kubernetes: ApiServer, directory: Path, cpu: int, log_level: str) -> Gateway:
+def ours(kubernetes: ApiServer, directory: Path, port: int, log_level: str) -> Command:
     kubeconfig = directory / "kubeconfig"
     kubeconfig.write_text(KUBECONFIG.format(url=kubernetes.url))
-    port = free_port()
-    environment = os.environ | {
+    environment = {
         "KUBECONFIG": str(kubeconfig),
         "FINETUNE_NAMESPACES": "finetune",
         "FINETUNE_GATEWAY_HOST": HOST,
@@ -163,46 +173,73 @@ async def start_gateway(kubernetes: ApiServer, directory: Path, cpu: int, log_le
         "FINETUNE_ENGINE_URL_TEMPLATE": f"http://{HOST}:{{engine}}",
         "FINETUNE_LOG_LEVEL": log_level,
     }
+    return Command((sys.executable, "-m", "finetune_operator", "gateway"), environment)
+
+
+@asynccontextmanager
+async def running(command: Command, directory: Path, port: int, cpu: int) -> AsyncIterator[Gateway]:
+    """Pinned to one core; ready once it has answered."""
     started = time.perf_counter()
     with (directory / "log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "finetune_operator", "gateway"), env=environment, stderr=log
+            *command.arguments, env=os.environ | command.environment, stdout=log, stderr=log
         )
     os.sched_setaffinity(process.pid, {cpu})
-    while True:
-        try:
-            async with Connection(port) as connection:
-                await connection.whole(request_bytes())
-                return Gateway(process.pid, port, time.perf_counter() - started)
-        except (OSError, AssertionError, asyncio.IncompleteReadError) as error:
+    try:
+        while not await answers(port):
             if process.returncode is not None or time.perf_counter() - started > START_DEADLINE_SECONDS:
-                raise RuntimeError(f"the gateway did not start: {(directory / 'log').read_text()[-2000:]}") from error
+                raise RuntimeError(f"{command.arguments[0]} did not start: {(directory / 'log').read_text()[-2000:]}")
             await asyncio.sleep(0.02)
+        gateway = Gateway(process.pid, port, time.perf_counter() - started, 0.0)
+        yield replace(gateway, idle_mib=gateway.memory_mib("VmRSS"))
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await process.wait()
+
+
+async def answers(port: int) -> bool:
+    try:
+        async with Connection(port) as connection:
+            await connection.whole(request_bytes())
+    except (OSError, AssertionError, asyncio.IncompleteReadError):
+        return False
+    return True
 
 
 def milliseconds(values: Iterable[float], percentile: int) -> float:
     return statistics.quantiles(values, n=100)[percentile - 1] * 1000
 
 
-async def measure(options: argparse.Namespace) -> dict[str, float]:
-    """All figures; medians over the rounds."""
+async def measure(options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """All figures of each gateway by its name; medians over the rounds, in which the gateways take turns."""
     cpus = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cpus[0]})
     engine, kubernetes = Engine(chunks=40, interval_seconds=0.05), ApiServer()
     await engine.start()
     kubernetes.put(version_object("plato-v1", engine=str(engine.port), promoted=1))
-    async with kubernetes.running():
-        with tempfile.TemporaryDirectory() as directory:
-            gateway = await start_gateway(kubernetes, Path(directory), cpus[-1], options.log_level)
-            try:
-                idle_mib = gateway.memory_mib("VmRSS")
-                await closed_loop(gateway.port, 16, 1.0)
-                rounds = [await one_round(gateway, engine, options.seconds) for _ in range(options.rounds)]
-                peak_mib = gateway.memory_mib("VmHWM")
-            finally:
-                os.kill(gateway.pid, 15)
-    figures = {name: statistics.median(entry[name] for entry in rounds) for name in rounds[0]}
-    return figures | {"idle MiB": idle_mib, "peak MiB": peak_mib, "cold start s": gateway.cold_start_seconds}
+    gateways: dict[str, Gateway] = {}
+    rounds: dict[str, list[dict[str, float]]] = {}
+    async with kubernetes.running(), AsyncExitStack() as stack:
+        for name in options.gateways:
+            directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            port = free_port()
+            command = (
+                ours(kubernetes, directory, port, options.log_level)
+                if name == OURS
+                else PEERS[name](directory, engine.port, port)
+            )
+            gateways[name] = await stack.enter_async_context(running(command, directory, port, cpus[-1]))
+            await closed_loop(port, 16, 1.0)
+        for _ in range(options.rounds):
+            for name, gateway in gateways.items():
+                rounds.setdefault(name, []).append(await one_round(gateway, engine, options.seconds))
+        peaks = {name: gateway.memory_mib("VmHWM") for name, gateway in gateways.items()}
+    return {
+        name: {figure: statistics.median(entry[figure] for entry in rounds[name]) for figure in rounds[name][0]}
+        | {"idle MiB": gateway.idle_mib, "peak MiB": peaks[name], "cold start s": gateway.cold_start_seconds}
+        for name, gateway in gateways.items()
+    }
 
 
 async def one_round(gateway: Gateway, engine: Engine, seconds: float) -> dict[str, float]:
@@ -228,17 +265,15 @@ async def one_round(gateway: Gateway, engine: Engine, seconds: float) -> dict[st
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "gateways", nargs="*", default=[OURS, *PEERS], metavar="gateway", help=", ".join([OURS, *PEERS])
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0, help="of each part of a round")
     parser.add_argument("--log-level", default="INFO", help="INFO logs each request")
-    parser.add_argument("--output", type=Path, help="also write the figures as JSON")
+    parser.add_argument("--output", type=Path, required=True, help="the figures as JSON")
     options = parser.parse_args()
-    figures = asyncio.run(measure(options))
-    print("| gateway | |\n|---|---|")
-    for name, value in figures.items():
-        print(f"| {name} | {value:.3g} |")
-    if options.output:
-        options.output.write_text(json.dumps(figures, indent=2) + "\n")
+    options.output.write_text(json.dumps(asyncio.run(measure(options)), indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,98 @@
+"""Other gateways in front of the same engine, each set up as its makers advise for one core.
+
+nginx 1.22 of Debian with kept connections and no buffering: what a proxy in C costs that reads nothing. LiteLLM's proxy
+with one worker, without a database and without its own logs (docs.litellm.ai, "Best Practices for Production").
+"""
+
+import fcntl
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from demo.environment import uv
+from local_cluster.layout import cache_root
+from local_cluster.packages import Package, find_program, install
+
+LITELLM = "litellm[proxy]==1.106.2"
+NGINX_PACKAGE = Package("nginx-light", ("nginx",))
+ENGINE_TIMEOUT_SECONDS = 60
+
+NGINX_CONFIG = """
+daemon off;
+master_process off;
+pid {directory}/nginx.pid;
+error_log {directory}/nginx.log error;
+events {{ worker_connections 4096; }}
+http {{
+    access_log off;
+    client_body_temp_path {directory}/body;
+    proxy_temp_path {directory}/proxy;
+    fastcgi_temp_path {directory}/fastcgi;
+    uwsgi_temp_path {directory}/uwsgi;
+    scgi_temp_path {directory}/scgi;
+    keepalive_requests 1000000;
+    upstream engine {{ server 127.0.0.1:{engine_port}; keepalive 256; keepalive_requests 1000000; }}
+    server {{
+        listen 127.0.0.1:{port};
+        location / {{
+            proxy_pass http://engine;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_buffering off;
+            proxy_read_timeout {timeout_seconds}s;
+        }}
+    }}
+}}
+"""
+LITELLM_CONFIG = """
+model_list:
+  - model_name: plato
+    litellm_params: {{model: openai/plato, api_base: "http://127.0.0.1:{engine_port}/v1", api_key: none}}
+litellm_settings: {{request_timeout: {timeout_seconds}, set_verbose: false, json_logs: true}}
+"""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A gateway that is started by it."""
+
+    arguments: tuple[str, ...]
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+def nginx(directory: Path, engine_port: int, port: int) -> Command:
+    """Installs it where it lacks, as root on Debian; raises `Refused` elsewhere."""
+    install((NGINX_PACKAGE,))
+    config = directory / "nginx.conf"
+    config.write_text(
+        NGINX_CONFIG.format(
+            directory=directory, engine_port=engine_port, port=port, timeout_seconds=ENGINE_TIMEOUT_SECONDS
+        )
+    )
+    return Command((find_program("nginx") or "nginx", "-p", str(directory), "-c", str(config)))
+
+
+def litellm(directory: Path, engine_port: int, port: int) -> Command:
+    """From an environment of its own in the cache."""
+    config = directory / "litellm.yaml"
+    config.write_text(LITELLM_CONFIG.format(engine_port=engine_port, timeout_seconds=ENGINE_TIMEOUT_SECONDS))
+    program = _litellm_environment() / "bin" / "litellm"
+    arguments = ("--config", config, "--host", "127.0.0.1", "--port", port, "--num_workers", 1)
+    quiet = {"LITELLM_MODE": "PRODUCTION", "LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    return Command((str(program), *map(str, arguments)), quiet)
+
+
+def _litellm_environment() -> Path:
+    home = cache_root() / "bench" / LITELLM.replace("[proxy]==", "-")
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with (home.parent / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (home / "complete").exists():
+            program = str(uv())
+            subprocess.run([program, "venv", "--clear", "--python", sys.executable, str(home)], check=True)
+            environment = os.environ | {"VIRTUAL_ENV": str(home)}
+            subprocess.run([program, "pip", "install", "--compile-bytecode", LITELLM], check=True, env=environment)
+            (home / "complete").touch()
+    return home
