@@ -59,6 +59,7 @@ def abtest_object(
     baseline: str | None = "plato-v1",
     candidate: str = "plato-v2",
     percent: int = 20,
+    shadow: int = 0,
     phase: str = "Running",
     verdict: str | None = None,
     started: int = 0,
@@ -69,7 +70,7 @@ def abtest_object(
         "model": model,
         "baseline": {"modelVersion": baseline} if baseline else {"base": True},
         "candidate": {"modelVersion": candidate},
-        "traffic": {"candidatePercent": percent},
+        "traffic": {"candidatePercent": percent, "shadowPercent": shadow},
     }
     status = {"phase": phase, "verdict": verdict, "startTime": at(started)}
     return _object("ABTest", namespace, name, spec, status, deleting=deleting)

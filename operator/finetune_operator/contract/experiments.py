@@ -34,6 +34,8 @@ class SampleBatch(Report):
     """Body of `SAMPLES_PATH`."""
 
     samples: Annotated[tuple[Sample, ...], Field(max_length=SAMPLES_MAX_PER_BATCH)]
+    shadows: Annotated[tuple[Sample, ...], Field(max_length=SAMPLES_MAX_PER_BATCH)] = ()
+    """Copies that the candidate answered for nobody: apart, so that an older api does not take them for requests."""
 
 
 class VoteCounts(Report):
@@ -56,7 +58,8 @@ class VoteCounts(Report):
 class ArmTally(Report):
     """What production traffic showed of one arm: `errors` of `samples` had a 5xx status, all else is of the others.
 
-    The means of tokens are of the `samples_with_tokens` answers that told them.
+    The means of tokens are of the `samples_with_tokens` answers that told them. Copies of the baseline's requests are
+    counted apart, as `shadow_...`.
     """
 
     samples: int = 0
@@ -65,6 +68,9 @@ class ArmTally(Report):
     samples_with_tokens: int = 0
     mean_prompt_tokens: float | None = None
     mean_completion_tokens: float | None = None
+    shadow_samples: int = 0
+    shadow_errors: int = 0
+    shadow_mean_latency_ms: int | None = None
 
 
 class ArmTallies(Report):

@@ -23,7 +23,22 @@ def alternative(max_error_rate: float) -> float:
 
 def breach(guardrails: Guardrails, decision: Decision, arms: Arms) -> str | None:
     """Which number of the candidate has exceeded what, if one has."""
+    arms = arms.model_copy(update={"candidate": _with_copies(arms.candidate)})
     return _too_many_errors(guardrails, decision, arms.candidate) or _too_slow(guardrails, decision, arms)
+
+
+def _with_copies(arm: ArmStatus) -> ArmStatus:
+    """Requests of users and copies of others' requests as one: each shows the arm at its work."""
+    copies, failed = arm.shadow_samples or 0, arm.shadow_errors or 0
+    answers, answered = arm.answers, copies - failed
+    total_ms = (arm.mean_latency_ms or 0) * answers + (arm.shadow_mean_latency_ms or 0) * answered
+    return arm.model_copy(
+        update={
+            "samples": arm.samples + copies,
+            "errors": arm.errors + failed,
+            "mean_latency_ms": round(total_ms / (answers + answered)) if answers + answered else None,
+        }
+    )
 
 
 def _too_many_errors(guardrails: Guardrails, decision: Decision, candidate: ArmStatus) -> str | None:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 
 from finetune_operator.core.conditions import is_true
-from finetune_operator.core.split import assign
+from finetune_operator.core.split import assign, is_shadowed
 from finetune_operator.resources.abtest import ABTest, Arm, TestPhase
 from finetune_operator.resources.common import BaseModelRef
 from finetune_operator.resources.modelversion import ModelVersion, RequestedState
@@ -54,16 +54,23 @@ Answerer = Target | Unavailable
 
 @dataclass(frozen=True)
 class Split:
-    """A running ABTest: each subject has one arm, whether that can answer or not."""
+    """A running ABTest: each subject has one arm, whether that can answer or not.
+
+    Of the baseline's subjects `shadow_percent` also have their requests copied to the candidate.
+    """
 
     test_name: str
     test_uid: str
     candidate_percent: int
     baseline: Answerer
     candidate: Answerer
+    shadow_percent: int = 0
 
     def arm_of(self, subject: str) -> Arm:
         return assign(self.test_uid, subject, self.candidate_percent)
+
+    def is_shadowed(self, subject: str) -> bool:
+        return is_shadowed(self.test_uid, subject, self.candidate_percent, self.shadow_percent)
 
     def answerer(self, arm: Arm) -> Answerer:
         return self.candidate if arm is Arm.CANDIDATE else self.baseline
@@ -128,9 +135,25 @@ def _is_eligible(version: ModelVersion) -> bool:
 
 
 def _precedence(version: ModelVersion) -> tuple[bool, bool, datetime, int]:
-    pinned = version.spec.state is RequestedState.DEPLOYED
-    fresh_pin = pinned and version.status.observed_state is not RequestedState.DEPLOYED
-    return pinned, fresh_pin, version.status.promoted_at or NEVER, version.spec.version
+    promoted_at = version.status.promoted_at or NEVER
+    return _is_pinned(version), _is_fresh_pin(version), promoted_at, version.spec.version
+
+
+def _is_pinned(version: ModelVersion) -> bool:
+    return version.spec.state is RequestedState.DEPLOYED
+
+
+def _is_fresh_pin(version: ModelVersion) -> bool:
+    return _is_pinned(version) and version.status.observed_state is not RequestedState.DEPLOYED
+
+
+def rival_pins(pinned: ModelVersion, family: Iterable[ModelVersion]) -> tuple[ModelVersion, ...]:
+    """Other pins of its model that may win over this one, now or once the operator has acted upon both.
+
+    A fresh pin wins over those that have been acted upon; pinning once more what is pinned already makes none fresh.
+    """
+    others = (other for other in family if _is_pinned(other) and other.metadata.name != pinned.metadata.name)
+    return tuple(other for other in others if _is_fresh_pin(other) or not _is_fresh_pin(pinned))
 
 
 def is_loaded(version: ModelVersion) -> bool:
@@ -205,11 +228,13 @@ class _Namespace:
         return Target(self._engine_url(engine, self._namespace), base_model.name)
 
     def _alias(self, model: str) -> Target | Split | Unavailable:
-        running = [test for test in self._tests if test.spec.model == model and splits_traffic(test)]
-        if running:
-            return self._split(min(running, key=lambda test: (test.status.start_time or NEVER, test.metadata.uid)))
         family = [version for version in self._versions.values() if version.spec.model == model]
         active = active_version(family)
+        running = [test for test in self._tests if test.spec.model == model and takes_traffic(test)]
+        if running:
+            oldest = min(running, key=lambda test: (test.status.start_time or NEVER, test.metadata.uid))
+            if oldest.spec.traffic.candidate_percent > 0 or is_baseline(oldest, active):
+                return self._split(oldest)
         if active is not None:
             return self._version(active)
         wanted = sorted(version.metadata.name for version in family if _is_wanted(version))
@@ -223,8 +248,15 @@ class _Namespace:
             baseline = self._arm(test.spec.baseline.model_version)
         else:
             baseline = self._base_arm(test.spec.candidate.model_version)
-        percent = test.spec.traffic.candidate_percent
-        return Split(test.metadata.name, test.metadata.uid, percent, baseline, candidate)
+        traffic = test.spec.traffic
+        return Split(
+            test.metadata.name,
+            test.metadata.uid,
+            traffic.candidate_percent,
+            baseline,
+            candidate,
+            shadow_percent=traffic.shadow_percent,
+        )
 
     def _arm(self, version_name: str) -> Answerer:
         version = self._versions.get(version_name)
@@ -239,10 +271,15 @@ class _Namespace:
         return self._base_model(candidate.spec.base_model, preferred_engine=candidate.status.engine)
 
 
-def splits_traffic(test: ABTest) -> bool:
-    """Whether requests to the alias are divided now."""
+def takes_traffic(test: ABTest) -> bool:
+    """Whether requests to the alias are divided or copied now; a test that copies alone must not change who answers."""
     running = test.status.phase is TestPhase.RUNNING and test.status.verdict is None and not test.deleting
-    return running and test.spec.traffic.candidate_percent > 0
+    return running and test.spec.traffic.any
+
+
+def is_baseline(test: ABTest, active: ModelVersion | None) -> bool:
+    """Whether the test's baseline is what answers to the alias without the test."""
+    return active is not None and active.metadata.name == test.spec.baseline.model_version
 
 
 def _is_wanted(version: ModelVersion) -> bool:

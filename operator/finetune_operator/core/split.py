@@ -17,6 +17,13 @@ def assign(salt: str, subject: str, candidate_percent: int) -> Arm:
     return Arm.CANDIDATE if point(salt, subject) * 100 < candidate_percent * POINTS else Arm.BASELINE
 
 
+def is_shadowed(salt: str, subject: str, candidate_percent: int, shadow_percent: int) -> bool:
+    """Of the baseline's subjects exactly `shadow_percent`: those whom the candidate would get next."""
+    share_in_ten_thousandths = 100 * candidate_percent + (100 - candidate_percent) * shadow_percent
+    is_of_baseline = assign(salt, subject, candidate_percent) is Arm.BASELINE
+    return is_of_baseline and point(salt, subject) * 10_000 < share_in_ten_thousandths * POINTS
+
+
 def point(salt: str, subject: str) -> int:
     """Uniform in [0, POINTS); the separator can't be part of a uid, so no two (salt, subject) share their input."""
     digest = hashlib.sha256(f"{salt}\0{subject}".encode("utf-8", "surrogatepass")).digest()

@@ -2,8 +2,9 @@
 
 import json
 import logging
+import ssl
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -39,9 +40,18 @@ def credentials_from_environment() -> kopf.ConnectionInfo:
 class KubeClient:
     """Requests on JSON objects; every failure is a `KubeError`, every request has a time limit."""
 
-    def __init__(self, session: aiohttp.ClientSession, credentials: kopf.ConnectionInfo) -> None:
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        credentials: kopf.ConnectionInfo,
+        *,
+        trust: ssl.SSLContext | None = None,
+        renewed: Callable[[], kopf.ConnectionInfo] = credentials_from_environment,
+    ) -> None:
         self._session = session
         self._credentials = credentials
+        self._trust = trust or True
+        self._renewed = renewed
         self._read_at = time.monotonic()
 
     @classmethod
@@ -53,6 +63,17 @@ class KubeClient:
         connector = aiohttp.TCPConnector(ssl=credentials.as_ssl_context(), limit=0)
         async with aiohttp.ClientSession(connector=connector) as session:
             yield cls(session, credentials)
+
+    def on_behalf_of(self, token: str) -> "KubeClient":
+        """The same API server with a caller's rights alone.
+
+        A certificate of ours would win over the caller's token, and our token must never take its place.
+        """
+        known = self._credentials
+        theirs = kopf.ConnectionInfo(
+            server=known.server, ca_path=known.ca_path, ca_data=known.ca_data, insecure=known.insecure, token=token
+        )
+        return KubeClient(self._session, theirs, trust=theirs.as_ssl_context(), renewed=lambda: theirs)
 
     async def list(self, plural: str, namespace: str | None, selector: str = "") -> tuple[list[Object], str]:
         """All objects, and the resource version to watch from."""
@@ -112,7 +133,11 @@ class KubeClient:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=WATCH_SILENCE_SECONDS)
         try:
             async with self._session.get(
-                self._url(path_of(plural, namespace)), params=params, headers=self._headers(), timeout=timeout
+                self._url(path_of(plural, namespace)),
+                params=params,
+                headers=self._headers(),
+                timeout=timeout,
+                ssl=self._trust,
             ) as response:
                 await _raise_for_status(response)
                 while line := await response.content.readline(max_line_length=EVENT_MAX_BYTES):
@@ -137,7 +162,13 @@ class KubeClient:
         data = json.dumps(body).encode() if body is not None else None
         try:
             async with self._session.request(
-                method, self._url(path), data=data, headers=headers, params=params, timeout=timeout
+                method,
+                self._url(path),
+                data=data,
+                headers=headers,
+                params=params,
+                timeout=timeout,
+                ssl=self._trust,
             ) as response:
                 await _raise_for_status(response)
                 answer: Object = await response.json()
@@ -151,7 +182,7 @@ class KubeClient:
     def _headers(self) -> dict[str, str]:
         """Service account tokens are rotated on disk, hence read anew now and then."""
         if self._credentials.token and time.monotonic() - self._read_at > CREDENTIALS_MAX_AGE_SECONDS:
-            self._credentials = credentials_from_environment()
+            self._credentials = self._renewed()
             self._read_at = time.monotonic()
         return self._credentials.as_http_headers()
 

@@ -10,6 +10,7 @@ from finetune_operator.contract.experiments import AbTestTally, ArmTally, VoteCo
 from finetune_operator.core.chi_squared import chi_squared_p_value
 from finetune_operator.core.conditions import Absent, Finding, is_true, shortened, with_findings
 from finetune_operator.core.config import OperatorConfig
+from finetune_operator.core.routing import active_version, is_baseline
 from finetune_operator.core.sequential import p_value, printed, votes_still_needed
 from finetune_operator.core.weights import NoScore, candidate_score
 from finetune_operator.reconcile.plan import Event, Plan
@@ -47,7 +48,7 @@ def reconcile(test: ABTest, seen: Observed, now: datetime, config: OperatorConfi
         return Plan(status=status.to_dict())
     status = _counted(test, seen, now, config.progress_write_seconds)
     outlook = _aborted(test, seen) or _waiting(test, seen) or judged(test, status, now)
-    status = _with_outlook(test, status, outlook, now)
+    status = _with_outlook(test, seen, status, outlook, now)
     return Plan(
         status=status.to_dict(),
         events=_events(test, status, outlook),
@@ -113,7 +114,7 @@ def _takes_the_traffic(other: ABTest, test: ABTest) -> bool:
         return False
     if test.status.phase is TestPhase.RUNNING and _seniority(test) < _seniority(other):
         return False
-    return other.spec.traffic.candidate_percent > 0 and test.spec.traffic.candidate_percent > 0
+    return other.spec.traffic.any and test.spec.traffic.any
 
 
 def _seniority(test: ABTest) -> tuple[float, str]:
@@ -222,6 +223,9 @@ def _arm(name: str, tally: ArmTally) -> ArmStatus:
         samples_with_tokens=tally.samples_with_tokens or None,
         mean_prompt_tokens=_one_decimal(tally.mean_prompt_tokens),
         mean_completion_tokens=_one_decimal(tally.mean_completion_tokens),
+        shadow_samples=tally.shadow_samples or None,
+        shadow_errors=tally.shadow_errors if tally.shadow_samples else None,
+        shadow_mean_latency_ms=tally.shadow_mean_latency_ms,
     )
 
 
@@ -229,7 +233,7 @@ def _one_decimal(value: float | None) -> str | None:
     return None if value is None else f"{value:.1f}"
 
 
-def _with_outlook(test: ABTest, status: ABTestStatus, outlook: Outlook, now: datetime) -> ABTestStatus:
+def _with_outlook(test: ABTest, seen: Observed, status: ABTestStatus, outlook: Outlook, now: datetime) -> ABTestStatus:
     running = outlook.phase is TestPhase.RUNNING
     return status.model_copy(
         update={
@@ -240,17 +244,31 @@ def _with_outlook(test: ABTest, status: ABTestStatus, outlook: Outlook, now: dat
             "start_time": status.start_time or (now if running else None),
             "concluded_at": now if outlook.verdict else None,
             "votes_still_needed": None if outlook.verdict else status.votes_still_needed,
-            "conditions": with_findings(status.conditions, _findings(test, outlook), test.metadata.generation, now),
+            "conditions": with_findings(
+                status.conditions, _findings(test, seen, outlook), test.metadata.generation, now
+            ),
         }
     )
 
 
-def _findings(test: ABTest, outlook: Outlook) -> Iterable[Finding | Absent]:
+def _traffic_finding(test: ABTest, seen: Observed, *, running: bool) -> Finding:
+    if not running or not test.spec.traffic.any:
+        return Finding("TrafficConfigured", False, "NoSplit")
+    if test.spec.traffic.candidate_percent > 0:
+        return Finding("TrafficConfigured", True, "Split")
+    active = active_version(version for version in seen.versions if version.spec.model == test.spec.model)
+    if is_baseline(test, active):
+        return Finding("TrafficConfigured", True, "Shadow")
+    answering = active.metadata.name if active else "no version"
+    message = f"nothing is copied: {answering} answers to {test.spec.model}, not {test.spec.baseline.model_version}"
+    return Finding("TrafficConfigured", False, "BaselineNotActive", message)
+
+
+def _findings(test: ABTest, seen: Observed, outlook: Outlook) -> Iterable[Finding | Absent]:
     reason, message = outlook.reason, outlook.message
     concluded, running = outlook.verdict is not None, outlook.phase is TestPhase.RUNNING
     aborted = outlook.verdict is Verdict.ABORTED
-    splits = running and test.spec.traffic.candidate_percent > 0
-    yield Finding("TrafficConfigured", splits, "Split" if splits else "NoSplit")
+    yield _traffic_finding(test, seen, running=running)
     yield Finding("Concluded", concluded, reason, message)
     yield Finding("Ready", (running or concluded) and not aborted, reason, message)
     yield Finding("Stalled", True, reason, message) if aborted else Absent("Stalled")

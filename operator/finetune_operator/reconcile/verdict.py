@@ -116,8 +116,8 @@ def _awaited(test: ABTest, status: ABTestStatus) -> str:
 def _remarks(test: ABTest, status: ABTestStatus) -> Iterable[str]:
     """What has no effect though it was asked for, and what the weighted score has to say."""
     decision = test.spec.decision
-    if test.spec.guardrails and test.spec.traffic.candidate_percent == 0:
-        yield "guardrails get no requests to judge at traffic.candidatePercent 0: raise it"
+    if test.spec.guardrails and not test.spec.traffic.any:
+        yield "guardrails get no requests to judge at traffic.candidatePercent 0: raise it, or traffic.shadowPercent"
     if decision.weights is None:
         return
     if status.arms is None:

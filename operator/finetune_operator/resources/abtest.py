@@ -91,6 +91,15 @@ class Traffic(ApiModel):
 
     candidate_percent: Annotated[int, Field(ge=0, le=100)] = 0
     """Share of subjects that the candidate answers; 0 leaves the traffic alone, for votes only."""
+    shadow_percent: Annotated[int, Field(ge=0, le=100)] = 0
+    """Share of the baseline's subjects whose requests are also sent to the candidate, after their own answers.
+
+    Nobody sees its answers; guardrails judge them. With candidatePercent 0 only while the baseline is active anyway."""
+
+    @property
+    def any(self) -> bool:
+        """Whether requests to the alias concern the test at all."""
+        return self.candidate_percent > 0 or self.shadow_percent > 0
 
 
 Percent = Annotated[int, Field(ge=0, le=100)]
@@ -182,6 +191,12 @@ class ABTestSpec(ApiModel):
             "onLoss Rollback needs baseline.modelVersion: name a version to go back to, or set onLoss to Keep",
             field_path=".onLoss",
         ),
+        rule(
+            "self.traffic.shadowPercent == 0 || self.traffic.candidatePercent > 0 || has(self.baseline.modelVersion)",
+            "shadowPercent alone copies what the active version answers: name it in baseline.modelVersion, "
+            "or raise candidatePercent",
+            field_path=".traffic.shadowPercent",
+        ),
     )
 
     model: ModelName
@@ -197,7 +212,7 @@ class ABTestSpec(ApiModel):
     decision: Decision = Decision()
     """When the test ends."""
     guardrails: Guardrails | None = None
-    """What the candidate must not exceed; judged only while traffic.candidatePercent is above 0."""
+    """What the candidate must not exceed, in users' requests and in shadow copies of them, as spec.traffic has them."""
     on_win: OnWin = OnWin.PROMOTE
     """Promote makes a winning candidate the active version, unless it misses what its spec.evaluation requires."""
     on_loss: OnLoss = OnLoss.KEEP
@@ -248,6 +263,12 @@ class ArmStatus(ApiModel):
     """Mean length of those answers' prompts; the split is fair where both arms have about the same."""
     mean_completion_tokens: Decimal | None = None
     """Mean length of those answers: what an answer costs, since both arms have one price per token."""
+    shadow_samples: int | None = None
+    """Copies of the baseline's requests that it answered for nobody, beside `samples`."""
+    shadow_errors: int | None = None
+    """Copies that failed."""
+    shadow_mean_latency_ms: int | None = None
+    """Mean time to the last byte of the copies that did not fail."""
     score: Decimal | None = None
     """Weighted composite by decision.weights, between 0 and 1; both arms' scores sum to 1."""
 

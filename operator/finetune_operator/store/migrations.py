@@ -178,6 +178,10 @@ MIGRATIONS: tuple[Migration, ...] = (
             """,
         ),
     ),
+    Migration(
+        5,
+        ("ALTER TABLE abtest_samples ADD COLUMN shadow BOOLEAN NOT NULL DEFAULT FALSE",),
+    ),
 )
 
 

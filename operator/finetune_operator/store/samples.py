@@ -12,9 +12,13 @@ FIRST_ERROR_STATUS = 500
 
 async def record(engine: AsyncEngine, batch: SampleBatch) -> int:
     """Keep the samples that are new and return how many those were."""
-    if not batch.samples:
+    values = [
+        sample.model_dump(exclude={"ab_test"}) | {"abtest_uid": sample.ab_test, "shadow": shadow}
+        for shadow, samples in ((False, batch.samples), (True, batch.shadows))
+        for sample in samples
+    ]
+    if not values:
         return 0
-    values = [sample.model_dump(exclude={"ab_test"}) | {"abtest_uid": sample.ab_test} for sample in batch.samples]
     async with engine.begin() as connection:
         insert = upsert_dialect(connection.dialect).insert(ArmSample)
         new = insert.on_conflict_do_nothing().returning(ArmSample.request_id)
@@ -22,18 +26,21 @@ async def record(engine: AsyncEngine, batch: SampleBatch) -> int:
 
 
 async def tally(engine: AsyncEngine, abtest_uid: str) -> ArmTallies:
-    """Per arm: requests, failed ones, and the means of the others. A client's mistake (4xx) is no failure."""
-    failed = ArmSample.status >= FIRST_ERROR_STATUS
-    has_tokens = ~failed & ArmSample.completion_tokens.is_not(None)
+    """Per arm, copies apart: requests, failed ones, and the means of the others. A client's 4xx is no failure."""
+    copied, failed = ArmSample.shadow, ArmSample.status >= FIRST_ERROR_STATUS
+    has_tokens = ~copied & ~failed & ArmSample.completion_tokens.is_not(None)
     query = (
         select(
             ArmSample.arm,
-            func.count(),
-            func.count(case((failed, 1))),
-            func.avg(case((~failed, ArmSample.latency_ms))),
+            func.count(case((~copied, 1))),
+            func.count(case((~copied & failed, 1))),
+            func.avg(case((~copied & ~failed, ArmSample.latency_ms))),
             func.count(case((has_tokens, 1))),
             func.avg(case((has_tokens, ArmSample.prompt_tokens))),
             func.avg(case((has_tokens, ArmSample.completion_tokens))),
+            func.count(case((copied, 1))),
+            func.count(case((copied & failed, 1))),
+            func.avg(case((copied & ~failed, ArmSample.latency_ms))),
         )
         .where(ArmSample.abtest_uid == abtest_uid)
         .group_by(ArmSample.arm)
@@ -48,7 +55,10 @@ async def tally(engine: AsyncEngine, abtest_uid: str) -> ArmTallies:
             samples_with_tokens=with_tokens,
             mean_prompt_tokens=None if prompt is None else float(prompt),
             mean_completion_tokens=None if completion is None else float(completion),
+            shadow_samples=copies,
+            shadow_errors=copy_errors,
+            shadow_mean_latency_ms=None if copy_ms is None else round(float(copy_ms)),
         )
-        for arm, samples, errors, latency_ms, with_tokens, prompt, completion in rows
+        for arm, samples, errors, latency_ms, with_tokens, prompt, completion, copies, copy_errors, copy_ms in rows
     }
     return ArmTallies(baseline=arms.get("baseline", ArmTally()), candidate=arms.get("candidate", ArmTally()))

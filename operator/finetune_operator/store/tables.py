@@ -15,6 +15,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
 
@@ -99,7 +100,7 @@ class ProgressPoint(Base):
 
 
 class ArmSample(Base):
-    """One request of production traffic that an arm answered."""
+    """One request of production traffic that an arm answered, or a copy of one that it answered for nobody."""
 
     __tablename__ = "abtest_samples"
 
@@ -112,6 +113,7 @@ class ArmSample(Base):
     time: Mapped[datetime] = mapped_column(UtcDateTime)
     prompt_tokens: Mapped[int | None] = mapped_column(Integer)
     completion_tokens: Mapped[int | None] = mapped_column(Integer)
+    shadow: Mapped[bool] = mapped_column(Boolean, server_default=false())
 
 
 class Comparison(Base):

@@ -68,6 +68,20 @@ def _ever_alarms(rng: random.Random, allowed: float, real: float, requests: int)
 
 
 ERRORS, LATENCY = Guardrails(max_error_rate="0.02"), Guardrails(max_latency_ratio="1.5")
+
+
+def shadowed(
+    copies: tuple[int, int, int | None],
+    candidate: tuple[int, int, int | None] = (0, 0, None),
+    baseline: tuple[int, int, int | None] = (100, 0, 100),
+) -> Arms:
+    """The same with copies that the candidate answered for nobody."""
+    seen = arms(candidate, baseline)
+    samples, errors, latency_ms = copies
+    figures = {"shadow_samples": samples, "shadow_errors": errors, "shadow_mean_latency_ms": latency_ms}
+    return seen.model_copy(update={"candidate": seen.candidate.model_copy(update=figures)})
+
+
 BREACHES: dict[str, tuple[Guardrails, Arms, str | None]] = {
     "no traffic": (ERRORS, arms((0, 0, None)), None),
     "four failures at once": (ERRORS, arms((4, 4, None)), None),
@@ -83,6 +97,12 @@ BREACHES: dict[str, tuple[Guardrails, Arms, str | None]] = {
     "slow, but most of them failed": (LATENCY, arms((100, 71, 900)), None),
     "slow, but too few to compare with": (LATENCY, arms((100, 0, 900), (29, 0, 1)), None),
     "no latency of the baseline": (LATENCY, arms((100, 0, 900), (100, 100, None)), None),
+    "copies alone fail": (ERRORS, shadowed((5, 5, None)), "5 of 5 requests to plato-v2 failed"),
+    "copies and requests fail": (ERRORS, shadowed((3, 3, None), (2, 2, None)), "5 of 5 requests to plato-v2 failed"),
+    "copies that do not fail are evidence, too": (ERRORS, shadowed((1000, 0, 100), (5, 5, None)), None),
+    "copies alone are slow": (LATENCY, shadowed((30, 0, 151)), "plato-v2 takes 151 ms"),
+    "too few copies and requests": (LATENCY, shadowed((14, 0, 900), (15, 0, 900)), None),
+    "the mean is of copies and requests": (LATENCY, shadowed((20, 0, 200), (20, 0, 104)), "plato-v2 takes 152 ms"),
     "a baseline that takes no time": (LATENCY, arms((100, 0, 1), (100, 0, 0)), None),
 }
 

@@ -13,6 +13,7 @@ from finetune_operator.core.routing import (
     Unavailable,
     active_version,
     build_routes,
+    rival_pins,
 )
 from finetune_operator.resources.abtest import ABTest, Arm
 from finetune_operator.resources.modelversion import ModelVersion
@@ -205,6 +206,66 @@ def test_a_running_test_splits_the_alias_and_nothing_else() -> None:
     assert (split.test_uid, split.candidate_percent) == ("uid-of-finetune-duel", 20)
     assert arms(split) == (only(table, "plato-v1"), only(table, "plato-v2"))
     assert {split.arm_of(f"user-{n}") for n in range(100)} == set(Arm)
+
+
+def test_a_test_that_only_copies_lets_its_baseline_answer_everybody() -> None:
+    split = only(routes(TWO, [abtest_object(percent=0, shadow=30)]), "plato")
+    assert isinstance(split, Split)
+    assert {split.arm_of(f"user-{n}") for n in range(100)} == {Arm.BASELINE}
+    assert 10 < sum(split.is_shadowed(f"user-{n}") for n in range(100)) < 50
+
+
+ANOTHER_ACTIVE: dict[str, tuple[Objects, dict[str, Any]]] = {
+    "another version is active": (TWO, {"baseline": "plato-v2", "candidate": "plato-v3"}),
+    "the baseline is the base model": (TWO, {"baseline": None}),
+    "the baseline is pinned no more": ([V("plato-v1"), V("plato-v2", promoted=1)], {}),
+}
+
+
+@pytest.mark.parametrize("case", ANOTHER_ACTIVE)
+def test_a_test_that_only_copies_never_changes_who_answers(case: str) -> None:
+    versions, options = ANOTHER_ACTIVE[case]
+    table = routes(versions, [abtest_object(percent=0, shadow=30, **options)])
+    assert only(table, "plato") == only(routes(versions), "plato")
+
+
+def test_a_test_that_divides_copies_as_well() -> None:
+    split = only(routes(TWO, [abtest_object(percent=20, shadow=100)]), "plato")
+    assert isinstance(split, Split)
+    subjects = [f"user-{n}" for n in range(100)]
+    assert all(split.is_shadowed(subject) is (split.arm_of(subject) is Arm.BASELINE) for subject in subjects)
+
+
+PINNED: dict[str, tuple[dict[str, Any], Objects, tuple[str, ...]]] = {
+    "nothing else is pinned": (V("plato-v1", state="Deployed"), [V("plato-v2", promoted=9)], ()),
+    "a fresh pin wins by itself": (
+        V("plato-v1", state="Deployed"),
+        [V("plato-v2", promoted=9, state="Deployed", observed_state="Deployed")],
+        (),
+    ),
+    "an old pin does not": (
+        V("plato-v1", promoted=1, state="Deployed", observed_state="Deployed"),
+        [V("plato-v2", promoted=9, state="Deployed", observed_state="Deployed")],
+        ("plato-v2",),
+    ),
+    "nor against a fresh one": (
+        V("plato-v1", promoted=1, state="Deployed", observed_state="Deployed"),
+        [V("plato-v2", state="Deployed")],
+        ("plato-v2",),
+    ),
+    "of two fresh ones nobody knows": (
+        V("plato-v1", promoted=9, state="Deployed"),
+        [V("plato-v2", state="Deployed")],
+        ("plato-v2",),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", PINNED)
+def test_pins_that_may_win_over_another(case: str) -> None:
+    pinned, others, rivals = PINNED[case]
+    version, *family = [ModelVersion.parse(body) for body in (pinned, *others)]
+    assert tuple(rival.metadata.name for rival in rival_pins(version, [version, *family])) == rivals
 
 
 def test_the_baseline_may_be_the_base_model_in_the_candidates_engine() -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_operator.core.split import POINTS, assign, point
+from finetune_operator.core.split import POINTS, assign, is_shadowed, point
 from finetune_operator.resources.abtest import Arm
 
 texts = st.text(max_size=50)
@@ -41,6 +41,36 @@ def test_the_share_of_many_subjects_is_within_five_standard_errors(percent: int)
     count, share = 20_000, percent / 100
     candidates = sum(assign("uid", f"user-{n}", percent) is Arm.CANDIDATE for n in range(count))
     assert abs(candidates / count - share) < 5 * (share * (1 - share) / count) ** 0.5
+
+
+@given(salt=texts, subject=texts, percent=percents, shadow=percents)
+def test_only_the_baselines_subjects_are_shadowed(salt: str, subject: str, percent: int, shadow: int) -> None:
+    if is_shadowed(salt, subject, percent, shadow):
+        assert assign(salt, subject, percent) is Arm.BASELINE
+
+
+@given(salt=texts, subject=texts, percent=percents, shadow=percents)
+def test_the_shadowed_are_those_whom_the_candidate_gets_next(
+    salt: str, subject: str, percent: int, shadow: int
+) -> None:
+    """At 0 % for the candidate, the shadow has exactly the subjects that the candidate would have at that share."""
+    assert is_shadowed(salt, subject, 0, shadow) is (assign(salt, subject, shadow) is Arm.CANDIDATE)
+    assert not is_shadowed(salt, subject, percent, 0)
+    assert is_shadowed(salt, subject, percent, 100) is (assign(salt, subject, percent) is Arm.BASELINE)
+
+
+@given(salt=texts, subject=texts, percent=percents, low=percents, high=percents)
+def test_raising_the_shadow_only_adds_subjects(salt: str, subject: str, percent: int, low: int, high: int) -> None:
+    low, high = sorted((low, high))
+    if is_shadowed(salt, subject, percent, low):
+        assert is_shadowed(salt, subject, percent, high)
+
+
+@pytest.mark.parametrize(("percent", "shadow"), [(0, 10), (20, 50), (90, 100)])
+def test_the_shadow_is_a_share_of_the_baselines_subjects(percent: int, shadow: int) -> None:
+    count, share = 20_000, (1 - percent / 100) * shadow / 100
+    shadowed = sum(is_shadowed("uid", f"user-{n}", percent, shadow) for n in range(count))
+    assert abs(shadowed / count - share) < 5 * (share * (1 - share) / count) ** 0.5
 
 
 def test_two_tests_split_the_same_subjects_independently() -> None:

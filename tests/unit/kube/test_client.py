@@ -5,9 +5,11 @@ from collections.abc import AsyncIterator
 
 import aiohttp
 import kopf
+import pytest
 import pytest_asyncio
 from aiohttp import web
 
+from finetune_operator.kube import client as module
 from finetune_operator.kube.client import KubeClient
 
 LARGEST_OBJECT_BYTES = 1_500_000
@@ -17,6 +19,10 @@ LARGEST_OBJECT_BYTES = 1_500_000
 def event_of_size(size_bytes: int) -> bytes:
     item = {"metadata": {"name": "wordy", "namespace": "finetune"}, "spec": {"prompts": ["x" * size_bytes]}}
     return json.dumps({"type": "MODIFIED", "object": item}).encode() + b"\n"
+
+
+async def _echo(request: web.Request) -> web.Response:
+    return web.json_response({"shown": request.headers.getall("Authorization")})
 
 
 async def _watch(request: web.Request) -> web.StreamResponse:
@@ -41,12 +47,13 @@ async def client() -> AsyncIterator[KubeClient]:
     application.router.add_get("/apis", _groups)
     application.router.add_get("/apis/finetune.dev/v1alpha1", _kinds)
     application.router.add_get("/{path:.*}", _watch)
+    application.router.add_patch("/{path:.*}", _echo)
     runner = web.AppRunner(application)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     async with aiohttp.ClientSession() as session:
         server = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        yield KubeClient(session, kopf.ConnectionInfo(server=server))
+        yield KubeClient(session, kopf.ConnectionInfo(server=server, token="own"))  # noqa: S106 - of this test
     await runner.cleanup()
 
 
@@ -59,3 +66,12 @@ async def test_a_watch_takes_objects_as_large_as_the_api_server_does(client: Kub
 async def test_discovery_tells_kinds_of_a_group_that_it_knows(client: KubeClient) -> None:
     assert await client.discovered("finetune.dev/v1alpha1") == {"finetunejobs", "finetunejobs/status"}
     assert await client.discovered("elsewhere.dev/v1") == frozenset()
+
+
+async def test_on_behalf_of_a_caller_the_callers_token_goes_along_however_long_it_lasts(
+    client: KubeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CREDENTIALS_MAX_AGE_SECONDS", -1.0)
+    answer = await client.on_behalf_of("theirs").merge_patch("modelversions", "finetune", "plato-v1", {})
+
+    assert answer == {"shown": ["Bearer theirs"]}

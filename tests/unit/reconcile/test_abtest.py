@@ -18,6 +18,8 @@ from tests.builders import CONFIG, NOON, after, condition, make_test, make_versi
 
 LOADED = {"state": "Ready", "conditions": [condition("Loaded")]}
 V1, V2 = make_version(1, status=LOADED), make_version(2, status=LOADED)
+AN_HOUR_AGO = "2026-01-01T11:00:00Z"
+LOADED_IN_AN_ENGINE = LOADED | {"engine": "vllm-a"}
 STARTED = NOON - timedelta(hours=1)
 RUNNING = {"phase": "Running", "startTime": "2026-01-01T11:00:00Z"}
 
@@ -70,6 +72,28 @@ class TestStart:
         assert configured is not None
         assert (configured.status.value, configured.reason) == ("False", "NoSplit")
 
+    @pytest.mark.parametrize(
+        ("promoted", "configured", "reason"),
+        [(1, "True", "Shadow"), (2, "False", "BaselineNotActive"), (None, "False", "BaselineNotActive")],
+        ids=["the baseline is active", "the candidate is active", "nothing is active"],
+    )
+    def test_copies_alone_are_taken_of_what_is_active_anyway(
+        self, promoted: int | None, configured: str, reason: str
+    ) -> None:
+        versions = tuple(
+            make_version(
+                number, status=LOADED_IN_AN_ENGINE | ({"promotedAt": AN_HOUR_AGO} if number == promoted else {})
+            )
+            for number in (1, 2)
+        )
+        test = make_test({"traffic": {"candidatePercent": 0, "shadowPercent": 10}})
+        status = status_of(decide(test, world(tally(), versions=versions)))
+        found = find(status.conditions, "TrafficConfigured")
+        assert found is not None
+        assert (found.status.value, found.reason, status.split) == (configured, reason, "100/0")
+        if promoted == 2:
+            assert found.message == "nothing is copied: plato-v2 answers to plato, not plato-v1"
+
     def test_it_needs_no_api_to_start(self) -> None:
         status = status_of(decide(make_test(), world(None)))
         assert (status.phase, status.votes, status.p_value) == (TestPhase.RUNNING, None, None)
@@ -79,6 +103,7 @@ class TestStart:
 
 
 OTHER = make_test(name="earlier", uid="uid-of-earlier", status=RUNNING)
+COPYING = OTHER.model_copy(update={"spec": make_test({"traffic": {"candidatePercent": 0, "shadowPercent": 1}}).spec})
 AT_PROVIDER: dict[str, Any] = {
     "baseModel": {"source": {"volume": None, "openai": {"model": "gpt-x"}}},
     "artifact": {"uri": "openai://ft:gpt-x", "digest": None, "baseUrl": "https://tuner.example/v1"},
@@ -99,6 +124,7 @@ WAITS: dict[str, tuple[Observed, str, str]] = {
         "plato-v2 answers at its provider, not in this cluster: create a new ABTest",
     ),
     "another test has the traffic": (world(tests=(OTHER,)), "AnotherTestRunning", "earlier"),
+    "another test copies the traffic": (world(tests=(COPYING,)), "AnotherTestRunning", "earlier"),
 }
 
 
@@ -294,6 +320,11 @@ def answers(count: int = 40, latency_ms: int = 100, tokens: float | None = 50, e
     )
 
 
+def copies(count: int = 40, latency_ms: int = 100, errors: int = 0) -> ArmTally:
+    """Of an arm that has had no request of a user."""
+    return ArmTally(shadow_samples=count + errors, shadow_errors=errors, shadow_mean_latency_ms=latency_ms)
+
+
 class TestChiSquared:
     CASES: ClassVar[dict[str, tuple[AbTestTally, Verdict | None, str]]] = {
         "never earlier, however clear": (tally(99, 0), None, "1 more votes until ChiSquared decides"),
@@ -432,6 +463,9 @@ GUARDED: dict[str, tuple[AbTestTally, str | None]] = {
     "too slow": (traffic((3, 1, 0), answers(latency_ms=151)), "a ratio of 1.51 exceeds maxLatencyRatio 1.5"),
     "even if it would win": (traffic(CLEAR, answers(latency_ms=151)), "exceeds maxLatencyRatio"),
     "without a vote": (traffic((0, 0, 0), answers(latency_ms=151)), "exceeds maxLatencyRatio"),
+    "before any user sees the candidate": (traffic((0, 0, 0), copies(90, errors=10)), "10 of 100 requests to plato-v2"),
+    "slow before any user sees it": (traffic((0, 0, 0), copies(latency_ms=151)), "a ratio of 1.51 exceeds"),
+    "copies within": (traffic((0, 0, 0), copies(1000, 149, errors=10)), None),
 }
 
 
@@ -467,8 +501,24 @@ class TestGuardrails:
             "decision": {"minVotes": 1, "maxVotes": most},
         }
         status = status_of(decide(make_test(spec, status=RUNNING), world(tally(3, 1))))
-        remark = "guardrails get no requests to judge at traffic.candidatePercent 0: raise it"
+        remark = "guardrails get no requests to judge at traffic.candidatePercent 0: raise it, or traffic.shadowPercent"
         assert (remark in (status.message or "")) is is_said
+
+    def test_copies_are_no_requests(self) -> None:
+        """Neither the limit of samples nor the weighted score counts them; the status shows them apart."""
+        decision = {"maxSamplesPerArm": 40, "weights": {"latency": 100}}
+        seen = world(traffic((3, 1, 0), copies(errors=1)))
+        status = status_of(decide(make_test({"decision": decision}, status=RUNNING), seen))
+        assert status.verdict is None
+        assert status.arms is not None
+        assert status.arms.candidate.to_dict() == {
+            "servedName": "plato-v2",
+            "samples": 0,
+            "errors": 0,
+            "shadowSamples": 41,
+            "shadowErrors": 1,
+            "shadowMeanLatencyMs": 100,
+        }
 
     def test_a_breach_is_final(self) -> None:
         test = make_test({"guardrails": GUARDRAILS}, status=RUNNING)

@@ -167,13 +167,42 @@ async def test_samples_count_once_and_by_arm(api: Api) -> None:
         "errors": 0,
         "mean_latency_ms": 200,
         "samples_with_tokens": 0,
+        "shadow_samples": 0,
+        "shadow_errors": 0,
     }
     assert arms.candidate.model_dump(exclude_none=True) == {
         "samples": 2,
         "errors": 1,
         "mean_latency_ms": 50,
         "samples_with_tokens": 0,
+        "shadow_samples": 0,
+        "shadow_errors": 0,
     }
+
+
+async def test_copies_count_once_and_apart_from_requests(api: Api) -> None:
+    requests = [sample(1, "baseline"), sample(2, "candidate", latency_ms=70)]
+    copies = [
+        sample(3, "candidate", latency_ms=100) | {"completionTokens": 9},
+        sample(4, "candidate", latency_ms=301),
+        sample(5, "candidate", status=500, latency_ms=9000),
+    ]
+    for _ in range(2):
+        batch = {"samples": requests, "shadows": copies}
+        assert (await api.post(SAMPLES_PATH, batch, INTERNAL)).status_code == 204
+    arms = (await tally(api)).arms
+    assert (arms.candidate.samples, arms.candidate.errors, arms.candidate.mean_latency_ms) == (1, 0, 70)
+    assert arms.candidate.samples_with_tokens == 0
+    assert (arms.candidate.shadow_samples, arms.candidate.shadow_errors) == (3, 1)
+    assert arms.candidate.shadow_mean_latency_ms == 200
+    assert (arms.baseline.samples, arms.baseline.shadow_samples) == (1, 0)
+
+
+async def test_copies_alone_are_counted(api: Api) -> None:
+    batch = {"samples": [], "shadows": [sample(1, "candidate")]}
+    assert (await api.post(SAMPLES_PATH, batch, INTERNAL)).status_code == 204
+    candidate = (await tally(api)).arms.candidate
+    assert (candidate.samples, candidate.mean_latency_ms, candidate.shadow_samples) == (0, None, 1)
 
 
 async def test_tokens_are_averaged_over_the_answers_that_told_them(api: Api) -> None:
