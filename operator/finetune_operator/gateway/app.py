@@ -4,7 +4,9 @@ import asyncio
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import Any
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -12,8 +14,20 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from finetune_operator.core.routing import Target
 from finetune_operator.gateway import errors
 from finetune_operator.gateway.bodies import parse_request
-from finetune_operator.gateway.catalog import active_models, list_models, one_model
-from finetune_operator.gateway.choice import ARM_HEADER, authorize, choose, subject_of
+from finetune_operator.gateway.catalog import Catalog
+from finetune_operator.gateway.changes import (
+    CHANGE_PATHS,
+    LOAD_PATH,
+    SWITCH_PATH,
+    Cluster,
+    Load,
+    Patcher,
+    Switch,
+    load,
+    parse_order,
+    switch,
+)
+from finetune_operator.gateway.choice import ARM_HEADER, authorize, choose, kubernetes_token, subject_of
 from finetune_operator.gateway.errors import GatewayError
 from finetune_operator.gateway.exchange import REQUEST_ID_HEADER, Exchange
 from finetune_operator.gateway.follow import RouteKeeper
@@ -21,13 +35,17 @@ from finetune_operator.gateway.limits import Limiter
 from finetune_operator.gateway.metrics import Metrics
 from finetune_operator.gateway.samples import SampleSender
 from finetune_operator.gateway.settings import GatewaySettings, SettingsError
+from finetune_operator.gateway.shadows import Shadows
 from finetune_operator.gateway.upstream import Upstream, engine_session
 from finetune_operator.kube.client import KubeClient
 from finetune_operator.kube.errors import KubeError
-from finetune_operator.kube.mirror import Source
 from finetune_operator.logs import configure_logging, get_logger
 
-COMPLETION_PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
+SPLIT_PATHS = ("/v1/chat/completions", "/v1/completions")
+UNSPLIT_PATHS = ("/v1/embeddings",)
+"""Vectors of two models can't be compared, so that an index whose users are split would find nothing."""
+CHANGES_AT_ONCE_MAX = 8
+"""Anybody may show a token that the API server has to look at."""
 TOKEN: web.RequestKey[str | None] = web.RequestKey("token")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -37,22 +55,27 @@ logger = get_logger(__name__)
 class Gateway:
     """The handlers, and the background tasks that they depend on."""
 
-    def __init__(self, settings: GatewaySettings, source: Source) -> None:
+    def __init__(self, settings: GatewaySettings, cluster: Cluster) -> None:
         self.settings = settings
         self.metrics = Metrics()
-        self.keeper = RouteKeeper(source, settings.namespaces, settings.engine_url, self.metrics)
+        self.keeper = RouteKeeper(cluster, settings.namespaces, settings.engine_url, self.metrics)
         self.draining = False
+        self._cluster = cluster
+        self._changes_under_way = 0
         self._limiter = Limiter(settings.limits)
         self._in_flight = 0
         self._upstream: Upstream
         self._samples: SampleSender | None = None
+        self._shadows: Shadows | None = None
 
     def application(self) -> web.Application:
         app = web.Application(
             client_max_size=self.settings.max_body_bytes, middlewares=[self._errors_as_openai, self._authorized]
         )
-        for path in COMPLETION_PATHS:
+        for path in (*SPLIT_PATHS, *UNSPLIT_PATHS):
             app.router.add_post(path, self._complete)
+        app.router.add_post(SWITCH_PATH, self._switch)
+        app.router.add_post(LOAD_PATH, self._load)
         app.router.add_get("/v1/models", self._list_models)
         app.router.add_get("/v1/models/active", self._active_models)
         app.router.add_get("/v1/models/{name:.+}", self._one_model)
@@ -68,9 +91,13 @@ class Gateway:
             if not self.settings.api_url:
                 yield
                 return
-            self._samples = SampleSender(session, self.settings.api_url, self.settings.internal_token, self.metrics)
-            sending = asyncio.create_task(self._samples.run(), name="samples")
+            samples = SampleSender(session, self.settings.api_url, self.settings.internal_token, self.metrics)
+            record = partial(samples.add, shadow=True)
+            shadows = Shadows(self._upstream, record, self.metrics, self.settings.max_concurrent_shadows)
+            self._samples, self._shadows = samples, shadows
+            sending = asyncio.create_task(samples.run(), name="samples")
             yield
+            await shadows.close()
             sending.cancel()
             with suppress(asyncio.CancelledError):
                 await sending
@@ -90,7 +117,7 @@ class Gateway:
 
     @web.middleware
     async def _authorized(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.path.startswith("/v1/"):
+        if request.path.startswith("/v1/") and request.path not in CHANGE_PATHS:
             request[TOKEN] = authorize(request.headers, self.settings.tokens)
         return await handler(request)
 
@@ -115,6 +142,13 @@ class Gateway:
                 self._samples.add(sample)
         if self.draining:
             response.force_close()
+        if self._shadows and exchange.shadow:
+            with suppress(ConnectionError):
+                # Now rather than after this handler's return, so that the client has its answer before the engine
+                # gets the copy; a client that has gone needs none.
+                await response.prepare(request)
+                await response.write_eof()
+                self._shadows.send(exchange)
         return response
 
     async def _answer(self, request: web.Request, exchange: Exchange) -> web.StreamResponse:
@@ -128,12 +162,13 @@ class Gateway:
             self._limiter.leave(client, exchange.tokens if exchange.counts_tokens else 0)
 
     async def _pass_on(self, request: web.Request, exchange: Exchange) -> web.StreamResponse:
-        body = parse_request(await self._read(request))
+        body = exchange.body = parse_request(await self._read(request))
         exchange.asked = body.model
         if self.keeper.missing:
             raise errors.no_routes_yet()
         subject = subject_of(request.headers, body.subject, request[TOKEN], request.remote)
-        exchange.choice = choose(self.keeper.table, body.model, subject, request.headers.get(ARM_HEADER))
+        asked_arm, splits = request.headers.get(ARM_HEADER), request.path in SPLIT_PATHS
+        exchange.choice = choose(self.keeper.table, body.model, subject, asked_arm, splits=splits)
         target = exchange.choice.answerer
         if not isinstance(target, Target):
             raise errors.unavailable_model(target, as_arm=exchange.choice.arm is not None)
@@ -145,14 +180,41 @@ class Gateway:
         except web.HTTPRequestEntityTooLarge as error:
             raise errors.body_too_large(self.settings.max_body_bytes) from error
 
+    async def _switch(self, request: web.Request) -> web.Response:
+        token, order = kubernetes_token(request.headers), parse_order(Switch, await self._read(request))
+        async with self._change(token) as kube:
+            return _changed(await switch(order, self.keeper.versions, self.keeper.table, kube))
+
+    async def _load(self, request: web.Request) -> web.Response:
+        token, order = kubernetes_token(request.headers), parse_order(Load, await self._read(request))
+        async with self._change(token) as kube:
+            return _changed(await load(order, self.keeper.versions, kube))
+
+    @asynccontextmanager
+    async def _change(self, token: str) -> AsyncIterator[Patcher]:
+        """The API server by the rights of the caller."""
+        if self.keeper.missing:
+            raise errors.no_routes_yet()
+        if self._changes_under_way >= CHANGES_AT_ONCE_MAX:
+            raise errors.overloaded(CHANGES_AT_ONCE_MAX)
+        self._changes_under_way += 1
+        try:
+            yield self._cluster.on_behalf_of(token)
+        finally:
+            self._changes_under_way -= 1
+
+    @property
+    def _catalog(self) -> Catalog:
+        return Catalog(self.keeper.table, self.keeper.versions)
+
     async def _list_models(self, _request: web.Request) -> web.Response:
-        return web.json_response(list_models(self.keeper.table))
+        return web.json_response(self._catalog.models())
 
     async def _active_models(self, _request: web.Request) -> web.Response:
-        return web.json_response(active_models(self.keeper.table))
+        return web.json_response(self._catalog.active())
 
     async def _one_model(self, request: web.Request) -> web.Response:
-        return web.json_response(one_model(self.keeper.table, request.match_info["name"]))
+        return web.json_response(self._catalog.model(request.match_info["name"]))
 
     async def _healthy(self, _request: web.Request) -> web.Response:
         return web.Response(text="ok\n")
@@ -169,9 +231,15 @@ class Gateway:
         return web.Response(body=self.metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
-async def serve(settings: GatewaySettings, source: Source, stop: asyncio.Event) -> None:
+def _changed(answer: dict[str, Any]) -> web.Response:
+    details = answer["finetune"]
+    logger.info("model version changed", namespace=details["namespace"], version=details["version"])
+    return web.json_response(answer, status=200 if details["loaded"] else 202)
+
+
+async def serve(settings: GatewaySettings, cluster: Cluster, stop: asyncio.Event) -> None:
     """Serve until `stop` is set, then drain; raises what ended the following of routes, should that ever happen."""
-    gateway = Gateway(settings, source)
+    gateway = Gateway(settings, cluster)
     # A handler is cancelled when its client goes away, which closes the connection to the engine.
     runner = web.AppRunner(
         gateway.application(),

@@ -5,7 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from finetune_operator.core.routing import Answerer, RouteTable, Split
-from finetune_operator.gateway.errors import ambiguous_model, invalid_arm, invalid_token, unknown_model
+from finetune_operator.gateway.errors import (
+    ambiguous_model,
+    invalid_arm,
+    invalid_token,
+    no_kubernetes_token,
+    unknown_model,
+)
 from finetune_operator.resources.abtest import Arm
 
 SUBJECT_HEADER = "x-finetune-subject"
@@ -23,23 +29,31 @@ class Choice:
     answerer: Answerer
     arm: Arm | None = None
     test_uid: str | None = None
+    shadow: Answerer | None = None
+    """Who gets a copy of the request once it has been answered."""
 
     @property
     def served_name(self) -> str | None:
         return self.answerer.served_name
 
 
-def choose(table: RouteTable, name: str, subject: str, asked_arm: str | None = None) -> Choice:
-    """Raises `GatewayError` for a name that has no meaning (404) or more than one (409), or not such an arm (400)."""
+def choose(table: RouteTable, name: str, subject: str, asked_arm: str | None = None, *, splits: bool = True) -> Choice:
+    """Raises `GatewayError` for a name that has no meaning (404) or more than one (409), or not such an arm (400).
+
+    Where nothing is to be split, the baseline answers everybody, and the test is not told.
+    """
     routes = table.routes_of(name)
     if not routes:
         raise unknown_model(name, (table.public_name(route) for route in table.routes))
     if len(routes) > 1:
         raise ambiguous_model(name, routes)
     match routes[0].destination:
+        case Split() as split if asked_arm is None and not splits:
+            return Choice(split.baseline, Arm.BASELINE)
         case Split() as split if asked_arm is None:
             arm = split.arm_of(subject)
-            return Choice(split.answerer(arm), arm, split.test_uid)
+            shadow = split.candidate if split.is_shadowed(subject) else None
+            return Choice(split.answerer(arm), arm, split.test_uid, shadow)
         case Split() as split if asked_arm in set(Arm):
             arm = Arm(asked_arm)
             return Choice(split.answerer(arm), arm)
@@ -60,10 +74,24 @@ def authorize(headers: Mapping[str, str], tokens: tuple[str, ...]) -> str | None
     """The token that the client showed, None for an open gateway; raises `GatewayError` (401)."""
     if not tokens:
         return None
-    scheme, _, shown = headers.get("Authorization", "").partition(" ")
-    given = shown.strip().encode("utf-8", "surrogateescape")
+    shown = _bearer_token(headers)
+    given = shown.encode("utf-8", "surrogateescape")
     # All are compared, so that the time taken does not tell which one was close.
     matches = [hmac.compare_digest(given, token.encode()) for token in tokens]
-    if scheme.lower() != "bearer" or not any(matches):
+    if not any(matches):
         raise invalid_token()
-    return shown.strip()
+    return shown
+
+
+def kubernetes_token(headers: Mapping[str, str]) -> str:
+    """A token that only the API server can judge; raises `GatewayError` (401) where there is none to show it."""
+    shown = _bearer_token(headers)
+    if not shown or not shown.isascii():
+        raise no_kubernetes_token()
+    return shown
+
+
+def _bearer_token(headers: Mapping[str, str]) -> str:
+    """What the client showed, empty where it showed nothing."""
+    scheme, _, shown = headers.get("Authorization", "").partition(" ")
+    return shown.strip() if scheme.lower() == "bearer" else ""

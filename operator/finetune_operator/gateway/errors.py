@@ -1,6 +1,7 @@
 """Errors in the shape that OpenAI's clients understand; each says what to change or whether to ask again."""
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 
 from aiohttp import web
@@ -8,6 +9,7 @@ from aiohttp import web
 from finetune_operator.core.routing import Route, Unavailable
 
 NAMES_LISTED_MAX = 50
+_LOGIN_REMEDY = "`kubectl create token <service account>` prints one"
 RETRY_AFTER_SECONDS = 2
 
 
@@ -53,6 +55,28 @@ def body_too_large(limit_bytes: int) -> GatewayError:
 
 def invalid_token() -> GatewayError:
     return GatewayError(401, "invalid_api_key", "send `Authorization: Bearer <token>` with a token of this gateway")
+
+
+def no_kubernetes_token() -> GatewayError:
+    message = f"changes need a Kubernetes token of your own as `Authorization: Bearer <token>`: {_LOGIN_REMEDY}"
+    return GatewayError(401, "invalid_api_key", message)
+
+
+def refused_change(status: int | None, message: str, namespace: str, retry_after_seconds: float | None) -> GatewayError:
+    """What the API server said to a patch of a ModelVersion; without a status, nobody knows whether it was made."""
+    match status:
+        case 401:
+            remedy = f"the API server does not know this token: {_LOGIN_REMEDY}"
+            return GatewayError(401, "invalid_api_key", remedy)
+        case 403:
+            remedy = f"have `patch` on modelversions.finetune.dev granted in {namespace}, as the role `edit` does"
+            return GatewayError(403, "permission_denied", f"{message}; {remedy}")
+        case 409:
+            return GatewayError(409, "conflict", f"{message}; ask again")
+        case (400 | 422) as code:
+            return GatewayError(code, "invalid_change", message)
+    retry = max(RETRY_AFTER_SECONDS, math.ceil(retry_after_seconds or 0))
+    return GatewayError(503, "api_server_unavailable", f"{message}; asking again is safe", retry_after_seconds=retry)
 
 
 def overloaded(limit: int) -> GatewayError:

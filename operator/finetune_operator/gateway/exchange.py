@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from finetune_operator.contract.experiments import Sample
+from finetune_operator.core.routing import Answerer
+from finetune_operator.gateway.bodies import RequestBody
 from finetune_operator.gateway.choice import ARM_HEADER, Choice
 from finetune_operator.gateway.metrics import Metrics
 from finetune_operator.gateway.usage import UNKNOWN, StreamEnd, Usage, usage_of
@@ -30,12 +32,13 @@ class Exchange:
     started: float = field(default_factory=time.monotonic)
     asked: str | None = None
     choice: Choice | None = None
+    body: RequestBody | None = None
     counts_tokens: bool = False
     """Whether a limit on tokens wants to know how many there are."""
     status: int = CLIENT_GONE
     """Of the answer as a whole: 502 also where a stream broke after its 200 had been sent."""
     attempts: int = 0
-    first_byte_seconds: float | None = None
+    first_token_seconds: float | None = None
     error: str | None = None
     _events: int = 0
     _whole: bytes | None = None
@@ -50,14 +53,19 @@ class Exchange:
             headers[VERSION_HEADER] = self.choice.served_name
         return headers
 
-    def note_first_byte(self) -> None:
-        if self.first_byte_seconds is None:
-            self.first_byte_seconds = time.monotonic() - self.started
+    def note_first_token(self) -> None:
+        if self.first_token_seconds is None:
+            self.first_token_seconds = time.monotonic() - self.started
 
     @property
     def is_sampled(self) -> bool:
         """Whether an ABTest wants to know of it."""
         return self.choice is not None and self.choice.arm is not None and self.choice.test_uid is not None
+
+    @property
+    def shadow(self) -> Answerer | None:
+        """Who gets a copy: of answered requests only, since one that broke an engine shall break no other."""
+        return self.choice.shadow if self.choice and self.status == 200 else None
 
     def note_whole(self, body: bytes) -> None:
         """Read later, and only if an ABTest wants to know."""
@@ -110,8 +118,8 @@ class Exchange:
         arm = self.choice.arm.value if self.choice and self.choice.arm else ""
         metrics.requests.labels(served_name, arm, str(self.status)).inc()
         metrics.duration.labels(served_name).observe(seconds)
-        if self.first_byte_seconds is not None:
-            metrics.first_byte.labels(served_name).observe(self.first_byte_seconds)
+        if self.first_token_seconds is not None:
+            metrics.first_token.labels(served_name).observe(self.first_token_seconds)
         logger.info(
             "request",
             path=self.path,
@@ -120,7 +128,7 @@ class Exchange:
             arm=arm,
             status=self.status,
             duration_ms=round(seconds * 1000, 1),
-            first_byte_ms=round(self.first_byte_seconds * 1000, 1) if self.first_byte_seconds is not None else None,
+            first_token_ms=round(self.first_token_seconds * 1000, 1) if self.first_token_seconds is not None else None,
             attempts=self.attempts,
             request_id=self.request_id,
             client_request_id=self.client_request_id,

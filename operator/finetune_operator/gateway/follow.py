@@ -21,10 +21,11 @@ logger = get_logger(__name__)
 
 
 class RouteKeeper:
-    """`table` is swapped whole; while the API server is away, the last one stays."""
+    """`table` is swapped whole, as are the `versions`; while the API server is away, the last ones stay."""
 
     def __init__(self, source: Source, namespaces: Iterable[str], engine_url: EngineUrl, metrics: Metrics) -> None:
         self.table = RouteTable()
+        self.versions: tuple[ModelVersion, ...] = ()
         self._engine_url = engine_url
         self._metrics = metrics
         self._mirrors = {
@@ -61,10 +62,10 @@ class RouteKeeper:
         if self.missing:
             return
         unreadable: list[str] = []
-        versions = self._read(ModelVersion, unreadable)
+        self.versions = tuple(self._read(ModelVersion, unreadable))
         tests = self._read(ABTest, unreadable)
         self._metrics.unreadable_resources.set(len(unreadable))
-        table = build_routes(versions, tests, self._engine_url)
+        table = build_routes(self.versions, tests, self._engine_url)
         if table == self.table:
             return
         _log_aliases(self.table, table)
@@ -112,7 +113,7 @@ def _describe(destination: object) -> str:
     match destination:
         case Target(served_name=name):
             return name
-        case Split(test_name=test, candidate_percent=percent):
-            return f"ABTest {test}, {percent} % candidate"
+        case Split(test_name=test, candidate_percent=percent, shadow_percent=copied):
+            return f"ABTest {test}, {percent} % candidate, {copied} % of the others copied"
         case _:
             return "none"

@@ -23,9 +23,9 @@ class Metrics:
             buckets=SECONDS,
             registry=self.registry,
         )
-        self.first_byte = Histogram(
-            "finetune_gateway_first_byte_seconds",
-            "Time to the first byte of an engine's answer",
+        self.first_token = Histogram(
+            "finetune_gateway_time_to_first_token_seconds",
+            "Of streams: time to the first event, which an engine sends with its first token",
             ("served_name",),
             buckets=SECONDS,
             registry=self.registry,
@@ -37,6 +37,12 @@ class Metrics:
         self.samples = Counter(
             "finetune_gateway_samples",
             "Samples of ABTests by what became of them",
+            ("outcome",),
+            registry=self.registry,
+        )
+        self.shadows = Counter(
+            "finetune_gateway_shadows",
+            "Copies of requests for the candidates of ABTests by what became of them",
             ("outcome",),
             registry=self.registry,
         )

@@ -41,17 +41,17 @@ class SampleSender:
         self._url = api_url.rstrip("/") + SAMPLES_PATH
         self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         self._metrics = metrics
-        self._buffer: deque[Sample] = deque()
+        self._buffer: deque[tuple[Sample, bool]] = deque()
         self._buffer_max_samples = buffer_max_samples
         self._interval_seconds = interval_seconds
         self._filled = asyncio.Event()
 
-    def add(self, sample: Sample) -> None:
-        """Returns at once."""
+    def add(self, sample: Sample, *, shadow: bool = False) -> None:
+        """Returns at once. A `shadow` is of a copy that nobody asked for."""
         if len(self._buffer) >= self._buffer_max_samples:
             self._metrics.samples.labels("dropped").inc()
             return
-        self._buffer.append(sample)
+        self._buffer.append((sample, shadow))
         self._filled.set()
 
     async def run(self) -> None:
@@ -81,9 +81,13 @@ class SampleSender:
             logger.warning("samples dropped", dropped=len(self._buffer), error=str(error))
 
     async def _send_batch(self, timeout_seconds: float) -> None:
-        batch = SampleBatch(samples=tuple(islice(self._buffer, SAMPLES_MAX_PER_BATCH)))
-        if not batch.samples:
+        oldest = tuple(islice(self._buffer, SAMPLES_MAX_PER_BATCH))
+        if not oldest:
             return
+        batch = SampleBatch(
+            samples=tuple(sample for sample, shadow in oldest if not shadow),
+            shadows=tuple(sample for sample, shadow in oldest if shadow),
+        )
         timeout = aiohttp.ClientTimeout(total=timeout_seconds)
         data = batch.model_dump_json(by_alias=True).encode()
         try:
@@ -93,10 +97,10 @@ class SampleSender:
             raise ApiAway(cause(error)) from error
         if status >= 500 or status == 429:
             raise ApiAway(f"status {status}: {text}")
-        for _ in batch.samples:
+        for _ in oldest:
             self._buffer.popleft()
         if not self._buffer:
             self._filled.clear()
-        self._metrics.samples.labels("sent" if status < 400 else "refused").inc(len(batch.samples))
+        self._metrics.samples.labels("sent" if status < 400 else "refused").inc(len(oldest))
         if status >= 400:
-            logger.error("samples refused", refused=len(batch.samples), status=status, answer=text)
+            logger.error("samples refused", refused=len(oldest), status=status, answer=text)

@@ -42,6 +42,8 @@ class GatewaySettings:
     """FINETUNE_MAX_CONCURRENT_REQUESTS: beyond it, requests are told to come back."""
     limits: Limits = NO_LIMITS
     """FINETUNE_REQUESTS_PER_MINUTE, FINETUNE_TOKENS_PER_MINUTE, FINETUNE_REQUESTS_AT_ONCE: of each client; 0: none."""
+    max_concurrent_shadows: int = 8
+    """FINETUNE_SHADOWS_AT_ONCE: beyond it, copies for the candidates of ABTests are dropped."""
     connect_timeout_seconds: float = 5.0
     """FINETUNE_CONNECT_TIMEOUT_SECONDS: time to connect to an engine, for each attempt."""
     answer_timeout_seconds: float = 600.0
@@ -73,6 +75,7 @@ class GatewaySettings:
                 tokens_per_minute=int(_number(environ, "FINETUNE_TOKENS_PER_MINUTE", 0)),
                 concurrent_requests=int(_number(environ, "FINETUNE_REQUESTS_AT_ONCE", 0)),
             ),
+            max_concurrent_shadows=int(_number(environ, "FINETUNE_SHADOWS_AT_ONCE", cls.max_concurrent_shadows)),
             connect_timeout_seconds=_number(environ, "FINETUNE_CONNECT_TIMEOUT_SECONDS", cls.connect_timeout_seconds),
             answer_timeout_seconds=_number(environ, "FINETUNE_ANSWER_TIMEOUT_SECONDS", cls.answer_timeout_seconds),
             drain_delay_seconds=_number(environ, "FINETUNE_DRAIN_DELAY_SECONDS", cls.drain_delay_seconds),

@@ -62,31 +62,42 @@ class Upstream:
         self, request: web.Request, target: Target, body: bytes, exchange: Exchange
     ) -> web.StreamResponse:
         """The engine's answer to the client; raises `GatewayError` as long as nothing has been sent."""
-        async with self._ask(request, target, body, exchange) as answer:
-            try:
-                if answer.status == 200 and answer.content_type == EVENT_STREAM:
-                    return await self._stream(request, target, answer, exchange)
-                return await self._whole(target, answer, exchange)
-            except aiohttp.SocketTimeoutError as error:
-                raise errors.engine_silent(target.served_name, self._settings.answer_timeout_seconds) from error
-            except aiohttp.ClientError as error:
-                raise errors.engine_failed(target.served_name, _cause(error)) from error
+        async with self._ask(request.headers, target, body, exchange) as answer:
+            if _is_stream(answer):
+                return await self._stream(request, target, answer, exchange)
+            return await self._whole(target, answer, exchange)
+
+    async def copy(self, target: Target, body: bytes, exchange: Exchange) -> None:
+        """The engine's answer to nobody, read to its end; raises `GatewayError`."""
+        async with self._ask({}, target, body, exchange) as answer:
+            if not _is_stream(answer):
+                await self._whole(target, answer, exchange)
+                return
+            exchange.note_chunk(await self._first_event(target, answer))
+            async for chunk in answer.content.iter_any():
+                exchange.note_chunk(chunk)
+            exchange.status = answer.status
 
     @asynccontextmanager
     async def _ask(
-        self, request: web.Request, target: Target, body: bytes, exchange: Exchange
+        self, received: Mapping[str, str], target: Target, body: bytes, exchange: Exchange
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        headers = self._headers(request.headers, exchange)
+        """An engine's answer to be read within the block, where a broken one is a `GatewayError` as well."""
+        headers = self._headers(received, exchange)
         while True:
             exchange.attempts += 1
             try:
-                answer = await self._attempt(target, request.path, body, headers, exchange.attempts)
+                answer = await self._attempt(target, exchange.path, body, headers, exchange.attempts)
                 break
             except _Repeatable as failure:
                 self._metrics.retries.labels(failure.reason).inc()
                 await asyncio.sleep(RETRY_DELAY_SECONDS * exchange.attempts)
         try:
             yield answer
+        except aiohttp.SocketTimeoutError as error:
+            raise errors.engine_silent(target.served_name, self._settings.answer_timeout_seconds) from error
+        except aiohttp.ClientError as error:
+            raise errors.engine_failed(target.served_name, _cause(error)) from error
         finally:
             # What has not been read to its end is closed by this; a whole answer's connection is used again.
             answer.release()
@@ -123,7 +134,6 @@ class Upstream:
 
     async def _whole(self, target: Target, answer: aiohttp.ClientResponse, exchange: Exchange) -> web.Response:
         body = await answer.read()
-        exchange.note_first_byte()
         if answer.status == 200:
             _check_model(target, answered_model(body))
             exchange.note_whole(body)
@@ -135,7 +145,7 @@ class Upstream:
     ) -> web.StreamResponse:
         head = await self._first_event(target, answer)
         response = web.StreamResponse(headers=_answer_headers(answer, exchange))
-        exchange.note_first_byte()
+        exchange.note_first_token()
         try:
             with _towards_client():
                 await response.prepare(request)
@@ -202,6 +212,10 @@ class _Repeatable(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+def _is_stream(answer: aiohttp.ClientResponse) -> bool:
+    return answer.status == 200 and answer.content_type == EVENT_STREAM
 
 
 def _repeatable(reason: str, failure: GatewayError, attempt: int, max_attempts: int) -> Exception:

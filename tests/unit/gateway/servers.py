@@ -9,6 +9,8 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.builders import merged
+
 HOST = "127.0.0.1"
 
 
@@ -163,11 +165,16 @@ class ApiServer(Server):
         self._version = 1
         self.failing: set[str] = set()
         """Plurals that can't be listed now."""
+        self.unknown_tokens: set[str] = set()
+        self.patched_by: list[str] = []
+        """Who showed what with a patch that was made."""
         self._watchers: set[tuple[str, str, asyncio.Queue[dict[str, Any]]]] = set()
 
     def application(self) -> web.Application:
         app = web.Application()
-        app.router.add_get("/apis/finetune.dev/v1alpha1/namespaces/{namespace}/{plural}", self._list_or_watch)
+        collection = "/apis/finetune.dev/v1alpha1/namespaces/{namespace}/{plural}"
+        app.router.add_get(collection, self._list_or_watch)
+        app.router.add_patch(f"{collection}/{{name}}", self._patch)
         return app
 
     def put(self, body: dict[str, Any]) -> None:
@@ -193,6 +200,16 @@ class ApiServer(Server):
         for plural, namespace, events in self._watchers:
             if key[:2] == (plural, namespace):
                 events.put_nowait({"type": kind, "object": body})
+
+    async def _patch(self, request: web.Request) -> web.Response:
+        shown = request.headers["Authorization"]
+        if shown.removeprefix("Bearer ") in self.unknown_tokens:
+            return web.json_response({"message": "Unauthorized"}, status=401)
+        found = request.match_info
+        key = (found["plural"], found["namespace"], found["name"])
+        self.put(merged(self._objects[key], await request.json()))
+        self.patched_by.append(shown)
+        return web.json_response(self._objects[key])
 
     async def _list_or_watch(self, request: web.Request) -> web.StreamResponse:
         plural, namespace = request.match_info["plural"], request.match_info["namespace"]
@@ -222,6 +239,7 @@ class SampleIntake(Server):
     def __init__(self) -> None:
         super().__init__()
         self.samples: list[dict[str, Any]] = []
+        self.shadows: list[dict[str, Any]] = []
         self.tokens: set[str] = set()
         self.failures: list[int] = []
         self.calls = 0
@@ -236,5 +254,7 @@ class SampleIntake(Server):
         if self.failures:
             return web.Response(status=self.failures.pop(0))
         self.tokens.add(request.headers["Authorization"])
-        self.samples.extend((await request.json())["samples"])
+        batch = await request.json()
+        self.samples.extend(batch["samples"])
+        self.shadows.extend(batch["shadows"])
         return web.Response(status=204)

@@ -10,9 +10,10 @@ import openai
 import pytest
 
 from finetune_operator.core.split import assign
+from tests.builders import merged
 from tests.unit.gateway.conftest import World
 from tests.unit.gateway.servers import HOST, Engine, SampleIntake, free_port
-from tests.unit.resource_builders import abtest_object
+from tests.unit.resource_builders import DIGEST, abtest_object
 from tests.waiting import eventually
 
 INTERNAL_TOKEN = "internal"  # noqa: S105 - of this test
@@ -99,7 +100,37 @@ async def test_the_list_of_models(gateway: World) -> None:
         "owned_by": "finetune-operator",
         "root": "plato-v1",
         "parent": "tiny",
-        "finetune": {"namespace": "finetune", "meaning": "alias", "version": "plato-v1"},
+        "finetune": {"namespace": "finetune", "meaning": "alias", "version": "plato-v1", "lineage": {"digest": DIGEST}},
+    }
+
+
+async def test_a_version_says_where_it_comes_from(gateway: World) -> None:
+    made = merged(
+        gateway.version("plato-v2"),
+        {
+            "metadata": {"creationTimestamp": "2026-01-01T12:00:00Z"},
+            "spec": {
+                "lineage": {
+                    "fineTuneJob": "plato-2",
+                    "datasetDigest": DIGEST,
+                    "initFrom": {"modelVersion": "plato-v1", "digest": DIGEST},
+                }
+            },
+        },
+    )
+    gateway.put(made)
+
+    async def is_told() -> dict[str, Any]:
+        found: dict[str, Any] = (await gateway.models())["plato-v2"]
+        return found if "fineTuneJob" in found["finetune"]["lineage"] else {}
+
+    told = await eventually(is_told)
+    assert (told["parent"], told["created"]) == ("tiny", 1767268800)
+    assert told["finetune"]["lineage"] == {
+        "digest": DIGEST,
+        "fineTuneJob": "plato-2",
+        "datasetDigest": DIGEST,
+        "initFrom": "plato-v1",
     }
 
 
@@ -267,6 +298,22 @@ async def test_metrics_count_what_was_served(gateway: World) -> None:
     assert "finetune_gateway_requests_in_flight 0.0" in text
 
 
+async def test_the_time_to_the_first_token_is_that_of_streams(gateway: World) -> None:
+    """A whole answer comes with its last token; its time is in the duration."""
+    await answer_of(gateway, "plato")
+    assert await gateway.metric("finetune_gateway_time_to_first_token_seconds_count") == 0
+    gateway.engine.proceed.clear()
+    async with gateway.post(data=chat("plato", stream=True)) as response:
+        await response.content.readuntil(b"\n\n")
+        held_since = time.monotonic()
+        await eventually(lambda: time.monotonic() - held_since > 0.3)
+        gateway.engine.proceed.set()
+        await response.read()
+    await eventually(lambda: has_metric(gateway, "finetune_gateway_time_to_first_token_seconds_count", 1))
+    first_token = await gateway.metric("finetune_gateway_time_to_first_token_seconds_sum")
+    assert first_token < await gateway.metric("finetune_gateway_request_duration_seconds_sum") - 0.25
+
+
 async def test_more_requests_than_allowed_are_told_to_come_back(world: World) -> None:
     world.engine.proceed.clear()
     async with world.gateway(max_concurrent_requests=1):
@@ -333,12 +380,14 @@ async def test_what_each_alias_stands_for_now(world: World) -> None:
             return [(each["id"], each["finetune"]) for each in (await response.json())["data"]]
 
     async with world.gateway():
-        assert await active() == [("plato", {"namespace": "finetune", "meaning": "alias", "version": "plato-v1"})]
+        alone = {"namespace": "finetune", "meaning": "alias", "version": "plato-v1", "lineage": {"digest": DIGEST}}
+        assert await active() == [("plato", alone)]
         test = abtest_object(percent=50)
         world.put(test)
         split = {
             "name": test["metadata"]["name"],
             "candidatePercent": 50,
+            "shadowPercent": 0,
             "baseline": "plato-v1",
             "candidate": "plato-v2",
         }
@@ -361,6 +410,18 @@ async def test_an_arm_that_is_asked_for_answers_and_is_no_sample(world: World) -
         await answer_of(world, "plato", user=subject_in("candidate"))
         await eventually(lambda: world.intake.samples)
     assert [sample["arm"] for sample in world.intake.samples] == ["candidate"]
+
+
+async def test_embeddings_are_never_split(world: World) -> None:
+    """Of one model for all, since an index and its queries must be."""
+    world.put(abtest_object(percent=50))
+    async with world.intake.running():
+        async with world.gateway(api_url=world.intake.url, internal_token=INTERNAL_TOKEN):
+            for subject in map(subject_in, ("baseline", "candidate")):
+                async with world.post("/v1/embeddings", data=chat("plato", user=subject)) as response:
+                    assert response.headers["x-finetune-arm"] == "baseline"
+                    assert response.headers["x-finetune-version"] == (await response.json())["model"] == "plato-v1"
+        assert world.intake.samples == []
 
 
 NO_SUCH_ARM = {

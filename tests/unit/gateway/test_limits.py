@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import suppress
+from typing import Any
 
 import aiohttp
 import openai
@@ -150,6 +151,27 @@ async def test_the_tokens_of_an_answer_count_however_it_comes(world: World, memb
             return (await answer_of(world, "plato"))[0] == 429
 
         await eventually(is_in_debt, 2)
+
+
+async def test_streams_at_once_are_bounded_until_their_end_and_for_each_key_alone(world: World) -> None:
+    world.engine.proceed.clear()
+    async with world.gateway(limits=Limits(concurrent_requests=1), tokens=("one", "two")):
+
+        def ask_as(token: str) -> Any:
+            headers = {"Authorization": f"Bearer {token}"}
+            return world.post(data=chat("plato", stream=True), headers=headers)
+
+        async with ask_as("one") as under_way:
+            await under_way.content.readuntil(b"\n\n")
+            async with ask_as("one") as second:
+                assert (second.status, (await second.json())["error"]["code"]) == (429, "rate_limit_exceeded")
+            async with ask_as("two") as other:
+                assert other.status == 200
+                world.engine.proceed.set()
+                await other.read()
+            await under_way.read()
+        async with ask_as("one") as third:
+            assert third.status == 200
 
 
 async def test_a_client_that_goes_away_leaves_its_place(world: World) -> None:
