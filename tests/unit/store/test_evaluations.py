@@ -1,18 +1,13 @@
 """Evaluations in both databases: whole or not at all, and once by their id."""
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from finetune_operator.contract.served_evaluation import EvaluationSource, RecordedEvaluation, RecordedValue
-from finetune_operator.store.database import async_engine, parse_url
 from finetune_operator.store.evaluations import of_version, record
-from finetune_operator.store.migrations import migrate
-from tests.postgres_server import PostgresServer
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 SCORE = RecordedValue(name="RougeL", base=0.12, fine_tuned=0.41)
@@ -32,17 +27,6 @@ def evaluation(*values: RecordedValue, minute: int = 0, version: str = "plato-v2
         measured_at=NOON + timedelta(minutes=minute),
         values=values,
     )
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-async def engine(
-    request: pytest.FixtureRequest, tmp_path: Path, postgres: PostgresServer
-) -> AsyncIterator[AsyncEngine]:
-    url = f"sqlite:///{tmp_path}/api.db" if request.param == "sqlite" else postgres.database()
-    made = async_engine(parse_url(url))
-    await migrate(made)
-    yield made
-    await made.dispose()
 
 
 async def test_what_is_recorded_is_read_back_whole(engine: AsyncEngine) -> None:

@@ -1,0 +1,64 @@
+"""Samples in both databases: once by their id, and copies apart from requests."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from finetune_operator.contract.experiments import ArmTally, Sample, SampleBatch
+from finetune_operator.store import migrations
+from finetune_operator.store.migrations import MIGRATIONS, migrate
+from finetune_operator.store.samples import record, tally
+
+NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
+BEFORE_COPIES = 4
+"""The last schema that knew no copies."""
+
+
+def sample(number: int, **fields: Any) -> Sample:
+    values = {"ab_test": "uid", "arm": "candidate", "served_name": "plato-v2", "status": 200, "latency_ms": 100}
+    return Sample.model_validate(values | {"request_id": f"request-{number}", "time": NOON} | fields)
+
+
+async def test_requests_and_copies_are_summed_up_apart(engine: AsyncEngine) -> None:
+    batch = SampleBatch(
+        samples=(sample(1, latency_ms=70, prompt_tokens=7, completion_tokens=42), sample(2, status=502)),
+        shadows=(
+            sample(3, latency_ms=100, completion_tokens=9),
+            sample(4, latency_ms=301),
+            sample(5, status=500, latency_ms=9000),
+            sample(6, status=404),
+        ),
+    )
+    assert await record(engine, batch) == 6
+    assert await record(engine, batch) == 0
+    arms = await tally(engine, "uid")
+    assert arms.candidate == ArmTally(
+        samples=2,
+        errors=1,
+        mean_latency_ms=70,
+        samples_with_tokens=1,
+        mean_prompt_tokens=7,
+        mean_completion_tokens=42,
+        shadow_samples=4,
+        shadow_errors=1,
+        shadow_mean_latency_ms=167,
+    )
+    assert arms.baseline == ArmTally()
+
+
+async def test_what_was_recorded_before_there_were_copies_is_of_requests(
+    empty_engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrations, "MIGRATIONS", MIGRATIONS[:BEFORE_COPIES])
+    await migrate(empty_engine)
+    async with empty_engine.begin() as connection:
+        columns = "abtest_uid, request_id, arm, served_name, status, latency_ms, time"
+        values = "'uid', 'request-1', 'baseline', 'plato-v1', 200, 50, '2026-11-20 12:00:00'"
+        await connection.execute(text(f"INSERT INTO abtest_samples ({columns}) VALUES ({values})"))  # noqa: S608
+    monkeypatch.undo()
+    await migrate(empty_engine)
+    baseline = (await tally(empty_engine, "uid")).baseline
+    assert (baseline.samples, baseline.mean_latency_ms, baseline.shadow_samples) == (1, 50, 0)
