@@ -59,11 +59,20 @@ class ApiServer:
         self.progress[metadata["uid"]] = Progress.model_validate(measurement | fields)
 
     def count(
-        self, test: Manifest, *, candidate: int = 0, baseline: int = 0, tie: int = 0, arms: ArmTallies | None = None
+        self,
+        test: Manifest,
+        *,
+        candidate: int = 0,
+        baseline: int = 0,
+        tie: int = 0,
+        both_bad: int = 0,
+        arms: ArmTallies | None = None,
+        **told: object,
     ) -> None:
-        """So many people have voted, and this is what production traffic showed."""
-        votes = VoteCounts(fine_tuned=candidate, base=baseline, tie=tie)
-        self.tallies[test["metadata"]["uid"]] = AbTestTally(votes=votes, arms=arms or ArmTallies())
+        """So many people have voted, this is what production traffic showed, and what else the tally tells."""
+        votes = VoteCounts(fine_tuned=candidate, base=baseline, tie=tie, both_bad=both_bad)
+        tally = AbTestTally(votes=votes, arms=arms or ArmTallies()).model_copy(update=told)
+        self.tallies[test["metadata"]["uid"]] = tally
 
     async def _latest_progress(self, request: web.Request) -> web.Response:
         self._authorize(request)

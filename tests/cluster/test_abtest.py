@@ -5,8 +5,16 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.contract.experiments import ArmTallies, ArmTally
-from tests.cluster.samples import Manifest, ab_test, model_version
+from finetune_operator.contract.experiments import (
+    ArmTallies,
+    ArmTally,
+    SplitTally,
+    VoteCounts,
+    VotersTally,
+    WinRatePoint,
+)
+from finetune_operator.resources.abtest import WIN_RATES_MAX_POINTS
+from tests.cluster.samples import NOON, Manifest, ab_test, model_version
 from tests.cluster.world import World, condition
 from tests.waiting import throughout
 
@@ -55,6 +63,36 @@ async def test_votes_become_win_rate_and_p_value(world: World) -> None:
     )
     assert 0.05 < float(counted["status"]["pValue"]) <= 1
     assert counted["status"]["votesStillNeeded"] > 0
+
+
+async def test_the_status_takes_all_that_is_told_of_voters_and_subjects(world: World) -> None:
+    made = await running_test(world, traffic={"candidatePercent": 50})
+    points = [WinRatePoint(time=NOON, votes=VoteCounts(fine_tuned=n, tie=1)) for n in range(WIN_RATES_MAX_POINTS)]
+
+    world.api.count(
+        made,
+        candidate=12,
+        baseline=5,
+        tie=3,
+        both_bad=2,
+        voters=VotersTally(evaluators=4, heaviest=VoteCounts(fine_tuned=7, base=1), agreement=0.75),
+        win_rates=tuple(points),
+        splits=(SplitTally(candidate_percent=50, baseline=5000, candidate=4500),),
+    )
+
+    counted = await world.reaches(
+        "abtests",
+        "duel",
+        votes={"tie": 3, "bothBad": 2, "preferenceLower": "0.3644", "preferenceUpper": "0.9335"},
+        voters={"evaluators": 4, "heaviestVotes": 8, "leaderWithoutHeaviest": "plato-v2", "agreement": "0.75"},
+        arms={"baseline": {"subjects": 5000}, "candidate": {"subjects": 4500}},
+    )
+    assert len(counted["status"]["winRates"]) == WIN_RATES_MAX_POINTS
+    assert counted["status"]["winRates"][-1] == {"time": "2026-01-01T12:00:00Z", "votes": 50, "winRate": "0.99"}
+    mismatch = {"status": "False", "reason": "SampleRatioMismatch", "message": "5000 subjects of plato-v1 and 4500 of"}
+    await world.says("abtests", "duel", "SampleRatioMatches", **mismatch)
+    (event,) = await world.told("SampleRatioMismatch", made["metadata"]["uid"])
+    assert event["type"] == "Warning"
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,15 @@ SAMPLES_MAX_PER_BATCH = 1000
 TOKENS_MAX = 2_147_483_647
 
 Tokens = Annotated[int, Field(ge=0, le=TOKENS_MAX)]
+Percent = Annotated[int, Field(ge=0, le=100)]
 
 
 class Sample(Report):
     """One request that an arm of an ABTest answered, or failed to; `ab_test` is the ABTest's uid.
 
     `request_id` makes it count once however often it is sent. `status` is the HTTP status the client got. Tokens are
-    those of the engine's `usage`, which a stream has only where its client asked for it.
+    those of the engine's `usage`, which a stream has only where its client asked for it. `subject` stands for who
+    asked, in this test alone, and `candidate_percent` is the split by which the arm was chosen.
     """
 
     ab_test: Annotated[str, Field(min_length=1, max_length=64)]
@@ -28,6 +30,8 @@ class Sample(Report):
     time: AwareDatetime
     prompt_tokens: Tokens | None = None
     completion_tokens: Tokens | None = None
+    subject: Annotated[str, Field(min_length=1, max_length=16)] | None = None
+    candidate_percent: Percent | None = None
 
 
 class SampleBatch(Report):
@@ -39,11 +43,15 @@ class SampleBatch(Report):
 
 
 class VoteCounts(Report):
-    """Blind votes that count; `fine_tuned` speaks of the candidate, `base` of the baseline."""
+    """Blind votes that count; `fine_tuned` speaks of the candidate, `base` of the baseline.
+
+    `both_bad` says how many of the ties called both answers bad.
+    """
 
     fine_tuned: int = 0
     base: int = 0
     tie: int = 0
+    both_bad: int = 0
 
     @property
     def total(self) -> int:
@@ -53,6 +61,29 @@ class VoteCounts(Report):
     def win_rate(self) -> float | None:
         """The candidate's share, a tie counting half; None before the first vote."""
         return (self.fine_tuned + self.tie / 2) / self.total if self.total else None
+
+    def without(self, others: "VoteCounts") -> "VoteCounts":
+        """What is left where these votes had not been cast."""
+        return VoteCounts(**{name: max(0, count - getattr(others, name)) for name, count in self})
+
+
+class VotersTally(Report):
+    """Who cast the votes that count: how many people, and the votes of the one who cast the most.
+
+    `agreement` is how often two people said the same of one prompt, each by the first vote on it; None where no two
+    have judged the same.
+    """
+
+    evaluators: int = 0
+    heaviest: VoteCounts = VoteCounts()
+    agreement: float | None = None
+
+
+class WinRatePoint(Report):
+    """The votes as they were once `votes.total` of them had been cast, and when the last of these was."""
+
+    time: AwareDatetime
+    votes: VoteCounts
 
 
 class ArmTally(Report):
@@ -80,8 +111,19 @@ class ArmTallies(Report):
     candidate: ArmTally = ArmTally()
 
 
+class SplitTally(Report):
+    """Subjects by the arm that got their first sampled request, while the split was `candidate_percent`."""
+
+    candidate_percent: Percent
+    baseline: int = 0
+    candidate: int = 0
+
+
 class AbTestTally(Report):
-    """Answer of `TALLY_PATH`."""
+    """Answer of `TALLY_PATH`; `win_rates` are a few points, the last of them of all votes."""
 
     votes: VoteCounts = VoteCounts()
+    voters: VotersTally = VotersTally()
+    win_rates: tuple[WinRatePoint, ...] = ()
     arms: ArmTallies = ArmTallies()
+    splits: tuple[SplitTally, ...] = ()

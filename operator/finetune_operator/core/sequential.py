@@ -11,18 +11,50 @@ from math import exp, lgamma, log
 
 from finetune_operator.contract.experiments import VoteCounts
 
-MIXTURE = 5.0
+MIXTURE = 8.0
 MAX_VOTES_SEARCHED = 10_000_000
+BISECTIONS = 40
 
 
-def log_evidence(wins: float, losses: float) -> float:
-    """Logarithm of the e-value against "equally good"; 0 without votes."""
-    return _log_beta(MIXTURE + wins, MIXTURE + losses) - _log_beta(MIXTURE, MIXTURE) + (wins + losses) * log(2)
+def log_evidence(wins: float, losses: float, share: float = 0.5) -> float:
+    """Logarithm of the e-value against "this share of decisive votes is for the candidate"; 0 without votes."""
+    return log_mixture_evidence(wins, losses, share, MIXTURE, MIXTURE)
+
+
+def log_mixture_evidence(wins: float, losses: float, share: float, a: float, b: float) -> float:
+    """Of a Beta(a, b) mixture of all shares against this one, which is between 0 and 1."""
+    likelihood = wins * log(share) + losses * log(1 - share)
+    return _log_beta(a + wins, b + losses) - _log_beta(a, b) - likelihood
 
 
 def p_value(votes: VoteCounts) -> float:
     """Anytime p-value; the smallest one seen so far is one too."""
     return min(1.0, exp(-log_evidence(votes.fine_tuned, votes.base)))
+
+
+def preference_interval(votes: VoteCounts, alpha: float) -> tuple[float, float]:
+    """Confidence sequence of the share of decisive votes that is for the candidate: all shares that the evidence does
+    not exclude. With probability 1 - alpha it contains the true share at all looks together, and it leaves one half out
+    exactly while the votes are significant (Howard, Ramdas, McAuliffe, Sekhon 2021).
+    """
+    return (
+        _smallest_share(votes.fine_tuned, votes.base, alpha),
+        1 - _smallest_share(votes.base, votes.fine_tuned, alpha),
+    )
+
+
+def _smallest_share(wins: int, losses: int, alpha: float) -> float:
+    """The evidence falls from there to the observed share, which it never excludes."""
+    if not wins:
+        return 0.0
+    excluded, kept = 0.0, wins / (wins + losses)
+    for _ in range(BISECTIONS):
+        middle = (excluded + kept) / 2
+        if log_evidence(wins, losses, middle) >= -log(alpha):
+            excluded = middle
+        else:
+            kept = middle
+    return excluded
 
 
 def printed(p: float) -> str:

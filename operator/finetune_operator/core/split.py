@@ -24,6 +24,11 @@ def is_shadowed(salt: str, subject: str, candidate_percent: int, shadow_percent:
     return is_of_baseline and point(salt, subject) * 10_000 < share_in_ten_thousandths * POINTS
 
 
+def pseudonym(salt: str, subject: str) -> str:
+    """Stands for a subject within one test: 16 hexadecimal digits."""
+    return f"{point(salt, subject):0{2 * POINT_BYTES}x}"
+
+
 def point(salt: str, subject: str) -> int:
     """Uniform in [0, POINTS); the separator can't be part of a uid, so no two (salt, subject) share their input."""
     digest = hashlib.sha256(f"{salt}\0{subject}".encode("utf-8", "surrogatepass")).digest()

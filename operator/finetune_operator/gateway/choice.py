@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from finetune_operator.core.routing import Answerer, RouteTable, Split
+from finetune_operator.core.split import pseudonym
 from finetune_operator.gateway.errors import (
     ambiguous_model,
     invalid_arm,
@@ -31,6 +32,9 @@ class Choice:
     test_uid: str | None = None
     shadow: Answerer | None = None
     """Who gets a copy of the request once it has been answered."""
+    subject: str | None = None
+    """A pseudonym within this test."""
+    candidate_percent: int | None = None
 
     @property
     def served_name(self) -> str | None:
@@ -52,8 +56,9 @@ def choose(table: RouteTable, name: str, subject: str, asked_arm: str | None = N
             return Choice(split.baseline, Arm.BASELINE)
         case Split() as split if asked_arm is None:
             arm = split.arm_of(subject)
+            stands_for, percent = pseudonym(split.test_uid, subject), split.candidate_percent
             shadow = split.candidate if split.is_shadowed(subject) else None
-            return Choice(split.answerer(arm), arm, split.test_uid, shadow)
+            return Choice(split.answerer(arm), arm, split.test_uid, shadow, stands_for, percent)
         case Split() as split if asked_arm in set(Arm):
             arm = Arm(asked_arm)
             return Choice(split.answerer(arm), arm)

@@ -109,6 +109,8 @@ class Exchange:
             time=datetime.now(UTC),
             prompt_tokens=usage.prompt_tokens,
             completion_tokens=usage.completion_tokens,
+            subject=choice.subject,
+            candidate_percent=choice.candidate_percent,
         )
 
     def finish(self, metrics: Metrics) -> Sample | None:

@@ -3,19 +3,27 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Literal
 
 from finetune_operator.contract.experiments import AbTestTally, ArmTally, VoteCounts
 from finetune_operator.core.chi_squared import chi_squared_p_value
-from finetune_operator.core.conditions import Absent, Finding, is_true, shortened, with_findings
+from finetune_operator.core.conditions import Absent, Finding, find, is_true, shortened, with_findings
 from finetune_operator.core.config import OperatorConfig
 from finetune_operator.core.routing import active_version, is_baseline
-from finetune_operator.core.sequential import p_value, printed, votes_still_needed
+from finetune_operator.core.sample_ratio import sample_ratio_p_value
+from finetune_operator.core.sequential import p_value, preference_interval, printed, votes_still_needed
 from finetune_operator.core.weights import NoScore, candidate_score
 from finetune_operator.reconcile.plan import Event, Plan
-from finetune_operator.reconcile.verdict import GUARDRAIL_BREACHED, Outlook, judged
+from finetune_operator.reconcile.verdict import (
+    GUARDRAIL_BREACHED,
+    SAMPLE_RATIO_MISMATCH,
+    Outlook,
+    judged,
+    sample_ratio_mismatch,
+)
 from finetune_operator.resources.abtest import (
+    WIN_RATES_MAX_POINTS,
     ABTest,
     ABTestSpec,
     ABTestStatus,
@@ -25,7 +33,9 @@ from finetune_operator.resources.abtest import (
     Method,
     TestPhase,
     Verdict,
+    Voters,
     Votes,
+    WinRatePoint,
 )
 from finetune_operator.resources.modelversion import ModelVersion, State
 
@@ -51,7 +61,7 @@ def reconcile(test: ABTest, seen: Observed, now: datetime, config: OperatorConfi
     status = _with_outlook(test, seen, status, outlook, now)
     return Plan(
         status=status.to_dict(),
-        events=_events(test, status, outlook),
+        events=(*_mismatch_events(test, status), *_events(test, status, outlook)),
         requeue_after_seconds=None if outlook.verdict else config.poll_seconds,
     )
 
@@ -132,22 +142,48 @@ def _counted(test: ABTest, seen: Observed, now: datetime, write_seconds: float) 
     if tally is None:
         return old.model_copy(update={"split": split})
     votes = tally.votes
-    leader = None
-    if votes.fine_tuned != votes.base:
-        leader = spec.candidate.model_version if votes.fine_tuned > votes.base else baseline_name
+    leader = _leader(spec, votes, baseline_name)
     smallest = p_value(votes)
     if old.p_value and old.leader == leader:
         smallest = min(smallest, float(old.p_value))
     return old.model_copy(
         update={
             "split": split,
-            "votes": _votes(votes),
+            "votes": _votes(spec.decision, votes),
+            "voters": _voters(spec, tally, baseline_name),
+            "win_rates": tuple(
+                WinRatePoint(time=point.time, votes=point.votes.total, win_rate=_four_digits(point.votes.win_rate or 0))
+                for point in tally.win_rates[-WIN_RATES_MAX_POINTS:]
+            )
+            or None,
             "p_value": printed(smallest) if votes.total else None,
             "chi_squared_p_value": printed(chi_squared_p_value(votes)) if votes.total else None,
             "leader": leader,
             "votes_still_needed": _votes_still_needed(spec.decision, votes),
             "arms": _arms(test, baseline_name, tally, now, write_seconds),
         }
+    )
+
+
+def _leader(spec: ABTestSpec, votes: VoteCounts, baseline_name: str | None) -> str | None:
+    if votes.fine_tuned == votes.base:
+        return None
+    return spec.candidate.model_version if votes.fine_tuned > votes.base else baseline_name
+
+
+def _voters(spec: ABTestSpec, tally: AbTestTally, baseline_name: str | None) -> Voters | None:
+    """An older api does not tell."""
+    if not tally.voters.evaluators:
+        return None
+    heaviest, agreement = tally.voters.heaviest, tally.voters.agreement
+    rest = tally.votes.without(heaviest)
+    p = chi_squared_p_value if spec.decision.method is Method.CHI_SQUARED else p_value
+    return Voters(
+        evaluators=tally.voters.evaluators,
+        heaviest_votes=heaviest.total,
+        leader_without_heaviest=_leader(spec, rest, baseline_name),
+        p_value_without_heaviest=printed(p(rest)),
+        agreement=None if agreement is None else _four_digits(agreement),
     )
 
 
@@ -167,16 +203,21 @@ def _arms(
         return old
     fresh = _scored(
         test.spec.decision,
-        _votes(tally.votes),
+        _votes(test.spec.decision, tally.votes),
         Arms(
-            baseline=_arm(baseline_name, tally.arms.baseline),
-            candidate=_arm(test.spec.candidate.model_version, tally.arms.candidate),
+            baseline=_arm(baseline_name, tally.arms.baseline, sum(split.baseline for split in tally.splits)),
+            candidate=_arm(
+                test.spec.candidate.model_version,
+                tally.arms.candidate,
+                sum(split.candidate for split in tally.splits),
+            ),
+            sample_ratio_p_value=printed(sample_ratio_p_value(tally.splits)) if tally.splits else None,
             last_update_time=now,
         ),
     )
     if old is None or fresh == old.model_copy(update={"last_update_time": now}):
         return old or fresh
-    voted = test.status.votes != _votes(tally.votes)
+    voted = test.status.votes != _votes(test.spec.decision, tally.votes)
     recent = old.last_update_time is not None and (now - old.last_update_time).total_seconds() < write_seconds
     return old if recent and not voted else fresh
 
@@ -202,21 +243,40 @@ def _base_model_name(spec: ABTestSpec, versions: Iterable[ModelVersion]) -> str 
     return next(names, None)
 
 
-def _votes(counts: VoteCounts) -> Votes:
-    rate = counts.win_rate
+def _votes(decision: Decision, counts: VoteCounts) -> Votes:
+    rate, lower, upper = counts.win_rate, None, None
+    if counts.fine_tuned or counts.base:
+        lower, upper = _outwards(*preference_interval(counts, float(decision.alpha)))
     return Votes(
         fine_tuned=counts.fine_tuned,
         base=counts.base,
         tie=counts.tie,
+        both_bad=counts.both_bad or None,
         total=counts.total,
-        win_rate=f"{rate:.4g}" if rate is not None else None,
+        win_rate=_four_digits(rate) if rate is not None else None,
         win_rate_percent=f"{rate * 100:.1f}%" if rate is not None else None,
+        preference_lower=lower,
+        preference_upper=upper,
     )
 
 
-def _arm(name: str, tally: ArmTally) -> ArmStatus:
+def _outwards(lower: float, upper: float) -> tuple[str, str]:
+    """Four decimals that leave nothing out."""
+    place = Decimal("0.0001")
+    return (
+        str(Decimal(lower).quantize(place, ROUND_FLOOR).normalize()),
+        str(Decimal(upper).quantize(place, ROUND_CEILING).normalize()),
+    )
+
+
+def _four_digits(value: float) -> str:
+    return f"{value:.4g}"
+
+
+def _arm(name: str, tally: ArmTally, subjects: int) -> ArmStatus:
     return ArmStatus(
         served_name=name,
+        subjects=subjects or None,
         samples=tally.samples,
         errors=tally.errors,
         mean_latency_ms=tally.mean_latency_ms,
@@ -245,7 +305,7 @@ def _with_outlook(test: ABTest, seen: Observed, status: ABTestStatus, outlook: O
             "concluded_at": now if outlook.verdict else None,
             "votes_still_needed": None if outlook.verdict else status.votes_still_needed,
             "conditions": with_findings(
-                status.conditions, _findings(test, seen, outlook), test.metadata.generation, now
+                status.conditions, _findings(test, seen, status, outlook), test.metadata.generation, now
             ),
         }
     )
@@ -264,16 +324,34 @@ def _traffic_finding(test: ABTest, seen: Observed, *, running: bool) -> Finding:
     return Finding("TrafficConfigured", False, "BaselineNotActive", message)
 
 
-def _findings(test: ABTest, seen: Observed, outlook: Outlook) -> Iterable[Finding | Absent]:
+def _findings(test: ABTest, seen: Observed, status: ABTestStatus, outlook: Outlook) -> Iterable[Finding | Absent]:
     reason, message = outlook.reason, outlook.message
     concluded, running = outlook.verdict is not None, outlook.phase is TestPhase.RUNNING
     aborted = outlook.verdict is Verdict.ABORTED
     yield _traffic_finding(test, seen, running=running)
+    yield _sample_ratio(status)
     yield Finding("Concluded", concluded, reason, message)
     yield Finding("Ready", (running or concluded) and not aborted, reason, message)
     yield Finding("Stalled", True, reason, message) if aborted else Absent("Stalled")
     waiting = outlook.phase is TestPhase.PENDING
     yield Finding("Reconciling", True, reason, message) if waiting else Absent("Reconciling")
+
+
+def _sample_ratio(status: ABTestStatus) -> Finding:
+    """Unknown until a subject has been split."""
+    if status.arms is None or status.arms.sample_ratio_p_value is None:
+        return Finding("SampleRatioMatches", None, "NoSubjects")
+    if message := sample_ratio_mismatch(status):
+        return Finding("SampleRatioMatches", False, SAMPLE_RATIO_MISMATCH, message)
+    return Finding("SampleRatioMatches", True, "AsSplit")
+
+
+def _mismatch_events(test: ABTest, status: ABTestStatus) -> Iterable[Event]:
+    """Once, when it is found."""
+    before, now = (find(conditions, "SampleRatioMatches") for conditions in (test.status.conditions, status.conditions))
+    was_found = before is not None and before.reason == SAMPLE_RATIO_MISMATCH
+    if now is not None and now.reason == SAMPLE_RATIO_MISMATCH and not was_found:
+        yield Event("Warning", now.reason, now.message)
 
 
 def _events(test: ABTest, status: ABTestStatus, outlook: Outlook) -> tuple[Event, ...]:

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from finetune_operator.core.guardrails import breach
+from finetune_operator.core.sample_ratio import MISMATCH_ALPHA, is_mismatched
 from finetune_operator.core.weights import NoScore, candidate_score
 from finetune_operator.resources.abtest import ABTest, ABTestStatus, Method, TestPhase, Verdict, Votes
 
 GUARDRAIL_BREACHED = "GuardrailBreached"
+SAMPLE_RATIO_MISMATCH = "SampleRatioMismatch"
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,19 @@ def _decided(test: ABTest, status: ABTestStatus) -> Outlook | None:
     message = f"{status.leader} is preferred: {share}, {significance} <= alpha {test.spec.decision.alpha}"
     if test.spec.decision.weights and status.arms:
         message += f", weighted score {status.arms.candidate.score} against {status.arms.baseline.score}"
-    return _concluded(verdict, message)
+    return _concluded(verdict, "; ".join((message, *_frailty(test, status))))
+
+
+def _frailty(test: ABTest, status: ABTestStatus) -> Iterable[str]:
+    """What would be otherwise without the evaluator who cast the most votes."""
+    voters = status.voters
+    if voters is None or voters.p_value_without_heaviest is None:
+        return
+    leader, p = voters.leader_without_heaviest, voters.p_value_without_heaviest
+    if leader != status.leader:
+        yield f"without the {voters.heaviest_votes} votes of its heaviest voter {leader or 'neither'} would lead"
+    elif float(p) > float(test.spec.decision.alpha):
+        yield f"without the {voters.heaviest_votes} votes of its heaviest voter p would be {p}"
 
 
 def _significance(test: ABTest, status: ABTestStatus) -> str | None:
@@ -71,8 +85,9 @@ def _significance(test: ABTest, status: ABTestStatus) -> str | None:
 
 
 def _score_leader(status: ABTestStatus) -> str | None:
+    """None also while the arms' subjects are not comparable, lest latencies of different people decide."""
     arms = status.arms
-    if arms is None or arms.candidate.score is None or arms.baseline.score is None:
+    if arms is None or arms.candidate.score is None or arms.baseline.score is None or is_mismatched(arms):
         return None
     candidate, baseline = float(arms.candidate.score), float(arms.baseline.score)
     if candidate == baseline:
@@ -116,6 +131,8 @@ def _awaited(test: ABTest, status: ABTestStatus) -> str:
 def _remarks(test: ABTest, status: ABTestStatus) -> Iterable[str]:
     """What has no effect though it was asked for, and what the weighted score has to say."""
     decision = test.spec.decision
+    if found := sample_ratio_mismatch(status):
+        yield found
     if test.spec.guardrails and not test.spec.traffic.any:
         yield "guardrails get no requests to judge at traffic.candidatePercent 0: raise it, or traffic.shadowPercent"
     if decision.weights is None:
@@ -128,5 +145,18 @@ def _remarks(test: ABTest, status: ABTestStatus) -> Iterable[str]:
         yield f"no weighted score: {score.reason}"
         return
     preferred, better = status.leader, _score_leader(status)
-    if preferred and preferred != better:
+    if preferred and preferred != better and not found:
         yield f"people prefer {preferred}, the weighted score prefers {better or 'neither'}"
+
+
+def sample_ratio_mismatch(status: ABTestStatus) -> str | None:
+    """That the arms' subjects are not split as asked for, and what to do about it."""
+    if status.arms is None or not is_mismatched(status.arms):
+        return None
+    baseline, candidate = status.arms.baseline, status.arms.candidate
+    return (
+        f"{baseline.subjects or 0} subjects of {baseline.served_name} and {candidate.subjects or 0} of "
+        f"{candidate.served_name} are not split as traffic.candidatePercent says "
+        f"(p {status.arms.sample_ratio_p_value} <= {MISMATCH_ALPHA}), so that weights can't decide: find out whose "
+        "samples are lost (finetune_gateway_samples counts dropped ones), then create a new ABTest"
+    )

@@ -25,6 +25,7 @@ from finetune_operator.resources.common import (
 
 KIND = "ABTest"
 BETWEEN_0_AND_1 = r"^0\.[0-9]*[1-9][0-9]*$"
+WIN_RATES_MAX_POINTS = 50
 ABOVE_0 = r"^([1-9][0-9]*(\.[0-9]+)?|0\.[0-9]*[1-9][0-9]*)$"
 
 
@@ -238,12 +239,44 @@ class Votes(ApiModel):
     """Votes for the baseline."""
     tie: int = 0
     """Votes for neither."""
+    both_bad: int | None = None
+    """Those among the ties that called both answers bad."""
     total: int = 0
     """All votes."""
     win_rate: Decimal | None = None
     """(candidate + half of the ties) / all."""
     win_rate_percent: ShortText | None = None
     """The same, for printing."""
+    preference_lower: Decimal | None = None
+    """Least share, of the votes that prefer one of the two, that may truly be the candidate's."""
+    preference_upper: Decimal | None = None
+    """Largest such share; at all looks together both are right with probability 1 - decision.alpha."""
+
+
+class Voters(ApiModel):
+    """Who cast the votes, and what the votes say without the one who cast the most."""
+
+    evaluators: int = 0
+    """People who have voted."""
+    heaviest_votes: int = 0
+    """Votes of the one who cast the most."""
+    leader_without_heaviest: ServedName | None = None
+    """The arm with more votes but for these."""
+    p_value_without_heaviest: Decimal | None = None
+    """The p-value of decision.method but for these votes."""
+    agreement: Decimal | None = None
+    """How often two people said the same of one prompt, between 0 and 1, each by the first vote on it."""
+
+
+class WinRatePoint(ApiModel):
+    """What had been voted at some time."""
+
+    time: Timestamp
+    """When the last of these votes was cast."""
+    votes: int
+    """All votes until then."""
+    win_rate: Decimal
+    """(candidate + half of the ties) / all."""
 
 
 class ArmStatus(ApiModel):
@@ -255,6 +288,8 @@ class ArmStatus(ApiModel):
     """Requests answered."""
     errors: int = 0
     """Requests that failed."""
+    subjects: int | None = None
+    """Subjects whose first request this arm got."""
     mean_latency_ms: int | None = None
     """Mean time to the last byte of those that did not fail."""
     samples_with_tokens: int | None = None
@@ -283,6 +318,8 @@ class Arms(ApiModel):
 
     baseline: ArmStatus
     candidate: ArmStatus
+    sample_ratio_p_value: Decimal | None = None
+    """Always-valid p-value of the subjects being split as traffic.candidatePercent says."""
     last_update_time: Timestamp | None = None
     """When this was written."""
 
@@ -300,6 +337,10 @@ class ABTestStatus(ApiModel):
     """Baseline and candidate percent of the traffic."""
     votes: Votes | None = None
     """Tally of the blind votes."""
+    voters: Voters | None = None
+    """Whose votes they are."""
+    win_rates: Annotated[tuple[WinRatePoint, ...], Field(max_length=WIN_RATES_MAX_POINTS)] | None = None
+    """The win rate over time, evenly thinned; the database has it after each vote."""
     arms: Arms | None = None
     """What production traffic showed."""
     p_value: Decimal | None = None
@@ -317,7 +358,7 @@ class ABTestStatus(ApiModel):
     concluded_at: PreciseTimestamp | None = None
     """When the verdict fell."""
     conditions: Conditions = ()
-    """TrafficConfigured, Concluded, Ready; Reconciling and Stalled only while true."""
+    """TrafficConfigured, SampleRatioMatches, Concluded, Ready; Reconciling and Stalled only while true."""
 
 
 class ABTest(Resource):

@@ -182,6 +182,20 @@ MIGRATIONS: tuple[Migration, ...] = (
         5,
         ("ALTER TABLE abtest_samples ADD COLUMN shadow BOOLEAN NOT NULL DEFAULT FALSE",),
     ),
+    Migration(
+        6,
+        (
+            """
+            CREATE TABLE abtest_subjects (
+                abtest_uid VARCHAR(64) NOT NULL,
+                subject VARCHAR(16) NOT NULL,
+                arm VARCHAR(16) NOT NULL,
+                candidate_percent INTEGER NOT NULL,
+                PRIMARY KEY (abtest_uid, subject)
+            )
+            """,
+        ),
+    ),
 )
 
 

@@ -1,28 +1,36 @@
 """Samples of production traffic during an ABTest, and what they sum up to."""
 
+from collections.abc import Iterable, Mapping
+
 from sqlalchemy import case, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from finetune_operator.contract.experiments import ArmTallies, ArmTally, SampleBatch
+from finetune_operator.contract.experiments import ArmTallies, ArmTally, SampleBatch, SplitTally
 from finetune_operator.store.database import upsert_dialect
-from finetune_operator.store.tables import ArmSample
+from finetune_operator.store.tables import ArmSample, Base, SplitSubject
 
 FIRST_ERROR_STATUS = 500
 
 
 async def record(engine: AsyncEngine, batch: SampleBatch) -> int:
     """Keep the samples that are new and return how many those were."""
-    values = [
-        sample.model_dump(exclude={"ab_test"}) | {"abtest_uid": sample.ab_test, "shadow": shadow}
-        for shadow, samples in ((False, batch.samples), (True, batch.shadows))
-        for sample in samples
+    samples = [
+        sample.model_dump() | {"abtest_uid": sample.ab_test, "shadow": shadow}
+        for shadow, found in ((False, batch.samples), (True, batch.shadows))
+        for sample in found
     ]
-    if not values:
+    if not samples:
         return 0
+    subjects = [sample for sample in samples if None not in (sample["subject"], sample["candidate_percent"])]
+    # In one order everywhere, lest two batches with the same subjects wait for each other.
+    subjects.sort(key=lambda sample: (sample["abtest_uid"], sample["subject"]))
     async with engine.begin() as connection:
-        insert = upsert_dialect(connection.dialect).insert(ArmSample)
-        new = insert.on_conflict_do_nothing().returning(ArmSample.request_id)
-        return len((await connection.execute(new, values)).all())
+        insert = upsert_dialect(connection.dialect).insert
+        new = insert(ArmSample).on_conflict_do_nothing().returning(ArmSample.request_id)
+        recorded = len((await connection.execute(new, _values(samples, ArmSample))).all())
+        if subjects:
+            await connection.execute(insert(SplitSubject).on_conflict_do_nothing(), _values(subjects, SplitSubject))
+    return recorded
 
 
 async def tally(engine: AsyncEngine, abtest_uid: str) -> ArmTallies:
@@ -62,3 +70,22 @@ async def tally(engine: AsyncEngine, abtest_uid: str) -> ArmTallies:
         for arm, samples, errors, latency_ms, with_tokens, prompt, completion, copies, copy_errors, copy_ms in rows
     }
     return ArmTallies(baseline=arms.get("baseline", ArmTally()), candidate=arms.get("candidate", ArmTally()))
+
+
+async def splits(engine: AsyncEngine, abtest_uid: str) -> tuple[SplitTally, ...]:
+    """How many subjects each arm got, by the split that held when the subject was first sampled."""
+    of_arm = (func.count(case((SplitSubject.arm == arm, 1))) for arm in ("baseline", "candidate"))
+    query = (
+        select(SplitSubject.candidate_percent, *of_arm)
+        .where(SplitSubject.abtest_uid == abtest_uid)
+        .group_by(SplitSubject.candidate_percent)
+        .order_by(SplitSubject.candidate_percent)
+    )
+    async with engine.connect() as connection:
+        rows = (await connection.execute(query)).all()
+    return tuple(SplitTally(candidate_percent=row[0], baseline=row[1], candidate=row[2]) for row in rows)
+
+
+def _values(samples: Iterable[Mapping[str, object]], table: type[Base]) -> list[dict[str, object]]:
+    columns = table.__table__.columns.keys()
+    return [{column: sample[column] for column in columns} for sample in samples]

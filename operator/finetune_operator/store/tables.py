@@ -116,6 +116,17 @@ class ArmSample(Base):
     shadow: Mapped[bool] = mapped_column(Boolean, server_default=false())
 
 
+class SplitSubject(Base):
+    """The arm that a subject's first sampled request of a test had, and the split by which it was chosen."""
+
+    __tablename__ = "abtest_subjects"
+
+    abtest_uid: Mapped[str] = mapped_column(String(64), primary_key=True)
+    subject: Mapped[str] = mapped_column(String(16), primary_key=True)
+    arm: Mapped[str] = mapped_column(String(16))
+    candidate_percent: Mapped[int] = mapped_column(Integer)
+
+
 class Comparison(Base):
     """Two answers to one prompt, shown to one evaluator without their names; `number` counts the evaluator's own."""
 

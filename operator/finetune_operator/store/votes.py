@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, Label, Subquery, case, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from finetune_operator.contract.experiments import VoteCounts
@@ -18,6 +18,7 @@ class Choice(StrEnum):
     FINE_TUNED = "fine_tuned"
     BASE = "base"
     TIE = "tie"
+    BOTH_BAD = "both_bad"
 
 
 async def last_comparison(
@@ -80,22 +81,37 @@ async def cast_vote(engine: AsyncEngine, comparison: Comparison, choice: Choice,
         return await session.get_one(Vote, (comparison.id, comparison.evaluator))
 
 
-async def tally(engine: AsyncEngine, abtest_uid: str, max_votes: int | None = None) -> VoteCounts:
-    """Votes that count: the first `max_votes` of those from before the verdict, so that a test of a fixed size has it
-    whenever it is looked at."""
-    first = (
-        select(Vote.choice)
+def counted_votes(abtest_uid: str, max_votes: int | None) -> Subquery:
+    """The votes that count, numbered in their order: the first `max_votes` of those from before the verdict, so that a
+    test of a fixed size has it whenever it is looked at."""
+    order = (Vote.created_at, Vote.comparison_id)
+    number = func.row_number().over(order_by=order).label("number")
+    return (
+        select(Vote.comparison_id, Vote.evaluator, Vote.choice, Vote.created_at, number)
         .where(Vote.abtest_uid == abtest_uid, Vote.late.is_(False))
-        .order_by(Vote.created_at, Vote.comparison_id)
+        .order_by(*order)
         .limit(max_votes)
         .subquery()
     )
-    query = select(first.c.choice, func.count()).group_by(first.c.choice)
+
+
+def count_columns(choice: ColumnElement[str]) -> list[Label[int]]:
+    """Columns named as the fields of `VoteCounts`; who calls both bad prefers neither."""
+    meant = {
+        "fine_tuned": (Choice.FINE_TUNED,),
+        "base": (Choice.BASE,),
+        "tie": (Choice.TIE, Choice.BOTH_BAD),
+        "both_bad": (Choice.BOTH_BAD,),
+    }
+    return [func.count(case((choice.in_(choices), 1))).label(name) for name, choices in meant.items()]
+
+
+async def tally(engine: AsyncEngine, abtest_uid: str, max_votes: int | None = None) -> VoteCounts:
+    """The votes that count."""
+    counted = counted_votes(abtest_uid, max_votes)
     async with engine.connect() as connection:
-        counts = {row[0]: row[1] for row in await connection.execute(query)}
-    return VoteCounts(
-        fine_tuned=counts.get(Choice.FINE_TUNED, 0), base=counts.get(Choice.BASE, 0), tie=counts.get(Choice.TIE, 0)
-    )
+        row = (await connection.execute(select(*count_columns(counted.c.choice)))).one()
+    return VoteCounts.model_validate(row._asdict())
 
 
 async def count_late_votes(engine: AsyncEngine, abtest_uid: str) -> int:

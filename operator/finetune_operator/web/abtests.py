@@ -7,10 +7,11 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query
 from pydantic import AwareDatetime
 
+from finetune_operator.core.sequential import p_value
 from finetune_operator.kube.errors import NotFound
-from finetune_operator.resources.abtest import ABTest
+from finetune_operator.resources.abtest import ABTest, Voters
 from finetune_operator.resources.modelversion import ModelVersion
-from finetune_operator.store import votes
+from finetune_operator.store import vote_statistics, votes
 from finetune_operator.store.tables import Comparison
 from finetune_operator.store.votes import Choice
 from finetune_operator.web.auth import require_public
@@ -25,9 +26,13 @@ from finetune_operator.web.schemas import (
     Sides,
     Tally,
     TestState,
+    VoterEntry,
     VoteRequest,
     VoteResult,
+    VoterList,
     VoteWord,
+    WinRatePoint,
+    WinRateSeries,
 )
 from finetune_operator.web.services import ArmUnavailable, Services, ServicesOf
 
@@ -122,9 +127,47 @@ async def get_test(services: ServicesOf, namespace: Namespace, name: Name) -> Te
         baseline_score=status.arms.baseline.score if status.arms else None,
         leader=status.leader,
         votes_still_needed=status.votes_still_needed,
+        preference_lower=status.votes.preference_lower if status.votes else None,
+        preference_upper=status.votes.preference_upper if status.votes else None,
+        sample_ratio_p_value=status.arms.sample_ratio_p_value if status.arms else None,
         tally=Tally.of(await votes.tally(services.engine, uid, test.spec.decision.max_votes)),
         late_votes=await votes.count_late_votes(services.engine, uid),
         comparisons=await votes.count_comparisons(services.engine, uid),
+    )
+
+
+@router.get("/ab-test/{namespace}/{name}/voters")
+async def get_voters(
+    services: ServicesOf, namespace: Namespace, name: Name, limit: Annotated[int, Query(ge=1, le=500)] = 100
+) -> VoterList:
+    """Whose votes they are, and how well people agree."""
+    test = await _read_test(services, namespace, name)
+    told = test.status.voters or Voters()
+    found = await vote_statistics.voters(services.engine, test.metadata.uid, test.spec.decision.max_votes, limit)
+    return VoterList(
+        evaluators=found.evaluators,
+        agreement=found.agreement,
+        leader_without_heaviest=told.leader_without_heaviest,
+        p_value_without_heaviest=told.p_value_without_heaviest,
+        voters=tuple(
+            VoterEntry(evaluator=voter.evaluator, tally=Tally.of(voter.votes), agreement=voter.agreement)
+            for voter in found.heaviest
+        ),
+    )
+
+
+@router.get("/ab-test/{namespace}/{name}/win-rates")
+async def get_win_rates(
+    services: ServicesOf, namespace: Namespace, name: Name, max_points: Annotated[int, Query(ge=2, le=10_000)] = 10_000
+) -> WinRateSeries:
+    """The win rate after each vote; of more votes than `max_points` evenly thinned."""
+    test = await _read_test(services, namespace, name)
+    uid, max_votes = test.metadata.uid, test.spec.decision.max_votes
+    points = await vote_statistics.win_rates(services.engine, uid, max_votes, max_points)
+    return WinRateSeries(
+        points=tuple(
+            WinRatePoint(time=point.time, tally=Tally.of(point.votes), p_value=p_value(point.votes)) for point in points
+        )
     )
 
 

@@ -7,7 +7,8 @@ from fastapi import APIRouter, Depends, Path, Query, Response
 from finetune_operator.contract.experiments import AbTestTally, SampleBatch
 from finetune_operator.contract.places import PROGRESS_BATCH_PATH, PROGRESS_PATH, SAMPLES_PATH, TALLY_PATH
 from finetune_operator.contract.training import LatestProgress, Progress, ProgressBatch
-from finetune_operator.store import progress, samples, votes
+from finetune_operator.resources.abtest import WIN_RATES_MAX_POINTS
+from finetune_operator.store import progress, samples, vote_statistics, votes
 from finetune_operator.web.auth import require_internal
 from finetune_operator.web.services import ServicesOf
 
@@ -46,4 +47,12 @@ async def get_tally(
     services: ServicesOf, uid: Uid, max_votes: Annotated[int | None, Query(ge=1)] = None
 ) -> AbTestTally:
     counted = await votes.tally(services.engine, uid, max_votes)
-    return AbTestTally(votes=counted, arms=await samples.tally(services.engine, uid))
+    # Of these votes and no later ones, so that all of it is of one moment.
+    cast = counted.total
+    return AbTestTally(
+        votes=counted,
+        voters=(await vote_statistics.voters(services.engine, uid, cast, limit=1)).tally(),
+        win_rates=await vote_statistics.win_rates(services.engine, uid, cast, WIN_RATES_MAX_POINTS),
+        arms=await samples.tally(services.engine, uid),
+        splits=await samples.splits(services.engine, uid),
+    )

@@ -30,6 +30,7 @@ class VoteWord(StrEnum):
     A = "a"
     B = "b"
     TIE = "tie"
+    BOTH_BAD = "both_bad"
     FINE_TUNED = "fine_tuned"
     BASE = "base"
 
@@ -78,16 +79,17 @@ class Sides(_Body):
 
 
 class Tally(_Body):
-    """Votes that count, a tie as half a win."""
+    """Votes that count, a tie as half a win; `both_bad` are those ties that called both answers bad."""
 
     fine_tuned: int
     base: int
     tie: int
+    both_bad: int
     win_rate: float | None
 
     @classmethod
     def of(cls, votes: VoteCounts) -> "Tally":
-        return cls(fine_tuned=votes.fine_tuned, base=votes.base, tie=votes.tie, win_rate=votes.win_rate)
+        return cls(**votes.model_dump(), win_rate=votes.win_rate)
 
 
 class VoteResult(_Body):
@@ -120,9 +122,44 @@ class TestState(_Body):
     baseline_score: str | None
     leader: str | None
     votes_still_needed: int | None
+    preference_lower: str | None
+    preference_upper: str | None
+    sample_ratio_p_value: str | None
     tally: Tally
     late_votes: int
     comparisons: int
+
+
+class VoterEntry(_Body):
+    """One evaluator; `agreement` is how often the others said the same of the same prompts."""
+
+    evaluator: str
+    tally: Tally
+    agreement: float | None
+
+
+class VoterList(_Body):
+    """Those with the most votes first, and what the operator says of the votes without the first one's."""
+
+    evaluators: int
+    agreement: float | None
+    leader_without_heaviest: str | None
+    p_value_without_heaviest: str | None
+    voters: tuple[VoterEntry, ...]
+
+
+class WinRatePoint(_Body):
+    """The votes as they were at some time."""
+
+    time: datetime
+    tally: Tally
+    p_value: float
+
+
+class WinRateSeries(_Body):
+    """In the order of time."""
+
+    points: tuple[WinRatePoint, ...]
 
 
 class ComparisonEntry(_Body):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_operator.core.split import POINTS, assign, is_shadowed, point
+from finetune_operator.core.split import POINTS, assign, is_shadowed, point, pseudonym
 from finetune_operator.resources.abtest import Arm
 
 texts = st.text(max_size=50)
@@ -85,3 +85,9 @@ def test_two_tests_split_the_same_subjects_independently() -> None:
 def test_the_hash_never_changes() -> None:
     """A release that changed it would move the subjects of every running test."""
     assert point("uid", "alice") == 0xB0B0E05E229600D7
+
+
+def test_a_pseudonym_is_a_subjects_point_of_one_length() -> None:
+    assert pseudonym("uid", "alice") == "b0b0e05e229600d7"
+    assert {len(pseudonym("uid", f"user-{n}")) for n in range(1000)} == {16}
+    assert pseudonym("another", "alice") != pseudonym("uid", "alice")

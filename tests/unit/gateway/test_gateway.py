@@ -9,7 +9,7 @@ import aiohttp
 import openai
 import pytest
 
-from finetune_operator.core.split import assign
+from finetune_operator.core.split import assign, pseudonym
 from tests.builders import merged
 from tests.unit.gateway.conftest import World
 from tests.unit.gateway.servers import HOST, Engine, SampleIntake, free_port
@@ -483,6 +483,9 @@ async def test_samples_reach_the_api(world: World) -> None:
         "requestId": headers["x-request-id"],
     }
     assert (broken["arm"], broken["status"]) == ("baseline", 502)
+    uid, subjects = whole["abTest"], [subject_in(arm) for arm in ("candidate", "baseline")]
+    assert [sample["subject"] for sample in (whole, broken)] == [pseudonym(uid, subject) for subject in subjects]
+    assert [sample["candidatePercent"] for sample in (whole, broken)] == [50, 50]
     assert world.intake.tokens == {f"Bearer {INTERNAL_TOKEN}"}
 
 

@@ -176,6 +176,8 @@ class TestCount:
             "total": 20,
             "winRate": "0.675",
             "winRatePercent": "67.5%",
+            "preferenceLower": "0.3644",
+            "preferenceUpper": "0.9335",
         }
         assert status.arms is not None
         assert status.arms.to_dict() == {
@@ -186,8 +188,8 @@ class TestCount:
         assert status.leader == "plato-v2"
         assert status.p_value is not None
         assert float(status.p_value) >= p_value(seen.tally.votes if seen.tally else VoteCounts())
-        assert status.votes_still_needed == 43
-        assert status.message == "about 43 more votes at the present win rate"
+        assert status.votes_still_needed == 45
+        assert status.message == "about 45 more votes at the present win rate"
 
     @pytest.mark.parametrize(
         ("seconds", "more_votes", "samples"),

@@ -1,4 +1,4 @@
-"""A PostgreSQL server for the session, and an empty database of each kind with today's schema."""
+"""Servers and databases that the tests of this directory share."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path

@@ -24,6 +24,8 @@ PUBLIC_ROUTES = [
     ("GET", TEST),
     ("POST", f"{TEST}/comparisons"),
     ("POST", f"{TEST}/vote"),
+    ("GET", f"{TEST}/voters"),
+    ("GET", f"{TEST}/win-rates"),
     ("GET", "/v1/fine-tuning/comparisons"),
     ("GET", "/v1/fine-tuning/jobs/uid/progress"),
     ("GET", "/v1/fine-tuning/model-versions/finetune/v1-v2/evaluations"),

@@ -26,6 +26,7 @@ async def counted(api: Api, **query: int) -> VoteCounts:
         (False, "a", "base"),
         (False, "b", "fine_tuned"),
         (False, "tie", "tie"),
+        (True, "both_bad", "both_bad"),
         (False, "fine_tuned", "fine_tuned"),
         (True, "base", "base"),
     ],
@@ -35,9 +36,8 @@ async def test_a_vote_by_side_means_an_arm(api: Api, candidate_is_a: bool, word:
     comparison = await api.compare()
     result = (await api.vote(comparison["comparison_id"], word)).json()
     assert result["vote"] == meaning
-    assert result["tally"] | {"win_rate": None} == {"fine_tuned": 0, "base": 0, "tie": 0, "win_rate": None} | {
-        meaning: 1
-    }
+    counts = {"fine_tuned": 0, "base": 0, "tie": int(meaning == "both_bad"), "both_bad": 0, meaning: 1}
+    assert result["tally"] | {"win_rate": None} == counts | {"win_rate": None}
     assert not result["late"]
     side = result["sides"]["a" if candidate_is_a else "b"]
     assert side == {"arm": "fine_tuned", "served_name": "plato-v2"}
@@ -147,7 +147,7 @@ async def test_late_votes_are_kept_and_never_counted(api: Api) -> None:
     api.cluster.test["status"] = {"phase": "Concluded", "verdict": "Won", "pValue": "0.01", "leader": "plato-v2"}
     late = (await api.vote(after["comparison_id"], "b", "bob")).json()
     assert late["late"]
-    assert late["tally"] == {"fine_tuned": 1, "base": 0, "tie": 0, "win_rate": 1.0}
+    assert late["tally"] == {"fine_tuned": 1, "base": 0, "tie": 0, "both_bad": 0, "win_rate": 1.0}
     assert await counted(api) == VoteCounts(fine_tuned=1)
     again = (await api.vote(before["comparison_id"], "a", "ada")).json()
     assert not again["late"]
@@ -161,7 +161,7 @@ async def test_a_test_of_a_fixed_size_counts_its_first_votes_only(api: Api) -> N
     for evaluator, word in (("ada", "fine_tuned"), ("bob", "tie"), ("eve", "base")):
         comparison = await api.compare(evaluator)
         tally = (await api.vote(comparison["comparison_id"], word, evaluator)).json()["tally"]
-    assert tally == {"fine_tuned": 1, "base": 0, "tie": 1, "win_rate": 0.75}
+    assert tally == {"fine_tuned": 1, "base": 0, "tie": 1, "both_bad": 0, "win_rate": 0.75}
     state = (await api.get(TEST)).json()
     assert (state["tally"], state["method"]) == (tally, "ChiSquared")
     assert await counted(api, max_votes=2) == VoteCounts(fine_tuned=1, tie=1)
@@ -169,9 +169,18 @@ async def test_a_test_of_a_fixed_size_counts_its_first_votes_only(api: Api) -> N
 
 
 async def test_where_a_test_stands_by_weights(api: Api) -> None:
-    arms = {name: {"servedName": name, "score": score} for name, score in (("candidate", "0.61"), ("baseline", "0.39"))}
-    api.cluster.test["status"] = {"phase": "Running", "chiSquaredPValue": "0.2", "arms": arms}
+    arms: dict[str, object] = {
+        name: {"servedName": name, "score": score} for name, score in (("candidate", "0.61"), ("baseline", "0.39"))
+    }
+    arms["sampleRatioPValue"] = "0.5"
+    votes = {"preferenceLower": "0.4", "preferenceUpper": "0.9"}
+    api.cluster.test["status"] = {"phase": "Running", "chiSquaredPValue": "0.2", "arms": arms, "votes": votes}
     state = (await api.get(TEST)).json()
+    assert (state["preference_lower"], state["preference_upper"], state["sample_ratio_p_value"]) == (
+        "0.4",
+        "0.9",
+        "0.5",
+    )
     assert (state["candidate_score"], state["baseline_score"], state["chi_squared_p_value"]) == ("0.61", "0.39", "0.2")
 
 
@@ -181,7 +190,8 @@ async def test_a_tie_is_half_a_win(api: Api) -> None:
             evaluator = f"evaluator {number} {voter}"
             comparison = await api.compare(evaluator)
             assert (await api.vote(comparison["comparison_id"], word, evaluator)).status_code == 200
-    assert (await api.get(TEST)).json()["tally"] == {"fine_tuned": 12, "base": 5, "tie": 3, "win_rate": 0.675}
+    tally = (await api.get(TEST)).json()["tally"]
+    assert tally == {"fine_tuned": 12, "base": 5, "tie": 3, "both_bad": 0, "win_rate": 0.675}
 
 
 async def test_comparisons_are_listed_newest_first_and_in_pages(api: Api) -> None:

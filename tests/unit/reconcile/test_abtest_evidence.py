@@ -1,0 +1,153 @@
+"""What an ABTest tells of its evidence: intervals, the course of the win rate, who voted, and who was split."""
+
+from datetime import timedelta
+
+import pytest
+
+from finetune_operator.contract.experiments import AbTestTally, SplitTally, VoteCounts, VotersTally, WinRatePoint
+from finetune_operator.core.conditions import find
+from finetune_operator.resources.abtest import WIN_RATES_MAX_POINTS, Verdict
+from tests.builders import NOON, after, make_test
+from tests.unit.reconcile.test_abtest import (
+    CLEAR,
+    RUNNING,
+    WEIGHTS,
+    answers,
+    decide,
+    status_of,
+    tally,
+    traffic,
+    world,
+)
+
+
+class TestVotes:
+    def test_who_calls_both_bad_is_counted_among_the_ties_and_apart(self) -> None:
+        seen = world(AbTestTally(votes=VoteCounts(fine_tuned=1, tie=3, both_bad=2)))
+        votes = status_of(decide(make_test(status=RUNNING), seen)).votes
+        assert votes is not None
+        assert (votes.tie, votes.both_bad, votes.total, votes.win_rate) == (3, 2, 4, "0.625")
+
+    def test_without_decisive_votes_nothing_is_said_of_preference(self) -> None:
+        votes = status_of(decide(make_test(status=RUNNING), world(tally(0, 0, 9)))).votes
+        assert votes is not None
+        assert (votes.both_bad, votes.preference_lower, votes.preference_upper) == (None, None, None)
+
+    def test_a_stricter_alpha_widens_the_interval(self) -> None:
+        votes = [
+            status_of(decide(make_test({"decision": {"alpha": alpha}}, status=RUNNING), world(tally(20, 10)))).votes
+            for alpha in ("0.05", "0.01")
+        ]
+        bounds = [(float(v.preference_lower or 1), float(v.preference_upper or 0)) for v in votes if v]
+        assert bounds[1][0] < bounds[0][0] < bounds[0][1] < bounds[1][1]
+
+    def test_the_win_rate_over_time_stays_bounded(self) -> None:
+        """Also where a later api tells more points than this operator may write."""
+        points = tuple(
+            WinRatePoint(time=NOON + timedelta(seconds=n), votes=VoteCounts(fine_tuned=n, tie=1)) for n in range(60)
+        )
+        found = status_of(decide(make_test(status=RUNNING), world(AbTestTally(win_rates=points)))).win_rates
+        assert found is not None
+        assert len(found) == WIN_RATES_MAX_POINTS
+        assert found[-1].to_dict() == {"time": "2026-01-01T12:00:59Z", "votes": 60, "winRate": "0.9917"}
+
+
+def cast(all_votes: tuple[int, int, int], heaviest: tuple[int, int, int]) -> AbTestTally:
+    """Votes for candidate, baseline and neither, and how many of them were cast by one person."""
+    voters = VotersTally(evaluators=4, heaviest=tally(*heaviest).votes, agreement=0.75)
+    return AbTestTally(votes=tally(*all_votes).votes, voters=voters)
+
+
+FRAIL: dict[str, tuple[AbTestTally, str | None]] = {
+    "it survives": (cast((60, 20, 5), (10, 5, 0)), None),
+    "not significant": (
+        cast((40, 10, 0), (30, 0, 0)),
+        "without the 30 votes of its heaviest voter neither would lead",
+    ),
+    "the other way round": (
+        cast((40, 10, 0), (35, 0, 0)),
+        "without the 35 votes of its heaviest voter plato-v1 would lead",
+    ),
+    "too few votes": (cast((24, 4, 0), (10, 1, 0)), "without the 11 votes of its heaviest voter p would be 0.211"),
+    "a single voter": (cast((40, 10, 0), (40, 10, 0)), "without the 50 votes of its heaviest voter neither would lead"),
+}
+
+
+class TestVoters:
+    def test_what_is_told_of_them(self) -> None:
+        status = status_of(decide(make_test(status=RUNNING), world(cast((12, 5, 3), (7, 1, 0)))))
+        assert status.voters is not None
+        assert status.voters.to_dict() == {
+            "evaluators": 4,
+            "heaviestVotes": 8,
+            "leaderWithoutHeaviest": "plato-v2",
+            "pValueWithoutHeaviest": "1",
+            "agreement": "0.75",
+        }
+
+    def test_an_older_api_does_not_tell(self) -> None:
+        assert status_of(decide(make_test(status=RUNNING), world(tally(12, 5, 3)))).voters is None
+
+    @pytest.mark.parametrize(("seen", "remark"), FRAIL.values(), ids=FRAIL.keys())
+    def test_a_verdict_tells_where_it_hangs_on_one_person(self, seen: AbTestTally, remark: str | None) -> None:
+        status = status_of(decide(make_test(status=RUNNING), world(seen)))
+        assert status.verdict is Verdict.WON
+        assert ("heaviest voter" in (status.message or "")) is (remark is not None)
+        assert (remark or "is preferred") in (status.message or "")
+
+    def test_it_is_the_methods_own_p_value(self) -> None:
+        test = make_test({"decision": {"method": "ChiSquared", "maxVotes": 50}}, status=RUNNING)
+        status = status_of(decide(test, world(cast((40, 10, 0), (10, 0, 0)))))
+        assert status.voters is not None
+        assert status.voters.p_value_without_heaviest == "0.00267"
+        assert "heaviest voter" not in (status.message or "")
+
+
+def subjects(baseline: int, candidate: int, votes: AbTestTally | None = None, percent: int = 50) -> AbTestTally:
+    """So many subjects were split, and these votes cast."""
+    split = SplitTally(candidate_percent=percent, baseline=baseline, candidate=candidate)
+    return (votes or tally()).model_copy(update={"splits": (split,)})
+
+
+class TestSampleRatio:
+    @pytest.mark.parametrize(
+        ("seen", "status", "reason"),
+        [
+            (None, "Unknown", "NoSubjects"),
+            (tally(3, 1), "Unknown", "NoSubjects"),
+            (subjects(520, 480), "True", "AsSplit"),
+            (subjects(5000, 4500), "False", "SampleRatioMismatch"),
+        ],
+        ids=["no api", "nobody", "as split", "mismatch"],
+    )
+    def test_the_condition(self, seen: AbTestTally | None, status: str, reason: str) -> None:
+        found = find(status_of(decide(make_test(status=RUNNING), world(seen))).conditions, "SampleRatioMatches")
+        assert found is not None
+        assert (found.status.value, found.reason) == (status, reason)
+
+    def test_a_mismatch_is_told_once_and_everywhere(self) -> None:
+        test, seen = make_test(status=RUNNING), world(subjects(5000, 4500))
+        plan = decide(test, seen)
+        status = status_of(plan)
+        assert status.arms is not None
+        assert (status.arms.baseline.subjects, status.arms.candidate.subjects) == (5000, 4500)
+        fact = "5000 subjects of plato-v1 and 4500 of plato-v2 are not split as traffic.candidatePercent says"
+        assert fact in (status.message or "")
+        assert [(event.type, event.reason) for event in plan.events if fact in event.message] == [
+            ("Warning", "SampleRatioMismatch")
+        ]
+        assert decide(after(test, plan), seen).events == ()
+
+    def test_votes_alone_decide_all_the_same(self) -> None:
+        """They are of pairs of answers, not of traffic."""
+        seen = world(subjects(5000, 4500, tally(40, 10, 5)))
+        assert status_of(decide(make_test(status=RUNNING), seen)).verdict is Verdict.WON
+
+    @pytest.mark.parametrize(("candidate", "verdict"), [(4500, None), (4950, Verdict.WON)])
+    def test_weights_do_not_decide_by_the_latency_of_other_people(
+        self, candidate: int, verdict: Verdict | None
+    ) -> None:
+        test = make_test({"decision": {"weights": WEIGHTS}}, status=RUNNING)
+        status = status_of(decide(test, world(subjects(5000, candidate, traffic(CLEAR, answers())))))
+        assert status.verdict is verdict
+        assert "the weighted score prefers" not in (status.message or "")

@@ -1,0 +1,88 @@
+"""What both databases keep of ABTests: votes and whose they are, and subjects."""
+
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from finetune_operator.contract.experiments import Sample, SampleBatch, SplitTally, VoteCounts
+from finetune_operator.store import samples, vote_statistics, votes
+from finetune_operator.store.tables import Comparison
+from finetune_operator.store.votes import Choice
+
+NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
+TEST = "test-uid"
+BALLOTS = (
+    ("ada", "justice", Choice.FINE_TUNED),
+    ("bob", "justice", Choice.FINE_TUNED),
+    ("eve", "justice", Choice.BASE),
+    ("ada", "courage", Choice.BOTH_BAD),
+    ("bob", "courage", Choice.TIE),
+    ("ada", "justice", Choice.BASE),
+)
+
+
+def sample(number: int, arm: str = "candidate", percent: int | None = None) -> Sample:
+    """A request of ada's."""
+    fields = {
+        "ab_test": TEST,
+        "served_name": "plato-v2",
+        "status": 200,
+        "latency_ms": 1,
+        "time": NOON,
+        "subject": "ada",
+    }
+    return Sample.model_validate(fields | {"arm": arm, "request_id": f"request-{number}", "candidate_percent": percent})
+
+
+async def cast(engine: AsyncEngine, late: bool = False) -> None:
+    """All ballots, a minute apart."""
+    for number, (evaluator, prompt, choice) in enumerate(BALLOTS):
+        time = NOON + timedelta(minutes=number)
+        comparison = Comparison(
+            id=f"{number}{'-late' * late}",
+            abtest_uid=TEST,
+            namespace="finetune",
+            name="duel",
+            evaluator=evaluator,
+            number=number + 100 * late,
+            prompt=prompt,
+            baseline_served_name="tiny",
+            candidate_served_name="plato-v2",
+            baseline_answer="no",
+            candidate_answer="yes",
+            candidate_side="a",
+            created_at=time,
+        )
+        stored = await votes.add_comparison(engine, comparison)
+        await votes.cast_vote(engine, stored, choice, late=late, now=time)
+
+
+async def test_the_votes_and_whose_they_are(engine: AsyncEngine) -> None:
+    await cast(engine)
+    await cast(engine, late=True)
+    assert await votes.tally(engine, TEST) == VoteCounts(fine_tuned=2, base=2, tie=2, both_bad=1)
+    assert await votes.tally(engine, TEST, max_votes=3) == VoteCounts(fine_tuned=2, base=1)
+    found = await vote_statistics.voters(engine, TEST, None, limit=2)
+    # Of the pairs on justice one of three agrees, on courage the only one; ada's second vote on justice is not asked.
+    assert (found.evaluators, found.agreement) == (3, 2 / 4)
+    assert [(voter.evaluator, voter.votes.total, voter.agreement) for voter in found.heaviest] == [
+        ("ada", 3, 2 / 3),
+        ("bob", 2, 2 / 3),
+    ]
+    assert (await vote_statistics.voters(engine, "another", None, limit=2)).evaluators == 0
+
+
+async def test_the_win_rate_over_time(engine: AsyncEngine) -> None:
+    await cast(engine)
+    series = await vote_statistics.win_rates(engine, TEST, None, max_points=10)
+    assert [(point.time - NOON).total_seconds() / 60 for point in series] == [0, 1, 2, 3, 4, 5]
+    assert [point.votes.win_rate for point in series] == [1, 1, 2 / 3, 2.5 / 4, 3 / 5, 3 / 6]
+    thinned = await vote_statistics.win_rates(engine, TEST, 5, max_points=3)
+    assert [point.votes.total for point in thinned] == [3, 5]
+
+
+async def test_a_subject_keeps_its_first_split(engine: AsyncEngine) -> None:
+    for _ in range(2):
+        await samples.record(engine, SampleBatch(samples=(sample(1, "baseline", 20), sample(2, "candidate", 80))))
+    assert await samples.splits(engine, TEST) == (SplitTally(candidate_percent=20, baseline=1),)
+    assert (await samples.tally(engine, TEST)).candidate.samples == 1
