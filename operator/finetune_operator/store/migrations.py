@@ -194,6 +194,14 @@ MIGRATIONS: tuple[Migration, ...] = (
                 PRIMARY KEY (abtest_uid, subject)
             )
             """,
+            """
+            CREATE TABLE feedback (
+                request_id VARCHAR(128) PRIMARY KEY NOT NULL,
+                rating INTEGER NOT NULL,
+                rating_id BIGINT,
+                created_at {timestamp} NOT NULL
+            )
+            """,
         ),
     ),
 )

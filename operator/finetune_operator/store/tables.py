@@ -127,6 +127,17 @@ class SplitSubject(Base):
     candidate_percent: Mapped[int] = mapped_column(Integer)
 
 
+class Feedback(Base):
+    """What a client said of the answer to its request; `rating_id` is its row for trainings, where it gave texts."""
+
+    __tablename__ = "feedback"
+
+    request_id: Mapped[str] = mapped_column(String(128), primary_key=True)
+    rating: Mapped[int] = mapped_column(Integer)
+    rating_id: Mapped[int | None] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
 class Comparison(Base):
     """Two answers to one prompt, shown to one evaluator without their names; `number` counts the evaluator's own."""
 

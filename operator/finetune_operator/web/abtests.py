@@ -9,9 +9,9 @@ from pydantic import AwareDatetime
 
 from finetune_operator.core.sequential import p_value
 from finetune_operator.kube.errors import NotFound
-from finetune_operator.resources.abtest import ABTest, Voters
+from finetune_operator.resources.abtest import ABTest, Arm, Voters
 from finetune_operator.resources.modelversion import ModelVersion
-from finetune_operator.store import vote_statistics, votes
+from finetune_operator.store import feedback, vote_statistics, votes
 from finetune_operator.store.tables import Comparison
 from finetune_operator.store.votes import Choice
 from finetune_operator.web.auth import require_public
@@ -22,6 +22,7 @@ from finetune_operator.web.schemas import (
     ComparisonEntry,
     ComparisonList,
     ComparisonRequest,
+    RatedAnswers,
     Side,
     Sides,
     Tally,
@@ -111,6 +112,7 @@ async def get_test(services: ServicesOf, namespace: Namespace, name: Name) -> Te
     """Where a test stands."""
     test = await _read_test(services, namespace, name)
     uid, status = test.metadata.uid, test.status
+    rated = await feedback.by_arm(services.engine, uid)
     return TestState(
         namespace=namespace,
         name=name,
@@ -133,6 +135,7 @@ async def get_test(services: ServicesOf, namespace: Namespace, name: Name) -> Te
         tally=Tally.of(await votes.tally(services.engine, uid, test.spec.decision.max_votes)),
         late_votes=await votes.count_late_votes(services.engine, uid),
         comparisons=await votes.count_comparisons(services.engine, uid),
+        feedback={Arm(arm): RatedAnswers(count=count, mean_rating=mean) for arm, (count, mean) in rated.items()},
     )
 
 

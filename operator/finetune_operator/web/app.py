@@ -16,7 +16,7 @@ from finetune_operator.kube.client import KubeClient
 from finetune_operator.logs import configure_logging, get_logger
 from finetune_operator.store.database import UnusableUrl, async_engine, parse_url, shown
 from finetune_operator.store.migrations import SchemaTooNew, migrate
-from finetune_operator.web import abtests, datasets, evaluations, internal, jobs, problems, training
+from finetune_operator.web import abtests, datasets, evaluations, feedback, internal, jobs, problems, training
 from finetune_operator.web.arms import GatewayArms
 from finetune_operator.web.middleware import BodyLimit, RequestLog
 from finetune_operator.web.services import Services, ServicesOf
@@ -35,7 +35,7 @@ def create_app(services: Services) -> FastAPI:
     problems.install(app)
     for router in (internal.router, abtests.router, jobs.router, datasets.router, training.router):
         app.include_router(router)
-    for router in (evaluations.internal_router, evaluations.router):
+    for router in (evaluations.internal_router, evaluations.router, feedback.router):
         app.include_router(router)
     app.add_api_route("/healthz", _healthz, include_in_schema=False)
     app.add_api_route("/readyz", _readyz, include_in_schema=False)
@@ -64,7 +64,7 @@ async def serve(settings: Settings) -> None:
     """Migrate the database, then answer until SIGTERM or SIGINT; running requests are finished first."""
     url = parse_url(settings.database_url.get_secret_value())
     if settings.api_token is None:
-        logger.warning("RUNNING OPEN: anyone who reaches this port may vote and read (FINETUNE_API_OPEN=true)")
+        logger.warning("RUNNING OPEN: anyone who reaches this port may vote, rate and read (FINETUNE_API_OPEN=true)")
     engine = async_engine(url)
     try:
         schema = await migrate(engine)

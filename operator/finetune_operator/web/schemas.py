@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from finetune_operator.contract.experiments import VoteCounts
+from finetune_operator.resources.abtest import Arm
 from finetune_operator.store.votes import Choice
 
 Evaluator = Annotated[
@@ -102,6 +103,13 @@ class VoteResult(_Body):
     tally: Tally
 
 
+class RatedAnswers(_Body):
+    """How clients rated the answers of one arm that they got from the gateway, from 1 to 5."""
+
+    count: int
+    mean_rating: float
+
+
 class TestState(_Body):
     """An ABTest as the operator and the votes see it."""
 
@@ -128,6 +136,7 @@ class TestState(_Body):
     tally: Tally
     late_votes: int
     comparisons: int
+    feedback: dict[Arm, RatedAnswers]
 
 
 class VoterEntry(_Body):

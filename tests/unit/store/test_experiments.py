@@ -1,12 +1,15 @@
-"""What both databases keep of ABTests: votes and whose they are, and subjects."""
+"""What both databases keep of ABTests: votes and whose they are, subjects, and feedback."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from finetune_operator.contract.experiments import Sample, SampleBatch, SplitTally, VoteCounts
-from finetune_operator.store import samples, vote_statistics, votes
-from finetune_operator.store.tables import Comparison
+from finetune_operator.store import feedback, samples, vote_statistics, votes
+from finetune_operator.store.feedback import KnownFeedback, Texts
+from finetune_operator.store.tables import Comparison, Rating
 from finetune_operator.store.votes import Choice
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -86,3 +89,14 @@ async def test_a_subject_keeps_its_first_split(engine: AsyncEngine) -> None:
         await samples.record(engine, SampleBatch(samples=(sample(1, "baseline", 20), sample(2, "candidate", 80))))
     assert await samples.splits(engine, TEST) == (SplitTally(candidate_percent=20, baseline=1),)
     assert (await samples.tally(engine, TEST)).candidate.samples == 1
+
+
+async def test_feedback_is_kept_once_with_one_rating(engine: AsyncEngine) -> None:
+    texts = Texts("What is justice?", "Each does his own work.")
+    both = await asyncio.gather(*(feedback.give(engine, "request-1", stars, texts, NOON) for stars in (5, 1)))
+    assert both[0] == both[1]
+    assert await feedback.give(engine, "request-2", 2, None, NOON) == KnownFeedback(2, has_texts=False)
+    async with AsyncSession(engine) as session:
+        assert [rating.rating for rating in await session.scalars(select(Rating))] == [both[0].rating]
+    await samples.record(engine, SampleBatch(samples=(sample(1), sample(2), sample(3))))
+    assert await feedback.by_arm(engine, TEST) == {"candidate": (2, (both[0].rating + 2) / 2)}

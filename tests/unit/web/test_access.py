@@ -26,6 +26,7 @@ PUBLIC_ROUTES = [
     ("POST", f"{TEST}/vote"),
     ("GET", f"{TEST}/voters"),
     ("GET", f"{TEST}/win-rates"),
+    ("POST", "/v1/fine-tuning/feedback"),
     ("GET", "/v1/fine-tuning/comparisons"),
     ("GET", "/v1/fine-tuning/jobs/uid/progress"),
     ("GET", "/v1/fine-tuning/model-versions/finetune/v1-v2/evaluations"),

@@ -1,0 +1,80 @@
+"""Public: what a client says of an answer that it got from the gateway."""
+
+from typing import Annotated, Literal, Self
+
+from fastapi import APIRouter, Depends
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from finetune_operator.store import feedback
+from finetune_operator.store.feedback import GOLD_STAR_MIN_RATING, Texts
+from finetune_operator.web.auth import require_public
+from finetune_operator.web.problems import Problem, documented
+from finetune_operator.web.services import ServicesOf
+
+MIN_RATING, MAX_RATING = 1, 5
+
+Text = Annotated[str, Field(min_length=1, max_length=65_536, pattern=r"^[^\x00]+$")]
+Label = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\x00]+$")]
+
+router = APIRouter(prefix="/v1/fine-tuning", tags=["feedback"], dependencies=[Depends(require_public)])
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class GivenTexts(_Body):
+    """Prompt and answer, kept as a rating that trainings learn from: to be sent only with their author's consent."""
+
+    prompt: Text
+    response: Text
+    philosopher: Label | None = None
+    domain: Label | None = None
+    task_type: Label | None = None
+
+
+class FeedbackRequest(_Body):
+    """One judgement of the answer with this `x-request-id`: thumbs, or a rating from 1 to 5."""
+
+    request_id: Annotated[str, Field(pattern=r"^[!-~]{1,128}$")]
+    thumbs: Literal["up", "down"] | None = None
+    rating: Annotated[int, Field(ge=MIN_RATING, le=MAX_RATING)] | None = None
+    texts: GivenTexts | None = None
+
+    @model_validator(mode="after")
+    def _one_judgement(self) -> Self:
+        if (self.thumbs is None) == (self.rating is None):
+            raise ValueError("send either thumbs or rating")
+        return self
+
+    @property
+    def stars(self) -> int:
+        """The judgement as a rating."""
+        if self.rating is not None:
+            return self.rating
+        return MAX_RATING if self.thumbs == "up" else MIN_RATING
+
+
+class FeedbackResult(_Body):
+    """What is kept; `is_gold_star` only of what trainings may learn from."""
+
+    request_id: str
+    rating: int
+    is_trainable: bool
+    is_gold_star: bool
+
+
+@router.post("/feedback", responses=documented(409))
+async def give_feedback(services: ServicesOf, request: FeedbackRequest) -> FeedbackResult:
+    """One feedback for each request; sending it again changes nothing, another one is a conflict."""
+    texts = Texts(**request.texts.model_dump()) if request.texts else None
+    known = await feedback.give(services.engine, request.request_id, request.stars, texts, services.now())
+    if (known.rating, known.has_texts) != (request.stars, texts is not None):
+        detail = f"other feedback on request {request.request_id} was given before; it can't be changed"
+        raise Problem(409, "already-given", detail)
+    return FeedbackResult(
+        request_id=request.request_id,
+        rating=known.rating,
+        is_trainable=known.has_texts,
+        is_gold_star=known.has_texts and known.rating >= GOLD_STAR_MIN_RATING,
+    )

@@ -1,0 +1,143 @@
+"""Feedback on answers: kept once, and made a rating for trainings only where the client gives the texts."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from finetune_operator.contract.dataset import RatingsSource
+from finetune_operator.contract.places import SAMPLES_PATH
+from finetune_operator.store.ratings import RatingsDatabase
+from finetune_operator.store.tables import Rating
+from tests.unit.web.conftest import INTERNAL, NOON, Api
+from tests.unit.web.test_access import TEST, is_problem
+
+FEEDBACK = "/v1/fine-tuning/feedback"
+TEXTS = {
+    "prompt": "What is justice?",
+    "response": "Each does his own work.",
+    "philosopher": "plato",
+    "domain": "ethics",
+}
+
+
+async def give(api: Api, request_id: str = "request-1", **body: Any) -> httpx2.Response:
+    return await api.post(FEEDBACK, {"request_id": request_id} | body)
+
+
+async def ratings(api: Api) -> list[Rating]:
+    async with AsyncSession(api.services.engine) as session:
+        return list(await session.scalars(select(Rating).order_by(Rating.id)))
+
+
+JUDGEMENTS: dict[str, tuple[dict[str, Any], int, bool]] = {
+    "thumbs up": ({"thumbs": "up"}, 5, True),
+    "thumbs down": ({"thumbs": "down"}, 1, False),
+    "good": ({"rating": 4}, 4, True),
+    "mediocre": ({"rating": 3}, 3, False),
+}
+
+
+@pytest.mark.parametrize(("judgement", "rating", "is_good"), JUDGEMENTS.values(), ids=JUDGEMENTS.keys())
+async def test_given_texts_become_a_rating(api: Api, judgement: dict[str, Any], rating: int, is_good: bool) -> None:
+    result = (await give(api, **judgement, texts=TEXTS)).json()
+    assert result == {"request_id": "request-1", "rating": rating, "is_trainable": True, "is_gold_star": is_good}
+    (row,) = await ratings(api)
+    assert (row.prompt, row.response, row.rating) == (TEXTS["prompt"], TEXTS["response"], rating)
+    assert (row.is_gold_star, row.use_as_sample_response) == (is_good, is_good)
+    assert (row.philosopher, row.domain, row.task_type, row.confidence) == ("plato", "ethics", None, None)
+
+
+async def test_without_texts_nothing_is_kept_but_the_judgement(api: Api) -> None:
+    result = (await give(api, thumbs="up")).json()
+    assert result == {"request_id": "request-1", "rating": 5, "is_trainable": False, "is_gold_star": False}
+    assert await ratings(api) == []
+
+
+async def test_the_loop_closes(api: Api, tmp_path: Path) -> None:
+    """Where the ratings database is the api's own, a training's filters find what people said."""
+    for number, rating in enumerate((5, 4, 2)):
+        assert (await give(api, f"request-{number}", rating=rating, texts=TEXTS)).status_code == 200
+    database = RatingsDatabase.open(f"sqlite:///{tmp_path}/api.db", timeout_seconds=1)
+    source = RatingsSource(philosopher="plato", domain="ethics")
+    database.check(source, all_ratings=False)
+    assert database.statistics(source, all_ratings=False).rows == 2
+    assert database.statistics(source, all_ratings=True).rows == 3
+
+
+@pytest.mark.parametrize(
+    ("other", "status"),
+    [
+        ({"rating": 5, "texts": TEXTS}, 200),
+        ({"thumbs": "up", "texts": TEXTS}, 200),
+        ({"rating": 4, "texts": TEXTS}, 409),
+        ({"rating": 5}, 409),
+    ],
+    ids=["the same", "the same in other words", "another rating", "without texts"],
+)
+async def test_feedback_counts_once(api: Api, other: dict[str, Any], status: int) -> None:
+    first = await give(api, rating=5, texts=TEXTS)
+    again = await give(api, **other)
+    if status == 200:
+        assert (again.status_code, again.json()) == (200, first.json())
+    else:
+        assert is_problem(again, status, "already-given")
+    assert len(await ratings(api)) == 1
+
+
+async def test_feedback_sent_five_times_at_once_is_one(api: Api) -> None:
+    answers = await asyncio.gather(*(give(api, thumbs="up", texts=TEXTS) for _ in range(5)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert len(await ratings(api)) == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"thumbs": "up", "rating": 5},
+        {"thumbs": "sideways"},
+        {"rating": 0},
+        {"rating": 6},
+        {"rating": 5, "request_id": ""},
+        {"rating": 5, "request_id": "two words"},
+        {"rating": 5, "texts": {"prompt": "What?"}},
+        {"rating": 5, "texts": TEXTS | {"prompt": ""}},
+        {"rating": 5, "texts": TEXTS | {"response": "a\x00b"}},
+        {"rating": 5, "texts": TEXTS | {"is_gold_star": True}},
+    ],
+)
+async def test_what_is_no_feedback_is_refused(api: Api, body: dict[str, Any]) -> None:
+    assert is_problem(await give(api, **body), 422, "invalid-request")
+    assert await ratings(api) == []
+
+
+async def test_an_abtest_knows_how_its_arms_were_rated(api: Api) -> None:
+    """Whichever comes first, the sample or the feedback on it."""
+    arms = ("baseline", "candidate", "candidate", "candidate")
+    samples = [
+        {
+            "abTest": "test-uid",
+            "arm": arm,
+            "servedName": "plato-v2",
+            "status": 200,
+            "latencyMs": 1,
+            "requestId": f"request-{number}",
+            "time": NOON.isoformat(),
+        }
+        for number, arm in enumerate(arms)
+    ]
+    await give(api, "request-1", rating=4)
+    assert (await api.get(TEST)).json()["feedback"] == {}
+    assert (await api.post(SAMPLES_PATH, {"samples": samples}, INTERNAL)).status_code == 204
+    await give(api, "request-0", thumbs="down")
+    await give(api, "request-2", rating=5)
+    await give(api, "request-of-no-test", rating=1)
+    assert (await api.get(TEST)).json()["feedback"] == {
+        "baseline": {"count": 1, "mean_rating": 1.0},
+        "candidate": {"count": 2, "mean_rating": 4.5},
+    }
