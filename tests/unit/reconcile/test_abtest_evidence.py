@@ -88,6 +88,11 @@ class TestVoters:
     def test_an_older_api_does_not_tell(self) -> None:
         assert status_of(decide(make_test(status=RUNNING), world(tally(12, 5, 3)))).voters is None
 
+    def test_a_voter_who_was_counted_a_moment_later_leaves_no_fewer_than_no_votes(self) -> None:
+        status = status_of(decide(make_test(status=RUNNING), world(cast((5, 1, 0), (7, 1, 0)))))
+        assert status.voters is not None
+        assert (status.voters.leader_without_heaviest, status.voters.p_value_without_heaviest) == (None, "1")
+
     @pytest.mark.parametrize(("seen", "remark"), FRAIL.values(), ids=FRAIL.keys())
     def test_a_verdict_tells_where_it_hangs_on_one_person(self, seen: AbTestTally, remark: str | None) -> None:
         status = status_of(decide(make_test(status=RUNNING), world(seen)))
