@@ -13,11 +13,11 @@ finetune-operator axolotl-config FILE a FineTuneJob as Axolotl's config, for mac
 finetune-operator estimate FILE       time, cost and memory of a FineTuneJob on each known device
 finetune-operator dataset ...         export, formats and statistics of datasets, outside a cluster
 finetune-operator artifacts DIRECTORY what a job left in its directory of the artifacts volume
+finetune-operator registry export     all ModelVersions with lineage and history, as kubectl apply takes them
 finetune-operator crds [--check] DIR  the CustomResourceDefinitions from the models
 """
 
 import argparse
-import re
 import sys
 from pathlib import Path
 
@@ -86,6 +86,10 @@ def main(arguments: list[str] | None = None) -> int:
             from finetune_operator.store.artifacts import main as artifacts
 
             return artifacts(options.directory)
+        case "registry":
+            from finetune_operator.providers.registry_export import main as registry_export
+
+            return registry_export(options)
         case "crds":
             return _crds(options.directory, check=options.check)
     return 2
@@ -124,6 +128,15 @@ def _parser() -> argparse.ArgumentParser:
     add_dataset_arguments(commands.add_parser("dataset", help="make and describe datasets outside a cluster"))
     artifacts = commands.add_parser("artifacts", help="list what a job left, with sizes and types")
     artifacts.add_argument("directory", type=Path, help="the job's directory on the artifacts volume")
+    registry = commands.add_parser("registry", help="what there is of ModelVersions, and was")
+    export = registry.add_subparsers(dest="registry_command", required=True).add_parser(
+        "export", help="all ModelVersions of the cluster (KUBECONFIG), as kubectl apply takes them"
+    )
+    export.add_argument("--namespace", "-n", help="of this namespace alone")
+    export.add_argument("--output", "-o", choices=("yaml", "json"), default="yaml")
+    export.add_argument(
+        "--pin-active", action="store_true", help="with spec.state Deployed on those that are active, for a restore"
+    )
     crds = commands.add_parser("crds", help="write the CustomResourceDefinitions")
     crds.add_argument("directory", type=Path, help="where the YAML files are")
     crds.add_argument("--check", action="store_true", help="write nothing, fail if a file differs from the models")
@@ -131,19 +144,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _crds(directory: Path, *, check: bool) -> int:
-    import yaml
-
+    from finetune_operator.kube.yaml_text import yaml_text
     from finetune_operator.resources.crd import DEFINITIONS, custom_resource_definition
 
-    class Dumper(yaml.SafeDumper):
-        """Quotes text such as 2e-4, which is a number to Kubernetes' YAML 1.2 and none to PyYAML's 1.1."""
-
-    Dumper.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9.]+[eE][-+]?[0-9]+$"), None)
     stale = []
     for definition in DEFINITIONS:
         path = directory / f"{definition.name}.yaml"
-        body = custom_resource_definition(definition)
-        text = yaml.dump(body, Dumper=Dumper, sort_keys=False, width=120, allow_unicode=True)
+        text = yaml_text(custom_resource_definition(definition))
         if path.exists() and path.read_text() == text:
             continue
         stale.append(path)
