@@ -10,7 +10,7 @@ from aiohttp import web
 
 from tests.cluster.control_plane import ControlPlane
 
-PASSED_ON = ("Authorization", "Content-Type", "Accept")
+PASSED_ON = ("Authorization", "Content-Type", "Accept", "User-Agent")
 LARGEST_REQUEST_BYTES = 4 * 1024 * 1024
 
 

@@ -254,18 +254,6 @@ async def test_two_base_models_have_two_engines(world: World) -> None:
         assert (await world.kubelet.adapter_list(engine)).base_model_name == base
 
 
-async def test_other_serving_parameters_mean_another_engine(world: World) -> None:
-    await world.serve("plato-v1")
-    first = await world.engine_of("plato-v1")
-
-    await world.edit("modelversions", "plato-v1", serving={"maxModelLen": 512})
-
-    await eventually(lambda: _has_other_engine(world, "plato-v1", first))
-    await world.gone("deployments", first)
-    await world.start_engine("plato-v1")
-    await world.says("modelversions", "plato-v1", "Loaded", status="True")
-
-
 async def test_a_full_engine_says_so_until_there_is_room(world: World) -> None:
     server = await world.serve("plato-v1", serving={"maxLoras": 1})
     await world.edit("modelversions", "plato-v1", state="Deployed")
@@ -310,10 +298,6 @@ async def _pods(world: World, engine: str, wanted: int) -> list[Manifest]:
 
 async def _has_no_pods(world: World, engine: str) -> bool:
     return await world.kubelet.engine_pods(engine) == []
-
-
-async def _has_other_engine(world: World, version: str, engine: str) -> bool:
-    return await world.engine_of(version) != engine
 
 
 async def _one_is_deployed(world: World, name: str) -> None:

@@ -428,6 +428,12 @@ REFUSED = [
     Creation("an adapter outside", "ModelVersion", artifact(uri="volume://artifacts/../x"), refused="uri in body"),
     Creation("an adapter without a path", "ModelVersion", artifact(uri="volume://artifacts"), refused="uri in body"),
     Creation("an unknown state", "ModelVersion", {"state": "Gone"}, refused="supported values"),
+    Creation(
+        "no time to become ready",
+        "ModelVersion",
+        {"serving": {"progressDeadlineSeconds": 0}},
+        refused="greater than or equal to 1",
+    ),
     Creation("no replicas", "ModelVersion", {"serving": {"replicas": 0}}, refused="greater than or equal to 1"),
     Creation(
         "more than all GPU memory",
@@ -645,6 +651,7 @@ UPDATES = [
     ),
     Update("a version gets notes", "ModelVersion", {"notes": "the good one"}),
     Update("a version is scaled", "ModelVersion", {"serving": {"replicas": 3}}),
+    Update("a version's engine gets more time", "ModelVersion", {"serving": {"progressDeadlineSeconds": 3600}}),
     Update("a test's share grows", "ABTest", {"traffic": {"candidatePercent": 50}}),
     Update("a test's copies end with its split", "ABTest", {"traffic": {"candidatePercent": 50, "shadowPercent": 0}}),
     Update("a test gets prompts", "ABTest", {"prompts": ["What is virtue?"]}),

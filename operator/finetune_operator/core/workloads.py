@@ -24,6 +24,8 @@ SUSPENDED_ANNOTATION = "finetune.dev/suspended"
 """On a Job that the operator has suspended for its user; who else suspends one starts it again."""
 DEADLINE_EXCEEDED = "DeadlineExceeded"
 """Why a Job has failed whose activeDeadlineSeconds are over."""
+PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
+"""Why a Deployment does not progress whose newest pods are not ready in time."""
 INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
 IMAGE_PROBLEMS = frozenset({"ErrImagePull", "InvalidImageName", "ErrImageNeverPull"})
 BACK_OFF = "Back-off pulling image"
@@ -114,6 +116,9 @@ class DeploymentFacts:
     wanted_replicas: int
     ready_replicas: int
     progress_failure: str | None
+    deadline_exceeded: bool = False
+    """Whether its newest pods were not ready within spec.progressDeadlineSeconds; it goes on trying."""
+    progress_deadline_seconds: int = 600
 
 
 def pod_facts(body: Mapping[str, Any]) -> PodFacts:
@@ -207,6 +212,8 @@ def deployment_facts(body: Mapping[str, Any], revision_annotation: str) -> Deplo
         wanted_replicas=body.get("spec", {}).get("replicas", 1),
         ready_replicas=status.get("readyReplicas", 0),
         progress_failure=progressing.get("message") if progressing.get("status") == "False" else None,
+        deadline_exceeded=progressing.get("reason") == PROGRESS_DEADLINE_EXCEEDED,
+        progress_deadline_seconds=body.get("spec", {}).get("progressDeadlineSeconds", 600),
     )
 
 

@@ -21,6 +21,8 @@ WATCH_TIMEOUT_SECONDS = 300
 WATCH_SILENCE_SECONDS = 90.0
 EVENT_MAX_BYTES = 16 * 1024 * 1024
 """Far beyond what etcd takes as one object, and more than aiohttp's own bound on a line."""
+FIELD_MANAGER = "finetune-operator"
+"""As what the API server remembers our writes: by default it takes what the user agent begins with."""
 MERGE_PATCH = "application/merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 
@@ -184,7 +186,7 @@ class KubeClient:
         if self._credentials.token and time.monotonic() - self._read_at > CREDENTIALS_MAX_AGE_SECONDS:
             self._credentials = self._renewed()
             self._read_at = time.monotonic()
-        return self._credentials.as_http_headers()
+        return {"User-Agent": FIELD_MANAGER, **self._credentials.as_http_headers()}
 
 
 async def _raise_for_status(response: aiohttp.ClientResponse) -> None:

@@ -44,17 +44,28 @@ from finetune_operator.resources.serving import ServingSpec
 COMPONENT_NAME = "engine"
 ENGINE_API_KEY_KEY = "engine-api-key"
 DRAIN_SECONDS = 60
-TERMINATION_GRACE_SECONDS = DRAIN_SECONDS + 15
+REROUTE_SECONDS = 5
+TERMINATION_GRACE_SECONDS = REROUTE_SECONDS + DRAIN_SECONDS + 15
+UNCOMPARED_FIELDS = ("replicas", "progressDeadlineSeconds")
+"""Of `spec.serving`: what can change while an engine runs."""
 
 
 def engine_name(spec: ModelVersionSpec, serving: ServingSpec) -> str:
-    """One engine per base model, artifact volume and serving parameters; replicas are shared, not compared."""
+    """One engine per base model, artifact volume and those serving parameters that a running engine can't change."""
+    compared = {name: value for name, value in serving.to_dict().items() if name not in UNCOMPARED_FIELDS}
     parameters = {
         "baseModel": spec.base_model.to_dict(),
         "claim": artifact_claim(spec.artifact.uri),
-        "serving": serving.model_copy(update={"replicas": 1}).to_dict(),
+        # A constant, with which engines were named before there was anything else that is not compared.
+        "serving": compared | {"replicas": 1},
     }
     return f"vllm-{digest_of(parameters, length=10)}"
+
+
+def wanted_engine(version: ModelVersion) -> str | None:
+    """The engine that the version's spec asks for, if it asks for any."""
+    serving = version.spec.serving
+    return engine_name(version.spec, serving) if serving else None
 
 
 def artifact_claim(uri: str) -> str:
@@ -79,13 +90,18 @@ def engine_selector(engine: str) -> str:
 def engine_manifests(
     engine: str, served: Sequence[ModelVersion], owners: Iterable[ModelVersion], config: OperatorConfig
 ) -> tuple[Manifest, ...]:
-    """ConfigMap, Service and Deployment, the last one carrying a revision of all three."""
+    """ConfigMap, Service and Deployment, the last one carrying a revision of all three.
+
+    Some of the `served` may only stay until another engine answers for them; the parameters are those of a version that
+    asks for this one.
+    """
+    owners = tuple(owners)
     owner_references = [owner_reference(owner, controller=False) for owner in owners]
-    spec = served[0].spec
+    spec = next((version.spec for version in owners if wanted_engine(version) == engine), None)
+    if spec is None or spec.serving is None:
+        raise ValueError("an engine is made for versions that ask for it")
     serving = spec.serving
-    if serving is None:
-        raise ValueError("an engine serves versions that want to be served")
-    replicas = max(version.spec.serving.replicas for version in served if version.spec.serving)
+    wishes = [version.spec.serving for version in served if version.spec.serving]
     metadata = {
         "name": engine,
         "namespace": served[0].metadata.namespace,
@@ -117,9 +133,9 @@ def engine_manifests(
         "kind": "Deployment",
         "metadata": metadata,
         "spec": {
-            "replicas": replicas,
+            "replicas": max(wish.replicas for wish in wishes),
             "selector": {"matchLabels": {ENGINE_LABEL: engine}},
-            "progressDeadlineSeconds": 1800,
+            "progressDeadlineSeconds": max(wish.progress_deadline_seconds for wish in wishes),
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
             "template": {
                 "metadata": {"labels": labels(COMPONENT_NAME, {ENGINE_LABEL: engine})},
@@ -163,6 +179,8 @@ def _pod(engine: str, spec: ModelVersionSpec, serving: ServingSpec, config: Oper
                 "startupProbe": _probe(period_seconds=2, failure_threshold=900),
                 "readinessProbe": _probe(period_seconds=2, failure_threshold=2),
                 "livenessProbe": _probe(period_seconds=10, failure_threshold=6),
+                # Meanwhile gateways and kube-proxy hear that the pod goes; vLLM then drains what it has begun.
+                "lifecycle": {"preStop": {"sleep": {"seconds": REROUTE_SECONDS}}},
                 "volumeMounts": [
                     config_mount(ADAPTERS_FILE),
                     *base_model_mounts(source),

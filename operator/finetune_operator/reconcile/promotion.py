@@ -6,25 +6,36 @@ of the model is promoted after the verdict, or a later verdict is about this ver
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime
 
 from finetune_operator.core.evaluation import judgement
+from finetune_operator.core.managers import manager_of
 from finetune_operator.core.routing import active_version
+from finetune_operator.manifests.common import OPERATOR_NAME
 from finetune_operator.manifests.evaluation import current_evaluation
 from finetune_operator.resources.abtest import ABTest, OnLoss, OnWin, Verdict
 from finetune_operator.resources.finetunejob import Promotion
 from finetune_operator.resources.modelversion import ModelVersion, RequestedState
 
 
-def promotion(version: ModelVersion, versions: Iterable[ModelVersion], tests: Iterable[ABTest]) -> str | None:
+@dataclass(frozen=True)
+class Cause:
+    """Of a change of what is active: why, and whose doing, where that is known."""
+
+    why: str
+    who: str | None = None
+
+
+def promotion(version: ModelVersion, versions: Iterable[ModelVersion], tests: Iterable[ABTest]) -> Cause | None:
     """The cause, if there is one now; whether the version can answer is not asked here."""
     status, spec = version.status, version.spec
     if spec.state is RequestedState.DEPLOYED and status.observed_state is not RequestedState.DEPLOYED:
-        return "spec.state is Deployed"
+        return Cause("spec.state is Deployed", manager_of(version, "state"))
     if spec.state is not None or (is_held_back(version) and status.promoted_at is None):
         return None
     if spec.promotion is Promotion.ALWAYS and status.promoted_at is None:
-        return "spec.promotion is Always"
+        return Cause("spec.promotion is Always", _publisher(version))
     family = tuple(other for other in versions if other.spec.model == spec.model)
     tests = tuple(tests)
     active = active_version(family)
@@ -70,18 +81,29 @@ def is_held_back(version: ModelVersion) -> bool:
     return verdict is not None and not verdict.passed
 
 
-def _by_verdict(version: ModelVersion, active: ModelVersion | None, test: ABTest) -> str | None:
+def _publisher(version: ModelVersion) -> str | None:
+    """The operator writes what a FineTuneJob asks for, unless somebody has edited it since."""
+    job = version.spec.lineage.fine_tune_job
+    manager = manager_of(version, "promotion")
+    return f"FineTuneJob {job}" if job and manager in (None, OPERATOR_NAME) else manager
+
+
+def _by_verdict(version: ModelVersion, active: ModelVersion | None, test: ABTest) -> Cause | None:
     concluded, candidate = test.status.concluded_at, test.spec.candidate.model_version
     if concluded is None or not _promoted_before(version, concluded):
         return None
     match test.status.verdict:
         case Verdict.WON if test.spec.on_win is OnWin.PROMOTE and candidate == version.metadata.name:
-            return None if is_held_back(version) else f"won ABTest {test.metadata.name}"
+            return None if is_held_back(version) else Cause(f"won ABTest {test.metadata.name}", _name(test))
         # Going back to what was live before is no promotion, and hence asks for no evaluation.
         case Verdict.LOST if test.spec.on_loss is OnLoss.ROLLBACK:
             if test.spec.baseline.model_version == version.metadata.name and _is_to_go(candidate, active, concluded):
-                return f"candidate {candidate} lost ABTest {test.metadata.name}"
+                return Cause(f"candidate {candidate} lost ABTest {test.metadata.name}", _name(test))
     return None
+
+
+def _name(test: ABTest) -> str:
+    return f"ABTest {test.metadata.name}"
 
 
 def _is_to_go(candidate: str, active: ModelVersion | None, concluded: datetime) -> bool:

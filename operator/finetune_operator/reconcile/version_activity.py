@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from finetune_operator.core.conditions import find, is_true
-from finetune_operator.core.routing import active_version
+from finetune_operator.core.managers import manager_of
+from finetune_operator.core.routing import INACTIVE_STATES, NEVER, active_version, is_loaded
+from finetune_operator.manifests.common import OPERATOR_NAME
 from finetune_operator.reconcile.plan import Event
-from finetune_operator.reconcile.promotion import promotion
+from finetune_operator.reconcile.promotion import Cause, promotion
 from finetune_operator.resources.abtest import ABTest
 from finetune_operator.resources.common import ConditionStatus
+from finetune_operator.resources.finetunejob import Promotion
 from finetune_operator.resources.modelversion import (
     HISTORY_MAX_ENTRIES,
     HistoryEntry,
@@ -19,6 +22,7 @@ from finetune_operator.resources.modelversion import (
 )
 
 CAUSE_MAX_CHARACTERS = 256
+"""As the schema has it: messages of kubelet and vLLM have any length."""
 
 
 def held_back_event(version: ModelVersion, status: ModelVersionStatus) -> tuple[Event, ...]:
@@ -42,39 +46,79 @@ def with_activity(
 ) -> tuple[ModelVersionStatus, tuple[Event, ...]]:
     """Deployed or Ready, and the history of it, from the same rule by which the gateway routes."""
     present = version.model_copy(update={"status": status})
-    others = [v for v in versions if v.metadata.name != version.metadata.name]
-    family = [v for v in (present, *others) if v.spec.model == version.spec.model]
-    active = active_version(family)
-    is_active = active is not None and active.metadata.name == version.metadata.name
+    model, name = version.spec.model, version.metadata.name
+    others = [v for v in versions if v.spec.model == model and v.metadata.name != name]
+    active = active_version((present, *others))
+    is_active = active is not None and active.metadata.name == name
     was_active = bool(status.history) and status.history[-1].state is State.DEPLOYED
     if is_active:
         status = status.model_copy(update={"state": State.DEPLOYED})
     is_restarting = active is None and status.state is State.PENDING
     if is_active == was_active or (was_active and is_restarting):
-        return status, _loaded_event(version, status)
+        return _with_failure(version, status, active, now), _loaded_event(version, status)
     previous = next((v.metadata.name for v in others if v.status.state is State.DEPLOYED), None)
-    why = _why_active(version, versions, tests) if is_active else _why_inactive(version, status, active)
-    entry = HistoryEntry(
-        time=now, state=status.state or State.PENDING, why=why, previous=previous if is_active else None
-    )
-    history = (*status.history, entry)[-HISTORY_MAX_ENTRIES:]
+    cause = _why_active(version, others, tests) if is_active else _why_inactive(version, status, active)
+    status = _with_entry(status, cause, now, previous=previous if is_active else None)
     reason = "Deployed" if is_active else "Replaced"
-    event = Event("Normal", reason, f"{version.metadata.name} {'is' if is_active else 'is no longer'} active: {why}")
-    return status.model_copy(update={"history": history}), (event,)
+    words = f"{name} {'is' if is_active else 'is no longer'} active: {cause.why}"
+    return status, (Event("Normal", reason, words),)
 
 
-def _why_active(version: ModelVersion, versions: Sequence[ModelVersion], tests: Sequence[ABTest]) -> str:
-    if cause := promotion(version, versions, tests):
+def _with_entry(
+    status: ModelVersionStatus, cause: Cause, now: datetime, previous: str | None = None
+) -> ModelVersionStatus:
+    state, why = status.state or State.PENDING, cause.why[:CAUSE_MAX_CHARACTERS]
+    entry = HistoryEntry(time=now, state=state, who=cause.who, why=why, previous=previous)
+    return status.model_copy(update={"history": (*status.history, entry)[-HISTORY_MAX_ENTRIES:]})
+
+
+def _with_failure(
+    version: ModelVersion, status: ModelVersionStatus, active: ModelVersion | None, now: datetime
+) -> ModelVersionStatus:
+    """Once, when what somebody wants to be live, or to be served otherwise, turns out to fail."""
+    stalled, before = (find(conditions, "Stalled") for conditions in (status.conditions, version.status.conditions))
+    spec = version.spec
+    is_wanted = spec.state is RequestedState.DEPLOYED or (
+        spec.state is None and (spec.promotion is Promotion.ALWAYS or status.promoted_at is not None)
+    )
+    if stalled is None or (before and before.reason == stalled.reason) or not (is_wanted or status.next_engine):
+        return status
+    stays = ""
+    if active:
+        as_before = " as before" if active.metadata.name == version.metadata.name else ""
+        stays = f"{active.metadata.name} goes on answering{as_before}: "
+    return _with_entry(status, Cause(f"{stays}{stalled.message}", OPERATOR_NAME), now)
+
+
+def _why_active(version: ModelVersion, others: Sequence[ModelVersion], tests: Sequence[ABTest]) -> Cause:
+    if cause := promotion(version, (version, *others), tests):
         return cause
-    if is_true(version.status.conditions, "Loaded"):
-        return "the version promoted after it is no longer available"
-    return "it is loaded again"
+    if not is_true(version.status.conditions, "Loaded"):
+        return Cause("it is loaded again", OPERATOR_NAME)
+    stamp = version.status.promoted_at or NEVER
+    later = [v for v in others if (v.status.promoted_at or NEVER) > stamp]
+    for rival in sorted(later, key=lambda v: v.status.promoted_at or NEVER, reverse=True):
+        if rival.deleting:
+            return Cause(f"{rival.metadata.name} is being deleted")
+        if rival.spec.state in INACTIVE_STATES:
+            return Cause(f"spec.state of {rival.metadata.name} is {rival.spec.state}", manager_of(rival, "state"))
+        if not is_loaded(rival):
+            return Cause(f"{rival.metadata.name} is not loaded: {rival.status.message or ''}", OPERATOR_NAME)
+    return Cause("the version promoted after it is no longer available")
 
 
-def _why_inactive(version: ModelVersion, status: ModelVersionStatus, active: ModelVersion | None) -> str:
-    if version.spec.state in (RequestedState.READY, RequestedState.ARCHIVED):
-        return f"spec.state is {version.spec.state}"
-    return f"{active.metadata.name} is active" if active else (status.message or "")[:CAUSE_MAX_CHARACTERS]
+def _why_inactive(version: ModelVersion, status: ModelVersionStatus, active: ModelVersion | None) -> Cause:
+    if version.spec.state in INACTIVE_STATES:
+        return Cause(f"spec.state is {version.spec.state}", manager_of(version, "state"))
+    if active is None:
+        return Cause(status.message or "", OPERATOR_NAME)
+    name = active.metadata.name
+    if not is_true(status.conditions, "Loaded"):
+        return Cause(f"{name} is active, since this one is not loaded: {status.message or ''}", OPERATOR_NAME)
+    if active.spec.state is RequestedState.DEPLOYED:
+        return Cause(f"{name} is active", manager_of(active, "state"))
+    history = active.status.history
+    return Cause(f"{name} is active", history[-1].who if history and history[-1].state is State.DEPLOYED else None)
 
 
 def _loaded_event(version: ModelVersion, status: ModelVersionStatus) -> tuple[Event, ...]:
@@ -82,6 +126,9 @@ def _loaded_event(version: ModelVersion, status: ModelVersionStatus) -> tuple[Ev
     stalled, was_stalled = find(status.conditions, "Stalled"), find(version.status.conditions, "Stalled")
     if loaded and not was_loaded:
         return (Event("Normal", "Loaded", f"{version.metadata.name} is loaded in {status.replicas} engine pods"),)
+    if loaded and status.engine != version.status.engine:
+        words = f"{version.metadata.name} is served by {status.engine}, as spec.serving asks for now"
+        return (Event("Normal", "Moved", words),)
     if stalled and not was_stalled:
         return (Event("Warning", stalled.reason, stalled.message),)
     return ()

@@ -252,6 +252,14 @@ class OwnerReference(ApiModel):
     block_owner_deletion: bool | None = None
 
 
+class ManagedFields(ApiModel):
+    """metav1.ManagedFieldsEntry: who has set which fields last."""
+
+    manager: str = ""
+    time: datetime | None = None
+    fields_v1: Mapping[str, Any] = {}
+
+
 class Metadata(ApiModel):
     """The part of metav1.ObjectMeta that the product reads."""
 
@@ -265,6 +273,7 @@ class Metadata(ApiModel):
     labels: Mapping[str, str] = {}
     annotations: Mapping[str, str] = {}
     owner_references: tuple[OwnerReference, ...] = ()
+    managed_fields: tuple[ManagedFields, ...] = ()
 
 
 class Resource(ApiModel):

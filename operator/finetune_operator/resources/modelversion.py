@@ -135,14 +135,17 @@ class ModelVersionSpec(ApiModel):
 
 
 class HistoryEntry(ApiModel):
-    """One change of what is active."""
+    """One change of what is active, or one that failed."""
 
     time: Timestamp
     """When."""
     state: State
-    """What this version became."""
+    """What this version became, or stayed when it could not change."""
+    who: ShortText | None = None
+    """Whose doing it was: a field manager as in metadata.managedFields (`kubectl-patch`, `argocd-controller`), the
+    FineTuneJob or ABTest that asked for it, or finetune-operator."""
     why: ShortText
-    """The cause: promotion, an ABTest's verdict or a user's spec.state."""
+    """The cause: promotion, an ABTest's verdict, a user's spec.state, or an engine that fails."""
     previous: DnsSubdomain | None = None
     """The version that was active before."""
 
@@ -170,6 +173,8 @@ class ModelVersionStatus(ApiModel):
     """Label selector of the engine pods."""
     engine: DnsSubdomain | None = None
     """The vLLM Deployment and Service that serve it."""
+    next_engine: DnsSubdomain | None = None
+    """The one that it is to be served by since spec.serving was changed; until that one answers, `engine` does."""
     served_name: ServedName | None = None
     """Name by which the engine knows it."""
     metrics: VersionMetrics | None = None
@@ -183,7 +188,7 @@ class ModelVersionStatus(ApiModel):
     observed_state: RequestedState | None = None
     """The spec.state that was last acted upon."""
     history: Annotated[tuple[HistoryEntry, ...], Field(max_length=HISTORY_MAX_ENTRIES)] = ()
-    """The latest changes of what is active."""
+    """The latest changes of what is active, and the latest that failed."""
     conditions: Conditions = ()
     """Loaded, Ready; Evaluated where metrics are to be measured on the served version; EvaluationPassed where something
     is required; Reconciling and Stalled only while true."""

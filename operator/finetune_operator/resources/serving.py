@@ -8,7 +8,10 @@ from finetune_operator.resources.common import ApiModel, Fraction, ResourceRequi
 
 
 class ServingSpec(ApiModel):
-    """Versions that agree in all but `replicas` share one vLLM Deployment and are hot-loaded into it."""
+    """Versions that agree in all but `replicas` and `progressDeadlineSeconds` share one vLLM Deployment.
+
+    They are hot-loaded into it. A change of anything else makes a new Deployment; until that one answers for the
+    version, the old one does."""
 
     replicas: Annotated[int, Field(ge=1, le=1000)] = 1
     """Engine pods; versions that share a Deployment get the largest number."""
@@ -22,6 +25,9 @@ class ServingSpec(ApiModel):
     """Adapters that one engine keeps at a time."""
     max_lora_rank: Annotated[int, Field(ge=1, le=512)] = 16
     """Largest rank that the engine accepts (vLLM knows 1, 8, 16, 32, 64, 128, 256, 320, 512)."""
+    progress_deadline_seconds: Annotated[int, Field(ge=1, le=86_400)] = 600
+    """How long a new engine may take to become ready, as of a Deployment; the version then says
+    ProgressDeadlineExceeded, and the engine is tried on. Versions that share one give it the longest."""
     resources: ResourceRequirements = ResourceRequirements()
     """Compute resources of the engine; a GPU is `limits: {nvidia.com/gpu: 1}`."""
     scheduling: Scheduling = Scheduling()

@@ -11,7 +11,7 @@ from finetune_operator.kube.client import KubeClient
 from finetune_operator.kube.errors import Conflict, KubeError, NotFound, Rejected
 from finetune_operator.logs import cause, get_logger
 from finetune_operator.manifests.common import CHILD_SELECTOR, ENGINE_LABEL, JOB_NAME_LABEL, VERSION_NAME_LABEL
-from finetune_operator.manifests.serving import engine_name
+from finetune_operator.manifests.serving import wanted_engine
 from finetune_operator.reconcile import abtest, finetunejob, modelversion
 from finetune_operator.reconcile.plan import Plan
 from finetune_operator.resources.abtest import ABTest
@@ -136,8 +136,8 @@ class Controller:
             case FineTuneJob():
                 return finetunejob.refused(resource, str(error), now, self._config)
             case ModelVersion() if error.plural != "jobs":
-                versions = self._state.resources(ModelVersion, "modelversions", resource.metadata.namespace)
-                return modelversion.refused(resource, versions, str(error), now, self._config)
+                world = await self._observer.modelversion(resource)
+                return modelversion.refused(resource, world, str(error), now, self._config)
         return None
 
     async def _decide(self, key: Key) -> tuple[Resource | None, Plan | None]:
@@ -169,7 +169,7 @@ class Controller:
             yield Key("modelversions", namespace, version_name)
         if engine := labels.get(ENGINE_LABEL):
             for version in self._state.resources(ModelVersion, "modelversions", namespace):
-                if version.spec.serving and engine_name(version.spec, version.spec.serving) == engine:
+                if engine in (version.status.engine, wanted_engine(version)):
                     yield Key("modelversions", namespace, version.metadata.name)
         if plural in ("modelversions", "abtests"):
             yield from self._relatives(namespace, body["spec"])

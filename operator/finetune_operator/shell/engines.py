@@ -11,7 +11,7 @@ import aiohttp
 from finetune_operator.contract.adapters import ADAPTER_DIGEST_HEADER, Adapter
 from finetune_operator.core.workloads import PodFacts
 from finetune_operator.logs import cause, get_logger
-from finetune_operator.reconcile.modelversion import EnginePod, Refusal
+from finetune_operator.reconcile.engine_sharing import EnginePod, Refusal
 
 LIST_TIMEOUT_SECONDS = 10.0
 LOAD_TIMEOUT_SECONDS = 120.0

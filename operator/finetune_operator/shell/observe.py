@@ -7,16 +7,17 @@ from finetune_operator.manifests.cancellation import cancellation_job_name
 from finetune_operator.manifests.common import EVALUATION_LABEL, REVISION_ANNOTATION
 from finetune_operator.manifests.evaluation import evaluation_id
 from finetune_operator.manifests.preparation import preparation_job_name
-from finetune_operator.manifests.serving import engine_name
+from finetune_operator.manifests.serving import wanted_engine
 from finetune_operator.manifests.training import training_job_name
 from finetune_operator.reconcile import abtest, finetunejob, modelversion
+from finetune_operator.reconcile.engine_sharing import Engine
 from finetune_operator.reconcile.served_evaluation import EvaluationFacts
 from finetune_operator.resources.abtest import ABTest
 from finetune_operator.resources.finetunejob import FineTuneJob
 from finetune_operator.resources.modelversion import ModelVersion
 from finetune_operator.shell.api import Api
 from finetune_operator.shell.engines import Engines
-from finetune_operator.shell.state import ClusterState, Object
+from finetune_operator.shell.state import ClusterState
 
 
 @dataclass(frozen=True)
@@ -46,24 +47,21 @@ class Observer:
 
     async def modelversion(self, version: ModelVersion) -> modelversion.Observed:
         """Pods first: by the time of the answer, each adapter that they list belongs to a version known here."""
-        namespace = version.metadata.namespace
-        deployment: Object | None = None
-        pods: tuple[modelversion.EnginePod, ...] = ()
-        engine = ""
-        if version.spec.serving:
-            engine = engine_name(version.spec, version.spec.serving)
-            bodies = [body for body in self.state.group("pods", engine) if body["metadata"]["namespace"] == namespace]
-            pods = await self.engines.observe(tuple(pod_facts(body) for body in bodies))
-            deployment = self.state.get("deployments", namespace, engine)
+        namespace, wanted = version.metadata.namespace, wanted_engine(version)
+        made = {
+            body["metadata"]["name"]
+            for body in self.state.all("deployments", namespace)
+            if version.metadata.uid in {owner["uid"] for owner in body["metadata"].get("ownerReferences", ())}
+        }
+        engine = await self._engine(namespace, wanted) if wanted else None
+        left = [await self._engine(namespace, name) for name in sorted(made - {wanted})]
         identity = evaluation_id(version.spec)
         evaluators = self.state.group("pods", version.metadata.uid)
-        left = version.status.engine if version.status.engine != engine else None
-        former = self.state.get("deployments", namespace, left) if left else None
         return modelversion.Observed(
             versions=self.state.resources(ModelVersion, "modelversions", namespace),
-            deployment=deployment_facts(deployment, REVISION_ANNOTATION) if deployment else None,
-            former=deployment_facts(former, REVISION_ANNOTATION) if former else None,
-            pods=pods,
+            deployment=engine.deployment if engine else None,
+            pods=engine.pods if engine else (),
+            left=tuple(left),
             tests=self.state.resources(ABTest, "abtests", namespace),
             evaluation=EvaluationFacts(
                 jobs=tuple(job_facts(body) for body in self.state.group("jobs", version.metadata.uid)),
@@ -75,6 +73,12 @@ class Observer:
                 recorded=frozenset(self.api.recorded.items()),
             ),
         )
+
+    async def _engine(self, namespace: str, name: str) -> Engine:
+        body = self.state.get("deployments", namespace, name)
+        bodies = [pod for pod in self.state.group("pods", name) if pod["metadata"]["namespace"] == namespace]
+        pods = await self.engines.observe(tuple(pod_facts(pod) for pod in bodies))
+        return Engine(name, deployment_facts(body, REVISION_ANNOTATION) if body else None, pods)
 
     async def abtest(self, test: ABTest) -> abtest.Observed:
         namespace, max_votes = test.metadata.namespace, test.spec.decision.max_votes

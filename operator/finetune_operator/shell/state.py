@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from finetune_operator.core.managers import entries_about
 from finetune_operator.manifests.common import ENGINE_LABEL, JOB_UID_LABEL, PREPARATION_LABEL, VERSION_UID_LABEL
 from finetune_operator.resources.common import Resource
 
@@ -23,6 +24,9 @@ METADATA_FIELDS = (
 GONE_MAX = 1024
 """Uids of deleted objects, the latest: an answer is late by milliseconds."""
 JOB_SPEC_FIELDS = ("suspend", "ttlSecondsAfterFinished")
+DEPLOYMENT_SPEC_FIELDS = ("replicas", "progressDeadlineSeconds")
+ATTRIBUTED_FIELDS = ("state", "promotion")
+"""Of a ModelVersion's spec: its history tells who has set them."""
 
 
 class ClusterState:
@@ -143,5 +147,8 @@ def _slim(plural: str, body: Mapping[str, Any]) -> Object:
             spec = {name: body["spec"][name] for name in JOB_SPEC_FIELDS if name in body["spec"]}
             return {"metadata": metadata, "spec": spec, "status": status}
         case "deployments":
-            return {"metadata": metadata, "spec": {"replicas": body["spec"].get("replicas", 1)}, "status": status}
+            spec = {name: body["spec"][name] for name in DEPLOYMENT_SPEC_FIELDS if name in body["spec"]}
+            return {"metadata": metadata, "spec": spec, "status": status}
+        case "modelversions":
+            metadata["managedFields"] = entries_about(body["metadata"].get("managedFields", ()), ATTRIBUTED_FIELDS)
     return {"kind": body["kind"], "metadata": metadata, "spec": body["spec"], "status": status}

@@ -105,6 +105,13 @@ def test_active_version(case: str) -> None:
         assert (active.metadata.name if active else None) == expected
 
 
+def test_a_version_that_is_being_moved_is_routed_to_the_engine_that_answers() -> None:
+    body = V("plato-v1", promoted=1, engine="vllm-former")
+    body["status"] |= {"nextEngine": "vllm-next"}
+    body["spec"]["serving"] = {"maxModelLen": 1024}
+    assert only(routes([body]), "plato") == Target("http://vllm-former.finetune", "plato-v1", parent="tiny")
+
+
 UNAVAILABLE_CASES: dict[str, tuple[Objects, str, bool, str]] = {
     "not loaded yet": ([V("plato-v1", loaded=False, message="loading")], "plato-v1", True, "loading"),
     "archived": ([V("plato-v1", loaded=False, state="Archived")], "plato-v1", False, "set its spec.state to Ready"),

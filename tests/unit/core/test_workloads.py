@@ -102,6 +102,15 @@ def test_a_deployments_state() -> None:
     )
     assert (deployment.revision, deployment.wanted_replicas, deployment.ready_replicas) == ("r1", 3, 0)
     assert deployment.progress_failure == "quota exceeded"
+    assert not deployment.deadline_exceeded
+
+
+def test_a_deployment_that_is_late() -> None:
+    late = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "timed out"}
+    body = deployment_body("vllm-1", conditions=(late,))
+    body["spec"]["progressDeadlineSeconds"] = 60
+    deployment = deployment_facts(body, "finetune.dev/revision")
+    assert (deployment.deadline_exceeded, deployment.progress_deadline_seconds) == (True, 60)
 
 
 CUT_SHORT = RESULT.model_copy(update={"evaluation": EvaluationReport(error="cut short")})

@@ -41,6 +41,10 @@ async def _kinds(_: web.Request) -> web.Response:
     return web.json_response({"resources": [{"name": "finetunejobs"}, {"name": "finetunejobs/status"}]})
 
 
+async def _create(request: web.Request) -> web.Response:
+    return web.json_response({"user agent": request.headers["User-Agent"]})
+
+
 @pytest_asyncio.fixture
 async def client() -> AsyncIterator[KubeClient]:
     application = web.Application()
@@ -48,6 +52,7 @@ async def client() -> AsyncIterator[KubeClient]:
     application.router.add_get("/apis/finetune.dev/v1alpha1", _kinds)
     application.router.add_get("/{path:.*}", _watch)
     application.router.add_patch("/{path:.*}", _echo)
+    application.router.add_post("/{path:.*}", _create)
     runner = web.AppRunner(application)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -75,3 +80,8 @@ async def test_on_behalf_of_a_caller_the_callers_token_goes_along_however_long_i
     answer = await client.on_behalf_of("theirs").merge_patch("modelversions", "finetune", "plato-v1", {})
 
     assert answer == {"shown": ["Bearer theirs"]}
+
+
+async def test_what_is_written_bears_the_operators_name(client: KubeClient) -> None:
+    """The API server takes the field manager from the user agent, up to its first slash."""
+    assert await client.create("modelversions", "finetune", {}) == {"user agent": "finetune-operator"}

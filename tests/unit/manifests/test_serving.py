@@ -75,6 +75,7 @@ def test_an_adapters_name_and_path_are_computed() -> None:
 
 SHARED: dict[str, dict[str, Any]] = {
     "replicas": {"serving": {"replicas": 5}},
+    "how long it may take to become ready": {"serving": {"progressDeadlineSeconds": 60}},
     "another model of the same base": {"model": "kant"},
     "notes, state and promotion": {"notes": "hello", "state": "Deployed", "promotion": "Always"},
     "a default that is written out": {"serving": {"maxLoras": 4}},
@@ -102,6 +103,29 @@ def test_what_parts_versions(changes: dict[str, Any]) -> None:
 
 def test_the_engine_has_as_many_replicas_as_the_most_demanding_version_wants() -> None:
     assert manifests(V1, make_version(2, {"serving": {"replicas": 5}}))[2]["spec"]["replicas"] == 5
+
+
+def test_the_engine_has_the_time_of_the_most_patient_version() -> None:
+    deployment = manifests(V1, make_version(2, {"serving": {"progressDeadlineSeconds": 3600}}))[2]
+    assert deployment["spec"]["progressDeadlineSeconds"] == 3600
+    assert deployment["spec"]["template"] == manifests(V1)[2]["spec"]["template"], "more time restarts nothing"
+
+
+def test_a_pod_that_goes_is_first_left_alone_then_drained() -> None:
+    """Gateways hear of its end while it sleeps; vLLM ends what it has begun before the kubelet loses patience."""
+    pod = manifests(V1)[2]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    sleep_seconds = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    drain_seconds = int(container["args"][container["args"].index("--shutdown-timeout") + 1])
+    assert 0 < sleep_seconds < drain_seconds
+    assert sleep_seconds + drain_seconds < pod["terminationGracePeriodSeconds"]
+
+
+def test_who_is_only_served_until_it_has_moved_has_no_say_in_the_parameters() -> None:
+    staying, moving = V1, make_version(2, {"serving": {"maxModelLen": 1024}})
+    both = engine_manifests(name_of(staying), [staying, moving], [staying, moving], CONFIG)
+    assert both[2]["spec"]["template"] == manifests(V1)[2]["spec"]["template"]
+    assert "plato-v2" in both[0]["data"]["adapters.json"]
 
 
 def test_it_lives_as_long_as_one_of_its_versions() -> None:

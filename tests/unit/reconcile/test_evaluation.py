@@ -14,6 +14,7 @@ from finetune_operator.core.config import OperatorConfig
 from finetune_operator.core.cost import PriceBook
 from finetune_operator.core.workloads import job_facts, pod_facts
 from finetune_operator.reconcile import finetunejob, modelversion
+from finetune_operator.reconcile.engine_sharing import EnginePod
 from finetune_operator.reconcile.plan import Create, Plan
 from finetune_operator.resources.abtest import ABTest
 from finetune_operator.resources.modelversion import ModelVersion, ModelVersionStatus, State
@@ -80,7 +81,7 @@ def answering(version: ModelVersion, *tests: ABTest, others: tuple[ModelVersion,
     name, number = version.metadata.name, version.spec.version
     listed = {name: f"/artifacts/finetune/plato/job-{number}/adapter"}
     seen = modelversion.Observed(
-        versions=(version, *others), pods=(modelversion.EnginePod(pod, listed, frozenset({name})),), tests=tests
+        versions=(version, *others), pods=(EnginePod(pod, listed, frozenset({name})),), tests=tests
     )
     return modelversion.reconcile(version, seen, NOON, CONFIG)
 

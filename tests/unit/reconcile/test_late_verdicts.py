@@ -31,6 +31,11 @@ def decided(verdict: str, at: str, *, name: str = "duel", baseline: int = 1, can
     return make_test(arms | spec, name=name, uid=f"uid-of-{name}", status=status)
 
 
+def why_promoted(of: ModelVersion, versions: tuple[ModelVersion, ...], tests: tuple[ABTest, ...]) -> str | None:
+    cause = promotion(of, versions, tests)
+    return cause and cause.why
+
+
 WON = decided("Won", VERDICT)
 BASELINE = version(1, BEFORE)
 LATE: dict[str, tuple[tuple[ModelVersion, ...], tuple[ABTest, ...], str | None]] = {
@@ -72,10 +77,10 @@ def test_a_hold_that_ends_late(
     others: tuple[ModelVersion, ...], tests: tuple[ABTest, ...], superseded: str | None
 ) -> None:
     held = version(2, state="Ready")
-    assert promotion(held, (held, *others), (WON, *tests)) is None
+    assert why_promoted(held, (held, *others), (WON, *tests)) is None
     free = version(2)
     for order in ((WON, *tests), (*tests, WON)):
-        assert promotion(free, (free, *others), order) == (None if superseded else "won ABTest duel")
+        assert why_promoted(free, (free, *others), order) == (None if superseded else "won ABTest duel")
         said = unheeded(free, (free, *others), order)
         assert (said is None) if superseded is None else (said is not None and superseded in said and "duel" in said)
 
@@ -83,12 +88,12 @@ def test_a_hold_that_ends_late(
 def test_it_may_win_again() -> None:
     free, others = version(2), (BASELINE, version(9, AFTER))
     again = decided("Won", LATER, name="again", baseline=9)
-    assert promotion(free, (free, *others), (WON, again)) == "won ABTest again"
+    assert why_promoted(free, (free, *others), (WON, again)) == "won ABTest again"
 
 
 def test_the_user_has_the_last_word() -> None:
     pinned, others = version(2, state="Deployed"), (BASELINE, version(9, AFTER))
-    assert promotion(pinned, (pinned, *others), (WON,)) == "spec.state is Deployed"
+    assert why_promoted(pinned, (pinned, *others), (WON,)) == "spec.state is Deployed"
 
 
 def test_what_was_promoted_for_its_verdict_is_not_told_to_be_unheeded() -> None:
@@ -99,4 +104,4 @@ def test_what_was_promoted_for_its_verdict_is_not_told_to_be_unheeded() -> None:
 def test_a_verdict_of_now_is_no_late_one() -> None:
     moment = (NOON - timedelta(seconds=1)).isoformat()
     free = version(2)
-    assert promotion(free, (free, BASELINE), (decided("Won", moment),)) == "won ABTest duel"
+    assert why_promoted(free, (free, BASELINE), (decided("Won", moment),)) == "won ABTest duel"

@@ -1,7 +1,5 @@
 """The life of a ModelVersion: sharing an engine, being loaded, becoming and ceasing to be the active one."""
 
-from collections.abc import Mapping
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -10,19 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune_operator.core.conditions import find, is_true
-from finetune_operator.core.workloads import deployment_facts, pod_facts
-from finetune_operator.manifests.serving import adapter_of, engine_manifests, engine_name
-from finetune_operator.reconcile.modelversion import EnginePod, Observed, Refusal, reconcile, refused
+from finetune_operator.core.workloads import pod_facts
+from finetune_operator.manifests.serving import adapter_of, engine_manifests
+from finetune_operator.reconcile.engine_sharing import EnginePod, Refusal
+from finetune_operator.reconcile.modelversion import Observed, reconcile, refused
 from finetune_operator.reconcile.plan import Apply, Delete, LoadAdapter, Plan, UnloadAdapter
 from finetune_operator.resources.abtest import ABTest
-from finetune_operator.resources.modelversion import HISTORY_MAX_ENTRIES, ModelVersion, ModelVersionStatus, State
+from finetune_operator.resources.modelversion import HISTORY_MAX_ENTRIES, ModelVersion, State
 from tests.builders import (
     CONFIG,
     NOON,
     Object,
     after,
     condition,
-    deployment_body,
     make_test,
     make_version,
     merged,
@@ -31,89 +29,20 @@ from tests.builders import (
     terminated,
     waiting,
 )
+from tests.unit.reconcile.engines import (
+    ENGINE,
+    READY,
+    V1,
+    decide,
+    engine,
+    engine_pod,
+    loaded,
+    reason_of,
+    status_of,
+    world,
+)
 
-READY = ({"type": "Ready", "status": "True"},)
-V1 = make_version(1)
-assert V1.spec.serving
-ENGINE = engine_name(V1.spec, V1.spec.serving)
 HOUR = timedelta(hours=1)
-
-
-def loaded(number: int, spec: Mapping[str, Any] | None = None, *, active: bool = False, **status: Any) -> ModelVersion:
-    """A version that was loaded when it was last looked at."""
-    known: Object = {
-        "state": "Deployed" if active else "Ready",
-        "engine": ENGINE,
-        "servedName": f"plato-v{number}",
-        "observedGeneration": 1,
-        "conditions": [condition("Loaded"), condition("Ready")],
-    }
-    if active:
-        known["promotedAt"] = f"2026-01-01T11:0{number}:00.000000Z"
-        known["history"] = [{"time": "2026-01-01T11:00:00Z", "state": "Deployed", "why": "spec.promotion is Always"}]
-    return make_version(number, spec, status=merged(known, status))
-
-
-def engine_pod(
-    *listed: str,
-    name: str = "pod-1",
-    ready: bool = True,
-    probed: bool = True,
-    refused: dict[str, Refusal] | None = None,
-    unknown: bool = False,
-) -> EnginePod:
-    """A pod of the engine that lists these adapters."""
-    body = pod_body(name, main={"vllm": running()}, conditions=READY if ready else ())
-    adapters = None if unknown else {version: directory_of(version) for version in listed}
-    return EnginePod(pod_facts(body), adapters, frozenset(listed) if probed else frozenset(), refused or {})
-
-
-def directory_of(name: str) -> str:
-    """Where the version of this name has its adapter, as the engine lists it."""
-    return f"/artifacts/finetune/plato/job-{name.rpartition('-v')[2]}/adapter"
-
-
-def world(
-    version: ModelVersion,
-    *others: ModelVersion,
-    pods: tuple[EnginePod, ...] = (),
-    tests: tuple[ABTest, ...] = (),
-    applied: bool = True,
-    deployment_conditions: tuple[Object, ...] = (),
-) -> Observed:
-    """A world whose engine has just the versions that want it, unless it is not `applied` yet."""
-    versions = (version, *others)
-    deployment = None
-    serving = version.spec.serving
-    if applied and serving:
-        name = engine_name(version.spec, serving)
-        sharing = sorted(
-            (v for v in versions if v.spec.serving and engine_name(v.spec, v.spec.serving) == name),
-            key=lambda v: v.spec.version,
-        )
-        served = [v for v in sharing if v.spec.state != "Archived" and not is_true(v.status.conditions, "Stalled")]
-        revision = ""
-        if served:
-            annotations = engine_manifests(name, served, sharing, CONFIG)[2]["metadata"]["annotations"]
-            revision = annotations["finetune.dev/revision"]
-        body = deployment_body(name, revision=revision, conditions=deployment_conditions)
-        deployment = deployment_facts(body, "finetune.dev/revision")
-    return Observed(versions=versions, deployment=deployment, pods=pods, tests=tests)
-
-
-def decide(version: ModelVersion, seen: Observed) -> Plan:
-    return reconcile(version, seen, NOON, CONFIG)
-
-
-def status_of(plan: Plan) -> ModelVersionStatus:
-    assert plan.status is not None
-    return ModelVersionStatus.model_validate(plan.status)
-
-
-def reason_of(status: ModelVersionStatus, type_: str = "Ready") -> str:
-    found = find(status.conditions, type_)
-    assert found is not None
-    return found.reason
 
 
 class TestEngine:
@@ -150,13 +79,13 @@ class TestEngine:
         assert status_of(decide(second, world(second, V1))).engine != ENGINE
 
     @pytest.mark.parametrize("serving", [{"maxModelLen": 1024}, None], ids=["served otherwise", "no longer served"])
-    def test_the_one_that_a_version_has_left_goes_unless_others_stay(self, serving: Object | None) -> None:
+    def test_the_one_that_a_version_never_answered_from_goes_unless_others_ask_for_it(
+        self, serving: Object | None
+    ) -> None:
         edited, other = make_version(1, {"serving": serving}), make_version(2)
-        assert other.spec.serving
-        former = deployment_facts(deployment_body(engine_name(other.spec, other.spec.serving)), "any")
-        gone = Delete("deployments", former.name, former.uid)
-        assert gone in decide(edited, replace(world(edited), former=former)).actions
-        assert gone not in decide(edited, replace(world(edited, other), former=former)).actions
+        gone = Delete("deployments", ENGINE, f"uid-of-{ENGINE}")
+        assert gone in decide(edited, world(edited, left=(engine(ENGINE),))).actions
+        assert gone not in decide(edited, world(edited, other, left=(engine(ENGINE),))).actions
 
     def test_a_registered_version_needs_none(self) -> None:
         registered = make_version(1, {"serving": None})
@@ -263,11 +192,16 @@ class TestLoad:
         assert not is_true(status_of(plan).conditions, "Loaded")
         assert plan.requeue_after_seconds == 60.0
 
-    def test_an_archived_version_is_unloaded(self) -> None:
+    def test_an_archived_version_is_unloaded_once_no_route_leads_to_it(self) -> None:
         archived = loaded(1, {"state": "Archived"}, active=True)
         second = loaded(2)
-        plan = decide(archived, world(archived, second, pods=(engine_pod("plato-v1", "plato-v2"),)))
-        assert UnloadAdapter("uid-of-pod-1", "10.0.0.1", "plato-v1") in plan.actions
+        pods = (engine_pod("plato-v1", "plato-v2"),)
+        plan = decide(archived, world(archived, second, pods=pods))
+        unload = UnloadAdapter("uid-of-pod-1", "10.0.0.1", "plato-v1")
+        assert unload not in plan.actions
+        retired = after(archived, plan)
+        for version, other in ((retired, second), (second, retired)):
+            assert unload in decide(version, world(version, other, pods=pods)).actions
         status = status_of(plan)
         assert (status.state, status.history[-1].why) == (State.ARCHIVED, "spec.state is Archived")
         assert not is_true(status.conditions, "Loaded")
@@ -322,7 +256,7 @@ class TestRefusal:
 
 class TestEngineRefused:
     def test_an_engine_that_the_api_server_refuses_is_final_until_the_spec_changes(self) -> None:
-        plan = refused(V1, (V1,), "Invalid value: must be less than memory limit", NOON, CONFIG)
+        plan = refused(V1, Observed(versions=(V1,)), "Invalid value: must be less than memory limit", NOON, CONFIG)
         assert plan is not None
         stalled = after(V1, plan)
         assert (stalled.status.state, reason_of(stalled.status, "Stalled")) == (State.FAILED, "EngineRefused")
@@ -332,7 +266,7 @@ class TestEngineRefused:
         assert len(decide(edited, Observed(versions=(edited,))).actions) == 3
 
     def test_what_answers_already_goes_on(self) -> None:
-        assert refused(loaded(1, active=True), (), "Invalid value", NOON, CONFIG) is None
+        assert refused(loaded(1, active=True), Observed(), "Invalid value", NOON, CONFIG) is None
 
 
 TWO_SLOTS = {"serving": {"maxLoras": 2}}
@@ -493,12 +427,8 @@ class TestPromotion:
         assert status.promoted_at == (NOON if why else version.status.promoted_at)
         if why and version.spec.version == 2:
             assert status.state is State.DEPLOYED
-            assert status.history[-1].to_dict() == {
-                "time": "2026-01-01T12:00:00Z",
-                "state": "Deployed",
-                "why": why,
-                "previous": "plato-v1",
-            }
+            entry = status.history[-1]
+            assert (entry.time, entry.state, entry.why, entry.previous) == (NOON, State.DEPLOYED, why, "plato-v1")
             assert [event.reason for event in plan.events] == ["Deployed"]
 
     @pytest.mark.parametrize(
@@ -561,7 +491,7 @@ class TestPromotion:
         assert (status_of(plan).state, status_of(plan).history[-1].why) == (State.READY, "spec.state is Ready")
         takes_over = status_of(answering(first, after(second, plan)))
         assert takes_over.state is State.DEPLOYED
-        assert takes_over.history[-1].why == "the version promoted after it is no longer available"
+        assert takes_over.history[-1].why == "spec.state of plato-v2 is Ready"
 
     def test_a_restart_of_the_engine_is_no_history(self) -> None:
         version = loaded(1, active=True)

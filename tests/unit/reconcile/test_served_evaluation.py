@@ -16,6 +16,7 @@ from finetune_operator.core.cost import PriceBook
 from finetune_operator.core.workloads import QUEUE_LABEL, JobFacts, PodFacts, job_facts, pod_facts
 from finetune_operator.manifests.evaluation import evaluation_id, evaluation_job_name
 from finetune_operator.reconcile import modelversion
+from finetune_operator.reconcile.engine_sharing import EnginePod
 from finetune_operator.reconcile.plan import Create, Delete, Plan, RecordEvaluation
 from finetune_operator.reconcile.served_evaluation import EvaluationFacts, record_id
 from finetune_operator.resources.modelversion import ModelVersion, ModelVersionStatus, State
@@ -96,9 +97,7 @@ def decide(
     listed = {name: f"/artifacts/finetune/plato/job-{number}/adapter"}
     acknowledged = frozenset((action.id, action.evaluation.measured_at) for action in recorded)
     facts = EvaluationFacts(jobs, pods, acknowledged)
-    seen = modelversion.Observed(
-        versions=(of,), pods=(modelversion.EnginePod(engine, listed, frozenset({name})),), evaluation=facts
-    )
+    seen = modelversion.Observed(versions=(of,), pods=(EnginePod(engine, listed, frozenset({name})),), evaluation=facts)
     return modelversion.reconcile(of, seen, now, config)
 
 

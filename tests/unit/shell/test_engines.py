@@ -12,7 +12,7 @@ from aiohttp.test_utils import TestServer
 
 from finetune_operator.contract.adapters import ADAPTER_DIGEST_HEADER, Adapter
 from finetune_operator.core.workloads import PodFacts, pod_facts
-from finetune_operator.reconcile.modelversion import Refusal
+from finetune_operator.reconcile.engine_sharing import Refusal
 from finetune_operator.shell.engines import Engines, EngineUnavailable
 from tests.builders import DIGEST, pod_body
 

@@ -6,7 +6,7 @@ from finetune_operator.core.workloads import PodFacts
 from finetune_operator.manifests.common import EVALUATION_LABEL, VERSION_UID_LABEL
 from finetune_operator.manifests.evaluation import evaluation_id
 from finetune_operator.manifests.serving import engine_name
-from finetune_operator.reconcile.modelversion import EnginePod
+from finetune_operator.reconcile.engine_sharing import EnginePod
 from finetune_operator.resources.modelversion import ModelVersion
 from finetune_operator.shell.api import Api
 from finetune_operator.shell.engines import Engines
@@ -47,6 +47,23 @@ async def test_a_version_that_is_listed_is_always_known() -> None:
     assert [entry.pod.name for entry in seen.pods] == ["mine"]
     assert seen.deployment is not None
     assert seen.deployment.revision == "r1"
+
+
+async def test_engines_that_were_made_for_a_version_are_seen_until_they_are_gone() -> None:
+    """By their owner references: a status tells only of one of them."""
+    async with aiohttp.ClientSession() as session:
+        state = ClusterState()
+        state.see("modelversions", version_object(1))
+        for name, owner in ((ENGINE, "plato-v1"), ("vllm-former", "plato-v1"), ("vllm-of-another", "plato-v2")):
+            body = deployment_body(name)
+            body["metadata"]["ownerReferences"] = [{"uid": f"uid-of-{owner}"}]
+            state.see("deployments", body)
+        state.see("pods", pod_body("old", labels={"finetune.dev/engine": "vllm-former"}))
+        seen = await Observer(state, SlowEngines(session, state), Api(session, None, "")).modelversion(V1)
+    assert [(engine.name, [entry.pod.name for entry in engine.pods]) for engine in seen.left] == [
+        ("vllm-former", ["old"])
+    ]
+    assert seen.deployment is not None
 
 
 async def test_a_registered_version_has_no_engine_to_look_at() -> None:

@@ -118,7 +118,7 @@ def test_what_no_reconcile_reads_is_not_kept() -> None:
     job = job_body("uid-1", name="a", suspended=True, ttl_seconds=60)
     job["spec"]["template"] = {"spec": {}}
     deployment = deployment_body("a", revision="r1", replicas=2)
-    deployment["spec"]["template"] = {"spec": {}}
+    deployment["spec"] |= {"template": {"spec": {}}, "progressDeadlineSeconds": 600}
     for plural, body in (("pods", pod), ("jobs", job), ("deployments", deployment)):
         state.see(plural, body)
     kept_pod = state.get("pods", NAMESPACE, "a")
@@ -129,5 +129,21 @@ def test_what_no_reconcile_reads_is_not_kept() -> None:
     assert kept_job is not None
     assert kept_job["spec"] == {"suspend": True, "ttlSecondsAfterFinished": 60}
     assert kept_deployment is not None
-    assert kept_deployment["spec"] == {"replicas": 2}
+    assert kept_deployment["spec"] == {"replicas": 2, "progressDeadlineSeconds": 600}
     assert kept_deployment["metadata"]["annotations"] == {"finetune.dev/revision": "r1"}
+
+
+def test_of_a_versions_managers_those_of_its_state_and_promotion_are_kept() -> None:
+    state = ClusterState()
+    body = version("1")
+    fields = {"f:spec": {"f:state": {}, "f:model": {}, "f:lineage": {"f:hyperparameters": {}}}}
+    body["metadata"]["managedFields"] = [
+        {"manager": "kubectl-patch", "operation": "Update", "time": "2026-01-01T10:00:00Z", "fieldsV1": fields},
+        {"manager": "finetune-operator", "subresource": "status", "fieldsV1": {"f:status": {"f:state": {}}}},
+    ]
+    state.see("modelversions", body)
+    kept = state.get("modelversions", NAMESPACE, "plato-v1")
+    assert kept is not None
+    assert kept["metadata"]["managedFields"] == [
+        {"manager": "kubectl-patch", "time": "2026-01-01T10:00:00Z", "fieldsV1": {"f:spec": {"f:state": {}}}}
+    ]

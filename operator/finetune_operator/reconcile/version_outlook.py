@@ -1,0 +1,150 @@
+"""How a version stands in an engine, and what is in its way."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from pydantic import ValidationError
+
+from finetune_operator.contract.failures import Failure
+from finetune_operator.contract.places import FETCH_CONTAINER
+from finetune_operator.core.conditions import find
+from finetune_operator.core.workloads import PROGRESS_DEADLINE_EXCEEDED, keeps_its_cause, obstacle
+from finetune_operator.reconcile.engine_sharing import Engine, EnginePod, Versions, answers, is_refused
+from finetune_operator.resources.modelversion import ModelVersion, State
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """How a version stands in its engine, before it becomes a status."""
+
+    state: State
+    reason: str
+    message: str
+    loaded: bool = False
+    loaded_pods: int = 0
+    stalled: bool = False
+    ahead: "Outlook | None" = None
+    """How it stands in the engine that it is being moved to."""
+
+
+ARCHIVED = Outlook(State.ARCHIVED, "Archived", "spec.state is Archived")
+
+
+def registered(version: ModelVersion) -> Outlook:
+    """Of a version that no engine is asked for."""
+    artifact = version.spec.artifact
+    message = "registered only; set spec.serving to serve it"
+    if artifact.base_url:
+        message = f"registered only; answers as {artifact.uri.removeprefix('openai://')} at {artifact.base_url}"
+    return Outlook(State.READY, "Registered", message)
+
+
+def without_slot(version: ModelVersion, slots: int, residents: Versions) -> Outlook:
+    """Of a version that its engine is not to have: it was refused, or others come first."""
+    stalled = find(version.status.conditions, "Stalled")
+    if stalled and is_refused(version):
+        return Outlook(State.FAILED, stalled.reason, stalled.message, stalled=True)
+    names = ", ".join(other.metadata.name for other in residents)
+    return Outlook(
+        State.PENDING,
+        "EngineFull",
+        f"all {slots} slots are taken by {names}: archive one, or raise spec.serving.maxLoras",
+    )
+
+
+def moving(version: ModelVersion, here: Outlook, there: Outlook, engine: Engine) -> Outlook:
+    """It answers from `here` until it does from all pods that `there`, in the next engine, are to be.
+
+    A single one would be asked all that its predecessors answered together. Only what is `there` can be final.
+    """
+    wanted = engine.deployment.wanted_replicas if engine.deployment else 1
+    if there.loaded and (there.loaded_pods >= wanted or not here.loaded):
+        return there
+    if there.loaded:
+        message = f"{there.loaded_pods} of {wanted} engine pods answer for it"
+        there = _overdue(version, engine, Outlook(State.PENDING, "Loading", message))
+    return replace(here, stalled=False, ahead=there)
+
+
+def outlook(version: ModelVersion, engine: Engine) -> Outlook:
+    """Of a version that the engine is to have."""
+    for entry in engine.pods:
+        refusal = entry.refused.get(version.metadata.name)
+        if refusal and not _is_edited(version):
+            return Outlook(State.FAILED, refusal.reason, refusal.message, stalled=True)
+    ready = [entry for entry in engine.pods if entry.pod.ready and not entry.pod.deleting]
+    loaded = [entry for entry in ready if answers(version, engine, entry)]
+    if ready and len(loaded) == len(ready):
+        return Outlook(State.READY, "Loaded", "every engine pod answers for it", loaded=True, loaded_pods=len(loaded))
+    if failures := [entry.failing[name] for entry in ready if (name := version.metadata.name) in entry.failing]:
+        return Outlook(State.PENDING, "LoadFailing", failures[0], loaded_pods=len(loaded))
+    if ready:
+        message = f"loaded in {len(loaded)} of {len(ready)} engine pods"
+        return Outlook(State.PENDING, "Loading", message, loaded_pods=len(loaded))
+    return _overdue(version, engine, _starting(version, engine))
+
+
+def _is_edited(version: ModelVersion) -> bool:
+    """A new spec deserves a new try, whatever was refused before."""
+    return version.status.observed_generation not in (None, version.metadata.generation)
+
+
+def _overdue(version: ModelVersion, engine: Engine, cause: Outlook) -> Outlook:
+    """The Deployment keeps the time, and goes on trying: a quota, a node or the end of a long download may yet come."""
+    if engine.deployment is None or not engine.deployment.deadline_exceeded:
+        return cause
+    limit = engine.deployment.progress_deadline_seconds
+    fact = f"engine {engine.name} was not ready within progressDeadlineSeconds ({limit} s): {cause.reason}: "
+    told = find(version.status.conditions, "Stalled")
+    if told and told.message.startswith(fact):
+        # Of one cause some kubelets say more while they try than while they wait.
+        return Outlook(State.FAILED, PROGRESS_DEADLINE_EXCEEDED, told.message, stalled=True)
+    remedy = "mend that, or change spec.serving"
+    if version.status.engine not in (None, engine.name):
+        remedy += "; where there is no room for both engines, spec.state Archived frees that of the former one"
+    message = f"{fact}{cause.message}: it is tried on; {remedy}"
+    return Outlook(State.FAILED, PROGRESS_DEADLINE_EXCEEDED, message, stalled=True)
+
+
+def _starting(version: ModelVersion, engine: Engine) -> Outlook:
+    """Why no pod is ready."""
+    if fetching := _fetching(engine.pods):
+        return fetching
+    deployment = engine.deployment
+    if deployment and deployment.progress_failure and not deployment.deadline_exceeded:
+        return Outlook(State.PENDING, "EngineNotProgressing", deployment.progress_failure)
+    if problem := obstacle(entry.pod for entry in engine.pods):
+        told = find(version.status.conditions, "Reconciling")
+        return Outlook(
+            State.PENDING, problem[0], told.message if told and keeps_its_cause(problem, told) else problem[1]
+        )
+    if crash := _crash(engine.pods):
+        return Outlook(State.PENDING, "EngineCrashing", crash)
+    return Outlook(State.PENDING, "EngineStarting", "no engine pod is ready yet")
+
+
+def _fetching(pods: Iterable[EnginePod]) -> Outlook | None:
+    """How the download of the base model stands; the kubelet tries it again and again, so it is never final."""
+    facts = [entry.pod.container(FETCH_CONTAINER) for entry in pods if not entry.pod.deleting]
+    if any(fetch.running for fetch in facts):
+        return Outlook(State.PENDING, "DownloadingBaseModel", "the base model is being downloaded")
+    for fetch in facts:
+        if fetch.exit_code:
+            try:
+                failure = Failure.model_validate_json(fetch.message)
+            except ValidationError:
+                words = fetch.message.strip().splitlines()
+                message = f"will be tried again: {words[-1] if words else f'fetch exited with {fetch.exit_code}'}"
+                return Outlook(State.PENDING, "BaseModelUnavailable", message)
+            return Outlook(State.PENDING, failure.reason.value, f"{failure.message}: {failure.remedy}")
+    return None
+
+
+def _crash(pods: Iterable[EnginePod]) -> str | None:
+    for entry in pods:
+        for container in entry.pod.containers.values():
+            if container.exit_code and not container.running:
+                words = container.message.strip().splitlines()
+                cause = container.terminated_reason or "Error"
+                return f"vLLM exited with {container.exit_code} ({cause}): {words[-1] if words else 'see its log'}"
+    return None
