@@ -23,6 +23,8 @@ EVENT_MAX_BYTES = 16 * 1024 * 1024
 """Far beyond what etcd takes as one object, and more than aiohttp's own bound on a line."""
 FIELD_MANAGER = "finetune-operator"
 """As what the API server remembers our writes: by default it takes what the user agent begins with."""
+CALLERS_FIELD_MANAGER = "finetune-gateway"
+"""The same of what a caller writes through the gateway: it is the caller's decision and not the operator's."""
 MERGE_PATCH = "application/merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 
@@ -49,11 +51,13 @@ class KubeClient:
         *,
         trust: ssl.SSLContext | None = None,
         renewed: Callable[[], kopf.ConnectionInfo] = credentials_from_environment,
+        field_manager: str = FIELD_MANAGER,
     ) -> None:
         self._session = session
         self._credentials = credentials
         self._trust = trust or True
         self._renewed = renewed
+        self._field_manager = field_manager
         self._read_at = time.monotonic()
 
     @classmethod
@@ -75,7 +79,13 @@ class KubeClient:
         theirs = kopf.ConnectionInfo(
             server=known.server, ca_path=known.ca_path, ca_data=known.ca_data, insecure=known.insecure, token=token
         )
-        return KubeClient(self._session, theirs, trust=theirs.as_ssl_context(), renewed=lambda: theirs)
+        return KubeClient(
+            self._session,
+            theirs,
+            trust=theirs.as_ssl_context(),
+            renewed=lambda: theirs,
+            field_manager=CALLERS_FIELD_MANAGER,
+        )
 
     async def list(self, plural: str, namespace: str | None, selector: str = "") -> tuple[list[Object], str]:
         """All objects, and the resource version to watch from."""
@@ -186,7 +196,7 @@ class KubeClient:
         if self._credentials.token and time.monotonic() - self._read_at > CREDENTIALS_MAX_AGE_SECONDS:
             self._credentials = self._renewed()
             self._read_at = time.monotonic()
-        return {"User-Agent": FIELD_MANAGER, **self._credentials.as_http_headers()}
+        return {"User-Agent": self._field_manager, **self._credentials.as_http_headers()}
 
 
 async def _raise_for_status(response: aiohttp.ClientResponse) -> None:

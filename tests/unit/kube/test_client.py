@@ -22,7 +22,9 @@ def event_of_size(size_bytes: int) -> bytes:
 
 
 async def _echo(request: web.Request) -> web.Response:
-    return web.json_response({"shown": request.headers.getall("Authorization")})
+    return web.json_response(
+        {"shown": request.headers.getall("Authorization"), "user agent": request.headers["User-Agent"]}
+    )
 
 
 async def _watch(request: web.Request) -> web.StreamResponse:
@@ -79,7 +81,7 @@ async def test_on_behalf_of_a_caller_the_callers_token_goes_along_however_long_i
     monkeypatch.setattr(module, "CREDENTIALS_MAX_AGE_SECONDS", -1.0)
     answer = await client.on_behalf_of("theirs").merge_patch("modelversions", "finetune", "plato-v1", {})
 
-    assert answer == {"shown": ["Bearer theirs"]}
+    assert answer == {"shown": ["Bearer theirs"], "user agent": "finetune-gateway"}
 
 
 async def test_what_is_written_bears_the_operators_name(client: KubeClient) -> None:
