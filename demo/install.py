@@ -54,7 +54,9 @@ def _without_what_another_release_has(kubectl: Kubectl) -> dict[str, str]:
 def start_afresh(target: Target) -> None:
     """Without what an earlier run of the demo made; base model and ratings stay."""
     kubectl = target.kubectl
-    kubectl.run("delete", "abtests,finetunejobs,modelversions", "--all", "--wait=true", timeout_seconds=180)
+    kubectl.run(
+        "delete", "abtests,batchinferences,finetunejobs,modelversions", "--all", "--wait=true", timeout_seconds=180
+    )
 
 
 def fill_ratings(target: Target, narrator: Narrator) -> list[Conversation]:

@@ -1,4 +1,4 @@
-"""`kubectl get -w` of the three kinds, shown while the story goes on."""
+"""`kubectl get -w` of the kinds that the story makes, shown while it goes on."""
 
 import subprocess
 import threading

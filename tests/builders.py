@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from finetune_operator.contract.batch_inference import BatchReport, ResultFile
 from finetune_operator.contract.dataset import DatasetReport
 from finetune_operator.contract.evaluation import DomainScore, EvaluationReport, Metric, Score, Speed
 from finetune_operator.contract.failures import Failure, FailureReason
@@ -14,6 +15,7 @@ from finetune_operator.core.workloads import JobFacts, job_facts
 from finetune_operator.manifests.preparation import preparation_job_name
 from finetune_operator.reconcile.plan import Plan
 from finetune_operator.resources.abtest import ABTest
+from finetune_operator.resources.batch_inference import BatchInference
 from finetune_operator.resources.common import API_VERSION, Resource
 from finetune_operator.resources.finetunejob import FineTuneJob
 from finetune_operator.resources.modelversion import ModelVersion
@@ -114,6 +116,15 @@ def abtest_object(spec: Mapping[str, Any] | None = None, *, name: str = "duel", 
     return custom_object("ABTest", name, merged(default, spec or {}), **options)
 
 
+def batch_object(spec: Mapping[str, Any] | None = None, *, name: str = "answers", **options: Any) -> Object:
+    """The JSON of a BatchInference of plato-v1 on a file of prompts; `options` as of `custom_object`."""
+    default = {
+        "modelVersion": "plato-v1",
+        "dataset": {"volume": {"claimName": "questions", "path": "q.jsonl"}},
+    }
+    return custom_object("BatchInference", name, merged(default, spec or {}), **options)
+
+
 def make_job(spec: Mapping[str, Any] | None = None, **options: Any) -> FineTuneJob:
     """A FineTuneJob; changes of its spec as in YAML, `options` as of `custom_object`."""
     return FineTuneJob.parse(job_object(spec, **options))
@@ -127,6 +138,11 @@ def make_version(number: int = 1, spec: Mapping[str, Any] | None = None, **optio
 def make_test(spec: Mapping[str, Any] | None = None, **options: Any) -> ABTest:
     """An ABTest of plato-v2 against plato-v1."""
     return ABTest.parse(abtest_object(spec, **options))
+
+
+def make_batch(spec: Mapping[str, Any] | None = None, **options: Any) -> BatchInference:
+    """A BatchInference of plato-v1 on a file of prompts."""
+    return BatchInference.parse(batch_object(spec, **options))
 
 
 def after(resource: R, plan: Plan) -> R:
@@ -313,11 +329,31 @@ EVALUATED = EvaluationReport(
 """What an evaluator says of a served version."""
 
 
+def make_result_file(served_name: str = "plato-v1", **changes: Any) -> ResultFile:
+    """The answers of one model to twelve rows."""
+    file = ResultFile(
+        served_name=served_name,
+        name=f"results/{served_name}.jsonl",
+        rows=12,
+        failed=0,
+        prompt_tokens=120,
+        completion_tokens=60,
+        size_bytes=1000,
+        sha256="f" * 64,
+    )
+    return file.model_copy(update=changes)
+
+
+def make_batch_report(*files: ResultFile) -> BatchReport:
+    """What the pod of a batch inference says at its end."""
+    return BatchReport(rows=12, files=files or (make_result_file(),), digest=DIGEST)
+
+
 def make_failure(reason: FailureReason, message: str = "the fact", remedy: str = "the remedy") -> Failure:
     """What a container says that gave up."""
     return Failure(reason=reason, message=message, remedy=remedy)
 
 
-def wire(message: DatasetReport | TrainingResult | Failure) -> str:
+def wire(message: DatasetReport | TrainingResult | BatchReport | Failure) -> str:
     """The message as a container writes it."""
     return message.model_dump_json(by_alias=True)

@@ -8,6 +8,7 @@ finetune-operator fetch-base-model ID REVISION
                                       a model of the hub onto the volume (the fetch container)
 finetune-operator train-remote CONFIG one job's training at a provider (in the trainer's place)
 finetune-operator evaluate CONFIG     one evaluation of a served version (the evaluator's container)
+finetune-operator batch CONFIG        a dataset through served models (the batch container)
 finetune-operator remote ...          jobs and models at a provider, by hand
 finetune-operator axolotl-config FILE a FineTuneJob as Axolotl's config, for machines outside the cluster
 finetune-operator estimate FILE       time, cost and memory of a FineTuneJob on each known device
@@ -66,6 +67,12 @@ def main(arguments: list[str] | None = None) -> int:
 
             leave_when_asked()
             return evaluate(options.config)
+        case "batch":
+            from finetune_operator.evaluator.batch import main as batch
+            from finetune_operator.store.container import leave_when_asked
+
+            leave_when_asked()
+            return batch(options.config)
         case "remote":
             from finetune_operator.providers.manage import main as remote
 
@@ -112,6 +119,8 @@ def _parser() -> argparse.ArgumentParser:
     train_remote.add_argument("--cancel", action="store_true", help="end it there instead, whoever began it")
     evaluate = commands.add_parser("evaluate", help="ask a served version and its base model the same questions")
     evaluate.add_argument("config", type=Path, help="the evaluation's ServedEvaluationConfig as JSON")
+    batch = commands.add_parser("batch", help="run a dataset through one or two served models")
+    batch.add_argument("config", type=Path, help="the batch's BatchInferenceConfig as JSON")
     add_arguments(commands.add_parser("remote", help="list, cancel and delete at a provider; estimate its cost"))
     axolotl = commands.add_parser("axolotl-config", help="print a FineTuneJob as Axolotl's config")
     axolotl.add_argument("job", help="YAML or JSON of a FineTuneJob, - for standard input")

@@ -5,7 +5,7 @@ from typing import Any
 from tests.cluster.samples import Manifest
 from tests.cluster.world import World
 
-OWN_KINDS = ("finetunejobs", "modelversions", "abtests")
+OWN_KINDS = ("finetunejobs", "modelversions", "abtests", "batchinferences")
 ENGINE_KINDS = ("deployments", "services", "configmaps")
 VOLATILE_FIELDS = frozenset(
     {

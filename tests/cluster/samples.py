@@ -78,5 +78,14 @@ def ab_test(name: str = "duel", **spec: Any) -> Manifest:
     return _resource("ABTest", name, merged(defaults, spec))
 
 
+def batch_inference(name: str = "answers", **spec: Any) -> Manifest:
+    """Prompts of a file to plato-v1; `spec` is merged in."""
+    defaults = {
+        "modelVersion": "plato-v1",
+        "dataset": {"volume": {"claimName": "questions", "path": "q.jsonl"}},
+    }
+    return _resource("BatchInference", name, merged(defaults, spec))
+
+
 def _resource(kind: str, name: str, spec: Manifest) -> Manifest:
     return {"apiVersion": API_VERSION, "kind": kind, "metadata": {"name": name}, "spec": spec}

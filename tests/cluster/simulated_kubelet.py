@@ -11,6 +11,7 @@ from finetune_operator.contract.adapters import AdapterList
 from finetune_operator.contract.dataset import DatasetReport
 from finetune_operator.contract.places import (
     ADAPTERS_FILE,
+    BATCH_CONTAINER,
     ENGINE_CONTAINER,
     EVALUATOR_CONTAINER,
     PREPARE_CONTAINER,
@@ -18,7 +19,7 @@ from finetune_operator.contract.places import (
 )
 from finetune_operator.contract.training import TrainingResult
 from finetune_operator.kube.client import KubeClient
-from finetune_operator.manifests.common import ENGINE_LABEL, JOB_NAME_LABEL, VERSION_NAME_LABEL
+from finetune_operator.manifests.common import BATCH_NAME_LABEL, ENGINE_LABEL, JOB_NAME_LABEL, VERSION_NAME_LABEL
 from tests.cluster.addresses import fresh_address
 from tests.cluster.engine_server import EngineServer, Refusal
 from tests.cluster.samples import REPORT, RESULT, Manifest
@@ -103,16 +104,36 @@ class SimulatedKubelet:
 
     async def evaluator(self, version: str, timeout_seconds: float = PATIENCE_SECONDS) -> Manifest:
         """The pod that measures a version, once the Job controller has made it."""
+        return await self._only_pod(f"{VERSION_NAME_LABEL}={version}", timeout_seconds)
 
+    async def batch(self, name: str, timeout_seconds: float = PATIENCE_SECONDS, *, other_than: str = "") -> Manifest:
+        """The pod of a BatchInference, once the Job controller has made it."""
+        return await self._only_pod(f"{BATCH_NAME_LABEL}={name}", timeout_seconds, other_than=other_than)
+
+    async def _only_pod(self, selector: str, timeout_seconds: float, *, other_than: str = "") -> Manifest:
         async def the_only_one() -> Manifest | None:
-            pods, _ = await self._client.list("pods", self._namespace, f"{VERSION_NAME_LABEL}={version}")
-            alive = [pod for pod in pods if pod["status"]["phase"] in ("Pending", "Running") and not _deleting(pod)]
-            assert len(alive) <= 1, f"{version} has {len(alive)} evaluators at a time"
+            pods, _ = await self._client.list("pods", self._namespace, selector)
+            alive = [
+                pod
+                for pod in pods
+                if pod["status"]["phase"] in ("Pending", "Running")
+                and not _deleting(pod)
+                and pod["metadata"]["uid"] != other_than
+            ]
+            assert len(alive) <= 1, f"{selector} has {len(alive)} pods at a time"
             return alive[0] if alive else None
 
         pod = await eventually(the_only_one, timeout_seconds)
         assert pod is not None
         return pod
+
+    async def ask(self, pod: Manifest) -> None:
+        await self._report(pod, "Running", {BATCH_CONTAINER: _running()})
+
+    async def end_batch(self, pod: Manifest, message: BaseModel, exit_code: int = 0) -> None:
+        """The pod of a BatchInference has said this, and ended."""
+        ended = {BATCH_CONTAINER: _terminated(exit_code, message)}
+        await self._report(pod, "Failed" if exit_code else "Succeeded", ended)
 
     async def evaluate(self, pod: Manifest) -> None:
         await self._report(pod, "Running", {EVALUATOR_CONTAINER: _running()})

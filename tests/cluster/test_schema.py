@@ -10,13 +10,27 @@ import yaml
 
 from finetune_operator.kube.errors import Rejected
 from finetune_operator.kube.paths import PLURALS
+from finetune_operator.resources import batch_inference as batch_inference_model
 from finetune_operator.resources.evaluation import Metric
 from finetune_operator.resources.finetunejob import IMMUTABLE_FIELDS
-from tests.cluster import evaluation_cases, training_cases
+from tests.cluster import batch_cases, evaluation_cases, training_cases
 from tests.cluster.control_plane import REPOSITORY, CommandFailed, ControlPlane
-from tests.cluster.samples import OTHER_DIGEST, ab_test, base_model, fine_tune_job, merged, model_version
+from tests.cluster.samples import (
+    OTHER_DIGEST,
+    ab_test,
+    base_model,
+    batch_inference,
+    fine_tune_job,
+    merged,
+    model_version,
+)
 
-SAMPLES = {"FineTuneJob": fine_tune_job, "ModelVersion": model_version, "ABTest": ab_test}
+SAMPLES = {
+    "FineTuneJob": fine_tune_job,
+    "ModelVersion": model_version,
+    "ABTest": ab_test,
+    "BatchInference": batch_inference,
+}
 METRICS = [metric.value for metric in Metric]
 EVERY_METRIC_REQUIRED = [f"{name} >= 0.{index}" for index, name in enumerate(METRICS)]
 VOLUME = {"claimName": "datasets", "path": "plato/train.jsonl"}
@@ -521,10 +535,15 @@ REFUSED = [
     Creation("only errors", "ABTest", {"guardrails": {"maxErrorRate": "1.0"}}, refused="maxErrorRate in body should"),
     Creation("no latency", "ABTest", {"guardrails": {"maxLatencyRatio": "0.0"}}, refused="maxLatencyRatio in body"),
     Creation("a test with a name of 53 characters", "ABTest", name="a" * 53, refused=JOB_NAME_TOO_LONG),
+    Creation("a batch with a name of 53 characters", "BatchInference", name="a" * 53, refused=JOB_NAME_TOO_LONG),
 ]
 
 ACCEPTED += [Creation(title, "FineTuneJob", spec) for title, spec in training_cases.ACCEPTED.items()]
 ACCEPTED += [Creation(title, "ModelVersion", spec) for title, spec in evaluation_cases.ACCEPTED.items()]
+ACCEPTED += [Creation(title, "BatchInference", spec) for title, spec in batch_cases.ACCEPTED.items()]
+REFUSED += [
+    Creation(title, "BatchInference", spec, refused=refusal) for title, (spec, refusal) in batch_cases.REFUSED.items()
+]
 REFUSED += [
     Creation(title, "ModelVersion", spec, refused=refusal)
     for title, (spec, refusal) in evaluation_cases.REFUSED.items()
@@ -605,7 +624,13 @@ CHANGED_TEST: dict[str, Any] = {
 
 
 def immutable_fields() -> Iterator[Update]:
-    for kind, changes in (("FineTuneJob", CHANGED_JOB), ("ModelVersion", CHANGED_VERSION), ("ABTest", CHANGED_TEST)):
+    changed = {
+        "FineTuneJob": CHANGED_JOB,
+        "ModelVersion": CHANGED_VERSION,
+        "ABTest": CHANGED_TEST,
+        "BatchInference": batch_cases.CHANGED,
+    }
+    for kind, changes in changed.items():
         for name, value in changes.items():
             message = f"{name} is immutable: create a new resource instead"
             yield Update(f"{kind} {name} changes", kind, {name: value}, refused=message)
@@ -628,6 +653,7 @@ UPDATES = [
         {"ttlSecondsAfterFinished": None},
         {"ttlSecondsAfterFinished": 60},
     ),
+    *(Update(title, "BatchInference", {name: value}) for title, (name, value) in batch_cases.EDITED.items()),
     Update("a version is deployed", "ModelVersion", {"state": "Deployed"}),
     Update("a version is archived", "ModelVersion", {"state": "Archived"}, {"state": "Deployed"}),
     Update(
@@ -741,8 +767,9 @@ def test_every_rule_of_the_crds_has_a_refused_case() -> None:
     assert untested == set()
 
 
-def test_every_immutable_field_of_a_job_has_a_case() -> None:
+def test_every_immutable_field_of_what_runs_once_has_a_case() -> None:
     assert set(CHANGED_JOB) == set(IMMUTABLE_FIELDS)
+    assert set(batch_cases.CHANGED) == set(batch_inference_model.IMMUTABLE_FIELDS)
 
 
 async def test_unknown_fields_are_pruned_from_spec_and_status(control_plane: ControlPlane, bare_namespace: str) -> None:
@@ -779,6 +806,7 @@ COLUMNS = [
     ("ftj", "NAME PHASE PROGRESS EPOCH LOSS ETA VERSION AGE", "BEST BASE METHOD ROWS COST MESSAGE"),
     ("modelver", "NAME MODEL VERSION STATE LOADED PROMOTED AGE", "BASE ENGINE EVALUATED PASSED MESSAGE"),
     ("abt", "NAME PHASE SPLIT VOTES WINRATE P-VALUE LEADER VERDICT AGE", "BASELINE CANDIDATE NEEDED SCORE MESSAGE"),
+    ("batch", "NAME VERSION PHASE PROGRESS FAILED ETA AGE", "ROWS RESULTS MESSAGE"),
 ]
 
 
@@ -796,15 +824,16 @@ async def test_kubectl_prints(
     assert set(full.split()) == {*usual.split(), *wide.split()}
 
 
-async def test_kubectl_get_finetuning_shows_all_three_kinds(control_plane: ControlPlane) -> None:
+async def test_kubectl_get_finetuning_shows_all_kinds(control_plane: ControlPlane) -> None:
     await control_plane.kubectl("create", "namespace", "category")
-    for body in (fine_tune_job(), model_version(), ab_test()):
+    for body in (fine_tune_job(), model_version(), ab_test(), batch_inference()):
         await control_plane.client.create(PLURALS[body["kind"]], "category", body)
 
     shown = await control_plane.kubectl("get", "finetuning", "-n", "category", "-o", "name")
 
     assert sorted(shown.split()) == [
         "abtest.finetune.dev/duel",
+        "batchinference.finetune.dev/answers",
         "finetunejob.finetune.dev/plato-1",
         "modelversion.finetune.dev/plato-v1",
     ]

@@ -13,7 +13,7 @@ from finetune_operator.contract.places import ENGINE_PORT
 from finetune_operator.core.cost import PriceBook, price_book
 from finetune_operator.gateway.limits import Limits
 from finetune_operator.gateway.settings import GatewaySettings
-from finetune_operator.manifests import evaluation, serving, training
+from finetune_operator.manifests import batch_inference, evaluation, serving, training
 from finetune_operator.manifests.common import labels
 from finetune_operator.resources.finetunejob import FineTuneJob
 from finetune_operator.shell.settings import Settings as OperatorSettings
@@ -392,6 +392,8 @@ def test_rights_are_exactly_these(rendered: list[Manifest]) -> None:
         "modelversions/status": {"patch"},
         "abtests": {"list", "watch"},
         "abtests/status": {"patch"},
+        "batchinferences": {"list", "watch"},
+        "batchinferences/status": {"patch"},
         "jobs": read | {"create", "patch", "delete"},
         "deployments": {"list", "watch", "create", "patch", "delete"},
         "services": {"create", "patch"},
@@ -423,7 +425,7 @@ def test_each_watched_namespace_has_what_its_pods_need(helm: Helm) -> None:
         assert subject == {"kind": "ServiceAccount", "name": "finetune-remote", "namespace": namespace}
         for claim in ("artifacts", "models"):
             named(manifests, "PersistentVolumeClaim", claim, namespace)
-        for policy in ("engine", "evaluator", "trainer"):
+        for policy in ("engine", "evaluator", "batch-inference", "trainer"):
             named(manifests, "NetworkPolicy", f"finetune-{policy}", namespace)
     assert {m["metadata"]["namespace"] for m in of_kind(manifests, "Role", "NetworkPolicy")} == set(WATCHED)
     assert environment(manifests, "operator")["FINETUNE_NAMESPACES"] == ",".join(WATCHED)
@@ -490,16 +492,17 @@ def test_volumes_can_be_made_by_others(helm: Helm) -> None:
 # Network
 
 
-def test_engine_answers_operator_gateway_and_evaluators_alone(rendered: list[Manifest]) -> None:
+def test_engine_answers_operator_gateway_and_those_that_ask_alone(rendered: list[Manifest]) -> None:
     spec = named(rendered, "NetworkPolicy", "finetune-engine")["spec"]
     engine = labels(serving.COMPONENT_NAME, {})
     assert spec["podSelector"]["matchLabels"] == engine
     assert spec["policyTypes"] == ["Ingress"]
     (rule,) = spec["ingress"]
     assert rule["ports"] == [{"protocol": "TCP", "port": ENGINE_PORT}]
-    *processes, evaluators = rule["from"]
+    *processes, evaluators, batches = rule["from"]
     # No namespaceSelector: only those of the engine's own namespace.
-    assert evaluators == {"podSelector": {"matchLabels": labels(evaluation.COMPONENT_NAME, {})}}
+    for peer, component in ((evaluators, evaluation.COMPONENT_NAME), (batches, batch_inference.COMPONENT_NAME)):
+        assert peer == {"podSelector": {"matchLabels": labels(component, {})}}
     admitted = set()
     for peer in processes:
         assert peer["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": NAMESPACE}}
@@ -519,10 +522,11 @@ def test_trainers_answer_each_other_alone(rendered: list[Manifest]) -> None:
     assert spec["ingress"] == [{"from": [{"podSelector": spec["podSelector"]}]}]
 
 
-def test_evaluator_answers_nobody(rendered: list[Manifest]) -> None:
-    spec = named(rendered, "NetworkPolicy", "finetune-evaluator")["spec"]
+@pytest.mark.parametrize("component", [evaluation.COMPONENT_NAME, batch_inference.COMPONENT_NAME])
+def test_those_that_ask_answer_nobody(rendered: list[Manifest], component: str) -> None:
+    spec = named(rendered, "NetworkPolicy", f"finetune-{component}")["spec"]
     assert spec == {
-        "podSelector": {"matchLabels": labels(evaluation.COMPONENT_NAME, {})},
+        "podSelector": {"matchLabels": labels(component, {})},
         "policyTypes": ["Ingress"],
     }
 

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from finetune_operator.resources.abtest import ABTest
+from finetune_operator.resources.batch_inference import BatchInference
 from finetune_operator.resources.common import API_VERSION, Resource
 from finetune_operator.resources.finetunejob import FineTuneJob
 from finetune_operator.resources.modelversion import ModelVersion
@@ -14,7 +15,7 @@ from tests.helm.conftest import REPOSITORY, Manifest
 from tests.helm.pod_security import pod_violations
 
 DIRECTORY = REPOSITORY / "examples"
-KINDS: dict[str, type[Resource]] = {"FineTuneJob": FineTuneJob, "ModelVersion": ModelVersion, "ABTest": ABTest}
+KINDS: dict[str, type[Resource]] = {kind.__name__: kind for kind in (FineTuneJob, ModelVersion, ABTest, BatchInference)}
 DOCUMENTS: dict[str, Manifest] = {
     f"{path.relative_to(DIRECTORY)}:{document['kind']}": document
     for path in sorted(DIRECTORY.rglob("*.yaml"))

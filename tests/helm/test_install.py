@@ -68,7 +68,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
 
 
 async def test_definitions_are_established(installed: Session) -> None:
-    names = ("finetunejobs", "modelversions", "abtests")
+    names = ("finetunejobs", "modelversions", "abtests", "batchinferences")
     for name in names:
         installed.do("kubectl", "wait", "--for=condition=Established", f"crd/{name}.finetune.dev", "--timeout=30s")
 
@@ -87,7 +87,7 @@ def test_secrets_survive_upgrades_and_reinstallation(installed: Session) -> None
 
     installed.do("helm", "uninstall", "finetune", "--namespace", NAMESPACE)
     assert not installed.get("deployments", "--namespace", NAMESPACE)["items"]
-    assert len(installed.get("crds")["items"]) == 3
+    assert len(installed.get("crds")["items"]) == 4
     claims = installed.get("pvc", "--namespace", WATCHED)["items"]
     assert {claim["metadata"]["name"] for claim in claims} == {"artifacts", "models"}
 

@@ -1,6 +1,7 @@
 """Where the processes find each other's files, and the names of containers, variables and paths."""
 
 from pathlib import PurePosixPath
+from urllib.parse import quote
 
 from finetune_operator.contract.training import TrainingConfig
 
@@ -8,6 +9,8 @@ CONFIG_ANNOTATION = "finetune.dev/training-config"
 CONFIG_FILE = "/etc/finetune/training.json"
 EVALUATION_CONFIG_ANNOTATION = "finetune.dev/evaluation-config"
 EVALUATION_CONFIG_FILE = "/etc/finetune/evaluation.json"
+BATCH_CONFIG_ANNOTATION = "finetune.dev/batch-config"
+BATCH_CONFIG_FILE = "/etc/finetune/batch.json"
 ADAPTERS_FILE = "/etc/finetune/adapters.json"
 MODELS_ROOT = "/models"
 ARTIFACTS_ROOT = "/artifacts"
@@ -20,6 +23,7 @@ FETCH_CONTAINER = "fetch"
 TRAINER_CONTAINER = "trainer"
 ENGINE_CONTAINER = "vllm"
 EVALUATOR_CONTAINER = "evaluator"
+BATCH_CONTAINER = "batch"
 ENGINE_PORT = 8000
 # Of torchrun's list of nodes, on the first of them; its other ports are chosen by the kernel.
 RENDEZVOUS_PORT = 29400
@@ -43,6 +47,7 @@ GGUF_F16_NAME = "model-f16.gguf"
 GGUF_Q8_NAME = "model-q8_0.gguf"
 MODELFILE_NAME = "Modelfile"
 SCRIPT_NAME = "train_unsloth.py"
+BATCHES_NAME = "batches"
 PROGRESS_PATH = "/internal/v1/progress"
 PROGRESS_BATCH_PATH = f"{PROGRESS_PATH}/batch"
 SAMPLES_PATH = "/internal/v1/samples"
@@ -150,6 +155,39 @@ class JobPaths:
     @staticmethod
     def of(config: TrainingConfig, root: str = ARTIFACTS_ROOT) -> "JobPaths":
         return JobPaths(config.job.namespace, config.model, config.job.uid, root)
+
+
+class BatchPaths:
+    """Where one batch inference keeps its things on the artifacts volume; the uid keeps re-created ones apart."""
+
+    def __init__(self, namespace: str, uid: str, root: str = ARTIFACTS_ROOT) -> None:
+        self.directory = PurePosixPath(root) / namespace / BATCHES_NAME / uid
+
+    @property
+    def lock(self) -> PurePosixPath:
+        return self.directory / "lock"
+
+    @property
+    def requests(self) -> PurePosixPath:
+        """What is asked, a line a row; whole once it has this name."""
+        return self.directory / "requests.jsonl"
+
+    @property
+    def manifest(self) -> PurePosixPath:
+        return self.directory / "manifest.json"
+
+    def answers(self, served_name: str) -> PurePosixPath:
+        """The results of one model; a name of the hub has a slash."""
+        return self.directory / "results" / f"{quote(served_name, safe='')}.jsonl"
+
+    def partial_answers(self, served_name: str) -> PurePosixPath:
+        """Those so far, in the order in which they came."""
+        return self.directory / f"{quote(served_name, safe='')}.partial.jsonl"
+
+
+def batch_uri(claim_name: str, namespace: str, uid: str) -> str:
+    """The directory of `BatchPaths` as a user finds it."""
+    return f"volume://{claim_name}/{namespace}/{BATCHES_NAME}/{uid}"
 
 
 def hub_snapshots(model_id: str, root: str = MODELS_ROOT) -> str:

@@ -115,7 +115,7 @@ class TrainingConfig(Message):
 
 
 class Progress(Report):
-    """One measurement of a running training; times are UTC.
+    """One measurement of a running training, or of a batch inference, whose steps are its rows; times are UTC.
 
     `tokens` are those seen since the training began, earlier attempts included; `tokens_per_second` is of the steps
     since the measurement before. `gpu_memory_bytes` is the most that was ever reserved. The checkpoint is the newest
@@ -139,6 +139,7 @@ class Progress(Report):
     gpu_memory_bytes: int | None = None
     checkpoint_step: int | None = None
     checkpoint_time: datetime | None = None
+    failed_rows: int | None = None
     time: datetime
 
     @property

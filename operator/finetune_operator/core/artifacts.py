@@ -46,8 +46,13 @@ class Expected(NamedTuple):
 
 
 def adapter_digest(files: Iterable[AdapterFile]) -> str:
-    """`sha256:<hex>` over the (name, sha256) pairs in order of name; the manifest itself is not among them."""
-    lines = sorted(f"{file.name}\0{file.sha256}\n" for file in files)
+    """Of all files of an adapter; the manifest itself is not among them."""
+    return files_digest((file.name, file.sha256) for file in files)
+
+
+def files_digest(files: Iterable[tuple[str, str]]) -> str:
+    """`sha256:<hex>` over the (name, sha256) pairs in order of name."""
+    lines = sorted(f"{name}\0{sha256}\n" for name, sha256 in files)
     return "sha256:" + hashlib.sha256("".join(lines).encode()).hexdigest()
 
 

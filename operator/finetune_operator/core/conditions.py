@@ -26,6 +26,18 @@ class Absent:
     type: str
 
 
+def course_findings(
+    reason: str, message: str, *, succeeded: bool | None, suspended: bool = False, failed: bool = False
+) -> Iterable[Finding | Absent]:
+    """Of what runs to an end: whether it has succeeded, None before its end; `failed` it has come to a bad one."""
+    yield Finding("Succeeded", succeeded, reason, message)
+    yield Finding("Ready", succeeded is True, reason, message)
+    yield Finding("Suspended", True, reason, message) if suspended else Absent("Suspended")
+    yield Finding("Stalled", True, reason, message) if failed else Absent("Stalled")
+    working = succeeded is None and not suspended
+    yield Finding("Reconciling", True, reason, message) if working else Absent("Reconciling")
+
+
 def with_findings(
     conditions: Iterable[Condition], findings: Iterable[Finding | Absent], generation: int, now: datetime
 ) -> tuple[Condition, ...]:

@@ -131,7 +131,7 @@ def parse_record(line: bytes, record_format: Format) -> Record:
     try:
         record = _parsed(line, record_format)
     except ValidationError as error:
-        raise InvalidRecord(_explain(error)) from None
+        raise InvalidRecord(explain(error)) from None
     try:
         jiter.from_json(line, catch_duplicate_keys=True)
     except ValueError:
@@ -260,7 +260,7 @@ def _as_messages(value: str | Sequence[ChatMessage], role: Literal["user", "assi
     return (ChatMessage(role=role, content=value),) if isinstance(value, str) else tuple(value)
 
 
-def _explain(error: ValidationError) -> str:
+def explain(error: ValidationError) -> str:
     """Where and what, without the row's text, which may be private."""
     found = "; ".join(
         f"{'.'.join(str(part) for part in detail['loc']) or 'line'}: {detail['msg']}"

@@ -5,15 +5,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import isfinite
 
-from pydantic import ValidationError
-
 from finetune_operator.contract.evaluation import EvaluationReport, Speed
-from finetune_operator.contract.failures import Failure
-from finetune_operator.contract.places import EVALUATOR_CONTAINER
 from finetune_operator.contract.served_evaluation import EvaluationSource, RecordedEvaluation, RecordedValue
 from finetune_operator.core.cost import SECONDS_PER_HOUR, NoPrice, Rate
 from finetune_operator.core.evaluation import decimal, metric_values, remarks
-from finetune_operator.core.workloads import OOM_KILLED, PodFacts
 from finetune_operator.resources.evaluation import (
     EVAL_LOSS,
     Comparison,
@@ -39,32 +34,6 @@ class Measurement:
     engine: str
     replicas: int
     time: datetime
-
-
-def evaluation_outcome(pods: Iterable[PodFacts]) -> EvaluationReport | Failure | None:
-    """What the newest pods said in their termination messages: a report, or why there can't be one."""
-    for pod in sorted(pods, key=lambda pod: pod.created, reverse=True):
-        container = pod.container(EVALUATOR_CONTAINER)
-        if container.exit_code is None:
-            continue
-        told: type[EvaluationReport | Failure] = Failure if container.exit_code else EvaluationReport
-        try:
-            return told.model_validate_json(container.message)
-        except ValidationError:
-            continue
-    return None
-
-
-def last_words(pods: Iterable[PodFacts]) -> str:
-    """The end of what the newest failed evaluator wrote, for a failure without a message of ours."""
-    for pod in sorted(pods, key=lambda pod: pod.created, reverse=True):
-        container = pod.container(EVALUATOR_CONTAINER)
-        if container.terminated_reason == OOM_KILLED:
-            return "the evaluator was killed: it used more memory than it may; lower spec.evaluation.maxExamples"
-        if container.exit_code:
-            words = container.message.strip().splitlines()
-            return f"the evaluator exited with {container.exit_code}: {words[-1] if words else 'no message'}"
-    return "the evaluator left no message"
 
 
 def served_status(measured: Measurement, rate: Rate | NoPrice, currency: str) -> ServedEvaluationStatus:

@@ -5,10 +5,11 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from finetune_operator.contract.base import Message
 from finetune_operator.contract.dataset import DatasetReport
 from finetune_operator.contract.failures import SIGKILL_EXIT_CODE, Failure, FailureReason
 from finetune_operator.contract.places import FETCH_CONTAINER, PREPARE_CONTAINER, TRAINER_CONTAINER
@@ -34,6 +35,8 @@ CONTAINERS_LATEST_FIRST = (TRAINER_CONTAINER, FETCH_CONTAINER, PREPARE_CONTAINER
 
 # Of Kubernetes 1.32 and later; before, no cause follows.
 _BACK_OFF_CAUSED = re.compile(rf'{BACK_OFF} "[^"]*": ErrImagePull: ')
+
+R = TypeVar("R", bound=Message)
 
 _OUTCOME: TypeAdapter[TrainingResult | Failure] = TypeAdapter(TrainingResult | Failure)
 
@@ -267,6 +270,30 @@ def out_of_memory(container: str) -> Failure:
         message=f"container {container} was killed (exit code {SIGKILL_EXIT_CODE}): its memory limit is too low",
         remedy="raise spec.resources.limits.memory, or lower training.batchSize or training.maxSeqLength",
     )
+
+
+def told_by(container: str, pods: Iterable[PodFacts], report: type[R]) -> R | Failure | None:
+    """What the newest pods of a Job said in their termination messages: a report, or why there can't be one."""
+    for pod in sorted(pods, key=lambda pod: pod.created, reverse=True):
+        facts = pod.container(container)
+        if facts.exit_code is None:
+            continue
+        told: type[R] | type[Failure] = Failure if facts.exit_code else report
+        with suppress(ValidationError):
+            return told.model_validate_json(facts.message)
+    return None
+
+
+def last_words_of(container: str, pods: Iterable[PodFacts], memory_remedy: str) -> str:
+    """The end of what the newest failed container wrote, for a failure without a message of ours."""
+    for pod in sorted(pods, key=lambda pod: pod.created, reverse=True):
+        facts = pod.container(container)
+        if facts.terminated_reason == OOM_KILLED:
+            return f"the {container} was killed: it used more memory than it may; {memory_remedy}"
+        if facts.exit_code:
+            words = facts.message.strip().splitlines()
+            return f"the {container} exited with {facts.exit_code}: {words[-1] if words else 'no message'}"
+    return f"the {container} left no message"
 
 
 def dataset_report(pods: Iterable[PodFacts]) -> DatasetReport | None:

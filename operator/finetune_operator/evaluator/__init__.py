@@ -1,1 +1,1 @@
-"""The evaluator's process: the same questions to a served version and to its base model, over HTTP."""
+"""The processes that ask engines over HTTP: the evaluator of a served version, and batch inference."""

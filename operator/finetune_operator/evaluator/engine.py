@@ -7,7 +7,7 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 import aiohttp
@@ -28,7 +28,11 @@ class EngineUnavailable(Exception):
 
 
 class EngineRefused(Exception):
-    """The engine answered that it will not do this; it would answer the same again."""
+    """The engine answered that it will not do this, with this HTTP status; it would answer the same again."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class _Trouble(Exception):
@@ -49,13 +53,28 @@ class Patience:
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """How an answer is made; greedy where nothing is said. What is None is not asked for."""
+
+    max_tokens: int
+    temperature: float = 0
+    top_p: float | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
 class Answer:
-    """One greedy answer, and how long it took; of the attempt that succeeded."""
+    """One answer, and how long it took; of the attempt that succeeded. `id`, `created` and `finish_reason` are as the
+    engine told them."""
 
     text: str
+    prompt_tokens: int
     tokens: int
     seconds: float
     seconds_to_first_token: float
+    id: str = ""
+    created: int = 0
+    finish_reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -84,13 +103,13 @@ class Engine:
         told = await self._persist(lambda: self._json("/tokenize", body))
         return Prompt(tuple(told["tokens"]), int(told["max_model_len"]))
 
-    async def answer(self, model: str, messages: list[Message], max_tokens: int) -> Answer:
-        """Greedy, streamed."""
+    async def answer(self, model: str, messages: list[Message], sampling: Sampling) -> Answer:
+        """Streamed, so that silence is known from a long answer."""
+        asked_for = {name: value for name, value in asdict(sampling).items() if value is not None}
         body = {
             "model": model,
             "messages": messages,
-            "max_tokens": max_tokens,
-            "temperature": 0,
+            **asked_for,
             "stream": True,
             "stream_options": {"include_usage": True},
         }
@@ -147,7 +166,8 @@ class Engine:
         path, started = "/v1/chat/completions", time.monotonic()
         parts: list[str] = []
         first: float | None = None
-        tokens: int | None = None
+        usage: Mapping[str, int] | None = None
+        told: dict[str, Any] = {}
         async with self._session.post(
             self._url + path, json=body, headers=self._headers, timeout=self._timeout
         ) as response:
@@ -161,16 +181,25 @@ class Engine:
                     raise _Trouble(f"{path} streamed no JSON: {error}") from error
                 if broken := chunk.get("error"):
                     raise _Trouble(f"{path} broke off: {broken}")
+                told |= {name: chunk[name] for name in ("id", "created") if name in chunk}
                 for choice in chunk.get("choices", ()):
                     if text := choice.get("delta", {}).get("content"):
                         first = first or time.monotonic()
                         parts.append(text)
-                if usage := chunk.get("usage"):
-                    tokens = int(usage["completion_tokens"])
+                    if reason := choice.get("finish_reason"):
+                        told["finish_reason"] = reason
+                usage = chunk.get("usage") or usage
         ended = time.monotonic()
-        if tokens is None:
+        if usage is None:
             raise _Trouble(f"{path} ended without its usage")
-        return Answer("".join(parts).strip(), tokens, ended - started, (first or ended) - started)
+        return Answer(
+            "".join(parts),
+            int(usage["prompt_tokens"]),
+            int(usage["completion_tokens"]),
+            ended - started,
+            (first or ended) - started,
+            **told,
+        )
 
 
 async def _check(path: str, response: aiohttp.ClientResponse) -> None:
@@ -179,7 +208,7 @@ async def _check(path: str, response: aiohttp.ClientResponse) -> None:
     told = f"{path} answered {response.status}: {(await response.text())[:300]}"
     if response.status >= 500 or response.status in RETRIED_STATUSES:
         raise _Trouble(told)
-    raise EngineRefused(told)
+    raise EngineRefused(told, response.status)
 
 
 def _next_tokens(choices: Sequence[Mapping[str, Any]], count: int) -> list[int] | None:

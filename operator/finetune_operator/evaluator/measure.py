@@ -1,6 +1,5 @@
 """Base model and version asked the same questions, one model after the other, and what their answers score."""
 
-import asyncio
 import math
 import time
 from collections import Counter
@@ -12,7 +11,8 @@ from finetune_operator.contract.evaluation import DomainScore, EvaluationReport,
 from finetune_operator.contract.failures import FailureReason, Refused
 from finetune_operator.contract.served_evaluation import ServedEvaluationConfig
 from finetune_operator.core.scoring import SCORES, score
-from finetune_operator.evaluator.engine import Answer, Engine, Prompt
+from finetune_operator.evaluator.engine import Answer, Engine, Prompt, Sampling
+from finetune_operator.evaluator.process import for_each
 from finetune_operator.evaluator.questions import Question, Questions
 from finetune_operator.logs import get_logger
 
@@ -38,7 +38,7 @@ class Pass:
 
     @property
     def texts(self) -> list[str]:
-        return [answer.text for answer in self.answers]
+        return [answer.text.strip() for answer in self.answers]
 
     @property
     def speed(self) -> Speed:
@@ -118,6 +118,7 @@ class Asking:
         self._engine = engine
         self._concurrency = config.concurrency
         self._max_new_tokens = config.max_new_tokens
+        self._sampling = Sampling(config.max_new_tokens)
         self._base_model = config.base_model_name
         self.models = (config.base_model_name, config.served_name)
 
@@ -137,9 +138,9 @@ class Asking:
 
     async def answers(self, model: str, questions: Sequence[Question]) -> Pass:
         """The first answer of a model, for which an engine may have to make things ready, is not timed."""
-        await self._engine.answer(model, WARM_UP, 1)
+        await self._engine.answer(model, WARM_UP, Sampling(1))
         started = time.monotonic()
-        answers = await self._each(questions, lambda each: self._engine.answer(model, each.asked, self._max_new_tokens))
+        answers = await self._each(questions, lambda each: self._engine.answer(model, each.asked, self._sampling))
         return Pass(answers, time.monotonic() - started)
 
     async def token_accuracy(self, model: str, questions: Sequence[Question]) -> float | None:
@@ -173,18 +174,13 @@ class Asking:
 
     async def _each(self, items: Sequence[S], ask: Callable[[S], Awaitable[T]]) -> list[T]:
         """All of them, `concurrency` at a time; the first failure ends the others."""
-        slots = asyncio.Semaphore(self._concurrency)
+        found: dict[int, T] = {}
 
-        async def one(item: S) -> T:
-            async with slots:
-                return await ask(item)
+        async def one(item: tuple[int, S]) -> None:
+            found[item[0]] = await ask(item[1])
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(one(item)) for item in items]
-        except ExceptionGroup as failures:
-            raise failures.exceptions[0] from failures
-        return [task.result() for task in tasks]
+        await for_each(enumerate(items), self._concurrency, one)
+        return [found[index] for index in range(len(items))]
 
 
 def _common(first: Prompt, second: Prompt) -> int:

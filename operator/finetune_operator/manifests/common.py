@@ -21,6 +21,8 @@ ENGINE_LABEL = "finetune.dev/engine"
 VERSION_UID_LABEL = "finetune.dev/version-uid"
 VERSION_NAME_LABEL = "finetune.dev/version"
 EVALUATION_LABEL = "finetune.dev/evaluation"
+BATCH_UID_LABEL = "finetune.dev/batch-uid"
+BATCH_NAME_LABEL = "finetune.dev/batch"
 REVISION_ANNOTATION = "finetune.dev/revision"
 
 USER_ID = 10001

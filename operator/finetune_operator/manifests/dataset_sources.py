@@ -1,17 +1,19 @@
 """A dataset's source as a pod reads it: mounted paths instead of claims, environment variables instead of Secrets."""
 
-from finetune_operator.contract.dataset import ObjectSource, RatingsSource, VolumeSource
+from finetune_operator.contract.dataset import DatasetConfig, ObjectSource, RatingsSource, VolumeSource
 from finetune_operator.contract.places import (
     DATABASE_URL_VARIABLE,
     DATASETS_ROOT,
     RATINGS_ROOT,
     STORE_CREDENTIAL_VARIABLES,
 )
+from finetune_operator.core.config import OperatorConfig
 from finetune_operator.manifests.common import Manifest, claim_volume, secret_variable
-from finetune_operator.resources.dataset import Dataset
+from finetune_operator.resources.batch_inference import BatchDataset
+from finetune_operator.resources.dataset import Dataset, DatasetFormat
 from finetune_operator.resources.evaluation import EvaluationDataset
 
-AnyDataset = Dataset | EvaluationDataset
+AnyDataset = Dataset | EvaluationDataset | BatchDataset
 
 
 def dataset_source(dataset: AnyDataset) -> RatingsSource | VolumeSource | ObjectSource:
@@ -32,6 +34,19 @@ def dataset_source(dataset: AnyDataset) -> RatingsSource | VolumeSource | Object
     if dataset.s3:
         return ObjectSource(url=dataset.s3.url, endpoint=dataset.s3.endpoint)
     raise ValueError("the API server admits no dataset without a source")
+
+
+def every_row(dataset: AnyDataset, record_format: DatasetFormat, config: OperatorConfig) -> DatasetConfig:
+    """Of a dataset that is asked rather than trained on: each row counts, since a label may be one letter long."""
+    return DatasetConfig(
+        source=dataset_source(dataset),
+        format=record_format.value,
+        test_fraction=0.0,
+        min_examples=1,
+        min_prompt_characters=1,
+        min_response_characters=1,
+        database_timeout_seconds=config.database_timeout_seconds,
+    )
 
 
 def source_secrets(dataset: AnyDataset) -> list[Manifest]:

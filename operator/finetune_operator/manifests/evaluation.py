@@ -5,48 +5,30 @@ It needs no GPU and none of the large images: the scores are computed in the ope
 
 from pathlib import PurePosixPath
 
-from finetune_operator.contract.dataset import DatasetConfig
 from finetune_operator.contract.evaluation import Metric
 from finetune_operator.contract.places import (
-    ARTIFACTS_ROOT,
     DATASET_NAME,
-    ENGINE_API_KEY_VARIABLE,
-    ENGINE_PORT,
     EVALUATION_CONFIG_ANNOTATION,
     EVALUATION_CONFIG_FILE,
     EVALUATOR_CONTAINER,
 )
 from finetune_operator.contract.served_evaluation import ServedEvaluationConfig
 from finetune_operator.core.config import OperatorConfig
-from finetune_operator.core.endings import TERMINATED_EXIT_CODE
+from finetune_operator.manifests.asking import Artifacts, Asking, asking_job
 from finetune_operator.manifests.common import (
     EVALUATION_LABEL,
-    SCRATCH_MOUNTS,
     VERSION_NAME_LABEL,
     VERSION_UID_LABEL,
     Manifest,
-    claim_volume,
-    config_mount,
-    config_volume,
-    container_security,
     digest_of,
-    environment,
     labels,
-    owner_reference,
-    pod_failure_policy,
-    pod_security,
-    scratch_volumes,
-    secret_variable,
 )
-from finetune_operator.manifests.dataset_sources import dataset_source, source_mounts, source_secrets, source_volumes
-from finetune_operator.manifests.serving import ENGINE_API_KEY_KEY, adapter_of, artifact_claim, engine_name
-from finetune_operator.resources.evaluation import EvaluationDataset, ServedEvaluationStatus, VersionEvaluation
+from finetune_operator.manifests.dataset_sources import every_row
+from finetune_operator.manifests.serving import adapter_of, artifact_claim, engine_name, engine_url
+from finetune_operator.resources.evaluation import ServedEvaluationStatus, VersionEvaluation
 from finetune_operator.resources.modelversion import ModelVersion, ModelVersionSpec
 
 COMPONENT_NAME = "evaluator"
-BACKOFF_LIMIT = 3
-FINAL_EXIT_CODES = (42, 43, 44, 45, 46, 47)
-"""What no second try would change: what the evaluator is told, its dataset, and an engine that refuses."""
 NAME_MAX_LENGTH = 63
 DIGEST_LENGTH = 12
 
@@ -84,27 +66,21 @@ def evaluation_job(version: ModelVersion, identity: str, config: OperatorConfig)
             EVALUATION_LABEL: identity,
         },
     )
-    told = evaluation_config(version, config).model_dump_json(by_alias=True, exclude_none=True)
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": {
-            "name": evaluation_job_name(version, identity),
-            "namespace": version.metadata.namespace,
-            "labels": own,
-            "ownerReferences": [owner_reference(version, controller=True)],
-        },
-        "spec": {
-            "backoffLimit": BACKOFF_LIMIT,
-            "activeDeadlineSeconds": _wanted(version.spec).timeout_seconds,
-            "podReplacementPolicy": "Failed",
-            "podFailurePolicy": pod_failure_policy(uncounted=(TERMINATED_EXIT_CODE,), final=FINAL_EXIT_CODES),
-            "template": {
-                "metadata": {"labels": own, "annotations": {EVALUATION_CONFIG_ANNOTATION: told}},
-                "spec": _pod(version, config),
-            },
-        },
-    }
+    wanted = _wanted(version.spec)
+    claim = artifact_claim(version.spec.artifact.uri)
+    asking = Asking(
+        job_name=evaluation_job_name(version, identity),
+        labels=own,
+        container=EVALUATOR_CONTAINER,
+        command="evaluate",
+        config=evaluation_config(version, config),
+        config_file=EVALUATION_CONFIG_FILE,
+        config_annotation=EVALUATION_CONFIG_ANNOTATION,
+        dataset=wanted.dataset,
+        artifacts=None if wanted.dataset else Artifacts(claim, read_only=True),
+        deadline_seconds=wanted.timeout_seconds,
+    )
+    return asking_job(version, asking, config)
 
 
 def evaluation_config(version: ModelVersion, config: OperatorConfig) -> ServedEvaluationConfig:
@@ -113,10 +89,9 @@ def evaluation_config(version: ModelVersion, config: OperatorConfig) -> ServedEv
     wanted = _wanted(spec)
     if spec.serving is None:
         raise ValueError("only a version that is served is asked anything")
-    engine = engine_name(spec, spec.serving)
     adapter = PurePosixPath(adapter_of(version).path)
     return ServedEvaluationConfig(
-        engine_url=f"http://{engine}.{version.metadata.namespace}.svc:{ENGINE_PORT}",
+        engine_url=engine_url(version, spec.serving),
         base_model_name=spec.base_model.name,
         served_name=version.metadata.name,
         metrics=tuple(Metric(name) for name in wanted.metrics),
@@ -125,7 +100,7 @@ def evaluation_config(version: ModelVersion, config: OperatorConfig) -> ServedEv
         concurrency=wanted.concurrency,
         # Where the trainer's files are, beside the adapter that it published.
         rows_path=str(adapter.parent / DATASET_NAME / "test.jsonl"),
-        dataset=_dataset(wanted.dataset, config) if wanted.dataset else None,
+        dataset=every_row(wanted.dataset, wanted.dataset.format, config) if wanted.dataset else None,
     )
 
 
@@ -133,57 +108,3 @@ def _wanted(spec: ModelVersionSpec) -> VersionEvaluation:
     if spec.evaluation is None:
         raise ValueError("nothing is to be evaluated")
     return spec.evaluation
-
-
-def _dataset(dataset: EvaluationDataset, config: OperatorConfig) -> DatasetConfig:
-    """Every row counts: a label may be one letter long."""
-    return DatasetConfig(
-        source=dataset_source(dataset),
-        format=dataset.format.value,
-        test_fraction=0.0,
-        min_examples=1,
-        min_prompt_characters=1,
-        min_response_characters=1,
-        database_timeout_seconds=config.database_timeout_seconds,
-    )
-
-
-def _pod(version: ModelVersion, config: OperatorConfig) -> Manifest:
-    dataset = _wanted(version.spec).dataset
-    claim = artifact_claim(version.spec.artifact.uri)
-    return {
-        "restartPolicy": "Never",
-        "serviceAccountName": config.workload_service_account,
-        "automountServiceAccountToken": False,
-        "enableServiceLinks": False,
-        "securityContext": pod_security(),
-        "containers": [
-            {
-                "name": EVALUATOR_CONTAINER,
-                "image": config.operator_image,
-                "imagePullPolicy": config.image_pull_policy,
-                "args": ["evaluate", EVALUATION_CONFIG_FILE],
-                "env": [
-                    secret_variable(ENGINE_API_KEY_VARIABLE, config.secret_name, ENGINE_API_KEY_KEY),
-                    *(source_secrets(dataset) if dataset else []),
-                    *environment({"HOME": "/tmp"}),  # noqa: S108 - an emptyDir
-                ],
-                "volumeMounts": [
-                    config_mount(EVALUATION_CONFIG_FILE),
-                    *(source_mounts(dataset) if dataset else [_ARTIFACTS_MOUNT]),
-                    SCRATCH_MOUNTS[0],
-                ],
-                "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}},
-                "securityContext": container_security(),
-                "terminationMessagePolicy": "FallbackToLogsOnError",
-            }
-        ],
-        "volumes": [
-            config_volume(EVALUATION_CONFIG_FILE, EVALUATION_CONFIG_ANNOTATION),
-            *(source_volumes(dataset) if dataset else [claim_volume("artifacts", claim, read_only=True)]),
-            scratch_volumes()[0],
-        ],
-    }
-
-
-_ARTIFACTS_MOUNT: Manifest = {"name": "artifacts", "mountPath": ARTIFACTS_ROOT, "readOnly": True}

@@ -68,6 +68,11 @@ def wanted_engine(version: ModelVersion) -> str | None:
     return engine_name(version.spec, serving) if serving else None
 
 
+def engine_url(version: ModelVersion, serving: ServingSpec) -> str:
+    """Where the engine of a version answers within the cluster."""
+    return f"http://{engine_name(version.spec, serving)}.{version.metadata.namespace}.svc:{ENGINE_PORT}"
+
+
 def artifact_claim(uri: str) -> str:
     """The PersistentVolumeClaim in `volume://<claim>/<path>`."""
     return uri.removeprefix("volume://").split("/", 1)[0]

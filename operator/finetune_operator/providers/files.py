@@ -4,7 +4,6 @@
 job's id before it is waited for.
 """
 
-import fcntl
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,6 +17,7 @@ from finetune_operator.contract.training import TrainingResult
 from finetune_operator.providers.fine_tuning_client import Unanswered
 from finetune_operator.providers.patience import Patience
 from finetune_operator.store import durable
+from finetune_operator.store.container import take_lock
 
 
 class Record(Message):
@@ -40,15 +40,10 @@ async def exclusive(lock_file: Path, attempt: str, patience: Patience) -> AsyncI
     try:
 
         async def acquire() -> None:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = os.pread(descriptor, 200, 0).decode(errors="replace")
-                raise LockTaken(f"another attempt holds the job: {holder}") from None
+            if (holder := take_lock(descriptor, attempt)) is not None:
+                raise LockTaken(f"another attempt holds the job: {holder}")
 
         await patience.insist(acquire)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, attempt.encode(), 0)
         yield
     finally:
         os.close(descriptor)

@@ -26,9 +26,9 @@ from finetune_operator.core.endings import TERMINATED_EXIT_CODE
 from finetune_operator.logs import configure_logging, get_logger
 from finetune_operator.providers.files import LockTaken, termination_message
 from finetune_operator.providers.fine_tuning_client import FineTuningClient, Unanswered
-from finetune_operator.providers.reporting import Reporter
 from finetune_operator.providers.training import RemoteTraining, Surroundings, TryAgain
 from finetune_operator.store.container import read_config
+from finetune_operator.store.reporting import Reporter
 
 EXIT_LOCKED = 75  # EX_TEMPFAIL of sysexits.h
 

@@ -28,7 +28,7 @@ from finetune_operator.providers.cluster import why_unwanted
 from finetune_operator.providers.files import Record, exclusive, read_record, read_report, read_result, write_durably
 from finetune_operator.providers.fine_tuning_client import FineTuningClient, Unanswered
 from finetune_operator.providers.patience import Patience
-from finetune_operator.providers.reporting import Reporter
+from finetune_operator.store.reporting import Reporter
 
 LOCK_PATIENCE = Patience(seconds=300, first_pause_seconds=0.5, longest_pause_seconds=5)
 START_PATIENCE = Patience(seconds=300)

@@ -8,13 +8,14 @@ from typing import Literal
 
 from finetune_operator.contract.experiments import AbTestTally, ArmTally, VoteCounts
 from finetune_operator.core.chi_squared import chi_squared_p_value
-from finetune_operator.core.conditions import Absent, Finding, find, is_true, shortened, with_findings
+from finetune_operator.core.conditions import Absent, Finding, find, shortened, with_findings
 from finetune_operator.core.config import OperatorConfig
 from finetune_operator.core.routing import active_version, is_baseline
 from finetune_operator.core.sample_ratio import sample_ratio_p_value
 from finetune_operator.core.sequential import p_value, preference_interval, printed, votes_still_needed
 from finetune_operator.core.weights import NoScore, candidate_score
 from finetune_operator.reconcile.plan import Event, Plan
+from finetune_operator.reconcile.served_version import absent, unloaded
 from finetune_operator.reconcile.verdict import (
     GUARDRAIL_BREACHED,
     SAMPLE_RATIO_MISMATCH,
@@ -23,6 +24,7 @@ from finetune_operator.reconcile.verdict import (
     sample_ratio_mismatch,
 )
 from finetune_operator.resources.abtest import (
+    KIND,
     WIN_RATES_MAX_POINTS,
     ABTest,
     ABTestSpec,
@@ -92,30 +94,17 @@ def _waiting(test: ABTest, seen: Observed) -> Outlook | None:
     by_name = {version.metadata.name: version for version in seen.versions}
     for name in _arm_versions(test.spec):
         if (version := by_name.get(name)) is None:
-            message = f"ModelVersion {name} does not exist: create it, or name another one in a new ABTest"
-            return Outlook(TestPhase.PENDING, "VersionNotFound", message)
+            return Outlook(TestPhase.PENDING, *absent(name, KIND))
         if version.spec.model != test.spec.model:
             message = f"ModelVersion {name} belongs to model {version.spec.model}, not to {test.spec.model}"
             return Outlook(TestPhase.PENDING, "WrongModel", message)
-        if not is_true(version.status.conditions, "Loaded") and test.status.start_time is None:
-            return _unloaded(version)
+        if test.status.start_time is None and (lacking := unloaded(version, KIND)):
+            return Outlook(TestPhase.PENDING, *lacking)
     for other in seen.tests:
         if _takes_the_traffic(other, test):
             message = f"ABTest {other.metadata.name} already splits the traffic of {test.spec.model}"
             return Outlook(TestPhase.PENDING, "AnotherTestRunning", f"{message}: wait for it, or delete it")
     return None
-
-
-def _unloaded(version: ModelVersion) -> Outlook:
-    """Some versions are never loaded as they are."""
-    name = version.metadata.name
-    if version.spec.artifact.base_url:
-        message = f"ModelVersion {name} answers at its provider, not in this cluster: create a new ABTest of others"
-        return Outlook(TestPhase.PENDING, "VersionNotServed", message)
-    if version.spec.serving is None:
-        message = f"ModelVersion {name} is only registered: set its spec.serving"
-        return Outlook(TestPhase.PENDING, "VersionNotServed", message)
-    return Outlook(TestPhase.PENDING, "VersionNotLoaded", f"waiting for ModelVersion {name} to be loaded")
 
 
 def _takes_the_traffic(other: ABTest, test: ABTest) -> bool:

@@ -21,7 +21,7 @@ from finetune_operator.manifests.training import (
     training_labels,
 )
 from finetune_operator.manifests.versions import model_version, next_version
-from finetune_operator.reconcile.plan import Apply, Create, Delete, Event, Patch, Plan
+from finetune_operator.reconcile.plan import Apply, Create, Delete, Event, Plan
 from finetune_operator.reconcile.provider_ending import (
     UNTOLD_REASONS,
     cancelling_at_provider,
@@ -30,7 +30,7 @@ from finetune_operator.reconcile.provider_ending import (
     unconfirmed,
 )
 from finetune_operator.reconcile.starting_point import NoSuchVersion, begun_from, starting_adapter
-from finetune_operator.reconcile.suspension import is_held, suspension_actions
+from finetune_operator.reconcile.suspension import is_held, retention, suspension_actions
 from finetune_operator.reconcile.training_outlook import (
     NO_COMMIT,
     NO_RESULT,
@@ -41,6 +41,7 @@ from finetune_operator.reconcile.training_outlook import (
     failed,
     failure_of,
     held,
+    leaving_seconds,
     name_taken,
     outlook_of,
     queued,
@@ -139,20 +140,10 @@ def wants_progress(job: FineTuneJob) -> bool:
 
 
 def _acknowledge(job: FineTuneJob, seen: Observed) -> Plan:
-    """Only now is the Job told when to go: one that goes before its end is known would be made, and train, again."""
     status = job.status.model_copy(update={"observed_generation": job.metadata.generation})
-    is_edited = job.status.observed_generation != job.metadata.generation
-    ttl_seconds = job.spec.ttl_seconds_after_finished
-    patches = tuple(
-        Patch("jobs", found.name, {"spec": {"ttlSecondsAfterFinished": ttl_seconds}})
-        for found in (seen.job, seen.preparation)
-        if found
-        and _is_ours(job, found)
-        and found.ttl_seconds != ttl_seconds
-        # A policy of the cluster has the last word; to insist would be a dispute without an end.
-        and (found.ttl_seconds is None or is_edited)
-    )
-    return Plan(actions=patches, status=status.to_dict())
+    jobs = (seen.job, seen.preparation)
+    actions = retention(job, jobs, job.spec.ttl_seconds_after_finished, job.status.observed_generation)
+    return Plan(actions=actions, status=status.to_dict())
 
 
 def _is_ours(job: FineTuneJob, found: JobFacts) -> bool:
@@ -236,10 +227,7 @@ def _cancel(job: FineTuneJob, seen: Observed, now: datetime, config: OperatorCon
 
 
 def _leaving_seconds(found: JobFacts | None, pods: tuple[PodFacts, ...], now: datetime) -> float:
-    """How long a pod of the stopped Job may still run; the kubelet of a dead node never says that one has ended."""
-    if found is None or found.stopped_at is None or not still_alive(pods):
-        return 0.0
-    return max(0.0, (found.stopped_at - now).total_seconds() + LEAVING_SECONDS)
+    return leaving_seconds(found, pods, now, LEAVING_SECONDS)
 
 
 def _failed(job: FineTuneJob, seen: Observed, failure: Failure, now: datetime, config: OperatorConfig) -> Plan:

@@ -16,13 +16,19 @@ from finetune_operator.core.config import OperatorConfig
 from finetune_operator.core.cost import hourly_rate
 from finetune_operator.core.served_evaluation import (
     Measurement,
-    evaluation_outcome,
-    last_words,
     served_record,
     served_status,
     training_record,
 )
-from finetune_operator.core.workloads import QUEUE_LABEL, JobFacts, PodFacts, keeps_its_cause, obstacle
+from finetune_operator.core.workloads import (
+    DEADLINE_EXCEEDED,
+    JobFacts,
+    PodFacts,
+    keeps_its_cause,
+    last_words_of,
+    obstacle,
+    told_by,
+)
 from finetune_operator.manifests.evaluation import (
     current_evaluation,
     evaluation_id,
@@ -31,14 +37,14 @@ from finetune_operator.manifests.evaluation import (
 )
 from finetune_operator.manifests.serving import engine_name
 from finetune_operator.reconcile.plan import Action, Create, Delete, Event, RecordEvaluation
+from finetune_operator.reconcile.suspension import held_by_others
 from finetune_operator.resources.evaluation import ServedEvaluationStatus
 from finetune_operator.resources.modelversion import ModelVersion, ModelVersionStatus, RequestedState
 
 CONDITION = "Evaluated"
-DEADLINE_EXCEEDED = "DeadlineExceeded"
-"""The Job controller's word."""
 
 NO_REPORT = "the evaluator ended without an error, but also without a readable report"
+MEMORY_REMEDY = "lower spec.evaluation.maxExamples"
 TRAINING = "training"
 """Of the one that its training made, among a version's evaluations; the others are named by a digest."""
 
@@ -63,7 +69,7 @@ def with_result(
         return _with(version, None)
     if current_evaluation(version) or not _is_complete(_own_job(version, facts, identity)):
         return version
-    outcome = evaluation_outcome(facts.pods)
+    outcome = told_by(EVALUATOR_CONTAINER, facts.pods, EvaluationReport)
     if spec.serving is None or not isinstance(outcome, EvaluationReport):
         return version
     rate = hourly_rate(spec.serving.resources, spec.serving.scheduling, config.prices)
@@ -112,7 +118,7 @@ def evaluation_finding(version: ModelVersion, facts: EvaluationFacts, *, loaded:
     if job.complete and any(pod.phase == "Succeeded" for pod in facts.pods):
         return Finding(CONDITION, False, "EvaluatorFailed", f"{_FAILED}{NO_REPORT}; {_again(job)}")
     if job.suspended:
-        return _waiting(job)
+        return Finding(CONDITION, False, *held_by_others(job))
     if problem := obstacle(facts.pods):
         told = find(version.status.conditions, CONDITION)
         if told and keeps_its_cause(problem, told):
@@ -188,7 +194,7 @@ _FAILED = "the evaluation failed: "
 def _failed(version: ModelVersion, job: JobFacts, facts: EvaluationFacts) -> Finding:
     """Final for this Job; a new one is made of another evaluation, or when this one is deleted."""
     again = _again(job)
-    outcome = evaluation_outcome(facts.pods)
+    outcome = told_by(EVALUATOR_CONTAINER, facts.pods, EvaluationReport)
     if isinstance(outcome, Failure):
         return Finding(CONDITION, False, outcome.reason.value, f"{_FAILED}{outcome.message}: {outcome.remedy}; {again}")
     told = find(version.status.conditions, CONDITION)
@@ -199,19 +205,8 @@ def _failed(version: ModelVersion, job: JobFacts, facts: EvaluationFacts) -> Fin
     if job.failed_reason == DEADLINE_EXCEEDED:
         words = f"{_FAILED}it took longer than it may: raise spec.evaluation.timeoutSeconds, or ask less"
         return Finding(CONDITION, False, DEADLINE_EXCEEDED, f"{words}; {again}")
-    words = last_words(facts.pods)
+    words = last_words_of(EVALUATOR_CONTAINER, facts.pods, MEMORY_REMEDY)
     return Finding(CONDITION, False, "EvaluatorFailed", f"{_FAILED}{words}; {again}")
-
-
-def _waiting(job: JobFacts) -> Finding:
-    """The operator suspends no evaluation: somebody else has, and is to start it."""
-    if job.queue:
-        return Finding(CONDITION, False, "Queued", f"Job {job.name} waits in the queue {job.queue}")
-    message = (
-        f"Job {job.name} is kept suspended by another controller; if that is Kueue, which waits for a queue of Jobs "
-        f"without one: kubectl label job {job.name} {QUEUE_LABEL}=<a LocalQueue>"
-    )
-    return Finding(CONDITION, False, "Held", message)
 
 
 def _again(job: JobFacts) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from finetune_operator.contract.failures import Failure, FailureReason
 from finetune_operator.contract.places import FETCH_CONTAINER, PREPARE_CONTAINER, TRAINER_CONTAINER
@@ -18,7 +19,7 @@ from finetune_operator.core.workloads import (
     obstacle,
 )
 from finetune_operator.resources.common import Condition
-from finetune_operator.resources.finetunejob import FineTuneJobSpec, Phase
+from finetune_operator.resources.finetunejob import KIND, FineTuneJobSpec, Phase
 from finetune_operator.resources.modelversion import ModelVersionSpec
 
 NO_RESULT = Failure(
@@ -102,6 +103,13 @@ def still_alive(pods: tuple[PodFacts, ...]) -> tuple[PodFacts, ...]:
     return tuple(pod for pod in pods if pod.phase in ("Pending", "Running"))
 
 
+def leaving_seconds(found: JobFacts | None, pods: tuple[PodFacts, ...], now: datetime, at_most: float) -> float:
+    """How long a pod of the stopped Job may still run; the kubelet of a dead node never says that one has ended."""
+    if found is None or found.stopped_at is None or not still_alive(pods):
+        return 0.0
+    return max(0.0, (found.stopped_at - now).total_seconds() + at_most)
+
+
 def runs_or_ended_well(pod: PodFacts, container: str) -> bool:
     """The moment between a container's end and what follows is not worth a status of its own."""
     facts = pod.container(container)
@@ -174,11 +182,11 @@ def succeeded(version: str, spec: ModelVersionSpec) -> Outlook:
     return Outlook(Phase.SUCCEEDED, "Published", message, version=version)
 
 
-def name_taken(name: str) -> Failure:
+def name_taken(name: str, kind: str = KIND) -> Failure:
     return Failure(
         reason=FailureReason.NAME_TAKEN,
         message=f"a Job named {name} exists and belongs to somebody else",
-        remedy="delete that Job, or give this FineTuneJob another name",
+        remedy=f"delete that Job, or give this {kind} another name",
     )
 
 

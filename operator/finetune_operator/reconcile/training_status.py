@@ -9,7 +9,7 @@ from finetune_operator.contract.evaluation import EvaluationReport
 from finetune_operator.contract.failures import FailureReason
 from finetune_operator.contract.training import Progress, TrainingResult
 from finetune_operator.core import allocations
-from finetune_operator.core.conditions import Absent, Finding, shortened, with_findings
+from finetune_operator.core.conditions import Absent, Finding, course_findings, shortened, with_findings
 from finetune_operator.core.config import OperatorConfig
 from finetune_operator.core.cost import NoPrice, cost_status, hourly_rate, provider_basis, provider_cost
 from finetune_operator.core.durations import short_duration
@@ -161,13 +161,8 @@ def _findings(outlook: Outlook, *, has_dataset: bool) -> Iterable[Finding | Abse
         yield Finding("DatasetReady", None, reason, message)
     yield Finding("Trained", verdict, reason, message)
     yield Finding("Published", done, reason, message)
-    yield Finding("Succeeded", verdict, reason, message)
-    yield Finding("Ready", done, reason, message)
     suspended = outlook.phase is Phase.SUSPENDED
-    yield Finding("Suspended", True, reason, message) if suspended else Absent("Suspended")
-    yield Finding("Stalled", True, reason, message) if failure else Absent("Stalled")
-    working = verdict is None and not suspended
-    yield Finding("Reconciling", True, reason, message) if working else Absent("Reconciling")
+    yield from course_findings(reason, message, succeeded=verdict, suspended=suspended, failed=failure is not None)
 
 
 def progress_is_due(old: FineTuneJobStatus, now: datetime, write_seconds: float) -> bool:

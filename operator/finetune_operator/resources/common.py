@@ -1,4 +1,4 @@
-"""What all three kinds share: the model base, conditions, references and bounded scalar types.
+"""What all kinds share: the model base, conditions, references and bounded scalar types.
 
 Decimals are strings, since the Kubernetes API conventions forbid floating point in specs; every string, list and map
 has a bound, since the API server refuses validation rules whose cost it can't estimate.

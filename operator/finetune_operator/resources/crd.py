@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune_operator.resources.abtest import ABTest
+from finetune_operator.resources.batch_inference import BatchInference
 from finetune_operator.resources.common import CATEGORY, GROUP, VERSION, Resource
 from finetune_operator.resources.finetunejob import FineTuneJob
 from finetune_operator.resources.modelversion import ModelVersion
@@ -114,6 +115,22 @@ DEFINITIONS: tuple[Definition, ...] = (
             Column("Candidate", ".status.arms.candidate.servedName", priority=1),
             Column("Needed", ".status.votesStillNeeded", "integer", priority=1),
             Column("Score", ".status.arms.candidate.score", priority=1),
+            MESSAGE,
+        ),
+    ),
+    Definition(
+        BatchInference,
+        "batchinferences",
+        "batch",
+        (
+            Column("Version", ".spec.modelVersion"),
+            Column("Phase", ".status.phase"),
+            Column("Progress", ".status.progress.summary"),
+            Column("Failed", ".status.progress.failed", "integer"),
+            Column("ETA", ".status.progress.eta"),
+            AGE,
+            Column("Rows", ".status.results.rows", "integer", priority=1),
+            Column("Results", ".status.results.uri", priority=1),
             MESSAGE,
         ),
     ),

@@ -10,11 +10,18 @@ from finetune_operator.core.config import OperatorConfig
 from finetune_operator.kube.client import KubeClient
 from finetune_operator.kube.errors import Conflict, KubeError, NotFound, Rejected
 from finetune_operator.logs import cause, get_logger
-from finetune_operator.manifests.common import CHILD_SELECTOR, ENGINE_LABEL, JOB_NAME_LABEL, VERSION_NAME_LABEL
+from finetune_operator.manifests.common import (
+    BATCH_NAME_LABEL,
+    CHILD_SELECTOR,
+    ENGINE_LABEL,
+    JOB_NAME_LABEL,
+    VERSION_NAME_LABEL,
+)
 from finetune_operator.manifests.serving import wanted_engine
-from finetune_operator.reconcile import abtest, finetunejob, modelversion
+from finetune_operator.reconcile import abtest, batch_inference, finetunejob, modelversion
 from finetune_operator.reconcile.plan import Plan
 from finetune_operator.resources.abtest import ABTest
+from finetune_operator.resources.batch_inference import BatchInference
 from finetune_operator.resources.common import Resource
 from finetune_operator.resources.finetunejob import FineTuneJob
 from finetune_operator.resources.modelversion import ModelVersion
@@ -25,7 +32,7 @@ from finetune_operator.shell.state import ClusterState
 
 WORKERS = 16
 RESYNC_SECONDS = 600.0
-CUSTOM_PLURALS = ("finetunejobs", "modelversions", "abtests")
+CUSTOM_PLURALS = ("finetunejobs", "modelversions", "abtests", "batchinferences")
 # Of keys only: by uid, since a new FineTuneJob may have taken the name.
 DELETED_JOBS = "finetunejobs/deleted"
 NAMESPACE_GOES = "because it is being terminated"
@@ -138,6 +145,8 @@ class Controller:
             case ModelVersion() if error.plural != "jobs":
                 world = await self._observer.modelversion(resource)
                 return modelversion.refused(resource, world, str(error), now, self._config)
+            case BatchInference():
+                return batch_inference.refused(resource, str(error), now, self._config)
         return None
 
     async def _decide(self, key: Key) -> tuple[Resource | None, Plan | None]:
@@ -155,6 +164,10 @@ class Controller:
                 if test := self._state.resource(ABTest, *key):
                     facts = await self._observer.abtest(test)
                     return test, abtest.reconcile(test, facts, now, self._config)
+            case "batchinferences":
+                if batch := self._state.resource(BatchInference, *key):
+                    known = await self._observer.batch_inference(batch)
+                    return batch, batch_inference.reconcile(batch, known, now, self._config)
         return None, None
 
     def _affected(self, plural: str, body: dict[str, Any]) -> Iterable[Key]:
@@ -167,12 +180,18 @@ class Controller:
             yield Key("finetunejobs", namespace, job_name)
         if version_name := labels.get(VERSION_NAME_LABEL):
             yield Key("modelversions", namespace, version_name)
+        if batch_name := labels.get(BATCH_NAME_LABEL):
+            yield Key("batchinferences", namespace, batch_name)
         if engine := labels.get(ENGINE_LABEL):
             for version in self._state.resources(ModelVersion, "modelversions", namespace):
                 if engine in (version.status.engine, wanted_engine(version)):
                     yield Key("modelversions", namespace, version.metadata.name)
         if plural in ("modelversions", "abtests"):
             yield from self._relatives(namespace, body["spec"])
+        if plural == "modelversions":
+            for batch in self._state.resources(BatchInference, "batchinferences", namespace):
+                if name in batch_inference.asked_versions(batch):
+                    yield Key("batchinferences", namespace, batch.metadata.name)
 
     def _relatives(self, namespace: str, spec: dict[str, Any]) -> Iterable[Key]:
         """Versions that share an engine or a name, and the tests on that name."""

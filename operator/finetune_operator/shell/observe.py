@@ -3,16 +3,18 @@
 from dataclasses import dataclass
 
 from finetune_operator.core.workloads import deployment_facts, job_facts, pod_facts
+from finetune_operator.manifests.batch_inference import batch_job_name
 from finetune_operator.manifests.cancellation import cancellation_job_name
 from finetune_operator.manifests.common import EVALUATION_LABEL, REVISION_ANNOTATION
 from finetune_operator.manifests.evaluation import evaluation_id
 from finetune_operator.manifests.preparation import preparation_job_name
 from finetune_operator.manifests.serving import wanted_engine
 from finetune_operator.manifests.training import training_job_name
-from finetune_operator.reconcile import abtest, finetunejob, modelversion
+from finetune_operator.reconcile import abtest, batch_inference, finetunejob, modelversion
 from finetune_operator.reconcile.engine_sharing import Engine
 from finetune_operator.reconcile.served_evaluation import EvaluationFacts
 from finetune_operator.resources.abtest import ABTest
+from finetune_operator.resources.batch_inference import BatchInference
 from finetune_operator.resources.finetunejob import FineTuneJob
 from finetune_operator.resources.modelversion import ModelVersion
 from finetune_operator.shell.api import Api
@@ -86,4 +88,14 @@ class Observer:
             versions=self.state.resources(ModelVersion, "modelversions", namespace),
             tests=self.state.resources(ABTest, "abtests", namespace),
             tally=await self.api.tally(test.metadata.uid, max_votes) if abtest.is_running(test) else None,
+        )
+
+    async def batch_inference(self, batch: BatchInference) -> batch_inference.Observed:
+        namespace, uid = batch.metadata.namespace, batch.metadata.uid
+        body = self.state.get("jobs", namespace, batch_job_name(batch))
+        return batch_inference.Observed(
+            versions=self.state.resources(ModelVersion, "modelversions", namespace),
+            job=job_facts(body) if body else None,
+            pods=tuple(pod_facts(pod) for pod in self.state.group("pods", uid)),
+            progress=await self.api.progress(uid) if batch_inference.wants_progress(batch) else None,
         )

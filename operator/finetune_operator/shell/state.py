@@ -9,14 +9,20 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from finetune_operator.core.managers import entries_about
-from finetune_operator.manifests.common import ENGINE_LABEL, JOB_UID_LABEL, PREPARATION_LABEL, VERSION_UID_LABEL
+from finetune_operator.manifests.common import (
+    BATCH_UID_LABEL,
+    ENGINE_LABEL,
+    JOB_UID_LABEL,
+    PREPARATION_LABEL,
+    VERSION_UID_LABEL,
+)
 from finetune_operator.resources.common import Resource
 
 Object = dict[str, Any]
 Key = tuple[str, str, str]
 R = TypeVar("R", bound=Resource)
 
-GROUP_LABELS = (JOB_UID_LABEL, PREPARATION_LABEL, ENGINE_LABEL, VERSION_UID_LABEL)
+GROUP_LABELS = (JOB_UID_LABEL, PREPARATION_LABEL, ENGINE_LABEL, VERSION_UID_LABEL, BATCH_UID_LABEL)
 METADATA_FIELDS = (
     "name", "namespace", "uid", "generation", "resourceVersion", "creationTimestamp", "deletionTimestamp", "labels",
     "annotations", "ownerReferences",

@@ -1,5 +1,6 @@
 """What the one-shot containers of the operator's image have in common."""
 
+import fcntl
 import os
 import signal
 from pathlib import Path
@@ -25,6 +26,17 @@ def read_config(config: type[Config], file: Path) -> Config:
             f"{file} is not a {config.__name__}: {error}",
             "run the operator and its images from the same release",
         ) from None
+
+
+def take_lock(descriptor: int, attempt: str) -> str | None:
+    """Take the lock on an open file until it is closed; returns who holds it, if that is another attempt."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.pread(descriptor, 200, 0).decode(errors="replace")
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, attempt.encode(), 0)
+    return None
 
 
 def leave_when_asked() -> None:

@@ -204,6 +204,7 @@ MIGRATIONS: tuple[Migration, ...] = (
             """,
         ),
     ),
+    Migration(7, ("ALTER TABLE training_progress ADD COLUMN failed_rows BIGINT",)),
 )
 
 

@@ -98,6 +98,7 @@ def _progress(point: ProgressPoint, best_loss: float | None) -> Progress:
         gpu_memory_bytes=point.gpu_memory_bytes,
         checkpoint_step=point.checkpoint_step,
         checkpoint_time=point.checkpoint_time,
+        failed_rows=point.failed_rows,
         time=point.time,
     )
 

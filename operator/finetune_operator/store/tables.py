@@ -72,7 +72,7 @@ class Rating(Base):
 
 
 class ProgressPoint(Base):
-    """One measurement of a training; a restarted trainer is a new attempt."""
+    """One measurement of a training or a batch inference; a restarted pod is a new attempt."""
 
     __tablename__ = "training_progress"
     __table_args__ = (Index("training_progress_job_time", "job_uid", "time"),)
@@ -96,6 +96,7 @@ class ProgressPoint(Base):
     gpu_memory_bytes: Mapped[int | None] = mapped_column(BigInteger)
     checkpoint_step: Mapped[int | None] = mapped_column(BigInteger)
     checkpoint_time: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    failed_rows: Mapped[int | None] = mapped_column(BigInteger)
     time: Mapped[datetime] = mapped_column(UtcDateTime)
 
 

@@ -18,13 +18,16 @@ CONTEXT = 64
 
 @dataclass
 class EngineDouble:
-    """Answers by model and question; `troubles` are statuses with which the next requests end instead."""
+    """Answers by model and question; `troubles` are statuses with which the next requests end instead, `refuses` are
+    questions that are too long."""
 
     answers: dict[str, dict[str, str]]
     delay_seconds: dict[str, float] = field(default_factory=dict)
     troubles: list[int] = field(default_factory=list)
     has_tokens: bool = True
     breaks_off: int = 0
+    refuses: frozenset[str] = frozenset()
+    asked: list[dict[str, Any]] = field(default_factory=list)
     requests: list[tuple[str, str]] = field(default_factory=list)
     answering: int = 0
     most_at_once: int = 0
@@ -93,7 +96,10 @@ class EngineDouble:
             self.answering -= 1
 
     async def _stream(self, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
-        assert (body["stream"], body["temperature"]) == (True, 0)
+        assert body["stream"]
+        self.asked.append(body)
+        if body["messages"][-1]["content"] in self.refuses:
+            raise web.HTTPBadRequest(text="This model's maximum context length is 64 tokens.")
         words = self.says(body["model"], body["messages"]).split()[: body["max_tokens"]]
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
@@ -105,7 +111,15 @@ class EngineDouble:
                 self.breaks_off -= 1
                 await _send(response, {"error": {"message": "the engine core died"}})
                 return response
-        await _send(response, {"choices": [], "usage": {"completion_tokens": len(words) + 1}})
+        prompt_tokens = len(self.tokens(body["messages"], to_be_answered=True))
+        end = {
+            "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}],
+            "id": "chatcmpl-1",
+            "created": 1_767_268_800,
+        }
+        await _send(response, end)
+        usage = {"prompt_tokens": prompt_tokens, "completion_tokens": len(words) + 1}
+        await _send(response, {"choices": [], "usage": usage})
         await response.write(b"data: [DONE]\n\n")
         return response
 

@@ -128,6 +128,7 @@ async def test_both_models_get_all_questions_and_one_more_that_is_not_timed(tmp_
     await measured(engine, rows_file(tmp_path, ROWS))
     asked = [model for path, model in engine.requests if path == "/v1/chat/completions"]
     assert asked == [BASE] * 4 + [TUNED] * 4
+    assert {body["temperature"] for body in engine.asked} == {0}
 
 
 class TestTokenAccuracy:

@@ -7,8 +7,8 @@ import pytest
 from finetune_operator.contract.failures import EXIT_CODES, FailureReason
 from finetune_operator.contract.places import EVALUATION_CONFIG_ANNOTATION, JobPaths
 from finetune_operator.contract.served_evaluation import ServedEvaluationConfig
+from finetune_operator.manifests.asking import FINAL_EXIT_CODES
 from finetune_operator.manifests.evaluation import (
-    FINAL_EXIT_CODES,
     evaluation_config,
     evaluation_id,
     evaluation_job,

@@ -46,11 +46,11 @@ from finetune_operator.kube.client import KubeClient
 from finetune_operator.kube.errors import KubeError
 from finetune_operator.manifests.training_parameters import MLFLOW_TOKEN_VARIABLE, WANDB_KEY_VARIABLE
 from finetune_operator.providers.fine_tuning_client import FineTuningClient, Unanswered
-from finetune_operator.providers.reporting import Reporter
 from finetune_operator.reconcile.finetunejob import Observed, reconcile
 from finetune_operator.shell.api import Api
 from finetune_operator.shell.engines import Engines, EngineUnavailable
 from finetune_operator.store import base_models, prepare
+from finetune_operator.store.reporting import Reporter
 from tests.builders import CONFIG, DIGEST, NOON, job_body, job_condition, make_job, pod_body, terminated, training_pod
 from tests.unit.security.careless_server import careless_http, careless_postgres
 

@@ -4,9 +4,10 @@ A file is recognised by its first bytes, never by its name. What is compressed a
 bounds what comes out of it; Parquet is read by DuckDB, in a bounded part of memory.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Generic, NamedTuple, TypeVar
 
 import duckdb
 
@@ -28,6 +29,15 @@ COMPRESSED = {
 }
 
 Numbered = tuple[int, Record]
+R = TypeVar("R")
+
+
+class Rows(NamedTuple, Generic[R]):
+    """What the rows of a file are: the format's name, how a row looks, and how it is read, raising `InvalidRecord`."""
+
+    name: str
+    expected: str
+    parse: Callable[[bytes], R]
 
 
 def inside(root: Path, relative_path: str) -> Path:
@@ -45,36 +55,42 @@ def inside(root: Path, relative_path: str) -> Path:
 
 
 def records(file: Path, name: str, record_format: Format, work: Path) -> Iterator[Numbered]:
+    """The records of a file and their numbers, as of `rows`."""
+    parse: Callable[[bytes], Record] = partial(parse_record, record_format=record_format)
+    return rows(file, name, Rows(record_format, EXPECTED[record_format], parse), work)
+
+
+def rows(file: Path, name: str, kind: Rows[R], work: Path) -> Iterator[tuple[int, R]]:
     """The rows of a file and their numbers, from 1. Raises `Refused` with the number of the first that is bad."""
     # Opened once, so that what is recognised is what is read, whatever becomes of the path.
     with file.open("rb") as content:
         head = content.read(8)
         content.seek(0)
-        for magic, kind in COMPRESSED.items():
+        for magic, compression in COMPRESSED.items():
             if head.startswith(magic):
                 raise Refused.because(
                     FailureReason.DATASET_INVALID,
-                    f"{name} is compressed with {kind}",
+                    f"{name} is compressed with {compression}",
                     "decompress it, or write it as Parquet, whose columns may be compressed",
                 )
         if head.startswith(PARQUET_MAGIC):
-            yield from _parquet(content, name, record_format, work)
+            yield from _parquet(content, name, kind, work)
         else:
-            yield from _json_lines(content, name, record_format)
+            yield from _json_lines(content, name, kind)
 
 
-def _json_lines(content: IO[bytes], name: str, record_format: Format) -> Iterator[Numbered]:
+def _json_lines(content: IO[bytes], name: str, kind: Rows[R]) -> Iterator[tuple[int, R]]:
     number = 0
     while line := content.readline(LINE_MAX_BYTES + 1):
         number += 1
         if len(line) > LINE_MAX_BYTES:
-            raise _bad_row(name, number, f"longer than {LINE_MAX_BYTES} bytes", record_format)
+            raise _bad_row(name, number, f"longer than {LINE_MAX_BYTES} bytes", kind)
         line = line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line
         if line.strip():
-            yield number, _parsed(line, name, number, record_format)
+            yield number, _parsed(line, name, number, kind)
 
 
-def _parquet(content: IO[bytes], name: str, record_format: Format, work: Path) -> Iterator[Numbered]:
+def _parquet(content: IO[bytes], name: str, kind: Rows[R], work: Path) -> Iterator[tuple[int, R]]:
     number = 0
     source = f"/proc/self/fd/{content.fileno()}"
     # The last room has one thread: rows are numbered, so their order counts.
@@ -86,8 +102,8 @@ def _parquet(content: IO[bytes], name: str, record_format: Format, work: Path) -
                 for line in found:
                     number += 1
                     if len(line) > LINE_MAX_BYTES:
-                        raise _bad_row(name, number, f"longer than {LINE_MAX_BYTES} bytes", record_format)
-                    yield number, _parsed(line, name, number, record_format)
+                        raise _bad_row(name, number, f"longer than {LINE_MAX_BYTES} bytes", kind)
+                    yield number, _parsed(line, name, number, kind)
         except duckdb.Error as error:
             words = " ".join(str(error).split())[:MESSAGE_MAX_CHARACTERS].replace(source, name)
             raise Refused.because(
@@ -97,11 +113,11 @@ def _parquet(content: IO[bytes], name: str, record_format: Format, work: Path) -
             ) from None
 
 
-def _parsed(line: bytes, name: str, number: int, record_format: Format) -> Record:
+def _parsed(line: bytes, name: str, number: int, kind: Rows[R]) -> R:
     try:
-        return parse_record(line, record_format)
+        return kind.parse(line)
     except InvalidRecord as error:
-        raise _bad_row(name, number, str(error), record_format) from None
+        raise _bad_row(name, number, str(error), kind) from None
 
 
 def _bad_path(relative_path: str, what: str) -> Refused:
@@ -112,9 +128,9 @@ def _bad_path(relative_path: str, what: str) -> Refused:
     )
 
 
-def _bad_row(name: str, number: int, what: str, record_format: Format) -> Refused:
+def _bad_row(name: str, number: int, what: str, kind: Rows[R]) -> Refused:
     return Refused.because(
         FailureReason.DATASET_INVALID,
-        f"row {number} of {name} is not a {record_format} record: {what}",
-        f"each row must look like {EXPECTED[record_format]}",
+        f"row {number} of {name} is not a {kind.name} record: {what}",
+        f"each row must look like {kind.expected}",
     )

@@ -1,23 +1,12 @@
 """How much a dataset may take of its volume, and what is said when there is no more."""
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from finetune_operator.contract.failures import FailureReason, Refused
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-
-
-@contextmanager
-def told_when_full() -> Iterator[None]:
-    """A full disk is the user's to change, and no error of the network or of the data. Raises `Refused`."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in FULL:
-            raise storage_exceeded(error.strerror or str(error)) from None
-        raise
 
 
 def storage_exceeded(words: str) -> Refused:
@@ -27,6 +16,17 @@ def storage_exceeded(words: str) -> Refused:
         "enlarge the volume or delete what is no longer needed on it; a dataset takes up to three times its size while "
         "it is made",
     )
+
+
+@contextmanager
+def told_when_full(exceeded: Callable[[str], Refused] = storage_exceeded) -> Iterator[None]:
+    """A full disk is the user's to change, and no error of the network or of the data. Raises `Refused`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise exceeded(error.strerror or str(error)) from None
+        raise
 
 
 def too_large(max_bytes: int) -> Refused:

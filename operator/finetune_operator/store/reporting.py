@@ -1,4 +1,4 @@
-"""Posts a remote training's progress to the api; never slows or fails the training."""
+"""Posts the progress of a container's work to the api; never slows or fails the work."""
 
 from collections.abc import Iterable
 
@@ -34,6 +34,6 @@ class Reporter:
             ) as answer:
                 answer.raise_for_status()
         except (aiohttp.ClientError, TimeoutError) as error:
-            logger.warning("progress can't be reported; the training goes on", error=cause(error))
+            logger.warning("progress can't be reported; the work goes on", error=cause(error))
             return
         self._waiting = ()

@@ -1,0 +1,92 @@
+"""The Kubernetes Job that runs a dataset through one or two served models."""
+
+from finetune_operator.contract.batch_inference import AskedModel, BatchInferenceConfig, SamplingConfig
+from finetune_operator.contract.places import (
+    BATCH_CONFIG_ANNOTATION,
+    BATCH_CONFIG_FILE,
+    BATCH_CONTAINER,
+    INTERNAL_TOKEN_VARIABLE,
+    PROGRESS_PATH,
+)
+from finetune_operator.contract.training import JobIdentity
+from finetune_operator.core.config import OperatorConfig
+from finetune_operator.manifests.asking import Artifacts, Asking, asking_job
+from finetune_operator.manifests.common import (
+    BATCH_NAME_LABEL,
+    BATCH_UID_LABEL,
+    INTERNAL_TOKEN_KEY,
+    Manifest,
+    digest_of,
+    labels,
+    secret_variable,
+)
+from finetune_operator.manifests.dataset_sources import every_row
+from finetune_operator.manifests.serving import engine_url
+from finetune_operator.resources.batch_inference import BatchFormat, BatchInference
+from finetune_operator.resources.dataset import DatasetFormat
+from finetune_operator.resources.modelversion import ModelVersion
+
+COMPONENT_NAME = "batch-inference"
+
+
+def batch_job_name(batch: BatchInference) -> str:
+    """Follows from the uid: a re-created BatchInference gets a Job of its own, a retry finds its own again."""
+    return f"{batch.metadata.name}-{digest_of(batch.metadata.uid)}"
+
+
+def asked_models(batch: BatchInference, version: ModelVersion, other: ModelVersion | None) -> tuple[AskedModel, ...]:
+    """Who gets the rows: the version, and its base model or the `other` version. All of them are served."""
+    models = [_asked(version, version.metadata.name)]
+    if batch.spec.compare_with:
+        models.append(_asked(other, other.metadata.name) if other else _asked(version, version.spec.base_model.name))
+    return tuple(models)
+
+
+def _asked(version: ModelVersion, served_name: str) -> AskedModel:
+    if version.spec.serving is None:
+        raise ValueError("only a version that is served is asked anything")
+    return AskedModel(served_name=served_name, engine_url=engine_url(version, version.spec.serving))
+
+
+def batch_config(batch: BatchInference, models: tuple[AskedModel, ...], config: OperatorConfig) -> BatchInferenceConfig:
+    """What the pod is told."""
+    spec, metadata = batch.spec, batch.metadata
+    prompts_alone = spec.dataset.format is BatchFormat.PROMPTS
+    record_format = DatasetFormat.CHAT_ML if prompts_alone else DatasetFormat(spec.dataset.format.value)
+    return BatchInferenceConfig(
+        batch=JobIdentity(namespace=metadata.namespace, name=metadata.name, uid=metadata.uid),
+        models=models,
+        dataset=every_row(spec.dataset, record_format, config),
+        prompts_alone=prompts_alone,
+        sampling=SamplingConfig(
+            max_tokens=spec.parameters.max_tokens,
+            temperature=float(spec.parameters.temperature),
+            top_p=float(spec.parameters.top_p),
+            seed=spec.parameters.seed,
+        ),
+        max_concurrent_requests=spec.max_concurrent_requests,
+        limit=spec.limit,
+        progress_url=f"{config.api_url}{PROGRESS_PATH}" if config.api_url else None,
+    )
+
+
+def batch_job(batch: BatchInference, models: tuple[AskedModel, ...], config: OperatorConfig) -> Manifest:
+    """The Job; its pods find on the artifacts volume what those before them have answered."""
+    own = labels(COMPONENT_NAME, {BATCH_UID_LABEL: batch.metadata.uid, BATCH_NAME_LABEL: batch.metadata.name})
+    asking = Asking(
+        job_name=batch_job_name(batch),
+        labels=own,
+        container=BATCH_CONTAINER,
+        command="batch",
+        config=batch_config(batch, models, config),
+        config_file=BATCH_CONFIG_FILE,
+        config_annotation=BATCH_CONFIG_ANNOTATION,
+        dataset=batch.spec.dataset,
+        artifacts=Artifacts(config.artifacts_claim, read_only=False),
+        deadline_seconds=batch.spec.active_deadline_seconds,
+        variables=(
+            secret_variable(INTERNAL_TOKEN_VARIABLE, config.secret_name, INTERNAL_TOKEN_KEY, optional=True),
+            {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+        ),
+    )
+    return asking_job(batch, asking, config)

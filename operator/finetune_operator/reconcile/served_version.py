@@ -1,0 +1,37 @@
+"""Why a version that somebody needs does not answer here."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from finetune_operator.core.conditions import is_true
+from finetune_operator.resources.modelversion import ModelVersion
+
+
+class NotServed(NamedTuple):
+    """A reason and a message with what to change."""
+
+    reason: str
+    message: str
+
+
+def version_named(name: str, versions: Iterable[ModelVersion]) -> ModelVersion | None:
+    return next((version for version in versions if version.metadata.name == name), None)
+
+
+def absent(name: str, kind: str) -> NotServed:
+    """`kind` is of the resource that names the version."""
+    message = f"ModelVersion {name} does not exist: create it, or name another one in a new {kind}"
+    return NotServed("VersionNotFound", message)
+
+
+def unloaded(version: ModelVersion, kind: str) -> NotServed | None:
+    """None where an engine has it loaded; some versions are never loaded as they are."""
+    name = version.metadata.name
+    if version.spec.artifact.base_url:
+        message = f"ModelVersion {name} answers at its provider, not in this cluster: create a new {kind} of others"
+        return NotServed("VersionNotServed", message)
+    if version.spec.serving is None:
+        return NotServed("VersionNotServed", f"ModelVersion {name} is only registered: set its spec.serving")
+    if not is_true(version.status.conditions, "Loaded"):
+        return NotServed("VersionNotLoaded", f"waiting for ModelVersion {name} to be loaded")
+    return None
