@@ -20,6 +20,7 @@ ACCEPTED: dict[str, Spec] = {
     "a batch of prompts": {},
     "a batch beside the base model": {"compareWith": {"base": True}},
     "a batch beside another version": {"compareWith": {"modelVersion": "plato-v2"}},
+    "a batch to vote on": {"compareWith": {"base": True}, "abTest": {"name": "duel", "maxPairs": 10_000}},
     "a batch of rated prompts": asking(ratings={"domain": "ethics", "goldStarOnly": False, "minRating": 1}),
     "a batch of an object's records": asking(s3={"url": "s3://bucket/q.parquet"}, format="Alpaca"),
     "a batch with all limits": {
@@ -47,6 +48,14 @@ REFUSED: dict[str, tuple[Spec, str]] = {
         "set exactly one of base, modelVersion",
     ),
     "a batch beside no base model": ({"compareWith": {"base": False}}, "base can only be true"),
+    "a batch to vote on, of one model": (
+        {"abTest": {"name": "duel"}},
+        "abTest needs two answers to each row: set compareWith to the baseline of that ABTest",
+    ),
+    "a batch of no pair": (
+        {"compareWith": {"base": True}, "abTest": {"name": "duel", "maxPairs": 0}},
+        "greater than or equal to 1",
+    ),
     "a batch without tokens": (made(maxTokens=0), "greater than or equal to 1"),
     "a batch with too much chance": (made(temperature="2.1"), "temperature in body should match"),
     "a batch with no share of probability": (made(topP="0.0"), "topP in body should match"),
@@ -65,6 +74,7 @@ CHANGED: Spec = {
     "parameters": {"maxTokens": 7},
     "maxConcurrentRequests": 7,
     "limit": 7,
+    "abTest": {"name": "duel"},
     "activeDeadlineSeconds": 7,
 }
 EDITED: dict[str, tuple[str, Any]] = {

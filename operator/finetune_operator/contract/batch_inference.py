@@ -23,6 +23,13 @@ class SamplingConfig(Message):
     seed: int | None = None
 
 
+class VotingConfig(Message):
+    """Which ABTest gets the first pairs of answers; the first model is its candidate, the second its baseline."""
+
+    url: str
+    max_pairs: int
+
+
 class BatchInferenceConfig(Message):
     """What to ask whom. With `prompts_alone` the rows are prompts without answers; else the last answer is not told.
 
@@ -37,6 +44,7 @@ class BatchInferenceConfig(Message):
     max_concurrent_requests: int = 8
     limit: int | None = None
     progress_url: str | None = None
+    voting: VotingConfig | None = None
 
 
 class ResultFile(Message):
@@ -58,10 +66,12 @@ class ResultFile(Message):
 
 class BatchReport(Message):
     """`manifest.json` beside the results, written last, and the termination message: its existence proves that the
-    results are complete. `digest` is over names and sha256 of the files.
+    results are complete. `digest` is over names and sha256 of the files; `pairs` are those that an
+    ABTest was given.
     """
 
     kind: Literal["BatchReport"] = "BatchReport"
     rows: int
     files: tuple[ResultFile, ...]
     digest: str
+    pairs: int | None = None

@@ -7,6 +7,7 @@ from pydantic import AwareDatetime, Field
 from finetune_operator.contract.base import Report
 
 SAMPLES_MAX_PER_BATCH = 1000
+PAIRS_MAX_PER_BATCH = 100
 TOKENS_MAX = 2_147_483_647
 
 Tokens = Annotated[int, Field(ge=0, le=TOKENS_MAX)]
@@ -127,3 +128,20 @@ class AbTestTally(Report):
     win_rates: tuple[WinRatePoint, ...] = ()
     arms: ArmTallies = ArmTallies()
     splits: tuple[SplitTally, ...] = ()
+
+
+class AnswerPair(Report):
+    """What both arms of an ABTest answered to one prompt; the same id again is no news."""
+
+    id: Annotated[str, Field(min_length=1, max_length=36)]
+    prompt: str
+    baseline_answer: str
+    candidate_answer: str
+
+
+class AnswerPairs(Report):
+    """Body of a PUT to `PAIRS_PATH`: what people are to vote on, beside the ABTest's own prompts."""
+
+    baseline_served_name: Annotated[str, Field(min_length=1, max_length=128)]
+    candidate_served_name: Annotated[str, Field(min_length=1, max_length=128)]
+    pairs: Annotated[tuple[AnswerPair, ...], Field(max_length=PAIRS_MAX_PER_BATCH)]

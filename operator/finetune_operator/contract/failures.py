@@ -27,6 +27,7 @@ class FailureReason(StrEnum):
     PROVIDER_REFUSED = "ProviderRefused"
     ENGINE_REFUSED = "EngineRefused"
     ENGINE_UNAVAILABLE = "EngineUnavailable"
+    API_UNAVAILABLE = "ApiUnavailable"
 
 
 EXIT_CODES: dict[FailureReason, int] = {

@@ -17,7 +17,13 @@ from pathlib import Path
 
 import aiohttp
 
-from finetune_operator.contract.batch_inference import AskedModel, BatchInferenceConfig, BatchReport, ResultFile
+from finetune_operator.contract.batch_inference import (
+    AskedModel,
+    BatchInferenceConfig,
+    BatchReport,
+    ResultFile,
+    VotingConfig,
+)
 from finetune_operator.contract.failures import FailureReason, Refused
 from finetune_operator.contract.places import (
     ARTIFACTS_ROOT,
@@ -30,6 +36,7 @@ from finetune_operator.contract.training import Progress
 from finetune_operator.core.artifacts import files_digest
 from finetune_operator.core.batch_inference import Completion, Request, answered_line, eta_seconds, refused_line
 from finetune_operator.core.endings import LOCKED_EXIT_CODE
+from finetune_operator.evaluator.batch_pairs import Sender, put_to_vote
 from finetune_operator.evaluator.batch_requests import read_requests, write_requests
 from finetune_operator.evaluator.batch_results import PartialResults
 from finetune_operator.evaluator.engine import Engine, EngineRefused, Patience, Sampling
@@ -106,12 +113,25 @@ def run(config: BatchInferenceConfig, surroundings: Surroundings) -> BatchReport
         Path(paths.directory).mkdir(parents=True, exist_ok=True)
         with _exclusive(Path(paths.lock)):
             if manifest.exists():
-                return BatchReport.model_validate_json(manifest.read_bytes())
-            report = asyncio.run(_Attempt(config, paths, surroundings).run())
-            durable.replace(manifest, report.model_dump_json(by_alias=True, exclude_none=True, indent=2).encode())
+                report = BatchReport.model_validate_json(manifest.read_bytes())
+            else:
+                report = asyncio.run(_Attempt(config, paths, surroundings).run())
+                durable.replace(manifest, report.model_dump_json(by_alias=True, exclude_none=True, indent=2).encode())
             for model in config.models:
                 Path(paths.partial_answers(model.served_name)).unlink(missing_ok=True)
-            return report
+            if config.voting is None:
+                return report
+            pairs = asyncio.run(_put_to_vote(config, config.voting, paths, surroundings))
+            return report.model_copy(update={"pairs": pairs})
+
+
+async def _put_to_vote(
+    config: BatchInferenceConfig, voting: VotingConfig, paths: BatchPaths, surroundings: Surroundings
+) -> int:
+    """After the manifest: results that nobody can vote on yet are results."""
+    token = surroundings.environment.get(INTERNAL_TOKEN_VARIABLE)
+    async with aiohttp.ClientSession() as session:
+        return await put_to_vote(config, voting, paths, Sender(session, token, surroundings.patience))
 
 
 class _Attempt:

@@ -23,7 +23,11 @@ RETRIED_STATUSES = frozenset({404, 408, 409, 425, 429})
 logger = get_logger(__name__)
 
 
-class EngineUnavailable(Exception):
+class Unavailable(Exception):
+    """Somebody did not answer for as long as was waited."""
+
+
+class EngineUnavailable(Unavailable):
     """The engine did not answer for as long as was waited; another pod may try again."""
 
 
@@ -35,7 +39,7 @@ class EngineRefused(Exception):
         self.status = status
 
 
-class _Trouble(Exception):
+class Trouble(Exception):
     """One request went wrong in a way that may pass."""
 
 
@@ -83,6 +87,22 @@ class Prompt:
 
     tokens: tuple[int, ...]
     context: int
+
+
+async def persist(who: str, ask: Callable[[], Awaitable[T]], patience: Patience) -> T:
+    """Ask again what the network or `Trouble` kept from an answer. Raises `Unavailable` once patience ends."""
+    wait, failing_since = patience.first_wait_seconds, 0.0
+    while True:
+        try:
+            return await ask()
+        except (Trouble, aiohttp.ClientError, TimeoutError) as error:
+            now = time.monotonic()
+            failing_since = failing_since or now
+            if now - failing_since + wait > patience.outage_seconds:
+                raise Unavailable(f"{who} did not answer for {now - failing_since:.0f} s: {cause(error)}") from error
+            logger.warning(f"{who} does not answer, asking again", error=cause(error), wait_seconds=wait)
+        await asyncio.sleep(wait)
+        wait = min(2 * wait, patience.longest_wait_seconds)
 
 
 class Engine:
@@ -136,20 +156,10 @@ class Engine:
         return _next_tokens(told["choices"], len(prefixes))
 
     async def _persist(self, ask: Callable[[], Awaitable[T]]) -> T:
-        wait, failing_since = self._patience.first_wait_seconds, 0.0
-        while True:
-            try:
-                return await ask()
-            except (_Trouble, aiohttp.ClientError, TimeoutError) as error:
-                now = time.monotonic()
-                failing_since = failing_since or now
-                if now - failing_since + wait > self._patience.outage_seconds:
-                    raise EngineUnavailable(
-                        f"the engine did not answer for {now - failing_since:.0f} s: {cause(error)}"
-                    ) from error
-                logger.warning("the engine does not answer, asking again", error=cause(error), wait_seconds=wait)
-            await asyncio.sleep(wait)
-            wait = min(2 * wait, self._patience.longest_wait_seconds)
+        try:
+            return await persist("the engine", ask, self._patience)
+        except Unavailable as error:
+            raise EngineUnavailable(str(error)) from error
 
     async def _json(self, path: str, body: Mapping[str, object]) -> dict[str, Any]:
         async with self._session.post(
@@ -159,7 +169,7 @@ class Engine:
             try:
                 told: dict[str, Any] = await response.json()
             except ValueError as error:
-                raise _Trouble(f"{path} answered no JSON: {error}") from error
+                raise Trouble(f"{path} answered no JSON: {error}") from error
             return told
 
     async def _stream(self, body: Mapping[str, object]) -> Answer:
@@ -178,9 +188,9 @@ class Engine:
                 try:
                     chunk = json.loads(line[5:])
                 except ValueError as error:
-                    raise _Trouble(f"{path} streamed no JSON: {error}") from error
+                    raise Trouble(f"{path} streamed no JSON: {error}") from error
                 if broken := chunk.get("error"):
-                    raise _Trouble(f"{path} broke off: {broken}")
+                    raise Trouble(f"{path} broke off: {broken}")
                 told |= {name: chunk[name] for name in ("id", "created") if name in chunk}
                 for choice in chunk.get("choices", ()):
                     if text := choice.get("delta", {}).get("content"):
@@ -191,7 +201,7 @@ class Engine:
                 usage = chunk.get("usage") or usage
         ended = time.monotonic()
         if usage is None:
-            raise _Trouble(f"{path} ended without its usage")
+            raise Trouble(f"{path} ended without its usage")
         return Answer(
             "".join(parts),
             int(usage["prompt_tokens"]),
@@ -207,7 +217,7 @@ async def _check(path: str, response: aiohttp.ClientResponse) -> None:
         return
     told = f"{path} answered {response.status}: {(await response.text())[:300]}"
     if response.status >= 500 or response.status in RETRIED_STATUSES:
-        raise _Trouble(told)
+        raise Trouble(told)
     raise EngineRefused(told, response.status)
 
 

@@ -1,11 +1,12 @@
 """The Kubernetes Job that runs a dataset through one or two served models."""
 
-from finetune_operator.contract.batch_inference import AskedModel, BatchInferenceConfig, SamplingConfig
+from finetune_operator.contract.batch_inference import AskedModel, BatchInferenceConfig, SamplingConfig, VotingConfig
 from finetune_operator.contract.places import (
     BATCH_CONFIG_ANNOTATION,
     BATCH_CONFIG_FILE,
     BATCH_CONTAINER,
     INTERNAL_TOKEN_VARIABLE,
+    PAIRS_PATH,
     PROGRESS_PATH,
 )
 from finetune_operator.contract.training import JobIdentity
@@ -22,7 +23,8 @@ from finetune_operator.manifests.common import (
 )
 from finetune_operator.manifests.dataset_sources import every_row
 from finetune_operator.manifests.serving import engine_url
-from finetune_operator.resources.batch_inference import BatchFormat, BatchInference
+from finetune_operator.resources.abtest import ABTest
+from finetune_operator.resources.batch_inference import BatchFormat, BatchInference, Voting
 from finetune_operator.resources.dataset import DatasetFormat
 from finetune_operator.resources.modelversion import ModelVersion
 
@@ -48,7 +50,9 @@ def _asked(version: ModelVersion, served_name: str) -> AskedModel:
     return AskedModel(served_name=served_name, engine_url=engine_url(version, version.spec.serving))
 
 
-def batch_config(batch: BatchInference, models: tuple[AskedModel, ...], config: OperatorConfig) -> BatchInferenceConfig:
+def batch_config(
+    batch: BatchInference, models: tuple[AskedModel, ...], config: OperatorConfig, test: ABTest | None = None
+) -> BatchInferenceConfig:
     """What the pod is told."""
     spec, metadata = batch.spec, batch.metadata
     prompts_alone = spec.dataset.format is BatchFormat.PROMPTS
@@ -67,10 +71,17 @@ def batch_config(batch: BatchInference, models: tuple[AskedModel, ...], config: 
         max_concurrent_requests=spec.max_concurrent_requests,
         limit=spec.limit,
         progress_url=f"{config.api_url}{PROGRESS_PATH}" if config.api_url else None,
+        voting=_voting(spec.ab_test, test, config) if spec.ab_test and test else None,
     )
 
 
-def batch_job(batch: BatchInference, models: tuple[AskedModel, ...], config: OperatorConfig) -> Manifest:
+def _voting(voting: Voting, test: ABTest, config: OperatorConfig) -> VotingConfig:
+    return VotingConfig(url=f"{config.api_url}{PAIRS_PATH.format(uid=test.metadata.uid)}", max_pairs=voting.max_pairs)
+
+
+def batch_job(
+    batch: BatchInference, models: tuple[AskedModel, ...], config: OperatorConfig, test: ABTest | None = None
+) -> Manifest:
     """The Job; its pods find on the artifacts volume what those before them have answered."""
     own = labels(COMPONENT_NAME, {BATCH_UID_LABEL: batch.metadata.uid, BATCH_NAME_LABEL: batch.metadata.name})
     asking = Asking(
@@ -78,7 +89,7 @@ def batch_job(batch: BatchInference, models: tuple[AskedModel, ...], config: Ope
         labels=own,
         container=BATCH_CONTAINER,
         command="batch",
-        config=batch_config(batch, models, config),
+        config=batch_config(batch, models, config, test),
         config_file=BATCH_CONFIG_FILE,
         config_annotation=BATCH_CONFIG_ANNOTATION,
         dataset=batch.spec.dataset,

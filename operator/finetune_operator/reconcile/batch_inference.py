@@ -25,6 +25,7 @@ from finetune_operator.reconcile.plan import Create, Delete, Event, Plan
 from finetune_operator.reconcile.served_version import NotServed, absent, unloaded, version_named
 from finetune_operator.reconcile.suspension import held_by_others, retention, wanted_suspension
 from finetune_operator.reconcile.training_outlook import OBSTACLE_REMEDIES, leaving_seconds, name_taken, still_alive
+from finetune_operator.resources.abtest import ABTest
 from finetune_operator.resources.batch_inference import (
     KIND,
     BatchInference,
@@ -55,6 +56,7 @@ class Observed:
     """What a reconcile may know of the world besides the resource itself; the pods are those of its Job."""
 
     versions: tuple[ModelVersion, ...] = ()
+    test: ABTest | None = None
     job: JobFacts | None = None
     pods: tuple[PodFacts, ...] = ()
     progress: Progress | None = None
@@ -118,6 +120,12 @@ def asked_versions(batch: BatchInference) -> tuple[str, ...]:
     return tuple(name for name in (batch.spec.model_version, other) if name)
 
 
+def needs(batch: BatchInference) -> set[tuple[str, str]]:
+    """Plural and name of each resource whose change may concern it."""
+    tests = {("abtests", batch.spec.ab_test.name)} if batch.spec.ab_test else set()
+    return tests | {("modelversions", name) for name in asked_versions(batch)}
+
+
 def _acknowledged(batch: BatchInference, seen: Observed) -> Plan:
     status = batch.status.model_copy(update={"observed_generation": batch.metadata.generation})
     actions = retention(batch, (seen.job,), batch.spec.ttl_seconds_after_finished, batch.status.observed_generation)
@@ -128,7 +136,7 @@ def _start(batch: BatchInference, seen: Observed, now: datetime, config: Operato
     """No Job is made before all engines answer: its tries are for what goes wrong later."""
     if batch.spec.suspend:
         return _told(batch, _suspended(), seen, now, config)
-    if lacking := _not_served(batch, seen.versions):
+    if lacking := _not_served(batch, seen.versions) or _no_vote(batch, seen.test, config):
         return _told(batch, Outlook(BatchPhase.PENDING, *lacking), seen, now, config)
     starting = Outlook(BatchPhase.PENDING, "Starting", "waiting for the pod to start")
     plan = _told(batch, starting, seen, now, config)
@@ -138,7 +146,7 @@ def _start(batch: BatchInference, seen: Observed, now: datetime, config: Operato
     version, *others = (version_named(name, seen.versions) for name in asked_versions(batch))
     if version is None:
         raise ValueError("a version that is served exists")
-    manifest = batch_job(batch, asked_models(batch, version, others[0] if others else None), config)
+    manifest = batch_job(batch, asked_models(batch, version, others[0] if others else None), config, seen.test)
     created = Event("Normal", "JobCreated", f"created Job {manifest['metadata']['name']}")
     create = Create("jobs", manifest, batch.metadata.uid)
     return Plan(actions=(create,), status=plan.status, events=(created,))
@@ -150,6 +158,25 @@ def _not_served(batch: BatchInference, versions: Iterable[ModelVersion]) -> NotS
         lacking = unloaded(version, KIND) if version else absent(name, KIND)
         if lacking:
             return lacking
+    return None
+
+
+def _no_vote(batch: BatchInference, test: ABTest | None, config: OperatorConfig) -> NotServed | None:
+    """Why nobody could vote on the answers."""
+    if batch.spec.ab_test is None:
+        return None
+    name = batch.spec.ab_test.name
+    if config.api_url is None:
+        return NotServed("NoApi", "spec.abTest needs the api, which this installation lacks: install the chart with it")
+    if test is None:
+        return NotServed(
+            "ABTestNotFound", f"ABTest {name} does not exist: create it, or name another one in a new {KIND}"
+        )
+    if (test.spec.candidate.model_version, test.spec.baseline) != (batch.spec.model_version, batch.spec.compare_with):
+        message = f"ABTest {name} compares others: its candidate must be modelVersion, its baseline compareWith"
+        return NotServed("ABTestOfOthers", f"{message}, in a new {KIND}")
+    if test.status.verdict:
+        return NotServed("ABTestConcluded", f"ABTest {name} has its verdict: name another one in a new {KIND}")
     return None
 
 
@@ -333,6 +360,7 @@ def _results(batch: BatchInference, report: BatchReport, now: datetime, config: 
             rows=report.rows,
             failed=failed,
             digest=report.digest,
+            pairs=report.pairs,
             models=tuple(
                 ModelAnswers(
                     served_name=file.served_name, file=file.name, failed=file.failed, first_error=file.first_error

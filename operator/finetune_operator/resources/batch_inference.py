@@ -29,7 +29,8 @@ KIND = "BatchInference"
 MAX_MODELS = 2
 MAX_ROWS = 1_000_000
 IMMUTABLE_FIELDS = (
-    "modelVersion", "compareWith", "dataset", "parameters", "maxConcurrentRequests", "limit", "activeDeadlineSeconds",
+    "modelVersion", "compareWith", "dataset", "parameters", "maxConcurrentRequests", "limit", "abTest",
+    "activeDeadlineSeconds",
 )  # fmt: skip
 
 
@@ -74,6 +75,15 @@ class Parameters(ApiModel):
     """Of the random numbers; with a temperature above 0 the same seed gives about the same answers."""
 
 
+class Voting(ApiModel):
+    """Which ABTest gets the answers."""
+
+    name: DnsSubdomain
+    """An ABTest whose candidate is modelVersion, and whose baseline is compareWith."""
+    max_pairs: Annotated[int, Field(ge=1, le=10_000)] = 200
+    """So many of the rows that both have answered, the first ones."""
+
+
 class BatchInferenceSpec(ApiModel):
     """Whom to ask what."""
 
@@ -84,6 +94,11 @@ class BatchInferenceSpec(ApiModel):
             "self.compareWith.modelVersion != self.modelVersion",
             "compareWith must be another version than modelVersion",
             field_path=".compareWith",
+        ),
+        rule(
+            "!has(self.abTest) || has(self.compareWith)",
+            "abTest needs two answers to each row: set compareWith to the baseline of that ABTest",
+            field_path=".abTest",
         ),
     )
 
@@ -99,6 +114,8 @@ class BatchInferenceSpec(ApiModel):
     """Rows that are asked at once; the engine's other clients wait the longer for it."""
     limit: Annotated[int, Field(ge=1, le=MAX_ROWS)] = MAX_ROWS
     """Ask only the first rows, at most this many."""
+    ab_test: Voting | None = None
+    """After the run people vote on the pairs of answers, blind, before they are asked the ABTest's own prompts."""
     active_deadline_seconds: Annotated[int, Field(ge=1, le=31_536_000)] | None = None
     """Give up after this time; what was answered stays on the volume."""
     suspend: bool = False
@@ -162,6 +179,8 @@ class BatchResults(ApiModel):
     """Rows that were not answered, of all models."""
     digest: Sha256
     """Over names and sha256 of the files of answers: the same answers, the same digest."""
+    pairs: int | None = None
+    """Pairs of answers that the ABTest of spec.abTest was given."""
     models: Annotated[tuple[ModelAnswers, ...], Field(max_length=MAX_MODELS)]
     """One each."""
 

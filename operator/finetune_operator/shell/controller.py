@@ -188,9 +188,8 @@ class Controller:
                     yield Key("modelversions", namespace, version.metadata.name)
         if plural in ("modelversions", "abtests"):
             yield from self._relatives(namespace, body["spec"])
-        if plural == "modelversions":
             for batch in self._state.resources(BatchInference, "batchinferences", namespace):
-                if name in batch_inference.asked_versions(batch):
+                if (plural, name) in batch_inference.needs(batch):
                     yield Key("batchinferences", namespace, batch.metadata.name)
 
     def _relatives(self, namespace: str, spec: dict[str, Any]) -> Iterable[Key]:

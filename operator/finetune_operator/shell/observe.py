@@ -93,8 +93,10 @@ class Observer:
     async def batch_inference(self, batch: BatchInference) -> batch_inference.Observed:
         namespace, uid = batch.metadata.namespace, batch.metadata.uid
         body = self.state.get("jobs", namespace, batch_job_name(batch))
+        voting = batch.spec.ab_test
         return batch_inference.Observed(
             versions=self.state.resources(ModelVersion, "modelversions", namespace),
+            test=self.state.resource(ABTest, "abtests", namespace, voting.name) if voting else None,
             job=job_facts(body) if body else None,
             pods=tuple(pod_facts(pod) for pod in self.state.group("pods", uid)),
             progress=await self.api.progress(uid) if batch_inference.wants_progress(batch) else None,

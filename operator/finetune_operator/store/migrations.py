@@ -204,7 +204,26 @@ MIGRATIONS: tuple[Migration, ...] = (
             """,
         ),
     ),
-    Migration(7, ("ALTER TABLE training_progress ADD COLUMN failed_rows BIGINT",)),
+    Migration(
+        7,
+        (
+            "ALTER TABLE training_progress ADD COLUMN failed_rows BIGINT",
+            "ALTER TABLE abtest_comparisons ADD COLUMN pair_id VARCHAR(36)",
+            "CREATE INDEX abtest_comparisons_pair ON abtest_comparisons (pair_id)",
+            """
+            CREATE TABLE abtest_pairs (
+                id VARCHAR(36) PRIMARY KEY NOT NULL,
+                abtest_uid VARCHAR(64) NOT NULL,
+                prompt TEXT NOT NULL,
+                baseline_served_name VARCHAR(128) NOT NULL,
+                candidate_served_name VARCHAR(128) NOT NULL,
+                baseline_answer TEXT NOT NULL,
+                candidate_answer TEXT NOT NULL
+            )
+            """,
+            "CREATE INDEX abtest_pairs_abtest ON abtest_pairs (abtest_uid)",
+        ),
+    ),
 )
 
 

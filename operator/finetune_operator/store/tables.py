@@ -146,6 +146,7 @@ class Comparison(Base):
     __table_args__ = (
         UniqueConstraint("abtest_uid", "evaluator", "number", name="abtest_comparisons_once"),
         Index("abtest_comparisons_created", "created_at"),
+        Index("abtest_comparisons_pair", "pair_id"),
     )
 
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
@@ -161,6 +162,22 @@ class Comparison(Base):
     candidate_answer: Mapped[str] = mapped_column(Text)
     candidate_side: Mapped[str] = mapped_column(String(1))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    pair_id: Mapped[str | None] = mapped_column(String(36), default=None)
+
+
+class StoredPair(Base):
+    """Two answers to one prompt that a BatchInference has brought; each evaluator gets it in one comparison."""
+
+    __tablename__ = "abtest_pairs"
+    __table_args__ = (Index("abtest_pairs_abtest", "abtest_uid"),)
+
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    abtest_uid: Mapped[str] = mapped_column(String(64))
+    prompt: Mapped[str] = mapped_column(Text)
+    baseline_served_name: Mapped[str] = mapped_column(String(128))
+    candidate_served_name: Mapped[str] = mapped_column(String(128))
+    baseline_answer: Mapped[str] = mapped_column(Text)
+    candidate_answer: Mapped[str] = mapped_column(Text)
 
 
 class Evaluation(Base):

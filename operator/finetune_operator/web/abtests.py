@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from fastapi import APIRouter, Depends, Path, Query
 from pydantic import AwareDatetime
@@ -11,7 +11,7 @@ from finetune_operator.core.sequential import p_value
 from finetune_operator.kube.errors import NotFound
 from finetune_operator.resources.abtest import ABTest, Arm, Voters
 from finetune_operator.resources.modelversion import ModelVersion
-from finetune_operator.store import feedback, vote_statistics, votes
+from finetune_operator.store import feedback, pairs, vote_statistics, votes
 from finetune_operator.store.tables import Comparison
 from finetune_operator.store.votes import Choice
 from finetune_operator.web.auth import require_public
@@ -52,15 +52,8 @@ async def create_comparison(
     last = await votes.last_comparison(services.engine, test.metadata.uid, request.evaluator)
     if last is not None and last[1] is None:
         return _blind(last[0])
-    if not test.spec.prompts:
-        raise Problem(409, "no-prompts", f"ABTest {name} has no prompts to compare; add some to spec.prompts")
     number = last[0].number + 1 if last else 0
-    prompt = test.spec.prompts[number % len(test.spec.prompts)]
-    baseline, candidate = await _baseline_name(services, test), test.spec.candidate.model_version
-    if baseline is None:
-        detail = f"the candidate, ModelVersion {candidate}, does not exist; create it, or make a new ABTest"
-        raise Problem(409, "unknown-model-version", detail)
-    baseline_answer, candidate_answer = await _ask_both(services, baseline, candidate, prompt)
+    material = await _material(services, test, request.evaluator, number)
     stored = await votes.add_comparison(
         services.engine,
         Comparison(
@@ -70,13 +63,14 @@ async def create_comparison(
             name=name,
             evaluator=request.evaluator,
             number=number,
-            prompt=prompt,
-            baseline_served_name=baseline,
-            candidate_served_name=candidate,
-            baseline_answer=baseline_answer,
-            candidate_answer=candidate_answer,
+            prompt=material.prompt,
+            baseline_served_name=material.baseline_served_name,
+            candidate_served_name=material.candidate_served_name,
+            baseline_answer=material.baseline_answer,
+            candidate_answer=material.candidate_answer,
             candidate_side="a" if services.coin() else "b",
             created_at=services.now(),
+            pair_id=material.pair_id,
         ),
     )
     return _blind(stored)
@@ -210,6 +204,40 @@ async def get_comparisons(
             for comparison, cast in found
         )
     )
+
+
+class _Material(NamedTuple):
+    """What a comparison shows, and who really answered."""
+
+    prompt: str
+    baseline_served_name: str
+    candidate_served_name: str
+    baseline_answer: str
+    candidate_answer: str
+    pair_id: str | None = None
+
+
+async def _material(services: Services, test: ABTest, evaluator: str, number: int) -> _Material:
+    """A pair of answers that a BatchInference has brought, as long as there is one; then the test's own prompts."""
+    if pair := await pairs.next_pair(services.engine, test.metadata.uid, evaluator):
+        return _Material(
+            pair.prompt,
+            pair.baseline_served_name,
+            pair.candidate_served_name,
+            pair.baseline_answer,
+            pair.candidate_answer,
+            pair.id,
+        )
+    name, prompts = test.metadata.name, test.spec.prompts
+    if not prompts:
+        raise Problem(409, "no-prompts", f"ABTest {name} has no prompts to compare; add some to spec.prompts")
+    prompt = prompts[number % len(prompts)]
+    baseline, candidate = await _baseline_name(services, test), test.spec.candidate.model_version
+    if baseline is None:
+        detail = f"the candidate, ModelVersion {candidate}, does not exist; create it, or make a new ABTest"
+        raise Problem(409, "unknown-model-version", detail)
+    answers = await _ask_both(services, baseline, candidate, prompt)
+    return _Material(prompt, baseline, candidate, *answers)
 
 
 async def _read_test(services: Services, namespace: str, name: str) -> ABTest:

@@ -4,11 +4,17 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Response
 
-from finetune_operator.contract.experiments import AbTestTally, SampleBatch
-from finetune_operator.contract.places import PROGRESS_BATCH_PATH, PROGRESS_PATH, SAMPLES_PATH, TALLY_PATH
+from finetune_operator.contract.experiments import AbTestTally, AnswerPairs, SampleBatch
+from finetune_operator.contract.places import (
+    PAIRS_PATH,
+    PROGRESS_BATCH_PATH,
+    PROGRESS_PATH,
+    SAMPLES_PATH,
+    TALLY_PATH,
+)
 from finetune_operator.contract.training import LatestProgress, Progress, ProgressBatch
 from finetune_operator.resources.abtest import WIN_RATES_MAX_POINTS
-from finetune_operator.store import progress, samples, vote_statistics, votes
+from finetune_operator.store import pairs, progress, samples, vote_statistics, votes
 from finetune_operator.web.auth import require_internal
 from finetune_operator.web.services import ServicesOf
 
@@ -56,3 +62,9 @@ async def get_tally(
         arms=await samples.tally(services.engine, uid),
         splits=await samples.splits(services.engine, uid),
     )
+
+
+@router.put(PAIRS_PATH, status_code=204)
+async def put_pairs(uid: Uid, sent: AnswerPairs, services: ServicesOf) -> Response:
+    await pairs.record(services.engine, uid, sent)
+    return Response(status_code=204)

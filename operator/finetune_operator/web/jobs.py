@@ -31,6 +31,7 @@ class SeriesPoint(BaseModel):
     tokens_per_second: float | None
     gpu_memory_bytes: int | None
     checkpoint_step: int | None
+    failed_rows: int | None
     time: datetime
 
 
@@ -48,7 +49,7 @@ class ProgressSeries(BaseModel):
 async def get_series(
     services: ServicesOf, uid: Uid, max_points: Annotated[int, Query(ge=1, le=10_000)] = 1000
 ) -> ProgressSeries:
-    """The loss series of a FineTuneJob by its uid, evenly thinned to about `max_points`."""
+    """The loss series of a FineTuneJob, or the rows of a BatchInference, by its uid, evenly thinned to about `max_points`."""
     points, best_loss = await progress.series(services.engine, uid, max_points)
     return ProgressSeries(
         job_uid=uid,
@@ -67,6 +68,7 @@ async def get_series(
                 tokens_per_second=point.tokens_per_second,
                 gpu_memory_bytes=point.gpu_memory_bytes,
                 checkpoint_step=point.checkpoint_step,
+                failed_rows=point.failed_rows,
                 time=point.time,
             )
             for point in points

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.contract.batch_inference import BatchInferenceConfig, SamplingConfig
+from finetune_operator.contract.batch_inference import BatchInferenceConfig, SamplingConfig, VotingConfig
 from finetune_operator.contract.places import BATCH_CONFIG_ANNOTATION, BATCH_CONTAINER
 from finetune_operator.manifests.batch_inference import asked_models, batch_config, batch_job, batch_job_name
 from finetune_operator.resources.batch_inference import BatchInference
-from tests.builders import CONFIG, make_batch, make_version
+from tests.builders import CONFIG, make_batch, make_test, make_version
 from tests.golden_files import assert_golden
 from tests.helm.pod_security import pod_violations
 
@@ -20,6 +20,7 @@ BATCHES: dict[str, BatchInference] = {
     "beside-version": make_batch(
         {
             "compareWith": {"modelVersion": "plato-v2"},
+            "abTest": {"name": "duel", "maxPairs": 50},
             "dataset": {"volume": None, "s3": STORED, "format": "Alpaca"},
             "parameters": {"maxTokens": 64, "temperature": "0.7", "topP": "0.9", "seed": 7},
             "maxConcurrentRequests": 32,
@@ -32,7 +33,7 @@ each_batch = pytest.mark.parametrize("name", BATCHES)
 
 
 def config_of(batch: BatchInference) -> BatchInferenceConfig:
-    return batch_config(batch, models_of(batch), CONFIG)
+    return batch_config(batch, models_of(batch), CONFIG, make_test())
 
 
 def models_of(batch: BatchInference) -> Any:
@@ -41,7 +42,7 @@ def models_of(batch: BatchInference) -> Any:
 
 
 def job_of(batch: BatchInference) -> dict[str, Any]:
-    return batch_job(batch, models_of(batch), CONFIG)
+    return batch_job(batch, models_of(batch), CONFIG, make_test())
 
 
 @each_batch
@@ -85,6 +86,12 @@ def test_each_model_is_asked_where_it_is_loaded() -> None:
     assert first.engine_url == base.engine_url
     first, other = models_of(BATCHES["beside-version"])
     assert first.engine_url != other.engine_url
+
+
+def test_the_pairs_go_to_the_abtest_by_its_uid() -> None:
+    wanted = VotingConfig(url="http://api.example:8080/internal/v1/abtests/uid-of-duel/pairs", max_pairs=50)
+    assert config_of(BATCHES["beside-version"]).voting == wanted
+    assert config_of(BATCHES["beside-base"]).voting is None
 
 
 def test_parameters_are_numbers() -> None:

@@ -1,5 +1,6 @@
 """When a batch's Job is made, what becomes of it, and what the status tells."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -7,12 +8,15 @@ import pytest
 
 from finetune_operator.contract.batch_inference import BatchReport
 from finetune_operator.contract.failures import Failure, FailureReason
+from finetune_operator.contract.places import BATCH_CONFIG_ANNOTATION
 from finetune_operator.contract.training import JobIdentity, Progress
 from finetune_operator.core.conditions import find
+from finetune_operator.core.config import OperatorConfig
 from finetune_operator.core.workloads import JobFacts, PodFacts, job_facts, pod_facts
 from finetune_operator.manifests.batch_inference import batch_job_name
-from finetune_operator.reconcile.batch_inference import Observed, asked_versions, is_finished, reconcile, refused
+from finetune_operator.reconcile.batch_inference import Observed, asked_versions, is_finished, needs, reconcile, refused
 from finetune_operator.reconcile.plan import Create, Delete, Patch, Plan
+from finetune_operator.resources.abtest import ABTest
 from finetune_operator.resources.batch_inference import BatchInference, BatchInferenceStatus, BatchPhase
 from finetune_operator.resources.modelversion import ModelVersion
 from tests.builders import (
@@ -27,6 +31,7 @@ from tests.builders import (
     make_batch_report,
     make_failure,
     make_result_file,
+    make_test,
     make_version,
     pod_body,
     running,
@@ -142,6 +147,48 @@ class TestStart:
     def test_the_versions_that_are_asked(self) -> None:
         assert asked_versions(make_batch({"compareWith": {"base": True}})) == ("plato-v1",)
         assert asked_versions(make_batch({"compareWith": {"modelVersion": "plato-v2"}})) == ("plato-v1", "plato-v2")
+
+
+VOTED = make_batch(
+    {"modelVersion": "plato-v2", "compareWith": {"modelVersion": "plato-v1"}, "abTest": {"name": "duel"}}
+)
+NO_VOTES: dict[str, tuple[ABTest | None, OperatorConfig, str, str]] = {
+    "no such test": (None, CONFIG, "ABTestNotFound", "ABTest duel does not exist: create it"),
+    "a test of others": (
+        make_test({"candidate": {"modelVersion": "plato-v3"}}), CONFIG, "ABTestOfOthers", "its candidate must be",
+    ),
+    "a test against the base model": (
+        make_test({"baseline": {"base": True, "modelVersion": None}}), CONFIG, "ABTestOfOthers", "its baseline",
+    ),
+    "a test with a verdict": (make_test(status={"verdict": "Won"}), CONFIG, "ABTestConcluded", "name another one"),
+    "no api": (make_test(), replace(CONFIG, api_url=None), "NoApi", "install the chart with it"),
+}  # fmt: skip
+
+
+class TestVoting:
+    @pytest.mark.parametrize(("test", "config", "reason", "message"), NO_VOTES.values(), ids=NO_VOTES.keys())
+    def test_where_nobody_could_vote_no_job_is_made(
+        self, test: ABTest | None, config: OperatorConfig, reason: str, message: str
+    ) -> None:
+        plan = reconcile(VOTED, world(test=test), NOON, config)
+        assert plan.actions == ()
+        assert told(plan) == ("Pending", reason)
+        assert message in str(status_of(plan).message)
+
+    def test_the_pod_is_told_where_the_pairs_go(self) -> None:
+        (create,) = decide(VOTED, world(test=make_test())).actions
+        assert isinstance(create, Create)
+        annotations = create.body["spec"]["template"]["metadata"]["annotations"]
+        assert "abtests/uid-of-duel/pairs" in annotations[BATCH_CONFIG_ANNOTATION]
+
+    def test_the_status_counts_the_pairs(self) -> None:
+        report = REPORT.model_copy(update={"pairs": 11})
+        results = status_of(decide(RUNNING, world(job(BATCH, COMPLETE), said(report)))).results
+        assert results is not None
+        assert results.pairs == 11
+
+    def test_a_change_of_what_it_names_concerns_it(self) -> None:
+        assert needs(VOTED) == {("modelversions", "plato-v1"), ("modelversions", "plato-v2"), ("abtests", "duel")}
 
 
 UNDER_WAY: dict[str, tuple[tuple[PodFacts, ...], str, str, str]] = {

@@ -8,6 +8,7 @@ import pytest
 
 from finetune_operator.contract.places import (
     EVALUATION_PATH,
+    PAIRS_PATH,
     PROGRESS_BATCH_PATH,
     PROGRESS_PATH,
     SAMPLES_PATH,
@@ -49,6 +50,7 @@ INTERNAL_ROUTES = [
     ("GET", PROGRESS_PATH),
     ("POST", SAMPLES_PATH),
     ("GET", TALLY_PATH.format(uid="uid")),
+    ("PUT", PAIRS_PATH.format(uid="uid")),
     ("PUT", EVALUATION_PATH.format(id="uid")),
 ]
 STRANGERS: dict[str, dict[str, str]] = {

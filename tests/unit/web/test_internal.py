@@ -90,6 +90,7 @@ MEASURED = {
     "tokens_per_second": 812.5,
     "gpu_memory_bytes": 17_179_869_184,
     "checkpoint_step": 50,
+    "failed_rows": 3,
 }
 
 

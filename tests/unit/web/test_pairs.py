@@ -1,0 +1,93 @@
+"""Pairs of answers that a batch brings: what people vote on before the test's own prompts."""
+
+from typing import Any
+
+import pytest
+
+from finetune_operator.contract.experiments import AnswerPair, AnswerPairs
+from finetune_operator.contract.places import PAIRS_PATH
+from tests.unit.web.conftest import INTERNAL, PROMPTS, Api
+from tests.unit.web.test_access import TEST, is_problem
+
+
+def pair(number: int, **changes: Any) -> AnswerPair:
+    fields = {
+        "id": f"pair-{number}",
+        "prompt": f"{number}+{number}?",
+        "baseline_answer": f"base {number}",
+        "candidate_answer": f"tuned {number}",
+    }
+    return AnswerPair.model_validate(fields | changes)
+
+
+async def put(api: Api, *pairs: AnswerPair, test: str = "test-uid") -> None:
+    sent = AnswerPairs(baseline_served_name="tiny", candidate_served_name="plato-v2", pairs=pairs)
+    body = sent.model_dump(mode="json", by_alias=True)
+    response = await api.client.put(PAIRS_PATH.format(uid=test), json=body, headers=INTERNAL)
+    assert response.status_code == 204, response.text
+
+
+async def judged(api: Api, times: int, evaluator: str = "ada") -> list[str]:
+    """The prompts that this evaluator gets, one after the other."""
+    prompts = []
+    for _ in range(times):
+        comparison = await api.compare(evaluator)
+        prompts.append(comparison["prompt"])
+        await api.vote(comparison["comparison_id"], "tie", evaluator)
+    return prompts
+
+
+async def test_they_are_voted_on_without_asking_anybody(api: Api) -> None:
+    await put(api, pair(1))
+    comparison = await api.compare()
+    assert comparison["prompt"] == "1+1?"
+    assert comparison["answers"] == {"a": "tuned 1", "b": "base 1"}
+    assert api.arms.asked == []
+    result = (await api.vote(comparison["comparison_id"], "a")).json()
+    assert result["vote"] == "fine_tuned"
+    assert result["sides"]["b"] == {"arm": "base", "served_name": "tiny"}
+
+
+async def test_each_evaluator_gets_each_once_and_then_the_prompts(api: Api) -> None:
+    await put(api, pair(1), pair(2))
+    for evaluator in ("ada", "bob"):
+        seen = await judged(api, 4, evaluator)
+        assert sorted(seen[:2]) == ["1+1?", "2+2?"]
+        assert set(seen[2:]) < set(PROMPTS)
+
+
+async def test_votes_spread_over_all_of_them(api: Api) -> None:
+    await put(api, *(pair(number) for number in range(1, 4)))
+    seen = [(await judged(api, 1, f"evaluator-{number}"))[0] for number in range(3)]
+    assert sorted(seen) == ["1+1?", "2+2?", "3+3?"]
+
+
+async def test_sent_again_they_are_no_news(api: Api) -> None:
+    await put(api, pair(1))
+    await put(api, pair(1, candidate_answer="another"), pair(2))
+    assert sorted(await judged(api, 2)) == ["1+1?", "2+2?"]
+    listed = (await api.get("/v1/fine-tuning/comparisons")).json()["comparisons"]
+    assert "tuned 1" in {entry["answers"]["a"] for entry in listed}
+
+
+async def test_those_of_another_test_are_not_shown(api: Api) -> None:
+    await put(api, pair(1), test="another-uid")
+    assert await judged(api, 1) == [PROMPTS[0]]
+
+
+async def test_a_test_without_prompts_ends_with_them(api: Api) -> None:
+    api.cluster.test["spec"]["prompts"] = []
+    await put(api, pair(1))
+    await judged(api, 1)
+    assert is_problem(await api.post(f"{TEST}/comparisons", {"evaluator": "ada"}), 409, "no-prompts")
+
+
+@pytest.mark.parametrize("change", [{"id": ""}, {"id": "x" * 37}, {"prompt": None}])
+async def test_what_is_no_pair_is_refused(api: Api, change: dict[str, Any]) -> None:
+    body = {
+        "baselineServedName": "tiny",
+        "candidateServedName": "plato-v2",
+        "pairs": [pair(1).model_dump(mode="json", by_alias=True) | change],
+    }
+    response = await api.client.put(PAIRS_PATH.format(uid="test-uid"), json=body, headers=INTERNAL)
+    assert response.status_code == 422
