@@ -100,7 +100,7 @@ async def persist(who: str, ask: Callable[[], Awaitable[T]], patience: Patience)
             failing_since = failing_since or now
             if now - failing_since + wait > patience.outage_seconds:
                 raise Unavailable(f"{who} did not answer for {now - failing_since:.0f} s: {cause(error)}") from error
-            logger.warning(f"{who} does not answer, asking again", error=cause(error), wait_seconds=wait)
+            logger.warning("no answer, asking again", of=who, error=cause(error), wait_seconds=wait)
         await asyncio.sleep(wait)
         wait = min(2 * wait, patience.longest_wait_seconds)
 

@@ -1,4 +1,5 @@
-"""Who has suspended a training's Job: its user through us, Kueue by its queue, or somebody else without a word.
+"""Who has suspended a Job of ours: its user through us, Kueue by its queue, or somebody else without a word; and when
+a finished one goes.
 
 Kueue with `manageJobsWithoutQueueName` suspends Jobs without its label, too, at their creation and whenever they run
 unadmitted, and marks none of that: https://github.com/kubernetes-sigs/kueue, pkg/controller/jobframework, defaults.go

@@ -49,7 +49,7 @@ class ProgressSeries(BaseModel):
 async def get_series(
     services: ServicesOf, uid: Uid, max_points: Annotated[int, Query(ge=1, le=10_000)] = 1000
 ) -> ProgressSeries:
-    """The loss series of a FineTuneJob, or the rows of a BatchInference, by its uid, evenly thinned to about `max_points`."""
+    """The series of a FineTuneJob or BatchInference by its uid, evenly thinned to about `max_points`."""
     points, best_loss = await progress.series(services.engine, uid, max_points)
     return ProgressSeries(
         job_uid=uid,

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from finetune_operator.contract.batch_inference import BatchReport
 from finetune_operator.contract.dataset import DatasetReport
 from finetune_operator.contract.evaluation import EvaluationReport
 from finetune_operator.contract.failures import SIGKILL_EXIT_CODE, Failure, FailureReason
@@ -16,9 +17,11 @@ from finetune_operator.core.workloads import (
     deployment_facts,
     job_facts,
     last_words,
+    last_words_of,
     obstacle,
     out_of_memory,
     pod_facts,
+    told_by,
     training_outcome,
 )
 from tests.builders import (
@@ -26,6 +29,7 @@ from tests.builders import (
     deployment_body,
     job_body,
     job_condition,
+    make_batch_report,
     make_failure,
     make_result,
     pod_body,
@@ -235,6 +239,49 @@ WORDS: dict[str, tuple[tuple[dict[str, Any], ...], str]] = {
 @pytest.mark.parametrize(("pods", "expected"), WORDS.values(), ids=WORDS.keys())
 def test_last_words(pods: tuple[dict[str, Any], ...], expected: str) -> None:
     assert last_words(facts(*pods)) == expected
+
+
+def asking_pod(name: str, state: dict[str, Any], minute: int = 30) -> dict[str, Any]:
+    return pod_body(name, main={"batch": state}, created=f"2026-01-01T11:{minute}:00Z")
+
+
+AWAY = make_failure(FailureReason.ENGINE_UNAVAILABLE)
+TOLD: dict[str, tuple[tuple[dict[str, Any], ...], BatchReport | Failure | None]] = {
+    "no pods": ((), None),
+    "at work": ((asking_pod("a", running()),), None),
+    "done": ((asking_pod("a", terminated(0, wire(make_batch_report()))),), make_batch_report()),
+    "gave up": ((asking_pod("a", terminated(1, wire(AWAY))),), AWAY),
+    "unreadable": ((asking_pod("a", terminated(0, "{}")),), None),
+    "the newest counts": (
+        (asking_pod("b", terminated(0, wire(make_batch_report())), 40), asking_pod("a", terminated(1, wire(AWAY)))),
+        make_batch_report(),
+    ),
+    "one at work after one that gave up": (
+        (asking_pod("b", running(), 40), asking_pod("a", terminated(1, wire(AWAY)))),
+        AWAY,
+    ),
+}
+
+
+@pytest.mark.parametrize(("pods", "expected"), TOLD.values(), ids=TOLD.keys())
+def test_what_a_pod_told(pods: tuple[dict[str, Any], ...], expected: BatchReport | Failure | None) -> None:
+    assert told_by("batch", facts(*pods), BatchReport) == expected
+
+
+LAST: dict[str, tuple[tuple[dict[str, Any], ...], str]] = {
+    "nobody failed": ((asking_pod("a", terminated(0, "bye")),), "the batch left no message"),
+    "the last line counts": ((asking_pod("a", terminated(1, "x\nno")),), "the batch exited with 1: no"),
+    "silence": ((asking_pod("a", terminated(2)),), "the batch exited with 2: no message"),
+    "no memory": (
+        (asking_pod("a", terminated(137, reason="OOMKilled")),),
+        "the batch was killed: it used more memory than it may; ask less",
+    ),
+}
+
+
+@pytest.mark.parametrize(("pods", "expected"), LAST.values(), ids=LAST.keys())
+def test_the_last_words_of_one_container(pods: tuple[dict[str, Any], ...], expected: str) -> None:
+    assert last_words_of("batch", facts(*pods), "ask less") == expected
 
 
 UNSCHEDULABLE = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes: no GPU"}

@@ -22,6 +22,8 @@ from tests.builders import (
     CONFIG,
     NAMESPACE,
     Object,
+    batch_object,
+    condition,
     job_body,
     job_condition,
     job_object,
@@ -218,3 +220,32 @@ async def test_a_quota_that_is_used_up_only_delays_the_cancellation_at_the_provi
         await eventually(lambda: len(cluster.writes) > 1)
         del cluster.failures["jobs"]
         await eventually(lambda: cluster.objects)
+
+
+def loaded(number: int) -> dict[str, Any]:
+    """A version that its engine has."""
+    return version_object(number, status={"conditions": [condition("Loaded")]})
+
+
+async def test_a_batch_begins_when_its_version_is_loaded() -> None:
+    body, absent = batch_object(status={}), version_object(1)
+    async with operator(("batchinferences", body), ("modelversions", absent)) as (controller, cluster):
+        controller.changed("batchinferences", body, deleted=False)
+        await eventually(lambda: cluster.objects["batchinferences", "answers"]["status"].get("phase") == "Pending")
+        assert not [write for write in cluster.writes if write[1] == "jobs"]
+        ready = loaded(1)
+        ready["metadata"]["resourceVersion"] = "2"
+        controller._state.see("modelversions", ready)
+        controller.changed("modelversions", ready, deleted=False)
+        await eventually(lambda: [write for write in cluster.writes if write[:2] == ("create", "jobs")])
+
+
+async def test_a_batch_whose_job_is_invalid_is_told_and_not_tried_again() -> None:
+    body = batch_object(status={})
+    async with operator(("batchinferences", body), ("modelversions", loaded(1))) as (controller, cluster):
+        cluster.failures["jobs"] = INVALID
+        controller.changed("batchinferences", body, deleted=False)
+        await eventually(lambda: stalled(cluster, "batchinferences", "answers") == "InvalidConfig")
+        controller.changed("batchinferences", cluster.objects["batchinferences", "answers"], deleted=False)
+        await eventually(lambda: cluster.writes[-1][1] == "events")
+    assert sum(write[1] == "jobs" for write in cluster.writes) == 1

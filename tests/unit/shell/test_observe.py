@@ -3,7 +3,8 @@
 import aiohttp
 
 from finetune_operator.core.workloads import PodFacts
-from finetune_operator.manifests.common import EVALUATION_LABEL, VERSION_UID_LABEL
+from finetune_operator.manifests.batch_inference import batch_job_name
+from finetune_operator.manifests.common import BATCH_UID_LABEL, EVALUATION_LABEL, VERSION_UID_LABEL
 from finetune_operator.manifests.evaluation import evaluation_id
 from finetune_operator.manifests.serving import engine_name
 from finetune_operator.reconcile.engine_sharing import EnginePod
@@ -12,7 +13,18 @@ from finetune_operator.shell.api import Api
 from finetune_operator.shell.engines import Engines
 from finetune_operator.shell.observe import Observer
 from finetune_operator.shell.state import ClusterState
-from tests.builders import NAMESPACE, NOON, deployment_body, job_body, make_job, make_version, pod_body, version_object
+from tests.builders import (
+    NAMESPACE,
+    NOON,
+    abtest_object,
+    deployment_body,
+    job_body,
+    make_batch,
+    make_job,
+    make_version,
+    pod_body,
+    version_object,
+)
 
 V1 = make_version(1)
 assert V1.spec.serving
@@ -104,3 +116,22 @@ async def test_a_version_sees_its_evaluators_and_of_these_the_pods_of_what_is_as
     assert {job.name for job in seen.evaluation.jobs} == {"now", "before"}
     assert [pod.name for pod in seen.evaluation.pods] == ["now-1"]
     assert seen.evaluation.recorded == {("e1", NOON)}
+
+
+async def test_a_batch_sees_its_job_its_pods_and_the_abtest_that_it_names() -> None:
+    batch = make_batch({"compareWith": {"base": True}, "abTest": {"name": "duel"}})
+    own = {BATCH_UID_LABEL: batch.metadata.uid}
+    async with aiohttp.ClientSession() as session:
+        state = ClusterState()
+        state.see("jobs", job_body(batch.metadata.uid, name=batch_job_name(batch), labels=own))
+        state.see("pods", pod_body("mine", labels=own))
+        state.see("pods", pod_body("theirs", labels={BATCH_UID_LABEL: "another"}))
+        state.see("abtests", abtest_object())
+        state.see("modelversions", version_object(1))
+        observer = Observer(state, Engines(session, "", "http://127.0.0.1:9"), Api(session, None, ""))
+        seen = await observer.batch_inference(batch)
+    assert seen.job is not None
+    assert [pod.name for pod in seen.pods] == ["mine"]
+    assert seen.test is not None
+    assert [version.metadata.name for version in seen.versions] == ["plato-v1"]
+    assert seen.progress is None
