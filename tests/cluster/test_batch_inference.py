@@ -5,7 +5,7 @@ from finetune_operator.contract.failures import EXIT_CODES, TRY_AGAIN_EXIT_CODE,
 from finetune_operator.contract.places import BATCH_CONFIG_ANNOTATION
 from finetune_operator.manifests.common import BATCH_NAME_LABEL
 from tests.builders import make_batch_report, make_result_file
-from tests.cluster.samples import Manifest, batch_inference
+from tests.cluster.samples import Manifest, ab_test, batch_inference
 from tests.cluster.world import World
 from tests.waiting import eventually, throughout
 
@@ -65,6 +65,22 @@ async def test_it_waits_for_a_version_that_answers(world: World) -> None:
     await world.serve("plato-v1")
 
     await world.kubelet.batch("answers")
+
+
+async def test_its_pairs_go_to_the_abtest_that_it_names(world: World) -> None:
+    await world.serve("plato-v1", "plato-v2")
+    asked = {"modelVersion": "plato-v2", "compareWith": {"modelVersion": "plato-v1"}, "abTest": {"name": "duel"}}
+    await world.create(batch_inference(**asked))
+    await world.says("batchinferences", "answers", "Reconciling", reason="ABTestNotFound", message="duel")
+
+    test = await world.create(ab_test())
+
+    pod = await world.kubelet.batch("answers")
+    voting = told(pod).voting
+    assert voting is not None
+    assert voting.url == f"{world.api.url}/internal/v1/abtests/{test['metadata']['uid']}/pairs"
+    await world.kubelet.end_batch(pod, make_batch_report().model_copy(update={"pairs": 12}))
+    await world.reaches("batchinferences", "answers", phase="Succeeded", results={"pairs": 12})
 
 
 async def test_an_engine_that_is_away_is_tried_again(world: World) -> None:

@@ -17,7 +17,7 @@ PROGRESS_MAX_PER_BATCH = 500
 
 
 class JobIdentity(Message):
-    """Which FineTuneJob this is; the uid tells a re-created one of the same name apart."""
+    """Which FineTuneJob or BatchInference this is; the uid tells a re-created one of the same name apart."""
 
     namespace: str
     name: str

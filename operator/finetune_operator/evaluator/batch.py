@@ -37,7 +37,7 @@ from finetune_operator.core.artifacts import files_digest
 from finetune_operator.core.batch_inference import Completion, Request, answered_line, eta_seconds, refused_line
 from finetune_operator.core.endings import LOCKED_EXIT_CODE
 from finetune_operator.evaluator.batch_pairs import Sender, put_to_vote
-from finetune_operator.evaluator.batch_requests import read_requests, write_requests
+from finetune_operator.evaluator.batch_requests import count_requests, read_requests, write_requests
 from finetune_operator.evaluator.batch_results import PartialResults
 from finetune_operator.evaluator.engine import Engine, EngineRefused, Patience, Sampling
 from finetune_operator.evaluator.process import KEEP_ALIVE_SECONDS, Remedies, for_each, told
@@ -149,7 +149,7 @@ class _Attempt:
         config, environment = self._config, self._surroundings.environment
         if not self._requests.exists():
             write_requests(config, self._requests, environment)
-        rows = sum(1 for _ in read_requests(self._requests))
+        rows = count_requests(self._requests)
         logger.info("asking", rows=rows, models=[model.served_name for model in config.models])
         connector = aiohttp.TCPConnector(limit=config.max_concurrent_requests + 1, keepalive_timeout=KEEP_ALIVE_SECONDS)
         async with aiohttp.ClientSession(connector=connector) as session:

@@ -47,6 +47,12 @@ def write_requests(config: BatchInferenceConfig, file: Path, environment: Mappin
     durable.sync(file.parent)
 
 
+def count_requests(file: Path) -> int:
+    """How many there are."""
+    with file.open("rb") as lines:
+        return sum(1 for _ in lines)
+
+
 def read_requests(file: Path) -> Iterator[Request]:
     """Those that `write_requests` has written, in their order."""
     with file.open("rb") as lines:

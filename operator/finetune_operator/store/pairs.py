@@ -22,11 +22,11 @@ async def record(engine: AsyncEngine, abtest_uid: str, sent: AnswerPairs) -> Non
 async def next_pair(engine: AsyncEngine, abtest_uid: str, evaluator: str) -> StoredPair | None:
     """Of those that this evaluator has not got yet, one that the fewest others have: votes spread over all rows."""
     own = select(Comparison.id).where(Comparison.pair_id == StoredPair.id, Comparison.evaluator == evaluator)
-    others = select(func.count()).where(Comparison.pair_id == StoredPair.id).scalar_subquery()
+    others = select(func.count(Comparison.id)).where(Comparison.pair_id == StoredPair.id).correlate(StoredPair)
     query = (
         select(StoredPair)
         .where(StoredPair.abtest_uid == abtest_uid, ~own.exists())
-        .order_by(others, StoredPair.id)
+        .order_by(others.scalar_subquery(), StoredPair.id)
         .limit(1)
     )
     async with AsyncSession(engine) as session:

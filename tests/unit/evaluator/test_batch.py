@@ -319,7 +319,7 @@ class TestGoingOn:
 
     async def test_another_dataset_does_not_change_what_is_asked(self, tmp_path: Path) -> None:
         """Of a database, say, that has grown since the first attempt."""
-        engine = double(troubles=[401])
+        engine = double()
         async with engine.running():
             config = config_of(engine)
             around = replace(surroundings(tmp_path), environment={"VLLM_API_KEY": "wrong"})
