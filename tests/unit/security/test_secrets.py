@@ -21,9 +21,10 @@ from structlog.testing import capture_logs
 
 from finetune_operator.contract.adapters import Adapter
 from finetune_operator.contract.dataset import DatasetConfig, ObjectSource, RatingsSource
-from finetune_operator.contract.experiments import Sample
+from finetune_operator.contract.experiments import AnswerPairs, Sample
 from finetune_operator.contract.failures import Refused
 from finetune_operator.contract.places import (
+    BATCH_CONTAINER,
     DATABASE_URL_VARIABLE,
     ENGINE_API_KEY_VARIABLE,
     ENGINE_CONTAINER,
@@ -38,6 +39,7 @@ from finetune_operator.contract.places import (
 )
 from finetune_operator.contract.training import JobIdentity, LoraConfig, Progress, TrainingConfig, TrainingParameters
 from finetune_operator.core.workloads import job_facts, pod_facts
+from finetune_operator.evaluator.batch_pairs import Sender
 from finetune_operator.evaluator.engine import Engine, EngineRefused, Patience
 from finetune_operator.evaluator.engine import EngineUnavailable as NoAnswer
 from finetune_operator.gateway.metrics import Metrics
@@ -75,6 +77,9 @@ USED_BY: Mapping[str, frozenset[str]] = {
     ),
     ENGINE_CONTAINER: frozenset({ENGINE_API_KEY_VARIABLE}),
     EVALUATOR_CONTAINER: frozenset({DATABASE_URL_VARIABLE, ENGINE_API_KEY_VARIABLE, *STORE_CREDENTIAL_VARIABLES}),
+    BATCH_CONTAINER: frozenset(
+        {DATABASE_URL_VARIABLE, ENGINE_API_KEY_VARIABLE, INTERNAL_TOKEN_VARIABLE, *STORE_CREDENTIAL_VARIABLES}
+    ),
 }
 SECRETS = frozenset().union(*USED_BY.values())
 LOOKS_SECRET = re.compile(r"TOKEN|KEY|SECRET|PASSWORD|CREDENTIAL|DATABASE_URL")
@@ -259,6 +264,13 @@ async def _report_progress(session: aiohttp.ClientSession, url: str) -> None:
     await Reporter(session, url, TOKEN).report([point])
 
 
+async def _send_pairs(session: aiohttp.ClientSession, url: str) -> None:
+    """Why there is nothing to vote on is in the batch's status."""
+    patience = Patience(outage_seconds=0.1, first_wait_seconds=0.2)
+    sent = AnswerPairs(baseline_served_name="tiny", candidate_served_name="plato-v1", pairs=())
+    await Sender(session, TOKEN, patience).put(url, sent)
+
+
 async def _ask_a_provider(session: aiohttp.ClientSession, url: str) -> None:
     await FineTuningClient(session, url, TOKEN).job("ftjob-1")
 
@@ -272,6 +284,7 @@ CLIENTS: Mapping[str, tuple[Client, bool]] = {
     "kubernetes, watched": (_watch_kubernetes, False),
     "samples": (_send_samples, False),
     "progress": (_report_progress, False),
+    "pairs": (_send_pairs, False),
     "provider": (_ask_a_provider, True),
 }
 
