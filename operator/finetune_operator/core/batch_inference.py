@@ -6,6 +6,7 @@ that failed stand in the same file, at their own place.
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -70,7 +71,8 @@ class Prompt(NamedTuple):
     custom_id: str | None = None
 
 
-class Request(NamedTuple):
+@dataclass(frozen=True)
+class Request:
     """One row by its place among all, from 0."""
 
     index: int
@@ -94,7 +96,8 @@ class Completion(NamedTuple):
     completion_tokens: int
 
 
-class Outcome(NamedTuple):
+@dataclass(frozen=True)
+class Outcome:
     """What a line of results counts for; `error` is of a row that failed."""
 
     index: int

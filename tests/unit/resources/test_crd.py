@@ -159,6 +159,7 @@ def test_names() -> None:
         ("FineTuneJob", ["ftj"], ["finetuning"]),
         ("ModelVersion", ["modelver"], ["finetuning"]),
         ("ABTest", ["abt"], ["finetuning"]),
+        ("BatchInference", ["batch"], ["finetuning"]),
     ]
 
 
