@@ -22,7 +22,7 @@ from finetune_operator.manifests.common import (
     secret_variable,
 )
 from finetune_operator.manifests.dataset_sources import every_row
-from finetune_operator.manifests.serving import engine_url
+from finetune_operator.manifests.serving import engine_url, wanted_engine
 from finetune_operator.resources.abtest import ABTest
 from finetune_operator.resources.batch_inference import BatchFormat, BatchInference, Voting
 from finetune_operator.resources.dataset import DatasetFormat
@@ -45,9 +45,11 @@ def asked_models(batch: BatchInference, version: ModelVersion, other: ModelVersi
 
 
 def _asked(version: ModelVersion, served_name: str) -> AskedModel:
-    if version.spec.serving is None:
+    # Where it answers now: after a change of spec.serving, that is not yet the engine that it asks for.
+    engine = version.status.engine or wanted_engine(version)
+    if engine is None:
         raise ValueError("only a version that is served is asked anything")
-    return AskedModel(served_name=served_name, engine_url=engine_url(version, version.spec.serving))
+    return AskedModel(served_name=served_name, engine_url=engine_url(engine, version.metadata.namespace))
 
 
 def batch_config(

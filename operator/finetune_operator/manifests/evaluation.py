@@ -91,7 +91,7 @@ def evaluation_config(version: ModelVersion, config: OperatorConfig) -> ServedEv
         raise ValueError("only a version that is served is asked anything")
     adapter = PurePosixPath(adapter_of(version).path)
     return ServedEvaluationConfig(
-        engine_url=engine_url(version, spec.serving),
+        engine_url=engine_url(engine_name(spec, spec.serving), version.metadata.namespace),
         base_model_name=spec.base_model.name,
         served_name=version.metadata.name,
         metrics=tuple(Metric(name) for name in wanted.metrics),

@@ -68,9 +68,9 @@ def wanted_engine(version: ModelVersion) -> str | None:
     return engine_name(version.spec, serving) if serving else None
 
 
-def engine_url(version: ModelVersion, serving: ServingSpec) -> str:
-    """Where the engine of a version answers within the cluster."""
-    return f"http://{engine_name(version.spec, serving)}.{version.metadata.namespace}.svc:{ENGINE_PORT}"
+def engine_url(engine: str, namespace: str) -> str:
+    """Where an engine answers within the cluster."""
+    return f"http://{engine}.{namespace}.svc:{ENGINE_PORT}"
 
 
 def artifact_claim(uri: str) -> str:

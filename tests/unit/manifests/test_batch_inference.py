@@ -88,6 +88,12 @@ def test_each_model_is_asked_where_it_is_loaded() -> None:
     assert first.engine_url != other.engine_url
 
 
+def test_a_version_that_is_being_moved_is_asked_where_it_answers() -> None:
+    moving = make_version(1, {"serving": {"maxModelLen": 1024}}, status={"engine": "vllm-former"})
+    (asked,) = asked_models(BATCHES["prompts"], moving, None)
+    assert asked.engine_url == "http://vllm-former.finetune.svc:8000"
+
+
 def test_the_pairs_go_to_the_abtest_by_its_uid() -> None:
     wanted = VotingConfig(url="http://api.example:8080/internal/v1/abtests/uid-of-duel/pairs", max_pairs=50)
     assert config_of(BATCHES["beside-version"]).voting == wanted
