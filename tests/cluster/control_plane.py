@@ -160,14 +160,11 @@ def _credentials(kubeconfig: Path) -> kopf.ConnectionInfo:
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """One session at a time: they would share the cluster's name and the engines' addresses."""
+    """One session at a time, each waits for its turn: they would share the cluster's name and servers' addresses."""
     path = cache_root() / "cluster-tests.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise CommandFailed(f"another run of the cluster tests holds {path}: wait for it to end") from error
+        fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 

@@ -12,6 +12,7 @@ import aiohttp
 from tests.cluster.addresses import PORT, fresh_address
 from tests.waiting import eventually
 
+OPERATOR = Path(__file__).resolve().parents[2] / "operator"
 INTERNAL_TOKEN = "internal-token-of-the-tests"  # noqa: S105 - opens nothing but this process's own servers
 ENGINE_API_KEY = "engine-key-of-the-tests"
 POLL_SECONDS = 0.5
@@ -88,6 +89,8 @@ class OperatorProcess:
     def _environment(self) -> Mapping[str, str]:
         return {
             "PATH": os.environ["PATH"],
+            # The operator of this tree, whichever one the environment was made for.
+            "PYTHONPATH": str(OPERATOR),
             "HOME": str(self._kubeconfig.parent),
             "KUBECONFIG": str(self._kubeconfig),
             "FINETUNE_NAMESPACES": self._namespace,

@@ -1,0 +1,45 @@
+"""A dataset run through a served version and its base model, on a real node."""
+
+import hashlib
+import json
+from typing import Any
+
+import yaml
+
+from demo.install import EXAMPLES
+from demo.story import BASE_MODEL, ENGINE_PODS, SECOND
+from tests.e2e.conftest import World
+
+TIMEOUT_SECONDS = 300
+READ = "import sys; sys.stdout.write(open(sys.argv[1]).read())"
+
+
+def test_every_row_has_an_answer_of_both_models_in_the_same_order(world: World) -> None:
+    manifest: dict[str, Any] = yaml.safe_load((EXAMPLES / "batchinference.yaml").read_text())
+    name = manifest["metadata"]["name"]
+    world.kubectl.apply(manifest)
+    world.kubectl.run("wait", f"batchinference/{name}", "--for=condition=Succeeded", f"--timeout={TIMEOUT_SECONDS}s")
+
+    status = world.kubectl.get("batchinference", name)["status"]
+    results = status["results"]
+    assert status["progress"]["done"] == status["progress"]["total"] == 2 * results["rows"]
+    assert results["rows"] > 0
+    assert results["failed"] == 0
+
+    directory = results["uri"].replace("volume://", "/", 1)
+    told = json.loads(read(world, f"{directory}/manifest.json"))
+    asked = [json.loads(line)["custom_id"] for line in read(world, f"{directory}/requests.jsonl").splitlines()]
+    assert {model["servedName"] for model in results["models"]} == {SECOND, BASE_MODEL}
+    for model in results["models"]:
+        content = read(world, f"{directory}/{model['file']}")
+        assert hashlib.sha256(content.encode()).hexdigest() in json.dumps(told)
+        lines = [json.loads(line) for line in content.splitlines()]
+        assert [line["custom_id"] for line in lines] == asked
+        assert {line["response"]["status_code"] for line in lines} == {200}
+        assert {line["response"]["body"]["model"] for line in lines} == {model["servedName"]}
+
+
+def read(world: World, path: str) -> str:
+    """A file of the artifacts volume, by a pod that has it mounted."""
+    pod = world.kubectl.get(*ENGINE_PODS)["items"][0]["metadata"]["name"]
+    return world.kubectl.run("exec", pod, "--", "python", "-c", READ, path)
