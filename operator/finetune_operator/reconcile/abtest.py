@@ -14,6 +14,7 @@ from finetune_operator.core.routing import active_version, is_baseline
 from finetune_operator.core.sample_ratio import sample_ratio_p_value
 from finetune_operator.core.sequential import p_value, preference_interval, printed, votes_still_needed
 from finetune_operator.core.weights import NoScore, candidate_score
+from finetune_operator.reconcile.engine_sharing import is_refused
 from finetune_operator.reconcile.plan import Event, Plan
 from finetune_operator.reconcile.served_version import absent, unloaded
 from finetune_operator.reconcile.verdict import (
@@ -79,14 +80,22 @@ def _arm_versions(spec: ABTestSpec) -> tuple[str, ...]:
 
 
 def _aborted(test: ABTest, seen: Observed) -> Outlook | None:
-    """A version that can't serve any more ends a test that had begun."""
+    """A version that can't serve any more ends a test that had begun; one whose engine is late may yet come back."""
+    if test.status.start_time is None:
+        return None
     by_name = {version.metadata.name: version for version in seen.versions}
     for name in _arm_versions(test.spec):
-        version = by_name.get(name)
-        if test.status.start_time and (version is None or version.status.state in (State.FAILED, State.ARCHIVED)):
-            fact = "is gone" if version is None else f"is {version.status.state}"
+        if fact := _end_of(by_name.get(name)):
             message = f"ModelVersion {name} {fact}: create a new ABTest once both versions serve"
             return Outlook(TestPhase.CONCLUDED, "Aborted", message, Verdict.ABORTED)
+    return None
+
+
+def _end_of(version: ModelVersion | None) -> str | None:
+    if version is None:
+        return "is gone"
+    if version.status.state is State.ARCHIVED or is_refused(version):
+        return f"is {version.status.state}"
     return None
 
 

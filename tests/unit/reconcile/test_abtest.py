@@ -24,6 +24,10 @@ STARTED = NOON - timedelta(hours=1)
 RUNNING = {"phase": "Running", "startTime": "2026-01-01T11:00:00Z"}
 
 
+def failed(reason: str) -> dict[str, Any]:
+    return {"state": "Failed", "conditions": [condition("Stalled", reason=reason)]}
+
+
 def tally(fine_tuned: int = 0, base: int = 0, tie: int = 0) -> AbTestTally:
     return AbTestTally(votes=VoteCounts(fine_tuned=fine_tuned, base=base, tie=tie))
 
@@ -271,7 +275,7 @@ class TestVerdict:
         [
             ((V1,), "plato-v2 is gone"),
             ((V1, make_version(2, status={"state": "Archived"})), "plato-v2 is Archived"),
-            ((make_version(1, status={"state": "Failed"}), V2), "plato-v1 is Failed"),
+            ((make_version(1, status=failed("AdapterRefused")), V2), "plato-v1 is Failed"),
         ],
     )
     def test_a_version_that_can_not_serve_ends_a_test_that_had_begun(
@@ -285,6 +289,11 @@ class TestVerdict:
         assert is_true(status.conditions, "Stalled")
         assert not is_true(status.conditions, "Ready")
         assert [(event.type, event.reason) for event in plan.events] == [("Warning", "Aborted")]
+
+    def test_an_engine_that_is_late_does_not_end_it(self) -> None:
+        late = make_version(1, status=failed("ProgressDeadlineExceeded"))
+        status = status_of(decide(make_test(status=RUNNING), world(tally(3, 0), versions=(late, V2))))
+        assert (status.phase, status.verdict) == (TestPhase.RUNNING, None)
 
     @pytest.mark.parametrize(
         "seen",
