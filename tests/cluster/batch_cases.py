@@ -63,7 +63,7 @@ REFUSED: dict[str, tuple[Spec, str]] = {
     "a batch that nobody asks": ({"maxConcurrentRequests": 0}, "greater than or equal to 1"),
     "a batch that all ask at once": ({"maxConcurrentRequests": 257}, "less than or equal to 256"),
     "a batch of no rows": ({"limit": 0}, "greater than or equal to 1"),
-    "a batch of too many rows": ({"limit": 1_000_001}, "less than or equal to 1e+06"),
+    "a batch of too many rows": ({"limit": 1_000_001}, "less than or equal to 1000000"),
     "a batch that goes at once": ({"ttlSecondsAfterFinished": 59}, "greater than or equal to 60"),
 }
 # One change of each field that keeps its value.

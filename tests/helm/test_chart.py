@@ -463,7 +463,7 @@ def test_existing_secret_replaces_ours(helm: Helm) -> None:
 
 def test_data_outlives_the_release(rendered: list[Manifest]) -> None:
     lasting = of_kind(rendered, "PersistentVolumeClaim", "Secret", "CustomResourceDefinition")
-    assert len(lasting) == 3 + 1 + 3
+    assert len(lasting) == 4 + 1 + 3
     for manifest in lasting:
         assert manifest["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep", manifest["metadata"]["name"]
 
