@@ -491,7 +491,8 @@ REFUSED = [
         "copies alone of what the base model answers",
         "ABTest",
         {"traffic": {"shadowPercent": 10}, "baseline": {"modelVersion": None, "base": True}},
-        refused="name it in baseline.modelVersion, or raise candidatePercent",
+        refused="shadowPercent alone copies what the active version answers: "
+        "name it in baseline.modelVersion, or raise candidatePercent",
     ),
     Creation(
         "more votes at least than at most",
