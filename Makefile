@@ -40,7 +40,11 @@ cluster: venv  ## Run the tests against a real API server
 
 .PHONY: e2e
 e2e: up  ## Run the whole loop on a real node, asserted
-	.venv/bin/pytest tests/e2e
+	.venv/bin/pytest tests/e2e --ignore=tests/e2e/test_ten_thousand_requests.py
+
+.PHONY: load
+load: up  ## Ask ten thousand requests while versions change and an engine is replaced (15 minutes)
+	.venv/bin/pytest tests/e2e/test_ten_thousand_requests.py
 
 .PHONY: images
 images: venv  ## Run the images' trainer and server, however they did before (30 minutes)

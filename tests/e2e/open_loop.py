@@ -1,0 +1,61 @@
+"""Asks a gateway at a fixed rate, however long the answers take, and prints how each request fared.
+
+    python open_loop.py <url> <model> <requests> <requests per second>
+
+Runs in a pod of the cluster, from the operator's image. One line of JSON for each request: when it was sent and when
+its answer was whole (seconds since the epoch), which version the header names, which the engine itself names, and what
+went wrong. Every third request is streamed.
+"""
+
+import asyncio
+import json
+import sys
+import time
+
+import aiohttp
+
+STREAMED_EVERY = 3
+QUESTIONS = ("You are arrogant", "Are you afraid of the dark?", "You will be happy", "Do you feel pain?")
+TIMEOUT_SECONDS = 120
+
+
+async def main(url: str, model: str, requests: int, requests_per_second: float) -> None:
+    timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
+    async with aiohttp.ClientSession(url, timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as session:
+        begun = time.monotonic()
+        async with asyncio.TaskGroup() as group:
+            for number in range(requests):
+                await asyncio.sleep(begun + number / requests_per_second - time.monotonic())
+                group.create_task(ask(session, model, number))
+
+
+async def ask(session: aiohttp.ClientSession, model: str, number: int) -> None:
+    streamed = number % STREAMED_EVERY == 0
+    body = {
+        "model": model,
+        "messages": [{"role": "user", "content": QUESTIONS[number % len(QUESTIONS)]}],
+        "max_tokens": 4,
+        "stream": streamed,
+        "user": f"subject-{number}",
+    }
+    told = {"sent": time.time(), "streamed": streamed, "version": "", "engine": [], "problem": ""}
+    try:
+        async with session.post("/v1/chat/completions", json=body) as answer:
+            told["version"] = answer.headers.get("x-finetune-version", "")
+            text = await answer.text()
+            if answer.status != 200:
+                told["problem"] = f"{answer.status}: {text[:200]}"
+            elif streamed:
+                *chunks, end = [line.removeprefix("data: ") for line in text.splitlines() if line]
+                told["engine"] = sorted({json.loads(chunk)["model"] for chunk in chunks})
+                told["problem"] = "" if end == "[DONE]" else f"the stream was cut: {end[:200]}"
+            else:
+                told["engine"] = [json.loads(text)["model"]]
+    except (aiohttp.ClientError, TimeoutError, ValueError, KeyError) as error:
+        told["problem"] = repr(error)
+    told["whole"] = time.time()
+    sys.stdout.write(json.dumps(told) + "\n")
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])))
