@@ -22,7 +22,7 @@ from pathlib import Path
 from bench.gateway.engine import Engine
 from bench.gateway.peers import Command, litellm, nginx
 from tests.unit.gateway.servers import ApiServer, free_port
-from tests.unit.gateway.test_process import KUBECONFIG
+from tests.unit.kubeconfig import kubeconfig
 from tests.unit.resource_builders import version_object
 
 HOST = "127.0.0.1"
@@ -163,10 +163,10 @@ class Gateway:
 
 
 def ours(kubernetes: ApiServer, directory: Path, port: int, log_level: str) -> Command:
-    kubeconfig = directory / "kubeconfig"
-    kubeconfig.write_text(KUBECONFIG.format(url=kubernetes.url))
+    access = directory / "kubeconfig"
+    access.write_text(kubeconfig(kubernetes.url))
     environment = {
-        "KUBECONFIG": str(kubeconfig),
+        "KUBECONFIG": str(access),
         "FINETUNE_NAMESPACES": "finetune",
         "FINETUNE_GATEWAY_HOST": HOST,
         "FINETUNE_GATEWAY_PORT": str(port),

@@ -22,15 +22,13 @@ from finetune_operator.contract.failures import EXIT_CODES, Failure, FailureReas
 from finetune_operator.contract.places import INTERNAL_TOKEN_VARIABLE, JOB_VARIABLE, PROVIDER_KEY_VARIABLE
 from finetune_operator.contract.remote import RemoteConfig
 from finetune_operator.contract.training import TrainingConfig, TrainingResult
-from finetune_operator.core.endings import TERMINATED_EXIT_CODE
+from finetune_operator.core.endings import LOCKED_EXIT_CODE, TERMINATED_EXIT_CODE
 from finetune_operator.logs import configure_logging, get_logger
 from finetune_operator.providers.files import LockTaken, termination_message
 from finetune_operator.providers.fine_tuning_client import FineTuningClient, Unanswered
 from finetune_operator.providers.training import RemoteTraining, Surroundings, TryAgain
 from finetune_operator.store.container import read_config
 from finetune_operator.store.reporting import Reporter
-
-EXIT_LOCKED = 75  # EX_TEMPFAIL of sysexits.h
 
 logger = get_logger(__name__)
 
@@ -57,7 +55,7 @@ async def attempt(
         return EXIT_CODES[error.failure.reason]
     except LockTaken as error:
         logger.warning("another attempt is at work; leaving", error=str(error))
-        return EXIT_LOCKED
+        return LOCKED_EXIT_CODE
     except (Unanswered, TryAgain) as error:
         # Kubernetes keeps the last line of the log where there is no termination message.
         logger.error("another attempt may go better", error=str(error))

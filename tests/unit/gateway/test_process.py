@@ -14,28 +14,21 @@ import pytest
 from tests.unit.gateway.conftest import World
 from tests.unit.gateway.servers import HOST
 from tests.unit.gateway.test_gateway import answer_of, refused_with
+from tests.unit.kubeconfig import kubeconfig
 from tests.waiting import eventually
 
 DEADLINE_SECONDS = 30.0
-KUBECONFIG = """
-apiVersion: v1
-kind: Config
-current-context: test
-clusters: [{{name: test, cluster: {{server: "{url}"}}}}]
-users: [{{name: test, user: {{token: none}}}}]
-contexts: [{{name: test, context: {{cluster: test, user: test}}}}]
-"""
 
 
 @asynccontextmanager
 async def started(world: World, directory: Path, **variables: str) -> AsyncIterator[Process]:
     """A gateway with an environment of its own, killed at the end if it still runs."""
-    kubeconfig = directory / "kubeconfig"
-    kubeconfig.write_text(KUBECONFIG.format(url=world.kubernetes.url))
+    access = directory / "kubeconfig"
+    access.write_text(kubeconfig(world.kubernetes.url))
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(directory),
-        "KUBECONFIG": str(kubeconfig),
+        "KUBECONFIG": str(access),
         "FINETUNE_NAMESPACES": "finetune",
         "FINETUNE_GATEWAY_HOST": HOST,
         "FINETUNE_GATEWAY_PORT": str(world.port),

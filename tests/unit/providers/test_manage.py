@@ -11,18 +11,11 @@ from aiohttp import web
 
 from finetune_operator.__main__ import main
 from finetune_operator.contract.places import PROVIDER_KEY_VARIABLE
+from tests.unit.kubeconfig import kubeconfig
 from tests.unit.providers.openai_server import API_KEY, OpenAIServer
 from tests.unit.providers.pods import UID, RemoteJobDirectory, training_config
 from tests.waiting import eventually
 
-KUBECONFIG = """
-apiVersion: v1
-kind: Config
-current-context: test
-contexts: [{name: test, context: {cluster: test, user: test}}]
-clusters: [{name: test, cluster: {server: "%s"}}]
-users: [{name: test, user: {token: test}}]
-"""
 NOBODY = "http://127.0.0.1:9/v1"
 
 
@@ -75,7 +68,7 @@ async def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     port = site._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
-    (tmp_path / "kubeconfig").write_text(KUBECONFIG % f"http://127.0.0.1:{port}")
+    (tmp_path / "kubeconfig").write_text(kubeconfig(f"http://127.0.0.1:{port}"))
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
     yield jobs
     await runner.cleanup()
@@ -118,7 +111,7 @@ async def test_a_cluster_that_does_not_answer_makes_no_strays(
     pod = await RemoteJobDirectory(tmp_path, training_config(openai_server)).start()
     await eventually(lambda: openai_server.jobs)
     await pod.killed()
-    (tmp_path / "kubeconfig").write_text(KUBECONFIG % "http://127.0.0.1:9")
+    (tmp_path / "kubeconfig").write_text(kubeconfig("http://127.0.0.1:9"))
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
 
     assert await remote(openai_server, "strays") == 1

@@ -9,16 +9,8 @@ import yaml
 from aiohttp import web
 
 from finetune_operator.__main__ import main
+from tests.unit.kubeconfig import kubeconfig
 from tests.unit.resource_builders import version_object
-
-KUBECONFIG = """
-apiVersion: v1
-kind: Config
-current-context: test
-contexts: [{name: test, context: {cluster: test, user: test}}]
-clusters: [{name: test, cluster: {server: "%s"}}]
-users: [{name: test, user: {token: test}}]
-"""
 
 
 async def listed(request: web.Request) -> web.Response:
@@ -39,7 +31,7 @@ async def test_the_versions_of_all_or_one_namespace_are_printed(
     runner = web.AppRunner(application)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    (tmp_path / "kubeconfig").write_text(KUBECONFIG % f"http://127.0.0.1:{runner.addresses[0][1]}")
+    (tmp_path / "kubeconfig").write_text(kubeconfig(f"http://127.0.0.1:{runner.addresses[0][1]}"))
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
 
     async def export(*arguments: str) -> tuple[int, str, str]:

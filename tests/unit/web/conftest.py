@@ -23,6 +23,19 @@ ENVIRONMENT = {"FINETUNE_API_TOKEN": "public-token", "FINETUNE_INTERNAL_TOKEN": 
 PROMPTS = ["What is justice?", "What is courage?", "What is a circle?"]
 
 
+def sample(number: int, arm: str, status: int = 200, latency_ms: int = 100, test: str = "test-uid") -> dict[str, Any]:
+    """Of one request, as a gateway posts it."""
+    return {
+        "abTest": test,
+        "arm": arm,
+        "servedName": "plato-v2",
+        "status": status,
+        "latencyMs": latency_ms,
+        "requestId": f"request-{number}",
+        "time": NOON.isoformat(),
+    }
+
+
 def ab_test(**spec: Any) -> dict[str, Any]:
     return {
         "kind": "ABTest",

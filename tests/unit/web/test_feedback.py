@@ -13,7 +13,7 @@ from finetune_operator.contract.dataset import RatingsSource
 from finetune_operator.contract.places import SAMPLES_PATH
 from finetune_operator.store.ratings import RatingsDatabase
 from finetune_operator.store.tables import Rating
-from tests.unit.web.conftest import INTERNAL, NOON, Api
+from tests.unit.web.conftest import INTERNAL, Api, sample
 from tests.unit.web.test_access import TEST, is_problem
 
 FEEDBACK = "/v1/fine-tuning/feedback"
@@ -119,18 +119,7 @@ async def test_what_is_no_feedback_is_refused(api: Api, body: dict[str, Any]) ->
 async def test_an_abtest_knows_how_its_arms_were_rated(api: Api) -> None:
     """Whichever comes first, the sample or the feedback on it."""
     arms = ("baseline", "candidate", "candidate", "candidate")
-    samples = [
-        {
-            "abTest": "test-uid",
-            "arm": arm,
-            "servedName": "plato-v2",
-            "status": 200,
-            "latencyMs": 1,
-            "requestId": f"request-{number}",
-            "time": NOON.isoformat(),
-        }
-        for number, arm in enumerate(arms)
-    ]
+    samples = [sample(number, arm) for number, arm in enumerate(arms)]
     await give(api, "request-1", rating=4)
     assert (await api.get(TEST)).json()["feedback"] == {}
     assert (await api.post(SAMPLES_PATH, {"samples": samples}, INTERNAL)).status_code == 204

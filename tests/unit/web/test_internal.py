@@ -11,7 +11,7 @@ from finetune_operator.contract.experiments import AbTestTally, ArmTallies, ArmT
 from finetune_operator.contract.places import PROGRESS_BATCH_PATH, PROGRESS_PATH, SAMPLES_PATH, TALLY_PATH
 from finetune_operator.contract.served_evaluation import ServedEvaluationConfig
 from finetune_operator.contract.training import JobIdentity, LatestProgress, Progress, TrainingConfig
-from tests.unit.web.conftest import INTERNAL, NOON, Api
+from tests.unit.web.conftest import INTERNAL, NOON, Api, sample
 
 
 def point(step: int, loss: float | None, job: str = "job-1", attempt: str = "pod-1", **changes: Any) -> dict[str, Any]:
@@ -29,18 +29,6 @@ def point(step: int, loss: float | None, job: str = "job-1", attempt: str = "pod
         ).model_dump(mode="json", by_alias=True)
         | changes
     )
-
-
-def sample(number: int, arm: str, status: int = 200, latency_ms: int = 100, test: str = "test-uid") -> dict[str, Any]:
-    return {
-        "abTest": test,
-        "arm": arm,
-        "servedName": "plato-v2",
-        "status": status,
-        "latencyMs": latency_ms,
-        "requestId": f"request-{number}",
-        "time": NOON.isoformat(),
-    }
 
 
 async def post_points(api: Api, *points: dict[str, Any]) -> None:

@@ -13,19 +13,11 @@ from pathlib import Path
 import pytest
 
 from finetune_operator.contract.places import PROGRESS_PATH
+from tests.unit.kubeconfig import kubeconfig
 from tests.unit.web.conftest import ENVIRONMENT
 from tests.unit.web.test_internal import point
 
 DEADLINE_SECONDS = 30.0
-
-KUBECONFIG = """
-apiVersion: v1
-kind: Config
-current-context: nowhere
-clusters: [{name: nowhere, cluster: {server: "https://127.0.0.1:1"}}]
-users: [{name: nobody, user: {token: none}}]
-contexts: [{name: nowhere, context: {cluster: nowhere, user: nobody}}]
-"""
 
 
 def free_port() -> int:
@@ -51,7 +43,7 @@ class Process:
 
     def __init__(self, directory: Path, **environment: str) -> None:
         self.port = free_port()
-        (directory / "kubeconfig").write_text(KUBECONFIG)
+        (directory / "kubeconfig").write_text(kubeconfig("https://127.0.0.1:1"))
         self.log = directory / "log"
         variables = ENVIRONMENT | {
             "FINETUNE_DATABASE_URL": f"sqlite+aiosqlite:///{directory}/api.db",

@@ -9,7 +9,7 @@ from finetune_operator.contract.experiments import AbTestTally, SplitTally, Vote
 from finetune_operator.contract.places import SAMPLES_PATH, TALLY_PATH
 from finetune_operator.core.sequential import p_value
 from finetune_operator.resources.abtest import WIN_RATES_MAX_POINTS
-from tests.unit.web.conftest import INTERNAL, NOON, Api
+from tests.unit.web.conftest import INTERNAL, NOON, Api, sample
 from tests.unit.web.test_access import TEST, is_problem
 
 Ballot = tuple[str, str]
@@ -126,29 +126,19 @@ async def test_an_unknown_test_has_neither(api: Api, path: str) -> None:
     assert is_problem(await api.get(f"{TEST}/{path}", headers={}), 401, "unauthorized")
 
 
-def sample(number: int, arm: str, subject: str | None = None, percent: int | None = None) -> dict[str, Any]:
-    return {
-        "abTest": "test-uid",
-        "arm": arm,
-        "servedName": "plato-v2",
-        "status": 200,
-        "latencyMs": 1,
-        "requestId": f"request-{number}",
-        "time": NOON.isoformat(),
-        "subject": subject,
-        "candidatePercent": percent,
-    }
+def split_sample(number: int, arm: str, subject: str | None = None, percent: int | None = None) -> dict[str, Any]:
+    return sample(number, arm) | {"subject": subject, "candidatePercent": percent}
 
 
 async def test_a_subject_counts_once_by_its_first_sample(api: Api) -> None:
     """Its arm may change when the share is raised; an older gateway tells no subject."""
     batch = [
-        sample(1, "baseline", "ada", 20),
-        sample(2, "baseline", "ada", 20),
-        sample(3, "candidate", "ada", 50),
-        sample(4, "candidate", "bob", 50),
-        sample(5, "candidate", "eve", 20),
-        sample(6, "candidate"),
+        split_sample(1, "baseline", "ada", 20),
+        split_sample(2, "baseline", "ada", 20),
+        split_sample(3, "candidate", "ada", 50),
+        split_sample(4, "candidate", "bob", 50),
+        split_sample(5, "candidate", "eve", 20),
+        split_sample(6, "candidate"),
     ]
     for _ in range(2):
         assert (await api.post(SAMPLES_PATH, {"samples": batch}, INTERNAL)).status_code == 204
@@ -162,5 +152,5 @@ async def test_a_subject_counts_once_by_its_first_sample(api: Api) -> None:
 
 @pytest.mark.parametrize("wrong", [{"subject": "x" * 17}, {"subject": ""}, {"candidatePercent": 101}])
 async def test_a_subject_has_the_length_of_a_pseudonym(api: Api, wrong: dict[str, Any]) -> None:
-    response = await api.post(SAMPLES_PATH, {"samples": [sample(1, "baseline", "ada", 50) | wrong]}, INTERNAL)
+    response = await api.post(SAMPLES_PATH, {"samples": [split_sample(1, "baseline", "ada", 50) | wrong]}, INTERNAL)
     assert response.status_code == 422
