@@ -1,5 +1,6 @@
 """Builds are kept by their inputs."""
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -31,13 +32,17 @@ def test_program_names_as_go_gives_them(package: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("tool", TOOLS, ids=[tool.name for tool in TOOLS])
-def test_every_tool_is_a_locked_go_module(tool: Tool) -> None:
-    assert (tool.directory / "go.mod").exists()
-    assert tool.name == "pause" or (tool.directory / "go.sum").exists(), "pause alone has no dependency"
+def test_every_program_is_of_the_locked_go_module_or_of_one_that_it_requires(tool: Tool) -> None:
+    module = (toolchain.TOOLS_DIRECTORY / "go.mod").read_text()
+    own = re.search(r"(?m)^module (\S+)$", module)
+    assert own
+    required = re.findall(r"(?m)^(?:\t|require )(\S+) v\S+", module)
+    for _, package in tool.programs:
+        assert any(f"{package}/".startswith(f"{name}/") for name in (own[1], *required)), package
 
 
 def test_a_changed_input_is_another_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copytree(toolchain.TOOLS_DIRECTORY / "pause", tmp_path / "pause")
+    shutil.copytree(toolchain.TOOLS_DIRECTORY, tmp_path, dirs_exist_ok=True)
     monkeypatch.setattr(toolchain, "TOOLS_DIRECTORY", tmp_path)
     pause = TOOLS[0]
     before = pause.build_hash()

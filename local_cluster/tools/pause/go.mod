@@ -1,3 +1,0 @@
-module finetune.dev/local-cluster/pause
-
-go 1.26
