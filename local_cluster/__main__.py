@@ -14,7 +14,8 @@ from local_cluster.console import Refused, fail, note
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python3 -m local_cluster", description=local_cluster.__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True)
-    verbs.add_parser("build", help="compile every program")
+    build = verbs.add_parser("build", help="compile every program")
+    build.add_argument("--control-plane-only", action="store_true", help="those of an API server without a node")
     verbs.add_parser("packages", help="install the system packages that the node needs")
 
     def cluster_verb(name: str, explanation: str) -> argparse.ArgumentParser:
@@ -53,7 +54,8 @@ def main(arguments: Sequence[str]) -> int:
 def run(options: argparse.Namespace) -> int:
     match options.verb:
         case "build":
-            print(toolchain.build())
+            tools = toolchain.CONTROL_PLANE_TOOLS if options.control_plane_only else toolchain.TOOLS
+            print(toolchain.build(tools))
         case "packages":
             packages.install()
         case "up":

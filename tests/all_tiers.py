@@ -5,8 +5,8 @@
 Like `go test`, this keeps the pass of what depends on files alone by the digest of these files, and says so: of the
 images' tests by everything that they can reach (tests/inputs.py), since they take half an hour of two cores and most
 changes can't touch them; of the others by the whole tree. `make unit`, `make cluster` and `make images` run anyhow.
-The loop depends on the node, too, and always runs: last and undisturbed, since it asserts how soon things happen. What
-needs no cluster begins at once, beside its compiling and the building of the images.
+The loop depends on the node, too, and always runs: last and undisturbed, since it asserts how soon things happen.
+Everything else begins as soon as what it needs is compiled, beside the rest of the compiling and of the building.
 
 A few failures among tests that watch other programs are run again, once: on two shared cores one of 600 may be
 overtaken by what it watches. What fails again has failed, and what does not is named at the end as unsteady, to be
@@ -64,14 +64,17 @@ unsteady: list[str] = []
 
 def main() -> int:
     of_images, of_all = inputs.digest(), inputs.digest_of_tree()
-    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool, ThreadPoolExecutor(1) as with_api_server:
         running = {UNIT: pool.submit(run_unless_passed, UNIT, of_all)}
         running |= {group: pool.submit(run_unless_passed, group, of_images) for group in IMAGES}
-        # Compiling the cluster takes longer than any test may.
-        if code := subprocess.run([sys.executable, "-m", "demo", "up"], check=False).returncode:
-            sys.stderr.write("no cluster, hence no tests of the API server and of the loop\n")
+        # Compiling takes longer than any test may.
+        if code := _python("local_cluster", "build", "--control-plane-only"):
+            sys.stderr.write("no API server, hence no tests of it and of the loop\n")
             return code
-        running[API_SERVER] = pool.submit(run_unless_passed, API_SERVER, of_all)
+        running[API_SERVER] = with_api_server.submit(run_unless_passed, API_SERVER, of_all)
+        if code := _python("demo", "up"):
+            sys.stderr.write("no cluster, hence no tests of the loop\n")
+            return code
         codes = {group: future.result() for group, future in running.items()}
     say(f"{LOOP.name}: running alone")
     codes[LOOP], output = run(LOOP)
@@ -81,6 +84,10 @@ def main() -> int:
     if failed := [group.name for group, code in codes.items() if code]:
         sys.stderr.write(f"failures in: {', '.join(failed)}\n")
     return int(bool(failed))
+
+
+def _python(*arguments: str) -> int:
+    return subprocess.run([sys.executable, "-m", *arguments], check=False).returncode
 
 
 def run_unless_passed(group: Group, digest: str) -> int:
