@@ -14,6 +14,7 @@ mended. Exit code 1 if any test failed.
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -63,6 +64,8 @@ unsteady: list[str] = []
 
 
 def main() -> int:
+    # Where a machine is set to keep no bytecode, each of a thousand processes would compile all that it imports.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     of_images, of_all = inputs.digest(), inputs.digest_of_tree()
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool, ThreadPoolExecutor(1) as with_api_server:
         running = {UNIT: pool.submit(run_unless_passed, UNIT, of_all)}

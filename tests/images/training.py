@@ -176,12 +176,14 @@ class Job:
 
 
 def environment_of_images() -> dict[str, str]:
-    """The images' own variables; nothing of the tests' environment but what a process needs."""
+    """The images' own variables; nothing of the tests' environment but what a process needs.
+
+    Without the one that keeps no bytecode: images have it compiled, here each process would compile what it imports.
+    """
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
     return kept | {
         "PYTHONPATH": str(REPOSITORY / "operator"),
         "PYTHONUNBUFFERED": "1",
-        "PYTHONDONTWRITEBYTECODE": "1",
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "UNSLOTH_DISABLE_STATISTICS": "1",
