@@ -24,10 +24,10 @@ class Answer:
     version: str
 
 
-def ask(openai: OpenAI, model: str, prompt: str) -> Answer:
+def ask(openai: OpenAI, model: str, prompt: str, *, max_tokens: int = MAX_TOKENS) -> Answer:
     """One question at temperature 0."""
     raw = openai.chat.completions.with_raw_response.create(
-        model=model, messages=[{"role": "user", "content": prompt}], max_tokens=MAX_TOKENS, temperature=0
+        model=model, messages=[{"role": "user", "content": prompt}], max_tokens=max_tokens, temperature=0
     )
     completion = raw.parse()
     text = completion.choices[0].message.content or ""
