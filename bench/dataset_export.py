@@ -127,7 +127,7 @@ def _rows() -> Iterator[tuple[object, ...]]:
 def _fill_sqlite(file: Path) -> None:
     connection = sqlite3.connect(file)
     connection.execute(f"CREATE TABLE ml_analysis_rating ({COLUMNS.replace('id BIGINT', 'id INTEGER')})")
-    connection.executemany(f"INSERT INTO ml_analysis_rating VALUES ({', '.join('?' * 11)})", _rows())  # noqa: S608
+    connection.executemany(f"INSERT INTO ml_analysis_rating VALUES ({', '.join('?' * 11)})", _rows())  # noqa: S608 - only marks
     connection.commit()
     connection.close()
 

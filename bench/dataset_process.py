@@ -16,7 +16,7 @@ def _copy(address: str, directory: Path) -> str:
     load_scanner(connection, "sqlite" if "TYPE sqlite" in address else "postgresql")
     connection.execute(f"ATTACH {address}")
     connection.execute(
-        "COPY (SELECT [{'role': 'user', 'content': prompt}, {'role': 'assistant', 'content': response}] AS messages "  # noqa: S608
+        "COPY (SELECT [{'role': 'user', 'content': prompt}, {'role': 'assistant', 'content': response}] AS messages "  # noqa: S608 - the directory is ours
         "FROM source.ml_analysis_rating WHERE is_gold_star::BOOLEAN AND use_as_sample_response::BOOLEAN "
         f"AND rating >= 4) TO '{directory}/copy.jsonl' (FORMAT json)"
     )
@@ -36,9 +36,9 @@ def main() -> None:
     what, directory, address = sys.argv[1], Path(sys.argv[2]), os.environ["DATASET_EXPORT_ADDRESS"]
 
     if what == "export":
-        import finetune_operator.store.datasets.export  # noqa: F401
+        import finetune_operator.store.datasets.export  # noqa: F401 - imported before the clock starts
     else:
-        import duckdb  # noqa: F401
+        import duckdb  # noqa: F401 - as above
     begun, used = time.perf_counter(), time.process_time()
     digest = (_copy if what == "copy" else _export)(address, directory)
     seconds, cpu_seconds = time.perf_counter() - begun, time.process_time() - used

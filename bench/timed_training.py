@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import train  # type: ignore[import-not-found]
-import trainers  # type: ignore[import-not-found]
+import train  # type: ignore[import-not-found]  # of the trainer image, which alone runs this
+import trainers  # type: ignore[import-not-found]  # as above
 
 OURS = ("ProgressCallback", "CheckpointCallback")
 

@@ -282,7 +282,7 @@ def closing_rows(story: Story) -> list[tuple[str, str]]:
         ),
         ("votes", f"{votes['fineTuned']} v2, {votes['base']} v1, {votes['tie']} ties: {votes['winRatePercent']}"),
         ("verdict", f"{status['verdict']}, p {status['pValue']}"),
-        ("rollback: patch -> answer from v1", f"{story.rollback.seconds:.2f} s"),
+        ("rollback: patch -> first token", f"{story.rollback.seconds:.2f} s"),
     ]
 
 

@@ -30,7 +30,7 @@ class Metric(StrEnum):
     EXACT_MATCH = "ExactMatch"
     SUBSTRING_MATCH = "SubstringMatch"
     TOKEN_ACCURACY = "TokenAccuracy"  # noqa: S105 - not that kind of token
-    TOKEN_F1 = "TokenF1"  # noqa: S105
+    TOKEN_F1 = "TokenF1"  # noqa: S105 - nor this
     BLEU = "Bleu"
     ROUGE_1 = "Rouge1"
     ROUGE_2 = "Rouge2"

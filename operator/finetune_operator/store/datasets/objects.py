@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-import s3fs  # type: ignore[import-untyped]
-from botocore.exceptions import (  # type: ignore[import-untyped]
+import s3fs  # type: ignore[import-untyped]  # no stubs exist
+from botocore.exceptions import (  # type: ignore[import-untyped]  # as above
     BotoCoreError,
     ClientError,
     NoCredentialsError,
     ParamValidationError,
 )
-from s3fs.core import S3_RETRYABLE_ERRORS  # type: ignore[import-untyped]
+from s3fs.core import S3_RETRYABLE_ERRORS  # type: ignore[import-untyped]  # as above
 
 from finetune_operator.contract.dataset import ObjectSource
 from finetune_operator.contract.failures import FailureReason, Refused
