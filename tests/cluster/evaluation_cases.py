@@ -27,6 +27,10 @@ ACCEPTED: dict[str, Spec] = {
     "a version to be measured by a file's questions": asking(volume=VOLUME, format="Alpaca"),
     "a version to be measured by ratings": asking(ratings={"domain": "ethics", "goldStarOnly": True}),
     "a version to be measured by an object": asking(s3={"url": "s3://bucket/q.parquet"}),
+    "a version whose engine is to be saturated": evaluation(metrics=["F1"], saturation={}),
+    "the highest load for the longest time": evaluation(
+        metrics=["F1"], saturation={"stepSeconds": 600, "maxConcurrency": 1024}
+    ),
     "a requirement on what only the training measured": evaluation(metrics=["F1"], require=["evalLoss < base"]),
     "a registered version with requirements": evaluation(require=["F1 > base"]) | {"serving": None},
 }
@@ -35,6 +39,18 @@ REFUSED: dict[str, tuple[Spec, str]] = {
     "questions for no metric": (
         evaluation(dataset={"volume": VOLUME}),
         "dataset is what metrics are measured on: name at least one of metrics",
+    ),
+    "a load without questions": (
+        evaluation(saturation={}),
+        "saturation is measured with the questions of metrics: name at least one of metrics",
+    ),
+    "a load for no time": (
+        evaluation(metrics=["F1"], saturation={"stepSeconds": 0}),
+        "greater than or equal to 1",
+    ),
+    "a load beyond all measure": (
+        evaluation(metrics=["F1"], saturation={"maxConcurrency": 1025}),
+        "less than or equal to 1024",
     ),
     "questions from nowhere": (asking(format="ChatML"), "set exactly one of ratings, volume, s3"),
     "questions from two places": (

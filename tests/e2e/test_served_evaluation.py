@@ -9,6 +9,7 @@ from demo.install import RELEASE, api_token
 from tests.e2e.conftest import World
 
 EVALUATION_TIMEOUT_SECONDS = 300
+SATURATION = {"stepSeconds": 3, "maxConcurrency": 8}
 METRICS = ["RougeL", "TokenAccuracy", "TokenF1"]
 
 
@@ -18,7 +19,7 @@ def patch(world: World, name: str, spec: dict[str, Any]) -> None:
 
 def test_a_served_version_is_measured_beside_its_base_model(world: World) -> None:
     name = world.story.first.version["metadata"]["name"]
-    patch(world, name, {"evaluation": {"metrics": METRICS, "maxNewTokens": 32}})
+    patch(world, name, {"evaluation": {"metrics": METRICS, "maxNewTokens": 32, "saturation": SATURATION}})
     world.kubectl.run(
         "wait", f"modelversion/{name}", "--for=condition=Evaluated", f"--timeout={EVALUATION_TIMEOUT_SECONDS}s"
     )
@@ -31,6 +32,12 @@ def test_a_served_version_is_measured_beside_its_base_model(world: World) -> Non
     for quantity in ("meanLatencySeconds", "p95LatencySeconds", "meanSecondsToFirstToken", "tokensPerSecond"):
         assert float(measured[quantity]["base"]) > 0
         assert float(measured[quantity]["fineTuned"]) > 0
+    saturation = measured["saturation"]
+    for side in ("base", "fineTuned"):
+        assert float(saturation["requestsPerSecond"][side]) > 0
+        # An answer has a token at least.
+        assert float(saturation["tokensPerSecond"][side]) >= float(saturation["requestsPerSecond"][side])
+        assert int(saturation["concurrency"][side]) in {1, 2, 4, 8}
     # By teacher forcing, hence the same whoever computes it, but for the last digits of the logits.
     trained = {score["name"]: score for score in version["spec"]["lineage"]["evaluation"]["metrics"]}
     for side in ("base", "fineTuned"):
@@ -42,8 +49,13 @@ def test_a_served_version_is_measured_beside_its_base_model(world: World) -> Non
         rows = world.kubectl.wait_for("both are in the database", recorded, 60)
     assert {row["source"] for row in rows} == {"Training", "Served"}
     served = next(row for row in rows if row["source"] == "Served")
-    assert {value["name"] for value in served["values"]} >= {*METRICS, "meanLatencySeconds", "tokensPerSecond"}
-    patch(world, name, {"evaluation": {"metrics": None}})
+    assert {value["name"] for value in served["values"]} >= {
+        *METRICS,
+        "meanLatencySeconds",
+        "tokensPerSecond",
+        "requestsPerSecondAtSaturation",
+    }
+    patch(world, name, {"evaluation": {"metrics": None, "saturation": None}})
 
 
 def _recorded(world: World, url: str, uid: str) -> list[dict[str, Any]] | None:

@@ -63,6 +63,14 @@ class Speed(Message):
     mean_seconds_to_first_token: float | None = None
 
 
+class Saturation(Message):
+    """What an engine answered in a second, asked by so many at once: the most that it did."""
+
+    concurrency: int
+    requests_per_second: float
+    tokens_per_second: float
+
+
 class EvaluationReport(Message):
     """The outcome. With `error` the training is as good as ever, but its scores are unknown.
 
@@ -77,4 +85,6 @@ class EvaluationReport(Message):
     domains: tuple[DomainScore, ...] = ()
     base_speed: Speed | None = None
     fine_tuned_speed: Speed | None = None
+    base_saturation: Saturation | None = None
+    fine_tuned_saturation: Saturation | None = None
     error: str | None = None

@@ -1,4 +1,4 @@
-"""Samples of production traffic and votes, as the gateway, the api and the operator exchange them."""
+"""Samples of production traffic, votes and ratings, as the gateway, the api and the operator exchange them."""
 
 from typing import Annotated, Literal
 
@@ -128,6 +128,12 @@ class AbTestTally(Report):
     win_rates: tuple[WinRatePoint, ...] = ()
     arms: ArmTallies = ArmTallies()
     splits: tuple[SplitTally, ...] = ()
+
+
+class RatingTally(Report):
+    """Answer of `VERSION_RATINGS_PATH`: how many of a version's answers were given how many stars."""
+
+    answers: dict[int, int] = {}
 
 
 class AnswerPair(Report):

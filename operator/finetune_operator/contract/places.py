@@ -52,6 +52,7 @@ PROGRESS_PATH = "/internal/v1/progress"
 PROGRESS_BATCH_PATH = f"{PROGRESS_PATH}/batch"
 SAMPLES_PATH = "/internal/v1/samples"
 TALLY_PATH = "/internal/v1/abtests/{uid}/tally"
+VERSION_RATINGS_PATH = "/internal/v1/versions/{uid}/ratings"
 PAIRS_PATH = "/internal/v1/abtests/{uid}/pairs"
 EVALUATION_PATH = "/internal/v1/evaluations/{id}"
 

@@ -13,6 +13,13 @@ from finetune_operator.contract.evaluation import Metric
 VALUES_MAX = 64
 
 
+class SaturationConfig(Message):
+    """How an engine's limit is looked for: so long with each number of requests at once, of which so many at most."""
+
+    step_seconds: int
+    max_concurrency: int
+
+
 class ServedEvaluationConfig(Message):
     """What the evaluator's pod reads: whom to ask what, and where the questions are.
 
@@ -28,6 +35,7 @@ class ServedEvaluationConfig(Message):
     concurrency: int
     rows_path: str
     dataset: DatasetConfig | None = None
+    saturation: SaturationConfig | None = None
 
 
 class EvaluationSource(StrEnum):

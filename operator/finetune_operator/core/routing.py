@@ -38,6 +38,8 @@ class Target:
     served_name: str
     parent: str | None = None
     """The base model's name; none for a base model."""
+    version_uid: str | None = None
+    """Of the ModelVersion; none for a base model."""
 
 
 @dataclass(frozen=True)
@@ -202,7 +204,7 @@ class _Namespace:
         name, served_name = version.metadata.name, version.status.served_name or version.metadata.name
         if is_loaded(version) and version.status.engine:
             url = self._engine_url(version.status.engine, self._namespace)
-            return Target(url, served_name, parent=version.spec.base_model.name)
+            return Target(url, served_name, version.spec.base_model.name, version.metadata.uid)
         if version.deleting:
             return Unavailable(f"{name} is being deleted", served_name, temporary=False)
         if version.spec.state is RequestedState.ARCHIVED:

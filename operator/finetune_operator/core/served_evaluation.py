@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import isfinite
 
-from finetune_operator.contract.evaluation import EvaluationReport, Speed
+from finetune_operator.contract.evaluation import EvaluationReport, Saturation, Speed
 from finetune_operator.contract.served_evaluation import EvaluationSource, RecordedEvaluation, RecordedValue
 from finetune_operator.core.cost import SECONDS_PER_HOUR, NoPrice, Rate
 from finetune_operator.core.evaluation import decimal, metric_values, remarks
@@ -17,10 +17,12 @@ from finetune_operator.resources.evaluation import (
     EvaluationRecord,
     Metric,
     MetricValue,
+    SaturationStatus,
     ServedEvaluationStatus,
 )
 from finetune_operator.resources.modelversion import ModelVersion
 
+MILLION = 1_000_000
 NEVER = datetime.fromtimestamp(0, UTC)
 """Every object of an API server has the time of its creation; one in a test may have none."""
 
@@ -61,7 +63,9 @@ def served_status(measured: Measurement, rate: Rate | NoPrice, currency: str) ->
             for score in report.domains
         ),
         **compared,
-        cost_per_answer=_cost(base, tuned, rate, measured.replicas, currency),
+        cost_per_answer=_cost(*_answer_seconds(report), rate, measured.replicas, currency),
+        saturation=_saturation(report),
+        cost_per_million_tokens=_cost(*_million_tokens_seconds(report), rate, measured.replicas, currency),
         message=remarks(report),
     )
 
@@ -93,6 +97,8 @@ def served_record(version: ModelVersion, measured: ServedEvaluationStatus) -> Re
         "meanSecondsToFirstToken": measured.mean_seconds_to_first_token,
         "tokensPerSecond": measured.tokens_per_second,
         "costPerAnswer": measured.cost_per_answer,
+        "costPerMillionTokens": measured.cost_per_million_tokens,
+        **_saturation_values(measured.saturation),
         **{f"{value.name.value}/{value.domain}": _compared(value) for value in measured.domains},
     }
     return _record(version, EvaluationSource.SERVED, measured.metrics, compared).model_copy(
@@ -152,14 +158,55 @@ def _comparison(base: float | None, tuned: float | None) -> Comparison | None:
     return Comparison(base=decimal(base), fine_tuned=decimal(tuned))
 
 
+def _saturation(report: EvaluationReport) -> SaturationStatus | None:
+    base, tuned = report.base_saturation, report.fine_tuned_saturation
+    if base is None or tuned is None:
+        return None
+    return SaturationStatus(
+        requests_per_second=Comparison(
+            base=decimal(base.requests_per_second), fine_tuned=decimal(tuned.requests_per_second)
+        ),
+        tokens_per_second=Comparison(base=decimal(base.tokens_per_second), fine_tuned=decimal(tuned.tokens_per_second)),
+        concurrency=Comparison(base=str(base.concurrency), fine_tuned=str(tuned.concurrency)),
+    )
+
+
+def _saturation_values(measured: SaturationStatus | None) -> dict[str, Comparison]:
+    if measured is None:
+        return {}
+    return {
+        "requestsPerSecondAtSaturation": measured.requests_per_second,
+        "tokensPerSecondAtSaturation": measured.tokens_per_second,
+        "concurrencyAtSaturation": measured.concurrency,
+    }
+
+
+def _answer_seconds(report: EvaluationReport) -> tuple[float | None, float | None]:
+    base, tuned = report.base_speed, report.fine_tuned_speed
+    return base.seconds_per_answer if base else None, tuned.seconds_per_answer if tuned else None
+
+
+def _million_tokens_seconds(report: EvaluationReport) -> tuple[float | None, float | None]:
+    return (
+        _seconds_of_a_million(report.base_saturation or report.base_speed),
+        _seconds_of_a_million(report.fine_tuned_saturation or report.fine_tuned_speed),
+    )
+
+
+def _seconds_of_a_million(pace: Speed | Saturation | None) -> float | None:
+    """None also where no token was generated at all."""
+    return MILLION / pace.tokens_per_second if pace and pace.tokens_per_second else None
+
+
 def _cost(
-    base: Speed | None, tuned: Speed | None, rate: Rate | NoPrice, replicas: int, currency: str
+    base_seconds: float | None, tuned_seconds: float | None, rate: Rate | NoPrice, replicas: int, currency: str
 ) -> EngineCost | None:
-    if base is None or tuned is None or isinstance(rate, NoPrice):
+    """Of the engine's pods for so long."""
+    if base_seconds is None or tuned_seconds is None or isinstance(rate, NoPrice):
         return None
     per_second = float(rate.per_hour) * replicas / SECONDS_PER_HOUR
     return EngineCost(
         currency=currency,
-        base=decimal(base.seconds_per_answer * per_second),
-        fine_tuned=decimal(tuned.seconds_per_answer * per_second),
+        base=decimal(base_seconds * per_second),
+        fine_tuned=decimal(tuned_seconds * per_second),
     )

@@ -45,7 +45,8 @@ async def evaluate(
 ) -> EvaluationReport:
     """Everything that was asked for. Raises `Refused`, `EngineRefused` and `EngineUnavailable`."""
     questions = read_questions(config, environment)
-    connector = aiohttp.TCPConnector(limit=config.concurrency, keepalive_timeout=KEEP_ALIVE_SECONDS)
+    at_once = max(config.concurrency, config.saturation.max_concurrency if config.saturation else 0)
+    connector = aiohttp.TCPConnector(limit=at_once, keepalive_timeout=KEEP_ALIVE_SECONDS)
     async with aiohttp.ClientSession(connector=connector) as session:
         engine = Engine(session, config.engine_url, environment.get(ENGINE_API_KEY_VARIABLE, ""), patience)
         return await measure(config, engine, questions)

@@ -7,13 +7,14 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from finetune_operator.contract.evaluation import DomainScore, EvaluationReport, Metric, Score, Speed
+from finetune_operator.contract.evaluation import DomainScore, EvaluationReport, Metric, Saturation, Score, Speed
 from finetune_operator.contract.failures import FailureReason, Refused
-from finetune_operator.contract.served_evaluation import ServedEvaluationConfig
+from finetune_operator.contract.served_evaluation import SaturationConfig, ServedEvaluationConfig
 from finetune_operator.core.scoring import SCORES, score
 from finetune_operator.evaluator.engine import Answer, Engine, Prompt, Sampling
 from finetune_operator.evaluator.process import for_each
 from finetune_operator.evaluator.questions import Question, Questions
+from finetune_operator.evaluator.saturation import Highest, held_load, saturated
 from finetune_operator.logs import get_logger
 
 S = TypeVar("S")
@@ -22,7 +23,7 @@ WARM_UP: list[dict[str, str]] = [{"role": "user", "content": "Hello"}]
 SCORE_DIGITS = 6
 PREFIXES_AT_ONCE = 64
 DOMAINS_MAX = 10
-DOMAIN_MAX_CHARACTERS = 48
+DOMAIN_MAX_CHARACTERS = 40
 """So many of such length fit into a termination message beside everything else."""
 NO_TOKENS = "TokenAccuracy was not measured: this engine does not tell the tokens of its answers"
 
@@ -64,17 +65,25 @@ async def measure(config: ServedEvaluationConfig, engine: Engine, read: Question
     references = [question.reference for question in questions]
     asked_for = [metric for metric in config.metrics if metric in SCORES]
     of_base, of_tuned = (score(asked_for, each.texts, references) for each in (base, tuned))
-    remark = None
+    remarks: list[str] = []
     if Metric.TOKEN_ACCURACY in config.metrics:
         accuracies = [await asking.token_accuracy(name, questions) for name in asking.models]
         if accuracies[0] is None or accuracies[1] is None:
-            remark = NO_TOKENS
+            remarks.append(NO_TOKENS)
         else:
             of_base[Metric.TOKEN_ACCURACY], of_tuned[Metric.TOKEN_ACCURACY] = accuracies[0], accuracies[1]
+    highest: list[Highest] = []
+    if config.saturation:
+        highest = [await asking.saturation(name, questions, config.saturation) for name in asking.models]
+        remarks += [
+            f"{name} was not saturated by {found.load.concurrency} requests at once: raise saturation.maxConcurrency"
+            for name, found in zip(asking.models, highest, strict=True)
+            if not found.is_limit
+        ]
     return EvaluationReport(
         examples=len(questions),
         left_out=left_out,
-        remark=remark,
+        remark="; ".join(remarks) or None,
         scores=tuple(
             Score(
                 metric=metric,
@@ -87,6 +96,8 @@ async def measure(config: ServedEvaluationConfig, engine: Engine, read: Question
         domains=tuple(_by_domain(asked_for, questions, base.texts, tuned.texts)),
         base_speed=base.speed,
         fine_tuned_speed=tuned.speed,
+        base_saturation=highest[0].load if highest else None,
+        fine_tuned_saturation=highest[1].load if highest else None,
     )
 
 
@@ -142,6 +153,14 @@ class Asking:
         started = time.monotonic()
         answers = await self._each(questions, lambda each: self._engine.answer(model, each.asked, self._sampling))
         return Pass(answers, time.monotonic() - started)
+
+    async def saturation(self, model: str, questions: Sequence[Question], wanted: SaturationConfig) -> Highest:
+        """How much of this model the engine answers at most."""
+
+        async def load(at_once: int) -> Saturation:
+            return await held_load(self._engine, model, questions, self._sampling, at_once, wanted.step_seconds)
+
+        return await saturated(load, wanted.max_concurrency)
 
     async def token_accuracy(self, model: str, questions: Sequence[Question]) -> float | None:
         """Share of the assistant's tokens that the model ranks first given all before them, as trainers count it."""

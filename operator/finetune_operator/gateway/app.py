@@ -168,10 +168,11 @@ class Gateway:
             raise errors.no_routes_yet()
         subject = subject_of(request.headers, body.subject, request[TOKEN], request.remote)
         asked_arm, splits = request.headers.get(ARM_HEADER), request.path in SPLIT_PATHS
-        exchange.choice = choose(self.keeper.table, body.model, subject, asked_arm, splits=splits)
-        target = exchange.choice.answerer
+        choice = choose(self.keeper.table, body.model, subject, asked_arm, splits=splits)
+        exchange.choose(choice, self.settings.internal_token)
+        target = choice.answerer
         if not isinstance(target, Target):
-            raise errors.unavailable_model(target, as_arm=exchange.choice.arm is not None)
+            raise errors.unavailable_model(target, as_arm=choice.arm is not None)
         return await self._upstream.pass_on(request, target, body.with_model(target.served_name), exchange)
 
     async def _read(self, request: web.Request) -> bytes:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from finetune_operator.contract.experiments import Sample
-from finetune_operator.core.routing import Answerer
+from finetune_operator.core.request_ids import signed_request_id
+from finetune_operator.core.routing import Answerer, Target
 from finetune_operator.gateway.bodies import RequestBody
 from finetune_operator.gateway.choice import ARM_HEADER, Choice
 from finetune_operator.gateway.metrics import Metrics
@@ -24,7 +25,8 @@ logger = get_logger(__name__)
 
 @dataclass
 class Exchange:
-    """Filled in step by step; `request_id` is always our own, since it makes samples unique."""
+    """Filled in step by step; `request_id` is always our own, since it makes samples unique, and tells from `choose` on
+    which version was asked."""
 
     path: str
     client_request_id: str | None = None
@@ -43,6 +45,13 @@ class Exchange:
     _events: int = 0
     _whole: bytes | None = None
     _stream_end: StreamEnd | None = None
+
+    def choose(self, choice: Choice, key: str) -> None:
+        """Who shall answer; without a `key` that the api has as well, the id stays what it is."""
+        self.choice = choice
+        target = choice.answerer
+        if key and isinstance(target, Target) and target.version_uid:
+            self.request_id = signed_request_id(self.request_id, target.version_uid, key)
 
     def headers(self, *, answered: bool = False) -> dict[str, str]:
         """What every answer carries; the version only where it really answered."""

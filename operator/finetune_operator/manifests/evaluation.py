@@ -12,7 +12,7 @@ from finetune_operator.contract.places import (
     EVALUATION_CONFIG_FILE,
     EVALUATOR_CONTAINER,
 )
-from finetune_operator.contract.served_evaluation import ServedEvaluationConfig
+from finetune_operator.contract.served_evaluation import SaturationConfig, ServedEvaluationConfig
 from finetune_operator.core.config import OperatorConfig
 from finetune_operator.manifests.asking import Artifacts, Asking, asking_job
 from finetune_operator.manifests.common import (
@@ -101,6 +101,11 @@ def evaluation_config(version: ModelVersion, config: OperatorConfig) -> ServedEv
         # Where the trainer's files are, beside the adapter that it published.
         rows_path=str(adapter.parent / DATASET_NAME / "test.jsonl"),
         dataset=every_row(wanted.dataset, wanted.dataset.format, config) if wanted.dataset else None,
+        saturation=SaturationConfig(
+            step_seconds=wanted.saturation.step_seconds, max_concurrency=wanted.saturation.max_concurrency
+        )
+        if wanted.saturation
+        else None,
     )
 
 

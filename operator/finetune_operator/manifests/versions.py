@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 
+from finetune_operator.contract.artifacts import ArtifactType
 from finetune_operator.contract.places import provider_uri
 from finetune_operator.contract.training import TrainingConfig, TrainingResult
 from finetune_operator.core.evaluation import record_of
@@ -33,6 +34,8 @@ def model_version(
         artifact: Manifest = {"uri": provider_uri(result.remote.model), "baseUrl": result.remote.base_url}
     else:
         artifact = {"uri": uri, "digest": result.adapter_digest}
+        if (size_bytes := _adapter_bytes(result)) is not None:
+            artifact["sizeBytes"] = size_bytes
     body: Manifest = {
         "apiVersion": API_VERSION,
         "kind": KIND,
@@ -66,6 +69,12 @@ def model_version(
     if spec.evaluation and spec.evaluation.require:
         body["spec"]["evaluation"] = {"require": list(spec.evaluation.require)}
     return body
+
+
+def _adapter_bytes(result: TrainingResult) -> int | None:
+    """As the trainer has listed it; None of one that lists nothing."""
+    sizes = (artifact.size_bytes for artifact in result.artifacts if artifact.type is ArtifactType.ADAPTER)
+    return next(sizes, None)
 
 
 def _hyperparameters(config: TrainingConfig, result: TrainingResult) -> dict[str, object]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from finetune_operator.contract.experiments import RatingTally
 from finetune_operator.core.conditions import Absent, Finding, shortened, with_findings
 from finetune_operator.core.config import OperatorConfig
 from finetune_operator.core.evaluation import judgement
@@ -64,6 +65,13 @@ class Observed:
     """Other engines that were made for the version: before its spec.serving was changed, it asked for them."""
     tests: tuple[ABTest, ...] = ()
     evaluation: EvaluationFacts = field(default_factory=EvaluationFacts)
+    ratings: RatingTally | None = None
+    """None means no news: nobody asked, or the api is away."""
+
+
+def wants_ratings(version: ModelVersion) -> bool:
+    """Whether it may have answered since they were last known."""
+    return wanted_engine(version) is not None and not is_archived(version) and not version.deleting
 
 
 def reconcile(version: ModelVersion, seen: Observed, now: datetime, config: OperatorConfig) -> Plan:
@@ -175,7 +183,7 @@ def _status(
             "next_engine": wanted_engine(version) if found.ahead else None,
             "served_name": version.metadata.name if engine else None,
             "promoted_at": now if is_promoted else old.promoted_at,
-            "metrics": version_metrics(version, seen.tests),
+            "metrics": version_metrics(version, seen.tests, seen.ratings),
             "observed_state": version.spec.state if acted_upon else old.observed_state,
             "conditions": conditions,
         }

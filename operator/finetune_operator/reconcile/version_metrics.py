@@ -1,26 +1,29 @@
-"""What is known of a version's quality: what its training measured, and how people voted."""
+"""What is known of a version's quality: what its training measured, and how people voted and rated."""
 
 from collections.abc import Sequence
 
+from finetune_operator.contract.experiments import RatingTally
 from finetune_operator.core.elo import Duel, elo
+from finetune_operator.core.ratings import rating_metrics
 from finetune_operator.resources.abtest import ABTest
-from finetune_operator.resources.evaluation import MetricValue, VersionMetrics
+from finetune_operator.resources.evaluation import MetricValue, RatingMetrics, VersionMetrics
 from finetune_operator.resources.modelversion import ModelVersion
 
 
-def version_metrics(version: ModelVersion, tests: Sequence[ABTest]) -> VersionMetrics | None:
-    """What was measured, and how people voted last."""
+def version_metrics(version: ModelVersion, tests: Sequence[ABTest], rated: RatingTally | None) -> VersionMetrics | None:
+    """What was measured, how people voted last, and how they rated; `rated` is None where there is no news."""
     record = version.spec.lineage.evaluation
     win_rate, rating = _win_rate(version, tests), _elo(version, tests)
-    if record is None and win_rate is None and rating is None and version.status.evaluation is None:
-        return None
-    return VersionMetrics(
+    found = VersionMetrics(
         test_loss=record and record.test_loss,
         base_test_loss=record and record.base_test_loss,
         scores=_scores(version),
         win_rate=win_rate,
         elo=rating,
+        model_bytes=version.spec.artifact.size_bytes,
+        ratings=_ratings(version, rated),
     )
+    return found if found != VersionMetrics() else None
 
 
 def _scores(version: ModelVersion) -> tuple[MetricValue, ...]:
@@ -43,6 +46,13 @@ def _win_rate(version: ModelVersion, tests: Sequence[ABTest]) -> str | None:
     ]
     known = version.status.metrics.win_rate if version.status.metrics else None
     return max(ended)[1] if ended else known
+
+
+def _ratings(version: ModelVersion, rated: RatingTally | None) -> RatingMetrics | None:
+    """The last ones known while nobody tells."""
+    if rated is not None:
+        return rating_metrics(rated)
+    return version.status.metrics.ratings if version.status.metrics else None
 
 
 def _elo(version: ModelVersion, tests: Sequence[ABTest]) -> int | None:

@@ -89,6 +89,7 @@ DEFINITIONS: tuple[Definition, ...] = (
             Column("Base", ".spec.baseModel.name", priority=1),
             Column("Engine", ".status.engine", priority=1),
             Column("Evaluated", '.status.conditions[?(@.type=="Evaluated")].reason', priority=1),
+            Column("Rating", ".status.metrics.ratings.average", priority=1),
             Column("Passed", '.status.conditions[?(@.type=="EvaluationPassed")].status', priority=1),
             MESSAGE,
         ),

@@ -102,6 +102,16 @@ class EvaluationDataset(ApiModel):
     """Format of the records."""
 
 
+class Saturation(ApiModel):
+    """How the engine's limit is looked for: with 1, 2, 4 and so on requests at once, until twice as many bring less
+    than 10 % more answers in a second."""
+
+    step_seconds: Annotated[int, Field(ge=1, le=600)] = 30
+    """How long each number is kept up; answers that have begun are waited for."""
+    max_concurrency: Annotated[int, Field(ge=1, le=1024)] = 256
+    """Never more at once."""
+
+
 class VersionEvaluation(ApiModel):
     """What to measure on the served version, and what a promotion asks of the measured values."""
 
@@ -110,6 +120,11 @@ class VersionEvaluation(ApiModel):
             "!has(self.dataset) || (has(self.metrics) && size(self.metrics) > 0)",
             "dataset is what metrics are measured on: name at least one of metrics",
             field_path=".dataset",
+        ),
+        rule(
+            "!has(self.saturation) || (has(self.metrics) && size(self.metrics) > 0)",
+            "saturation is measured with the questions of metrics: name at least one of metrics",
+            field_path=".saturation",
         ),
     )
 
@@ -129,6 +144,10 @@ class VersionEvaluation(ApiModel):
     """Longest time that measuring may take, outages of the engine included."""
     dataset: EvaluationDataset | None = None
     """Questions to ask; absent, the rows that the FineTuneJob of this version held out."""
+    saturation: Saturation | None = None
+    """Also find out how many requests a second the engine answers at most, of the version and of its base model, asked
+    the same questions over and over. While it lasts, all others wait longer for this engine. It counts towards
+    timeoutSeconds. `{}` takes the defaults."""
     require: Requirements = ()
     """Conditions such as `RougeL >= 0.3` or `evalLoss < base`; while one is missed, neither spec.promotion nor a won
     ABTest promotes this version. spec.state: Deployed does. What metrics name has to be measured on the served version;
@@ -212,6 +231,17 @@ class EngineCost(Comparison):
     """Of the amounts."""
 
 
+class SaturationStatus(ApiModel):
+    """The most that all pods of the engine together gave, each model asked alone, beside whatever others asked."""
+
+    requests_per_second: Comparison
+    """Whole answers."""
+    tokens_per_second: Comparison
+    """Generated tokens."""
+    concurrency: Comparison
+    """Requests at once at which it did."""
+
+
 class ServedEvaluationStatus(ApiModel):
     """What the served version and its base model answered the same engine, side by side."""
 
@@ -238,8 +268,26 @@ class ServedEvaluationStatus(ApiModel):
     """Generated tokens of all answers by the time from the first question to the last answer."""
     cost_per_answer: EngineCost | None = None
     """Absent where the installation has no price for the engine's resources: unknown, not 0."""
+    saturation: SaturationStatus | None = None
+    """By spec.evaluation.saturation."""
+    cost_per_million_tokens: EngineCost | None = None
+    """The price of the engine's pods for the time in which they generate a million tokens: at saturation where that was
+    measured, else at spec.evaluation.concurrency. Absent where there is no price."""
     message: LongText | None = None
     """Why something is missing, and what to change."""
+
+
+class RatingMetrics(ApiModel):
+    """How people rated a version's own answers, from 1 to 5 stars each; thumbs are 5 or 1."""
+
+    count: Annotated[int, Field(ge=1)]
+    """Answers that were rated."""
+    average: Decimal
+    """Mean rating."""
+    standard_deviation: Decimal
+    """Of the ratings: the smaller, the more consistent the answers; 0 if all are the same, 2 at the most."""
+    gold_star_rate: Decimal
+    """Share of the ratings from 4 stars on, which make an answer one to learn from."""
 
 
 class VersionMetrics(ApiModel):
@@ -256,3 +304,8 @@ class VersionMetrics(ApiModel):
     elo: int | None = None
     """Strength by the votes of all ABTests of its model that have ended: 400 points more are preferred ten times as
     often, and 1500 is the mean of the versions (and the base model) that met, directly or through others."""
+    model_bytes: int | None = None
+    """Size of the adapter's files, by spec.artifact.sizeBytes; the base model's weights are not among them."""
+    ratings: RatingMetrics | None = None
+    """Of its own answers, by the feedback on their request ids; the last ones known once it is not served any more, or
+    while the api is away."""

@@ -6,14 +6,16 @@ from datetime import datetime
 import aiohttp
 from pydantic import ValidationError
 
-from finetune_operator.contract.experiments import AbTestTally
-from finetune_operator.contract.places import EVALUATION_PATH, PROGRESS_PATH, TALLY_PATH
+from finetune_operator.contract.experiments import AbTestTally, RatingTally
+from finetune_operator.contract.places import EVALUATION_PATH, PROGRESS_PATH, TALLY_PATH, VERSION_RATINGS_PATH
 from finetune_operator.contract.served_evaluation import RecordedEvaluation
 from finetune_operator.contract.training import LatestProgress, Progress
 from finetune_operator.logs import cause, get_logger
 
 TIMEOUT_SECONDS = 5.0
 AWAY_SECONDS = 30.0
+RATINGS_SECONDS = 30.0
+"""Each rating may change a status, whose write brings the version back here: so often at most."""
 
 logger = get_logger(__name__)
 
@@ -27,6 +29,7 @@ class Api:
         self._headers = {"Authorization": f"Bearer {token}"}
         self.recorded: dict[str, datetime] = {}
         self._away_until = 0.0
+        self._ratings: dict[str, tuple[float, RatingTally]] = {}
 
     async def progress(self, job_uid: str) -> Progress | None:
         """The newest measurement of a training."""
@@ -45,6 +48,26 @@ class Api:
         except ValidationError as error:
             logger.warning("the api's tally is unreadable", error=str(error))
             return None
+
+    async def ratings(self, version_uid: str) -> RatingTally | None:
+        """How the answers of a version were rated, half a minute ago at the most.
+
+        No version waits for an api that has just been away: what it tells here is nothing that serving depends on.
+        """
+        known = self._ratings.get(version_uid)
+        if known and time.monotonic() < known[0] + RATINGS_SECONDS:
+            return known[1]
+        if time.monotonic() < self._away_until:
+            return None
+        text = await self._get(VERSION_RATINGS_PATH.format(uid=version_uid), {})
+        try:
+            tally = RatingTally.model_validate_json(text) if text else None
+        except ValidationError as error:
+            logger.warning("the api's ratings are unreadable", error=str(error))
+            return None
+        if tally is not None:
+            self._ratings[version_uid] = (time.monotonic(), tally)
+        return tally
 
     async def record(self, identity: str, evaluation: RecordedEvaluation) -> None:
         """Put one evaluation into the database; that it is there is in `recorded` then, with the time of its measuring.
@@ -82,4 +105,5 @@ class Api:
                 logger.warning("the api refused", path=path, status=answer.status)
         except (aiohttp.ClientError, TimeoutError) as error:
             logger.warning("the api is away", path=path, error=cause(error))
+            self._away_until = time.monotonic() + AWAY_SECONDS
         return None

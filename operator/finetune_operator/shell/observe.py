@@ -48,7 +48,8 @@ class Observer:
         )
 
     async def modelversion(self, version: ModelVersion) -> modelversion.Observed:
-        """Pods first: by the time of the answer, each adapter that they list belongs to a version known here."""
+        """Pods before versions: each adapter that they list by then belongs to a version that is known here."""
+        ratings = await self.api.ratings(version.metadata.uid) if modelversion.wants_ratings(version) else None
         namespace, wanted = version.metadata.namespace, wanted_engine(version)
         made = {
             body["metadata"]["name"]
@@ -74,6 +75,7 @@ class Observer:
                 ),
                 recorded=frozenset(self.api.recorded.items()),
             ),
+            ratings=ratings,
         )
 
     async def _engine(self, namespace: str, name: str) -> Engine:

@@ -1,7 +1,7 @@
 """Feedback on answers by their request ids, and the ratings that trainings learn from.
 
 A rating is written only with the texts that the client chose to give: nobody else records prompts and answers. Which
-version answered, and in which ABTest, is what the gateway's samples know of the request id.
+version answered is what the request id tells; in which ABTest, is what the gateway's samples know of it.
 """
 
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from datetime import datetime
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from finetune_operator.contract.experiments import RatingTally
+from finetune_operator.core.ratings import GOLD_STAR_MIN_RATING
 from finetune_operator.store.database import upsert_dialect
 from finetune_operator.store.tables import ArmSample, Feedback, Rating
-
-GOLD_STAR_MIN_RATING = 4
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,20 @@ class KnownFeedback:
     has_texts: bool
 
 
-async def give(engine: AsyncEngine, request_id: str, rating: int, texts: Texts | None, now: datetime) -> KnownFeedback:
+async def give(
+    engine: AsyncEngine,
+    request_id: str,
+    rating: int,
+    texts: Texts | None,
+    now: datetime,
+    version_uid: str | None = None,
+) -> KnownFeedback:
     """Keep the first feedback on this request, with its row for trainings or not at all, and return that one."""
     async with engine.begin() as connection:
         first = (
             upsert_dialect(connection.dialect)
             .insert(Feedback)
-            .values(request_id=request_id, rating=rating, created_at=now)
+            .values(request_id=request_id, rating=rating, created_at=now, version_uid=version_uid)
             .on_conflict_do_nothing()
             .returning(Feedback.request_id)
         )
@@ -52,6 +59,14 @@ async def give(engine: AsyncEngine, request_id: str, rating: int, texts: Texts |
             await connection.execute(update(Feedback).where(of_request).values(rating_id=added.scalar_one()))
         known = (await connection.execute(select(Feedback.rating, Feedback.rating_id).where(of_request))).one()
     return KnownFeedback(known.rating, known.rating_id is not None)
+
+
+async def of_version(engine: AsyncEngine, version_uid: str) -> RatingTally:
+    """How the answers of one version were rated."""
+    query = select(Feedback.rating, func.count()).where(Feedback.version_uid == version_uid).group_by(Feedback.rating)
+    async with engine.connect() as connection:
+        rows = (await connection.execute(query)).all()
+    return RatingTally(answers=dict(rows))
 
 
 async def by_arm(engine: AsyncEngine, abtest_uid: str) -> dict[str, tuple[int, float]]:

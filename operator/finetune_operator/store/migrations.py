@@ -224,6 +224,13 @@ MIGRATIONS: tuple[Migration, ...] = (
             "CREATE INDEX abtest_pairs_abtest ON abtest_pairs (abtest_uid)",
         ),
     ),
+    Migration(
+        8,
+        (
+            "ALTER TABLE feedback ADD COLUMN version_uid VARCHAR(64)",
+            "CREATE INDEX feedback_version ON feedback (version_uid, rating)",
+        ),
+    ),
 )
 
 

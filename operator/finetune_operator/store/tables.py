@@ -129,14 +129,19 @@ class SplitSubject(Base):
 
 
 class Feedback(Base):
-    """What a client said of the answer to its request; `rating_id` is its row for trainings, where it gave texts."""
+    """What a client said of the answer to its request; `rating_id` is its row for trainings, where it gave texts.
+
+    `version_uid` is of the ModelVersion that was asked, as far as the request id tells it.
+    """
 
     __tablename__ = "feedback"
+    __table_args__ = (Index("feedback_version", "version_uid", "rating"),)
 
     request_id: Mapped[str] = mapped_column(String(128), primary_key=True)
     rating: Mapped[int] = mapped_column(Integer)
     rating_id: Mapped[int | None] = mapped_column(BigInteger)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    version_uid: Mapped[str | None] = mapped_column(String(64))
 
 
 class Comparison(Base):
@@ -207,7 +212,8 @@ class EvaluationValue(Base):
     """One quantity of an evaluation, side by side.
 
     Scores (0 to 1) have the name of their metric, such as `RougeL`, or `RougeL/coding` within a domain; besides there
-    are evalLoss, meanLatencySeconds, p95LatencySeconds, meanSecondsToFirstToken, tokensPerSecond and costPerAnswer.
+    are evalLoss, meanLatencySeconds, p95LatencySeconds, meanSecondsToFirstToken, tokensPerSecond, costPerAnswer,
+    costPerMillionTokens, requestsPerSecondAtSaturation, tokensPerSecondAtSaturation and concurrencyAtSaturation.
     What was not measured has no row.
     """
 

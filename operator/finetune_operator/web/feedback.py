@@ -5,8 +5,10 @@ from typing import Annotated, Literal, Self
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from finetune_operator.core.ratings import GOLD_STAR_MIN_RATING
+from finetune_operator.core.request_ids import version_of
 from finetune_operator.store import feedback
-from finetune_operator.store.feedback import GOLD_STAR_MIN_RATING, Texts
+from finetune_operator.store.feedback import Texts
 from finetune_operator.web.auth import require_public
 from finetune_operator.web.problems import Problem, documented
 from finetune_operator.web.services import ServicesOf
@@ -68,7 +70,8 @@ class FeedbackResult(_Body):
 async def give_feedback(services: ServicesOf, request: FeedbackRequest) -> FeedbackResult:
     """One feedback for each request; sending it again changes nothing, another one is a conflict."""
     texts = Texts(**request.texts.model_dump()) if request.texts else None
-    known = await feedback.give(services.engine, request.request_id, request.stars, texts, services.now())
+    version_uid = version_of(request.request_id, services.settings.internal_token.get_secret_value())
+    known = await feedback.give(services.engine, request.request_id, request.stars, texts, services.now(), version_uid)
     if (known.rating, known.has_texts) != (request.stars, texts is not None):
         detail = f"other feedback on request {request.request_id} was given before; it can't be changed"
         raise Problem(409, "already-given", detail)

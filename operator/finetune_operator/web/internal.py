@@ -4,17 +4,18 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Response
 
-from finetune_operator.contract.experiments import AbTestTally, AnswerPairs, SampleBatch
+from finetune_operator.contract.experiments import AbTestTally, AnswerPairs, RatingTally, SampleBatch
 from finetune_operator.contract.places import (
     PAIRS_PATH,
     PROGRESS_BATCH_PATH,
     PROGRESS_PATH,
     SAMPLES_PATH,
     TALLY_PATH,
+    VERSION_RATINGS_PATH,
 )
 from finetune_operator.contract.training import LatestProgress, Progress, ProgressBatch
 from finetune_operator.resources.abtest import WIN_RATES_MAX_POINTS
-from finetune_operator.store import pairs, progress, samples, vote_statistics, votes
+from finetune_operator.store import feedback, pairs, progress, samples, vote_statistics, votes
 from finetune_operator.web.auth import require_internal
 from finetune_operator.web.services import ServicesOf
 
@@ -62,6 +63,11 @@ async def get_tally(
         arms=await samples.tally(services.engine, uid),
         splits=await samples.splits(services.engine, uid),
     )
+
+
+@router.get(VERSION_RATINGS_PATH)
+async def get_version_ratings(services: ServicesOf, uid: Uid) -> RatingTally:
+    return await feedback.of_version(services.engine, uid)
 
 
 @router.put(PAIRS_PATH, status_code=204)

@@ -35,6 +35,11 @@ def only(table: RouteTable, name: str) -> Target | Split | Unavailable:
     return route.destination
 
 
+def target(url: str, name: str) -> Target:
+    """A version's; the namespace is the end of its engine's address."""
+    return Target(url, name, parent="tiny", version_uid=f"uid-of-{url.rpartition('.')[2]}-{name}")
+
+
 V = version_object
 ACTIVE_CASES: dict[str, tuple[Objects, str | None]] = {
     "nothing at all": ([], None),
@@ -109,7 +114,7 @@ def test_a_version_that_is_being_moved_is_routed_to_the_engine_that_answers() ->
     body = V("plato-v1", promoted=1, engine="vllm-former")
     body["status"] |= {"nextEngine": "vllm-next"}
     body["spec"]["serving"] = {"maxModelLen": 1024}
-    assert only(routes([body]), "plato") == Target("http://vllm-former.finetune", "plato-v1", parent="tiny")
+    assert only(routes([body]), "plato") == target("http://vllm-former.finetune", "plato-v1")
 
 
 UNAVAILABLE_CASES: dict[str, tuple[Objects, str, bool, str]] = {
@@ -139,8 +144,8 @@ def test_known_names_that_cannot_answer(case: str) -> None:
 
 def test_a_loaded_version_its_base_model_and_the_alias_answer() -> None:
     table = routes([V("plato-v1", promoted=1), V("plato-v2", engine="vllm-b")])
-    assert only(table, "plato-v1") == Target("http://vllm-a.finetune", "plato-v1", parent="tiny")
-    assert only(table, "plato-v2") == Target("http://vllm-b.finetune", "plato-v2", parent="tiny")
+    assert only(table, "plato-v1") == target("http://vllm-a.finetune", "plato-v1")
+    assert only(table, "plato-v2") == target("http://vllm-b.finetune", "plato-v2")
     assert only(table, "plato") == only(table, "plato-v1") == only(table, "finetune/plato")
     assert only(table, "tiny") == Target("http://vllm-a.finetune", "tiny")
     assert table.routes_of("plato-v3") == table.routes_of("other/plato") == ()
@@ -155,8 +160,8 @@ def test_an_archived_version_answers_to_its_name_while_it_is_loaded() -> None:
 def test_the_same_name_in_two_namespaces_needs_the_namespace() -> None:
     table = routes([V("plato-v1", namespace="left", promoted=1), V("plato-v1", namespace="right", promoted=1)])
     assert [route.qualified_name for route in table.routes_of("plato")] == ["left/plato", "right/plato"]
-    assert only(table, "left/plato") == Target("http://vllm-a.left", "plato-v1", parent="tiny")
-    assert only(table, "right/plato") == Target("http://vllm-a.right", "plato-v1", parent="tiny")
+    assert only(table, "left/plato") == target("http://vllm-a.left", "plato-v1")
+    assert only(table, "right/plato") == target("http://vllm-a.right", "plato-v1")
     assert {table.public_name(route) for route in table.routes_of("plato")} == {"left/plato", "right/plato"}
 
 
@@ -203,7 +208,7 @@ NO_SPLIT: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("case", NO_SPLIT)
 def test_a_test_that_splits_nothing(case: str) -> None:
     table = routes(TWO, [abtest_object(**NO_SPLIT[case])])
-    assert only(table, "plato") == Target("http://vllm-a.finetune", "plato-v1", parent="tiny")
+    assert only(table, "plato") == target("http://vllm-a.finetune", "plato-v1")
 
 
 def test_a_running_test_splits_the_alias_and_nothing_else() -> None:

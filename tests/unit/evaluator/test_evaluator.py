@@ -14,7 +14,7 @@ from finetune_operator.contract.dataset import DatasetConfig, RatingsSource, Vol
 from finetune_operator.contract.evaluation import EvaluationReport, Metric
 from finetune_operator.contract.failures import Failure, FailureReason
 from finetune_operator.contract.places import DATABASE_URL_VARIABLE
-from finetune_operator.contract.served_evaluation import ServedEvaluationConfig
+from finetune_operator.contract.served_evaluation import SaturationConfig, ServedEvaluationConfig
 from finetune_operator.core.dataset_records import Format
 from finetune_operator.evaluator import measure as measuring
 from finetune_operator.evaluator import questions as reading
@@ -232,7 +232,8 @@ class TestRows:
             for question, answer in ((f"Why {number}?", "because"),)
         ]
         every = tuple(metric for metric in Metric if metric is not Metric.TOKEN_ACCURACY)
-        report = await measured(double(), rows_file(tmp_path, rows), *every)
+        load = SaturationConfig(step_seconds=0, max_concurrency=1)
+        report = await measured(double(), rows_file(tmp_path, rows), *every, saturation=load)
         assert [each.domain[:2] for each in report.domains] == [f"{number:02}" for number in range(10)]
         assert len(report.model_dump_json(by_alias=True, exclude_none=True).encode()) < 4096
 

@@ -9,6 +9,7 @@ import aiohttp
 import openai
 import pytest
 
+from finetune_operator.core.request_ids import version_of
 from finetune_operator.core.split import assign, pseudonym
 from tests.builders import merged
 from tests.unit.gateway.conftest import World
@@ -37,6 +38,24 @@ async def test_the_openai_client_chats(gateway: World) -> None:
             assert answer.headers["x-finetune-version"] == served
             assert answer.headers["x-request-id"] == gateway.engine.requests[-1].headers["x-request-id"]
             assert "x-finetune-arm" not in answer.headers
+
+
+async def test_the_request_id_tells_which_version_was_asked(world: World) -> None:
+    world.put(abtest_object(percent=50))
+    asked = {"plato-v1": "plato-v1", "tiny": None, "plato": "plato-v2"}
+    async with world.gateway(internal_token=INTERNAL_TOKEN):
+        for model, version in asked.items():
+            _, _, headers = await answer_of(world, model, user=subject_in("candidate"))
+            uid = world.version(version)["metadata"]["uid"] if version else None
+            assert version_of(headers["x-request-id"], INTERNAL_TOKEN) == uid
+        world.engine.failures = [400]
+        status, _, headers = await answer_of(world, "plato-v1")
+        assert (status, version_of(headers["x-request-id"], INTERNAL_TOKEN)) == (400, "uid-of-finetune-plato-v1")
+
+
+async def test_without_a_key_the_request_id_tells_nothing(gateway: World) -> None:
+    _, _, headers = await answer_of(gateway, "plato-v1")
+    assert "." not in headers["x-request-id"]
 
 
 async def test_the_openai_client_streams(gateway: World) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from finetune_operator.contract.failures import EXIT_CODES, FailureReason
 from finetune_operator.contract.places import EVALUATION_CONFIG_ANNOTATION, JobPaths
-from finetune_operator.contract.served_evaluation import ServedEvaluationConfig
+from finetune_operator.contract.served_evaluation import SaturationConfig, ServedEvaluationConfig
 from finetune_operator.manifests.asking import FINAL_EXIT_CODES
 from finetune_operator.manifests.evaluation import (
     evaluation_config,
@@ -66,6 +66,13 @@ def test_the_pod_reads_its_configuration_back(name: str) -> None:
 def test_no_secret_is_in_the_configuration(name: str) -> None:
     text = evaluation_config(VERSIONS[name], CONFIG).model_dump_json()
     assert not [secret for secret in ("ratings-db", "secret", "AWS") if secret in text]
+
+
+def test_the_evaluator_saturates_the_engine_only_where_that_is_asked_for() -> None:
+    asked = make_version(3, {"evaluation": {"metrics": ["F1"], "saturation": {"maxConcurrency": 64}}})
+    wanted = SaturationConfig(step_seconds=30, max_concurrency=64)
+    assert evaluation_config(asked, CONFIG).saturation == wanted
+    assert evaluation_config(VERSIONS["held-out"], CONFIG).saturation is None
 
 
 def test_the_held_out_rows_are_where_the_trainer_left_them() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from finetune_operator.contract.evaluation import EvaluationReport, Metric, Score, Speed
+from finetune_operator.contract.experiments import RatingTally
 from finetune_operator.contract.training import JobIdentity, Progress
 from finetune_operator.core.conditions import find
 from finetune_operator.core.config import OperatorConfig
@@ -237,6 +238,25 @@ class TestMetrics:
             metrics = status_of(each).metrics
             assert metrics is not None
             assert metrics.elo == 1633
+
+    def test_the_ratings_of_its_answers_are_the_last_ones_known_while_the_api_is_away(self) -> None:
+        version = make_version(2)
+        rated = modelversion.Observed(versions=(version,), ratings=RatingTally(answers={3: 1, 5: 1}))
+        first = modelversion.reconcile(version, rated, NOON, CONFIG)
+        known = {"count": 2, "average": "4", "standardDeviation": "1", "goldStarRate": "0.5"}
+        assert first.status is not None
+        assert first.status["metrics"] == {"scores": [], "ratings": known}
+        rated_before = after(version, first)
+        away = modelversion.reconcile(rated_before, modelversion.Observed(versions=(rated_before,)), NOON, CONFIG)
+        assert away.status == first.status
+        forgotten = modelversion.Observed(versions=(rated_before,), ratings=RatingTally())
+        assert "metrics" not in (modelversion.reconcile(rated_before, forgotten, NOON, CONFIG).status or {})
+
+    @pytest.mark.parametrize(
+        ("change", "wanted"), [({}, True), ({"serving": None}, False), ({"state": "Archived"}, False)]
+    )
+    def test_ratings_are_asked_for_while_it_may_answer(self, change: Object, wanted: bool) -> None:
+        assert modelversion.wants_ratings(make_version(2, change)) is wanted
 
     def test_a_version_of_unknown_quality_shows_none(self) -> None:
         assert status_of(answering(make_version(2))).metrics is None

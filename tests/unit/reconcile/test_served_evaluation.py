@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.contract.evaluation import EvaluationReport
+from finetune_operator.contract.evaluation import EvaluationReport, Saturation
 from finetune_operator.contract.failures import Failure, FailureReason
 from finetune_operator.core.conditions import find
 from finetune_operator.core.config import OperatorConfig
@@ -124,6 +124,12 @@ def measured(of: ModelVersion) -> ModelVersion:
     return after(of, decide(of, job_of(of, COMPLETE), pods=(said(EVALUATED),)))
 
 
+SATURATED = EVALUATED.model_copy(
+    update={
+        "base_saturation": Saturation(concurrency=64, requests_per_second=12.5, tokens_per_second=1000.0),
+        "fine_tuned_saturation": Saturation(concurrency=32, requests_per_second=10.0, tokens_per_second=800.0),
+    }
+)
 WANTED = version(ROUGE)
 NAME = evaluation_job_name(WANTED, identity(WANTED))
 EARLIER = job_facts(job_body(WANTED.metadata.uid, name="plato-v2-earlier", conditions=(COMPLETE,)))
@@ -251,6 +257,43 @@ def test_an_answer_costs_its_share_of_all_engine_pods_and_nothing_is_told_withou
     unknown = measured(on_gpus).status.evaluation
     assert unknown is not None
     assert unknown.cost_per_answer is None
+    assert unknown.cost_per_million_tokens is None
+
+
+def test_a_million_tokens_cost_what_the_engine_costs_while_it_makes_them() -> None:
+    priced = replace(CONFIG, prices=PriceBook(currency="EUR", per_hour={"nvidia.com/gpu": Decimal("3.60")}))
+    on_gpu = version(ROUGE, {"serving": {"resources": {"limits": {"nvidia.com/gpu": 1}}}})
+    costs = []
+    for report in (EVALUATED, SATURATED):
+        plan = decide(on_gpu, job_of(on_gpu, COMPLETE), pods=(said(report),), config=priced)
+        result = status_of(plan).evaluation
+        assert result is not None
+        assert result.cost_per_million_tokens is not None
+        costs.append(result.cost_per_million_tokens.to_dict())
+    # 0.001 EUR a second, at 80 and 70 tokens a second, and at saturation at 1000 and 800
+    assert costs == [
+        {"currency": "EUR", "base": "12.5", "fineTuned": "14.29"},
+        {"currency": "EUR", "base": "1", "fineTuned": "1.25"},
+    ]
+
+
+def test_saturation_is_told_side_by_side_to_status_and_database() -> None:
+    of = version(ROUGE)
+    plan = decide(of, job_of(of, COMPLETE), pods=(said(SATURATED),))
+    result = status_of(plan).evaluation
+    assert result is not None
+    assert result.saturation is not None
+    assert result.saturation.to_dict() == {
+        "requestsPerSecond": {"base": "12.5", "fineTuned": "10"},
+        "tokensPerSecond": {"base": "1000", "fineTuned": "800"},
+        "concurrency": {"base": "64", "fineTuned": "32"},
+    }
+    told = records_of(plan)[record_id(of, identity(of))]
+    assert {name: value for name, value in told.items() if name.endswith("AtSaturation")} == {
+        "requestsPerSecondAtSaturation": (12.5, 10.0),
+        "tokensPerSecondAtSaturation": (1000.0, 800.0),
+        "concurrencyAtSaturation": (64.0, 32.0),
+    }
 
 
 def test_once_written_nothing_is_written_again() -> None:
@@ -337,6 +380,7 @@ CHANGES: dict[str, tuple[Mapping[str, Any], bool]] = {
     "more examples": ({"evaluation": {"maxExamples": 7}}, True),
     "longer answers": ({"evaluation": {"maxNewTokens": 7}}, True),
     "more at once": ({"evaluation": {"concurrency": 7}}, True),
+    "the engine's limit": ({"evaluation": {"saturation": {}}}, True),
     "more time": ({"evaluation": {"timeoutSeconds": 7}}, True),
     "other questions": ({"evaluation": {"dataset": {"volume": {"claimName": "d", "path": "q.jsonl"}}}}, True),
     "another adapter": ({"artifact": {"digest": "sha256:" + "b" * 64}}, True),

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from finetune_operator.contract.artifacts import Artifact, ArtifactType, Output, OutputError
 from finetune_operator.contract.training import TrainingConfig, TrainingResult
 from finetune_operator.core.conditions import find
@@ -9,6 +11,7 @@ from finetune_operator.core.workloads import job_facts, pod_facts
 from finetune_operator.manifests.training import training_config
 from finetune_operator.reconcile import finetunejob
 from finetune_operator.reconcile.plan import Create, Plan
+from finetune_operator.reconcile.version_metrics import version_metrics
 from finetune_operator.resources.finetunejob import FineTuneJobStatus
 from tests.builders import (
     CONFIG,
@@ -17,6 +20,7 @@ from tests.builders import (
     job_condition,
     make_job,
     make_result,
+    make_version,
     terminated,
     training_pod,
     wire,
@@ -62,6 +66,17 @@ def test_outputs_that_were_made_are_told_by_a_condition() -> None:
     assert condition is not None
     assert (condition.status, condition.reason) == ("True", "OutputsMade")
     assert condition.message == "OllamaModelfile, UnslothScript"
+
+
+@pytest.mark.parametrize(
+    ("result", "size_bytes"), [(told(), 638_837), (make_result(), None)], ids=["listed", "not listed"]
+)
+def test_the_version_knows_the_size_of_its_adapter(result: TrainingResult, size_bytes: int | None) -> None:
+    plan = concluded(result)
+    (made,) = [each.body for each in plan.actions if isinstance(each, Create) and each.plural == "modelversions"]
+    assert made["spec"]["artifact"].get("sizeBytes") == size_bytes
+    metrics = version_metrics(make_version(1, {"artifact": {"sizeBytes": size_bytes}}), (), None)
+    assert (metrics and metrics.model_bytes) == size_bytes
 
 
 def test_an_output_that_could_not_be_made_costs_no_version() -> None:

@@ -13,6 +13,7 @@ from finetune_operator.contract.places import (
     PROGRESS_PATH,
     SAMPLES_PATH,
     TALLY_PATH,
+    VERSION_RATINGS_PATH,
 )
 from finetune_operator.web.app import create_app
 from finetune_operator.web.services import Services
@@ -50,6 +51,7 @@ INTERNAL_ROUTES = [
     ("GET", PROGRESS_PATH),
     ("POST", SAMPLES_PATH),
     ("GET", TALLY_PATH.format(uid="uid")),
+    ("GET", VERSION_RATINGS_PATH.format(uid="uid")),
     ("PUT", PAIRS_PATH.format(uid="uid")),
     ("PUT", EVALUATION_PATH.format(id="uid")),
 ]

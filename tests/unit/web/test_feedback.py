@@ -10,10 +10,12 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from finetune_operator.contract.dataset import RatingsSource
-from finetune_operator.contract.places import SAMPLES_PATH
+from finetune_operator.contract.experiments import RatingTally
+from finetune_operator.contract.places import SAMPLES_PATH, VERSION_RATINGS_PATH
+from finetune_operator.core.request_ids import signed_request_id
 from finetune_operator.store.ratings import RatingsDatabase
 from finetune_operator.store.tables import Rating
-from tests.unit.web.conftest import INTERNAL, Api, sample
+from tests.unit.web.conftest import ENVIRONMENT, INTERNAL, Api, sample
 from tests.unit.web.test_access import TEST, is_problem
 
 FEEDBACK = "/v1/fine-tuning/feedback"
@@ -32,6 +34,11 @@ async def give(api: Api, request_id: str = "request-1", **body: Any) -> httpx2.R
 async def ratings(api: Api) -> list[Rating]:
     async with AsyncSession(api.services.engine) as session:
         return list(await session.scalars(select(Rating).order_by(Rating.id)))
+
+
+async def tally(api: Api, version_uid: str = "version-uid") -> dict[int, int]:
+    response = await api.get(VERSION_RATINGS_PATH.format(uid=version_uid), INTERNAL)
+    return RatingTally.model_validate_json(response.content).answers
 
 
 JUDGEMENTS: dict[str, tuple[dict[str, Any], int, bool]] = {
@@ -130,3 +137,31 @@ async def test_an_abtest_knows_how_its_arms_were_rated(api: Api) -> None:
         "baseline": {"count": 1, "mean_rating": 1.0},
         "candidate": {"count": 2, "mean_rating": 4.5},
     }
+
+
+async def test_feedback_counts_for_the_version_that_the_gateway_has_asked(api: Api) -> None:
+    key = ENVIRONMENT["FINETUNE_INTERNAL_TOKEN"]
+    ids = [signed_request_id(f"request-{number}", "version-uid", key) for number in range(3)]
+    judgements: list[dict[str, Any]] = [{"rating": 4}, {"thumbs": "up"}, {"rating": 5, "texts": TEXTS}]
+    for request_id, judgement in zip(ids, judgements, strict=True):
+        for _ in range(2):
+            assert (await give(api, request_id, **judgement)).status_code == 200
+    await give(api, signed_request_id("request-3", "another-uid", key), rating=1)
+    assert await tally(api) == {4: 1, 5: 2}
+    assert await tally(api, "another-uid") == {1: 1}
+
+
+@pytest.mark.parametrize(
+    "request_id",
+    [
+        "request-1",
+        "request-1.version-uid",
+        "request-1.version-uid.code",
+        signed_request_id("r", "version-uid", "guess"),
+    ],
+)
+async def test_feedback_on_an_answer_that_the_gateway_never_gave_counts_for_no_version(
+    api: Api, request_id: str
+) -> None:
+    assert (await give(api, request_id, rating=5)).status_code == 200
+    assert await tally(api) == {}
