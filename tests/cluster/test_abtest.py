@@ -220,9 +220,11 @@ def measured(count: int = 40, *, errors: int = 0, latency_ms: int = 100, tokens:
         samples=count + errors,
         errors=errors,
         mean_latency_ms=latency_ms,
+        deviation_latency_ms=latency_ms / 20,
         samples_with_tokens=count,
         mean_prompt_tokens=12,
         mean_completion_tokens=tokens,
+        deviation_completion_tokens=tokens / 20,
     )
 
 
@@ -263,12 +265,13 @@ async def test_votes_and_weighted_score_must_agree(world: World) -> None:
     slow = ArmTallies(baseline=measured(), candidate=measured(latency_ms=2000, tokens=2000))
     world.api.count(made, candidate=30, baseline=10, arms=slow)
     disputed = await world.reaches("abtests", "duel", phase="Running", votes={"total": 40})
-    assert "people prefer plato-v2, the weighted score prefers plato-v1" in disputed["status"]["message"]
+    assert "people prefer plato-v2, the weighted score 0.4644" in disputed["status"]["message"]
+    assert "does not exclude a tie" in disputed["status"]["message"]
     assert disputed["status"]["arms"]["candidate"]["score"] == "0.4644"
     assert float(disputed["status"]["pValue"]) <= 0.05
 
     quick = ArmTallies(baseline=measured(), candidate=measured(latency_ms=90))
-    world.api.count(made, candidate=31, baseline=10, arms=quick)
+    world.api.count(made, candidate=40, baseline=10, arms=quick)
     await world.reaches("abtests", "duel", phase="Concluded", verdict="Won")
     await world.reaches("modelversions", "plato-v2", state="Deployed")
 

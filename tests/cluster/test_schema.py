@@ -184,6 +184,8 @@ ACCEPTED = [
     Creation("all traffic", "ABTest", {"traffic": {"candidatePercent": 100}}),
     Creation("copies beside a split", "ABTest", {"traffic": {"candidatePercent": 20, "shadowPercent": 100}}),
     Creation("copies alone", "ABTest", {"traffic": {"shadowPercent": 10}}),
+    Creation("copies that people judge", "ABTest", {"traffic": {"shadowPercent": 10, "pairPercent": 100}}),
+    Creation("copies that nobody judges", "ABTest", {"traffic": {"candidatePercent": 20, "pairPercent": 0}}),
     Creation(
         "copies of what the base model answers beside a split",
         "ABTest",
@@ -486,6 +488,18 @@ REFUSED = [
     Creation("less than no traffic", "ABTest", {"traffic": {"candidatePercent": -1}}, refused="or equal to 0"),
     Creation("more than all traffic", "ABTest", {"traffic": {"candidatePercent": 101}}, refused="or equal to 100"),
     Creation("more copies than requests", "ABTest", {"traffic": {"shadowPercent": 101}}, refused="or equal to 100"),
+    Creation(
+        "more judged than copied",
+        "ABTest",
+        {"traffic": {"shadowPercent": 10, "pairPercent": 101}},
+        refused="or equal to 100",
+    ),
+    Creation(
+        "judged without being copied",
+        "ABTest",
+        {"traffic": {"candidatePercent": 20, "pairPercent": 10}},
+        refused="pairPercent is of the copied requests: raise shadowPercent, too",
+    ),
     Creation("less than no copies", "ABTest", {"traffic": {"shadowPercent": -1}}, refused="or equal to 0"),
     Creation(
         "copies alone of what the base model answers",
@@ -681,6 +695,7 @@ UPDATES = [
     Update("a version's engine gets more time", "ModelVersion", {"serving": {"progressDeadlineSeconds": 3600}}),
     Update("a test's share grows", "ABTest", {"traffic": {"candidatePercent": 50}}),
     Update("a test's copies end with its split", "ABTest", {"traffic": {"candidatePercent": 50, "shadowPercent": 0}}),
+    Update("a test's copies are judged", "ABTest", {"traffic": {"shadowPercent": 5, "pairPercent": 50}}),
     Update("a test gets prompts", "ABTest", {"prompts": ["What is virtue?"]}),
     Update("a test's win only notifies", "ABTest", {"onWin": "Notify"}),
     Update("a running test's loss rolls back", "ABTest", {"onLoss": "Rollback"}, status={"phase": "Running"}),

@@ -60,6 +60,7 @@ def abtest_object(
     candidate: str = "plato-v2",
     percent: int = 20,
     shadow: int = 0,
+    pairs: int = 0,
     phase: str = "Running",
     verdict: str | None = None,
     started: int = 0,
@@ -70,7 +71,7 @@ def abtest_object(
         "model": model,
         "baseline": {"modelVersion": baseline} if baseline else {"base": True},
         "candidate": {"modelVersion": candidate},
-        "traffic": {"candidatePercent": percent, "shadowPercent": shadow},
+        "traffic": {"candidatePercent": percent, "shadowPercent": shadow, "pairPercent": pairs},
     }
     status = {"phase": phase, "verdict": verdict, "startTime": at(started)}
     return _object("ABTest", namespace, name, spec, status, deleting=deleting)

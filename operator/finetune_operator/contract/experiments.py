@@ -97,9 +97,11 @@ class ArmTally(Report):
     samples: int = 0
     errors: int = 0
     mean_latency_ms: int | None = None
+    deviation_latency_ms: float | None = None
     samples_with_tokens: int = 0
     mean_prompt_tokens: float | None = None
     mean_completion_tokens: float | None = None
+    deviation_completion_tokens: float | None = None
     shadow_samples: int = 0
     shadow_errors: int = 0
     shadow_mean_latency_ms: int | None = None
@@ -146,8 +148,12 @@ class AnswerPair(Report):
 
 
 class AnswerPairs(Report):
-    """Body of a PUT to `PAIRS_PATH`: what people are to vote on, beside the ABTest's own prompts."""
+    """Body of a PUT to `PAIRS_PATH`: what people are to vote on, beside the ABTest's own prompts.
+
+    With `keep_max` those are left out that would make more pairs of the ABTest than this.
+    """
 
     baseline_served_name: Annotated[str, Field(min_length=1, max_length=128)]
     candidate_served_name: Annotated[str, Field(min_length=1, max_length=128)]
     pairs: Annotated[tuple[AnswerPair, ...], Field(max_length=PAIRS_MAX_PER_BATCH)]
+    keep_max: Annotated[int, Field(ge=0)] | None = None

@@ -199,13 +199,6 @@ def answer_of(line: bytes) -> str | None:
     return content
 
 
-def shown(request: Request) -> str:
-    """The conversation as people read it; a single question is only its text."""
-    if len(request.messages) == 1:
-        return request.messages[0].content
-    return "\n\n".join(f"{message.role}: {message.content}" for message in request.messages)
-
-
 def eta_seconds(done: int, total: int, done_before: int, elapsed_seconds: float) -> int | None:
     """At the pace since this attempt began with `done_before` rows; None before its first answer."""
     if done <= done_before or elapsed_seconds <= 0:

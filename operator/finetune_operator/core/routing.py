@@ -55,10 +55,19 @@ Answerer = Target | Unavailable
 
 
 @dataclass(frozen=True)
+class Pairing:
+    """Which share of the copied requests people are to judge, and how many of them at most."""
+
+    percent: int
+    max_count: int
+
+
+@dataclass(frozen=True)
 class Split:
     """A running ABTest: each subject has one arm, whether that can answer or not.
 
-    Of the baseline's subjects `shadow_percent` also have their requests copied to the candidate.
+    Of the baseline's subjects `shadow_percent` also have their requests copied to the candidate. The texts of both
+    answers are kept where there is a `pairing`, and never otherwise.
     """
 
     test_name: str
@@ -67,6 +76,7 @@ class Split:
     baseline: Answerer
     candidate: Answerer
     shadow_percent: int = 0
+    pairing: Pairing | None = None
 
     def arm_of(self, subject: str) -> Arm:
         return assign(self.test_uid, subject, self.candidate_percent)
@@ -258,6 +268,7 @@ class _Namespace:
             baseline,
             candidate,
             shadow_percent=traffic.shadow_percent,
+            pairing=Pairing(traffic.pair_percent, test.spec.decision.max_votes) if traffic.pair_percent else None,
         )
 
     def _arm(self, version_name: str) -> Answerer:

@@ -37,13 +37,19 @@ def preference_interval(votes: VoteCounts, alpha: float) -> tuple[float, float]:
     not exclude. With probability 1 - alpha it contains the true share at all looks together, and it leaves one half out
     exactly while the votes are significant (Howard, Ramdas, McAuliffe, Sekhon 2021).
     """
-    return (
-        _smallest_share(votes.fine_tuned, votes.base, alpha),
-        1 - _smallest_share(votes.base, votes.fine_tuned, alpha),
-    )
+    return bounded_mean_interval(votes.fine_tuned, votes.base, alpha)
 
 
-def _smallest_share(wins: int, losses: int, alpha: float) -> float:
+def bounded_mean_interval(total: float, missing: float, alpha: float) -> tuple[float, float]:
+    """Confidence sequence of the mean of values between 0 and 1 that sum up to `total`, and would to `missing` more.
+
+    What a coin of that mean would have as likelihood ratio is convex in each value, so that for values in between its
+    mean is no more than 1: the evidence is a supermartingale for these, too.
+    """
+    return _smallest_share(total, missing, alpha), 1 - _smallest_share(missing, total, alpha)
+
+
+def _smallest_share(wins: float, losses: float, alpha: float) -> float:
     """The evidence falls from there to the observed share, which it never excludes."""
     if not wins:
         return 0.0

@@ -24,6 +24,11 @@ def is_shadowed(salt: str, subject: str, candidate_percent: int, shadow_percent:
     return is_of_baseline and point(salt, subject) * 10_000 < share_in_ten_thousandths * POINTS
 
 
+def is_judged(salt: str, request_id: str, pair_percent: int) -> bool:
+    """Of the copied requests exactly `pair_percent`, whoever sent them."""
+    return point(salt, request_id) * 100 < pair_percent * POINTS
+
+
 def pseudonym(salt: str, subject: str) -> str:
     """Stands for a subject within one test: 16 hexadecimal digits."""
     return f"{point(salt, subject):0{2 * POINT_BYTES}x}"

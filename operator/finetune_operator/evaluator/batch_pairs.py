@@ -4,25 +4,23 @@ A pair's id follows from batch and row, so that whoever sends it again changes n
 """
 
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
 import aiohttp
 
 from finetune_operator.contract.batch_inference import BatchInferenceConfig, VotingConfig
-from finetune_operator.contract.experiments import PAIRS_MAX_PER_BATCH, AnswerPair, AnswerPairs
+from finetune_operator.contract.experiments import AnswerPair, AnswerPairs
 from finetune_operator.contract.failures import FailureReason, Refused
 from finetune_operator.contract.places import BatchPaths
-from finetune_operator.core.batch_inference import answer_of, shown
+from finetune_operator.core import answer_pairs
+from finetune_operator.core.answer_pairs import shown, storable
+from finetune_operator.core.batch_inference import answer_of
 from finetune_operator.evaluator.batch_requests import read_requests
 from finetune_operator.evaluator.engine import RETRIED_STATUSES, Patience, Trouble, Unavailable, persist
 
 TIMEOUT_SECONDS = 30.0
-GROUP_MAX_BYTES = 512 * 1024
-"""Of one request; the api takes twice as much."""
-TEXT_MAX_CHARACTERS = 50_000
-"""Of prompt and answers together; nobody reads more for one vote."""
 
 
 async def put_to_vote(config: BatchInferenceConfig, voting: VotingConfig, paths: BatchPaths, sender: "Sender") -> int:
@@ -30,7 +28,7 @@ async def put_to_vote(config: BatchInferenceConfig, voting: VotingConfig, paths:
     candidate, baseline = (model.served_name for model in config.models)
     pairs = islice(_pairs(config.batch.uid, paths, candidate, baseline), voting.max_pairs)
     count = 0
-    for group in _groups(pairs):
+    for group in answer_pairs.groups(pairs):
         sent = AnswerPairs(baseline_served_name=baseline, candidate_served_name=candidate, pairs=group)
         await sender.put(voting.url, sent)
         count += len(group)
@@ -74,32 +72,12 @@ def _pairs(batch_uid: str, paths: BatchPaths, candidate: str, baseline: str) -> 
                 continue
             pair = AnswerPair(
                 id=str(uuid.uuid5(uuid.NAMESPACE_URL, f"finetune.dev/batches/{batch_uid}/{request.index}")),
-                prompt=_storable(shown(request)),
-                baseline_answer=_storable(baseline_answer),
-                candidate_answer=_storable(candidate_answer),
+                prompt=storable(shown(request.messages)),
+                baseline_answer=storable(baseline_answer),
+                candidate_answer=storable(candidate_answer),
             )
-            if len(pair.prompt) + len(pair.baseline_answer) + len(pair.candidate_answer) <= TEXT_MAX_CHARACTERS:
+            if answer_pairs.characters(pair) <= answer_pairs.TEXT_MAX_CHARACTERS:
                 yield pair
-
-
-def _groups(pairs: Iterable[AnswerPair]) -> Iterator[tuple[AnswerPair, ...]]:
-    """As many as fit into one request."""
-    group: list[AnswerPair] = []
-    size = 0
-    for pair in pairs:
-        length = len(pair.model_dump_json(by_alias=True).encode())
-        if group and (size + length > GROUP_MAX_BYTES or len(group) == PAIRS_MAX_PER_BATCH):
-            yield tuple(group)
-            group, size = [], 0
-        group.append(pair)
-        size += length
-    if group:
-        yield tuple(group)
-
-
-def _storable(text: str) -> str:
-    """PostgreSQL keeps no NUL, and UTF-8 no half of a pair."""
-    return text.replace("\x00", "").encode(errors="replace").decode()
 
 
 def _unavailable(message: str) -> Refused:

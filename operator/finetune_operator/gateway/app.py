@@ -4,7 +4,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any
 
@@ -33,6 +33,7 @@ from finetune_operator.gateway.exchange import REQUEST_ID_HEADER, Exchange
 from finetune_operator.gateway.follow import RouteKeeper
 from finetune_operator.gateway.limits import Limiter
 from finetune_operator.gateway.metrics import Metrics
+from finetune_operator.gateway.pairs import Pairs, PairSender
 from finetune_operator.gateway.samples import SampleSender
 from finetune_operator.gateway.settings import GatewaySettings, SettingsError
 from finetune_operator.gateway.shadows import Shadows
@@ -67,6 +68,7 @@ class Gateway:
         self._upstream: Upstream
         self._samples: SampleSender | None = None
         self._shadows: Shadows | None = None
+        self._pairs: Pairs | None = None
 
     def application(self) -> web.Application:
         app = web.Application(
@@ -91,16 +93,19 @@ class Gateway:
             if not self.settings.api_url:
                 yield
                 return
-            samples = SampleSender(session, self.settings.api_url, self.settings.internal_token, self.metrics)
-            record = partial(samples.add, shadow=True)
-            shadows = Shadows(self._upstream, record, self.metrics, self.settings.max_concurrent_shadows)
-            self._samples, self._shadows = samples, shadows
-            sending = asyncio.create_task(samples.run(), name="samples")
+            api = (session, self.settings.api_url, self.settings.internal_token)
+            samples, sender = SampleSender(*api, self.metrics.samples), PairSender(*api, self.metrics.pairs)
+            record, pairs = partial(samples.add, shadow=True), Pairs(sender.put, self.metrics)
+            shadows = Shadows(self._upstream, record, pairs, self.metrics, self.settings.max_concurrent_shadows)
+            self._samples, self._shadows, self._pairs = samples, shadows, pairs
+            sending = [asyncio.create_task(outbox.run(), name=outbox.what) for outbox in (samples, sender)]
             yield
             await shadows.close()
-            sending.cancel()
-            with suppress(asyncio.CancelledError):
-                await sending
+            for task in sending:
+                task.cancel()
+            for task in sending:
+                with suppress(asyncio.CancelledError):
+                    await task
 
     @web.middleware
     async def _errors_as_openai(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -173,7 +178,8 @@ class Gateway:
         target = choice.answerer
         if not isinstance(target, Target):
             raise errors.unavailable_model(target, as_arm=choice.arm is not None)
-        return await self._upstream.pass_on(request, target, body.with_model(target.served_name), exchange)
+        with self._pairs.watched(exchange) if self._pairs else nullcontext():
+            return await self._upstream.pass_on(request, target, body.with_model(target.served_name), exchange)
 
     async def _read(self, request: web.Request) -> bytes:
         try:

@@ -81,6 +81,7 @@ def _split(split: Split) -> dict[str, Any]:
         "name": split.test_name,
         "candidatePercent": split.candidate_percent,
         "shadowPercent": split.shadow_percent,
+        "pairPercent": split.pairing.percent if split.pairing else 0,
         "baseline": split.baseline.served_name,
         "candidate": split.candidate.served_name,
     }

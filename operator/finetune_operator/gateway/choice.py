@@ -4,7 +4,7 @@ import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from finetune_operator.core.routing import Answerer, RouteTable, Split
+from finetune_operator.core.routing import Answerer, Pairing, RouteTable, Split
 from finetune_operator.core.split import pseudonym
 from finetune_operator.gateway.errors import (
     ambiguous_model,
@@ -35,6 +35,8 @@ class Choice:
     subject: str | None = None
     """A pseudonym within this test."""
     candidate_percent: int | None = None
+    pairing: Pairing | None = None
+    """Whether people may be shown what it was asked, and both answers."""
 
     @property
     def served_name(self) -> str | None:
@@ -58,7 +60,8 @@ def choose(table: RouteTable, name: str, subject: str, asked_arm: str | None = N
             arm = split.arm_of(subject)
             stands_for, percent = pseudonym(split.test_uid, subject), split.candidate_percent
             shadow = split.candidate if split.is_shadowed(subject) else None
-            return Choice(split.answerer(arm), arm, split.test_uid, shadow, stands_for, percent)
+            pairing = split.pairing if shadow else None
+            return Choice(split.answerer(arm), arm, split.test_uid, shadow, stands_for, percent, pairing)
         case Split() as split if asked_arm in set(Arm):
             arm = Arm(asked_arm)
             return Choice(split.answerer(arm), arm)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from finetune_operator.contract.experiments import Sample
+from finetune_operator.core.chat_texts import StreamedText, Unusable, answered
 from finetune_operator.core.request_ids import signed_request_id
 from finetune_operator.core.routing import Answerer, Target
 from finetune_operator.gateway.bodies import RequestBody
@@ -35,6 +36,8 @@ class Exchange:
     asked: str | None = None
     choice: Choice | None = None
     body: RequestBody | None = None
+    streamed: StreamedText | None = None
+    """Puts a stream's text together, where people are to judge the answer."""
     counts_tokens: bool = False
     """Whether a limit on tokens wants to know how many there are."""
     status: int = CLIENT_GONE
@@ -86,6 +89,21 @@ class Exchange:
             self._stream_end = self._stream_end or StreamEnd()
             self._stream_end.add(chunk)
             self._events += chunk.count(EVENT_MARK)
+        if self.streamed is not None:
+            self.streamed.add(chunk)
+
+    def answered_text(self) -> str | Unusable:
+        """Of an answer that came whole; a stream's only where it was put together."""
+        if self.status != 200:
+            return Unusable.INCOMPLETE
+        if self._whole is not None:
+            return answered(self._whole)
+        return self.streamed.text() if self.streamed is not None else Unusable.UNREADABLE
+
+    @property
+    def served_name(self) -> str:
+        """Who answers; empty while that is not known."""
+        return (self.choice.served_name if self.choice else None) or ""
 
     @property
     def tokens(self) -> int:
@@ -125,7 +143,7 @@ class Exchange:
     def finish(self, metrics: Metrics) -> Sample | None:
         """Count and log it; never a prompt, an answer, a token or a subject."""
         seconds = time.monotonic() - self.started
-        served_name = (self.choice.served_name if self.choice else None) or ""
+        served_name = self.served_name
         arm = self.choice.arm.value if self.choice and self.choice.arm else ""
         metrics.requests.labels(served_name, arm, str(self.status)).inc()
         metrics.duration.labels(served_name).observe(seconds)

@@ -46,6 +46,12 @@ class Metrics:
             ("outcome",),
             registry=self.registry,
         )
+        self.pairs = Counter(
+            "finetune_gateway_pairs",
+            "Copied requests whose answers people are to judge by what became of them",
+            ("outcome",),
+            registry=self.registry,
+        )
         self.routes = Gauge("finetune_gateway_routes", "Known model names", registry=self.registry)
         self.route_changes = Counter(
             "finetune_gateway_route_changes", "Times that the route table was swapped", registry=self.registry

@@ -1,6 +1,7 @@
 """Copies of requests for the candidate of an ABTest, sent once their clients have their whole answers.
 
-Nobody sees what the candidate answers: it is read to its end, as a client would, and told to the api as a sample.
+No client sees what the candidate answers: it is read to its end, as a client would, and told to the api as a sample,
+and as a pair with the baseline's answer where people are to judge it.
 Copies give way to everything else: what does not fit is dropped and counted, and none outlives the process.
 """
 
@@ -9,12 +10,14 @@ import time
 from collections.abc import Callable
 
 from finetune_operator.contract.experiments import Sample
+from finetune_operator.core.chat_texts import StreamedText
 from finetune_operator.core.routing import Answerer, Target
 from finetune_operator.gateway.bodies import RequestBody
 from finetune_operator.gateway.choice import Choice
 from finetune_operator.gateway.errors import GatewayError, unavailable_model
 from finetune_operator.gateway.exchange import Exchange
 from finetune_operator.gateway.metrics import Metrics
+from finetune_operator.gateway.pairs import Pairs
 from finetune_operator.gateway.upstream import Upstream
 from finetune_operator.logs import get_logger
 from finetune_operator.resources.abtest import Arm
@@ -23,13 +26,14 @@ logger = get_logger(__name__)
 
 
 class Shadows:
-    """At most `at_once_max` copies are under way; `record` takes what became of each."""
+    """At most `at_once_max` copies are under way; `record` takes what became of each, `pairs` what both answered."""
 
     def __init__(
-        self, upstream: Upstream, record: Callable[[Sample], None], metrics: Metrics, at_once_max: int
+        self, upstream: Upstream, record: Callable[[Sample], None], pairs: Pairs, metrics: Metrics, at_once_max: int
     ) -> None:
         self._upstream = upstream
         self._record = record
+        self._pairs = pairs
         self._metrics = metrics
         self._at_once_max = at_once_max
         self._under_way: set[asyncio.Task[None]] = set()
@@ -41,14 +45,16 @@ class Shadows:
             return
         if len(self._under_way) >= self._at_once_max:
             self._metrics.shadows.labels("dropped").inc()
+            self._pairs.drop(original)
             return
         exchange = Exchange(
             path=original.path,
             request_id=f"{original.request_id}-shadow",
             asked=original.asked,
             choice=Choice(candidate, Arm.CANDIDATE, choice.test_uid),
+            streamed=StreamedText() if original.streamed is not None else None,
         )
-        task = asyncio.create_task(self._ask(candidate, body, exchange), name=exchange.request_id)
+        task = asyncio.create_task(self._ask(candidate, body, exchange, original), name=exchange.request_id)
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
 
@@ -59,7 +65,7 @@ class Shadows:
             task.cancel()
         await asyncio.gather(*self._under_way, return_exceptions=True)
 
-    async def _ask(self, candidate: Answerer, body: RequestBody, exchange: Exchange) -> None:
+    async def _ask(self, candidate: Answerer, body: RequestBody, exchange: Exchange, original: Exchange) -> None:
         try:
             if not isinstance(candidate, Target):
                 raise unavailable_model(candidate, as_arm=True)
@@ -79,3 +85,4 @@ class Shadows:
         )
         if sample := exchange.sample(seconds):
             self._record(sample)
+        self._pairs.keep(original, exchange)

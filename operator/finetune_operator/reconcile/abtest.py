@@ -12,6 +12,7 @@ from finetune_operator.core.conditions import Absent, Finding, find, shortened, 
 from finetune_operator.core.config import OperatorConfig
 from finetune_operator.core.routing import active_version, is_baseline
 from finetune_operator.core.sample_ratio import sample_ratio_p_value
+from finetune_operator.core.score_interval import score_interval
 from finetune_operator.core.sequential import p_value, preference_interval, printed, votes_still_needed
 from finetune_operator.core.weights import NoScore, candidate_score
 from finetune_operator.reconcile.engine_sharing import is_refused
@@ -228,10 +229,15 @@ def _scored(decision: Decision, votes: Votes, arms: Arms) -> Arms:
     if isinstance(score, NoScore):
         return arms
     candidate = Decimal(f"{score:.4f}")
+    bounds = score_interval(decision.weights, decision, votes, arms)
+    of_candidate, of_baseline = {"score": str(candidate)}, {"score": str(1 - candidate)}
+    if not isinstance(bounds, NoScore):
+        of_candidate["score_lower"], of_candidate["score_upper"] = _outwards(*bounds)
+        of_baseline["score_lower"], of_baseline["score_upper"] = _outwards(1 - bounds.upper, 1 - bounds.lower)
     return arms.model_copy(
         update={
-            "baseline": arms.baseline.model_copy(update={"score": str(1 - candidate)}),
-            "candidate": arms.candidate.model_copy(update={"score": str(candidate)}),
+            "baseline": arms.baseline.model_copy(update=of_baseline),
+            "candidate": arms.candidate.model_copy(update=of_candidate),
         }
     )
 
@@ -278,9 +284,11 @@ def _arm(name: str, tally: ArmTally, subjects: int) -> ArmStatus:
         samples=tally.samples,
         errors=tally.errors,
         mean_latency_ms=tally.mean_latency_ms,
+        deviation_latency_ms=_one_decimal_up(tally.deviation_latency_ms),
         samples_with_tokens=tally.samples_with_tokens or None,
         mean_prompt_tokens=_one_decimal(tally.mean_prompt_tokens),
         mean_completion_tokens=_one_decimal(tally.mean_completion_tokens),
+        deviation_completion_tokens=_one_decimal_up(tally.deviation_completion_tokens),
         shadow_samples=tally.shadow_samples or None,
         shadow_errors=tally.shadow_errors if tally.shadow_samples else None,
         shadow_mean_latency_ms=tally.shadow_mean_latency_ms,
@@ -289,6 +297,11 @@ def _arm(name: str, tally: ArmTally, subjects: int) -> ArmStatus:
 
 def _one_decimal(value: float | None) -> str | None:
     return None if value is None else f"{value:.1f}"
+
+
+def _one_decimal_up(value: float | None) -> str | None:
+    """A deviation that is printed is never smaller than what was counted."""
+    return None if value is None else str(Decimal(value).quantize(Decimal("0.1"), ROUND_CEILING))
 
 
 def _with_outlook(test: ABTest, seen: Observed, status: ABTestStatus, outlook: Outlook, now: datetime) -> ABTestStatus:

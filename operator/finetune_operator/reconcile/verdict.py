@@ -9,11 +9,14 @@ from datetime import datetime
 
 from finetune_operator.core.guardrails import breach
 from finetune_operator.core.sample_ratio import MISMATCH_ALPHA, is_mismatched
-from finetune_operator.core.weights import NoScore, candidate_score
-from finetune_operator.resources.abtest import ABTest, ABTestStatus, Method, TestPhase, Verdict, Votes
+from finetune_operator.core.score_interval import score_interval
+from finetune_operator.core.weights import NoScore
+from finetune_operator.resources.abtest import ABTest, ABTestStatus, ArmStatus, Method, TestPhase, Verdict, Votes
 
 GUARDRAIL_BREACHED = "GuardrailBreached"
 SAMPLE_RATIO_MISMATCH = "SampleRatioMismatch"
+TIE = 0.5
+"""The score of an arm that is as good as the other."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ def _breached(test: ABTest, status: ABTestStatus) -> Outlook | None:
 
 
 def _decided(test: ABTest, status: ABTestStatus) -> Outlook | None:
-    """Significant votes, with which the weighted score agrees where there are weights."""
+    """Significant votes, with which the weighted score agrees beyond doubt where there are weights."""
     significance = _significance(test, status)
     if significance is None or (test.spec.decision.weights and status.leader != _score_leader(status)):
         return None
@@ -52,7 +55,7 @@ def _decided(test: ABTest, status: ABTestStatus) -> Outlook | None:
     share = f"{votes.fine_tuned} votes against {votes.base}, {votes.tie} ties"
     message = f"{status.leader} is preferred: {share}, {significance} <= alpha {test.spec.decision.alpha}"
     if test.spec.decision.weights and status.arms:
-        message += f", weighted score {status.arms.candidate.score} against {status.arms.baseline.score}"
+        message += f", weighted score {_scores(status.arms.candidate)} against {_scores(status.arms.baseline)}"
     return _concluded(verdict, "; ".join((message, *_frailty(test, status))))
 
 
@@ -84,15 +87,20 @@ def _significance(test: ABTest, status: ABTestStatus) -> str | None:
             return f"p {status.p_value}" if float(status.p_value) <= alpha else None
 
 
+def _scores(arm: ArmStatus) -> str:
+    return f"{arm.score} ({arm.score_lower} to {arm.score_upper})"
+
+
 def _score_leader(status: ABTestStatus) -> str | None:
-    """None also while the arms' subjects are not comparable, lest latencies of different people decide."""
+    """Whose score is above a tie by all that is known.
+
+    None also while the arms' subjects are not comparable, lest latencies of different people decide.
+    """
     arms = status.arms
-    if arms is None or arms.candidate.score is None or arms.baseline.score is None or is_mismatched(arms):
+    if arms is None or is_mismatched(arms):
         return None
-    candidate, baseline = float(arms.candidate.score), float(arms.baseline.score)
-    if candidate == baseline:
-        return None
-    return arms.candidate.served_name if candidate > baseline else arms.baseline.served_name
+    leads = (arm.served_name for arm in (arms.candidate, arms.baseline) if float(arm.score_lower or 0) > TIE)
+    return next(leads, None)
 
 
 def _ended(test: ABTest, status: ABTestStatus, now: datetime) -> Outlook | None:
@@ -140,13 +148,16 @@ def _remarks(test: ABTest, status: ABTestStatus) -> Iterable[str]:
     if status.arms is None:
         yield "no weighted score: nothing has been counted yet"
         return
-    score = candidate_score(decision.weights, decision, status.votes or Votes(), status.arms)
-    if isinstance(score, NoScore):
-        yield f"no weighted score: {score.reason}"
+    bounds = score_interval(decision.weights, decision, status.votes or Votes(), status.arms)
+    if isinstance(bounds, NoScore):
+        yield f"no weighted score: {bounds.reason}"
         return
     preferred, better = status.leader, _score_leader(status)
     if preferred and preferred != better and not found:
-        yield f"people prefer {preferred}, the weighted score prefers {better or 'neither'}"
+        candidate = status.arms.candidate
+        score = f"{_scores(candidate)} of {candidate.served_name}"
+        judgement = f"prefers {better}" if better else "does not exclude a tie"
+        yield f"people prefer {preferred}, the weighted score {score} {judgement}"
 
 
 def sample_ratio_mismatch(status: ABTestStatus) -> str | None:

@@ -90,12 +90,24 @@ class Candidate(ApiModel):
 class Traffic(ApiModel):
     """How the alias's requests are split while the test runs."""
 
+    model_config = rules(
+        rule(
+            "self.pairPercent == 0 || self.shadowPercent > 0",
+            "pairPercent is of the copied requests: raise shadowPercent, too",
+            field_path=".pairPercent",
+        ),
+    )
+
     candidate_percent: Annotated[int, Field(ge=0, le=100)] = 0
     """Share of subjects that the candidate answers; 0 leaves the traffic alone, for votes only."""
     shadow_percent: Annotated[int, Field(ge=0, le=100)] = 0
     """Share of the baseline's subjects whose requests are also sent to the candidate, after their own answers.
 
-    Nobody sees its answers; guardrails judge them. With candidatePercent 0 only while the baseline is active anyway."""
+    No user sees its answers; guardrails judge them. At candidatePercent 0 only while the baseline is active anyway."""
+    pair_percent: Annotated[int, Field(ge=0, le=100)] = 0
+    """Share of the copied chats that people judge blind, before the prompts; decision.maxVotes of them at most.
+
+    What users wrote and both answers are kept in the database and shown to evaluators; 0 keeps no text."""
 
     @property
     def any(self) -> bool:
@@ -155,7 +167,7 @@ class Decision(ApiModel):
     max_samples_per_arm: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
     """Inconclusive once each arm has had this many requests."""
     weights: Weights | None = None
-    """With these, a verdict by votes needs the weighted score to lead the same way; absent, votes alone decide."""
+    """With these, a verdict by votes needs a weighted score whose bounds exclude a tie; absent, votes alone decide."""
 
 
 class Guardrails(ApiModel):
@@ -292,12 +304,16 @@ class ArmStatus(ApiModel):
     """Subjects whose first request this arm got."""
     mean_latency_ms: int | None = None
     """Mean time to the last byte of those that did not fail."""
+    deviation_latency_ms: Decimal | None = None
+    """Standard deviation of these times."""
     samples_with_tokens: int | None = None
     """Answers whose engine told how many tokens they have."""
     mean_prompt_tokens: Decimal | None = None
     """Mean length of those answers' prompts; the split is fair where both arms have about the same."""
     mean_completion_tokens: Decimal | None = None
     """Mean length of those answers: what an answer costs, since both arms have one price per token."""
+    deviation_completion_tokens: Decimal | None = None
+    """Standard deviation of these lengths."""
     shadow_samples: int | None = None
     """Copies of the baseline's requests that it answered for nobody, beside `samples`."""
     shadow_errors: int | None = None
@@ -306,6 +322,10 @@ class ArmStatus(ApiModel):
     """Mean time to the last byte of the copies that did not fail."""
     score: Decimal | None = None
     """Weighted composite by decision.weights, between 0 and 1; both arms' scores sum to 1."""
+    score_lower: Decimal | None = None
+    """Least score that the arm may truly have."""
+    score_upper: Decimal | None = None
+    """Largest such score; at all looks together both are right with probability about 1 - decision.alpha."""
 
     @property
     def answers(self) -> int:

@@ -1,9 +1,12 @@
 """Samples of production traffic during an ABTest, and what they sum up to."""
 
 from collections.abc import Iterable, Mapping
+from math import sqrt
+from typing import SupportsFloat
 
-from sqlalchemy import case, func, select
+from sqlalchemy import ColumnElement, Double, case, cast, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.orm import InstrumentedAttribute
 
 from finetune_operator.contract.experiments import ArmTallies, ArmTally, SampleBatch, SplitTally
 from finetune_operator.store.database import upsert_dialect
@@ -43,9 +46,11 @@ async def tally(engine: AsyncEngine, abtest_uid: str) -> ArmTallies:
             func.count(case((~copied, 1))),
             func.count(case((~copied & failed, 1))),
             func.avg(case((~copied & ~failed, ArmSample.latency_ms))),
+            func.avg(case((~copied & ~failed, _square(ArmSample.latency_ms)))),
             func.count(case((has_tokens, 1))),
             func.avg(case((has_tokens, ArmSample.prompt_tokens))),
             func.avg(case((has_tokens, ArmSample.completion_tokens))),
+            func.avg(case((has_tokens, _square(ArmSample.completion_tokens)))),
             func.count(case((copied, 1))),
             func.count(case((copied & failed, 1))),
             func.avg(case((copied & ~failed, ArmSample.latency_ms))),
@@ -59,16 +64,21 @@ async def tally(engine: AsyncEngine, abtest_uid: str) -> ArmTallies:
         arm: ArmTally(
             samples=samples,
             errors=errors,
-            mean_latency_ms=None if latency_ms is None else round(float(latency_ms)),
+            mean_latency_ms=_rounded(latency_ms),
+            deviation_latency_ms=_deviation(latency_ms, squared_ms),
             samples_with_tokens=with_tokens,
             mean_prompt_tokens=None if prompt is None else float(prompt),
-            mean_completion_tokens=None if completion is None else float(completion),
+            mean_completion_tokens=None if length is None else float(length),
+            deviation_completion_tokens=_deviation(length, squared_length),
             shadow_samples=copies,
             shadow_errors=copy_errors,
-            shadow_mean_latency_ms=None if copy_ms is None else round(float(copy_ms)),
+            shadow_mean_latency_ms=_rounded(copy_ms),
         )
-        for arm, samples, errors, latency_ms, with_tokens, prompt, completion, copies, copy_errors, copy_ms in rows
-    }
+        for (
+            arm, samples, errors, latency_ms, squared_ms, with_tokens, prompt, length, squared_length, copies,
+            copy_errors, copy_ms,
+        ) in rows
+    }  # fmt: skip
     return ArmTallies(baseline=arms.get("baseline", ArmTally()), candidate=arms.get("candidate", ArmTally()))
 
 
@@ -84,6 +94,22 @@ async def splits(engine: AsyncEngine, abtest_uid: str) -> tuple[SplitTally, ...]
     async with engine.connect() as connection:
         rows = (await connection.execute(query)).all()
     return tuple(SplitTally(candidate_percent=row[0], baseline=row[1], candidate=row[2]) for row in rows)
+
+
+def _square(column: InstrumentedAttribute[int] | InstrumentedAttribute[int | None]) -> ColumnElement[float]:
+    """As a floating point number: PostgreSQL's integers would overflow."""
+    value = cast(column, Double)
+    return value * value
+
+
+def _rounded(mean: SupportsFloat | None) -> int | None:
+    return None if mean is None else round(float(mean))
+
+
+def _deviation(mean: SupportsFloat | None, mean_square: SupportsFloat | None) -> float | None:
+    if mean is None or mean_square is None:
+        return None
+    return sqrt(max(0.0, float(mean_square) - float(mean) ** 2))
 
 
 def _values(samples: Iterable[Mapping[str, object]], table: type[Base]) -> list[dict[str, object]]:

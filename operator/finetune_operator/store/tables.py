@@ -171,7 +171,7 @@ class Comparison(Base):
 
 
 class StoredPair(Base):
-    """Two answers to one prompt that a BatchInference has brought; each evaluator gets it in one comparison."""
+    """Two answers to one prompt, of a BatchInference or a user's request; each evaluator gets it in one comparison."""
 
     __tablename__ = "abtest_pairs"
     __table_args__ = (Index("abtest_pairs_abtest", "abtest_uid"),)

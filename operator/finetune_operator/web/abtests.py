@@ -218,7 +218,7 @@ class _Material(NamedTuple):
 
 
 async def _material(services: Services, test: ABTest, evaluator: str, number: int) -> _Material:
-    """A pair of answers that a BatchInference has brought, as long as there is one; then the test's own prompts."""
+    """A pair of answers that is there already, as long as there is one; then the test's own prompts."""
     if pair := await pairs.next_pair(services.engine, test.metadata.uid, evaluator):
         return _Material(
             pair.prompt,
@@ -230,7 +230,10 @@ async def _material(services: Services, test: ABTest, evaluator: str, number: in
         )
     name, prompts = test.metadata.name, test.spec.prompts
     if not prompts:
-        raise Problem(409, "no-prompts", f"ABTest {name} has no prompts to compare; add some to spec.prompts")
+        detail = f"ABTest {name} has no prompts to compare; add some to spec.prompts"
+        if test.spec.traffic.pair_percent:
+            detail = f"no request to ABTest {name} that you have not judged has both answers yet; come back later"
+        raise Problem(409, "no-prompts", detail)
     prompt = prompts[number % len(prompts)]
     baseline, candidate = await _baseline_name(services, test), test.spec.candidate.model_version
     if baseline is None:

@@ -7,6 +7,7 @@ import pytest
 from finetune_operator.core.routing import (
     Answerer,
     Meaning,
+    Pairing,
     RouteTable,
     Split,
     Target,
@@ -225,6 +226,16 @@ def test_a_test_that_only_copies_lets_its_baseline_answer_everybody() -> None:
     assert isinstance(split, Split)
     assert {split.arm_of(f"user-{n}") for n in range(100)} == {Arm.BASELINE}
     assert 10 < sum(split.is_shadowed(f"user-{n}") for n in range(100)) < 50
+
+
+PAIRINGS: dict[str, tuple[int, Pairing | None]] = {"no texts": (0, None), "some": (7, Pairing(7, max_count=2000))}
+
+
+@pytest.mark.parametrize(("percent", "pairing"), PAIRINGS.values(), ids=PAIRINGS)
+def test_texts_are_kept_only_where_the_test_says_so(percent: int, pairing: Pairing | None) -> None:
+    split = only(routes(TWO, [abtest_object(percent=0, shadow=30, pairs=percent)]), "plato")
+    assert isinstance(split, Split)
+    assert split.pairing == pairing
 
 
 ANOTHER_ACTIVE: dict[str, tuple[Objects, dict[str, Any]]] = {

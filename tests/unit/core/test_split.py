@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_operator.core.split import POINTS, assign, is_shadowed, point, pseudonym
+from finetune_operator.core.split import POINTS, assign, is_judged, is_shadowed, point, pseudonym
 from finetune_operator.resources.abtest import Arm
 
 texts = st.text(max_size=50)
@@ -71,6 +71,14 @@ def test_the_shadow_is_a_share_of_the_baselines_subjects(percent: int, shadow: i
     count, share = 20_000, (1 - percent / 100) * shadow / 100
     shadowed = sum(is_shadowed("uid", f"user-{n}", percent, shadow) for n in range(count))
     assert abs(shadowed / count - share) < 5 * (share * (1 - share) / count) ** 0.5
+
+
+@given(salt=texts, request=texts, low=percents, high=percents)
+def test_raising_the_share_of_pairs_only_adds_requests(salt: str, request: str, low: int, high: int) -> None:
+    low, high = sorted((low, high))
+    assert is_judged(salt, request, high) or not is_judged(salt, request, low)
+    assert not is_judged(salt, request, 0)
+    assert is_judged(salt, request, 100)
 
 
 def test_two_tests_split_the_same_subjects_independently() -> None:

@@ -28,8 +28,9 @@ from finetune_operator.contract.experiments import AnswerPair, AnswerPairs
 from finetune_operator.contract.failures import Failure, FailureReason, Refused
 from finetune_operator.contract.places import DATABASE_URL_VARIABLE, BatchPaths
 from finetune_operator.contract.training import JobIdentity, Progress, ProgressBatch
+from finetune_operator.core import answer_pairs
 from finetune_operator.core.batch_inference import answer_of
-from finetune_operator.evaluator import batch_pairs, batch_requests
+from finetune_operator.evaluator import batch_requests
 from finetune_operator.evaluator.batch import Surroundings, main, run
 from finetune_operator.evaluator.batch_results import PartialResults
 from finetune_operator.evaluator.engine import EngineRefused, EngineUnavailable
@@ -420,14 +421,14 @@ class TestVoting:
         assert manifest_in(tmp_path).rows == 12
 
     async def test_many_are_sent_in_parts(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(batch_pairs, "GROUP_MAX_BYTES", 400)
+        monkeypatch.setattr(answer_pairs, "GROUP_MAX_BYTES", 400)
         async with ApiDouble().running() as api:
             await asked(double(), tmp_path, TUNED, BASE, voting=voting(api.url))
         assert api.puts > 3
         assert len(api.pairs) == 12
 
     async def test_what_nobody_would_read_is_left_out(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(batch_pairs, "TEXT_MAX_CHARACTERS", 20)
+        monkeypatch.setattr(answer_pairs, "TEXT_MAX_CHARACTERS", 20)
         write_rows(tmp_path, {"prompt": "1+1?"}, {"prompt": "long " * 9})
         async with ApiDouble().running() as api:
             await asked(double(), tmp_path, TUNED, BASE, voting=voting(api.url))

@@ -116,8 +116,8 @@ class Engine(Server):
         )
 
     @staticmethod
-    def event(name: str, text: str) -> bytes:
-        delta = {"index": 0, "delta": {"content": text}}
+    def event(name: str, text: str, finish_reason: str | None = None) -> bytes:
+        delta = {"index": 0, "delta": {"content": text}, "finish_reason": finish_reason}
         chunk = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": name, "choices": [delta]}
         return f"data: {json.dumps(chunk)}\n\n".encode()
 
@@ -142,6 +142,7 @@ class Engine(Server):
             await self.proceed.wait()
             return self._abort(request, response)
         await self.proceed.wait()
+        await response.write(self.event(name, "", "stop"))
         if self.usage and tells_usage:
             event = self.usage_event(name, self.usage)
             for part in (event[:50], event[50:]):
@@ -240,14 +241,25 @@ class SampleIntake(Server):
         super().__init__()
         self.samples: list[dict[str, Any]] = []
         self.shadows: list[dict[str, Any]] = []
+        self.pairs: list[tuple[str, dict[str, Any]]] = []
+        """Bodies by the uid of their test."""
         self.tokens: set[str] = set()
         self.failures: list[int] = []
+        self.pair_failures: list[int] = []
         self.calls = 0
 
     def application(self) -> web.Application:
         app = web.Application()
         app.router.add_post("/internal/v1/samples", self._receive)
+        app.router.add_put("/internal/v1/abtests/{uid}/pairs", self._receive_pairs)
         return app
+
+    async def _receive_pairs(self, request: web.Request) -> web.Response:
+        if self.pair_failures:
+            return web.Response(status=self.pair_failures.pop(0))
+        self.tokens.add(request.headers["Authorization"])
+        self.pairs.append((request.match_info["uid"], await request.json()))
+        return web.Response(status=204)
 
     async def _receive(self, request: web.Request) -> web.Response:
         self.calls += 1

@@ -157,4 +157,4 @@ async def test_a_client_that_reads_slowly_gets_everything(gateway: World) -> Non
         received = b""
         while chunk := await response.content.read(7):
             received += chunk
-    assert received.count(b"data: ") == 4
+    assert received.count(b"data: ") == 5

@@ -62,7 +62,7 @@ async def test_the_openai_client_streams(gateway: World) -> None:
     async with gateway.client() as client:
         stream = await client.chat.completions.create(model="plato", messages=MESSAGES, stream=True)
         words = [chunk.choices[0].delta.content async for chunk in stream]
-    assert words == ["I ", "am ", "plato-v1"]
+    assert words == ["I ", "am ", "plato-v1", ""]
 
 
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/embeddings"])
@@ -407,6 +407,7 @@ async def test_what_each_alias_stands_for_now(world: World) -> None:
             "name": test["metadata"]["name"],
             "candidatePercent": 50,
             "shadowPercent": 0,
+            "pairPercent": 0,
             "baseline": "plato-v1",
             "candidate": "plato-v2",
         }
@@ -522,7 +523,8 @@ async def test_samples_have_the_tokens_that_the_engine_tells(world: World) -> No
                 if not members:
                     assert body == Engine.whole_answer("plato-v2", TOLD).encode()
                 if members == ASKED_TO_TELL:
-                    words = b"".join(Engine.event("plato-v2", word) for word in ("I ", "am ", "plato-v2"))
+                    texts = (("I ", None), ("am ", None), ("plato-v2", None), ("", "stop"))
+                    words = b"".join(Engine.event("plato-v2", *text) for text in texts)
                     assert body == words + Engine.usage_event("plato-v2", TOLD) + b"data: [DONE]\n\n"
         await eventually(lambda: len(world.intake.samples) == 3)
     told = [(sample["promptTokens"], sample["completionTokens"]) for sample in world.intake.samples]

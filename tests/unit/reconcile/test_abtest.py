@@ -308,7 +308,14 @@ class TestVerdict:
         assert reconcile(won, seen, NOON + timedelta(days=30), CONFIG) == Plan(status=won.status.to_dict())
 
 
-USUAL = ArmTally(samples=40, mean_latency_ms=100, samples_with_tokens=40, mean_completion_tokens=50)
+USUAL = ArmTally(
+    samples=40,
+    mean_latency_ms=100,
+    deviation_latency_ms=5,
+    samples_with_tokens=40,
+    mean_completion_tokens=50,
+    deviation_completion_tokens=2.5,
+)
 
 
 def traffic(
@@ -321,13 +328,18 @@ def traffic(
     return AbTestTally(votes=counts, arms=ArmTallies(baseline=baseline, candidate=candidate))
 
 
-def answers(count: int = 40, latency_ms: int = 100, tokens: float | None = 50, errors: int = 0) -> ArmTally:
+def answers(
+    count: int = 40, latency_ms: int = 100, tokens: float | None = 50, errors: int = 0, spread: float | None = 0.05
+) -> ArmTally:
+    """Without a `spread` as an api tells it that does not know deviations."""
     return ArmTally(
         samples=count + errors,
         errors=errors,
         mean_latency_ms=latency_ms,
+        deviation_latency_ms=None if spread is None else latency_ms * spread,
         samples_with_tokens=0 if tokens is None else count,
         mean_completion_tokens=tokens,
+        deviation_completion_tokens=None if spread is None or tokens is None else tokens * spread,
     )
 
 
@@ -373,39 +385,59 @@ class TestChiSquared:
 
 
 WEIGHTS = {"accuracy": 60, "latency": 20, "cost": 20}
+QUICK = {"accuracy": 20, "latency": 40, "cost": 40}
 CLEAR, CLEARLY_NOT = (40, 10, 5), (10, 40, 5)
 WEIGHED: dict[str, tuple[dict[str, Any], AbTestTally, Verdict | None, str]] = {
     "votes and score for the candidate": (
         {},
         traffic(CLEAR, answers()),
         Verdict.WON,
-        "weighted score 0.6636 against 0.3364",
+        "weighted score 0.6636 (0.5111 to 0.7659) against 0.3364 (0.2341 to 0.4889)",
     ),
     "votes and score for the baseline": ({}, traffic(CLEARLY_NOT, answers()), Verdict.LOST, "plato-v1 is preferred"),
     "preferred, but slow and long": (
+        {"weights": QUICK},
+        traffic(CLEAR, answers(latency_ms=2000, tokens=2000)),
+        None,
+        "the votes are significant; people prefer plato-v2, the weighted score 0.1833 (0.133 to 0.217) of plato-v2 "
+        "prefers plato-v1",
+    ),
+    "not preferred, but quick and short": (
+        {"weights": QUICK},
+        traffic(CLEARLY_NOT, answers(latency_ms=5, tokens=2)),
+        None,
+        "of plato-v2 prefers plato-v2",
+    ),
+    "preferred, but too slow and long to be sure": (
         {},
         traffic(CLEAR, answers(latency_ms=2000, tokens=2000)),
         None,
-        "the votes are significant; people prefer plato-v2, the weighted score prefers plato-v1",
+        "of plato-v2 does not exclude a tie",
     ),
-    "not preferred, but quick and short": (
+    "preferred, but now slow and now quick": (
         {},
-        traffic(CLEARLY_NOT, answers(latency_ms=5, tokens=2)),
+        traffic(CLEAR, answers(spread=2)),
         None,
-        "people prefer plato-v1, the weighted score prefers plato-v2",
+        "of plato-v2 does not exclude a tie",
+    ),
+    "an api that does not know deviations": (
+        {},
+        traffic(CLEAR, answers(spread=None)),
+        None,
+        "no weighted score: how much the latencies of answers differ is not known",
     ),
     "quick and short alone win nothing": ({}, traffic((5, 5, 5), answers(latency_ms=5, tokens=2)), None, "no leader"),
     "scores are alike": (
         {"weights": {"latency": 100, "accuracy": 0, "cost": 0}},
         traffic(CLEAR, answers()),
         None,
-        "the weighted score prefers neither",
+        "does not exclude a tie",
     ),
     "disagreement until the last vote": (
         {"maxVotes": 55},
         traffic(CLEAR, answers(latency_ms=2000, tokens=2000)),
         Verdict.INCONCLUSIVE,
-        "no agreement of votes and weights after 55 votes; people prefer plato-v2, the weighted score prefers plato-v1",
+        "no agreement of votes and weights after 55 votes; people prefer plato-v2, the weighted score ",
     ),
     "too few answers": ({}, traffic(CLEAR, answers(29)), None, "no weighted score: latency needs 30 answers"),
     "fewer are enough": ({"minSamplesPerArm": 29}, traffic(CLEAR, answers(29)), Verdict.WON, "weighted score"),
@@ -447,6 +479,8 @@ class TestWeights:
         arms = status_of(decide(test, world(seen))).arms
         assert arms is not None
         assert (arms.candidate.score, arms.baseline.score) == ("0.7167", "0.2833")
+        assert (arms.candidate.score_lower, arms.candidate.score_upper) == ("0.3221", "0.8733")
+        assert (arms.baseline.score_lower, arms.baseline.score_upper) == ("0.1267", "0.6779")
         assert (arms.candidate.samples_with_tokens, arms.candidate.mean_completion_tokens) == (40, "25.0")
 
     @pytest.mark.parametrize(
@@ -617,4 +651,5 @@ def test_a_verdict_is_only_claimed_with_what_the_spec_asks_for(
     assert float(decisive) <= float(decision.alpha)
     if decision.weights:
         assert status.arms is not None
-        assert (float(status.arms.candidate.score or 0) > 0.5) is (status.verdict is Verdict.WON)
+        leader = status.arms.candidate if status.verdict is Verdict.WON else status.arms.baseline
+        assert float(leader.score_lower or 0) > 0.5

@@ -43,7 +43,8 @@ from finetune_operator.evaluator.batch_pairs import Sender
 from finetune_operator.evaluator.engine import Engine, EngineRefused, Patience
 from finetune_operator.evaluator.engine import EngineUnavailable as NoAnswer
 from finetune_operator.gateway.metrics import Metrics
-from finetune_operator.gateway.samples import ApiAway, SampleSender
+from finetune_operator.gateway.outbox import ApiAway
+from finetune_operator.gateway.samples import SampleSender
 from finetune_operator.kube.client import KubeClient
 from finetune_operator.kube.errors import KubeError
 from finetune_operator.manifests.training_parameters import MLFLOW_TOKEN_VARIABLE, WANDB_KEY_VARIABLE
@@ -253,10 +254,10 @@ async def _watch_kubernetes(session: aiohttp.ClientSession, url: str) -> None:
 
 
 async def _send_samples(session: aiohttp.ClientSession, url: str) -> None:
-    sender = SampleSender(session, url, TOKEN, Metrics())
+    sender = SampleSender(session, url, TOKEN, Metrics().samples)
     values = {"ab_test": "uid", "arm": "candidate", "served_name": "plato-v1", "status": 200, "latency_ms": 5}
     sender.add(Sample.model_validate(values | {"request_id": "r", "time": NOON}))
-    await sender._send_batch(5.0)
+    await sender._send(5.0)
 
 
 async def _report_progress(session: aiohttp.ClientSession, url: str) -> None:

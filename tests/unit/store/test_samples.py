@@ -39,14 +39,30 @@ async def test_requests_and_copies_are_summed_up_apart(engine: AsyncEngine) -> N
         samples=2,
         errors=1,
         mean_latency_ms=70,
+        deviation_latency_ms=0,
         samples_with_tokens=1,
         mean_prompt_tokens=7,
         mean_completion_tokens=42,
+        deviation_completion_tokens=0,
         shadow_samples=4,
         shadow_errors=1,
         shadow_mean_latency_ms=167,
     )
     assert arms.baseline == ArmTally()
+
+
+async def test_how_much_answers_differ(engine: AsyncEngine) -> None:
+    """Of those that did not fail, with numbers whose squares are beyond PostgreSQL's integers."""
+    lengths = (None, 10, 20)
+    answers = tuple(
+        sample(number, latency_ms=latency_ms, completion_tokens=tokens)
+        for number, (latency_ms, tokens) in enumerate(zip((100_000, 200_000, 300_000), lengths, strict=True))
+    )
+    await record(engine, SampleBatch(samples=(*answers, sample(9, status=500, latency_ms=9)), shadows=(sample(10),)))
+    candidate = (await tally(engine, "uid")).candidate
+    assert candidate.mean_latency_ms == 200_000
+    assert candidate.deviation_latency_ms == pytest.approx(100_000 * (2 / 3) ** 0.5)
+    assert candidate.deviation_completion_tokens == pytest.approx(5)
 
 
 async def test_what_was_recorded_before_there_were_copies_is_of_requests(

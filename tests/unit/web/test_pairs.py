@@ -1,4 +1,4 @@
-"""Pairs of answers that a batch brings: what people vote on before the test's own prompts."""
+"""Pairs of answers that a batch or users' requests bring: what people vote on before the test's own prompts."""
 
 from typing import Any
 
@@ -20,8 +20,8 @@ def pair(number: int, **changes: Any) -> AnswerPair:
     return AnswerPair.model_validate(fields | changes)
 
 
-async def put(api: Api, *pairs: AnswerPair, test: str = "test-uid") -> None:
-    sent = AnswerPairs(baseline_served_name="tiny", candidate_served_name="plato-v2", pairs=pairs)
+async def put(api: Api, *pairs: AnswerPair, test: str = "test-uid", keep_max: int | None = None) -> None:
+    sent = AnswerPairs(baseline_served_name="tiny", candidate_served_name="plato-v2", pairs=pairs, keep_max=keep_max)
     body = sent.model_dump(mode="json", by_alias=True)
     response = await api.client.put(PAIRS_PATH.format(uid=test), json=body, headers=INTERNAL)
     assert response.status_code == 204, response.text
@@ -80,6 +80,22 @@ async def test_a_test_without_prompts_ends_with_them(api: Api) -> None:
     await put(api, pair(1))
     await judged(api, 1)
     assert is_problem(await api.post(f"{TEST}/comparisons", {"evaluator": "ada"}), 409, "no-prompts")
+
+
+async def test_more_than_will_be_judged_are_not_kept(api: Api) -> None:
+    api.cluster.test["spec"]["prompts"] = []
+    await put(api, pair(1))
+    await put(api, *(pair(number) for number in range(2, 6)), keep_max=3)
+    await put(api, pair(6), keep_max=3)
+    assert sorted(await judged(api, 3)) == ["1+1?", "2+2?", "3+3?"]
+    assert is_problem(await api.post(f"{TEST}/comparisons", {"evaluator": "ada"}), 409, "no-prompts")
+
+
+async def test_who_waits_for_requests_is_told_so(api: Api) -> None:
+    api.cluster.test["spec"] |= {"prompts": [], "traffic": {"shadowPercent": 10, "pairPercent": 10}}
+    response = await api.post(f"{TEST}/comparisons", {"evaluator": "ada"})
+    assert is_problem(response, 409, "no-prompts")
+    assert "come back later" in response.json()["detail"]
 
 
 @pytest.mark.parametrize("change", [{"id": ""}, {"id": "x" * 37}, {"prompt": None}])

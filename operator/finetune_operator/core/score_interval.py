@@ -1,0 +1,99 @@
+"""How far the weighted score of two arms may be from what was counted: an interval that may be looked at all the time.
+
+Each mean has a confidence sequence, which contains the true mean at all looks together but for its share of alpha; the
+score's interval is what they allow at once. Votes are bounded, so that theirs always holds (`sequential`). Latencies
+and lengths have no bound: theirs is asymptotic, a boundary of a Gaussian mixture with the deviation that was observed.
+It holds the better the more answers there were before the first look (Waudby-Smith, Arbour, Sinha, Kennedy, Ramdas,
+"Time-uniform central limit theory and asymptotic confidence sequences", Annals of Statistics 2024).
+"""
+
+from math import log, sqrt
+from typing import NamedTuple
+
+from finetune_operator.core.sequential import bounded_mean_interval
+from finetune_operator.core.weights import NoScore, candidate_score
+from finetune_operator.resources.abtest import Arms, ArmStatus, Decision, Votes, Weights
+
+TIGHTEST_AT = 500
+"""Answers at which the interval of a mean is tightest; it has to be chosen beforehand."""
+LATENCY_ROUNDING_MS = 0.5
+TOKENS_ROUNDING = 0.05
+"""The status has means to the next millisecond, and to a tenth of a token."""
+
+
+class Interval(NamedTuple):
+    """Both bounds belong to it."""
+
+    lower: float
+    upper: float
+
+
+class Mean(NamedTuple):
+    """What is known of one quantity of one arm's answers."""
+
+    value: float
+    deviation: float
+    size: int
+    rounding: float = 0.0
+
+
+def score_interval(weights: Weights, decision: Decision, votes: Votes, arms: Arms) -> Interval | NoScore:
+    """Of the candidate's score. A part without weight neither needs data nor takes of alpha."""
+    score = candidate_score(weights, decision, votes, arms)
+    if isinstance(score, NoScore):
+        return score
+    in_use = sum(weight > 0 for weight in (weights.accuracy, weights.latency, weights.cost))
+    alpha = float(decision.alpha) / in_use
+    parts: list[tuple[int, Interval]] = []
+    if weights.accuracy:
+        parts.append((weights.accuracy, _accuracy(votes, alpha)))
+    for weight, what, mean_of in ((weights.latency, "latencies", _latency), (weights.cost, "lengths", _length)):
+        if not weight:
+            continue
+        baseline, candidate = mean_of(arms.baseline), mean_of(arms.candidate)
+        if baseline is None or candidate is None:
+            return NoScore(f"how much the {what} of answers differ is not known: the api is older than the operator")
+        parts.append((weight, share_interval(candidate, baseline, alpha)))
+    lower = sum(weight * part.lower for weight, part in parts) / 100
+    upper = sum(weight * part.upper for weight, part in parts) / 100
+    return Interval(lower, upper)
+
+
+def share_interval(candidate: Mean, baseline: Mean, alpha: float) -> Interval:
+    """Of the candidate's share where less is better; each of the two means gets half of alpha."""
+    ours, theirs = mean_interval(candidate, alpha / 2), mean_interval(baseline, alpha / 2)
+    return Interval(_share(ours.upper, theirs.lower, 0.0), _share(ours.lower, theirs.upper, 1.0))
+
+
+def mean_interval(mean: Mean, alpha: float) -> Interval:
+    """Of a quantity that is never negative."""
+    reach = mean.deviation * standard_radius(mean.size, alpha) + mean.rounding
+    return Interval(max(0.0, mean.value - reach), mean.value + reach)
+
+
+def standard_radius(count: int, alpha: float) -> float:
+    """The boundary for a deviation of 1: a mixture of Gaussians whose width suits `TIGHTEST_AT`."""
+    surprise = -2 * log(alpha)
+    spread = count * (surprise + log(surprise + 1)) / TIGHTEST_AT
+    return sqrt(2 * (spread + 1) / (count * spread) * log(sqrt(spread + 1) / alpha))
+
+
+def _accuracy(votes: Votes, alpha: float) -> Interval:
+    return Interval(*bounded_mean_interval(votes.fine_tuned + votes.tie / 2, votes.base + votes.tie / 2, alpha))
+
+
+def _latency(arm: ArmStatus) -> Mean | None:
+    if arm.mean_latency_ms is None or arm.deviation_latency_ms is None:
+        return None
+    return Mean(arm.mean_latency_ms, float(arm.deviation_latency_ms), arm.answers, LATENCY_ROUNDING_MS)
+
+
+def _length(arm: ArmStatus) -> Mean | None:
+    if arm.mean_completion_tokens is None or arm.deviation_completion_tokens is None:
+        return None
+    tokens, deviation = float(arm.mean_completion_tokens), float(arm.deviation_completion_tokens)
+    return Mean(tokens, deviation, arm.samples_with_tokens or 0, TOKENS_ROUNDING)
+
+
+def _share(candidate: float, baseline: float, where_both_are_nothing: float) -> float:
+    return baseline / (baseline + candidate) if baseline + candidate else where_both_are_nothing
