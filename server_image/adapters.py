@@ -5,25 +5,32 @@ The decision itself is `finetune_operator.core.artifacts`.
 
 import hashlib
 import json
+import os
+import stat
 from pathlib import Path
-
-from pydantic import ValidationError
+from typing import Any, BinaryIO
 
 from finetune_operator.contract.adapters import AdapterFile, AdapterList, AdapterManifest
 from finetune_operator.contract.places import ADAPTERS_FILE, ARTIFACTS_ROOT
 from finetune_operator.core.artifacts import (
     CONFIG_NAME,
+    HEADER_PREFIX_BYTES,
     MANIFEST_NAME,
+    WEIGHTS_NAME,
     Expected,
     Refusal,
     Refused,
+    broken_weights,
+    header_bytes,
     refuse_adapter,
     refuse_name,
+    refuse_weights,
 )
 
 # Set by serve.py for the guard, which vLLM makes without arguments.
 ADAPTERS_FILE_VARIABLE = "FINETUNE_ADAPTERS_FILE"
 ARTIFACTS_ROOT_VARIABLE = "FINETUNE_ARTIFACTS_ROOT"
+SMALL_FILE_MAX_BYTES = 1024 * 1024
 
 
 def read_adapter_list(path: Path = Path(ADAPTERS_FILE)) -> AdapterList:
@@ -33,9 +40,18 @@ def read_adapter_list(path: Path = Path(ADAPTERS_FILE)) -> AdapterList:
 
 def refuse_directory(path: str, expected: Expected, root: Path = Path(ARTIFACTS_ROOT)) -> Refused | None:
     """Why the adapter at `path` must not be loaded, or None. Hashes every file: a gigabyte takes about a second."""
-    directory = Path(path).resolve()
-    if not directory.is_relative_to(root.resolve()) or not Path(path).is_absolute():
+    named, allowed = Path(path), root.resolve()
+    try:
+        directory = named.resolve()
+    except (OSError, RuntimeError, ValueError):
+        return Refused(Refusal.OUTSIDE_ROOT, f"{path!r} is no path: only published adapters below {root} are served")
+    if not named.is_absolute() or not named.is_relative_to(root) or not directory.is_relative_to(allowed):
         return Refused(Refusal.OUTSIDE_ROOT, f"{path} is not below {root}: only published adapters are served")
+    if directory != allowed / named.relative_to(root):
+        # What a link leads to can be changed between this look and vLLM's.
+        return Refused(
+            Refusal.OUTSIDE_ROOT, f"{path} leads through a link or a detour: name the adapter's own directory"
+        )
     if not expected.digest:
         return Refused(Refusal.DIGEST_MISSING, "the adapter's expected digest is missing: say which one is meant")
     try:
@@ -50,20 +66,58 @@ def _refuse_contents(directory: Path, expected: Expected) -> Refused | None:
     if refused := refuse_name(entry.name for entry in entries):
         return refused
     for entry in entries:
-        if entry.is_symlink() or not entry.is_file():
-            fact = f"{entry.name!r} in the adapter is not a plain file"
-            return Refused(Refusal.FORBIDDEN_FILE, f"{fact}: remove it and publish the adapter anew")
+        if fact := _oddity(entry.lstat()):
+            message = f"{entry.name!r} in the adapter {fact}: remove it and publish the adapter anew"
+            return Refused(Refusal.FORBIDDEN_FILE, message)
     try:
-        manifest = AdapterManifest.model_validate_json((directory / MANIFEST_NAME).read_bytes())
-        config = json.loads((directory / CONFIG_NAME).read_bytes())
-    except (FileNotFoundError, ValidationError, ValueError) as error:
+        manifest = AdapterManifest.model_validate_json(_small(directory / MANIFEST_NAME))
+        config = json.loads(_small(directory / CONFIG_NAME))
+    except (FileNotFoundError, RecursionError, ValueError) as error:
         fact = f"{MANIFEST_NAME} or {CONFIG_NAME} is missing or broken ({str(error).splitlines()[0]})"
         return Refused(Refusal.MANIFEST_MISSING, f"{fact}: train or publish the version anew")
     found = [_hashed(entry) for entry in entries if entry.name != MANIFEST_NAME]
-    return refuse_adapter(manifest, found, config, expected)
+    if refused := refuse_adapter(manifest, found, config, expected):
+        return refused
+    try:
+        header = _weights_header(directory / WEIGHTS_NAME)
+    except ValueError as error:
+        return broken_weights(error)
+    return refuse_weights(header, expected)
+
+
+def _oddity(status: os.stat_result) -> str | None:
+    """What would let the content be another one than what was verified, or reading it never end."""
+    if not stat.S_ISREG(status.st_mode):
+        return "is not a plain file"
+    return "has a second name elsewhere, as a hard link" if status.st_nlink > 1 else None
+
+
+def _open(path: Path) -> BinaryIO:
+    """Neither follows a link nor waits for a pipe that took a file's place since it was looked at."""
+    return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
+
+
+def _small(path: Path) -> bytes:
+    """What is read as a whole; ValueError where somebody wants to fill the memory with it."""
+    with _open(path) as file:
+        content = file.read(SMALL_FILE_MAX_BYTES + 1)
+    if len(content) > SMALL_FILE_MAX_BYTES:
+        raise ValueError(f"{path.name} is larger than {SMALL_FILE_MAX_BYTES} bytes")
+    return content
+
+
+def _weights_header(path: Path) -> Any:
+    """The table of tensors of a safetensors file; ValueError if it has none."""
+    with _open(path) as file:
+        length = header_bytes(file.read(HEADER_PREFIX_BYTES), os.fstat(file.fileno()).st_size)
+        try:
+            return json.loads(file.read(length))
+        except (RecursionError, ValueError) as error:
+            raise ValueError("has a header that is no JSON") from error
 
 
 def _hashed(path: Path) -> AdapterFile:
-    with path.open("rb") as file:
+    with _open(path) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return AdapterFile(name=path.name, size_bytes=path.stat().st_size, sha256=digest)
+        size_bytes = os.fstat(file.fileno()).st_size
+    return AdapterFile(name=path.name, size_bytes=size_bytes, sha256=digest)

@@ -5,6 +5,7 @@ alone (a pickle runs what its author likes), and exactly the files that the trai
 """
 
 import hashlib
+import struct
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from pathlib import PurePosixPath
@@ -16,6 +17,13 @@ MANIFEST_NAME = "manifest.json"
 CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapter_model.safetensors"
 ALLOWED_SUFFIXES = (".safetensors", ".json", ".jinja", ".txt", ".md", ".model")
+LIBRARIES = frozenset({"transformers", "peft"})
+"""From which PEFT may take a class that `auto_mapping` names; it imports whatever stands there."""
+HEADER_PREFIX_BYTES = 8
+HEADER_MAX_BYTES = 16 * 1024 * 1024
+"""Of a safetensors file: a tensor's entry has a hundred bytes, a large adapter a few thousand tensors."""
+_LORA_DIMENSIONS = {"lora_A": 0, "lora_embedding_A": 0, "lora_B": 1, "lora_embedding_B": 1}
+"""Which dimension of a LoRA tensor is the rank."""
 
 
 class Refusal(StrEnum):
@@ -28,6 +36,7 @@ class Refusal(StrEnum):
     RANK_TOO_LARGE = "RankTooLarge"
     WRONG_BASE_MODEL = "WrongBaseModel"
     MANIFEST_MISSING = "ManifestMissing"
+    BROKEN_WEIGHTS = "BrokenWeights"
 
 
 class Refused(NamedTuple):
@@ -58,7 +67,8 @@ def files_digest(files: Iterable[tuple[str, str]]) -> str:
 
 def is_allowed(name: str) -> bool:
     """A plain name, not a path, with the suffix of weights or of text."""
-    return PurePosixPath(name).name == name and not name.startswith(".") and name.endswith(ALLOWED_SUFFIXES)
+    is_plain = PurePosixPath(name).name == name and name.isprintable() and not name.startswith(".")
+    return is_plain and name.endswith(ALLOWED_SUFFIXES)
 
 
 def lora_rank(adapter_config: Mapping[str, Any]) -> int:
@@ -68,8 +78,50 @@ def lora_rank(adapter_config: Mapping[str, Any]) -> int:
     """
     try:
         return max(int(rank) for rank in (adapter_config["r"], *(adapter_config.get("rank_pattern") or {}).values()))
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise ValueError(f"{CONFIG_NAME} names no rank r") from error
+
+
+def header_bytes(prefix: bytes, size_bytes: int) -> int:
+    """How long the header of a safetensors file of this size is, by its first bytes; ValueError if it can't be."""
+    if len(prefix) != HEADER_PREFIX_BYTES:
+        raise ValueError("is no safetensors file")
+    (length,) = struct.unpack("<Q", prefix)
+    if length > min(HEADER_MAX_BYTES, size_bytes - HEADER_PREFIX_BYTES):
+        raise ValueError(f"claims a header of {length} bytes, of {size_bytes} in all")
+    return int(length)
+
+
+def weights_rank(header: object) -> int:
+    """The largest rank that the tensors really have; ValueError if they are no LoRA weights."""
+    if not isinstance(header, Mapping):
+        raise ValueError("has a header that is no table of tensors")
+    ranks = [0]
+    for name, tensor in header.items():
+        kind = next((part for part in str(name).split(".") if part in _LORA_DIMENSIONS), None)
+        if kind is None:
+            continue
+        try:
+            ranks.append(int(tensor["shape"][_LORA_DIMENSIONS[kind]]))
+        except (IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
+            raise ValueError(f"has no shape of two dimensions for {name!r}") from error
+    if len(ranks) == 1:
+        raise ValueError("has no LoRA weights")
+    return max(ranks)
+
+
+def refuse_weights(header: object, expected: Expected) -> Refused | None:
+    """Their own word on the rank: beyond the engine's, the first request would fail within it, and not the load."""
+    try:
+        rank = weights_rank(header)
+    except ValueError as error:
+        return broken_weights(error)
+    return _refuse_rank(rank, expected)
+
+
+def broken_weights(error: ValueError) -> Refused:
+    """Of weights that say nothing that could be believed."""
+    return Refused(Refusal.BROKEN_WEIGHTS, f"{WEIGHTS_NAME} {error}: train or publish the version anew")
 
 
 def refuse_name(names: Iterable[str]) -> Refused | None:
@@ -106,13 +158,33 @@ def refuse_adapter(
         rank = lora_rank(adapter_config)
     except ValueError as error:
         return Refused(Refusal.FORBIDDEN_FILE, f"{error}: publish the adapter anew")
-    if rank > expected.max_lora_rank:
-        return Refused(
-            Refusal.RANK_TOO_LARGE,
-            f"the adapter's rank is {rank}, this server's maximum is {expected.max_lora_rank}: raise the version's "
-            "spec.serving.maxLoraRank or train with a smaller spec.lora.r",
-        )
-    return None
+    return _refuse_code(adapter_config) or _refuse_rank(rank, expected)
+
+
+def _refuse_rank(rank: int, expected: Expected) -> Refused | None:
+    if rank <= expected.max_lora_rank:
+        return None
+    return Refused(
+        Refusal.RANK_TOO_LARGE,
+        f"the adapter's rank is {rank}, this server's maximum is {expected.max_lora_rank}: raise the version's "
+        "spec.serving.maxLoraRank or train with a smaller spec.lora.r",
+    )
+
+
+def _refuse_code(adapter_config: Mapping[str, Any]) -> Refused | None:
+    """Whatever has a library import code by a name that stands in a file."""
+    if adapter_config.get("auto_map"):
+        named = "auto_map"
+    elif mapping := adapter_config.get("auto_mapping"):
+        library = str(mapping.get("parent_library", "")) if isinstance(mapping, Mapping) else ""
+        if library.partition(".")[0] in LIBRARIES:
+            return None
+        named = "auto_mapping"
+    else:
+        return None
+    return Refused(
+        Refusal.FORBIDDEN_FILE, f"{CONFIG_NAME} names code to import ({named}): publish the adapter without it"
+    )
 
 
 def _refuse_contents(manifest: AdapterManifest, present: tuple[AdapterFile, ...], expected: str) -> Refused | None:

@@ -1,6 +1,7 @@
 """Which adapter directories are served, and why others are not."""
 
 import hashlib
+import struct
 from typing import Any
 
 import pytest
@@ -14,10 +15,12 @@ from finetune_operator.core.artifacts import (
     Expected,
     Refusal,
     adapter_digest,
+    header_bytes,
     is_allowed,
     lora_rank,
     refuse_adapter,
     refuse_name,
+    refuse_weights,
 )
 
 
@@ -52,6 +55,8 @@ ALLOWED = {
     "../adapter_config.json": False,
     "..": False,
     "": False,
+    "line\n.json": False,
+    "\udcff.json": False,
 }
 
 
@@ -101,7 +106,9 @@ def test_the_largest_rank_counts(config: dict[str, Any], rank: int) -> None:
     assert lora_rank(config) == rank
 
 
-@pytest.mark.parametrize("config", [{}, {"r": None}, {"r": "many"}])
+@pytest.mark.parametrize(
+    "config", [{}, {"r": None}, {"r": "many"}, {"r": float("inf")}, {"r": 8, "rank_pattern": [64]}]
+)
 def test_a_config_without_rank_is_an_error(config: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="rank"):
         lora_rank(config)
@@ -166,7 +173,82 @@ REFUSED: dict[str, tuple[AdapterManifest, tuple[AdapterFile, ...], dict[str, Any
         "64",
     ),
     "no rank": (a_manifest(), FILES, {}, EXPECTED, Refusal.FORBIDDEN_FILE, "rank"),
+    "a manifest that lists what lies elsewhere": (
+        a_manifest((*FILES, a_file("../../etc/passwd"))),
+        FILES,
+        {"r": 16},
+        EXPECTED,
+        Refusal.DIGEST_MISMATCH,
+        "../../etc/passwd",
+    ),
+    "code of its own": (
+        a_manifest(),
+        FILES,
+        {"r": 16, "auto_mapping": {"base_model_class": "Llama", "parent_library": "evil.module"}},
+        EXPECTED,
+        Refusal.FORBIDDEN_FILE,
+        "auto_mapping",
+    ),
+    "code of its own in no shape": (
+        a_manifest(),
+        FILES,
+        {"r": 16, "auto_mapping": ["evil"]},
+        EXPECTED,
+        Refusal.FORBIDDEN_FILE,
+        "auto_mapping",
+    ),
+    "code of a repository": (
+        a_manifest(),
+        FILES,
+        {"r": 16, "auto_map": {"AutoModel": "modeling.Evil"}},
+        EXPECTED,
+        Refusal.FORBIDDEN_FILE,
+        "auto_map",
+    ),
 }
+ACCEPTED: dict[str, dict[str, Any]] = {
+    "as published": {"r": 16},
+    "a class of Transformers": {
+        "r": 16,
+        "auto_mapping": {"base_model_class": "LlamaForCausalLM", "parent_library": "transformers.models.llama"},
+    },
+    "another path of the base model, which is never followed": {"r": 16, "base_model_name_or_path": "evil/model"},
+}
+
+
+@pytest.mark.parametrize("config", ACCEPTED.values(), ids=ACCEPTED.keys())
+def test_what_a_config_may_say(config: dict[str, Any]) -> None:
+    assert refuse_adapter(a_manifest(), FILES, config, EXPECTED) is None
+
+
+A, B = "base.layers.0.q_proj.lora_A.weight", "base.layers.0.q_proj.lora_B.weight"
+HEADERS: dict[str, tuple[object, Refusal | None]] = {
+    "of this rank": ({"__metadata__": {"format": "pt"}, A: {"shape": [16, 64]}, B: {"shape": [64, 16]}}, None),
+    "of a larger rank": ({A: {"shape": [64, 16]}, B: {"shape": [16, 64]}}, Refusal.RANK_TOO_LARGE),
+    "of a larger rank on one side": ({A: {"shape": [16, 64]}, B: {"shape": [64, 32]}}, Refusal.RANK_TOO_LARGE),
+    "without LoRA weights": ({"lm_head.weight": {"shape": [16, 64]}}, Refusal.BROKEN_WEIGHTS),
+    "without a shape": ({A: {}}, Refusal.BROKEN_WEIGHTS),
+    "of one dimension": ({B: {"shape": [16]}}, Refusal.BROKEN_WEIGHTS),
+    "of a shape without end": ({A: {"shape": [float("inf"), 1]}}, Refusal.BROKEN_WEIGHTS),
+    "no table": ([1, 2], Refusal.BROKEN_WEIGHTS),
+}
+
+
+@pytest.mark.parametrize(("header", "reason"), HEADERS.values(), ids=HEADERS.keys())
+def test_weights_have_their_own_word_on_the_rank(header: object, reason: Refusal | None) -> None:
+    refused = refuse_weights(header, EXPECTED)
+    assert (refused.reason if refused else None) is reason
+
+
+@pytest.mark.parametrize(
+    ("prefix", "size_bytes"),
+    [(b"", 0), (b"\x80\x04", 2), (b"\xff" * 8, 100), (struct.pack("<Q", 93), 100), (struct.pack("<Q", 2**30), 2**40)],
+    ids=["empty", "short", "endless", "beyond the file", "beyond memory"],
+)
+def test_a_header_that_cannot_be_is_not_read(prefix: bytes, size_bytes: int) -> None:
+    with pytest.raises(ValueError, match=r"header|safetensors"):
+        header_bytes(prefix, size_bytes)
+    assert header_bytes(struct.pack("<Q", 92), 100) == 92
 
 
 @pytest.mark.parametrize(
