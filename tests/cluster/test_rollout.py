@@ -31,7 +31,8 @@ async def test_changed_parameters_move_a_version_only_when_its_new_engine_answer
         after = await _next_engine(world)
         new = await _start(world, after)
         await world.reaches("modelversions", "plato-v1", state="Deployed", engine=after, replicas="1/1")
-        await world.gone("deployments", first)
+        for plural in ("deployments", "services", "configmaps"):
+            await world.gone(plural, first)
 
     moved = await world.get("modelversions", "plato-v1")
     assert "nextEngine" not in moved["status"]

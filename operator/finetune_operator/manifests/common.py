@@ -40,6 +40,18 @@ def labels(component: str, extra: Mapping[str, str]) -> dict[str, str]:
     return {MANAGED_BY: OPERATOR_NAME, COMPONENT: component, **extra}
 
 
+def going_owner(api_version: str, kind: str, name: str, uid: str) -> Manifest:
+    """An owner that is no resource of ours: what it alone owns, or it with others that go, is removed after it."""
+    return {
+        "apiVersion": api_version,
+        "kind": kind,
+        "name": name,
+        "uid": uid,
+        "controller": False,
+        "blockOwnerDeletion": False,
+    }
+
+
 def owner_reference(owner: Resource, *, controller: bool) -> Manifest:
     """Lets the garbage collector delete the child; no finalizer is needed."""
     return {

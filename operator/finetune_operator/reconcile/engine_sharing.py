@@ -12,8 +12,9 @@ from finetune_operator.core.conditions import find, is_true
 from finetune_operator.core.config import OperatorConfig
 from finetune_operator.core.routing import active_version
 from finetune_operator.core.workloads import PROGRESS_DEADLINE_EXCEEDED, DeploymentFacts, PodFacts
+from finetune_operator.manifests.common import going_owner
 from finetune_operator.manifests.serving import adapter_of, engine_manifests, wanted_engine
-from finetune_operator.reconcile.plan import Action, Apply, Delete, LoadAdapter, UnloadAdapter
+from finetune_operator.reconcile.plan import Action, Apply, Delete, LoadAdapter, Patch, UnloadAdapter
 from finetune_operator.resources.modelversion import ModelVersion, RequestedState
 
 Versions = tuple[ModelVersion, ...]
@@ -122,7 +123,7 @@ def engine_actions(
     if not residents:
         if deployment is None or any(answers_in(version, engine.name) for version in versions):
             return ()
-        return (Delete("deployments", engine.name, deployment.uid),)
+        return (_removal(engine, deployment),)
     config_map, service, wanted = engine_manifests(engine.name, residents, sharing(engine.name, versions), config)
     revision = next(iter(wanted["metadata"]["annotations"].values()))
     if deployment and deployment.revision == revision:
@@ -133,10 +134,26 @@ def engine_actions(
 def leave_actions(engines: Iterable[Engine], versions: Versions) -> tuple[Action, ...]:
     """Engines that nobody asks for, nor answers from any more, go: their GPUs may be what others need."""
     return tuple(
-        Delete("deployments", engine.name, engine.deployment.uid)
+        _removal(engine, engine.deployment)
         for engine in engines
         if engine.deployment and not any(_is_in(version, engine.name) for version in versions)
     )
+
+
+def _removal(engine: Engine, deployment: DeploymentFacts) -> Delete:
+    """Service and ConfigMap belong to its versions, which stay: so they are given to what goes.
+
+    Not to the Deployment alone: a gateway that hears of it later still reaches a pod that drains. Who asks for the
+    engine again meanwhile becomes their owner anew.
+    """
+    pods = [entry.pod for entry in engine.pods]
+    owners = [
+        going_owner("apps/v1", "Deployment", engine.name, deployment.uid),
+        *(going_owner("v1", "Pod", pod.name, pod.uid) for pod in pods),
+    ]
+    body = {"metadata": {"ownerReferences": owners}}
+    given = tuple(Patch(plural, engine.name, body) for plural in ("services", "configmaps"))
+    return Delete("deployments", engine.name, deployment.uid, given)
 
 
 def _is_in(version: ModelVersion, engine: str) -> bool:

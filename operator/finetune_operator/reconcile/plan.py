@@ -37,11 +37,13 @@ class Patch:
 
 @dataclass(frozen=True)
 class Delete:
-    """Delete exactly this child."""
+    """Delete exactly this child; `before`, patches after which the garbage collector takes others along."""
 
     plural: str
     name: str
     uid: str
+    before: tuple[Patch, ...] = ()
+    """Of what is gone already, none is needed."""
 
 
 @dataclass(frozen=True)

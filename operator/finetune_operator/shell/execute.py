@@ -1,6 +1,7 @@
 """All writes: a plan's actions in order, one status write if it changed, then its events."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -133,7 +134,10 @@ class Executor:
                 self._remember(plural, applied)
             case Patch(plural, name, body):
                 self._remember(plural, await self.client.merge_patch(plural, namespace, name, body))
-            case Delete(plural, name, uid):
+            case Delete(plural, name, uid, before):
+                for patch in before:
+                    with suppress(NotFound):
+                        await self.client.merge_patch(patch.plural, namespace, patch.name, patch.body)
                 await self._delete(plural, namespace, name, uid)
             case LoadAdapter(pod_uid, pod_ip, adapter):
                 await self.engines.load(pod_uid, pod_ip, adapter)

@@ -9,7 +9,7 @@ from finetune_operator.core.workloads import deployment_facts, pod_facts
 from finetune_operator.manifests.serving import engine_manifests, engine_name, wanted_engine
 from finetune_operator.reconcile.engine_sharing import Engine, EnginePod, Refusal
 from finetune_operator.reconcile.modelversion import Observed, reconcile
-from finetune_operator.reconcile.plan import Plan
+from finetune_operator.reconcile.plan import Delete, Patch, Plan
 from finetune_operator.resources.abtest import ABTest
 from finetune_operator.resources.modelversion import ModelVersion, ModelVersionStatus
 from tests.builders import (
@@ -62,6 +62,27 @@ def engine_pod(
 def engine(name: str, *pods: EnginePod, conditions: tuple[Object, ...] = ()) -> Engine:
     """An engine that the operator has made, with these pods."""
     return Engine(name, deployment_facts(deployment_body(name, conditions=conditions), "finetune.dev/revision"), pods)
+
+
+def removal(name: str, *pods: EnginePod) -> Delete:
+    """Of an engine's Deployment, to which its Service and ConfigMap are given first, as to these pods of it."""
+    owners = [
+        {
+            "apiVersion": version,
+            "kind": kind,
+            "name": owner,
+            "uid": uid,
+            "controller": False,
+            "blockOwnerDeletion": False,
+        }
+        for version, kind, owner, uid in (
+            ("apps/v1", "Deployment", name, f"uid-of-{name}"),
+            *(("v1", "Pod", entry.pod.name, entry.pod.uid) for entry in pods),
+        )
+    ]
+    body: Object = {"metadata": {"ownerReferences": owners}}
+    given = (Patch("services", name, body), Patch("configmaps", name, body))
+    return Delete("deployments", name, f"uid-of-{name}", given)
 
 
 def directory_of(name: str) -> str:

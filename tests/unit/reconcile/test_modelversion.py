@@ -12,7 +12,7 @@ from finetune_operator.core.workloads import pod_facts
 from finetune_operator.manifests.serving import adapter_of, engine_manifests
 from finetune_operator.reconcile.engine_sharing import EnginePod, Refusal
 from finetune_operator.reconcile.modelversion import Observed, reconcile, refused
-from finetune_operator.reconcile.plan import Apply, Delete, LoadAdapter, Plan, UnloadAdapter
+from finetune_operator.reconcile.plan import Apply, LoadAdapter, Plan, UnloadAdapter
 from finetune_operator.resources.abtest import ABTest
 from finetune_operator.resources.modelversion import HISTORY_MAX_ENTRIES, ModelVersion, State
 from tests.builders import (
@@ -38,6 +38,7 @@ from tests.unit.reconcile.engines import (
     engine_pod,
     loaded,
     reason_of,
+    removal,
     status_of,
     world,
 )
@@ -83,7 +84,7 @@ class TestEngine:
         self, serving: Object | None
     ) -> None:
         edited, other = make_version(1, {"serving": serving}), make_version(2)
-        gone = Delete("deployments", ENGINE, f"uid-of-{ENGINE}")
+        gone = removal(ENGINE)
         assert gone in decide(edited, world(edited, left=(engine(ENGINE),))).actions
         assert gone not in decide(edited, world(edited, other, left=(engine(ENGINE),))).actions
 
@@ -109,7 +110,7 @@ class TestEngine:
     def test_the_last_one_that_is_archived_takes_the_engine_along(self) -> None:
         archived = make_version(1, {"state": "Archived"})
         plan = decide(archived, world(archived))
-        assert plan.actions == (Delete("deployments", ENGINE, f"uid-of-{ENGINE}"),)
+        assert plan.actions == (removal(ENGINE),)
 
 
 STUCK = ({"type": "Progressing", "status": "False", "message": "exceeded quota"},)

@@ -13,7 +13,17 @@ from finetune_operator.reconcile.modelversion import Observed, refused
 from finetune_operator.reconcile.plan import Apply, Create, Delete, LoadAdapter, Plan, UnloadAdapter
 from finetune_operator.resources.modelversion import ModelVersion, State
 from tests.builders import CONFIG, NOON, Object, after, make_version, merged, pod_body, terminated
-from tests.unit.reconcile.engines import ENGINE, decide, engine, engine_pod, loaded, reason_of, status_of, world
+from tests.unit.reconcile.engines import (
+    ENGINE,
+    decide,
+    engine,
+    engine_pod,
+    loaded,
+    reason_of,
+    removal,
+    status_of,
+    world,
+)
 
 LONGER: Object = {"serving": {"maxModelLen": 1024}}
 LONGEST: Object = {"serving": {"maxModelLen": 2048}}
@@ -40,7 +50,7 @@ MOVED = edited(BEFORE, LONGER)
 NEXT = name_of(MOVED)
 OLD_POD = engine_pod("plato-v1", name="old")
 OLD = engine(ENGINE, OLD_POD)
-GONE = Delete("deployments", ENGINE, f"uid-of-{ENGINE}")
+GONE = removal(ENGINE, OLD_POD)
 
 
 def moving(version: ModelVersion = MOVED, *others: ModelVersion, old: Engine = OLD, **options: Any) -> Observed:
@@ -175,13 +185,13 @@ def test_a_version_that_never_answered_stays_nowhere() -> None:
     fresh = make_version(1, status={"engine": ENGINE, "observedGeneration": 1, "state": "Pending"})
     plan = decide(edited(fresh, LONGER), moving(edited(fresh, LONGER), old=engine(ENGINE), applied=False))
     assert (status_of(plan).engine, status_of(plan).next_engine) == (NEXT, None)
-    assert plan.actions[0] == GONE
+    assert plan.actions[0] == removal(ENGINE)
 
 
 def test_a_second_change_drops_what_the_first_had_begun() -> None:
     again = edited(BEGUN, LONGEST)
     plan = decide(again, replace(world(again, applied=False), left=(OLD, engine(NEXT))))
-    assert Delete("deployments", NEXT, f"uid-of-{NEXT}") in plan.actions
+    assert removal(NEXT) in plan.actions
     assert GONE not in plan.actions
     assert (status_of(plan).engine, status_of(plan).next_engine) == (ENGINE, name_of(again))
 
@@ -189,7 +199,7 @@ def test_a_second_change_drops_what_the_first_had_begun() -> None:
 def test_a_change_taken_back_leaves_everything_as_it_was() -> None:
     back = edited(BEGUN, {"serving": BEFORE.spec.to_dict()["serving"]})
     plan = decide(back, world(back, pods=(OLD_POD,), left=(engine(NEXT, engine_pod(name="new")),)))
-    assert plan.actions == (Delete("deployments", NEXT, f"uid-of-{NEXT}"),)
+    assert plan.actions == (removal(NEXT, engine_pod(name="new")),)
     status = status_of(plan)
     assert (status.state, status.engine, status.next_engine) == (State.DEPLOYED, ENGINE, None)
     assert find(status.conditions, "Reconciling") is None

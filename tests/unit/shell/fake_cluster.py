@@ -46,6 +46,8 @@ class FakeCluster:
         expected = body.get("metadata", {}).get("resourceVersion")
         if expected not in (None, known["metadata"]["resourceVersion"]):
             raise Conflict("somebody wrote in between")
+        if "ownerReferences" in body.get("metadata", {}):
+            return self._store(plural, name, known | {"metadata": known["metadata"] | body["metadata"]})
         part = "status" if subresource else "spec"
         return self._store(plural, name, known | {part: known.get(part, {}) | body[part]})
 

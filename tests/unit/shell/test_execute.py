@@ -179,6 +179,23 @@ class TestApplyAndDelete:
         await table.execute(Plan(actions=(Delete("jobs", "plato-ethics-1", "uid-of-plato-ethics-1"),)))
         assert table.cluster.writes == [("delete", "jobs", "plato-ethics-1", "uid-of-plato-ethics-1")]
 
+    async def test_what_is_to_go_with_it_is_given_to_it_first_where_it_is_there(self, bench: Any) -> None:
+        table = bench(
+            ("jobs", job_body("uid-of-plato-ethics")),
+            ("services", {"metadata": {"name": "vllm-1", "resourceVersion": "1"}}),
+        )
+        body = {"metadata": {"ownerReferences": [{"uid": "uid-of-plato-ethics-1"}]}}
+        given = (Patch("configmaps", "vllm-1", body), Patch("services", "vllm-1", body))
+        await table.execute(Plan(actions=(Delete("jobs", "plato-ethics-1", "uid-of-plato-ethics-1", given),)))
+        assert table.cluster.writes == [
+            ("patch", "configmaps", "vllm-1"),
+            ("patch", "services", "vllm-1"),
+            ("delete", "jobs", "plato-ethics-1", "uid-of-plato-ethics-1"),
+        ]
+        assert table.cluster.objects["services", "vllm-1"]["metadata"]["ownerReferences"] == [
+            {"uid": "uid-of-plato-ethics-1"}
+        ]
+
     async def test_that_it_is_gone_already_is_success_and_remembered(self, bench: Any) -> None:
         table = bench()
         table.state.see("jobs", job_body("uid-of-plato-ethics"))
