@@ -31,6 +31,8 @@ class OperatorConfig:
     # Times in a status are whole seconds, and a write comes a moment after its decision: never two in 10 s.
     progress_write_seconds: float = 12.0
     database_timeout_seconds: float = 60.0
+    # How long a version that failed while it was active answers before it takes its alias again.
+    steady_seconds: float = 120.0
 
     def trainer_image_of(self, backend: str) -> str:
         """The image that trains; Axolotl's packages go with no other backend's."""

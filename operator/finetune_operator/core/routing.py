@@ -136,7 +136,9 @@ def active_version(versions: Iterable[ModelVersion]) -> ModelVersion | None:
     """The version that the alias of one model stands for, if any can answer.
 
     Pinned versions (spec.state Deployed) win over promoted ones. A pin that the operator has not yet acted upon
-    (status.observedState) is younger than any that it has stamped; after that, the latest promotion wins.
+    (status.observedState) is younger than any that it has stamped; after that, the latest promotion wins. Who failed
+    while it was active comes last until it has proved steady, unless it is pinned anew: an engine that comes and goes
+    would have the model's answers come and go with it.
     """
     return max((version for version in versions if _is_eligible(version)), key=_precedence, default=None)
 
@@ -146,9 +148,10 @@ def _is_eligible(version: ModelVersion) -> bool:
     return wanted and is_loaded(version) and version.spec.state not in INACTIVE_STATES
 
 
-def _precedence(version: ModelVersion) -> tuple[bool, bool, datetime, int]:
+def _precedence(version: ModelVersion) -> tuple[bool, bool, bool, datetime, int]:
     promoted_at = version.status.promoted_at or NEVER
-    return _is_pinned(version), _is_fresh_pin(version), promoted_at, version.spec.version
+    is_trusted = version.status.failed_over_at is None or _is_fresh_pin(version)
+    return is_trusted, _is_pinned(version), _is_fresh_pin(version), promoted_at, version.spec.version
 
 
 def _is_pinned(version: ModelVersion) -> bool:

@@ -38,7 +38,7 @@ from finetune_operator.reconcile.served_evaluation import (
     records,
     with_result,
 )
-from finetune_operator.reconcile.version_activity import held_back_event, with_activity
+from finetune_operator.reconcile.version_activity import held_back_event, proven_at, with_activity, with_trust
 from finetune_operator.reconcile.version_metrics import version_metrics
 from finetune_operator.reconcile.version_outlook import ARCHIVED, Outlook, moving, outlook, registered, without_slot
 from finetune_operator.resources.abtest import ABTest
@@ -147,12 +147,19 @@ def _plan(
 ) -> Plan:
     unrecorded, recorded = records(version, seen.evaluation, config)
     status = _status(version, seen, found, engine, now).model_copy(update={"recorded_evaluations": recorded})
+    status = with_trust(version, status, now, config.steady_seconds)
+    if status.failed_over_at and found.loaded:
+        words = f"it failed while it was active: has to answer for {config.steady_seconds:g} s before it is so again"
+        status = status.model_copy(update={"message": shortened(f"{status.message}; {words}")})
     status, events = with_activity(version, seen.versions, seen.tests, status, now)
     events = (*evaluation_event(version, status), *held_back_event(version, status), *events)
     evaluations = evaluation_actions(version, seen.evaluation, config, loaded=_is_settled(found))
     # No watch tells of an adapter that vanishes from an engine, hence a look now and then.
     is_watched = seen.pods or (engine and engine.pods)
     check = ENGINE_CHECK_SECONDS if is_watched else RECORD_AGAIN_SECONDS if unrecorded else None
+    proven = proven_at(version, status, config.steady_seconds) if status.failed_over_at else None
+    if proven:
+        check = min(check or ENGINE_CHECK_SECONDS, max(0.0, (proven - now).total_seconds()))
     return Plan(
         actions=(*actions, *evaluations, *unrecorded),
         status=status.to_dict(),

@@ -1,7 +1,7 @@
 """Which version of a family is active, as each version tells it: state, history and events."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from finetune_operator.core.conditions import find, is_true
 from finetune_operator.core.managers import manager_of
@@ -57,11 +57,36 @@ def with_activity(
     if is_active == was_active or (was_active and is_restarting):
         return _with_failure(version, status, active, now), _loaded_event(version, status)
     previous = next((v.metadata.name for v in others if v.status.state is State.DEPLOYED), None)
-    cause = _why_active(version, others, tests) if is_active else _why_inactive(version, status, active)
+    cause = _why_active(version, status, others, tests) if is_active else _why_inactive(version, status, active)
+    if active and not is_active and _has_failed(version, status):
+        status = status.model_copy(update={"failed_over_at": now})
     status = _with_entry(status, cause, now, previous=previous if is_active else None)
     reason = "Deployed" if is_active else "Replaced"
     words = f"{name} {'is' if is_active else 'is no longer'} active: {cause.why}"
     return status, (Event("Normal", reason, words),)
+
+
+def proven_at(version: ModelVersion, status: ModelVersionStatus, steady_seconds: float) -> datetime | None:
+    """When a version that has failed over and answers again may be active as before, if nothing happens until then."""
+    loaded = find(status.conditions, "Loaded")
+    if version.status.failed_over_at is None or loaded is None or loaded.status is not ConditionStatus.TRUE:
+        return None
+    return loaded.last_transition_time + timedelta(seconds=steady_seconds)
+
+
+def with_trust(
+    version: ModelVersion, status: ModelVersionStatus, now: datetime, steady_seconds: float
+) -> ModelVersionStatus:
+    """A failure is forgotten once the version has proved steady, is promoted, or is to be active no more."""
+    proven = proven_at(version, status, steady_seconds)
+    is_promoted = status.promoted_at != version.status.promoted_at
+    is_forgotten = is_promoted or version.spec.state in INACTIVE_STATES or (proven is not None and proven <= now)
+    return status.model_copy(update={"failed_over_at": None}) if is_forgotten else status
+
+
+def _has_failed(version: ModelVersion, status: ModelVersionStatus) -> bool:
+    """Rather than having been taken down by its user."""
+    return version.spec.state not in INACTIVE_STATES and not is_true(status.conditions, "Loaded")
 
 
 def _with_entry(
@@ -90,9 +115,13 @@ def _with_failure(
     return _with_entry(status, Cause(f"{stays}{stalled.message}", OPERATOR_NAME), now)
 
 
-def _why_active(version: ModelVersion, others: Sequence[ModelVersion], tests: Sequence[ABTest]) -> Cause:
+def _why_active(
+    version: ModelVersion, status: ModelVersionStatus, others: Sequence[ModelVersion], tests: Sequence[ABTest]
+) -> Cause:
     if cause := promotion(version, (version, *others), tests):
         return cause
+    if version.status.failed_over_at and status.failed_over_at is None:
+        return Cause("it has answered without a break since it failed", OPERATOR_NAME)
     if not is_true(version.status.conditions, "Loaded"):
         return Cause("it is loaded again", OPERATOR_NAME)
     stamp = version.status.promoted_at or NEVER
