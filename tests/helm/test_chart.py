@@ -27,6 +27,7 @@ TWO_NAMESPACES = ("--set", f"watchNamespaces={{{','.join(WATCHED)}}}")
 SECRET_KEYS = {"internal-token", "engine-api-key", "api-token"}
 
 COMMON_VARIABLES = {"FINETUNE_NAMESPACES", "FINETUNE_LOG_LEVEL", "FINETUNE_INTERNAL_TOKEN"}
+SHADOWS = "FINETUNE_SHADOWS_AT_ONCE"
 LIMITS = {"FINETUNE_REQUESTS_PER_MINUTE", "FINETUNE_TOKENS_PER_MINUTE", "FINETUNE_REQUESTS_AT_ONCE"}
 VARIABLES = {
     "operator": COMMON_VARIABLES
@@ -51,7 +52,10 @@ VARIABLES = {
         "FINETUNE_PRICES",
         "FINETUNE_POLL_SECONDS",
     },
-    "gateway": COMMON_VARIABLES | {"VLLM_API_KEY", "FINETUNE_API_URL", "FINETUNE_DRAIN_DELAY_SECONDS"} | LIMITS,
+    "gateway": COMMON_VARIABLES
+    | {"VLLM_API_KEY", "FINETUNE_API_URL", "FINETUNE_DRAIN_DELAY_SECONDS"}
+    | LIMITS
+    | {SHADOWS},
     "api": COMMON_VARIABLES
     | {
         "FINETUNE_DATABASE_URL",
@@ -282,7 +286,10 @@ def test_limits_of_the_gateway_reach_its_settings(helm: Helm) -> None:
     settings = GatewaySettings.from_environment({name: value for name, value in told.items() if name in LIMITS})
     assert settings.limits == Limits(requests_per_minute=1_000_000, tokens_per_minute=7, concurrent_requests=3)
     assert {told[name] for name in LIMITS} == {"1000000", "7", "3"}
+    copying = environment(helm.render("--set", "gateway.shadowsAtOnce=0"), "gateway")
+    assert GatewaySettings.from_environment({SHADOWS: copying[SHADOWS]}).max_concurrent_shadows == 0
     unlimited = environment(helm.render(), "gateway")
+    assert int(unlimited[SHADOWS]) == GatewaySettings().max_concurrent_shadows
     assert {unlimited[name] for name in LIMITS} == {"0"}
 
 

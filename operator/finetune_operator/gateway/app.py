@@ -3,8 +3,10 @@
 import asyncio
 import signal
 import sys
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext, suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -48,6 +50,7 @@ UNSPLIT_PATHS = ("/v1/embeddings",)
 CHANGES_AT_ONCE_MAX = 8
 """Anybody may show a token that the API server has to look at."""
 TOKEN: web.RequestKey[str | None] = web.RequestKey("token")
+REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 logger = get_logger(__name__)
@@ -64,6 +67,7 @@ class Gateway:
         self._cluster = cluster
         self._changes_under_way = 0
         self._limiter = Limiter(settings.limits)
+        self._aside_limiter = Limiter(replace(settings.limits, tokens_per_minute=0))
         self._in_flight = 0
         self._upstream: Upstream
         self._samples: SampleSender | None = None
@@ -72,7 +76,8 @@ class Gateway:
 
     def application(self) -> web.Application:
         app = web.Application(
-            client_max_size=self.settings.max_body_bytes, middlewares=[self._errors_as_openai, self._authorized]
+            client_max_size=self.settings.max_body_bytes,
+            middlewares=[self._identified, self._errors_as_openai, self._authorized, self._limited],
         )
         for path in (*SPLIT_PATHS, *UNSPLIT_PATHS):
             app.router.add_post(path, self._complete)
@@ -108,6 +113,15 @@ class Gateway:
                     await task
 
     @web.middleware
+    async def _identified(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Every answer of the API has an id that the log has, too, whoever refused it."""
+        request[REQUEST_ID] = str(uuid.uuid4())
+        response = await handler(request)
+        if request.path.startswith("/v1/") and not response.prepared:
+            response.headers.setdefault(REQUEST_ID_HEADER, request[REQUEST_ID])
+        return response
+
+    @web.middleware
     async def _errors_as_openai(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             return await handler(request)
@@ -126,9 +140,26 @@ class Gateway:
             request[TOKEN] = authorize(request.headers, self.settings.tokens)
         return await handler(request)
 
+    @web.middleware
+    async def _limited(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """What is no completion has an allowance of its own, so that whoever has used up the other can still roll back.
+
+        Of a change it is the address's: tokens of Kubernetes are not known here, so that anybody could invent new ones.
+        """
+        if not request.path.startswith("/v1/") or request.path in (*SPLIT_PATHS, *UNSPLIT_PATHS):
+            return await handler(request)
+        token = None if request.path in CHANGE_PATHS else request[TOKEN]
+        client = token or request.remote or ""
+        self._aside_limiter.enter(client)
+        try:
+            return await handler(request)
+        finally:
+            self._aside_limiter.leave(client, 0)
+
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         exchange = Exchange(
             path=request.path,
+            request_id=request[REQUEST_ID],
             client_request_id=request.headers.get(REQUEST_ID_HEADER),
             counts_tokens=self.settings.limits.tokens_per_minute > 0,
         )
@@ -190,12 +221,12 @@ class Gateway:
     async def _switch(self, request: web.Request) -> web.Response:
         token, order = kubernetes_token(request.headers), parse_order(Switch, await self._read(request))
         async with self._change(token) as kube:
-            return _changed(await switch(order, self.keeper.versions, self.keeper.table, kube))
+            return _changed(request, await switch(order, self.keeper.versions, self.keeper.table, kube))
 
     async def _load(self, request: web.Request) -> web.Response:
         token, order = kubernetes_token(request.headers), parse_order(Load, await self._read(request))
         async with self._change(token) as kube:
-            return _changed(await load(order, self.keeper.versions, kube))
+            return _changed(request, await load(order, self.keeper.versions, kube))
 
     @asynccontextmanager
     async def _change(self, token: str) -> AsyncIterator[Patcher]:
@@ -238,9 +269,14 @@ class Gateway:
         return web.Response(body=self.metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
-def _changed(answer: dict[str, Any]) -> web.Response:
+def _changed(request: web.Request, answer: dict[str, Any]) -> web.Response:
     details = answer["finetune"]
-    logger.info("model version changed", namespace=details["namespace"], version=details["version"])
+    logger.info(
+        "model version changed",
+        namespace=details["namespace"],
+        version=details["version"],
+        request_id=request[REQUEST_ID],
+    )
     return web.json_response(answer, status=200 if details["loaded"] else 202)
 
 

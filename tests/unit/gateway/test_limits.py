@@ -187,3 +187,38 @@ async def test_a_client_that_goes_away_leaves_its_place(world: World) -> None:
             return (await answer_of(world, "plato"))[0] == 200
 
         await eventually(is_let_in, 5)
+
+
+ASIDES = {
+    "the models": ("GET", "/v1/models", 200),
+    "the active ones": ("GET", "/v1/models/active", 200),
+    "one model": ("GET", "/v1/models/plato", 200),
+    "a switch": ("POST", "/v1/models/switch", 401),
+    "a load": ("POST", "/v1/models/load", 401),
+}
+
+
+@pytest.mark.parametrize(("method", "path", "status"), ASIDES.values(), ids=ASIDES.keys())
+async def test_what_is_no_completion_has_an_allowance_and_an_id_of_its_own(
+    world: World, method: str, path: str, status: int
+) -> None:
+    limits = Limits(requests_per_minute=2, tokens_per_minute=1, concurrent_requests=2)
+    async with world.gateway(limits=limits):
+        answers = []
+        for _ in range(3):
+            async with world.session.request(method, world.url + path) as response:
+                answers.append((response.status, response.headers["x-request-id"], "Retry-After" in response.headers))
+        assert [answer[0] for answer in answers] == [status, status, 429]
+        assert [answer[2] for answer in answers] == [False, False, True]
+        assert len({answer[1] for answer in answers}) == 3
+        # Neither is used up by the other.
+        async with world.post(data=chat("plato")) as response:
+            assert response.status == 200
+
+
+async def test_what_is_refused_or_unknown_has_an_id_too(world: World) -> None:
+    async with world.gateway(tokens=("a-token",)):
+        for path in ("/v1/models", "/v1/nothing", "/v1/chat/completions"):
+            async with world.post(path) as response:
+                assert response.status in (401, 404, 405)
+                assert response.headers["x-request-id"]
