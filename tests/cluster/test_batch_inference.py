@@ -41,6 +41,7 @@ async def test_a_dataset_runs_through_a_version_and_its_base_model(world: World)
 
     done = await world.reaches("batchinferences", "answers", phase="Succeeded")
     status = done["status"]
+    assert status["directory"] == status["results"]["uri"]
     assert status["results"]["uri"] == f"volume://artifacts/{world.namespace}/batches/{made['metadata']['uid']}"
     assert [(model["servedName"], model["failed"]) for model in status["results"]["models"]] == [
         ("plato-v1", 0),

@@ -301,13 +301,17 @@ def _told(
         failed=phase is BatchPhase.FAILED,
     )
     ours = seen.job is not None and batch.metadata.uid in seen.job.owner_uids
+    message = outlook.message
+    if phase is BatchPhase.FAILED and (directory := old.directory or (ours and _directory(batch, config))):
+        message = f"{message}; what was answered is in {directory}"
     status = old.model_copy(
         update={
             "observed_generation": batch.metadata.generation,
             "phase": phase,
-            "message": shortened(outlook.message),
+            "message": shortened(message),
             "job_name": batch_job_name(batch) if ours else old.job_name,
             "start_time": old.start_time or (now if ours else None),
+            "directory": old.directory or (_directory(batch, config) if ours else None),
             "completion_time": now if is_over else None,
             "progress": _progress(old, outlook, seen.progress, now, config.progress_write_seconds),
             "conditions": with_findings(old.conditions, findings, batch.metadata.generation, now),
@@ -348,15 +352,19 @@ def _progress(
     return known if known and fresh == known.model_copy(update={"last_update_time": now}) else fresh
 
 
+def _directory(batch: BatchInference, config: OperatorConfig) -> str:
+    return batch_uri(config.artifacts_claim, batch.metadata.namespace, batch.metadata.uid)
+
+
 def _results(batch: BatchInference, report: BatchReport, now: datetime, config: OperatorConfig) -> dict[str, object]:
-    metadata, files = batch.metadata, report.files
+    files = report.files
     failed, total = sum(file.failed for file in files), report.rows * len(files)
     return {
         "progress": BatchProgress(
             summary="100%", percent=100, done=total, total=total, failed=failed, last_update_time=now
         ),
         "results": BatchResults(
-            uri=batch_uri(config.artifacts_claim, metadata.namespace, metadata.uid),
+            uri=_directory(batch, config),
             rows=report.rows,
             failed=failed,
             digest=report.digest,

@@ -211,6 +211,9 @@ class BatchInferenceStatus(ApiModel):
     """When it had come to its end, well or badly."""
     progress: BatchProgress | None = None
     """How far it is."""
+    directory: Annotated[str, Field(max_length=1024)] | None = None
+    """`volume://<claim>/<path>`: what was asked and answered so far, also where the batch fails. It is deleted neither
+    with the BatchInference nor with its Job: remove it from the volume when it is needed no more."""
     results: BatchResults | None = None
     """Where the answers are, once all are there."""
     tokens: BatchTokens | None = None
@@ -220,7 +223,10 @@ class BatchInferenceStatus(ApiModel):
 
 
 class BatchInference(Resource):
-    """A dataset run through one served version, or through two to compare them."""
+    """A dataset run through one served version, or through two to compare them.
+
+    What it has written stays on the volume when it fails or is deleted: see status.directory.
+    """
 
     model_config = ConfigDict(
         json_schema_extra={

@@ -319,6 +319,9 @@ class TestEnd:
         assert message in str(status_of(plan).message)
         assert conditions_of(plan) == {"Succeeded": "False", "Ready": "False", "Stalled": "True"}
         assert [event.type for event in plan.events] == ["Warning"]
+        directory = f"volume://artifacts/finetune/batches/{BATCH.metadata.uid}"
+        assert status_of(plan).directory == directory
+        assert str(status_of(plan).message).endswith(f"; what was answered is in {directory}")
 
     def test_a_pod_that_may_know_why_is_waited_for(self) -> None:
         going = job_condition("FailureTarget", "PodFailurePolicy", since="2026-01-01T12:00:00Z")
