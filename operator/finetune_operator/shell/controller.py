@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -29,6 +30,7 @@ from finetune_operator.shell.execute import ChildRejected, Executor, StatusRejec
 from finetune_operator.shell.observe import Observer
 from finetune_operator.shell.queue import WorkQueue
 from finetune_operator.shell.state import ClusterState
+from finetune_operator.shell.vitality import Vitality
 
 WORKERS = 16
 RESYNC_SECONDS = 600.0
@@ -63,11 +65,21 @@ class Controller:
         self._config = config
         self._queue: WorkQueue[Key] = WorkQueue(_report)
         self._deleted: dict[Key, FineTuneJob] = {}
+        self._vitality = Vitality()
+
+    def brought(self, plural: str, body: dict[str, Any]) -> None:
+        """A watch has told of an object that is there; of its end `changed` hears."""
+        self._vitality.brought(plural, body)
+
+    def complaint(self) -> str | None:
+        """Why this process should be replaced, if it should: asked by the liveness probe."""
+        return self._vitality.complaint(self._queue.unfinished_seconds())
 
     def changed(self, plural: str, body: dict[str, Any], *, deleted: bool) -> None:
         """A watch brought an object; the state has it already."""
         if deleted:
             self._state.forget(plural, body)
+            self._vitality.gone(plural, body)
             if plural == "pods":
                 self._observer.engines.forget(body["metadata"]["uid"])
         for key in self._affected(plural, body):
@@ -216,6 +228,7 @@ class Controller:
     async def _resync(self, plural: str, namespace: str) -> None:
         selector = CHILD_SELECTOR if plural in CHILD_PLURALS else ""
         bodies, listed_at = await self._client.list(plural, namespace, selector)
+        self._vitality.listed(plural, namespace, bodies, time.monotonic())
         for gone in self._state.keep_only(plural, namespace, bodies, listed_at):
             self.changed(plural, gone, deleted=True)
         if plural in CUSTOM_PLURALS:

@@ -136,6 +136,14 @@ def _registry(state: ClusterState, controller: Controller) -> kopf.OperatorRegis
     async def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
         return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
 
+    @kopf.on.probe(registry=registry, id="work", errors=kopf.ErrorsMode.PERMANENT)
+    async def does_work(**_: Any) -> str:
+        """An error is the probe's answer 500, tried again with the next probe."""
+        if complaint := controller.complaint():
+            logger.error("this process should be replaced", cause=complaint)
+            raise kopf.PermanentError(complaint)
+        return "ok"
+
     for group, version, plural in WATCHED:
         _watch(registry, state, controller, group, version, plural)
     return registry
@@ -147,6 +155,7 @@ def _watch(
     @kopf.index(group, version, plural, id=f"see-{plural}", registry=registry)
     async def see(body: kopf.Body, **_: Any) -> None:
         state.see(plural, dict(body))
+        controller.brought(plural, dict(body))
 
     @kopf.on.event(group, version, plural, id=f"changed-{plural}", registry=registry)
     async def changed(event: kopf.RawEvent, **_: Any) -> None:

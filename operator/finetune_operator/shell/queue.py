@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
@@ -14,8 +15,12 @@ BACKOFF_MAX_SECONDS = 60.0
 class WorkQueue(Generic[K]):
     """`handle` returns the seconds until the key should come again, or None; when it raises, the key backs off."""
 
-    def __init__(self, on_error: Callable[[K, Exception, float], None]) -> None:
+    def __init__(
+        self, on_error: Callable[[K, Exception, float], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._on_error = on_error
+        self._clock = clock
+        self._unfinished_since: float | None = None
         self._ready: asyncio.Queue[K] = asyncio.Queue()
         self._queued: set[K] = set()
         self._busy: set[K] = set()
@@ -25,6 +30,8 @@ class WorkQueue(Generic[K]):
 
     def add(self, key: K) -> None:
         """As soon as possible; a key that is being worked on comes again afterwards."""
+        if self._unfinished_since is None:
+            self._unfinished_since = self._clock()
         if key in self._busy:
             self._again.add(key)
         elif key not in self._queued:
@@ -41,6 +48,10 @@ class WorkQueue(Generic[K]):
                 return
             timer.cancel()
         self._timers[key] = loop.call_at(due, self._fire, key)
+
+    def unfinished_seconds(self) -> float:
+        """How long there has been something to do of which nothing has come to an end, well or badly."""
+        return 0.0 if self._unfinished_since is None else self._clock() - self._unfinished_since
 
     async def run(self, handle: Callable[[K], Awaitable[float | None]], workers: int) -> None:
         """Work until cancelled."""
@@ -72,6 +83,7 @@ class WorkQueue(Generic[K]):
                     self.add(key)
             if again_after is not None:
                 self.add_after(key, again_after)
+            self._unfinished_since = self._clock() if self._queued or self._busy else None
 
     def _backoff(self, key: K) -> float:
         failures = self._failures[key] = self._failures.get(key, 0) + 1
