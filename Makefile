@@ -46,6 +46,10 @@ e2e: up  ## Run the whole loop on a real node, asserted
 load: up  ## Ask ten thousand requests while versions change and an engine is replaced (15 minutes)
 	.venv/bin/pytest tests/e2e/test_ten_thousand_requests.py
 
+.PHONY: votes
+votes: venv  ## Cast fifty thousand votes while database and api are killed (an hour on two cores)
+	FINETUNE_TEST_VOTES=50000 .venv/bin/pytest --timeout=7200 tests/unit/web/test_votes_and_kills.py
+
 .PHONY: images
 images: venv  ## Run the images' trainer and server, however they did before (30 minutes)
 	.venv/bin/pytest tests/images

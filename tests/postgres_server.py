@@ -8,9 +8,11 @@ import itertools
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from local_cluster import packages
 
 SERVER_USER = "postgres"
 LOCALE = "C.UTF-8"
+DEATH_SECONDS = 30.0
 _numbers = itertools.count(1)
 
 
@@ -40,9 +43,16 @@ def programs() -> Path | None:
 
 @dataclass(frozen=True)
 class PostgresServer:
-    """A running server."""
+    """A server, and the directory that holds all it has."""
 
     port: int
+    programs: Path
+    root: Path
+
+    @property
+    def user(self) -> str | None:
+        """Whom it runs as, where that is somebody else."""
+        return SERVER_USER if os.geteuid() == 0 else None
 
     def database(self) -> str:
         """The URL of a new, empty database."""
@@ -54,6 +64,49 @@ class PostgresServer:
     def url(self, database: str) -> str:
         return f"postgresql://{SERVER_USER}@127.0.0.1:{self.port}/{database}"
 
+    def start(self) -> None:
+        """Returns once it answers, after a crash hence with what it had committed."""
+        options = f"-c port={self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off"
+        self._run("pg_ctl", "start", "-w", "-D", self._data, "-l", str(self.root / "log"), "-o", options)
+
+    def stop(self) -> None:
+        self._run("pg_ctl", "stop", "-m", "immediate", "-D", self._data)
+
+    def create(self) -> None:
+        self._run("initdb", "-D", self._data, "-U", SERVER_USER, "-A", "trust", "-E", "UTF8", f"--locale={LOCALE}")
+
+    def crash(self) -> None:
+        """SIGKILL for every process of it at once, as when its machine's memory runs out; it stays down."""
+        marker = Path(self._data, "postmaster.pid")
+        postmaster = int(marker.read_text().splitlines()[0])
+        processes = (postmaster, *_children(postmaster))
+        for process in processes:
+            os.kill(process, signal.SIGKILL)
+        deadline = time.monotonic() + DEATH_SECONDS
+        while alive := [process for process in processes if _is_alive(process)]:
+            assert time.monotonic() < deadline, f"not dead yet: {alive}"
+            time.sleep(0.02)
+        # Where nobody reaps orphans, a server that starts would take the dead one for a running one.
+        marker.unlink()
+
+    def crash_session(self, database: str) -> bool:
+        """SIGKILL for one of the database's sessions, after which the server throws out all and recovers by itself."""
+        query = "SELECT pid FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid() LIMIT 1"
+        with psycopg.connect(self.url(database), autocommit=True) as connection:
+            found = connection.execute(query, (database,)).fetchone()
+            if found:
+                os.kill(int(found[0]), signal.SIGKILL)
+        return found is not None
+
+    @property
+    def _data(self) -> str:
+        return str(self.root / "data")
+
+    def _run(self, program: str, *arguments: str) -> None:
+        command = [str(self.programs / program), *arguments]
+        environment = {"LC_ALL": LOCALE}
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, user=self.user, cwd=self.root, env=environment)
+
 
 @contextmanager
 def running() -> Iterator[PostgresServer]:
@@ -61,25 +114,29 @@ def running() -> Iterator[PostgresServer]:
     directory = programs()
     assert directory is not None
     root = Path(tempfile.mkdtemp(prefix="postgres-"))
-    user = SERVER_USER if os.geteuid() == 0 else None
-    if user:
-        os.chown(root, pwd.getpwnam(user).pw_uid, -1)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    data = str(root / "data")
-
-    def run(program: str, *arguments: str) -> None:
-        command = [str(directory / program), *arguments]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, user=user, cwd=root, env={"LC_ALL": LOCALE})
-
-    options = f"-c port={port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={root} -c fsync=off"
+    server = PostgresServer(port, directory, root)
+    if server.user:
+        os.chown(root, pwd.getpwnam(server.user).pw_uid, -1)
     try:
-        run("initdb", "-D", data, "-U", SERVER_USER, "-A", "trust", "-E", "UTF8", f"--locale={LOCALE}")
-        run("pg_ctl", "start", "-w", "-D", data, "-l", str(root / "log"), "-o", options)
+        server.create()
+        server.start()
         try:
-            yield PostgresServer(port)
+            yield server
         finally:
-            run("pg_ctl", "stop", "-m", "immediate", "-D", data)
+            server.stop()
     finally:
         shutil.rmtree(root, ignore_errors=True)
+
+
+def _children(process: int) -> tuple[int, ...]:
+    return tuple(int(number) for number in Path(f"/proc/{process}/task/{process}/children").read_text().split())
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2][0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

@@ -35,8 +35,7 @@ class GatewaySettings:
     api_url: str = ""
     """FINETUNE_API_URL: receives the samples of ABTests; where absent, none are taken."""
     internal_token: str = ""
-    """FINETUNE_INTERNAL_TOKEN: what the api expects, and what request ids are signed with, so that feedback is known to
-    be on a version's answer."""
+    """FINETUNE_INTERNAL_TOKEN: what the api expects, and the key that request ids are signed with for feedback."""
     max_body_bytes: int = 8 * 1024 * 1024
     """FINETUNE_MAX_BODY_BYTES: larger requests are refused."""
     max_concurrent_requests: int = 1024

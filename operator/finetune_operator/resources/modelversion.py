@@ -70,7 +70,7 @@ class Artifact(ApiModel):
     `openai://<model>`: a model at a provider, which is registered here and answers there."""
     digest: Sha256 | None = None
     """Of the files; checked before each load."""
-    size_bytes: Annotated[int, Field(ge=0)] | None = None
+    size_bytes: Annotated[int, Field(ge=0, le=10**15)] | None = None
     """Of the files, where known."""
     base_url: BaseUrl | None = None
     """The provider's API."""

@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from sqlalchemy.exc import DataError, DBAPIError
+from sqlalchemy.exc import TimeoutError as NoConnection
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -71,6 +72,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(KubeError, _kube)
     app.add_exception_handler(DataError, _data)
     app.add_exception_handler(DBAPIError, _database)
+    app.add_exception_handler(NoConnection, _no_connection)
     app.add_exception_handler(Exception, _unexpected)
 
 
@@ -102,6 +104,12 @@ async def _data(_: Request, error: Any) -> Response:
 async def _database(_: Request, error: Any) -> Response:
     logger.error("the database failed", error=str(error.orig))
     return problem_response(503, "database-unavailable", "the database did not answer; try again")
+
+
+async def _no_connection(_: Request, error: Any) -> Response:
+    """All connections are in use, which is how a database that hangs, or a burst of requests, shows."""
+    logger.error("no connection to the database became free", error=str(error))
+    return problem_response(503, "database-unavailable", "the database is busy; try again")
 
 
 async def _unexpected(_: Request, error: Exception) -> Response:

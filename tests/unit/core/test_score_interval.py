@@ -143,10 +143,10 @@ class Traffic:
         latency, tokens = self.latency.mean, self.tokens.mean
         return ArmStatus(
             served_name="any",
-            samples=latency.count,
+            samples=latency.size,
             mean_latency_ms=round(latency.value),
             deviation_latency_ms=f"{latency.deviation:.1f}",
-            samples_with_tokens=tokens.count,
+            samples_with_tokens=tokens.size,
             mean_completion_tokens=f"{tokens.value:.1f}",
             deviation_completion_tokens=f"{tokens.deviation:.1f}",
         )

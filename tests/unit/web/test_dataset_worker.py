@@ -21,10 +21,10 @@ from finetune_operator.store.exported_datasets import ExportedDatasets
 from finetune_operator.web.app import create_app
 from finetune_operator.web.worker_process import WorkerProcess
 from tests.unit.store.ratings_database import rating, write_ratings
+from tests.unit.web.api_process import Process
 from tests.unit.web.conftest import PUBLIC, Api
 from tests.unit.web.ratings_api import EXPORT, RatingsApi, ratings_api
 from tests.unit.web.test_access import is_problem
-from tests.unit.web.test_process import Process
 from tests.waiting import eventually
 
 JSON = PUBLIC | {"Content-Type": "application/json"}

@@ -1,90 +1,15 @@
 """The process as a pod runs it: ready once it can work, finishing its requests at SIGTERM, plain about mistakes."""
 
 import json
-import os
 import signal
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from finetune_operator.contract.places import PROGRESS_PATH
-from tests.unit.kubeconfig import kubeconfig
-from tests.unit.web.conftest import ENVIRONMENT
+from tests.unit.web.api_process import Process, exchange, request
 from tests.unit.web.test_internal import point
-
-DEADLINE_SECONDS = 30.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def exchange(connection: socket.socket, data: bytes) -> bytes:
-    connection.sendall(data)
-    return connection.recv(65_536)
-
-
-def request(method: str, path: str, length: int = 0) -> bytes:
-    return (
-        f"{method} {path} HTTP/1.1\r\nHost: api\r\nAuthorization: Bearer internal-token\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
-    ).encode()
-
-
-class Process:
-    """The api in a process of its own."""
-
-    def __init__(self, directory: Path, **environment: str) -> None:
-        self.port = free_port()
-        (directory / "kubeconfig").write_text(kubeconfig("https://127.0.0.1:1"))
-        self.log = directory / "log"
-        variables = ENVIRONMENT | {
-            "FINETUNE_DATABASE_URL": f"sqlite+aiosqlite:///{directory}/api.db",
-            "FINETUNE_API_HOST": "127.0.0.1",
-            "FINETUNE_API_PORT": str(self.port),
-            "KUBECONFIG": str(directory / "kubeconfig"),
-        }
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "finetune_operator", "api"],
-                env=os.environ | variables | environment,
-                stdout=log,
-                stderr=log,
-            )
-
-    def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), DEADLINE_SECONDS)
-
-    def wait_until_ready(self) -> None:
-        deadline = time.monotonic() + DEADLINE_SECONDS
-        while time.monotonic() < deadline and self.process.poll() is None:
-            try:
-                with self.connect() as connection:
-                    if exchange(connection, request("GET", "/readyz")).startswith(b"HTTP/1.1 200"):
-                        return
-            except OSError:
-                time.sleep(0.1)
-        raise AssertionError(f"not ready: {self.log.read_text()}")
-
-    def wait_until_refusing(self) -> None:
-        deadline = time.monotonic() + DEADLINE_SECONDS
-        while time.monotonic() < deadline:
-            try:
-                self.connect().close()
-            except ConnectionRefusedError:
-                return
-            time.sleep(0.05)
-        raise AssertionError("still accepts connections")
-
-    def wait(self) -> int:
-        return self.process.wait(DEADLINE_SECONDS)
 
 
 @pytest.fixture
@@ -92,9 +17,7 @@ def processes() -> Iterator[list[Process]]:
     started: list[Process] = []
     yield started
     for process in started:
-        if process.process.poll() is None:
-            process.process.kill()
-            process.wait()
+        process.kill()
 
 
 def test_a_request_that_is_under_way_is_finished_at_sigterm(tmp_path: Path, processes: list[Process]) -> None:
