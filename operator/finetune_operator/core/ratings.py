@@ -7,6 +7,7 @@ from finetune_operator.core.evaluation import decimal
 from finetune_operator.resources.evaluation import RatingMetrics
 
 GOLD_STAR_MIN_RATING = 4
+MIN_RATING, MAX_RATING = 1, 5
 
 
 def rating_metrics(tally: RatingTally) -> RatingMetrics | None:

@@ -4,14 +4,15 @@ A rating is written only with the texts that the client chose to give: nobody el
 version answered is what the request id tells; in which ABTest, is what the gateway's samples know of it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from finetune_operator.contract.experiments import RatingTally
-from finetune_operator.core.ratings import GOLD_STAR_MIN_RATING
+from finetune_operator.core.ratings import GOLD_STAR_MIN_RATING, MAX_RATING
+from finetune_operator.core.scores import token_f1
 from finetune_operator.store.database import upsert_dialect
 from finetune_operator.store.tables import ArmSample, Feedback, Rating
 
@@ -22,6 +23,7 @@ class Texts:
 
     prompt: str
     response: str
+    reference: str | None = None
     philosopher: str | None = None
     domain: str | None = None
     task_type: str | None = None
@@ -33,6 +35,21 @@ class KnownFeedback:
 
     rating: int
     has_texts: bool
+    reference_score: float | None
+
+    @property
+    def has_reference(self) -> bool:
+        return self.reference_score is not None
+
+
+@dataclass(frozen=True)
+class ArmRatings:
+    """How many answers of an arm were rated, and of how many it is known what they should have been."""
+
+    count: int
+    mean_rating: float
+    references: int
+    mean_reference_score: float | None
 
 
 async def give(
@@ -56,9 +73,15 @@ async def give(
         of_request = Feedback.request_id == request_id
         if is_first and texts is not None:
             added = await connection.execute(insert(Rating).values(_row(rating, texts, now)).returning(Rating.id))
-            await connection.execute(update(Feedback).where(of_request).values(rating_id=added.scalar_one()))
-        known = (await connection.execute(select(Feedback.rating, Feedback.rating_id).where(of_request))).one()
-    return KnownFeedback(known.rating, known.rating_id is not None)
+            kept: dict[str, object] = {"rating_id": added.scalar_one()}
+            if texts.reference is not None:
+                should_be = replace(texts, response=texts.reference)
+                await connection.execute(insert(Rating).values(_row(MAX_RATING, should_be, now)))
+                kept["reference_score"] = token_f1([texts.response], [texts.reference])
+            await connection.execute(update(Feedback).where(of_request).values(kept))
+        columns = Feedback.rating, Feedback.rating_id, Feedback.reference_score
+        known = (await connection.execute(select(*columns).where(of_request))).one()
+    return KnownFeedback(known.rating, known.rating_id is not None, known.reference_score)
 
 
 async def of_version(engine: AsyncEngine, version_uid: str) -> RatingTally:
@@ -69,17 +92,18 @@ async def of_version(engine: AsyncEngine, version_uid: str) -> RatingTally:
     return RatingTally(answers=dict(rows))
 
 
-async def by_arm(engine: AsyncEngine, abtest_uid: str) -> dict[str, tuple[int, float]]:
-    """How many answers of each arm were rated, and their mean rating."""
+async def by_arm(engine: AsyncEngine, abtest_uid: str) -> dict[str, ArmRatings]:
+    """How the answers of each arm were rated, and how near they came to what they should have been."""
+    score = Feedback.reference_score
     query = (
-        select(ArmSample.arm, func.count(), func.avg(Feedback.rating))
+        select(ArmSample.arm, func.count(), func.avg(Feedback.rating), func.count(score), func.avg(score))
         .join(Feedback, Feedback.request_id == ArmSample.request_id)
         .where(ArmSample.abtest_uid == abtest_uid)
         .group_by(ArmSample.arm)
     )
     async with engine.connect() as connection:
         rows = (await connection.execute(query)).all()
-    return {arm: (count, float(mean)) for arm, count, mean in rows}
+    return {arm: ArmRatings(count, float(mean), *references) for arm, count, mean, *references in rows}
 
 
 def _row(rating: int, texts: Texts, now: datetime) -> dict[str, object]:

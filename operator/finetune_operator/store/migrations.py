@@ -229,6 +229,7 @@ MIGRATIONS: tuple[Migration, ...] = (
         (
             "ALTER TABLE feedback ADD COLUMN version_uid VARCHAR(64)",
             "CREATE INDEX feedback_version ON feedback (version_uid, rating)",
+            "ALTER TABLE feedback ADD COLUMN reference_score DOUBLE PRECISION",
         ),
     ),
 )

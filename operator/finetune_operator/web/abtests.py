@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from dataclasses import asdict
 from typing import Annotated, NamedTuple
 
 from fastapi import APIRouter, Depends, Path, Query
@@ -129,7 +130,7 @@ async def get_test(services: ServicesOf, namespace: Namespace, name: Name) -> Te
         tally=Tally.of(await votes.tally(services.engine, uid, test.spec.decision.max_votes)),
         late_votes=await votes.count_late_votes(services.engine, uid),
         comparisons=await votes.count_comparisons(services.engine, uid),
-        feedback={Arm(arm): RatedAnswers(count=count, mean_rating=mean) for arm, (count, mean) in rated.items()},
+        feedback={Arm(arm): RatedAnswers(**asdict(ratings)) for arm, ratings in rated.items()},
     )
 
 

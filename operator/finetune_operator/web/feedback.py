@@ -5,15 +5,13 @@ from typing import Annotated, Literal, Self
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from finetune_operator.core.ratings import GOLD_STAR_MIN_RATING
+from finetune_operator.core.ratings import GOLD_STAR_MIN_RATING, MAX_RATING, MIN_RATING
 from finetune_operator.core.request_ids import version_of
 from finetune_operator.store import feedback
 from finetune_operator.store.feedback import Texts
 from finetune_operator.web.auth import require_public
 from finetune_operator.web.problems import Problem, documented
 from finetune_operator.web.services import ServicesOf
-
-MIN_RATING, MAX_RATING = 1, 5
 
 Text = Annotated[str, Field(min_length=1, max_length=65_536, pattern=r"^[^\x00]+$")]
 Label = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\x00]+$")]
@@ -30,6 +28,8 @@ class GivenTexts(_Body):
 
     prompt: Text
     response: Text
+    reference: Text | None = None
+    """What the answer should have been: a gold star of its own."""
     philosopher: Label | None = None
     domain: Label | None = None
     task_type: Label | None = None
@@ -58,12 +58,16 @@ class FeedbackRequest(_Body):
 
 
 class FeedbackResult(_Body):
-    """What is kept; `is_gold_star` only of what trainings may learn from."""
+    """What is kept; `is_gold_star` only of what trainings may learn from.
+
+    `reference_score` is how much of the reference the answer has, from 0 to 1 (TokenF1).
+    """
 
     request_id: str
     rating: int
     is_trainable: bool
     is_gold_star: bool
+    reference_score: float | None = None
 
 
 @router.post("/feedback", responses=documented(409))
@@ -72,7 +76,8 @@ async def give_feedback(services: ServicesOf, request: FeedbackRequest) -> Feedb
     texts = Texts(**request.texts.model_dump()) if request.texts else None
     version_uid = version_of(request.request_id, services.settings.internal_token.get_secret_value())
     known = await feedback.give(services.engine, request.request_id, request.stars, texts, services.now(), version_uid)
-    if (known.rating, known.has_texts) != (request.stars, texts is not None):
+    has_reference = texts is not None and texts.reference is not None
+    if (known.rating, known.has_texts, known.has_reference) != (request.stars, texts is not None, has_reference):
         detail = f"other feedback on request {request.request_id} was given before; it can't be changed"
         raise Problem(409, "already-given", detail)
     return FeedbackResult(
@@ -80,4 +85,5 @@ async def give_feedback(services: ServicesOf, request: FeedbackRequest) -> Feedb
         rating=known.rating,
         is_trainable=known.has_texts,
         is_gold_star=known.has_texts and known.rating >= GOLD_STAR_MIN_RATING,
+        reference_score=known.reference_score,
     )

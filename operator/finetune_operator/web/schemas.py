@@ -104,10 +104,15 @@ class VoteResult(_Body):
 
 
 class RatedAnswers(_Body):
-    """How clients rated the answers of one arm that they got from the gateway, from 1 to 5."""
+    """How clients rated the answers of one arm that they got from the gateway, from 1 to 5.
+
+    Of `references` answers they told what they should have been; `mean_reference_score` is how near those came to it.
+    """
 
     count: int
     mean_rating: float
+    references: int
+    mean_reference_score: float | None
 
 
 class TestState(_Body):

@@ -3,12 +3,13 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from finetune_operator.contract.experiments import Sample, SampleBatch, SplitTally, VoteCounts
 from finetune_operator.store import feedback, samples, vote_statistics, votes
-from finetune_operator.store.feedback import KnownFeedback, Texts
+from finetune_operator.store.feedback import ArmRatings, KnownFeedback, Texts
 from finetune_operator.store.tables import Comparison, Rating
 from finetune_operator.store.votes import Choice
 
@@ -92,11 +93,14 @@ async def test_a_subject_keeps_its_first_split(engine: AsyncEngine) -> None:
 
 
 async def test_feedback_is_kept_once_with_one_rating(engine: AsyncEngine) -> None:
-    texts = Texts("What is justice?", "Each does his own work.")
+    texts = Texts("What is justice?", "Each does his own work.", reference="Each does his own.")
     both = await asyncio.gather(*(feedback.give(engine, "request-1", stars, texts, NOON) for stars in (5, 1)))
     assert both[0] == both[1]
-    assert await feedback.give(engine, "request-2", 2, None, NOON) == KnownFeedback(2, has_texts=False)
+    assert await feedback.give(engine, "request-2", 2, None, NOON) == KnownFeedback(2, False, None)
     async with AsyncSession(engine) as session:
-        assert [rating.rating for rating in await session.scalars(select(Rating))] == [both[0].rating]
+        rows = await session.scalars(select(Rating).order_by(Rating.id))
+        assert [rating.rating for rating in rows] == [both[0].rating, 5]
     await samples.record(engine, SampleBatch(samples=(sample(1), sample(2), sample(3))))
-    assert await feedback.by_arm(engine, TEST) == {"candidate": (2, (both[0].rating + 2) / 2)}
+    assert await feedback.by_arm(engine, TEST) == {
+        "candidate": ArmRatings(2, (both[0].rating + 2) / 2, 1, pytest.approx(8 / 9))
+    }

@@ -52,7 +52,8 @@ JUDGEMENTS: dict[str, tuple[dict[str, Any], int, bool]] = {
 @pytest.mark.parametrize(("judgement", "rating", "is_good"), JUDGEMENTS.values(), ids=JUDGEMENTS.keys())
 async def test_given_texts_become_a_rating(api: Api, judgement: dict[str, Any], rating: int, is_good: bool) -> None:
     result = (await give(api, **judgement, texts=TEXTS)).json()
-    assert result == {"request_id": "request-1", "rating": rating, "is_trainable": True, "is_gold_star": is_good}
+    kept = {"rating": rating, "is_trainable": True, "is_gold_star": is_good, "reference_score": None}
+    assert result == {"request_id": "request-1"} | kept
     (row,) = await ratings(api)
     assert (row.prompt, row.response, row.rating) == (TEXTS["prompt"], TEXTS["response"], rating)
     assert (row.is_gold_star, row.use_as_sample_response) == (is_good, is_good)
@@ -61,8 +62,26 @@ async def test_given_texts_become_a_rating(api: Api, judgement: dict[str, Any], 
 
 async def test_without_texts_nothing_is_kept_but_the_judgement(api: Api) -> None:
     result = (await give(api, thumbs="up")).json()
-    assert result == {"request_id": "request-1", "rating": 5, "is_trainable": False, "is_gold_star": False}
+    kept = {"rating": 5, "is_trainable": False, "is_gold_star": False, "reference_score": None}
+    assert result == {"request_id": "request-1"} | kept
     assert await ratings(api) == []
+
+
+async def test_a_reference_is_a_gold_star_beside_the_answer_that_it_corrects(api: Api) -> None:
+    """Both have one prompt, so that a DPO training prefers the one to the other."""
+    for _ in range(2):
+        given = await give(api, thumbs="down", texts=TEXTS | {"reference": "Each does his own."})
+        assert given.json() == {
+            "request_id": "request-1",
+            "rating": 1,
+            "is_trainable": True,
+            "is_gold_star": False,
+            "reference_score": pytest.approx(8 / 9),
+        }
+    answer, reference = await ratings(api)
+    assert (answer.response, answer.rating, answer.is_gold_star) == (TEXTS["response"], 1, False)
+    assert (reference.response, reference.rating, reference.is_gold_star) == ("Each does his own.", 5, True)
+    assert (reference.prompt, reference.philosopher) == (answer.prompt, answer.philosopher)
 
 
 async def test_the_loop_closes(api: Api, tmp_path: Path) -> None:
@@ -83,8 +102,9 @@ async def test_the_loop_closes(api: Api, tmp_path: Path) -> None:
         ({"thumbs": "up", "texts": TEXTS}, 200),
         ({"rating": 4, "texts": TEXTS}, 409),
         ({"rating": 5}, 409),
+        ({"rating": 5, "texts": TEXTS | {"reference": "Harmony."}}, 409),
     ],
-    ids=["the same", "the same in other words", "another rating", "without texts"],
+    ids=["the same", "the same in other words", "another rating", "without texts", "with a reference"],
 )
 async def test_feedback_counts_once(api: Api, other: dict[str, Any], status: int) -> None:
     first = await give(api, rating=5, texts=TEXTS)
@@ -115,6 +135,7 @@ async def test_feedback_sent_five_times_at_once_is_one(api: Api) -> None:
         {"rating": 5, "texts": {"prompt": "What?"}},
         {"rating": 5, "texts": TEXTS | {"prompt": ""}},
         {"rating": 5, "texts": TEXTS | {"response": "a\x00b"}},
+        {"rating": 5, "texts": TEXTS | {"reference": ""}},
         {"rating": 5, "texts": TEXTS | {"is_gold_star": True}},
     ],
 )
@@ -131,11 +152,17 @@ async def test_an_abtest_knows_how_its_arms_were_rated(api: Api) -> None:
     assert (await api.get(TEST)).json()["feedback"] == {}
     assert (await api.post(SAMPLES_PATH, {"samples": samples}, INTERNAL)).status_code == 204
     await give(api, "request-0", thumbs="down")
-    await give(api, "request-2", rating=5)
+    await give(api, "request-2", rating=5, texts=TEXTS | {"reference": "Each does his own."})
+    await give(api, "request-3", rating=3, texts=TEXTS | {"reference": "Nobody knows."})
     await give(api, "request-of-no-test", rating=1)
     assert (await api.get(TEST)).json()["feedback"] == {
-        "baseline": {"count": 1, "mean_rating": 1.0},
-        "candidate": {"count": 2, "mean_rating": 4.5},
+        "baseline": {"count": 1, "mean_rating": 1.0, "references": 0, "mean_reference_score": None},
+        "candidate": {
+            "count": 3,
+            "mean_rating": 4.0,
+            "references": 2,
+            "mean_reference_score": pytest.approx((8 / 9 + 0) / 2),
+        },
     }
 
 
