@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,7 +70,9 @@ class PostgresServer:
         self._run("pg_ctl", "start", "-w", "-D", self._data, "-l", str(self.root / "log"), "-o", options)
 
     def stop(self) -> None:
-        self._run("pg_ctl", "stop", "-m", "immediate", "-D", self._data)
+        """Nothing where it has crashed and was not started again."""
+        if Path(self._data, "postmaster.pid").exists():
+            self._run("pg_ctl", "stop", "-m", "immediate", "-D", self._data)
 
     def create(self) -> None:
         self._run("initdb", "-D", self._data, "-U", SERVER_USER, "-A", "trust", "-E", "UTF8", f"--locale={LOCALE}")
@@ -79,9 +81,11 @@ class PostgresServer:
         """SIGKILL for every process of it at once, as when its machine's memory runs out; it stays down."""
         marker = Path(self._data, "postmaster.pid")
         postmaster = int(marker.read_text().splitlines()[0])
-        processes = (postmaster, *_children(postmaster))
+        # Stopped, it neither begins nor reaps a process meanwhile.
+        os.kill(postmaster, signal.SIGSTOP)
+        processes = (*_children(postmaster), postmaster)
         for process in processes:
-            os.kill(process, signal.SIGKILL)
+            _kill(process)
         deadline = time.monotonic() + DEATH_SECONDS
         while alive := [process for process in processes if _is_alive(process)]:
             assert time.monotonic() < deadline, f"not dead yet: {alive}"
@@ -95,7 +99,7 @@ class PostgresServer:
         with psycopg.connect(self.url(database), autocommit=True) as connection:
             found = connection.execute(query, (database,)).fetchone()
             if found:
-                os.kill(int(found[0]), signal.SIGKILL)
+                _kill(int(found[0]))
         return found is not None
 
     @property
@@ -133,6 +137,12 @@ def running() -> Iterator[PostgresServer]:
 
 def _children(process: int) -> tuple[int, ...]:
     return tuple(int(number) for number in Path(f"/proc/{process}/task/{process}/children").read_text().split())
+
+
+def _kill(process: int) -> None:
+    """As good where it has just ended by itself."""
+    with suppress(ProcessLookupError):
+        os.kill(process, signal.SIGKILL)
 
 
 def _is_alive(process: int) -> bool:

@@ -17,8 +17,8 @@ class NamedLogger(structlog.WriteLogger):
 def configure_logging(level: str = "INFO") -> None:
     """Send structlog's and the standard library's records through one JSON renderer; call it once, first thing.
 
-    Our own records don't pass through the standard library, where one costs two and a half times as much: the gateway writes one
-    for each request.
+    Our own records don't pass through the standard library, where one costs two and a half times as much: the gateway
+    writes one for each request.
     """
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,

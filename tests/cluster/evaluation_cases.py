@@ -52,6 +52,11 @@ REFUSED: dict[str, tuple[Spec, str]] = {
         evaluation(metrics=["F1"], saturation={"maxConcurrency": 1025}),
         "less than or equal to 1024",
     ),
+    "a load of nobody": (evaluation(metrics=["F1"], saturation={"maxConcurrency": 0}), "greater than or equal to 1"),
+    "a load that lasts too long": (
+        evaluation(metrics=["F1"], saturation={"stepSeconds": 601}),
+        "less than or equal to 600",
+    ),
     "questions from nowhere": (asking(format="ChatML"), "set exactly one of ratings, volume, s3"),
     "questions from two places": (
         asking(volume=VOLUME, s3={"url": "s3://bucket/q.parquet"}),

@@ -16,6 +16,7 @@ OPERATOR = Path(__file__).resolve().parents[2] / "operator"
 INTERNAL_TOKEN = "internal-token-of-the-tests"  # noqa: S105 - opens nothing but this process's own servers
 ENGINE_API_KEY = "engine-key-of-the-tests"
 POLL_SECONDS = 0.5
+STEADY_SECONDS = 3.0
 LOG_TAIL_LINES = 40
 
 
@@ -102,6 +103,7 @@ class OperatorProcess:
             "FINETUNE_INTERNAL_TOKEN": INTERNAL_TOKEN,
             "VLLM_API_KEY": ENGINE_API_KEY,
             "FINETUNE_POLL_SECONDS": str(POLL_SECONDS),
+            "FINETUNE_STEADY_SECONDS": str(STEADY_SECONDS),
             # A second costs one unit, so that a test sees it.
             "FINETUNE_PRICES": '{"perHour": {"nvidia.com/gpu": "3600"}}',
             "FINETUNE_LIVENESS_ENDPOINT": self._liveness_endpoint,

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from tests.cluster.control_plane import ControlPlane
-from tests.cluster.end_state import end_state
+from tests.cluster.end_state import KUBERNETES_CONFIG_MAP, end_state
 from tests.cluster.engine_server import EngineServer
 from tests.cluster.fault_proxy import CrashPoint
 from tests.cluster.samples import Manifest, model_version
@@ -130,8 +130,10 @@ async def test_when_the_engine_of_the_active_version_is_lost_the_last_good_one_t
     assert entry["why"].startswith("plato-v2 is not loaded: ")
     lost = await world.reaches("modelversions", "plato-v2", state="Pending")
     assert "plato-v1 is active, since this one is not loaded" in lost["status"]["history"][-1]["why"]
+    assert "failedOverAt" in lost["status"]
     await _start(world, engine)
-    await world.reaches("modelversions", "plato-v2", state="Deployed")
+    await world.reaches("modelversions", "plato-v2", state="Deployed", failedOverAt=None)
+    await world.reaches("modelversions", "plato-v1", state="Ready")
 
 
 async def test_history_tells_who_has_set_the_state(world: World) -> None:
@@ -225,7 +227,10 @@ async def _start(world: World, engine: str) -> EngineServer:
 
 
 async def _is_alone(world: World, engine: str) -> bool:
-    return await world.names("deployments") == [engine] and len(await world.names("pods")) == 1
+    """Without what the garbage collector takes after the last pod of the former one."""
+    config_maps = [name for name in await world.names("configmaps") if name != KUBERNETES_CONFIG_MAP]
+    services, deployments = await world.names("services"), await world.names("deployments")
+    return deployments == services == config_maps == [engine] and len(await world.names("pods")) == 1
 
 
 @asynccontextmanager

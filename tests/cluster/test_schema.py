@@ -438,6 +438,7 @@ REFUSED = [
     Creation("another model in the name", "ModelVersion", {"model": "kant"}, refused=VERSION_NAME),
     Creation("a name with a leading zero", "ModelVersion", name="plato-v01", refused=VERSION_NAME),
     Creation("version 0", "ModelVersion", name="plato-v0", refused="greater than or equal to 1"),
+    Creation("less than no bytes", "ModelVersion", {"artifact": {"sizeBytes": -1}}, refused="or equal to 0"),
     Creation("a short digest", "ModelVersion", artifact(digest="sha256:abc"), refused="digest in body should match"),
     Creation("a digest in capitals", "ModelVersion", artifact(digest="sha256:" + "A" * 64), refused="should match"),
     Creation("an adapter from the web", "ModelVersion", artifact(uri="https://x/y"), refused="uri in body should"),
@@ -499,6 +500,12 @@ REFUSED = [
         "ABTest",
         {"traffic": {"candidatePercent": 20, "pairPercent": 10}},
         refused="pairPercent is of the copied requests: raise shadowPercent, too",
+    ),
+    Creation(
+        "less than none judged",
+        "ABTest",
+        {"traffic": {"shadowPercent": 10, "pairPercent": -1}},
+        refused="or equal to 0",
     ),
     Creation("less than no copies", "ABTest", {"traffic": {"shadowPercent": -1}}, refused="or equal to 0"),
     Creation(
@@ -820,7 +827,7 @@ async def test_a_status_outside_the_schema_is_refused(control_plane: ControlPlan
 
 COLUMNS = [
     ("ftj", "NAME PHASE PROGRESS EPOCH LOSS ETA VERSION AGE", "BEST BASE METHOD ROWS COST MESSAGE"),
-    ("modelver", "NAME MODEL VERSION STATE LOADED PROMOTED AGE", "BASE ENGINE EVALUATED PASSED MESSAGE"),
+    ("modelver", "NAME MODEL VERSION STATE LOADED PROMOTED AGE", "BASE ENGINE EVALUATED RATING PASSED MESSAGE"),
     ("abt", "NAME PHASE SPLIT VOTES WINRATE P-VALUE LEADER VERDICT AGE", "BASELINE CANDIDATE NEEDED SCORE MESSAGE"),
     ("batch", "NAME VERSION PHASE PROGRESS FAILED ETA AGE", "ROWS RESULTS MESSAGE"),
 ]

@@ -24,8 +24,8 @@ from pathlib import Path
 from finetune_operator.contract.adapters import AdapterFile, AdapterManifest
 from finetune_operator.core.artifacts import MANIFEST_NAME, adapter_digest
 source, target = Path(sys.argv[1]), Path(sys.argv[2])
-target.parent.mkdir(parents=True, exist_ok=True)
-shutil.rmtree(target, ignore_errors=True)
+shutil.rmtree(target.parent, ignore_errors=True)
+target.parent.mkdir(parents=True)
 shutil.copytree(source, target)
 {spoil}
 files = tuple(
@@ -56,7 +56,7 @@ CASES = {
     "a pipe": Case(83, 'os.mkfifo(target / "notes.txt")', "ForbiddenFile", "notes.txt"),
     "a hard link": Case(
         84,
-        'os.link(target / "adapter_model.safetensors", target.parent / "kept-84")',
+        'os.link(target / "adapter_model.safetensors", target.parent / "kept")',
         "ForbiddenFile",
         "hard link",
     ),
@@ -76,7 +76,7 @@ CASES = {
         "512",
     ),
     "a linked directory": Case(
-        87, 'target.rename(target.parent / "real-87"); target.symlink_to("real-87")', "OutsideRoot", "link"
+        87, 'target.rename(target.parent / "real"); target.symlink_to("real")', "OutsideRoot", "link"
     ),
 }
 
@@ -84,7 +84,7 @@ CASES = {
 def plant(world: World, uri: str, case: Case) -> tuple[str, str]:
     """The spoilt copy's uri and digest."""
     claim, _, path = uri.removeprefix("volume://").partition("/")
-    target = f"{path.split('/')[0]}/malicious/{case.number}"
+    target = f"{path.split('/')[0]}/malicious/{case.number}/adapter"
     deployment = world.kubectl.get("deployment", f"{RELEASE}-operator")
     image = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
     name = f"plant-{case.number}"
@@ -110,6 +110,7 @@ def plant(world: World, uri: str, case: Case) -> tuple[str, str]:
             ],
         },
     }
+    world.kubectl.run("delete", "pod", name, "--ignore-not-found")
     world.kubectl.apply(pod)
     end = "--for=jsonpath={.status.phase}=Succeeded"
     world.kubectl.run("wait", f"pod/{name}", end, f"--timeout={POD_TIMEOUT_SECONDS}s")
@@ -128,11 +129,13 @@ def test_a_malicious_directory_is_refused_and_the_engine_goes_on(world: World, c
     manifest = copy_of(first, case.number)
     manifest["spec"]["artifact"] = {"uri": uri, "digest": digest}
     world.kubectl.apply(manifest)
-    refusal = wait_until_refused(world, manifest["metadata"]["name"])
-    assert refusal["reason"] == case.reason
-    assert case.named in refusal["message"]
-    assert ask(client(world.gateway_url), ALIAS, QUESTIONS[0]).version == FIRST
-    after = world.kubectl.get(*pods)["items"]
-    assert [pod["metadata"]["uid"] for pod in after] == before
-    assert not any(status["restartCount"] for pod in after for status in pod["status"]["containerStatuses"])
-    world.kubectl.run("delete", "modelversion", manifest["metadata"]["name"])
+    try:
+        refusal = wait_until_refused(world, manifest["metadata"]["name"])
+        assert refusal["reason"] == case.reason
+        assert case.named in refusal["message"]
+        assert ask(client(world.gateway_url), ALIAS, QUESTIONS[0]).version == FIRST
+        after = world.kubectl.get(*pods)["items"]
+        assert [pod["metadata"]["uid"] for pod in after] == before
+        assert not any(status["restartCount"] for pod in after for status in pod["status"]["containerStatuses"])
+    finally:
+        world.kubectl.run("delete", "modelversion", manifest["metadata"]["name"])

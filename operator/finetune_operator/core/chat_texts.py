@@ -12,8 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from finetune_operator.core.answer_pairs import TEXT_MAX_CHARACTERS, shown
 from finetune_operator.core.dataset_records import ChatMessage
 
-BODY_MAX_BYTES = 256 * 1024
-"""A larger body has a longer text than people read, or much beside it; reading it would keep requests waiting."""
+BODY_MAX_LENGTH = 256 * 1024
+"""Characters of a request, bytes of an answer: a longer one has more text than people read, or much beside it, and
+reading it would keep requests waiting."""
 STREAM_MAX_BYTES = 16 * 1024 * 1024
 EVENT_MAX_BYTES = 64 * 1024
 ENDS = ("stop", "length")
@@ -90,7 +91,7 @@ class _Event(_Part):
 
 def asked(body: str) -> str | Unusable:
     """The conversation of a request, as people read it."""
-    if len(body) > BODY_MAX_BYTES:
+    if len(body) > BODY_MAX_LENGTH:
         return Unusable.TOO_LONG
     try:
         request = _Asked.model_validate_json(body)
@@ -107,7 +108,7 @@ def asked(body: str) -> str | Unusable:
 
 def answered(body: bytes) -> str | Unusable:
     """The text of a whole answer."""
-    if len(body) > BODY_MAX_BYTES:
+    if len(body) > BODY_MAX_LENGTH:
         return Unusable.TOO_LONG
     try:
         (choice,) = _Answered.model_validate_json(body).choices

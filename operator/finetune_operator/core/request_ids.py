@@ -1,7 +1,8 @@
 """Request ids that tell which version was asked, so that a judgement of the answer counts for that version alone.
 
-The gateway makes them and the api reads them; the code at the end has it that nobody else makes one for an answer that
-was never given. Nothing has to be stored for the many requests that nobody judges.
+The gateway makes them and the api reads them; the code at the end has it that nobody makes one who does not hold the
+internal token. Nothing has to be stored for the many requests that nobody judges. One that failed has such an id, too:
+who got an error from a version may well say what that is worth.
 """
 
 import hmac

@@ -19,6 +19,8 @@ EngineUrl = Callable[[str, str], str]
 """Base URL of an engine, from the name of its Service and its namespace."""
 
 NEVER = datetime.min.replace(tzinfo=UTC)
+PAIRS_MAX = 10_000
+"""More than people judge; each comparison looks at all that are kept."""
 INACTIVE_STATES = (RequestedState.READY, RequestedState.ARCHIVED)
 
 
@@ -271,7 +273,9 @@ class _Namespace:
             baseline,
             candidate,
             shadow_percent=traffic.shadow_percent,
-            pairing=Pairing(traffic.pair_percent, test.spec.decision.max_votes) if traffic.pair_percent else None,
+            pairing=Pairing(traffic.pair_percent, min(test.spec.decision.max_votes, PAIRS_MAX))
+            if traffic.pair_percent
+            else None,
         )
 
     def _arm(self, version_name: str) -> Answerer:

@@ -16,6 +16,8 @@ from finetune_operator.resources.abtest import Arms, ArmStatus, Decision, Votes,
 
 TIGHTEST_AT = 500
 """Answers at which the interval of a mean is tightest; it has to be chosen beforehand."""
+ASYMPTOTIC_FROM = 30
+"""Fewer answers say too little of how much they vary."""
 LATENCY_ROUNDING_MS = 0.5
 TOKENS_ROUNDING = 0.05
 """The status has means to the next millisecond, and to a tenth of a token."""
@@ -53,6 +55,8 @@ def score_interval(weights: Weights, decision: Decision, votes: Votes, arms: Arm
         baseline, candidate = mean_of(arms.baseline), mean_of(arms.candidate)
         if baseline is None or candidate is None:
             return NoScore(f"how much the {what} of answers differ is not known: the api is older than the operator")
+        if (known := min(baseline.size, candidate.size)) < ASYMPTOTIC_FROM:
+            return NoScore(f"how much the {what} of answers differ needs {ASYMPTOTIC_FROM} of each arm, not {known}")
         parts.append((weight, share_interval(candidate, baseline, alpha)))
     lower = sum(weight * part.lower for weight, part in parts) / 100
     upper = sum(weight * part.upper for weight, part in parts) / 100

@@ -114,7 +114,7 @@ class Gateway:
 
     @web.middleware
     async def _identified(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Every answer of the API has an id that the log has, too, whoever refused it."""
+        """Every answer of the API has an id, whoever refused it; completions and changes are logged with it."""
         request[REQUEST_ID] = str(uuid.uuid4())
         response = await handler(request)
         if request.path.startswith("/v1/") and not response.prepared:
@@ -145,11 +145,15 @@ class Gateway:
         """What is no completion has an allowance of its own, so that whoever has used up the other can still roll back.
 
         Of a change it is the address's: tokens of Kubernetes are not known here, so that anybody could invent new ones.
+        Who shows none at all is refused before that.
         """
         if not request.path.startswith("/v1/") or request.path in (*SPLIT_PATHS, *UNSPLIT_PATHS):
             return await handler(request)
-        token = None if request.path in CHANGE_PATHS else request[TOKEN]
-        client = token or request.remote or ""
+        if request.path in CHANGE_PATHS:
+            kubernetes_token(request.headers)
+            client = request.remote or ""
+        else:
+            client = request[TOKEN] or request.remote or ""
         self._aside_limiter.enter(client)
         try:
             return await handler(request)

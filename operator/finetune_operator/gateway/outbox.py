@@ -91,7 +91,8 @@ class Outbox(ABC, Generic[Item]):
                 await self._filled.wait()
                 await asyncio.sleep(backoff_seconds)
                 try:
-                    await self._send(SEND_TIMEOUT_SECONDS)
+                    while self._buffer:
+                        await self._send(SEND_TIMEOUT_SECONDS)
                     backoff_seconds = self._interval_seconds
                 except ApiAway as error:
                     backoff_seconds = min(BACKOFF_MAX_SECONDS, backoff_seconds * 2)

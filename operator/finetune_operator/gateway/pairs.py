@@ -4,6 +4,7 @@ The texts are put together while the answers pass, and are looked at once the us
 can't be shown as one question with two plain answers is left out and counted by its reason; so is what does not fit.
 """
 
+import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from finetune_operator.gateway.metrics import Metrics
 from finetune_operator.gateway.outbox import Letter, Outbox
 
 KEPT_AT_ONCE_MAX = 64
-"""Streams whose text is put together; each may come to TEXT_MAX_CHARACTERS."""
+"""Users' answers that are under way and whose text is put together; each may come to TEXT_MAX_CHARACTERS."""
 
 
 @dataclass(frozen=True)
@@ -120,15 +121,20 @@ def _pair_of(original: Exchange, copy: Exchange) -> TrafficPair | Unusable:
         return baseline
     if isinstance(candidate := copy.answered_text(), Unusable):
         return candidate
+    choice, names = original.choice, (original.served_name, copy.served_name)
+    if choice is None or choice.test_uid is None or choice.pairing is None or not all(names):
+        return Unusable.INCOMPLETE
     pair = AnswerPair(
-        id=original.request_id,
+        id=_pair_id(choice.test_uid, prompt),
         prompt=storable(prompt),
         baseline_answer=storable(baseline),
         candidate_answer=storable(candidate),
     )
     if characters(pair) > TEXT_MAX_CHARACTERS:
         return Unusable.TOO_LONG
-    choice, names = original.choice, (original.served_name, copy.served_name)
-    if choice is None or choice.test_uid is None or choice.pairing is None or not all(names):
-        return Unusable.INCOMPLETE
     return TrafficPair(choice.test_uid, *names, choice.pairing.max_count, pair)
+
+
+def _pair_id(test_uid: str, prompt: str) -> str:
+    """One for each question of a test, lest a probe that asks the same all day fill the pairs."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"https://finetune.dev/abtests/{test_uid}?prompt={prompt}"))

@@ -56,7 +56,7 @@ class Shadows:
         )
         task = asyncio.create_task(self._ask(candidate, body, exchange, original), name=exchange.request_id)
         self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+        task.add_done_callback(self._ended)
 
     async def close(self) -> None:
         """Drop what is under way."""
@@ -64,6 +64,13 @@ class Shadows:
         for task in self._under_way:
             task.cancel()
         await asyncio.gather(*self._under_way, return_exceptions=True)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._metrics.shadows.labels("failed").inc()
+            # Its type alone: pydantic's words have the input in them, which is what users wrote.
+            logger.error("shadow failed", request_id=task.get_name(), error=type(error).__name__)
 
     async def _ask(self, candidate: Answerer, body: RequestBody, exchange: Exchange, original: Exchange) -> None:
         try:

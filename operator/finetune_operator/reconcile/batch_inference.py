@@ -41,6 +41,8 @@ from finetune_operator.resources.modelversion import ModelVersion
 
 LEAVING_SECONDS = 40.0
 """Of a pod that was told to end: Kubernetes' 30 s, and a while for the kubelet to say so."""
+CAUSE_MAX_CHARACTERS = 3000
+"""Of a failure's message, so that what follows it has room."""
 MEMORY_REMEDY = "lower spec.limit in a new BatchInference"
 POD_FAILED = "PodFailed"
 """Without a message of ours."""
@@ -303,7 +305,7 @@ def _told(
     ours = seen.job is not None and batch.metadata.uid in seen.job.owner_uids
     message = outlook.message
     if phase is BatchPhase.FAILED and (directory := old.directory or (ours and _directory(batch, config))):
-        message = f"{message}; what was answered is in {directory}"
+        message = f"{message[:CAUSE_MAX_CHARACTERS]}; answers so far, if any, are in {directory}"
     status = old.model_copy(
         update={
             "observed_generation": batch.metadata.generation,

@@ -151,7 +151,7 @@ def _plan(
     if status.failed_over_at and found.loaded:
         words = f"it failed while it was active: has to answer for {config.steady_seconds:g} s before it is so again"
         status = status.model_copy(update={"message": shortened(f"{status.message}; {words}")})
-    status, events = with_activity(version, seen.versions, seen.tests, status, now)
+    status, events = with_activity(version, seen.versions, seen.tests, status, engine, now)
     events = (*evaluation_event(version, status), *held_back_event(version, status), *events)
     evaluations = evaluation_actions(version, seen.evaluation, config, loaded=_is_settled(found))
     # No watch tells of an adapter that vanishes from an engine, hence a look now and then.

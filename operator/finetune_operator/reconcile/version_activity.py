@@ -7,6 +7,7 @@ from finetune_operator.core.conditions import find, is_true
 from finetune_operator.core.managers import manager_of
 from finetune_operator.core.routing import INACTIVE_STATES, NEVER, active_version, is_loaded
 from finetune_operator.manifests.common import OPERATOR_NAME
+from finetune_operator.reconcile.engine_sharing import Engine, answers
 from finetune_operator.reconcile.plan import Event
 from finetune_operator.reconcile.promotion import Cause, promotion
 from finetune_operator.resources.abtest import ABTest
@@ -42,12 +43,13 @@ def with_activity(
     versions: Sequence[ModelVersion],
     tests: Sequence[ABTest],
     status: ModelVersionStatus,
+    engine: Engine | None,
     now: datetime,
 ) -> tuple[ModelVersionStatus, tuple[Event, ...]]:
     """Deployed or Ready, and the history of it, from the same rule by which the gateway routes."""
     present = version.model_copy(update={"status": status})
     model, name = version.spec.model, version.metadata.name
-    others = [v for v in versions if v.spec.model == model and v.metadata.name != name]
+    others = [v for v in versions if v.spec.model == model and v.metadata.name != name and not _is_lost_too(v, engine)]
     active = active_version((present, *others))
     is_active = active is not None and active.metadata.name == name
     was_active = bool(status.history) and status.history[-1].state is State.DEPLOYED
@@ -85,8 +87,17 @@ def with_trust(
 
 
 def _has_failed(version: ModelVersion, status: ModelVersionStatus) -> bool:
-    """Rather than having been taken down by its user."""
-    return version.spec.state not in INACTIVE_STATES and not is_true(status.conditions, "Loaded")
+    """In all its pods, rather than in a new one that has yet to load it; and not as its user wanted it."""
+    is_wanted = version.spec.serving is not None and version.spec.state not in INACTIVE_STATES
+    return is_wanted and not status.ready_replicas and not is_true(status.conditions, "Loaded")
+
+
+def _is_lost_too(other: ModelVersion, engine: Engine | None) -> bool:
+    """Its status does not tell yet, but the pods that both of them are in have been seen."""
+    if engine is None or other.status.engine != engine.name:
+        return False
+    ready = (entry for entry in engine.pods if entry.pod.ready and not entry.pod.deleting)
+    return not any(answers(other, engine, entry) for entry in ready)
 
 
 def _with_entry(
@@ -133,6 +144,8 @@ def _why_active(
             return Cause(f"spec.state of {rival.metadata.name} is {rival.spec.state}", manager_of(rival, "state"))
         if not is_loaded(rival):
             return Cause(f"{rival.metadata.name} is not loaded: {rival.status.message or ''}", OPERATOR_NAME)
+        if rival.status.failed_over_at:
+            return Cause(f"{rival.metadata.name} has failed and not yet proved steady", OPERATOR_NAME)
     return Cause("the version promoted after it is no longer available")
 
 

@@ -107,7 +107,8 @@ class Traffic(ApiModel):
     pair_percent: Annotated[int, Field(ge=0, le=100)] = 0
     """Share of the copied chats that people judge blind, before the prompts; decision.maxVotes of them at most.
 
-    What users wrote and both answers are kept in the database and shown to evaluators; 0 keeps no text."""
+    What users wrote and both answers are kept in the database (tables `abtest_pairs` and `abtest_comparisons`, from
+    which nothing deletes them) and shown to evaluators; an api without a token refuses them. 0 keeps no text."""
 
     @property
     def any(self) -> bool:
@@ -163,7 +164,8 @@ class Decision(ApiModel):
     max_duration_seconds: Annotated[int, Field(ge=1, le=31_536_000)] = 604_800
     """Inconclusive after this time."""
     min_samples_per_arm: Annotated[int, Field(ge=1, le=1_000_000)] = 30
-    """Latencies and costs of fewer answers are not compared, neither by weights nor by maxLatencyRatio."""
+    """Latencies and costs of fewer answers are not compared, neither by weights, which ask for 30 of each arm in any
+    case, nor by maxLatencyRatio."""
     max_samples_per_arm: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
     """Inconclusive once each arm has had this many requests."""
     weights: Weights | None = None

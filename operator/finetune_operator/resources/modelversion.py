@@ -188,8 +188,8 @@ class ModelVersionStatus(ApiModel):
     promoted_at: PreciseTimestamp | None = None
     """The most recently promoted version that is Ready is the active one."""
     failed_over_at: Timestamp | None = None
-    """When it last failed while it was active and another version took over; absent again once it has answered for two
-    minutes without a break, until when the other one keeps the alias."""
+    """When it last failed while it was active and another version took over; absent again once it has answered for a
+    while without a break, until when the other one keeps the alias."""
     observed_state: RequestedState | None = None
     """The spec.state that was last acted upon."""
     history: Annotated[tuple[HistoryEntry, ...], Field(max_length=HISTORY_MAX_ENTRIES)] = ()

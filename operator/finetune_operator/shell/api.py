@@ -14,6 +14,7 @@ from finetune_operator.logs import cause, get_logger
 
 TIMEOUT_SECONDS = 5.0
 AWAY_SECONDS = 30.0
+RATINGS_TIMEOUT_SECONDS = 1.0
 RATINGS_SECONDS = 30.0
 """Each rating may change a status, whose write brings the version back here: so often at most."""
 
@@ -29,7 +30,7 @@ class Api:
         self._headers = {"Authorization": f"Bearer {token}"}
         self.recorded: dict[str, datetime] = {}
         self._away_until = 0.0
-        self._ratings: dict[str, tuple[float, RatingTally]] = {}
+        self._ratings: dict[str, tuple[float, RatingTally | None]] = {}
 
     async def progress(self, job_uid: str) -> Progress | None:
         """The newest measurement of a training."""
@@ -52,21 +53,22 @@ class Api:
     async def ratings(self, version_uid: str) -> RatingTally | None:
         """How the answers of a version were rated, half a minute ago at the most.
 
-        No version waits for an api that has just been away: what it tells here is nothing that serving depends on.
+        Nothing that serving depends on, which hence waits a second at the most, and not at all for an api that has just
+        been away or refused to tell.
         """
-        known = self._ratings.get(version_uid)
-        if known and time.monotonic() < known[0] + RATINGS_SECONDS:
-            return known[1]
-        if time.monotonic() < self._away_until:
+        now = time.monotonic()
+        self._ratings = {uid: known for uid, known in self._ratings.items() if now < known[0] + RATINGS_SECONDS}
+        if version_uid in self._ratings:
+            return self._ratings[version_uid][1]
+        if now < self._away_until:
             return None
-        text = await self._get(VERSION_RATINGS_PATH.format(uid=version_uid), {})
+        text = await self._get(VERSION_RATINGS_PATH.format(uid=version_uid), {}, RATINGS_TIMEOUT_SECONDS)
         try:
             tally = RatingTally.model_validate_json(text) if text else None
         except ValidationError as error:
             logger.warning("the api's ratings are unreadable", error=str(error))
-            return None
-        if tally is not None:
-            self._ratings[version_uid] = (time.monotonic(), tally)
+            tally = None
+        self._ratings[version_uid] = (time.monotonic(), tally)
         return tally
 
     async def record(self, identity: str, evaluation: RecordedEvaluation) -> None:
@@ -92,10 +94,10 @@ class Api:
             logger.warning("the api is away", path=path, error=cause(error))
         self._away_until = time.monotonic() + AWAY_SECONDS
 
-    async def _get(self, path: str, params: dict[str, str]) -> str | None:
+    async def _get(self, path: str, params: dict[str, str], timeout_seconds: float = TIMEOUT_SECONDS) -> str | None:
         if not self._url:
             return None
-        timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
+        timeout = aiohttp.ClientTimeout(total=timeout_seconds)
         try:
             async with self._session.get(
                 self._url + path, params=params, headers=self._headers, timeout=timeout

@@ -1,7 +1,6 @@
 """All writes: a plan's actions in order, one status write if it changed, then its events."""
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -136,8 +135,11 @@ class Executor:
                 self._remember(plural, await self.client.merge_patch(plural, namespace, name, body))
             case Delete(plural, name, uid, before):
                 for patch in before:
-                    with suppress(NotFound):
+                    try:
                         await self.client.merge_patch(patch.plural, namespace, patch.name, patch.body)
+                    except (NotFound, Rejected) as error:
+                        # Tidiness must not keep the GPUs of what goes.
+                        logger.info("not given to what goes", kind=patch.plural, name=patch.name, error=str(error))
                 await self._delete(plural, namespace, name, uid)
             case LoadAdapter(pod_uid, pod_ip, adapter):
                 await self.engines.load(pod_uid, pod_ip, adapter)

@@ -56,6 +56,7 @@ class Settings:
                 fetch_env=_json(environ, "FINETUNE_FETCH_ENV", dict, {}),
                 prices=_price_book(environ, "FINETUNE_PRICES"),
                 poll_seconds=_number(environ, "FINETUNE_POLL_SECONDS", 5.0),
+                steady_seconds=_number(environ, "FINETUNE_STEADY_SECONDS", 120.0),
                 database_timeout_seconds=_number(environ, "FINETUNE_DATABASE_TIMEOUT_SECONDS", 60.0),
             ),
             internal_token=environ.get("FINETUNE_INTERNAL_TOKEN", ""),

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 WATCH_GRACE_SECONDS = 120.0
 """Between two listings: a watch that was cut is back within half a minute, and begins with a listing of its own."""
-QUEUE_GRACE_SECONDS = 900.0
-"""A reconcile may load an adapter into several pods one after the other, four minutes each."""
+QUEUE_GRACE_SECONDS = 3600.0
+"""A reconcile may load an adapter into many pods one after the other, four minutes each."""
 
 
 class ObjectKey(NamedTuple):

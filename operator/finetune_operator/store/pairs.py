@@ -3,7 +3,7 @@
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from finetune_operator.contract.experiments import AnswerPairs
+from finetune_operator.contract.experiments import AnswerPair, AnswerPairs
 from finetune_operator.store.database import upsert_dialect
 from finetune_operator.store.tables import Comparison, StoredPair
 
@@ -11,17 +11,27 @@ from finetune_operator.store.tables import Comparison, StoredPair
 async def record(engine: AsyncEngine, abtest_uid: str, sent: AnswerPairs) -> None:
     """Keep these pairs, as far as there is room for them; one that is known already stays as it is."""
     names = sent.model_dump(include={"baseline_served_name", "candidate_served_name"})
+    found = sent.pairs if sent.keep_max is None else await _fitting(engine, abtest_uid, sent, sent.keep_max)
+    if not found:
+        return
     async with engine.begin() as connection:
-        found = sent.pairs
-        if sent.keep_max is not None:
-            # Two gateways at once may both find the same room, and so a few pairs too many are kept.
-            known = select(func.count()).select_from(StoredPair).where(StoredPair.abtest_uid == abtest_uid)
-            found = found[: max(0, sent.keep_max - (await connection.execute(known)).scalar_one())]
-        if not found:
-            return
         insert = upsert_dialect(connection.dialect).insert(StoredPair).on_conflict_do_nothing()
         rows = [names | pair.model_dump() | {"abtest_uid": abtest_uid} for pair in found]
         await connection.execute(insert, rows)
+
+
+async def _fitting(engine: AsyncEngine, abtest_uid: str, sent: AnswerPairs, keep_max: int) -> tuple[AnswerPair, ...]:
+    """The new ones, each once, as many as there is room for.
+
+    Read before anything is written: two gateways at once may find the same room, and so a few too many are kept, where
+    a transaction that begins by reading would fail on SQLite for a vote that comes between.
+    """
+    of_test = StoredPair.abtest_uid == abtest_uid
+    pairs = {pair.id: pair for pair in sent.pairs}
+    async with engine.connect() as connection:
+        count = (await connection.execute(select(func.count()).where(of_test))).scalar_one()
+        known = set((await connection.scalars(select(StoredPair.id).where(of_test, StoredPair.id.in_(pairs)))).all())
+    return tuple(pair for id_, pair in pairs.items() if id_ not in known)[: max(0, keep_max - count)]
 
 
 async def next_pair(engine: AsyncEngine, abtest_uid: str, evaluator: str) -> StoredPair | None:

@@ -37,10 +37,15 @@ async def require_caller(services: ServicesOf, authorization: Authorization = No
     """People and their programs where ratings are given out, which are personal: never without a token."""
     token = services.settings.api_token
     if token is None:
-        detail = "ratings are personal data, which an api that runs open does not give out; set FINETUNE_API_TOKEN"
-        raise Problem(403, "open-api", detail)
+        raise open_api("ratings")
     _require(token, authorization, "FINETUNE_API_TOKEN")
     return Caller(TOKEN_HOLDER)
+
+
+def open_api(what: str) -> Problem:
+    """The refusal of what nobody may read without a token."""
+    detail = f"{what} are personal data, which an api that runs open does not give out; set FINETUNE_API_TOKEN"
+    return Problem(403, "open-api", detail)
 
 
 CallerOf = Annotated[Caller, Depends(require_caller)]

@@ -16,7 +16,7 @@ from finetune_operator.contract.places import (
 from finetune_operator.contract.training import LatestProgress, Progress, ProgressBatch
 from finetune_operator.resources.abtest import WIN_RATES_MAX_POINTS
 from finetune_operator.store import feedback, pairs, progress, samples, vote_statistics, votes
-from finetune_operator.web.auth import require_internal
+from finetune_operator.web.auth import open_api, require_internal
 from finetune_operator.web.services import ServicesOf
 
 Uid = Annotated[str, Path(pattern=r"^[-A-Za-z0-9]{1,64}$")]
@@ -72,5 +72,8 @@ async def get_version_ratings(services: ServicesOf, uid: Uid) -> RatingTally:
 
 @router.put(PAIRS_PATH, status_code=204)
 async def put_pairs(uid: Uid, sent: AnswerPairs, services: ServicesOf) -> Response:
+    """A gateway's pairs are what users wrote, a batch's are of a dataset that somebody has chosen to show."""
+    if sent.keep_max is not None and services.settings.api_token is None:
+        raise open_api("users' requests")
     await pairs.record(services.engine, uid, sent)
     return Response(status_code=204)

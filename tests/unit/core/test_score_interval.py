@@ -72,6 +72,12 @@ def test_too_little_data(candidate: ArmStatus, why: str) -> None:
     assert why in found.reason
 
 
+def test_a_few_answers_have_no_interval_whatever_the_decision_asks_for() -> None:
+    arms = Arms(baseline=arm(), candidate=arm(29))
+    found = score_interval(ALL, Decision(min_samples_per_arm=1), votes(40, 10), arms)
+    assert found == NoScore("how much the latencies of answers differ needs 30 of each arm, not 29")
+
+
 COUNT, VOTE = st.integers(30, 5000), st.integers(0, 300)
 ARMS = st.builds(arm, COUNT, st.integers(1, 10_000), st.floats(1, 3000), st.floats(0, 3))
 PERCENTS = st.tuples(st.integers(0, 100), st.integers(0, 100)).map(sorted)

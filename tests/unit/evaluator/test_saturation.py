@@ -70,7 +70,7 @@ async def test_a_load_is_held_and_all_that_began_is_counted(tmp_path: Path) -> N
     answers = len(engine.asked)
     assert answers > len(ROWS)
     assert 0 < load.requests_per_second <= answers / 0.5
-    # 4 to 5 tokens an answer, the end included
+    # An answer has 4 tokens, or 5 where its end is counted as one.
     assert 4 <= load.tokens_per_second / load.requests_per_second <= 5
 
 

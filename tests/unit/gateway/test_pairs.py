@@ -1,11 +1,11 @@
 """Users' requests that both arms have answered: told to the api where the test asks for it, and only then."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from copy import deepcopy
 from typing import Any
+from unittest.mock import ANY
 
 import aiohttp
 import pytest
@@ -16,7 +16,7 @@ from finetune_operator.gateway import pairs as gateway_pairs
 from finetune_operator.gateway.pairs import PairSender, TrafficPair
 from tests.unit.gateway.conftest import World
 from tests.unit.gateway.servers import Engine, SampleIntake
-from tests.unit.gateway.test_gateway import answer_of, chat
+from tests.unit.gateway.test_gateway import INTERNAL_TOKEN, answer_of, chat
 from tests.unit.resource_builders import abtest_object
 from tests.waiting import eventually
 
@@ -30,7 +30,7 @@ async def paired(world: World, *, percent: int = 100, **options: Any) -> AsyncIt
     candidate = Engine()
     test = abtest_object(percent=0, shadow=100, pairs=percent)
     world.put(world.version("plato-v2", engine=str(candidate.port)), test)
-    async with candidate.running(), world.gateway(api_url=world.intake.url, **options):
+    async with candidate.running(), world.gateway(api_url=world.intake.url, internal_token=INTERNAL_TOKEN, **options):
         yield candidate
 
 
@@ -43,22 +43,25 @@ async def outcomes(world: World) -> dict[str, float]:
     return {outcome: float(count) for outcome, count in found}
 
 
-async def ask(world: World, path: str = "/v1/chat/completions", **members: Any) -> str:
-    """One question whose answer is read to its end; returns its request's id."""
+async def ask(world: World, path: str = "/v1/chat/completions", **members: Any) -> None:
+    """One question whose answer is read to its end."""
     async with world.post(path, data=chat("plato", **({"messages": ASKED} | members))) as response:
         await response.read()
-        return response.headers["x-request-id"]
+
+
+def question(number: int) -> list[dict[str, str]]:
+    return [{"role": "user", "content": f"Who is number {number}?"}]
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_what_both_answer_is_told_to_the_api_under_the_requests_id(world: World, stream: bool) -> None:
+async def test_what_both_answer_is_told_to_the_api(world: World, stream: bool) -> None:
     async with world.intake.running(), paired(world):
-        request_id = await ask(world, stream=stream)
+        await ask(world, stream=stream)
         await eventually(lambda: world.intake.pairs)
         assert await outcomes(world) == {"sent": 1}
     ending = "" if stream else " é"
     pair = {
-        "id": request_id,
+        "id": ANY,
         "prompt": "Who are you?",
         "baselineAnswer": f"I am plato-v1{ending}",
         "candidateAnswer": f"I am plato-v2{ending}",
@@ -138,21 +141,38 @@ async def test_what_the_client_did_not_wait_for_makes_no_pair(world: World) -> N
 
 async def test_an_api_that_is_away_delays_nobody_and_gets_its_pairs_later(world: World) -> None:
     async with paired(world):
-        ids = [await ask(world) for _ in range(3)]
+        for number in range(3):
+            await ask(world, messages=question(number))
         world.intake.pair_failures = [503]
         async with world.intake.running():
             await eventually(lambda: world.intake.pairs)
     ((_, body),) = world.intake.pairs
-    assert [pair["id"] for pair in body["pairs"]] == ids
+    assert [pair["prompt"] for pair in body["pairs"]] == [question(number)[0]["content"] for number in range(3)]
+
+
+async def test_one_question_asked_again_and_again_is_one_pair(world: World) -> None:
+    async with paired(world):
+        for number in (1, 1, 2, 1):
+            await ask(world, messages=question(number))
+        world.intake.pair_failures = [503]
+        async with world.intake.running():
+            await eventually(lambda: world.intake.pairs)
+    ((_, body),) = world.intake.pairs
+    first, again, other, once_more = (pair["id"] for pair in body["pairs"])
+    assert first == again == once_more != other
 
 
 async def test_pairs_are_sent_before_the_end(world: World) -> None:
     async with world.intake.running():
-        async with paired(world) as candidate:
+        async with paired(world):
             await ask(world)
-            await eventually(lambda: candidate.requests)
-            await eventually(lambda: world.intake.shadows)
+            await eventually(lambda: answered_copies(world))
         assert len(world.intake.pairs) == 1
+
+
+async def answered_copies(world: World) -> bool:
+    async with world.session.get(f"{world.url}/metrics") as response:
+        return 'finetune_gateway_shadows_total{outcome="answered"} 1.0' in await response.text()
 
 
 async def test_copies_that_do_not_fit_are_no_pairs(world: World) -> None:
@@ -207,4 +227,3 @@ async def test_the_buffer_is_bounded_by_its_characters(sender: PairSender, monke
     await sender._send(5.0)
     sender.put(pair(9, length=50))
     assert [item.pair.id for item in sender._buffer] == ["9"]
-    await asyncio.sleep(0)

@@ -440,7 +440,12 @@ WEIGHED: dict[str, tuple[dict[str, Any], AbTestTally, Verdict | None, str]] = {
         "no agreement of votes and weights after 55 votes; people prefer plato-v2, the weighted score ",
     ),
     "too few answers": ({}, traffic(CLEAR, answers(29)), None, "no weighted score: latency needs 30 answers"),
-    "fewer are enough": ({"minSamplesPerArm": 29}, traffic(CLEAR, answers(29)), Verdict.WON, "weighted score"),
+    "fewer than an interval needs": (
+        {"minSamplesPerArm": 29},
+        traffic(CLEAR, answers(29)),
+        None,
+        "how much the latencies of answers differ needs 30 of each arm, not 29",
+    ),
     "unknown tokens": ({}, traffic(CLEAR, answers(tokens=None)), None, "no weighted score: cost needs 30 answers with"),
     "tokens without weight": (
         {"weights": {"accuracy": 80, "latency": 20, "cost": 0}},

@@ -321,7 +321,7 @@ class TestEnd:
         assert [event.type for event in plan.events] == ["Warning"]
         directory = f"volume://artifacts/finetune/batches/{BATCH.metadata.uid}"
         assert status_of(plan).directory == directory
-        assert str(status_of(plan).message).endswith(f"; what was answered is in {directory}")
+        assert str(status_of(plan).message).endswith(f"; answers so far, if any, are in {directory}")
 
     def test_a_pod_that_may_know_why_is_waited_for(self) -> None:
         going = job_condition("FailureTarget", "PodFailurePolicy", since="2026-01-01T12:00:00Z")

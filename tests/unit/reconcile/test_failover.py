@@ -72,6 +72,28 @@ def test_without_another_one_it_is_active_as_soon_as_it_answers() -> None:
     assert active_version((failed,)) == failed
 
 
+def test_versions_that_are_lost_with_one_engine_do_not_take_over_from_each_other() -> None:
+    """Whichever is looked at first, the other one's status does not tell it yet."""
+    seen = world(LIVE, STANDBY, pods=())
+    down = after(LIVE, decide(LIVE, seen, NOON))
+    assert (down.status.state, down.status.failed_over_at, down.status.history) == (
+        State.PENDING,
+        None,
+        LIVE.status.history,
+    )
+
+
+def test_a_new_pod_that_lacks_it_is_no_failure() -> None:
+    pods = (engine_pod("plato-v1", "plato-v2"), engine_pod("plato-v1", name="engine-2"))
+    assert after(LIVE, decide(LIVE, world(LIVE, STANDBY, pods=pods), NOON)).status.failed_over_at is None
+
+
+def test_who_serves_it_no_more_makes_no_failure_of_it() -> None:
+    body: Object = LIVE.to_dict()
+    del body["spec"]["serving"]
+    assert lost(ModelVersion.parse(body), at=0).status.failed_over_at is None
+
+
 def test_who_pins_it_anew_knows_better() -> None:
     failed = lost(LIVE, at=0)
     body: Object = failed.to_dict()

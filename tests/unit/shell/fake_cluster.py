@@ -23,6 +23,10 @@ class FakeCluster:
             raise NotFound(name)
         return deepcopy(self.objects[plural, name])
 
+    async def list(self, plural: str, namespace: str, selector: str = "") -> tuple[list[Object], str]:
+        found = [deepcopy(body) for (kind, _), body in self.objects.items() if kind == plural]
+        return found, str(self._version)
+
     async def create(self, plural: str, namespace: str, body: Mapping[str, Any]) -> Object:
         name = body["metadata"]["name"]
         self._write("create", plural, "" if plural == "events" else name, body=body)

@@ -95,8 +95,9 @@ async def test_ratings_are_asked_for_now_and_then(monkeypatch: pytest.MonkeyPatc
     "answer", [web.Response(status=500), web.Response(text="no ratings")], ids=["fails", "babbles"]
 )
 async def test_without_an_answer_there_is_no_news_of_ratings(answer: web.Response) -> None:
-    async with api_with_ratings(answer) as (api, _):
-        assert await api.ratings("v1") is None
+    async with api_with_ratings(answer) as (api, asked):
+        assert [await api.ratings("v1") for _ in range(3)] == [None] * 3
+    assert asked == ["v1"], "not once for each reconcile"
 
 
 async def test_no_version_waits_for_an_api_that_has_just_been_away() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -12,6 +13,7 @@ from structlog.testing import capture_logs
 from finetune_operator.kube.errors import Conflict, Rejected, Unavailable
 from finetune_operator.manifests.training import training_job_name, training_labels
 from finetune_operator.resources.finetunejob import FineTuneJob
+from finetune_operator.shell import controller as shell_controller
 from finetune_operator.shell.api import Api
 from finetune_operator.shell.controller import Controller
 from finetune_operator.shell.engines import Engines
@@ -249,3 +251,22 @@ async def test_a_batch_whose_job_is_invalid_is_told_and_not_tried_again() -> Non
         controller.changed("batchinferences", cluster.objects["batchinferences", "answers"], deleted=False)
         await eventually(lambda: cluster.writes[-1][1] == "events")
     assert sum(write[1] == "jobs" for write in cluster.writes) == 1
+
+
+@pytest.mark.parametrize("is_brought", [True, False])
+async def test_a_watch_that_does_not_bring_what_listings_tell_fails_the_probe(
+    monkeypatch: pytest.MonkeyPatch, is_brought: bool
+) -> None:
+    hours = iter((0, 3600, 7200))
+    monkeypatch.setattr(shell_controller, "time", SimpleNamespace(monotonic=lambda: float(next(hours))))
+    job = job_body("uid-of-somebody")
+    async with operator(("jobs", job)) as (controller, cluster):
+        if is_brought:
+            controller.brought("jobs", job)
+        await controller._resync("jobs", NAMESPACE)
+        assert controller.complaint() is None, "it may yet come"
+        await controller._resync("jobs", NAMESPACE)
+        assert (controller.complaint() is None) == is_brought
+        cluster.objects.clear()
+        await controller._resync("jobs", NAMESPACE)
+        assert controller.complaint() is None, "nobody misses what is gone"

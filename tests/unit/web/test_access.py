@@ -118,6 +118,10 @@ async def test_open_only_when_said_so(api: Api) -> None:
         assert (await client.get(TALLY_PATH.format(uid="uid"))).status_code == 401
         assert is_problem(await client.get("/v1/fine-tuning/datasets"), 403, "open-api")
         assert is_problem(await client.post("/api/training/export/sft"), 403, "open-api")
+        pairs = {"baselineServedName": "v1", "candidateServedName": "v2", "pairs": []}
+        url, holder = PAIRS_PATH.format(uid="uid"), {"Authorization": "Bearer t"}
+        assert (await client.put(url, json=pairs, headers=holder)).status_code == 204, "of a batch"
+        assert is_problem(await client.put(url, json=pairs | {"keepMax": 9}, headers=holder), 403, "open-api")
 
 
 @pytest.mark.parametrize(

@@ -176,6 +176,9 @@ async def test_feedback_counts_for_the_version_that_the_gateway_has_asked(api: A
     await give(api, signed_request_id("request-3", "another-uid", key), rating=1)
     assert await tally(api) == {4: 1, 5: 2}
     assert await tally(api, "another-uid") == {1: 1}
+    of_arm = sample(0, "candidate") | {"requestId": ids[0]}
+    assert (await api.post(SAMPLES_PATH, {"samples": [of_arm]}, INTERNAL)).status_code == 204
+    assert (await api.get(TEST)).json()["feedback"]["candidate"]["count"] == 1
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,13 @@ async def test_more_than_will_be_judged_are_not_kept(api: Api) -> None:
     assert is_problem(await api.post(f"{TEST}/comparisons", {"evaluator": "ada"}), 409, "no-prompts")
 
 
+async def test_what_is_told_again_takes_no_room_of_what_is_new(api: Api) -> None:
+    api.cluster.test["spec"]["prompts"] = []
+    await put(api, pair(1), pair(2), keep_max=3)
+    await put(api, pair(1), pair(2), pair(2), pair(3), pair(4), keep_max=3)
+    assert sorted(await judged(api, 3)) == ["1+1?", "2+2?", "3+3?"]
+
+
 async def test_who_waits_for_requests_is_told_so(api: Api) -> None:
     api.cluster.test["spec"] |= {"prompts": [], "traffic": {"shadowPercent": 10, "pairPercent": 10}}
     response = await api.post(f"{TEST}/comparisons", {"evaluator": "ada"})

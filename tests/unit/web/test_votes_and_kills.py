@@ -71,7 +71,9 @@ async def assert_none_lost_none_twice(voters: Voters, database: str) -> None:
             comparisons = (await connection.execute(select(func.count()).select_from(Comparison))).scalar_one()
     finally:
         await engine.dispose()
-    assert len(rows) == comparisons == len(ballots.acknowledged)
+    assert len(rows) == len(ballots.acknowledged)
+    # A request for one that its client had given up may have made another, for each voter one that stays open.
+    assert 0 <= comparisons - len(rows) <= VOTERS + 1
     assert {(comparison, evaluator): choice for comparison, evaluator, choice in rows} == ballots.acknowledged
     told, counted = Counter(ballots.acknowledged.values()), (await voters.tally("test-uid")).votes
     assert counted.model_dump() == {
