@@ -18,6 +18,7 @@ from bench import (
     packing_speed,
     resume_overhead,
     trainer_overhead,
+    vote_statistics,
 )
 from bench.report import NotMeasurable, Report, facts, table
 
@@ -30,6 +31,7 @@ BENCHMARKS: Mapping[str, tuple[str, Callable[[], Report]]] = {
     "backends": ("Unsloth against HuggingFace on the same rows", backend_speed.measure),
     "dataset_export": ("A million ratings to a dataset, against DuckDB's own copy", dataset_export.measure),
     "demo_stages": ("Time of each stage of the last `make demo`", demo_stages.measure),
+    "vote_statistics": ("What one vote costs the statistics of an ABTest", vote_statistics.measure),
     "gateway": ("What the gateway costs", gateway_cost.measure),
 }
 

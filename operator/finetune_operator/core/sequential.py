@@ -23,8 +23,7 @@ def log_evidence(wins: float, losses: float, share: float = 0.5) -> float:
 
 def log_mixture_evidence(wins: float, losses: float, share: float, a: float, b: float) -> float:
     """Of a Beta(a, b) mixture of all shares against this one, which is between 0 and 1."""
-    likelihood = wins * log(share) + losses * log(1 - share)
-    return _log_beta(a + wins, b + losses) - _log_beta(a, b) - likelihood
+    return _log_mixture(wins, losses, a, b) - _log_likelihood(wins, losses, share)
 
 
 def p_value(votes: VoteCounts) -> float:
@@ -54,9 +53,10 @@ def _smallest_share(wins: float, losses: float, alpha: float) -> float:
     if not wins:
         return 0.0
     excluded, kept = 0.0, wins / (wins + losses)
+    least_likelihood = _log_mixture(wins, losses, MIXTURE, MIXTURE) + log(alpha)
     for _ in range(BISECTIONS):
         middle = (excluded + kept) / 2
-        if log_evidence(wins, losses, middle) >= -log(alpha):
+        if _log_likelihood(wins, losses, middle) <= least_likelihood:
             excluded = middle
         else:
             kept = middle
@@ -88,6 +88,15 @@ def votes_still_needed(votes: VoteCounts, alpha: float) -> int | None:
 
 def _is_significant(votes: VoteCounts, factor: float, alpha: float) -> bool:
     return log_evidence(votes.fine_tuned * factor, votes.base * factor) >= -log(alpha)
+
+
+def _log_likelihood(wins: float, losses: float, share: float) -> float:
+    return wins * log(share) + losses * log(1 - share)
+
+
+def _log_mixture(wins: float, losses: float, a: float, b: float) -> float:
+    """The likelihood's mean over all shares."""
+    return _log_beta(a + wins, b + losses) - _log_beta(a, b)
 
 
 def _log_beta(a: float, b: float) -> float:
