@@ -6,12 +6,16 @@ import sys
 import structlog
 
 
-class NamedLogger(structlog.WriteLogger):
-    """Writes to standard error; `name` is what `add_logger_name` reads."""
+class NamedLogger:
+    """Writes whole lines to what is standard error by then; `name` is what `add_logger_name` reads."""
 
     def __init__(self, name: str) -> None:
-        super().__init__(sys.stderr)
         self.name = name
+
+    def msg(self, message: str) -> None:
+        sys.stderr.write(f"{message}\n")
+
+    debug = info = warning = error = critical = msg
 
 
 def configure_logging(level: str = "INFO") -> None:

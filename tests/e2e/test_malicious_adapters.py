@@ -4,6 +4,7 @@ A pod of the operator's image copies a published adapter, spoils the copy and, a
 that agrees with it; a ModelVersion then names it by its own digest.
 """
 
+import json
 import textwrap
 from typing import Any, NamedTuple
 
@@ -17,25 +18,28 @@ from finetune_operator.manifests.common import claim_volume, container_security,
 from tests.e2e.conftest import World
 from tests.e2e.test_adapters import copy_of, wait_until_refused
 
+POD = "plant"
 POD_TIMEOUT_SECONDS = 120
 PLANT = """
 import hashlib, json, os, shutil, sys
 from pathlib import Path
 from finetune_operator.contract.adapters import AdapterFile, AdapterManifest
 from finetune_operator.core.artifacts import MANIFEST_NAME, adapter_digest
-source, target = Path(sys.argv[1]), Path(sys.argv[2])
-shutil.rmtree(target.parent, ignore_errors=True)
-target.parent.mkdir(parents=True)
-shutil.copytree(source, target)
-{spoil}
-files = tuple(
-    AdapterFile(name=f.name, size_bytes=f.stat().st_size, sha256=hashlib.sha256(f.read_bytes()).hexdigest())
-    for f in sorted(target.iterdir()) if f.is_file() and not f.is_symlink() and f.name != MANIFEST_NAME
-)
-known = json.loads((target / MANIFEST_NAME).read_bytes())
-manifest = AdapterManifest.model_validate(known | dict(files=files, digest=adapter_digest(files)))
-(target / MANIFEST_NAME).write_text(manifest.model_dump_json(by_alias=True))
-print(manifest.digest)
+source, root = Path(sys.argv[1]), Path(sys.argv[2])
+shutil.rmtree(root, ignore_errors=True)
+for number, spoil in json.loads(sys.argv[3]).items():
+    target = root / number / "adapter"
+    target.parent.mkdir(parents=True)
+    shutil.copytree(source, target)
+    exec(spoil)
+    files = tuple(
+        AdapterFile(name=f.name, size_bytes=f.stat().st_size, sha256=hashlib.sha256(f.read_bytes()).hexdigest())
+        for f in sorted(target.iterdir()) if f.is_file() and not f.is_symlink() and f.name != MANIFEST_NAME
+    )
+    known = json.loads((target / MANIFEST_NAME).read_bytes())
+    manifest = AdapterManifest.model_validate(known | dict(files=files, digest=adapter_digest(files)))
+    (target / MANIFEST_NAME).write_text(manifest.model_dump_json(by_alias=True))
+    print(json.dumps([number, manifest.digest]))
 """
 
 Manifest = dict[str, Any]
@@ -81,18 +85,19 @@ CASES = {
 }
 
 
-def plant(world: World, uri: str, case: Case) -> tuple[str, str]:
-    """The spoilt copy's uri and digest."""
-    claim, _, path = uri.removeprefix("volume://").partition("/")
-    target = f"{path.split('/')[0]}/malicious/{case.number}/adapter"
+@pytest.fixture(scope="module")
+def planted(world: World) -> dict[int, dict[str, str]]:
+    """Of each case the artifact: uri and digest."""
+    claim, _, path = (
+        world.kubectl.get("modelversion", FIRST)["spec"]["artifact"]["uri"].removeprefix("volume://").partition("/")
+    )
+    root = f"{path.split('/')[0]}/malicious"
     deployment = world.kubectl.get("deployment", f"{RELEASE}-operator")
-    image = deployment["spec"]["template"]["spec"]["containers"][0]["image"]
-    name = f"plant-{case.number}"
-    command = ["python", "-c", PLANT.format(spoil=case.spoil)]
+    spoils = json.dumps({case.number: case.spoil for case in CASES.values()})
     pod: Manifest = {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": name},
+        "metadata": {"name": POD},
         "spec": {
             "restartPolicy": "Never",
             "automountServiceAccountToken": False,
@@ -101,33 +106,38 @@ def plant(world: World, uri: str, case: Case) -> tuple[str, str]:
             "containers": [
                 {
                     "name": "plant",
-                    "image": image,
+                    "image": deployment["spec"]["template"]["spec"]["containers"][0]["image"],
                     "imagePullPolicy": "IfNotPresent",
-                    "command": [*command, f"{ARTIFACTS_ROOT}/{path}", f"{ARTIFACTS_ROOT}/{target}"],
+                    "command": ["python", "-c", PLANT],
+                    "args": [f"{ARTIFACTS_ROOT}/{path}", f"{ARTIFACTS_ROOT}/{root}", spoils],
                     "securityContext": container_security(),
                     "volumeMounts": [{"name": "artifacts", "mountPath": ARTIFACTS_ROOT}],
                 }
             ],
         },
     }
-    world.kubectl.run("delete", "pod", name, "--ignore-not-found")
+    world.kubectl.run("delete", "pod", POD, "--ignore-not-found")
     world.kubectl.apply(pod)
     end = "--for=jsonpath={.status.phase}=Succeeded"
-    world.kubectl.run("wait", f"pod/{name}", end, f"--timeout={POD_TIMEOUT_SECONDS}s")
-    digest = world.kubectl.run("logs", name).strip().splitlines()[-1]
-    world.kubectl.run("delete", "pod", name)
-    return f"volume://{claim}/{target}", digest
+    world.kubectl.run("wait", f"pod/{POD}", end, f"--timeout={POD_TIMEOUT_SECONDS}s")
+    digests = dict(json.loads(line) for line in world.kubectl.run("logs", POD).splitlines())
+    world.kubectl.run("delete", "pod", POD)
+    return {
+        int(number): {"uri": f"volume://{claim}/{root}/{number}/adapter", "digest": digest}
+        for number, digest in digests.items()
+    }
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_a_malicious_directory_is_refused_and_the_engine_goes_on(world: World, case: Case) -> None:
+def test_a_malicious_directory_is_refused_and_the_engine_goes_on(
+    world: World, planted: dict[int, dict[str, str]], case: Case
+) -> None:
     first = world.kubectl.get("modelversion", FIRST)
     engine = first["status"]["engine"]
     pods = ("pods", "--selector", f"finetune.dev/engine={engine}")
     before = [pod["metadata"]["uid"] for pod in world.kubectl.get(*pods)["items"]]
-    uri, digest = plant(world, first["spec"]["artifact"]["uri"], case)
     manifest = copy_of(first, case.number)
-    manifest["spec"]["artifact"] = {"uri": uri, "digest": digest}
+    manifest["spec"]["artifact"] = planted[case.number]
     world.kubectl.apply(manifest)
     try:
         refusal = wait_until_refused(world, manifest["metadata"]["name"])

@@ -53,10 +53,10 @@ def _smallest_share(wins: float, losses: float, alpha: float) -> float:
     if not wins:
         return 0.0
     excluded, kept = 0.0, wins / (wins + losses)
-    least_likelihood = _log_mixture(wins, losses, MIXTURE, MIXTURE) + log(alpha)
+    mixture = _log_mixture(wins, losses, MIXTURE, MIXTURE)
     for _ in range(BISECTIONS):
         middle = (excluded + kept) / 2
-        if _log_likelihood(wins, losses, middle) <= least_likelihood:
+        if mixture - _log_likelihood(wins, losses, middle) >= -log(alpha):
             excluded = middle
         else:
             kept = middle

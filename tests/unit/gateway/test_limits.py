@@ -193,8 +193,8 @@ ASIDES = {
     "the models": ("GET", "/v1/models", 200),
     "the active ones": ("GET", "/v1/models/active", 200),
     "one model": ("GET", "/v1/models/plato", 200),
-    "a switch": ("POST", "/v1/models/switch", 401),
-    "a load": ("POST", "/v1/models/load", 401),
+    "a switch": ("POST", "/v1/models/switch", 400),
+    "a load": ("POST", "/v1/models/load", 400),
 }
 
 
@@ -203,10 +203,11 @@ async def test_what_is_no_completion_has_an_allowance_and_an_id_of_its_own(
     world: World, method: str, path: str, status: int
 ) -> None:
     limits = Limits(requests_per_minute=2, tokens_per_minute=1, concurrent_requests=2)
+    anybody = {"Authorization": "Bearer anything"}
     async with world.gateway(limits=limits):
         answers = []
         for _ in range(3):
-            async with world.session.request(method, world.url + path) as response:
+            async with world.session.request(method, world.url + path, headers=anybody) as response:
                 answers.append((response.status, response.headers["x-request-id"], "Retry-After" in response.headers))
         assert [answer[0] for answer in answers] == [status, status, 429]
         assert [answer[2] for answer in answers] == [False, False, True]
@@ -214,6 +215,15 @@ async def test_what_is_no_completion_has_an_allowance_and_an_id_of_its_own(
         # Neither is used up by the other.
         async with world.post(data=chat("plato")) as response:
             assert response.status == 200
+
+
+async def test_who_shows_no_token_uses_up_nobodys_changes(world: World) -> None:
+    async with world.gateway(limits=Limits(requests_per_minute=2)):
+        for _ in range(5):
+            async with world.post("/v1/models/switch") as response:
+                assert response.status == 401
+        async with world.post("/v1/models/switch", headers={"Authorization": "Bearer anything"}) as response:
+            assert response.status == 400, "its body is looked at"
 
 
 async def test_what_is_refused_or_unknown_has_an_id_too(world: World) -> None:

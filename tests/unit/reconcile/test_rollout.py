@@ -288,11 +288,11 @@ class TestDeadline:
 
     @pytest.mark.parametrize("wish", [{"state": "Deployed"}, {"promotion": "Always"}], ids=["pinned", "Always"])
     def test_what_was_to_go_live_is_recorded_and_the_last_good_version_goes_on(self, wish: Object) -> None:
-        version, good = make_version(2, wish), loaded(1, active=True)
+        version, good = make_version(2, wish | LONGER), loaded(1, active=True)
         plan = decide(version, world(version, good, deployment_conditions=SLOW))
         (entry,) = status_of(plan).history
         assert (entry.state, entry.who) == (State.FAILED, "finetune-operator")
-        assert entry.why.startswith(f"plato-v1 goes on answering: engine {ENGINE} was not ready within")
+        assert entry.why.startswith(f"plato-v1 goes on answering: engine {name_of(version)} was not ready within")
         good_status = status_of(decide(good, world(good, after(version, plan), pods=(engine_pod("plato-v1"),))))
         assert (good_status.state, good_status.history) == (State.DEPLOYED, good.status.history)
 

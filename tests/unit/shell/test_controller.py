@@ -30,6 +30,7 @@ from tests.builders import (
     job_condition,
     job_object,
     make_result,
+    merged,
     terminated,
     training_pod,
     version_object,
@@ -259,7 +260,7 @@ async def test_a_watch_that_does_not_bring_what_listings_tell_fails_the_probe(
 ) -> None:
     hours = iter((0, 3600, 7200))
     monkeypatch.setattr(shell_controller, "time", SimpleNamespace(monotonic=lambda: float(next(hours))))
-    job = job_body("uid-of-somebody")
+    job = merged(job_body("uid-of-somebody"), {"metadata": {"resourceVersion": "7"}})
     async with operator(("jobs", job)) as (controller, cluster):
         if is_brought:
             controller.brought("jobs", job)

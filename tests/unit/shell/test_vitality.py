@@ -62,7 +62,7 @@ def test_what_has_gone_between_two_listings_accuses_nobody() -> None:
 
 def test_a_queue_that_ends_nothing_is_dead() -> None:
     assert Vitality().complaint(QUEUE_GRACE_SECONDS) is None
-    assert "no reconcile has come to an end for 901 s" in (Vitality().complaint(QUEUE_GRACE_SECONDS + 1) or "")
+    assert "no reconcile has come to an end for 3601 s" in (Vitality().complaint(QUEUE_GRACE_SECONDS + 1) or "")
 
 
 async def test_a_queue_tells_how_long_nothing_has_ended_while_something_was_to_be_done() -> None:
