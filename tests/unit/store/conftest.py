@@ -1,7 +1,8 @@
 """Servers and databases that the tests of this directory share."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -10,6 +11,9 @@ from finetune_operator.store.database import async_engine, parse_url
 from finetune_operator.store.migrations import migrate
 from tests import postgres_server
 from tests.postgres_server import PostgresServer
+from tests.unit.store.ratings_database import fill_database, write_ratings
+
+Fill = Callable[[Iterable[dict[str, Any]]], str]
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +37,12 @@ async def empty_engine(
 async def engine(empty_engine: AsyncEngine) -> AsyncEngine:
     await migrate(empty_engine)
     return empty_engine
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def fill(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Fill:
+    """Puts rows into a new database of each kind."""
+    if request.param == "sqlite":
+        return lambda rows: write_ratings(tmp_path_factory.mktemp("db") / "ratings.db", rows)
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return lambda rows: fill_database(server.database(), rows)

@@ -1,82 +1,33 @@
-"""The same data makes the same files, whatever it comes from; and what hostile data is answered with."""
+"""The same data makes the same files, whatever it comes from, and those that the specification says."""
 
-import errno
-import gzip
-import io
 import json
-import os
 import sqlite3
 import subprocess
-import sys
-import time
-import zipfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import boto3  # type: ignore[import-untyped]
 import duckdb
-import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from moto.server import ThreadedMotoServer
-from pydantic import ValidationError
 
-from finetune_operator.contract.dataset import DatasetConfig, DatasetReport, ObjectSource, RatingsSource, VolumeSource
+from finetune_operator.contract.dataset import DatasetConfig, ObjectSource
 from finetune_operator.contract.failures import FailureReason, Refused
-from finetune_operator.contract.places import DATABASE_URL_VARIABLE
 from finetune_operator.core import datasets
 from finetune_operator.core.dataset_records import Format, pair, question_and_answer, write_record
 from finetune_operator.core.datasets import RatedAnswer
-from finetune_operator.store.datasets import ratings_scan
 from finetune_operator.store.datasets import spool as spools
-from finetune_operator.store.datasets.export import Export
 from tests.postgres_server import PostgresServer
+from tests.unit.store.conftest import Fill
+from tests.unit.store.dataset_exports import export, from_ratings, lines, put
 from tests.unit.store.ratings_database import fill_database, rating, write_ratings
 
 Rows = list[dict[str, Any]]
-Fill = Callable[[Iterable[dict[str, Any]]], str]
 LENIENT = {"min_prompt_characters": 0, "min_response_characters": 0}
 KEY, SECRET = "access-key", "hunter2"
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def fill(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Fill:
-    """Puts rows into a new database of each kind."""
-    if request.param == "sqlite":
-        return lambda rows: write_ratings(tmp_path_factory.mktemp("db") / "ratings.db", rows)
-    server: PostgresServer = request.getfixturevalue("postgres")
-    return lambda rows: fill_database(server.database(), rows)
-
-
-def export(
-    directory: Path, config: DatasetConfig, url: str = "", output_format: Format = "ChatML", **environment: str
-) -> DatasetReport:
-    directory.mkdir(exist_ok=True)
-    volume = directory.parent / "volume"
-    return Export(config, output_format, volume, {DATABASE_URL_VARIABLE: url, **environment}, directory).write()
-
-
-def lines(directory: Path) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
-    def part(name: str) -> tuple[bytes, ...]:
-        content = (directory / name).read_bytes()
-        assert content.endswith(b"\n") or not content
-        return tuple(content.split(b"\n")[:-1])
-
-    return part("train.jsonl"), part("test.jsonl")
-
-
-def from_ratings(**changes: Any) -> DatasetConfig:
-    source = RatingsSource(**changes.pop("source", {}))
-    return DatasetConfig(source=source, database_timeout_seconds=5.0, **changes)
-
-
-def put(directory: Path, content: bytes, name: str = "rows") -> VolumeSource:
-    volume = directory.parent / "volume"
-    volume.mkdir(exist_ok=True)
-    (volume / name).write_bytes(content)
-    return VolumeSource(path=name)
 
 
 def parquet(rows: Rows, file: Path) -> bytes:
@@ -295,282 +246,6 @@ def test_the_newest_of_rows_without_numbers_is_not_guessed(tmp_path: Path) -> No
         export(tmp_path / "1", config, f"sqlite:///{tmp_path / 'r.db'}")
     assert caught.value.failure.reason == FailureReason.INVALID_CONFIG
     assert "remove spec.dataset.ratings.limit" in caught.value.failure.remedy
-
-
-def test_rows_that_are_left_out_take_nothing_of_what_the_dataset_may_have(tmp_path: Path) -> None:
-    spool = spools.Spool(tmp_path, max_bytes=100)
-    spool.add([spools.DROPPED_MARK + f"ShortPrompt 1 {number}".encode() for number in range(1000)])
-    assert (spool.rows, spool.dropped.counts) == (0, {"ShortPrompt": 1000})
-    spool.close()
-
-
-HOSTILE_TEXT = {
-    "a quote": "plato' OR '1'='1",
-    "a second statement": "plato'; DROP TABLE ml_analysis_rating; --",
-    "a backslash": "plato\\' OR 1=1 --",
-    "a dollar quote": "$$ OR 1=1 --",
-    "a parameter": "$domain",
-    "a placeholder": "%s",
-    "a function": "pg_read_file('/etc/passwd')",
-    "a file of DuckDB": "read_text('/etc/passwd')",
-}
-
-
-@pytest.mark.parametrize("column", ["philosopher", "domain", "task_type"])
-@pytest.mark.parametrize("text", HOSTILE_TEXT.values(), ids=HOSTILE_TEXT)
-def test_a_filter_is_a_value_and_never_sql(fill: Fill, tmp_path: Path, column: str, text: str) -> None:
-    url = fill([rating(1), rating(2, **{column: text}), rating(3)])
-    export(tmp_path / "1", from_ratings(source={column: text}, test_fraction=0.0), url)
-    assert [json.loads(line)["messages"][0]["content"] for line in lines(tmp_path / "1")[0]] == [rating(2)["prompt"]]
-    assert export(tmp_path / "2", from_ratings(), url).rows == 2
-
-
-def test_a_filter_with_a_nul_is_refused_where_no_text_can_hold_one(tmp_path: Path, postgres: PostgresServer) -> None:
-    url = fill_database(postgres.database(), [rating(1, philosopher="plato")])
-    with pytest.raises(Refused, match="philosopher holds a NUL"):
-        export(tmp_path / "1", from_ratings(source={"philosopher": "plato\0x"}), url)
-
-
-def record(prompt: str = "What is justice?", response: str = "Everyone doing their own work.") -> bytes:
-    return json.dumps({"prompt": prompt, "response": response}).encode()
-
-
-def zipped() -> bytes:
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
-        file.writestr("rows.jsonl", b"0" * 10_000_000)
-    return archive.getvalue()
-
-
-REFUSED_FILES: dict[str, tuple[bytes, str]] = {
-    "half of a surrogate pair": (record() + b'\n{"prompt": "\\ud800", "response": "b"}', "row 2 of rows"),
-    "bytes that are no text": (record() + b'\n{"prompt": "\xff", "response": "b"}', "row 2 of rows"),
-    "NUL between values": (record() + b"\n\x00" + record(), "row 2 of rows"),
-    "NaN": (record() + b'\n{"prompt": NaN, "response": "b"}', "row 2 of rows"),
-    "deep nesting": (record() + b'\n{"prompt": ' + b"[" * 200_000 + b"]" * 200_000 + b"}", "row 2 of rows"),
-    "deep nesting in what is not read": (
-        record() + b'\n{"x": ' + b"[" * 200_000 + b"]" * 200_000 + b', "prompt": "a", "response": "b"}',
-        "row 2 of rows",
-    ),
-    "a key twice": (
-        record() + b'\n{"prompt": "a", "response": "b", "response": "c"}',
-        "row 2 of rows .* same key twice",
-    ),
-    "a line of 17 MiB": (record() + b"\n" + b" " * 17 * 2**20, "row 2 of rows is .* longer than"),
-    "gzip": (gzip.compress(b"0" * 10_000_000), "compressed with gzip"),
-    "zip": (zipped(), "compressed with zip"),
-    "Parquet cut off": (b"PAR1" + b"\x00" * 100, "can't be read as Parquet"),
-    "Parquet with an immense footer": (b"PAR1" + b"\x00" * 20 + b"\xff\xff\xff\x7fPAR1", "can't be read as Parquet"),
-    "a mark of another order": ("\ufeff".encode("utf-16") + record().decode().encode("utf-16"), "row 1 of rows"),
-}
-
-
-@pytest.mark.parametrize(("content", "message"), REFUSED_FILES.values(), ids=REFUSED_FILES)
-def test_a_hostile_file_is_refused_by_the_row(tmp_path: Path, content: bytes, message: str) -> None:
-    source = put(tmp_path / "out", content)
-    with pytest.raises(Refused, match=message) as caught:
-        export(tmp_path / "out", DatasetConfig(source=source, format="RawJSONL"))
-    assert caught.value.failure.reason == FailureReason.DATASET_INVALID
-    assert not list((tmp_path / "out").iterdir())
-
-
-def test_odd_but_sound_rows_are_kept(tmp_path: Path) -> None:
-    content = b"\xef\xbb\xbf" + b"\r\n".join(
-        [
-            record("A NUL is \0 text, too."),
-            record("\u2028 and \u0085 end no line\u2028"),
-            b"",
-        ]
-    )
-    report = export(
-        tmp_path / "out", DatasetConfig(source=put(tmp_path / "out", content), format="RawJSONL", test_fraction=0.0)
-    )
-    found = {json.loads(line)["messages"][0]["content"] for line in lines(tmp_path / "out")[0]}
-    assert found == {"A NUL is \0 text, too.", "\u2028 and \u0085 end no line\u2028"}
-    assert report.rows == 2
-
-
-LONGEST_LINE = """
-import sys
-from pathlib import Path
-from finetune_operator.contract.dataset import DatasetConfig, VolumeSource
-from finetune_operator.contract.failures import Refused
-from finetune_operator.store.datasets.export import Export
-config = DatasetConfig(source=VolumeSource(path="rows"), format="RawJSONL")
-try:
-    Export(config, "ChatML", Path(sys.argv[1]), {}, Path(sys.argv[2])).write()
-except Refused as refused:
-    # Not getrusage: its peak includes that of the process which forked this one.
-    status = Path("/proc/self/status").read_text().splitlines()
-    print(refused, next(line.split()[1] for line in status if line.startswith("VmHWM")))
-"""
-
-
-def test_a_line_of_a_gigabyte_costs_no_gigabyte(tmp_path: Path) -> None:
-    (tmp_path / "volume").mkdir()
-    with (tmp_path / "volume" / "rows").open("wb") as file:
-        file.write(record() + b"\n")
-        file.truncate(2**30)
-    (tmp_path / "out").mkdir()
-    command = [sys.executable, "-c", LONGEST_LINE, str(tmp_path / "volume"), str(tmp_path / "out")]
-    said = subprocess.run(
-        command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": "operator"}
-    ).stdout
-    assert "row 2 of rows" in said
-    assert int(said.split()[-1]) < 220 * 1024
-
-
-def test_rows_that_are_left_out_are_named(fill: Fill, tmp_path: Path) -> None:
-    url = fill(
-        [
-            rating(1),
-            rating(2),
-            rating(2),
-            rating(3, prompt="Why?"),
-            rating(4, response="So."),
-            rating(5, rating=2),
-            rating(6, response="long " * 30_000),
-        ]
-    )
-    report = export(tmp_path / "1", from_ratings(max_characters=100_000), url)
-    assert report.dropped == {"Duplicate": 1, "LowRating": 1, "OverLength": 1, "ShortPrompt": 1, "ShortResponse": 1}
-    assert report.dropped_rows == {
-        "LowRating": ("6",),
-        "OverLength": ("7",),
-        "ShortPrompt": ("4",),
-        "ShortResponse": ("5",),
-    }
-
-
-def test_text_of_sqlite_that_is_no_text_is_left_out_and_counted(tmp_path: Path) -> None:
-    url = write_ratings(tmp_path / "r.db", [rating(1)])
-    connection = sqlite3.connect(tmp_path / "r.db")
-    for number, value in ((10, b"\xff\x00"), (11, b"\xc3\x28")):
-        connection.execute(
-            "INSERT INTO ml_analysis_rating SELECT ?, cast(? as text), response, 5, 1, 1, NULL, NULL, NULL, NULL, "
-            "created_at FROM ml_analysis_rating WHERE id = 1",
-            (number, value),
-        )
-    connection.commit()
-    connection.close()
-    report = export(tmp_path / "1", from_ratings(), url)
-    assert (report.rows, report.dropped, report.dropped_rows) == (1, {"InvalidText": 2}, {"InvalidText": ("10", "11")})
-
-
-@pytest.mark.parametrize("output_format", ["ChatML", "DPO"])
-def test_whatever_ids_another_applications_table_has_no_line_comes_of_them(
-    tmp_path: Path, output_format: Format
-) -> None:
-    made_line = '0123456789abcdef{"messages":["made by an id"]}'
-    connection = sqlite3.connect(tmp_path / "r.db")
-    connection.execute("CREATE TABLE ml_analysis_rating (id TEXT, prompt TEXT, response TEXT, rating INTEGER)")
-    sound = [
-        (f"k{number}", f"What is question {number}?", "x" * 30 + score, score) for number in (1, 2) for score in "15"
-    ]
-    dropped = [(None, "Why?", "x" * 30, 5), (f"a\n{made_line}", "Why not?", "x" * 30, 5)]
-    connection.executemany("INSERT INTO ml_analysis_rating VALUES (?, ?, ?, ?)", sound + dropped)
-    connection.commit()
-    connection.close()
-
-    config = from_ratings(source={"gold_star_only": False, "min_rating": 1}, test_fraction=0)
-    report = export(tmp_path / "1", config, f"sqlite:///{tmp_path / 'r.db'}", output_format)
-
-    train, _ = lines(tmp_path / "1")
-    assert all(json.loads(line) and b"made by" not in line for line in train)
-    assert (report.rows, sum(report.dropped.values())) == (len(train), 2)
-    (shown,) = report.dropped_rows.values()
-    assert sorted(shown) == ["(no id)", f"a {made_line}"[: spools.SHOWN_ROW_MAX_CHARACTERS]]
-
-
-def test_a_filter_that_is_a_number_takes_no_text() -> None:
-    for name in ("min_rating", "min_confidence", "limit"):
-        with pytest.raises(ValidationError, match=name):
-            RatingsSource.model_validate({name: "4 OR 1=1; DROP TABLE ml_analysis_rating"})
-
-
-def test_a_rating_too_large_for_memory_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ratings_scan, "ROOMS", ratings_scan.ROOMS[:2])
-    url = write_ratings(tmp_path / "r.db", [rating(1), rating(2)])
-    with sqlite3.connect(tmp_path / "r.db") as connection:
-        connection.execute("UPDATE ml_analysis_rating SET response = hex(zeroblob(60000000)) WHERE id = 2")
-    connection.close()
-    with pytest.raises(Refused, match=r"row 2 of ml_analysis_rating has 1200000\d\d bytes"):
-        export(tmp_path / "1", from_ratings(), url)
-
-
-def test_long_answers_get_the_memory_that_they_need(fill: Fill, tmp_path: Path) -> None:
-    url = fill(rating(number, response=f"{number} " + "long " * 3000) for number in range(2500))
-    assert export(tmp_path / "1", from_ratings(test_fraction=0.0), url).rows == 2500
-
-
-def test_a_small_file_of_equal_rows_does_not_fill_the_volume(tmp_path: Path) -> None:
-    (tmp_path / "volume").mkdir()
-    with duckdb.connect() as connection:
-        equal = "SELECT repeat('x', 5000) AS prompt, repeat('y', 5000) AS response FROM range(20000)"
-        connection.execute(f"COPY ({equal}) TO '{tmp_path}/volume/rows' (FORMAT parquet, COMPRESSION zstd)")
-    assert (tmp_path / "volume" / "rows").stat().st_size < 2_000_000
-    config = DatasetConfig(source=VolumeSource(path="rows"), format="RawJSONL", max_bytes=5_000_000)
-    with pytest.raises(Refused, match="more than 5000000 bytes") as caught:
-        export(tmp_path / "1", config)
-    assert caught.value.failure.reason == FailureReason.STORAGE_EXCEEDED
-    assert "raise dataset.maxBytes" in caught.value.failure.remedy
-
-
-def test_a_connection_lost_in_the_midst_is_made_again(
-    tmp_path: Path, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """However long the scan has gone on: the database's patience begins with the loss."""
-    url = fill_database(postgres.database(), [rating(1)])
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(
-            "INSERT INTO ml_analysis_rating (prompt, response, rating, is_gold_star, use_as_sample_response, "
-            "created_at) SELECT 'question ' || n, repeat('x', 2000), 5, TRUE, TRUE, now() "
-            "FROM generate_series(1, 10000) AS n"
-        )
-    undisturbed = export(tmp_path / "1", from_ratings(), url)
-    losses = []
-
-    class Losing(spools.Spool):
-        def add(self, rows: Sequence[bytes]) -> None:
-            super().add(rows)
-            if len(losses) < 2:
-                losses.append(self.rows)
-                # The patience of the export has passed by now, had it begun with the first scan.
-                time.sleep(1.1)
-                with psycopg.connect(postgres.url("postgres"), autocommit=True) as other:
-                    other.execute(
-                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
-                        (url.rpartition("/")[2],),
-                    )
-
-    monkeypatch.setattr(ratings_scan, "Spool", Losing)
-    monkeypatch.setattr(ratings_scan, "RETRY_SECONDS", 0.01)
-    config = from_ratings().model_copy(update={"database_timeout_seconds": 1.0})
-    assert export(tmp_path / "2", config, url) == undisturbed
-    assert len(losses) == 2
-
-
-DISK_ERRORS: dict[str, tuple[Any, str, Exception]] = {
-    "the spool": (spools.os, "writev", OSError(errno.ENOSPC, "No space left on device")),
-    "a quota": (spools.os, "writev", OSError(errno.EDQUOT, "Disk quota exceeded")),
-    "DuckDB's own files": (ratings_scan, "_scan", duckdb.IOException("Could not write file: No space left on device")),
-    "DuckDB's own limit": (ratings_scan, "_scan", duckdb.OutOfMemoryException("set by 'max_temp_directory_size'")),
-}
-
-
-@pytest.mark.parametrize(("module", "name", "error"), DISK_ERRORS.values(), ids=DISK_ERRORS)
-def test_a_full_disk_is_no_lost_database(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: Any, name: str, error: Exception
-) -> None:
-    def full(*_: object) -> None:
-        raise error
-
-    url = write_ratings(tmp_path / "r.db", [rating(1)])
-    monkeypatch.setattr(module, name, full)
-    with pytest.raises(Refused, match="no space left where the dataset is made") as caught:
-        export(tmp_path / "1", from_ratings(), url)
-    assert caught.value.failure.reason == FailureReason.STORAGE_EXCEEDED
-    assert "enlarge the volume" in caught.value.failure.remedy
 
 
 STORES = {
