@@ -90,6 +90,10 @@ class World:
             await self.process
 
 
+async def has_metric(world: World, name: str, value: float) -> bool:
+    return await world.metric(name) == value
+
+
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
     """Version 1 is active, version 2 is loaded."""

@@ -7,9 +7,9 @@ import aiohttp
 import openai
 import pytest
 
+from tests.unit.gateway.clients import MESSAGES, answer_of, chat, refused_with
 from tests.unit.gateway.conftest import World
-from tests.unit.gateway.servers import Engine
-from tests.unit.gateway.test_gateway import MESSAGES, answer_of, chat
+from tests.unit.gateway.servers import HOST, Engine, free_port
 from tests.waiting import eventually
 
 
@@ -41,6 +41,15 @@ async def test_an_engine_that_has_the_adapter_back_in_time(gateway: World) -> No
     await gateway.engine.busy.wait()
     gateway.engine.models.add("plato-v1")
     assert (await asking)[1]["model"] == "plato-v1"
+
+
+async def test_an_engine_that_does_not_exist(gateway: World) -> None:
+    gateway.put(gateway.version("plato-v1", promoted=1, engine=str(free_port())))
+    await eventually(lambda: refused_with(gateway, "plato", 503))
+    status, body, headers = await answer_of(gateway, "plato")
+    assert (status, body["error"]["code"], headers["Retry-After"]) == (503, "engine_unavailable", "2")
+    assert HOST in body["error"]["message"]
+    assert "x-finetune-version" not in headers
 
 
 @pytest.mark.parametrize("status", [400, 422, 429, 500])

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from finetune_operator.gateway import limits as module
 from finetune_operator.gateway.errors import GatewayError
 from finetune_operator.gateway.limits import Limiter, Limits
+from tests.unit.gateway.clients import MESSAGES, answer_of, chat
 from tests.unit.gateway.conftest import World
-from tests.unit.gateway.test_gateway import MESSAGES, answer_of, chat
 from tests.waiting import eventually
 
 

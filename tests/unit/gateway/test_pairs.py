@@ -14,9 +14,9 @@ from prometheus_client import Counter
 from finetune_operator.contract.experiments import AnswerPair
 from finetune_operator.gateway import pairs as gateway_pairs
 from finetune_operator.gateway.pairs import PairSender, TrafficPair
+from tests.unit.gateway.clients import INTERNAL_TOKEN, answer_of, chat
 from tests.unit.gateway.conftest import World
 from tests.unit.gateway.servers import Engine, SampleIntake
-from tests.unit.gateway.test_gateway import INTERNAL_TOKEN, answer_of, chat
 from tests.unit.resource_builders import abtest_object
 from tests.waiting import eventually
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.gateway.clients import answer_of, refused_with
 from tests.unit.gateway.conftest import World
 from tests.unit.gateway.servers import HOST
-from tests.unit.gateway.test_gateway import answer_of, refused_with
 from tests.unit.kubeconfig import kubeconfig
 from tests.waiting import eventually
 

@@ -9,9 +9,9 @@ from typing import Any
 import aiohttp
 import pytest
 
+from tests.unit.gateway.clients import answer_of, chat, subject_in
 from tests.unit.gateway.conftest import World
 from tests.unit.gateway.servers import Engine, free_port
-from tests.unit.gateway.test_gateway import answer_of, chat, subject_in
 from tests.unit.resource_builders import abtest_object
 from tests.waiting import eventually
 
