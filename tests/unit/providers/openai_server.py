@@ -31,6 +31,8 @@ MIN_ROWS = 10
 TOKENS_A_ROW = 25
 BAD_FILE = "The job failed due to an invalid training file."
 HYPERPARAMETERS = {"supervised": SupervisedHyperparametersParam, "dpo": DpoHyperparametersParam}
+CREATE = "/fine_tuning/jobs"
+"""Where jobs are made and listed, as a `Fault` has it."""
 Body = dict[str, Any]
 
 _JOB_PARAMS: TypeAdapter[Any] = TypeAdapter(with_config(ConfigDict(extra="forbid"))(job_create_params.JobCreateParams))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from finetune_operator.contract.dataset import DatasetConfig, DatasetReport, RatingsSource
-from finetune_operator.contract.failures import Failure
+from finetune_operator.contract.failures import EXIT_CODES, Failure, FailureReason
 from finetune_operator.contract.places import PROVIDER_KEY_VARIABLE, JobPaths
 from finetune_operator.contract.remote import RemoteConfig
 from finetune_operator.contract.training import (
@@ -29,6 +29,7 @@ REPOSITORY = Path(__file__).parents[3]
 MODEL = "gpt-4.1-mini-2025-04-14"
 UID = "0b0e2d5c-7b0c-4f0e-9f0a-1f2e3d4c5b6a"
 DEADLINE_SECONDS = 30
+REFUSED = EXIT_CODES[FailureReason.PROVIDER_REFUSED]
 
 started: list[asyncio.subprocess.Process] = []
 """By the test that runs now."""
