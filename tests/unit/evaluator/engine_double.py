@@ -12,8 +12,14 @@ from typing import Any
 
 from aiohttp import web
 
+from finetune_operator.evaluator.engine import Patience
+
 KEY = "engine-key"
 CONTEXT = 64
+IMPATIENT = Patience(
+    connect_seconds=1, silence_seconds=0.3, outage_seconds=0.5, first_wait_seconds=0.01, longest_wait_seconds=0.05
+)
+"""Of whoever asks this server."""
 
 
 @dataclass

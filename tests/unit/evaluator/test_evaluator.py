@@ -21,14 +21,11 @@ from finetune_operator.evaluator import questions as reading
 from finetune_operator.evaluator.app import evaluate, main
 from finetune_operator.evaluator.engine import EngineRefused, EngineUnavailable, Patience
 from finetune_operator.evaluator.questions import read_questions
-from tests.unit.evaluator.engine_double import CONTEXT, KEY, EngineDouble
+from tests.unit.evaluator.engine_double import CONTEXT, IMPATIENT, KEY, EngineDouble
 from tests.unit.store.ratings_database import rating, write_ratings
 from tests.waiting import eventually
 
 BASE, TUNED = "tiny", "plato-v2"
-IMPATIENT = Patience(
-    connect_seconds=1, silence_seconds=0.3, outage_seconds=0.5, first_wait_seconds=0.01, longest_wait_seconds=0.05
-)
 ENVIRONMENT = {"VLLM_API_KEY": KEY}
 RIGHT = {"Is it so?": "yes it is", "Is that so?": "no it is not", "Why?": "because of that"}
 ROWS = [

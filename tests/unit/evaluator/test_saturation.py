@@ -13,8 +13,8 @@ from finetune_operator.contract.served_evaluation import SaturationConfig
 from finetune_operator.evaluator.engine import Engine, Sampling
 from finetune_operator.evaluator.questions import read_questions
 from finetune_operator.evaluator.saturation import WORTHWHILE_GAIN, Highest, held_load, saturated
-from tests.unit.evaluator.engine_double import KEY
-from tests.unit.evaluator.test_evaluator import IMPATIENT, ROWS, TUNED, config_of, double, measured, rows_file
+from tests.unit.evaluator.engine_double import IMPATIENT, KEY
+from tests.unit.evaluator.test_evaluator import ROWS, TUNED, config_of, double, measured, rows_file
 
 
 def searched(rates: list[float], max_concurrency: int) -> tuple[Highest, list[int]]:
