@@ -1,4 +1,4 @@
-"""Servers and databases that the tests of this directory share."""
+"""Servers, databases and pods that the tests of this directory share."""
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
@@ -11,6 +11,7 @@ from finetune_operator.store.database import async_engine, parse_url
 from finetune_operator.store.migrations import migrate
 from tests import postgres_server
 from tests.postgres_server import PostgresServer
+from tests.unit.store.prepare_pod import Pod
 from tests.unit.store.ratings_database import fill_database, write_ratings
 
 Fill = Callable[[Iterable[dict[str, Any]]], str]
@@ -46,3 +47,9 @@ def fill(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         return lambda rows: write_ratings(tmp_path_factory.mktemp("db") / "ratings.db", rows)
     server: PostgresServer = request.getfixturevalue("postgres")
     return lambda rows: fill_database(server.database(), rows)
+
+
+@pytest.fixture
+def pod(tmp_path: Path) -> Pod:
+    """Of the prepare container."""
+    return Pod(tmp_path)
