@@ -1,0 +1,69 @@
+"""ModelVersions that the CRD takes, those that it refuses, and what may change of them."""
+
+from tests.cluster.samples import OTHER_DIGEST, base_model
+from tests.cluster.schema_cases.case import Creation, Spec, Update, immutable_fields
+from tests.cluster.schema_cases.provider import ARTIFACT
+
+VERSION_NAME = "metadata.name must be <spec.model>-v<spec.version>"
+
+
+def artifact(**changes: str) -> Spec:
+    return {"artifact": changes}
+
+
+ACCEPTED = [
+    Creation("a pinned version that is to be served later", "ModelVersion", {"state": "Deployed", "serving": None}),
+    Creation("a promoted version that is to be served later", "ModelVersion", {"promotion": "Always", "serving": None}),
+    Creation("a version that is served", "ModelVersion"),
+    Creation("a version that is only registered", "ModelVersion", {"serving": None}),
+    Creation("a version with a high number", "ModelVersion", name="plato-v999999"),
+    Creation("a version of a model with a hyphen and a v", "ModelVersion", name="plato-v2-v7"),
+    Creation("an archived version", "ModelVersion", {"state": "Archived"}, name="plato-v3"),
+]
+
+REFUSED = [
+    Creation("an adapter without a digest", "ModelVersion", {"artifact": {"digest": None}}, refused=ARTIFACT),
+    Creation("an adapter with a URL", "ModelVersion", artifact(baseUrl="https://x/v1"), refused=ARTIFACT),
+    Creation("another number in the name", "ModelVersion", {"version": 2}, refused=VERSION_NAME),
+    Creation("another model in the name", "ModelVersion", {"model": "kant"}, refused=VERSION_NAME),
+    Creation("a name with a leading zero", "ModelVersion", name="plato-v01", refused=VERSION_NAME),
+    Creation("version 0", "ModelVersion", name="plato-v0", refused="greater than or equal to 1"),
+    Creation("less than no bytes", "ModelVersion", {"artifact": {"sizeBytes": -1}}, refused="or equal to 0"),
+    Creation("a short digest", "ModelVersion", artifact(digest="sha256:abc"), refused="digest in body should match"),
+    Creation("a digest in capitals", "ModelVersion", artifact(digest="sha256:" + "A" * 64), refused="should match"),
+    Creation("an adapter from the web", "ModelVersion", artifact(uri="https://x/y"), refused="uri in body should"),
+    Creation("an adapter outside", "ModelVersion", artifact(uri="volume://artifacts/../x"), refused="uri in body"),
+    Creation("an adapter without a path", "ModelVersion", artifact(uri="volume://artifacts"), refused="uri in body"),
+    Creation("an unknown state", "ModelVersion", {"state": "Gone"}, refused="supported values"),
+    Creation(
+        "no time to become ready",
+        "ModelVersion",
+        {"serving": {"progressDeadlineSeconds": 0}},
+        refused="greater than or equal to 1",
+    ),
+    Creation("no replicas", "ModelVersion", {"serving": {"replicas": 0}}, refused="greater than or equal to 1"),
+    Creation(
+        "more than all GPU memory",
+        "ModelVersion",
+        {"serving": {"gpuMemoryUtilization": "1.1"}},
+        refused="gpuMemoryUtilization in body should match",
+    ),
+]
+
+# One change of each field that keeps its value.
+CHANGED: Spec = {
+    "model": "kant",
+    "version": 9,
+    "baseModel": base_model("other"),
+    "artifact": {"digest": OTHER_DIGEST},
+    "lineage": {"fineTuneJob": "somebody-else"},
+}
+
+UPDATES = [
+    *immutable_fields("ModelVersion", CHANGED),
+    Update("a version is deployed", "ModelVersion", {"state": "Deployed"}),
+    Update("a version is archived", "ModelVersion", {"state": "Archived"}, {"state": "Deployed"}),
+    Update("a version gets notes", "ModelVersion", {"notes": "the good one"}),
+    Update("a version is scaled", "ModelVersion", {"serving": {"replicas": 3}}),
+    Update("a version's engine gets more time", "ModelVersion", {"serving": {"progressDeadlineSeconds": 3600}}),
+]
