@@ -1,14 +1,24 @@
-"""What an ABTest tells of its evidence: intervals, the course of the win rate, who voted, and who was split."""
+"""What an ABTest tells of its evidence: counts, intervals, the course of the win rate, who voted, and who was split."""
 
 from datetime import timedelta
 
 import pytest
 
-from finetune_operator.contract.experiments import AbTestTally, SplitTally, VoteCounts, VotersTally, WinRatePoint
+from finetune_operator.contract.experiments import (
+    AbTestTally,
+    ArmTallies,
+    ArmTally,
+    SplitTally,
+    VoteCounts,
+    VotersTally,
+    WinRatePoint,
+)
 from finetune_operator.core.conditions import find
+from finetune_operator.core.sequential import p_value
+from finetune_operator.reconcile.abtest import reconcile
 from finetune_operator.resources.abtest import WIN_RATES_MAX_POINTS, Verdict
-from tests.builders import NOON, after, make_test
-from tests.unit.reconcile.test_abtest import (
+from tests.builders import CONFIG, NOON, after, make_test
+from tests.unit.reconcile.comparisons import (
     CLEAR,
     RUNNING,
     WEIGHTS,
@@ -19,6 +29,75 @@ from tests.unit.reconcile.test_abtest import (
     traffic,
     world,
 )
+
+
+class TestCount:
+    def test_what_votes_look_like(self) -> None:
+        arms = ArmTallies(baseline=ArmTally(samples=80, errors=1, mean_latency_ms=120), candidate=ArmTally(samples=20))
+        seen = world(AbTestTally(votes=VoteCounts(fine_tuned=12, base=5, tie=3), arms=arms))
+        status = status_of(decide(make_test(status=RUNNING), seen))
+        assert status.votes is not None
+        assert status.votes.to_dict() == {
+            "fineTuned": 12,
+            "base": 5,
+            "tie": 3,
+            "total": 20,
+            "winRate": "0.675",
+            "winRatePercent": "67.5%",
+            "preferenceLower": "0.3644",
+            "preferenceUpper": "0.9335",
+        }
+        assert status.arms is not None
+        assert status.arms.to_dict() == {
+            "baseline": {"servedName": "plato-v1", "samples": 80, "errors": 1, "meanLatencyMs": 120},
+            "candidate": {"servedName": "plato-v2", "samples": 20, "errors": 0},
+            "lastUpdateTime": "2026-01-01T12:00:00Z",
+        }
+        assert status.leader == "plato-v2"
+        assert status.p_value is not None
+        assert float(status.p_value) >= p_value(seen.tally.votes if seen.tally else VoteCounts())
+        assert status.votes_still_needed == 45
+        assert status.message == "about 45 more votes at the present win rate"
+
+    @pytest.mark.parametrize(
+        ("seconds", "more_votes", "samples"),
+        [(10, 0, 80), (4, 1, 95), (12, 0, 95)],
+        ids=["traffic alone waits", "a vote takes it along", "after twelve seconds it is written"],
+    )
+    def test_traffic_alone_is_written_once_in_ten_seconds(self, seconds: int, more_votes: int, samples: int) -> None:
+        def counts(wins: int, count: int) -> AbTestTally:
+            arms = ArmTallies(baseline=ArmTally(samples=count), candidate=ArmTally(samples=20))
+            return AbTestTally(votes=VoteCounts(fine_tuned=wins), arms=arms)
+
+        first = make_test(status=RUNNING)
+        second = after(first, decide(first, world(counts(3, 80))))
+        later = NOON + timedelta(seconds=seconds)
+        status = status_of(reconcile(second, world(counts(3 + more_votes, 95)), later, CONFIG))
+        assert status.arms is not None
+        assert status.arms.baseline.samples == samples
+
+    def test_while_the_api_is_away_the_last_counts_stay(self) -> None:
+        test = make_test(status=RUNNING)
+        counted = after(test, decide(test, world(tally(12, 5, 3))))
+        assert decide(counted, world(None)).status == counted.status.to_dict()
+
+    def test_evidence_once_seen_stays(self) -> None:
+        test = make_test({"decision": {"minVotes": 1000}}, status=RUNNING)
+        strong = after(test, decide(test, world(tally(30, 5))))
+        weaker = status_of(decide(strong, world(tally(31, 15))))
+        assert weaker.p_value == strong.status.p_value
+
+    def test_but_not_for_the_other_arm(self) -> None:
+        """A strong start of one arm must not make the other one win later."""
+        test = make_test({"decision": {"minVotes": 40}}, status=RUNNING)
+        strong = after(test, decide(test, world(tally(30, 5))))
+        for later in (tally(30, 30), tally(30, 31)):
+            status = status_of(decide(strong, world(later)))
+            assert (status.verdict, status.p_value) == (None, "1")
+
+    def test_the_estimate_knows_the_least_number_of_votes(self) -> None:
+        test = make_test({"decision": {"minVotes": 100}}, status=RUNNING)
+        assert status_of(decide(test, world(tally(30, 5)))).votes_still_needed == 65
 
 
 class TestVotes:

@@ -1,0 +1,99 @@
+"""Which errors and latencies of the candidate lose an ABTest at once."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from finetune_operator.contract.experiments import AbTestTally, ArmTally
+from finetune_operator.core.conditions import find, is_true
+from finetune_operator.reconcile.abtest import reconcile
+from finetune_operator.reconcile.plan import Plan
+from finetune_operator.resources.abtest import Verdict
+from tests.builders import CONFIG, NOON, after, make_test
+from tests.unit.reconcile.comparisons import (
+    CLEAR,
+    GUARDRAILS,
+    RUNNING,
+    answers,
+    decide,
+    status_of,
+    tally,
+    traffic,
+    world,
+)
+
+
+def copies(count: int = 40, latency_ms: int = 100, errors: int = 0) -> ArmTally:
+    """Of an arm that has had no request of a user."""
+    return ArmTally(shadow_samples=count + errors, shadow_errors=errors, shadow_mean_latency_ms=latency_ms)
+
+
+GUARDED: dict[str, tuple[AbTestTally, str | None]] = {
+    "within": (traffic((3, 1, 0), answers(1000, 149, errors=10)), None),
+    "too many errors": (traffic((3, 1, 0), answers(90, errors=10)), "exceeds maxErrorRate 0.02"),
+    "too slow": (traffic((3, 1, 0), answers(latency_ms=151)), "a ratio of 1.51 exceeds maxLatencyRatio 1.5"),
+    "even if it would win": (traffic(CLEAR, answers(latency_ms=151)), "exceeds maxLatencyRatio"),
+    "without a vote": (traffic((0, 0, 0), answers(latency_ms=151)), "exceeds maxLatencyRatio"),
+    "before any user sees the candidate": (traffic((0, 0, 0), copies(90, errors=10)), "10 of 100 requests to plato-v2"),
+    "slow before any user sees it": (traffic((0, 0, 0), copies(latency_ms=151)), "a ratio of 1.51 exceeds"),
+    "copies within": (traffic((0, 0, 0), copies(1000, 149, errors=10)), None),
+}
+
+
+class TestGuardrails:
+    @pytest.mark.parametrize(("seen", "fact"), GUARDED.values(), ids=GUARDED.keys())
+    def test_a_breach_loses_at_once(self, seen: AbTestTally, fact: str | None) -> None:
+        plan = decide(make_test({"guardrails": GUARDRAILS}, status=RUNNING), world(seen))
+        status = status_of(plan)
+        assert status.verdict is (Verdict.LOST if fact else None)
+        if fact:
+            concluded = find(status.conditions, "Concluded")
+            assert concluded is not None
+            assert (concluded.reason, fact in concluded.message) == ("GuardrailBreached", True)
+            assert is_true(status.conditions, "Ready")
+            assert [(event.type, event.reason) for event in plan.events] == [("Warning", "GuardrailBreached")]
+
+    def test_without_guardrails_nothing_is_breached(self) -> None:
+        seen = world(traffic((3, 1, 0), answers(0, 9000, errors=500)))
+        assert status_of(decide(make_test(status=RUNNING), seen)).verdict is None
+
+    @pytest.mark.parametrize(
+        ("percent", "guardrails", "is_said"),
+        [(0, GUARDRAILS, True), (1, GUARDRAILS, False), (0, None, False)],
+        ids=["no traffic", "some traffic", "no traffic and no guardrails"],
+    )
+    @pytest.mark.parametrize("most", [100, 4], ids=["running", "inconclusive"])
+    def test_guardrails_without_traffic_are_remarked(
+        self, percent: int, guardrails: dict[str, Any] | None, is_said: bool, most: int
+    ) -> None:
+        spec = {
+            "traffic": {"candidatePercent": percent},
+            "guardrails": guardrails,
+            "decision": {"minVotes": 1, "maxVotes": most},
+        }
+        status = status_of(decide(make_test(spec, status=RUNNING), world(tally(3, 1))))
+        remark = "guardrails get no requests to judge at traffic.candidatePercent 0: raise it, or traffic.shadowPercent"
+        assert (remark in (status.message or "")) is is_said
+
+    def test_copies_are_no_requests(self) -> None:
+        """Neither the limit of samples nor the weighted score counts them; the status shows them apart."""
+        decision = {"maxSamplesPerArm": 40, "weights": {"latency": 100}}
+        seen = world(traffic((3, 1, 0), copies(errors=1)))
+        status = status_of(decide(make_test({"decision": decision}, status=RUNNING), seen))
+        assert status.verdict is None
+        assert status.arms is not None
+        assert status.arms.candidate.to_dict() == {
+            "servedName": "plato-v2",
+            "samples": 0,
+            "errors": 0,
+            "shadowSamples": 41,
+            "shadowErrors": 1,
+            "shadowMeanLatencyMs": 100,
+        }
+
+    def test_a_breach_is_final(self) -> None:
+        test = make_test({"guardrails": GUARDRAILS}, status=RUNNING)
+        lost = after(test, decide(test, world(traffic((3, 1, 0), answers(latency_ms=151)))))
+        seen = world(traffic(CLEAR, answers()))
+        assert reconcile(lost, seen, NOON + timedelta(days=1), CONFIG) == Plan(status=lost.status.to_dict())

@@ -1,0 +1,140 @@
+"""What the weights of an ABTest let a verdict depend on, and what is told of the weighted score."""
+
+from typing import Any
+
+import pytest
+
+from finetune_operator.contract.experiments import AbTestTally
+from finetune_operator.resources.abtest import Verdict
+from tests.builders import make_test
+from tests.unit.reconcile.comparisons import (
+    CLEAR,
+    CLEARLY_NOT,
+    RUNNING,
+    WEIGHTS,
+    answers,
+    decide,
+    status_of,
+    tally,
+    traffic,
+    world,
+)
+
+QUICK = {"accuracy": 20, "latency": 40, "cost": 40}
+WEIGHED: dict[str, tuple[dict[str, Any], AbTestTally, Verdict | None, str]] = {
+    "votes and score for the candidate": (
+        {},
+        traffic(CLEAR, answers()),
+        Verdict.WON,
+        "weighted score 0.6636 (0.5111 to 0.7659) against 0.3364 (0.2341 to 0.4889)",
+    ),
+    "votes and score for the baseline": ({}, traffic(CLEARLY_NOT, answers()), Verdict.LOST, "plato-v1 is preferred"),
+    "preferred, but slow and long": (
+        {"weights": QUICK},
+        traffic(CLEAR, answers(latency_ms=2000, tokens=2000)),
+        None,
+        "the votes are significant; people prefer plato-v2, the weighted score 0.1833 (0.133 to 0.217) of plato-v2 "
+        "prefers plato-v1",
+    ),
+    "not preferred, but quick and short": (
+        {"weights": QUICK},
+        traffic(CLEARLY_NOT, answers(latency_ms=5, tokens=2)),
+        None,
+        "of plato-v2 prefers plato-v2",
+    ),
+    "preferred, but too slow and long to be sure": (
+        {},
+        traffic(CLEAR, answers(latency_ms=2000, tokens=2000)),
+        None,
+        "of plato-v2 does not exclude a tie",
+    ),
+    "preferred, but now slow and now quick": (
+        {},
+        traffic(CLEAR, answers(spread=2)),
+        None,
+        "of plato-v2 does not exclude a tie",
+    ),
+    "an api that does not know deviations": (
+        {},
+        traffic(CLEAR, answers(spread=None)),
+        None,
+        "no weighted score: how much the latencies of answers differ is not known",
+    ),
+    "quick and short alone win nothing": ({}, traffic((5, 5, 5), answers(latency_ms=5, tokens=2)), None, "no leader"),
+    "scores are alike": (
+        {"weights": {"latency": 100, "accuracy": 0, "cost": 0}},
+        traffic(CLEAR, answers()),
+        None,
+        "does not exclude a tie",
+    ),
+    "disagreement until the last vote": (
+        {"maxVotes": 55},
+        traffic(CLEAR, answers(latency_ms=2000, tokens=2000)),
+        Verdict.INCONCLUSIVE,
+        "no agreement of votes and weights after 55 votes; people prefer plato-v2, the weighted score ",
+    ),
+    "too few answers": ({}, traffic(CLEAR, answers(29)), None, "no weighted score: latency needs 30 answers"),
+    "fewer than an interval needs": (
+        {"minSamplesPerArm": 29},
+        traffic(CLEAR, answers(29)),
+        None,
+        "how much the latencies of answers differ needs 30 of each arm, not 29",
+    ),
+    "unknown tokens": ({}, traffic(CLEAR, answers(tokens=None)), None, "no weighted score: cost needs 30 answers with"),
+    "tokens without weight": (
+        {"weights": {"accuracy": 80, "latency": 20, "cost": 0}},
+        traffic(CLEAR, answers(tokens=None)),
+        Verdict.WON,
+        "weighted score",
+    ),
+    "chi-squared agrees": ({"method": "ChiSquared", "maxVotes": 55}, traffic(CLEAR, answers()), Verdict.WON, "chi"),
+    "chi-squared disagrees": (
+        {"method": "ChiSquared", "maxVotes": 55},
+        traffic(CLEAR, answers(latency_ms=2000, tokens=2000)),
+        Verdict.INCONCLUSIVE,
+        "no agreement of votes and weights",
+    ),
+    "as many samples as allowed": (
+        {"maxSamplesPerArm": 40},
+        traffic((5, 5, 0), answers()),
+        Verdict.INCONCLUSIVE,
+        "no significant difference after 40 samples of each arm",
+    ),
+    "one sample fewer": ({"maxSamplesPerArm": 40}, traffic((5, 5, 0), answers(39)), None, "no leader yet"),
+}
+
+
+class TestWeights:
+    @pytest.mark.parametrize(("decision", "seen", "verdict", "hint"), WEIGHED.values(), ids=WEIGHED.keys())
+    def test_the_rule(self, decision: dict[str, Any], seen: AbTestTally, verdict: Verdict | None, hint: str) -> None:
+        test = make_test({"decision": {"weights": WEIGHTS} | decision}, status=RUNNING)
+        status = status_of(decide(test, world(seen)))
+        assert hint in (status.message or "")
+        assert status.verdict is verdict
+
+    def test_what_a_score_looks_like(self) -> None:
+        test = make_test({"decision": {"weights": WEIGHTS}}, status=RUNNING)
+        seen = traffic((3, 1, 0), answers(latency_ms=50, tokens=25))
+        arms = status_of(decide(test, world(seen))).arms
+        assert arms is not None
+        assert (arms.candidate.score, arms.baseline.score) == ("0.7167", "0.2833")
+        assert (arms.candidate.score_lower, arms.candidate.score_upper) == ("0.3221", "0.8733")
+        assert (arms.baseline.score_lower, arms.baseline.score_upper) == ("0.1267", "0.6779")
+        assert (arms.candidate.samples_with_tokens, arms.candidate.mean_completion_tokens) == (40, "25.0")
+
+    @pytest.mark.parametrize(
+        ("weights", "count"), [(None, 40), (WEIGHTS, 29)], ids=["without weights", "with too few answers"]
+    )
+    def test_there_may_be_none(self, weights: dict[str, int] | None, count: int) -> None:
+        test = make_test({"decision": {"weights": weights} if weights else {}}, status=RUNNING)
+        arms = status_of(decide(test, world(traffic((3, 1, 0), answers(count))))).arms
+        assert arms is not None
+        assert (arms.candidate.score, arms.baseline.score) == (None, None)
+
+    def test_without_weights_the_message_says_nothing_of_them(self) -> None:
+        status = status_of(decide(make_test(status=RUNNING), world(tally(3, 1))))
+        assert "weight" not in (status.message or "")
+
+    def test_before_anything_is_counted(self) -> None:
+        test = make_test({"decision": {"weights": WEIGHTS}}, status=RUNNING)
+        assert "nothing has been counted" in (status_of(decide(test, world(None))).message or "")
