@@ -12,6 +12,8 @@ V1, V2 = make_version(1, status=LOADED), make_version(2, status=LOADED)
 RUNNING = {"phase": "Running", "startTime": "2026-01-01T11:00:00Z"}
 OTHER = make_test(name="earlier", uid="uid-of-earlier", status=RUNNING)
 """Another ABTest, which has the traffic."""
+WON = make_test(status={"phase": "Concluded", "verdict": "Won", "concludedAt": "2026-01-01T11:30:00Z"})
+LOST = make_test(status={"phase": "Concluded", "verdict": "Lost", "concludedAt": "2026-01-01T11:30:00Z"})
 WEIGHTS = {"accuracy": 60, "latency": 20, "cost": 20}
 GUARDRAILS = {"maxErrorRate": "0.02", "maxLatencyRatio": "1.5"}
 CLEAR, CLEARLY_NOT = (40, 10, 5), (10, 40, 5)

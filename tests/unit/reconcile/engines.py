@@ -28,6 +28,7 @@ READY = ({"type": "Ready", "status": "True"},)
 V1 = make_version(1)
 assert V1.spec.serving
 ENGINE = engine_name(V1.spec, V1.spec.serving)
+REFUSAL = Refusal("RankTooLarge", "rank 64 is beyond the engine's 16: raise spec.serving.maxLoraRank")
 
 
 def loaded(number: int, spec: Mapping[str, Any] | None = None, *, active: bool = False, **status: Any) -> ModelVersion:
