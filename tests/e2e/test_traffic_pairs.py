@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from demo.chat import MAX_TOKENS, client
-from demo.install import EXAMPLES, api_token
+from demo.install import EXAMPLES, RELEASE, api_token
 from demo.story import ALIAS, FIRST, SECOND
 from tests.e2e.conftest import World
 
@@ -45,16 +45,23 @@ def ask(world: World, prompt: str, *, stream: bool) -> tuple[str, str, str]:
     return text, raw.headers.get("x-finetune-version", ""), raw.headers.get("x-finetune-arm", "")
 
 
-def post(world: World, test: dict[str, Any], path: str, body: dict[str, Any]) -> httpx2.Response:
+@pytest.fixture(scope="module")
+def api_url(world: World) -> Iterator[str]:
+    """Of its own: the session's way there ends with the pod that other tests kill."""
+    with world.kubectl.port_forward(f"{RELEASE}-api") as url:
+        yield url
+
+
+def post(world: World, api_url: str, test: dict[str, Any], path: str, body: dict[str, Any]) -> httpx2.Response:
     metadata = test["metadata"]
-    url = f"{world.api_url}/v1/fine-tuning/ab-test/{metadata['namespace']}/{metadata['name']}/{path}"
+    url = f"{api_url}/v1/fine-tuning/ab-test/{metadata['namespace']}/{metadata['name']}/{path}"
     headers = {"Authorization": f"Bearer {api_token(world.target)}"}
     return httpx2.post(url, json=body, headers=headers, timeout=60)
 
 
-def comparison(world: World, test: dict[str, Any]) -> dict[str, Any] | None:
+def comparison(world: World, api_url: str, test: dict[str, Any]) -> dict[str, Any] | None:
     """None as long as no pair has reached the api."""
-    response = post(world, test, "comparisons", {"evaluator": EVALUATOR})
+    response = post(world, api_url, test, "comparisons", {"evaluator": EVALUATOR})
     if response.status_code == 409:
         return None
     response.raise_for_status()
@@ -63,7 +70,9 @@ def comparison(world: World, test: dict[str, Any]) -> dict[str, Any] | None:
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
-def test_a_users_request_is_judged_blind(world: World, judged_copies: dict[str, Any], stream: bool) -> None:
+def test_a_users_request_is_judged_blind(
+    world: World, api_url: str, judged_copies: dict[str, Any], stream: bool
+) -> None:
     prompt = f"What is virtue? {uuid.uuid4()}"
 
     def copied() -> str | None:
@@ -74,14 +83,14 @@ def test_a_users_request_is_judged_blind(world: World, judged_copies: dict[str, 
 
     answer = world.kubectl.wait_for("the gateway copies", copied, TIMEOUT_SECONDS)
     found = world.kubectl.wait_for(
-        "both answers are put to the vote", lambda: comparison(world, judged_copies), TIMEOUT_SECONDS
+        "both answers are put to the vote", lambda: comparison(world, api_url, judged_copies), TIMEOUT_SECONDS
     )
     assert found["prompt"] == prompt
     assert answer in found["answers"].values()
     assert not any(name in json.dumps(found) for name in (FIRST, SECOND))
 
     ballot = {"comparison_id": found["comparison_id"], "evaluator": EVALUATOR, "vote": "tie"}
-    sides = post(world, judged_copies, "vote", ballot).raise_for_status().json()["sides"]
+    sides = post(world, api_url, judged_copies, "vote", ballot).raise_for_status().json()["sides"]
     assert {side["served_name"] for side in sides.values()} == {FIRST, SECOND}
     (of_first,) = (letter for letter, side in sides.items() if side["served_name"] == FIRST)
     assert found["answers"][of_first] == answer
