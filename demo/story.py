@@ -180,6 +180,8 @@ class Teller:
                 answer = ask(openai, ALIAS, QUESTIONS[0], max_tokens=1)
             seconds = time.monotonic() - patched
         self.narrator.say(f"the first token {seconds:.2f} s after the patch comes from {answer.version}")
+        # The gateway follows the patch itself; the operator tells of it a moment later.
+        self._wait(f"the status of {FIRST} tells so", lambda: self._version_in_state(FIRST, "Deployed"), 60)
         self.narrator.say(self.target.kubectl.run("get", "modelversions"))
         return Rollback(answer, seconds, tuple(chatter.failures))
 
