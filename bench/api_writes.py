@@ -28,6 +28,7 @@ def measure() -> Report:
         (
             f"{len(ended)} finished jobs in the log, oldest first, had {[life.writes for life in ended]} such writes; "
             "the table has the latest of each name",
+            "a job with spec.evaluation has one more: that it is trained, and now being measured",
             "lists not made by a watch are the operator's comparison of its memory with the API server, one in 10 "
             "minutes whatever the number of jobs; a job shows them where it was under way at that time",
         ),

@@ -26,6 +26,8 @@ class Request(StrEnum):
     READ_LIST = "lists not made by a watch"
 
 
+GOES_WITH_PROGRESS = {"progress", "checkpoint", "cost"}
+"""Told with a progress, and never without one."""
 COUNTED = (Request.CREATE_JOB, Request.CREATE_MODEL_VERSION, Request.STATUS_CHANGE, Request.STATUS_OTHER)
 
 
@@ -110,7 +112,7 @@ class _Reader:
                     life.requests[Request.EVENT] += 1
 
     def _see_status(self, life: Life, entry: Mapping[str, Any], status: Mapping[str, Any]) -> None:
-        if set(status) == {"progress"}:
+        if "progress" in status and status.keys() <= GOES_WITH_PROGRESS:
             life.requests[Request.PROGRESS] += 1
             life.progress_times.append(datetime.fromisoformat(entry["requestReceivedTimestamp"]))
         elif status.keys() & {"phase", "conditions"}:

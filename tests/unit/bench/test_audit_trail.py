@@ -58,6 +58,8 @@ COUNTED = {
     "a phase": (status(phase="Training"), Request.STATUS_CHANGE),
     "a condition with progress": (status(conditions=[], progress={}), Request.STATUS_CHANGE),
     "progress alone": (status(progress={"percent": 5}), Request.PROGRESS),
+    "what goes with progress": (status(progress={"percent": 5}, checkpoint={}, cost={}), Request.PROGRESS),
+    "a checkpoint without progress": (status(checkpoint={}), Request.STATUS_OTHER),
     "neither": (status(attempts=1), Request.STATUS_OTHER),
     "an event": (event(UID), Request.EVENT),
     "a read of an object": (entry("get", "jobs", "plato-1"), Request.READ_OBJECT),
