@@ -7,7 +7,6 @@ routes by what the API server has. Each change is one write of `spec.state`, as 
 import asyncio
 import os
 import statistics
-import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -16,8 +15,7 @@ from pathlib import Path
 import aiohttp
 
 from bench.gateway.engine import Engine
-from bench.gateway.measure import HOST, MESSAGES, running
-from bench.gateway.peers import Command
+from bench.gateway.measure import HOST, MESSAGES, ours, running
 from bench.report import Figure, NotMeasurable, Report
 from finetune_operator.gateway.exchange import VERSION_HEADER
 from finetune_operator.kube.client import KubeClient
@@ -74,7 +72,7 @@ async def _measure(directory: Path) -> tuple[list[float], Traffic]:
             body = version_object(name, namespace=NAMESPACE, engine=str(engine.port), promoted=promoted)
             await _create(plane.client, body)
         access = await plane.account_kubeconfig(RELEASE_NAMESPACE, f"{RELEASE_NAME}-gateway")
-        async with running(_gateway(access, port), directory, port, max(os.sched_getaffinity(0))):
+        async with running(ours(access, port, NAMESPACE), directory, port, max(os.sched_getaffinity(0))):
             url = f"http://{HOST}:{port}/v1/chat/completions"
             async with asyncio.TaskGroup() as group:
                 clients = [group.create_task(_client(session, url, traffic)) for _ in range(CLIENTS)]
@@ -89,17 +87,6 @@ async def _create(client: KubeClient, body: Manifest) -> None:
     name = body["metadata"]["name"]
     await client.create("modelversions", NAMESPACE, made | {"metadata": {"name": name, "namespace": NAMESPACE}})
     await client.merge_patch("modelversions", NAMESPACE, name, {"status": body["status"]}, "status")
-
-
-def _gateway(kubeconfig: Path, port: int) -> Command:
-    environment = {
-        "KUBECONFIG": str(kubeconfig),
-        "FINETUNE_NAMESPACES": NAMESPACE,
-        "FINETUNE_GATEWAY_HOST": HOST,
-        "FINETUNE_GATEWAY_PORT": str(port),
-        "FINETUNE_ENGINE_URL_TEMPLATE": f"http://{HOST}:{{engine}}",
-    }
-    return Command((sys.executable, "-m", "finetune_operator", "gateway"), environment)
 
 
 async def _change(client: KubeClient, session: aiohttp.ClientSession, url: str, number: int) -> float:

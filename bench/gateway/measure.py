@@ -162,12 +162,11 @@ class Gateway:
         return int(line.split()[1]) / 1024
 
 
-def ours(kubernetes: ApiServer, directory: Path, port: int, log_level: str) -> Command:
-    access = directory / "kubeconfig"
-    access.write_text(kubeconfig(kubernetes.url))
+def ours(access: Path, port: int, namespace: str = "finetune", log_level: str = "INFO") -> Command:
+    """The gateway by this kubeconfig, before engines whose names are ports."""
     environment = {
         "KUBECONFIG": str(access),
-        "FINETUNE_NAMESPACES": "finetune",
+        "FINETUNE_NAMESPACES": namespace,
         "FINETUNE_GATEWAY_HOST": HOST,
         "FINETUNE_GATEWAY_PORT": str(port),
         "FINETUNE_ENGINE_URL_TEMPLATE": f"http://{HOST}:{{engine}}",
@@ -224,8 +223,10 @@ async def measure(options: argparse.Namespace) -> dict[str, dict[str, float]]:
         for name in options.gateways:
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             port = free_port()
+            access = directory / "kubeconfig"
+            access.write_text(kubeconfig(kubernetes.url))
             command = (
-                ours(kubernetes, directory, port, options.log_level)
+                ours(access, port, log_level=options.log_level)
                 if name == OURS
                 else PEERS[name](directory, engine.port, port)
             )

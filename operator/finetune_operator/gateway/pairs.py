@@ -124,9 +124,10 @@ def _pair_of(original: Exchange, copy: Exchange) -> TrafficPair | Unusable:
     choice, names = original.choice, (original.served_name, copy.served_name)
     if choice is None or choice.test_uid is None or choice.pairing is None or not all(names):
         return Unusable.INCOMPLETE
+    question = storable(prompt)
     pair = AnswerPair(
-        id=_pair_id(choice.test_uid, prompt),
-        prompt=storable(prompt),
+        id=_pair_id(choice.test_uid, question),
+        prompt=question,
         baseline_answer=storable(baseline),
         candidate_answer=storable(candidate),
     )

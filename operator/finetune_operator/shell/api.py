@@ -57,11 +57,12 @@ class Api:
         been away or refused to tell.
         """
         now = time.monotonic()
-        self._ratings = {uid: known for uid, known in self._ratings.items() if now < known[0] + RATINGS_SECONDS}
-        if version_uid in self._ratings:
-            return self._ratings[version_uid][1]
+        known = self._ratings.get(version_uid)
+        if known and now < known[0] + RATINGS_SECONDS:
+            return known[1]
         if now < self._away_until:
             return None
+        self._ratings = {uid: kept for uid, kept in self._ratings.items() if now < kept[0] + RATINGS_SECONDS}
         text = await self._get(VERSION_RATINGS_PATH.format(uid=version_uid), {}, RATINGS_TIMEOUT_SECONDS)
         try:
             tally = RatingTally.model_validate_json(text) if text else None

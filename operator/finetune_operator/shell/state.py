@@ -52,7 +52,7 @@ class ClusterState:
             return
         key = _key(plural, body)
         known = self._objects.get(key)
-        if known and _version(known) > _version(body):
+        if known and resource_version(known) > resource_version(body):
             return
         if known:
             self._ungroup(key, known)
@@ -85,7 +85,7 @@ class ClusterState:
         gone = [
             item
             for item in self.all(plural, namespace)
-            if item["metadata"]["uid"] not in alive and _version(item) <= int(listed_at)
+            if item["metadata"]["uid"] not in alive and resource_version(item) <= int(listed_at)
         ]
         for item in gone:
             self.forget(plural, item)
@@ -132,7 +132,8 @@ def _key(plural: str, body: Mapping[str, Any]) -> Key:
     return plural, body["metadata"]["namespace"], body["metadata"]["name"]
 
 
-def _version(body: Mapping[str, Any]) -> int:
+def resource_version(body: Mapping[str, Any]) -> int:
+    """Of one kind, a later write has a larger one; 0 where there is none."""
     return int(body["metadata"].get("resourceVersion") or 0)
 
 

@@ -8,6 +8,8 @@ nobody.
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from finetune_operator.shell.state import resource_version
+
 WATCH_GRACE_SECONDS = 120.0
 """Between two listings: a watch that was cut is back within half a minute, and begins with a listing of its own."""
 QUEUE_GRACE_SECONDS = 3600.0
@@ -33,7 +35,7 @@ class Vitality:
     def brought(self, plural: str, body: Mapping[str, Any]) -> None:
         """By the watch, or by the listing that it began with."""
         key = _key(plural, body)
-        self._brought[key] = max(_version(body), self._brought.get(key, 0))
+        self._brought[key] = max(resource_version(body), self._brought.get(key, 0))
         self._overdue.pop(key, None)
         self._missed.discard(key)
 
@@ -46,7 +48,7 @@ class Vitality:
 
     def listed(self, plural: str, namespace: str, bodies: Iterable[Mapping[str, Any]], now: float) -> None:
         """All objects of one kind in a namespace."""
-        behind = {key for body in bodies if self._brought.get(key := _key(plural, body), 0) < _version(body)}
+        behind = {key for body in bodies if self._brought.get(key := _key(plural, body), 0) < resource_version(body)}
         for key in [key for key in self._overdue if key[:2] == (plural, namespace) and key not in behind]:
             del self._overdue[key]
         for key in behind:
@@ -65,7 +67,3 @@ class Vitality:
 
 def _key(plural: str, body: Mapping[str, Any]) -> ObjectKey:
     return ObjectKey(plural, body["metadata"]["namespace"], body["metadata"]["uid"])
-
-
-def _version(body: Mapping[str, Any]) -> int:
-    return int(body["metadata"].get("resourceVersion") or 0)
