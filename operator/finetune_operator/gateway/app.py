@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import aiohttp
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -18,7 +19,6 @@ from finetune_operator.gateway import errors
 from finetune_operator.gateway.bodies import parse_request
 from finetune_operator.gateway.catalog import Catalog
 from finetune_operator.gateway.changes import (
-    CHANGE_PATHS,
     LOAD_PATH,
     SWITCH_PATH,
     Cluster,
@@ -30,6 +30,7 @@ from finetune_operator.gateway.changes import (
     switch,
 )
 from finetune_operator.gateway.choice import ARM_HEADER, authorize, choose, kubernetes_token, subject_of
+from finetune_operator.gateway.engine_pool import EnginePool
 from finetune_operator.gateway.errors import GatewayError
 from finetune_operator.gateway.exchange import REQUEST_ID_HEADER, Exchange
 from finetune_operator.gateway.follow import RouteKeeper
@@ -39,7 +40,7 @@ from finetune_operator.gateway.pairs import Pairs, PairSender
 from finetune_operator.gateway.samples import SampleSender
 from finetune_operator.gateway.settings import GatewaySettings, SettingsError
 from finetune_operator.gateway.shadows import Shadows
-from finetune_operator.gateway.upstream import Upstream, engine_session
+from finetune_operator.gateway.upstream import Upstream
 from finetune_operator.kube.client import KubeClient
 from finetune_operator.kube.errors import KubeError
 from finetune_operator.logs import configure_logging, get_logger
@@ -49,7 +50,6 @@ UNSPLIT_PATHS = ("/v1/embeddings",)
 """Vectors of two models can't be compared, so that an index whose users are split would find nothing."""
 CHANGES_AT_ONCE_MAX = 8
 """Anybody may show a token that the API server has to look at."""
-TOKEN: web.RequestKey[str | None] = web.RequestKey("token")
 REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -75,17 +75,14 @@ class Gateway:
         self._pairs: Pairs | None = None
 
     def application(self) -> web.Application:
-        app = web.Application(
-            client_max_size=self.settings.max_body_bytes,
-            middlewares=[self._identified, self._errors_as_openai, self._authorized, self._limited],
-        )
+        app = web.Application(client_max_size=self.settings.max_body_bytes, middlewares=[self._answered])
         for path in (*SPLIT_PATHS, *UNSPLIT_PATHS):
             app.router.add_post(path, self._complete)
-        app.router.add_post(SWITCH_PATH, self._switch)
-        app.router.add_post(LOAD_PATH, self._load)
-        app.router.add_get("/v1/models", self._list_models)
-        app.router.add_get("/v1/models/active", self._active_models)
-        app.router.add_get("/v1/models/{name:.+}", self._one_model)
+        app.router.add_post(SWITCH_PATH, self._limited(self._switch, _who_changes))
+        app.router.add_post(LOAD_PATH, self._limited(self._load, _who_changes))
+        app.router.add_get("/v1/models", self._limited(self._list_models, self._who_asks))
+        app.router.add_get("/v1/models/active", self._limited(self._active_models, self._who_asks))
+        app.router.add_get("/v1/models/{name:.+}", self._limited(self._one_model, self._who_asks))
         app.router.add_get("/healthz", self._healthy)
         app.router.add_get("/readyz", self._ready)
         app.router.add_get("/metrics", self._metrics_text)
@@ -93,11 +90,21 @@ class Gateway:
         return app
 
     async def _connections(self, _app: web.Application) -> AsyncIterator[None]:
-        async with engine_session(self.settings) as session:
-            self._upstream = Upstream(session, self.settings, self.metrics)
-            if not self.settings.api_url:
+        pool = EnginePool(self.settings.connect_timeout_seconds, self.settings.answer_timeout_seconds)
+        self._upstream = Upstream(pool, self.settings, self.metrics)
+        try:
+            async with self._reports():
                 yield
-                return
+        finally:
+            pool.close()
+
+    @asynccontextmanager
+    async def _reports(self) -> AsyncIterator[None]:
+        """What is told to the api, where there is one."""
+        if not self.settings.api_url:
+            yield
+            return
+        async with aiohttp.ClientSession() as session:
             api = (session, self.settings.api_url, self.settings.internal_token)
             samples, sender = SampleSender(*api, self.metrics.samples), PairSender(*api, self.metrics.pairs)
             record, pairs = partial(samples.add, shadow=True), Pairs(sender.put, self.metrics)
@@ -113,54 +120,44 @@ class Gateway:
                     await task
 
     @web.middleware
-    async def _identified(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Every answer of the API has an id, whoever refused it; completions and changes are logged with it."""
+    async def _answered(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Every answer of the API has an id, whoever refused it, and every error has OpenAI's form; completions and
+        changes are logged with the id.
+        """
         request[REQUEST_ID] = str(uuid.uuid4())
-        response = await handler(request)
-        if request.path.startswith("/v1/") and not response.prepared:
+        try:
+            response = await handler(request)
+        except GatewayError as error:
+            response = error.response({})
+        except web.HTTPException as error:
+            kind = "not_found" if error.status == 404 else "bad_request"
+            headers = {name: error.headers[name] for name in ("Allow",) if name in error.headers}
+            response = GatewayError(error.status, kind, f"{request.method} {request.path}: {error.reason}").response(
+                headers
+            )
+        if not response.prepared and request.path.startswith("/v1/"):
             response.headers.setdefault(REQUEST_ID_HEADER, request[REQUEST_ID])
         return response
 
-    @web.middleware
-    async def _errors_as_openai(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        try:
-            return await handler(request)
-        except GatewayError as error:
-            return error.response({})
-        except web.HTTPException as error:
-            message = f"{request.method} {request.path}: {error.reason}"
-            headers = {name: error.headers[name] for name in ("Allow",) if name in error.headers}
-            return GatewayError(error.status, "not_found" if error.status == 404 else "bad_request", message).response(
-                headers
-            )
+    def _limited(self, handler: Handler, client_of: Callable[[web.Request], str]) -> Handler:
+        """What is no completion has an allowance of its own, so that whoever has used up the other can still roll
+        back."""
 
-    @web.middleware
-    async def _authorized(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.path.startswith("/v1/") and request.path not in CHANGE_PATHS:
-            request[TOKEN] = authorize(request.headers, self.settings.tokens)
-        return await handler(request)
+        async def within_limits(request: web.Request) -> web.StreamResponse:
+            client = client_of(request)
+            self._aside_limiter.enter(client)
+            try:
+                return await handler(request)
+            finally:
+                self._aside_limiter.leave(client, 0)
 
-    @web.middleware
-    async def _limited(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """What is no completion has an allowance of its own, so that whoever has used up the other can still roll back.
+        return within_limits
 
-        Of a change it is the address's: tokens of Kubernetes are not known here, so that anybody could invent new ones.
-        Who shows none at all is refused before that.
-        """
-        if not request.path.startswith("/v1/") or request.path in (*SPLIT_PATHS, *UNSPLIT_PATHS):
-            return await handler(request)
-        if request.path in CHANGE_PATHS:
-            kubernetes_token(request.headers)
-            client = request.remote or ""
-        else:
-            client = request[TOKEN] or request.remote or ""
-        self._aside_limiter.enter(client)
-        try:
-            return await handler(request)
-        finally:
-            self._aside_limiter.leave(client, 0)
+    def _who_asks(self, request: web.Request) -> str:
+        return authorize(request.headers, self.settings.tokens) or request.remote or ""
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
+        token = authorize(request.headers, self.settings.tokens)
         exchange = Exchange(
             path=request.path,
             request_id=request[REQUEST_ID],
@@ -170,7 +167,7 @@ class Gateway:
         self._in_flight += 1
         self.metrics.in_flight.set(self._in_flight)
         try:
-            response = await self._answer(request, exchange)
+            response = await self._answer(request, token, exchange)
         except GatewayError as error:
             exchange.status, exchange.error = error.status, error.message
             response = error.response(exchange.headers())
@@ -191,22 +188,22 @@ class Gateway:
                 self._shadows.send(exchange)
         return response
 
-    async def _answer(self, request: web.Request, exchange: Exchange) -> web.StreamResponse:
+    async def _answer(self, request: web.Request, token: str | None, exchange: Exchange) -> web.StreamResponse:
         if self._in_flight > self.settings.max_concurrent_requests:
             raise errors.overloaded(self.settings.max_concurrent_requests)
-        client = request[TOKEN] or request.remote or ""
+        client = token or request.remote or ""
         self._limiter.enter(client)
         try:
-            return await self._pass_on(request, exchange)
+            return await self._pass_on(request, token, exchange)
         finally:
             self._limiter.leave(client, exchange.tokens if exchange.counts_tokens else 0)
 
-    async def _pass_on(self, request: web.Request, exchange: Exchange) -> web.StreamResponse:
+    async def _pass_on(self, request: web.Request, token: str | None, exchange: Exchange) -> web.StreamResponse:
         body = exchange.body = parse_request(await self._read(request))
         exchange.asked = body.model
         if self.keeper.missing:
             raise errors.no_routes_yet()
-        subject = subject_of(request.headers, body.subject, request[TOKEN], request.remote)
+        subject = subject_of(request.headers, body.subject, token, request.remote)
         asked_arm, splits = request.headers.get(ARM_HEADER), request.path in SPLIT_PATHS
         choice = choose(self.keeper.table, body.model, subject, asked_arm, splits=splits)
         exchange.choose(choice, self.settings.internal_token)
@@ -271,6 +268,14 @@ class Gateway:
 
     async def _metrics_text(self, _request: web.Request) -> web.Response:
         return web.Response(body=self.metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+def _who_changes(request: web.Request) -> str:
+    """The address: tokens of Kubernetes are not known here, so that anybody could invent new ones. Who shows none at
+    all is refused before that.
+    """
+    kubernetes_token(request.headers)
+    return request.remote or ""
 
 
 def _changed(request: web.Request, answer: dict[str, Any]) -> web.Response:

@@ -18,7 +18,6 @@ from finetune_operator.resources.modelversion import ModelVersion, RequestedStat
 
 SWITCH_PATH = "/v1/models/switch"
 LOAD_PATH = "/v1/models/load"
-CHANGE_PATHS = (SWITCH_PATH, LOAD_PATH)
 PLURAL = "modelversions"
 
 

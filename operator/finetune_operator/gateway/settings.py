@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune_operator.contract.places import ENGINE_API_KEY_VARIABLE, ENGINE_PORT, INTERNAL_TOKEN_VARIABLE
+from finetune_operator.gateway.engine_pool import place_of
 from finetune_operator.gateway.limits import NO_LIMITS, Limits
 
 OWN_NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -82,8 +83,18 @@ class GatewaySettings:
             drain_timeout_seconds=_number(environ, "FINETUNE_DRAIN_TIMEOUT_SECONDS", cls.drain_timeout_seconds),
             log_level=environ.get("FINETUNE_LOG_LEVEL") or cls.log_level,
         )
-        settings.engine_url("engine", "namespace")
+        settings.check()
         return settings
+
+    def check(self) -> None:
+        """Raises `SettingsError` for what no engine could be asked with."""
+        try:
+            # Digits, which are a name and also a port.
+            place_of(self.engine_url("1", "1"))
+        except ValueError as error:
+            raise SettingsError(f"FINETUNE_ENGINE_URL_TEMPLATE: {error}") from error
+        if not self.engine_api_key.isprintable():
+            raise SettingsError(f"{ENGINE_API_KEY_VARIABLE} must be one line: make its Secret without a line feed")
 
     def engine_url(self, engine: str, namespace: str) -> str:
         """Base URL of an engine, without a slash at its end."""

@@ -5,15 +5,16 @@ is how an engine learns that its client has gone.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 
-import aiohttp
 from aiohttp import hdrs, web
 
 from finetune_operator.core.routing import Target
 from finetune_operator.gateway import errors
 from finetune_operator.gateway.bodies import answered_model, ends_event, error_event, first_event
+from finetune_operator.gateway.engine_connection import EngineAnswer, EngineLost, EngineSilent
+from finetune_operator.gateway.engine_pool import EnginePool, EngineUnreachable
 from finetune_operator.gateway.errors import GatewayError
 from finetune_operator.gateway.exchange import REQUEST_ID_HEADER, Exchange
 from finetune_operator.gateway.metrics import Metrics
@@ -23,38 +24,17 @@ MAX_ATTEMPTS = 3
 MAX_LOST_ATTEMPTS = 2
 """An engine that died may have died of this very request, hence no more than one repetition."""
 RETRY_DELAY_SECONDS = 0.1
-IDLE_CONNECTION_SECONDS = 3.0
-"""Shorter than the 5 s after which vLLM's server closes an idle connection."""
 FIRST_EVENT_MAX_BYTES = 1024 * 1024
 EVENT_STREAM = "text/event-stream"
 TRACE_HEADERS = ("traceparent", "tracestate")
-PASSED_HEADERS = (hdrs.CONTENT_TYPE, hdrs.RETRY_AFTER)
-
-
-class ClientGone(Exception):
-    """The client closed its connection while the answer was under way."""
-
-
-def engine_session(settings: GatewaySettings) -> aiohttp.ClientSession:
-    """One pool for all engines; nothing is decompressed, since bodies pass as they are."""
-    timeout = aiohttp.ClientTimeout(
-        total=None, sock_connect=settings.connect_timeout_seconds, sock_read=settings.answer_timeout_seconds
-    )
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_CONNECTION_SECONDS)
-    return aiohttp.ClientSession(
-        connector=connector,
-        timeout=timeout,
-        auto_decompress=False,
-        headers={hdrs.ACCEPT_ENCODING: "identity"},
-        cookie_jar=aiohttp.DummyCookieJar(),
-    )
+PASSED_HEADERS = {"content-type": hdrs.CONTENT_TYPE, "retry-after": hdrs.RETRY_AFTER}
 
 
 class Upstream:
     """The engines, by way of one connection pool."""
 
-    def __init__(self, session: aiohttp.ClientSession, settings: GatewaySettings, metrics: Metrics) -> None:
-        self._session = session
+    def __init__(self, pool: EnginePool, settings: GatewaySettings, metrics: Metrics) -> None:
+        self._pool = pool
         self._settings = settings
         self._metrics = metrics
 
@@ -74,14 +54,14 @@ class Upstream:
                 await self._whole(target, answer, exchange)
                 return
             exchange.note_chunk(await self._first_event(target, answer))
-            async for chunk in answer.content.iter_any():
+            async for chunk in answer:
                 exchange.note_chunk(chunk)
             exchange.status = answer.status
 
     @asynccontextmanager
     async def _ask(
         self, received: Mapping[str, str], target: Target, body: bytes, exchange: Exchange
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+    ) -> AsyncIterator[EngineAnswer]:
         """An engine's answer to be read within the block, where a broken one is a `GatewayError` as well."""
         headers = self._headers(received, exchange)
         while True:
@@ -94,10 +74,10 @@ class Upstream:
                 await asyncio.sleep(RETRY_DELAY_SECONDS * exchange.attempts)
         try:
             yield answer
-        except aiohttp.SocketTimeoutError as error:
+        except EngineSilent as error:
             raise errors.engine_silent(target.served_name, self._settings.answer_timeout_seconds) from error
-        except aiohttp.ClientError as error:
-            raise errors.engine_failed(target.served_name, _cause(error)) from error
+        except EngineLost as error:
+            raise errors.engine_failed(target.served_name, str(error)) from error
         finally:
             # What has not been read to its end is closed by this; a whole answer's connection is used again.
             answer.release()
@@ -112,19 +92,20 @@ class Upstream:
 
     async def _attempt(
         self, target: Target, path: str, body: bytes, headers: Mapping[str, str], attempt: int
-    ) -> aiohttp.ClientResponse:
+    ) -> EngineAnswer:
         """An engine's answer that may reach the client; raises `_Repeatable` where another attempt is allowed."""
         try:
-            answer = await self._session.post(target.url + path, data=body, headers=headers)
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            failure = errors.engine_unavailable(target.served_name, _cause(error))
+            answer = await self._pool.post(target.url + path, headers, body)
+            refusal = await _refusal(target, answer)
+        except EngineUnreachable as error:
+            failure = errors.engine_unavailable(target.served_name, str(error))
             raise _repeatable("unreachable", failure, attempt, MAX_ATTEMPTS) from error
-        except TimeoutError as error:
+        except EngineSilent as error:
             raise errors.engine_silent(target.served_name, self._settings.answer_timeout_seconds) from error
-        except aiohttp.ClientError as error:
-            failure = errors.engine_failed(target.served_name, _cause(error))
+        except EngineLost as error:
+            failure = errors.engine_failed(target.served_name, str(error))
             raise _repeatable("lost", failure, attempt, MAX_LOST_ATTEMPTS) from error
-        if refusal := await _refusal(target, answer):
+        if refusal:
             # Closed rather than kept, so that the next attempt's connection may reach another pod.
             answer.close()
             if refusal.status == 503:
@@ -132,7 +113,7 @@ class Upstream:
             raise refusal
         return answer
 
-    async def _whole(self, target: Target, answer: aiohttp.ClientResponse, exchange: Exchange) -> web.Response:
+    async def _whole(self, target: Target, answer: EngineAnswer, exchange: Exchange) -> web.Response:
         body = await answer.read()
         if answer.status == 200:
             _check_model(target, answered_model(body))
@@ -141,26 +122,26 @@ class Upstream:
         return web.Response(status=answer.status, body=body, headers=_answer_headers(answer, exchange))
 
     async def _stream(
-        self, request: web.Request, target: Target, answer: aiohttp.ClientResponse, exchange: Exchange
+        self, request: web.Request, target: Target, answer: EngineAnswer, exchange: Exchange
     ) -> web.StreamResponse:
         head = await self._first_event(target, answer)
         response = web.StreamResponse(headers=_answer_headers(answer, exchange))
         exchange.note_first_token()
         try:
-            with _towards_client():
-                await response.prepare(request)
+            await response.prepare(request)
             await self._relay(request, target, answer, response, head, exchange)
             exchange.status = 200
         except GatewayError as failure:
             exchange.status, exchange.error = failure.status, failure.message
-        except ClientGone:
+        except ConnectionResetError:
+            # The client has gone: what an engine does has errors of its own.
             pass
         return response
 
-    async def _first_event(self, target: Target, answer: aiohttp.ClientResponse) -> bytes:
+    async def _first_event(self, target: Target, answer: EngineAnswer) -> bytes:
         """Everything up to the first event, whose model has been checked."""
         head = b""
-        async for chunk in answer.content.iter_any():
+        async for chunk in answer:
             head += chunk
             if (data := first_event(head)) is not None:
                 if failure := error_event(data):
@@ -176,7 +157,7 @@ class Upstream:
         self,
         request: web.Request,
         target: Target,
-        answer: aiohttp.ClientResponse,
+        answer: EngineAnswer,
         response: web.StreamResponse,
         head: bytes,
         exchange: Exchange,
@@ -184,23 +165,19 @@ class Upstream:
         """Chunk by chunk; a stream that breaks ends with an error event, or aborted where it broke within an event."""
         chunk = head
         try:
-            with _towards_client():
-                await response.write(chunk)
+            await response.write(chunk)
             exchange.note_chunk(chunk)
-            async for chunk in answer.content.iter_any():
-                with _towards_client():
-                    await response.write(chunk)
+            async for chunk in answer:
+                await response.write(chunk)
                 exchange.note_chunk(chunk)
-            with _towards_client():
-                await response.write_eof()
-        except aiohttp.ClientError as error:
-            if isinstance(error, aiohttp.SocketTimeoutError):
+            await response.write_eof()
+        except (EngineSilent, EngineLost) as error:
+            if isinstance(error, EngineSilent):
                 failure = errors.engine_silent(target.served_name, self._settings.answer_timeout_seconds)
             else:
-                failure = errors.engine_failed(target.served_name, _cause(error))
+                failure = errors.engine_failed(target.served_name, str(error))
             if ends_event(chunk):
-                with _towards_client():
-                    await response.write_eof(f"data: {failure.to_json()}\n\n".encode())
+                await response.write_eof(f"data: {failure.to_json()}\n\n".encode())
             elif request.transport is not None:
                 request.transport.abort()
             raise failure from error
@@ -214,7 +191,7 @@ class _Repeatable(Exception):
         self.reason = reason
 
 
-def _is_stream(answer: aiohttp.ClientResponse) -> bool:
+def _is_stream(answer: EngineAnswer) -> bool:
     return answer.status == 200 and answer.content_type == EVENT_STREAM
 
 
@@ -222,7 +199,7 @@ def _repeatable(reason: str, failure: GatewayError, attempt: int, max_attempts: 
     return _Repeatable(reason) if attempt < max_attempts else failure
 
 
-async def _refusal(target: Target, answer: aiohttp.ClientResponse) -> GatewayError | None:
+async def _refusal(target: Target, answer: EngineAnswer) -> GatewayError | None:
     """Answers that concern the gateway and the engine rather than the client."""
     match answer.status:
         case 503:
@@ -239,19 +216,6 @@ def _check_model(target: Target, answered: str | None) -> None:
         raise errors.wrong_model(target.served_name, answered)
 
 
-def _answer_headers(answer: aiohttp.ClientResponse, exchange: Exchange) -> dict[str, str]:
-    passed = {name: answer.headers[name] for name in PASSED_HEADERS if name in answer.headers}
+def _answer_headers(answer: EngineAnswer, exchange: Exchange) -> dict[str, str]:
+    passed = {name: answer.headers[received] for received, name in PASSED_HEADERS.items() if received in answer.headers}
     return passed | exchange.headers(answered=True)
-
-
-@contextmanager
-def _towards_client() -> Iterator[None]:
-    """Tells a client that has gone from an engine that has: aiohttp raises the same error for both."""
-    try:
-        yield
-    except ConnectionResetError as error:
-        raise ClientGone from error
-
-
-def _cause(error: Exception) -> str:
-    return str(error) or type(error).__name__

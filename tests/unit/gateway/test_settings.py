@@ -68,6 +68,9 @@ def test_every_field_names_its_variable() -> None:
         ("FINETUNE_DRAIN_TIMEOUT_SECONDS", "inf"),
         ("FINETUNE_ENGINE_URL_TEMPLATE", "http://{service}:8000"),
         ("FINETUNE_ENGINE_URL_TEMPLATE", "http://{engine"),
+        ("FINETUNE_ENGINE_URL_TEMPLATE", "{engine}.{namespace}.svc:8000"),
+        ("FINETUNE_ENGINE_URL_TEMPLATE", "http://{engine}:{namespace}:8000"),
+        ("VLLM_API_KEY", "key\n"),
     ],
 )
 def test_unreadable_values(name: str, value: str) -> None:
