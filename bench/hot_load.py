@@ -1,18 +1,20 @@
-"""From the creation of a ModelVersion to its first token, hot-loaded, against the restart of the engine's pod.
+"""From the creation of a ModelVersion to its first token: against a bare load at the engine, against the restart of its
+pod, and what the others notice of it.
 
-Runs on the demo's node and leaves the engine with the adapters that it had. Requests go through the gateway, as a
-client's do; the API server is reached by `kubectl proxy`, since a kubectl process for each request would be measured
-too.
+A bare load is what anybody could do by curl: POST the adapter to vLLM, and ask for a token. Runs on the demo's node and
+leaves the engine with the adapters that it had. Requests go through the gateway, as a client's do; the API server is
+reached by `kubectl proxy`, since a kubectl process for each request would be measured too.
 """
 
 import base64
 import json
 import statistics
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx2
@@ -23,12 +25,15 @@ from demo.install import RELEASE
 from demo.kubectl import DemoError, Kubectl
 from demo.story import FIRST, SECOND
 from demo.target import NAMESPACE
+from finetune_operator.contract.adapters import ADAPTER_DIGEST_HEADER
+from finetune_operator.contract.places import ARTIFACTS_ROOT
 
 KNOWN_VERSION, COPIED_VERSION = FIRST, SECOND
 # A family of its own: the numbers of the demo's family, and what its alias answers, stay as they are.
 FAMILY = "hot-load"
-HOT_LOADS, RESTARTS = 5, 2
-GOAL_RATIO = 20
+HOT_LOADS, RESTARTS = 20, 2
+RESTART_GOAL, BARE_GOAL, OTHERS_GOAL = 20, 1.2, 1.1
+OTHERS_PER_SECOND = 10
 POLL_SECONDS = 0.005
 HOT_LOAD_DEADLINE_SECONDS, RESTART_DEADLINE_SECONDS = 60.0, 600.0
 VERSIONS = f"/apis/finetune.dev/v1alpha1/namespaces/{NAMESPACE}/modelversions"
@@ -46,30 +51,125 @@ def measure() -> Report:
                 httpx2.Client(base_url=stack.enter_context(kubectl.port_forward(f"{RELEASE}-gateway")), timeout=60),
             )
             copied = bench.require_idle_demo()
-            adapters = _Adapters(kubectl, copied["status"]["engine"])
+            adapters = Adapters(kubectl, copied["status"]["engine"])
             before = adapters.loaded()
-            hot = [bench.hot_load(copied["spec"], number + 1, adapters) for number in range(HOT_LOADS)]
-            restarts = [bench.restart(copied["status"]["engine"]) for _ in range(RESTARTS)]
+            loads = Loads()
+            with Others(stack.enter_context(kubectl.port_forward(f"{RELEASE}-gateway"))) as others:
+                for number in range(1, HOT_LOADS + 1):
+                    loads.bare.append(adapters.bare_load(copied["spec"]["artifact"], f"bare-load-{number}"))
+                    loads.hot.append(bench.hot_load(copied["spec"], number, adapters))
+            loads.restarts += [bench.restart(copied["status"]["engine"]) for _ in range(RESTARTS)]
             kubectl.wait_for("the engine has its adapters", lambda: adapters.loaded() == before, 60)
     except (DemoError, httpx2.HTTPError) as error:
         raise NotMeasurable(f"{error}; if the demo is not up, {RUN_THE_DEMO}") from error
-    return _report(hot, restarts)
+    return _report(loads, *others.meanwhile_and_else(loads.hot))
 
 
-def _report(hot: list[float], restarts: list[float]) -> Report:
-    load, restart = statistics.median(hot), statistics.median(restarts)
-    ratio = restart / load
+@dataclass(frozen=True)
+class Span:
+    """When something began and ended, by `time.perf_counter`."""
+
+    began: float
+    ended: float
+
+    @property
+    def seconds(self) -> float:
+        return self.ended - self.began
+
+    def overlaps(self, other: "Span") -> bool:
+        return self.began < other.ended and other.began < self.ended
+
+
+@dataclass(frozen=True)
+class Loads:
+    """What was timed."""
+
+    bare: list[Span] = field(default_factory=list)
+    hot: list[Span] = field(default_factory=list)
+    restarts: list[Span] = field(default_factory=list)
+
+
+def _report(loads: Loads, meanwhile: list[float], otherwise: list[float]) -> Report:
+    bare, hot, restart = (
+        statistics.median(span.seconds for span in spans) for spans in (loads.bare, loads.hot, loads.restarts)
+    )
+    p99_meanwhile, p99_otherwise = (statistics.quantiles(taken, n=100)[98] for taken in (meanwhile, otherwise))
+    in_turn = f"median of {len(loads.hot)}, in turns"
     return Report(
         (
-            Figure("hot load: created -> first token", f"{load:.3f} s", f"median of {len(hot)}, through the gateway"),
-            Figure("pod restart: deleted -> first token", f"{restart:.1f} s", f"median of {len(restarts)}"),
-            Figure("times faster", f"{ratio:.0f}", "ratio of the medians", f">= {GOAL_RATIO}", ratio >= GOAL_RATIO),
+            Figure("bare load: posted -> first token", f"{bare:.3f} s", f"{in_turn}, at the engine"),
+            Figure("hot load: created -> first token", f"{hot:.3f} s", f"{in_turn}, through the gateway"),
+            _ratio("hot load / bare load", hot / bare, BARE_GOAL, hot <= bare * BARE_GOAL),
+            Figure("others' p99 meanwhile", f"{p99_meanwhile * 1000:.0f} ms", f"{len(meanwhile)} requests"),
+            Figure("others' p99 otherwise", f"{p99_otherwise * 1000:.0f} ms", f"{len(otherwise)} requests"),
+            _ratio(
+                "others' p99, meanwhile / otherwise",
+                p99_meanwhile / p99_otherwise,
+                OTHERS_GOAL,
+                p99_meanwhile <= p99_otherwise * OTHERS_GOAL,
+            ),
+            Figure("pod restart: deleted -> first token", f"{restart:.1f} s", f"median of {len(loads.restarts)}"),
+            Figure(
+                "hot load, times faster than a restart",
+                f"{restart / hot:.0f}",
+                "ratio of the medians",
+                f">= {RESTART_GOAL}",
+                restart >= hot * RESTART_GOAL,
+            ),
         ),
-        (
-            "hot loads: " + ", ".join(f"{seconds:.3f} s" for seconds in hot),
-            "restarts: " + ", ".join(f"{seconds:.1f} s" for seconds in restarts),
+        tuple(
+            f"{name}: " + ", ".join(f"{span.seconds:.3f} s" for span in spans)
+            for name, spans in (("bare loads", loads.bare), ("hot loads", loads.hot), ("restarts", loads.restarts))
         ),
     )
+
+
+def _ratio(name: str, ratio: float, goal: float, met: bool) -> Figure:
+    return Figure(name, f"{ratio:.2f}", "ratio of the two", f"<= {goal:g}", met)
+
+
+class Others:
+    """Somebody else's requests for a version that stays, ten a second while the block lasts."""
+
+    def __init__(self, gateway: str) -> None:
+        self._gateway = gateway
+        self._taken: list[Span] = []
+        self._failed: list[str] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._ask, daemon=True)
+
+    def __enter__(self) -> "Others":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def meanwhile_and_else(self, spans: list[Span]) -> tuple[list[float], list[float]]:
+        """Seconds of those requests that shared a moment with one of the spans, and of all others.
+
+        Raises `NotMeasurable` where one failed.
+        """
+        if self._failed:
+            raise NotMeasurable(f"others' requests failed: {self._failed[0]}")
+        parts: tuple[list[float], list[float]] = ([], [])
+        for taken in self._taken:
+            parts[0 if any(taken.overlaps(span) for span in spans) else 1].append(taken.seconds)
+        return parts
+
+    def _ask(self) -> None:
+        due = time.perf_counter()
+        body = {"model": KNOWN_VERSION, "prompt": "Hello", "max_tokens": 1}
+        with httpx2.Client(base_url=self._gateway, timeout=60) as client:
+            while not self._stop.wait(max(0.0, due - time.perf_counter())):
+                try:
+                    client.post("/v1/completions", json=body).raise_for_status()
+                except httpx2.HTTPError as error:
+                    self._failed.append(str(error))
+                # From when it was due: one that waits for another would have waited for the engine, too.
+                self._taken.append(Span(due, time.perf_counter()))
+                due += 1 / OTHERS_PER_SECOND
 
 
 @dataclass(frozen=True)
@@ -101,8 +201,8 @@ class Bench:
         copied: dict[str, Any] = versions[COPIED_VERSION]
         return copied
 
-    def hot_load(self, spec: dict[str, Any], number: int, adapters: "_Adapters") -> float:
-        """Seconds; the version is gone from API server and engine afterwards."""
+    def hot_load(self, spec: dict[str, Any], number: int, adapters: "Adapters") -> Span:
+        """The version is gone from API server and engine afterwards."""
         name = f"{FAMILY}-v{number}"
         body = {
             "apiVersion": "finetune.dev/v1alpha1",
@@ -116,13 +216,13 @@ class Bench:
             raise DemoError(f"ModelVersion {name} was refused: {answer.text}")
         try:
             _poll(f"a token of {name}", lambda: self._first_token(name), HOT_LOAD_DEADLINE_SECONDS)
-            return time.perf_counter() - started
+            return Span(started, time.perf_counter())
         finally:
             self.api.delete(f"{VERSIONS}/{name}").raise_for_status()
             _poll(f"the unloading of {name}", lambda: name not in adapters.loaded(), HOT_LOAD_DEADLINE_SECONDS)
 
-    def restart(self, engine: str) -> float:
-        """Seconds until a pod that was not there before answers for a version that was."""
+    def restart(self, engine: str) -> Span:
+        """Until a pod that was not there before answers for a version that was."""
         selector = {"labelSelector": f"finetune.dev/engine={engine}"}
         old = {pod["metadata"]["uid"]: pod["metadata"]["name"] for pod in self.get(PODS, selector)["items"]}
         if not old:
@@ -137,14 +237,14 @@ class Bench:
             self.api.delete(f"{PODS}/{name}").raise_for_status()
         _poll("a new engine pod is ready", replaced, RESTART_DEADLINE_SECONDS)
         _poll(f"a token of {KNOWN_VERSION}", lambda: self._first_token(KNOWN_VERSION), RESTART_DEADLINE_SECONDS)
-        seconds = time.perf_counter() - started
+        taken = Span(started, time.perf_counter())
         # The next measurement must not share the machine with a pod that still shuts down.
         _poll(
             "the old engine pod is gone",
             lambda: not old.keys() & {pod["metadata"]["uid"] for pod in self.get(PODS, selector)["items"]},
             RESTART_DEADLINE_SECONDS,
         )
-        return seconds
+        return taken
 
     def get(self, path: str, parameters: dict[str, str] | None = None) -> dict[str, Any]:
         """One object or list of the API server."""
@@ -152,28 +252,58 @@ class Bench:
         return body
 
     def _first_token(self, model: str) -> bool:
-        """Whether the first event of a streamed answer came."""
-        body = {"model": model, "stream": True, "max_tokens": 1, "messages": [{"role": "user", "content": "Hello"}]}
-        with self.gateway.stream("POST", "/v1/chat/completions", json=body) as answer:
-            if answer.status_code != httpx2.codes.OK:
-                return False
-            return any(line.startswith("data: {") and '"choices"' in line for line in answer.iter_lines())
+        return _first_token(self.gateway, model)
+
+
+def _first_token(server: httpx2.Client, model: str) -> bool:
+    """Whether the first event of a streamed answer came."""
+    body = {"model": model, "stream": True, "max_tokens": 1, "messages": [{"role": "user", "content": "Hello"}]}
+    with server.stream("POST", "/v1/chat/completions", json=body) as answer:
+        if answer.status_code != httpx2.codes.OK:
+            return False
+        return any(line.startswith("data: {") and '"choices"' in line for line in answer.iter_lines())
 
 
 @dataclass(frozen=True)
-class _Adapters:
-    """What the engine itself says that it has loaded."""
+class Adapters:
+    """The engine itself, asked through its Service each time anew, since pods come and go."""
 
     kubectl: Kubectl
     engine: str
 
     def loaded(self) -> frozenset[str]:
-        """Served names; asked anew through the Service, since pods come and go."""
+        """Served names."""
+        with self._server() as server:
+            answer = server.get("/v1/models")
+        return frozenset(model["id"] for model in answer.raise_for_status().json()["data"])
+
+    def bare_load(self, artifact: dict[str, str], name: str) -> Span:
+        """Load the artifact by hand and ask it for a token; it is gone afterwards."""
+        path = f"{ARTIFACTS_ROOT}/{artifact['uri'].removeprefix('volume://').split('/', 1)[1]}"
+        with self._server() as server:
+            started = time.perf_counter()
+            server.post(
+                "/v1/load_lora_adapter",
+                json={"lora_name": name, "lora_path": path},
+                headers={ADAPTER_DIGEST_HEADER: artifact["digest"]},
+            ).raise_for_status()
+            try:
+                _poll(f"a token of {name}", lambda: _first_token(server, name), HOT_LOAD_DEADLINE_SECONDS)
+                return Span(started, time.perf_counter())
+            finally:
+                server.post("/v1/unload_lora_adapter", json={"lora_name": name}).raise_for_status()
+
+    @contextmanager
+    def _server(self) -> Iterator[httpx2.Client]:
         secret = self.kubectl.get("secret", f"{RELEASE}-internal")
         key = base64.b64decode(secret["data"]["engine-api-key"]).decode()
-        with self.kubectl.port_forward(self.engine, 8000) as url:
-            answer = httpx2.get(f"{url}/v1/models", headers={"Authorization": f"Bearer {key}"}, timeout=60)
-        return frozenset(model["id"] for model in answer.raise_for_status().json()["data"])
+        with (
+            self.kubectl.port_forward(self.engine, 8000) as url,
+            httpx2.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=60) as client,
+        ):
+            # So that the connection is there when time is taken, as the gateway's is.
+            client.get("/health").raise_for_status()
+            yield client
 
 
 @contextmanager
