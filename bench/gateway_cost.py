@@ -21,7 +21,8 @@ GOALS: Mapping[str, tuple[tuple[str, Judge], float]] = {
     "requests/s, one core": (AT_LEAST, 2500),
     "added p50 ms at 100/s": (AT_MOST, 0.5),
     "added p99 ms at 100/s": (AT_MOST, 3),
-    "first token of 200 streams, added p50 ms": (AT_MOST, 1),
+    "first token beside 200 streams, added p50 ms": (AT_MOST, 1),
+    "first token of 200 streams at once, added p50 ms": (AT_MOST, 1),
     "abort reaches the engine, ms": (AT_MOST, 5),
     "idle MiB": (AT_MOST, 80),
     "cold start s": (AT_MOST, 1),
@@ -45,9 +46,13 @@ def measure() -> Report:
         found: dict[str, dict[str, float]] = json.loads(output.read_text())
     return Report(
         tuple(_figures(found)),
-        ("memory and cold start are of the one process of each gateway; added latencies may be queueing, where a "
-         "gateway can't hold 100 requests/s",),
-    )  # fmt: skip
+        (
+            "memory and cold start are of the one process of each gateway; added latencies may be queueing, where a "
+            "gateway can't hold 100 requests/s",
+            "of 200 requests that come in one moment, half wait for the CPU time of 100 others: at 2,500 a second and "
+            "core that is 40 ms, whatever passes them on",
+        ),
+    )
 
 
 def _figures(found: Mapping[str, Mapping[str, float]]) -> Iterator[Figure]:

@@ -30,6 +30,7 @@ MESSAGES = [{"role": "user", "content": "What is justice? " * 20}]
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 START_DEADLINE_SECONDS = 60.0
 OPEN_LOOP_CONNECTIONS = 16
+STREAMS = 200
 ABORT_PATIENCE_SECONDS = 5.0
 """An abort that the engine has not seen by then counts as never seen."""
 OURS = "finetune"
@@ -120,16 +121,17 @@ async def open_loop(port: int, per_second: int, seconds: float) -> list[float]:
     return latencies
 
 
-async def streams(port: int, count: int) -> list[float]:
-    """Times to the first token of streams that all begin at once, read to their ends."""
+async def streams(port: int, count: int, begin_within_seconds: float = 0.0) -> list[float]:
+    """Times to the first token of streams that all begin at once, or evenly within some time; read to their ends."""
 
-    async def ask() -> float:
+    async def ask(number: int) -> float:
+        await asyncio.sleep(number * begin_within_seconds / count)
         async with Connection(port) as connection:
             seconds = await connection.first_token(request_bytes(stream=True))
             await connection.rest()
             return seconds
 
-    return await asyncio.gather(*(ask() for _ in range(count)))
+    return await asyncio.gather(*(ask(number) for number in range(count)))
 
 
 async def abort_seconds(port: int, engine: Engine) -> float:
@@ -249,17 +251,22 @@ async def one_round(gateway: Gateway, engine: Engine, seconds: float) -> dict[st
     cpu, begin = gateway.cpu_seconds(), time.perf_counter()
     count = await closed_loop(gateway.port, 16, seconds)
     wall, used = time.perf_counter() - begin, gateway.cpu_seconds() - cpu
-    direct_tokens = await streams(engine.port, 200)
+    direct_tokens = await streams(engine.port, STREAMS)
     cpu = gateway.cpu_seconds()
-    tokens = await streams(gateway.port, 200)
+    tokens = await streams(gateway.port, STREAMS)
     stream_cpu = gateway.cpu_seconds() - cpu
+    # They last as long as it takes until all have begun, so that then as many are open as before.
+    lasting = engine.chunks * engine.interval_seconds
+    direct_flow = (await streams(engine.port, 2 * STREAMS, 2 * lasting))[STREAMS:]
+    flow = (await streams(gateway.port, 2 * STREAMS, 2 * lasting))[STREAMS:]
     return {
         "requests/s, one core": count / wall,
         "CPU s per 1000 requests": used / count * 1000,
         "added p50 ms at 100/s": milliseconds(through, 50) - milliseconds(direct, 50),
         "added p99 ms at 100/s": milliseconds(through, 99) - milliseconds(direct, 99),
-        "first token of 200 streams, added p50 ms": milliseconds(tokens, 50) - milliseconds(direct_tokens, 50),
-        "CPU s per 1000 chunks": stream_cpu / (200 * engine.chunks) * 1000,
+        "first token beside 200 streams, added p50 ms": milliseconds(flow, 50) - milliseconds(direct_flow, 50),
+        "first token of 200 streams at once, added p50 ms": milliseconds(tokens, 50) - milliseconds(direct_tokens, 50),
+        "CPU s per 1000 chunks": stream_cpu / (STREAMS * engine.chunks) * 1000,
         "abort reaches the engine, ms": await abort_seconds(gateway.port, engine) * 1000,
     }
 
