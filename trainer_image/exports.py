@@ -18,14 +18,24 @@ import durable
 from child import environment
 from failures import log
 from memory import available_memory_bytes
+from publish import hashed_files
 from rows import read_rows
 
-from finetune_operator.contract.artifacts import Artifact, ArtifactListing, ArtifactType, Output, OutputError
+from finetune_operator.contract.artifacts import (
+    Artifact,
+    ArtifactListing,
+    ArtifactType,
+    Output,
+    OutputError,
+    WeightsManifest,
+)
 from finetune_operator.contract.places import JobPaths
-from finetune_operator.contract.training import TrainingConfig
+from finetune_operator.contract.training import TrainingConfig, TrainingResult
 from finetune_operator.core import modelfile, unsloth_script
 from finetune_operator.core.artifact_listing import FoundFile, list_files, summed_up
+from finetune_operator.core.artifacts import MANIFEST_NAME
 from finetune_operator.core.chat_format import ChatFormat, Messages, find_format
+from finetune_operator.core.merged_weights import weights_manifest
 
 ERROR_MAX_CHARACTERS = 300
 TOOL_TIMEOUT_SECONDS = 3600.0  # 140 GB, read and written at 80 MB/s: a volume that hangs must not hold the result back
@@ -33,14 +43,14 @@ GIB = 1 << 30
 Rows = list[dict[str, Any]]
 
 
-def make_outputs(config: TrainingConfig, paths: JobPaths, steps: int) -> tuple[OutputError, ...]:
+def make_outputs(config: TrainingConfig, paths: JobPaths, trained: TrainingResult) -> tuple[OutputError, ...]:
     """Those of the wanted that are not there; the order is that in which one needs the other."""
     errors = []
     for output in Output:
         if output not in config.outputs:
             continue
         try:
-            _make(output, config, paths, steps)
+            _make(output, config, paths, trained)
         except Exception as error:  # noqa: BLE001 - hours of training must not be lost with an output
             log("an output can't be made; the adapter is published without it", error=traceback.format_exc())
             text = str(error).strip() or type(error).__name__
@@ -60,24 +70,46 @@ def missing_outputs(config: TrainingConfig, paths: JobPaths) -> tuple[Output, ..
     return tuple(output for output in Output if output in config.outputs and not Path(places[output]).exists())
 
 
-def _make(output: Output, config: TrainingConfig, paths: JobPaths, steps: int) -> None:
+def merged_digest(config: TrainingConfig, paths: JobPaths) -> str | None:
+    """By which a server knows the merged weights again; None where there are none, or none were asked for."""
+    file = Path(paths.merged) / MANIFEST_NAME
+    if Output.MERGED_WEIGHTS not in config.outputs or not file.exists():
+        return None
+    return WeightsManifest.model_validate_json(file.read_bytes()).digest
+
+
+def _make(output: Output, config: TrainingConfig, paths: JobPaths, trained: TrainingResult) -> None:
     match output:
         case Output.MERGED_WEIGHTS:
-            merge(Path(config.base_model_path), Path(paths.adapter), Path(paths.merged))
+            if trained.adapter_digest is None:
+                raise ValueError("there is no adapter to merge: remove MergedWeights from spec.outputs")
+            origin = Origin(config.base_model_name, trained.adapter_digest)
+            merge(Path(config.base_model_path), Path(paths.adapter), Path(paths.merged), origin)
         case Output.GGUF_F16:
             convert(config, paths, Path(paths.gguf_f16), Gguf("f16", bits=16))
         case Output.GGUF_Q8:
             # Blocks of 32 numbers share a factor of 16 bit.
             convert(config, paths, Path(paths.gguf_q8), Gguf("q8_0", bits=8.5))
         case Output.UNSLOTH_SCRIPT:
-            durable.write(Path(paths.script), script_of(config, read_rows(Path(paths.test_rows), config.method), steps))
+            rows = read_rows(Path(paths.test_rows), config.method)
+            durable.write(Path(paths.script), script_of(config, rows, trained.steps))
         case Output.OLLAMA_MODELFILE:
             durable.write(Path(paths.modelfile), modelfile_of(config, merged=Path(paths.merged).is_dir()))
     log("made", output=output)
 
 
-def merge(base: Path, adapter: Path, destination: Path) -> None:
-    """In a process of its own: without Unsloth's patches, and with a bound on its memory."""
+class Origin(NamedTuple):
+    """What weights are merged of; the digest is of the adapter."""
+
+    base_model_name: str
+    adapter_digest: str
+
+
+def merge(base: Path, adapter: Path, destination: Path, origin: Origin | None = None) -> None:
+    """In a process of its own: without Unsloth's patches, and with a bound on its memory.
+
+    What has an `origin` is to be served: it gets a manifest, last of all.
+    """
     if destination.is_dir():
         return
     if "quantization_config" in json.loads((base / "config.json").read_bytes()):
@@ -94,6 +126,9 @@ def merge(base: Path, adapter: Path, destination: Path) -> None:
     log("merging", dtype=dtype, weights_bytes=weights_bytes, available_memory_bytes=available)
     arguments = ["--base", str(base), "--adapter", str(adapter), "--output", str(temporary), "--dtype", dtype]
     run_tool("merge.py", "merging", [*arguments, "--memory-bytes", str(available), "--die-with-parent"])
+    if origin:
+        manifest = weights_manifest(*origin, hashed_files(temporary))
+        (temporary / MANIFEST_NAME).write_text(manifest.model_dump_json(by_alias=True, indent=2))
     durable.publish(temporary, destination)
 
 

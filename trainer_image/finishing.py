@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exports import make_outputs, missing_outputs, write_listing
+from exports import make_outputs, merged_digest, missing_outputs, write_listing
 from measuring import REMEDY, forget, is_to_be_measured, measured
 from memory import within_memory
 from publish import write_result, write_termination_message
@@ -68,8 +68,8 @@ def finish(
         keep(config, paths, result, message_file)
     forget(paths)
     if config.outputs:
-        errors = make_outputs(config, paths, result.steps)
-        result = result.model_copy(update={"output_errors": errors})
+        errors = make_outputs(config, paths, result)
+        result = result.model_copy(update={"output_errors": errors, "merged_digest": merged_digest(config, paths)})
     result = result.model_copy(update={"artifacts": write_listing(paths)})
     write_result(result, Path(paths.result))
     tidy_up(paths)

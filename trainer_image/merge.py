@@ -44,6 +44,9 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(arguments.base, local_files_only=True)
     # `safe_merge` refuses an adapter that makes weights infinite or no numbers.
     model = PeftModel.from_pretrained(base, arguments.adapter, torch_device="cpu").merge_and_unload(safe_merge=True)
+    # Transformers' own classes have loaded it: code that a file names is not needed, and no server would take it.
+    vars(model.config).pop("auto_map", None)
+    tokenizer.init_kwargs.pop("auto_map", None)
     model.save_pretrained(arguments.output, max_shard_size="2GB")
     tokenizer.save_pretrained(arguments.output)
 

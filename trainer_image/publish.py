@@ -55,13 +55,13 @@ def make_manifest(directory: Path, base_model_name: str) -> AdapterManifest:
 
 
 def hashed_files(directory: Path, *without: str) -> list[AdapterFile]:
-    """What is really in an adapter's directory."""
+    """What is really in a directory of weights, which may be larger than the memory."""
     files = []
     for path in sorted(directory.iterdir()):
         if path.name not in without:
-            content = path.read_bytes()
-            digest = hashlib.sha256(content).hexdigest()
-            files.append(AdapterFile(name=path.name, size_bytes=len(content), sha256=digest))
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            files.append(AdapterFile(name=path.name, size_bytes=path.stat().st_size, sha256=digest))
     return files
 
 

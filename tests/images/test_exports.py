@@ -94,7 +94,7 @@ def test_a_quantized_base_model_is_not_merged_and_the_training_is_not_lost(
     config = exporting(base, Output.MERGED_WEIGHTS)
     paths = JobPaths.of(config, str(tmp_path))
 
-    (error,) = exports.make_outputs(config, paths, 1)
+    (error,) = exports.make_outputs(config, paths, make_result())
 
     assert error.output is Output.MERGED_WEIGHTS
     assert "files are quantized, and merging needs full precision: train on the model" in error.message

@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from finetune_operator.contract.artifacts import Output
+from finetune_operator.contract.artifacts import Output, WeightsManifest
 from finetune_operator.contract.places import JobPaths
+from finetune_operator.core.artifacts import MANIFEST_NAME
+from tests.builders import make_result
 from tests.images.ml_environment import REPOSITORY, ensure_converter
 from tests.images.training import environment_of_images, exporting
 
@@ -48,9 +50,10 @@ import sys
 sys.path.insert(0, sys.argv[1])
 from exports import make_outputs
 from finetune_operator.contract.places import JobPaths
-from finetune_operator.contract.training import TrainingConfig
+from finetune_operator.contract.training import TrainingConfig, TrainingResult
 config = TrainingConfig.model_validate_json(sys.argv[2])
-for error in make_outputs(config, JobPaths.of(config, sys.argv[3]), 1):
+trained = TrainingResult.model_validate_json(sys.argv[4])
+for error in make_outputs(config, JobPaths.of(config, sys.argv[3]), trained):
     print("error", error.message)
 """
 READ = """
@@ -105,7 +108,8 @@ def export(python: Path, base: Path, adapter: Path, root: Path, *outputs: Output
     Path(paths.directory).mkdir(parents=True)
     Path(paths.adapter).symlink_to(adapter)
     config_json = config.model_dump_json(by_alias=True, exclude_none=True)
-    return Exported(paths, run(python, MAKE_OUTPUTS, str(REPOSITORY / "trainer_image"), config_json, str(root)))
+    trainer, trained = str(REPOSITORY / "trainer_image"), make_result().model_dump_json(by_alias=True)
+    return Exported(paths, run(python, MAKE_OUTPUTS, trainer, config_json, str(root), trained))
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +145,12 @@ def test_the_file_has_the_merged_weights_in_its_precision(
     assert found["fields"] == FIELDS
     assert found["tensors"] == 2 * 9 + 3
     assert max(found["off"].values()) < off
+
+
+def test_the_manifest_names_the_adapter_that_was_merged(exported: Exported) -> None:
+    manifest = WeightsManifest.model_validate_json((Path(exported.paths.merged) / MANIFEST_NAME).read_bytes())
+
+    assert manifest.adapter_digest == make_result().adapter_digest
 
 
 def test_a_file_in_8_bit_is_about_half_as_large(exported: Exported) -> None:

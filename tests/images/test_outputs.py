@@ -1,5 +1,6 @@
 """What a job makes of its adapter, and what it leaves: made for real, killed in the middle, and taken over."""
 
+import hashlib
 import json
 import signal
 import struct
@@ -10,10 +11,12 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.contract.artifacts import ArtifactListing, ArtifactType, Output
+from finetune_operator.contract.artifacts import ArtifactListing, ArtifactType, Output, WeightsManifest
 from finetune_operator.contract.training import EarlyStopping, TrainingResult
+from finetune_operator.core.artifacts import MANIFEST_NAME
+from finetune_operator.core.merged_weights import ExpectedWeights, refuse_merged
 from tests.images.ml_environment import REPOSITORY
-from tests.images.training import Job, environment_of_images
+from tests.images.training import BASE_MODEL, Job, environment_of_images
 
 MakeJob = Callable[..., Job]
 Rows = list[dict[str, Any]]
@@ -104,6 +107,23 @@ def test_merged_weights_answer_as_the_adapter_on_its_base(exported: Job, ml_pyth
     assert found["dtype"] == "torch.float32"
     assert found["merged_from_adapted"] < 1e-4
     assert found["adapted_from_base"] > 0.01
+
+
+def test_merged_weights_have_a_manifest_whose_digest_the_result_tells(exported: Job) -> None:
+    merged, result = Path(exported.paths.merged), result_of(exported)
+    manifest = WeightsManifest.model_validate_json((merged / MANIFEST_NAME).read_bytes())
+
+    listed = {file.name: (file.size_bytes, file.sha256) for file in manifest.files}
+    real = {path.name: path.read_bytes() for path in merged.iterdir() if path.name != MANIFEST_NAME}
+    assert listed == {name: (len(content), hashlib.sha256(content).hexdigest()) for name, content in real.items()}
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(listed)
+    assert (manifest.base_model_name, manifest.adapter_digest) == (BASE_MODEL, result.adapter_digest)
+    expected = ExpectedWeights(str(result.merged_digest), BASE_MODEL, str(result.adapter_digest))
+    assert refuse_merged(manifest, manifest.files, expected) is None
+
+
+def test_a_job_without_merged_weights_tells_no_digest_of_them(trained: Job) -> None:
+    assert result_of(trained).merged_digest is None
 
 
 def test_merging_beyond_its_memory_ends_alone(exported: Job, ml_python: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ ADAPTER_DIGEST_HEADER = "x-finetune-adapter-digest"
 
 
 class AdapterFile(Message):
-    """One file of an adapter directory."""
+    """One file of a directory of weights."""
 
     name: str
     size_bytes: int

@@ -1,9 +1,11 @@
 """What a training leaves on the artifacts volume besides its adapter, and the listing of all of it."""
 
 from enum import StrEnum
+from typing import Annotated, Literal
 
-from pydantic import ConfigDict, RootModel
+from pydantic import ConfigDict, Field, RootModel
 
+from finetune_operator.contract.adapters import AdapterFile
 from finetune_operator.contract.base import Message
 
 
@@ -43,6 +45,35 @@ class OutputError(Message):
     """An output that could not be made: the fact, and what to change. The adapter is as good as ever."""
 
     output: Output
+    message: str
+
+
+class WeightsManifest(Message):
+    """`manifest.json` among merged weights, written before their directory gets its final name.
+
+    Its own digest is of all that it says (`core/merged_weights.py`)."""
+
+    base_model_name: str
+    adapter_digest: str
+    files: tuple[AdapterFile, ...]
+    digest: str
+
+
+class MergedWeights(Message):
+    """`MERGED_FILE`: what a server of merged weights is to find, and by which name it answers."""
+
+    name: str
+    path: str
+    digest: str
+    base_model_name: str
+    adapter_digest: str
+
+
+class WeightsRefused(Message):
+    """Termination message of a server that does not start with such weights: the fact, and what to change."""
+
+    kind: Literal["WeightsRefused"] = "WeightsRefused"
+    reason: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9]{0,99}$")]
     message: str
 
 

@@ -180,6 +180,7 @@ class TrainingResult(Message):
 
     kind: Literal["TrainingResult"] = "TrainingResult"
     adapter_digest: str | None = None
+    merged_digest: str | None = None
     remote: RemoteModel | None = None
     final_loss: float | None
     best_loss: float | None

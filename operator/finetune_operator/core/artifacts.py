@@ -27,7 +27,7 @@ _LORA_DIMENSIONS = {"lora_A": 0, "lora_embedding_A": 0, "lora_B": 1, "lora_embed
 
 
 class Refusal(StrEnum):
-    """Why an adapter is not loaded."""
+    """Why an adapter, or what it was merged into, is not loaded."""
 
     DIGEST_MISSING = "DigestMissing"
     DIGEST_MISMATCH = "DigestMismatch"
@@ -35,6 +35,7 @@ class Refusal(StrEnum):
     OUTSIDE_ROOT = "OutsideRoot"
     RANK_TOO_LARGE = "RankTooLarge"
     WRONG_BASE_MODEL = "WrongBaseModel"
+    WRONG_ADAPTER = "WrongAdapter"
     MANIFEST_MISSING = "ManifestMissing"
     BROKEN_WEIGHTS = "BrokenWeights"
 
@@ -124,14 +125,14 @@ def broken_weights(error: ValueError) -> Refused:
     return Refused(Refusal.BROKEN_WEIGHTS, f"{WEIGHTS_NAME} {error}: train or publish the version anew")
 
 
-def refuse_name(names: Iterable[str]) -> Refused | None:
-    """The first file that must not be in an adapter directory."""
+def refuse_name(names: Iterable[str], what: str = "adapter") -> Refused | None:
+    """The first file that must not be in the directory of an adapter, or of `what` it was merged into."""
     for name in sorted(names):
         if not is_allowed(name):
             return Refused(
                 Refusal.FORBIDDEN_FILE,
-                f"the adapter holds {name!r}; only {', '.join('*' + suffix for suffix in ALLOWED_SUFFIXES)} are "
-                "served: remove it and publish the adapter anew",
+                f"the {what} holds {name!r}; only {', '.join('*' + suffix for suffix in ALLOWED_SUFFIXES)} are "
+                f"served: remove it and publish the {what} anew",
             )
     return None
 
