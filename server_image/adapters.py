@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -40,6 +41,19 @@ def read_adapter_list(path: Path = Path(ADAPTERS_FILE)) -> AdapterList:
 
 def refuse_directory(path: str, expected: Expected, root: Path = Path(ARTIFACTS_ROOT)) -> Refused | None:
     """Why the adapter at `path` must not be loaded, or None. Hashes every file: a gigabyte takes about a second."""
+    if refused := refuse_place(path, root):
+        return refused
+    if not expected.digest:
+        return Refused(Refusal.DIGEST_MISSING, "the adapter's expected digest is missing: say which one is meant")
+    try:
+        return _refuse_contents(Path(path), expected)
+    except OSError as error:
+        fact = f"the adapter at {path} can't be read ({error.strerror})"
+        return Refused(Refusal.MANIFEST_MISSING, f"{fact}: is its volume the one that the training wrote to?")
+
+
+def refuse_place(path: str, root: Path) -> Refused | None:
+    """Of a directory that is not itself below the artifacts' root, or is so by a link or a detour."""
     named, allowed = Path(path), root.resolve()
     try:
         directory = named.resolve()
@@ -52,37 +66,39 @@ def refuse_directory(path: str, expected: Expected, root: Path = Path(ARTIFACTS_
         return Refused(
             Refusal.OUTSIDE_ROOT, f"{path} leads through a link or a detour: name the adapter's own directory"
         )
-    if not expected.digest:
-        return Refused(Refusal.DIGEST_MISSING, "the adapter's expected digest is missing: say which one is meant")
-    try:
-        return _refuse_contents(directory, expected)
-    except OSError as error:
-        fact = f"the adapter at {path} can't be read ({error.strerror})"
-        return Refused(Refusal.MANIFEST_MISSING, f"{fact}: is its volume the one that the training wrote to?")
+    return None
 
 
 def _refuse_contents(directory: Path, expected: Expected) -> Refused | None:
     entries = sorted(directory.iterdir())
-    if refused := refuse_name(entry.name for entry in entries):
+    if refused := refuse_entries(entries):
         return refused
-    for entry in entries:
-        if fact := _oddity(entry.lstat()):
-            message = f"{entry.name!r} in the adapter {fact}: remove it and publish the adapter anew"
-            return Refused(Refusal.FORBIDDEN_FILE, message)
     try:
-        manifest = AdapterManifest.model_validate_json(_small(directory / MANIFEST_NAME))
-        config = json.loads(_small(directory / CONFIG_NAME))
+        manifest = AdapterManifest.model_validate_json(small(directory / MANIFEST_NAME))
+        config = json.loads(small(directory / CONFIG_NAME))
     except (FileNotFoundError, RecursionError, ValueError) as error:
         fact = f"{MANIFEST_NAME} or {CONFIG_NAME} is missing or broken ({str(error).splitlines()[0]})"
         return Refused(Refusal.MANIFEST_MISSING, f"{fact}: train or publish the version anew")
-    found = [_hashed(entry) for entry in entries if entry.name != MANIFEST_NAME]
+    found = [hashed(entry) for entry in entries if entry.name != MANIFEST_NAME]
     if refused := refuse_adapter(manifest, found, config, expected):
         return refused
     try:
-        header = _weights_header(directory / WEIGHTS_NAME)
+        header = weights_header(directory / WEIGHTS_NAME)
     except ValueError as error:
         return broken_weights(error)
     return refuse_weights(header, expected)
+
+
+def refuse_entries(entries: Iterable[Path], what: str = "adapter") -> Refused | None:
+    """The first that is no plain file of a name that may be served."""
+    entries = tuple(entries)
+    if refused := refuse_name((entry.name for entry in entries), what):
+        return refused
+    for entry in entries:
+        if fact := _oddity(entry.lstat()):
+            message = f"{entry.name!r} in the {what} {fact}: remove it and publish the {what} anew"
+            return Refused(Refusal.FORBIDDEN_FILE, message)
+    return None
 
 
 def _oddity(status: os.stat_result) -> str | None:
@@ -97,16 +113,16 @@ def _open(path: Path) -> BinaryIO:
     return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
 
 
-def _small(path: Path) -> bytes:
+def small(path: Path, max_bytes: int = SMALL_FILE_MAX_BYTES) -> bytes:
     """What is read as a whole; ValueError where somebody wants to fill the memory with it."""
     with _open(path) as file:
-        content = file.read(SMALL_FILE_MAX_BYTES + 1)
-    if len(content) > SMALL_FILE_MAX_BYTES:
-        raise ValueError(f"{path.name} is larger than {SMALL_FILE_MAX_BYTES} bytes")
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise ValueError(f"{path.name} is larger than {max_bytes} bytes")
     return content
 
 
-def _weights_header(path: Path) -> Any:
+def weights_header(path: Path) -> Any:
     """The table of tensors of a safetensors file; ValueError if it has none."""
     with _open(path) as file:
         length = header_bytes(file.read(HEADER_PREFIX_BYTES), os.fstat(file.fileno()).st_size)
@@ -116,7 +132,8 @@ def _weights_header(path: Path) -> Any:
             raise ValueError("has a header that is no JSON") from error
 
 
-def _hashed(path: Path) -> AdapterFile:
+def hashed(path: Path) -> AdapterFile:
+    """A file as a manifest lists it."""
     with _open(path) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         size_bytes = os.fstat(file.fileno()).st_size

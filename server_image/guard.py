@@ -15,8 +15,8 @@ from typing import Any
 
 from adapters import ADAPTERS_FILE_VARIABLE, ARTIFACTS_ROOT_VARIABLE, read_adapter_list, refuse_directory
 
-from finetune_operator.contract.adapters import ADAPTER_DIGEST_HEADER
-from finetune_operator.contract.places import ADAPTERS_FILE, ARTIFACTS_ROOT, ENGINE_API_KEY_VARIABLE
+from finetune_operator.contract.adapters import ADAPTER_DIGEST_HEADER, AdapterList
+from finetune_operator.contract.places import ARTIFACTS_ROOT, ENGINE_API_KEY_VARIABLE
 from finetune_operator.core.artifacts import Expected, Refusal, Refused
 
 Scope = MutableMapping[str, Any]
@@ -37,6 +37,7 @@ SERVED_PATHS = OPEN_PATHS | {
     "/tokenize",
     "/detokenize",
 }
+ADAPTER_PATHS = frozenset({LOAD_PATH, "/v1/unload_lora_adapter"})
 LARGEST_LOAD_REQUEST_BYTES = 64 * 1024
 
 
@@ -47,8 +48,10 @@ class Guard:
         self._app = app
         self._api_key = os.environ[ENGINE_API_KEY_VARIABLE].encode()
         self._root = Path(os.environ.get(ARTIFACTS_ROOT_VARIABLE, ARTIFACTS_ROOT))
-        adapters = read_adapter_list(Path(os.environ.get(ADAPTERS_FILE_VARIABLE, ADAPTERS_FILE)))
-        self._base_model_name, self._max_lora_rank = adapters.base_model_name, adapters.max_lora_rank
+        # A server of merged weights has no list, and takes no adapters.
+        file = os.environ.get(ADAPTERS_FILE_VARIABLE)
+        self._adapters = read_adapter_list(Path(file)) if file else None
+        self._served_paths = SERVED_PATHS if file else SERVED_PATHS - ADAPTER_PATHS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -58,29 +61,29 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
             return
         path = scope["path"]
-        if path not in SERVED_PATHS:
+        if path not in self._served_paths:
             await answer(
-                send, 404, "NotServed", f"{path} is not served here; served: {', '.join(sorted(SERVED_PATHS))}"
+                send, 404, "NotServed", f"{path} is not served here; served: {', '.join(sorted(self._served_paths))}"
             )
         elif path not in OPEN_PATHS and not self._has_key(scope):
             await answer(send, 401, "Unauthorized", "send Authorization: Bearer with the engine's API key")
-        elif path == LOAD_PATH:
-            await self._load(scope, receive, send)
+        elif path == LOAD_PATH and self._adapters:
+            await self._load(self._adapters, scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
-    async def _load(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _load(self, adapters: AdapterList, scope: Scope, receive: Receive, send: Send) -> None:
         body = await read_body(receive)
         if body is None:
             await answer(send, 413, "TooLarge", f"a load request has at most {LARGEST_LOAD_REQUEST_BYTES} bytes")
             return
-        refused = await asyncio.to_thread(self._refuse, body, header(scope, ADAPTER_DIGEST_HEADER))
+        refused = await asyncio.to_thread(self._refuse, adapters, body, header(scope, ADAPTER_DIGEST_HEADER))
         if refused:
             await answer(send, 422, refused.reason, refused.message)
             return
         await self._app(scope, replay(body, receive), send)
 
-    def _refuse(self, body: bytes, digest: str) -> Refused | None:
+    def _refuse(self, adapters: AdapterList, body: bytes, digest: str) -> Refused | None:
         try:
             path = json.loads(body)["lora_path"]
         except (ValueError, KeyError, TypeError):
@@ -90,7 +93,7 @@ class Guard:
         if not digest:
             fact = f"the header {ADAPTER_DIGEST_HEADER} is missing"
             return Refused(Refusal.DIGEST_MISSING, f"{fact}: send the digest of the version that is meant")
-        return refuse_directory(path, Expected(digest, self._base_model_name, self._max_lora_rank), self._root)
+        return refuse_directory(path, Expected(digest, adapters.base_model_name, adapters.max_lora_rank), self._root)
 
     def _has_key(self, scope: Scope) -> bool:
         scheme, _, key = header(scope, "authorization").partition(" ")

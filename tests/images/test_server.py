@@ -1,4 +1,4 @@
-"""vLLM as the server image starts it: adapters at the start, hot load, and everything the guard refuses."""
+"""vLLM as the server image starts it: adapters or merged weights, hot load, and everything the guard refuses."""
 
 import json
 import shutil
@@ -9,6 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from finetune_operator.contract.adapters import ADAPTER_DIGEST_HEADER, Adapter, AdapterList, AdapterManifest
+from finetune_operator.contract.artifacts import MergedWeights, Output, WeightsRefused
 from finetune_operator.contract.evaluation import EvaluationReport, Metric
 from finetune_operator.contract.served_evaluation import ServedEvaluationConfig
 from finetune_operator.contract.training import LoraConfig, TrainingResult
@@ -98,14 +100,21 @@ def server(
     wrong = good.model_copy(update={"name": "plato-v0", "digest": "sha256:0"})
     adapters = AdapterList(base_model_name=BASE_MODEL, max_lora_rank=16, adapters=(wrong, good))
     (directory / "adapters.json").write_text(adapters.model_dump_json(by_alias=True))
+    options = ["--adapters", str(directory / "adapters.json"), "--artifacts", str(artifacts), "--"]
+    options += ["--model", str(base_model), "--served-model-name", BASE_MODEL]
+    options += ["--enable-lora", "--max-loras", "4", "--max-lora-rank", "16"]
+    with running(ml_python, directory, inspected, options) as started:
+        yield started
+
+
+@contextmanager
+def running(python: Path, directory: Path, inspected: Path, options: list[str]) -> Iterator[Server]:
+    """A server from its readiness on; it logs to the directory."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [str(ml_python), str(REPOSITORY / "server_image" / "serve.py")]
-    command += ["--adapters", str(directory / "adapters.json"), "--artifacts", str(artifacts), "--"]
-    command += ["--model", str(base_model), "--served-model-name", BASE_MODEL, "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--max-model-len", "512", "--enforce-eager", "--enable-lora"]
-    command += ["--max-loras", "4", "--max-lora-rank", "16", "--shutdown-timeout", "20"]
+    command = [str(python), str(REPOSITORY / "server_image" / "serve.py"), *options, "--host", "127.0.0.1"]
+    command += ["--port", str(port), "--max-model-len", "512", "--enforce-eager", "--shutdown-timeout", "20"]
     log_file = directory / "log"
     with log_file.open("wb") as log:
         environment = environment_of_images() | {"VLLM_API_KEY": KEY}
@@ -286,6 +295,66 @@ def test_a_load_without_digest_is_refused(server: Server, trained: Job) -> None:
     status, error = server.load("nameless", trained.adapter, None)
 
     assert (status, error["type"]) == (422, "DigestMissing")
+
+
+class TestMergedWeights:
+    """A server that has them and nothing else."""
+
+    @pytest.fixture(scope="class")
+    def merged_job(self, job: Callable[..., Job], conversations: list[dict[str, Any]]) -> Job:
+        done = job("served-merged", conversations, epochs=2, outputs=(Output.MERGED_WEIGHTS,))
+        done.run()
+        return done
+
+    @pytest.fixture(scope="class")
+    def merged(self, merged_job: Job) -> MergedWeights:
+        result = TrainingResult.model_validate(merged_job.outcome())
+        return MergedWeights(
+            name="plato-v1",
+            path=str(merged_job.paths.merged),
+            digest=str(result.merged_digest),
+            base_model_name=BASE_MODEL,
+            adapter_digest=str(result.adapter_digest),
+        )
+
+    @staticmethod
+    def options(directory: Path, artifacts: Path, merged: MergedWeights) -> list[str]:
+        (directory / "merged.json").write_text(merged.model_dump_json(by_alias=True))
+        options = ["--merged", str(directory / "merged.json"), "--artifacts", str(artifacts)]
+        options += ["--termination-message", str(directory / "said"), "--"]
+        return [*options, "--model", merged.path, "--served-model-name", merged.name]
+
+    def test_it_answers_by_the_versions_name_alone_and_takes_no_adapters(
+        self,
+        ml_python: Path,
+        artifacts: Path,
+        merged: MergedWeights,
+        merged_job: Job,
+        inspected: Path,
+        tmp_path: Path,
+    ) -> None:
+        with running(ml_python, tmp_path, inspected, self.options(tmp_path, artifacts, merged)) as server:
+            (listed,) = json.loads(server.call("/v1/models")[1])["data"]
+            assert (listed["id"], listed["root"], listed["parent"]) == ("plato-v1", merged.path, None)
+            assert server.answer("plato-v1")
+            body = {"model": BASE_MODEL, "prompt": "Hello", "max_tokens": 1}
+            assert server.call("/v1/completions", body)[0] == 404
+            status, error = server.load("more", merged_job.adapter, manifest_of(merged_job.adapter).digest)
+            assert (status, error["type"]) == (404, "NotServed")
+            assert server.call("/v1/models", key=None)[0] == 401
+            assert not (tmp_path / "said").exists()
+
+    def test_other_weights_than_those_that_are_meant_are_not_served(
+        self, ml_python: Path, artifacts: Path, merged: MergedWeights, tmp_path: Path
+    ) -> None:
+        wrong = merged.model_copy(update={"digest": "sha256:" + "0" * 64})
+        program = str(REPOSITORY / "server_image" / "serve.py")
+        command = [str(ml_python), program, *self.options(tmp_path, artifacts, wrong)]
+        environment = environment_of_images() | {"VLLM_API_KEY": KEY}
+        done = subprocess.run(command, env=environment, capture_output=True, check=False, timeout=60)
+        said = WeightsRefused.model_validate_json((tmp_path / "said").read_bytes())
+        assert (done.returncode, said.reason) == (49, "DigestMismatch")
+        assert f"digest is {merged.digest}, expected was {wrong.digest}" in said.message
 
 
 OPEN = {"/health": 200, "/metrics": 200, "/version": 200, "/v1/models": 401, "/tokenize": 401, "/v1/completions": 401}

@@ -12,6 +12,7 @@ EVALUATION_CONFIG_FILE = "/etc/finetune/evaluation.json"
 BATCH_CONFIG_ANNOTATION = "finetune.dev/batch-config"
 BATCH_CONFIG_FILE = "/etc/finetune/batch.json"
 ADAPTERS_FILE = "/etc/finetune/adapters.json"
+MERGED_FILE = "/etc/finetune/merged.json"
 MODELS_ROOT = "/models"
 ARTIFACTS_ROOT = "/artifacts"
 DATASETS_ROOT = "/datasets"
@@ -200,6 +201,11 @@ def hub_snapshots(model_id: str, root: str = MODELS_ROOT) -> str:
 def adapter_uri(claim_name: str, namespace: str, model: str, job_uid: str) -> str:
     """The one place that knows how an adapter's URI follows from the job that made it."""
     return f"volume://{claim_name}/{namespace}/{model}/{job_uid}/adapter"
+
+
+def merged_beside(adapter: PurePosixPath) -> PurePosixPath:
+    """Where the merged weights of an adapter are, as `JobPaths` has both."""
+    return adapter.with_name(MERGED_NAME)
 
 
 def provider_uri(model: str) -> str:
