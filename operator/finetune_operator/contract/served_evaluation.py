@@ -23,10 +23,12 @@ class SaturationConfig(Message):
 class ServedEvaluationConfig(Message):
     """What the evaluator's pod reads: whom to ask what, and where the questions are.
 
-    `rows_path` are the held-out rows of the job that made the version, unless a `dataset` is named.
+    `rows_path` are the held-out rows of the job that made the version, unless a `dataset` is named. The base model is
+    asked at the same engine, unless there is a `base_engine_url`.
     """
 
     engine_url: str
+    base_engine_url: str | None = None
     base_model_name: str
     served_name: str
     metrics: tuple[Metric, ...]

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 
 from finetune_operator.core.conditions import is_true
+from finetune_operator.core.merged_weights import is_merged_engine
 from finetune_operator.core.split import assign, is_shadowed
 from finetune_operator.resources.abtest import ABTest, Arm, TestPhase
 from finetune_operator.resources.common import BaseModelRef
@@ -179,6 +180,18 @@ def is_loaded(version: ModelVersion) -> bool:
     return loaded and version.status.engine is not None and not version.deleting
 
 
+def base_engines(base_model: BaseModelRef, versions: Iterable[ModelVersion]) -> tuple[str, ...]:
+    """Engines that answer for the base model itself: those of versions that they serve as adapters, in a stable order.
+
+    The versions are those of one namespace."""
+    engines = {
+        version.status.engine
+        for version in versions
+        if is_loaded(version) and version.status.engine and version.spec.base_model == base_model
+    }
+    return tuple(sorted(engine for engine in engines if not is_merged_engine(engine)))
+
+
 def build_routes(versions: Iterable[ModelVersion], tests: Iterable[ABTest], engine_url: EngineUrl) -> RouteTable:
     """All names of all namespaces, in a stable order. Pure: the same resources give the same table."""
     versions_of: dict[str, list[ModelVersion]] = {}
@@ -232,15 +245,11 @@ class _Namespace:
         return Unavailable(f"{name} is not loaded{reason}", served_name)
 
     def _base_model(self, base_model: BaseModelRef, preferred_engine: str | None = None) -> Answerer:
-        """Any engine of the base model has it; the one that a test's candidate is in makes the fairest baseline."""
-        engines = sorted(
-            version.status.engine
-            for version in self._versions.values()
-            if is_loaded(version) and version.status.engine and version.spec.base_model == base_model
-        )
+        """Any engine with adapters on it has it; the one that a test's candidate is in makes the fairest baseline."""
+        engines = base_engines(base_model, self._versions.values())
         if not engines:
-            message = f"base model {base_model.name} has no running engine: it needs a loaded version"
-            return Unavailable(message, base_model.name)
+            message = f"base model {base_model.name} has no running engine: it needs a loaded version that is served"
+            return Unavailable(f"{message} as an adapter (spec.serving without mergedWeights)", base_model.name)
         engine = preferred_engine if preferred_engine in engines else engines[0]
         return Target(self._engine_url(engine, self._namespace), base_model.name)
 

@@ -48,5 +48,7 @@ async def evaluate(
     at_once = max(config.concurrency, config.saturation.max_concurrency if config.saturation else 0)
     connector = aiohttp.TCPConnector(limit=at_once, keepalive_timeout=KEEP_ALIVE_SECONDS)
     async with aiohttp.ClientSession(connector=connector) as session:
-        engine = Engine(session, config.engine_url, environment.get(ENGINE_API_KEY_VARIABLE, ""), patience)
-        return await measure(config, engine, questions)
+        key = environment.get(ENGINE_API_KEY_VARIABLE, "")
+        engine = Engine(session, config.engine_url, key, patience)
+        base_engine = Engine(session, config.base_engine_url, key, patience) if config.base_engine_url else None
+        return await measure(config, engine, questions, base_engine)

@@ -25,6 +25,10 @@ PREFIXES_AT_ONCE = 64
 DOMAINS_MAX = 10
 DOMAIN_MAX_CHARACTERS = 40
 """So many of such length fit into a termination message beside everything else."""
+ELSEWHERE = (
+    "was asked of another engine, since this version's has its merged weights alone: latencies and rates are those of "
+    "two engines, and costs are not compared"
+)
 NO_TOKENS = "TokenAccuracy was not measured: this engine does not tell the tokens of its answers"
 
 logger = get_logger(__name__)
@@ -54,30 +58,45 @@ class Pass:
         )
 
 
-async def measure(config: ServedEvaluationConfig, engine: Engine, read: Questions) -> EvaluationReport:
-    """Everything that was asked for. Raises `Refused`, `EngineRefused` and `EngineUnavailable`."""
-    asking = Asking(config, engine)
+@dataclass(frozen=True)
+class Model:
+    """One of the two that are compared; of `tokens_as` its engine tells the tokens of a conversation."""
+
+    name: str
+    engine: Engine
+    tokens_as: str
+
+
+async def measure(
+    config: ServedEvaluationConfig, engine: Engine, read: Questions, base_engine: Engine | None = None
+) -> EvaluationReport:
+    """Everything that was asked for; the base model is asked at the `base_engine`, where that is another one.
+
+    Raises `Refused`, `EngineRefused` and `EngineUnavailable`.
+    """
+    asking = Asking(config, engine, base_engine)
     questions = await asking.fitting(read.questions)
     left_out = read.left_out + len(read.questions) - len(questions)
     logger.info("evaluating", questions=len(questions), left_out=left_out, metrics=config.metrics)
-    base = await asking.answers(config.base_model_name, questions)
-    tuned = await asking.answers(config.served_name, questions)
+    base = await asking.answers(asking.base, questions)
+    tuned = await asking.answers(asking.tuned, questions)
     references = [question.reference for question in questions]
     asked_for = [metric for metric in config.metrics if metric in SCORES]
     of_base, of_tuned = (score(asked_for, each.texts, references) for each in (base, tuned))
-    remarks: list[str] = []
+    remarks = [f"{config.base_model_name} {ELSEWHERE}"] if base_engine else []
     if Metric.TOKEN_ACCURACY in config.metrics:
-        accuracies = [await asking.token_accuracy(name, questions) for name in asking.models]
+        accuracies = [await asking.token_accuracy(model, questions) for model in asking.models]
         if accuracies[0] is None or accuracies[1] is None:
             remarks.append(NO_TOKENS)
         else:
             of_base[Metric.TOKEN_ACCURACY], of_tuned[Metric.TOKEN_ACCURACY] = accuracies[0], accuracies[1]
     highest: list[Highest] = []
     if config.saturation:
-        highest = [await asking.saturation(name, questions, config.saturation) for name in asking.models]
+        highest = [await asking.saturation(model, questions, config.saturation) for model in asking.models]
         remarks += [
-            f"{name} was not saturated by {found.load.concurrency} requests at once: raise saturation.maxConcurrency"
-            for name, found in zip(asking.models, highest, strict=True)
+            f"{model.name} was not saturated by {found.load.concurrency} requests at once: "
+            "raise saturation.maxConcurrency"
+            for model, found in zip(asking.models, highest, strict=True)
             if not found.is_limit
         ]
     return EvaluationReport(
@@ -125,17 +144,25 @@ def _by_domain(
 class Asking:
     """Bounded concurrency over an engine's answers; both models get the questions in the same order."""
 
-    def __init__(self, config: ServedEvaluationConfig, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, config: ServedEvaluationConfig, engine: Engine, base_engine: Engine | None) -> None:
+        base, served = config.base_model_name, config.served_name
+        self.base = Model(base, base_engine or engine, base)
+        # An adapter has the tokenizer of its base model; of merged weights the engine knows no other name.
+        self.tuned = Model(served, engine, served if base_engine else base)
+        self.models = (self.base, self.tuned)
+        self._tokenizing = self.models if base_engine else (self.base,)
         self._concurrency = config.concurrency
         self._max_new_tokens = config.max_new_tokens
         self._sampling = Sampling(config.max_new_tokens)
-        self._base_model = config.base_model_name
-        self.models = (config.base_model_name, config.served_name)
 
     async def fitting(self, questions: Sequence[Question]) -> list[Question]:
-        """Those that leave the engine room for the longest answer. Raises `Refused` where none does."""
-        prompts = await self._each(questions, lambda each: self._engine.prompt(self._base_model, each.asked))
+        """Those that leave each engine room for the longest answer. Raises `Refused` where none does."""
+        for model in self._tokenizing:
+            questions = await self._fitting(model, questions)
+        return list(questions)
+
+    async def _fitting(self, model: Model, questions: Sequence[Question]) -> list[Question]:
+        prompts = await self._each(questions, lambda each: model.engine.prompt(model.tokens_as, each.asked))
         pairs = list(zip(questions, prompts, strict=True))
         fitting = [each for each, prompt in pairs if len(prompt.tokens) + self._max_new_tokens <= prompt.context]
         if not fitting:
@@ -147,45 +174,46 @@ class Asking:
             )
         return fitting
 
-    async def answers(self, model: str, questions: Sequence[Question]) -> Pass:
+    async def answers(self, model: Model, questions: Sequence[Question]) -> Pass:
         """The first answer of a model, for which an engine may have to make things ready, is not timed."""
-        await self._engine.answer(model, WARM_UP, Sampling(1))
+        await model.engine.answer(model.name, WARM_UP, Sampling(1))
         started = time.monotonic()
-        answers = await self._each(questions, lambda each: self._engine.answer(model, each.asked, self._sampling))
+        answers = await self._each(questions, lambda each: model.engine.answer(model.name, each.asked, self._sampling))
         return Pass(answers, time.monotonic() - started)
 
-    async def saturation(self, model: str, questions: Sequence[Question], wanted: SaturationConfig) -> Highest:
+    async def saturation(self, model: Model, questions: Sequence[Question], wanted: SaturationConfig) -> Highest:
         """How much of this model the engine answers at most."""
 
         async def load(at_once: int) -> Saturation:
-            return await held_load(self._engine, model, questions, self._sampling, at_once, wanted.step_seconds)
+            return await held_load(model.engine, model.name, questions, self._sampling, at_once, wanted.step_seconds)
 
         return await saturated(load, wanted.max_concurrency)
 
-    async def token_accuracy(self, model: str, questions: Sequence[Question]) -> float | None:
+    async def token_accuracy(self, model: Model, questions: Sequence[Question]) -> float | None:
         """Share of the assistant's tokens that the model ranks first given all before them, as trainers count it."""
         counts = await self._each(questions, lambda each: self._hits(model, each))
         known = [count for count in counts if count is not None]
         hits, tokens = sum(hit for hit, _ in known), sum(count for _, count in known)
         return hits / tokens if len(known) == len(counts) and tokens else None
 
-    async def _hits(self, model: str, question: Question) -> tuple[int, int] | None:
+    async def _hits(self, model: Model, question: Question) -> tuple[int, int] | None:
         """(tokens that rank first, tokens) of the answers of one conversation."""
         messages = list(question.messages)
-        whole = await self._engine.prompt(self._base_model, messages, answered=True)
+        engine, tokens_as = model.engine, model.tokens_as
+        whole = await engine.prompt(tokens_as, messages, answered=True)
         if len(whole.tokens) >= whole.context:
             return 0, 0
         learned: set[int] = set()
         for index, message in enumerate(messages):
             if message["role"] == "assistant" and index > 0:
-                before = await self._engine.prompt(self._base_model, messages[:index])
-                after = await self._engine.prompt(self._base_model, messages[: index + 1], answered=True)
+                before = await engine.prompt(tokens_as, messages[:index])
+                after = await engine.prompt(tokens_as, messages[: index + 1], answered=True)
                 learned |= set(range(_common(whole, before), _common(whole, after)))
         positions = sorted(learned - {0})
         hits = 0
         for start in range(0, len(positions), PREFIXES_AT_ONCE):
             some = positions[start : start + PREFIXES_AT_ONCE]
-            said = await self._engine.next_tokens(model, [whole.tokens[:position] for position in some])
+            said = await engine.next_tokens(model.name, [whole.tokens[:position] for position in some])
             if said is None:
                 return None
             hits += sum(token == whole.tokens[position] for token, position in zip(said, some, strict=True))

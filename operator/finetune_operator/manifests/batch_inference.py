@@ -22,7 +22,7 @@ from finetune_operator.manifests.common import (
     secret_variable,
 )
 from finetune_operator.manifests.dataset_sources import every_row
-from finetune_operator.manifests.serving import engine_url, wanted_engine
+from finetune_operator.manifests.serving import asked_engine, engine_url
 from finetune_operator.resources.abtest import ABTest
 from finetune_operator.resources.batch_inference import BatchFormat, BatchInference, Voting
 from finetune_operator.resources.dataset import DatasetFormat
@@ -36,17 +36,22 @@ def batch_job_name(batch: BatchInference) -> str:
     return f"{batch.metadata.name}-{digest_of(batch.metadata.uid)}"
 
 
-def asked_models(batch: BatchInference, version: ModelVersion, other: ModelVersion | None) -> tuple[AskedModel, ...]:
-    """Who gets the rows: the version, and its base model or the `other` version. All of them are served."""
-    models = [_asked(version, version.metadata.name)]
-    if batch.spec.compare_with:
-        models.append(_asked(other, other.metadata.name) if other else _asked(version, version.spec.base_model.name))
+def asked_models(
+    batch: BatchInference, version: ModelVersion, other: ModelVersion | None, base_engine: str | None = None
+) -> tuple[AskedModel, ...]:
+    """Who gets the rows: the version, and its base model or the `other` version. All of them are served.
+
+    The base model is asked at the `base_engine`, where that is another one than the version's.
+    """
+    models = [_asked(version, version.metadata.name, asked_engine(version))]
+    if batch.spec.compare_with and other:
+        models.append(_asked(other, other.metadata.name, asked_engine(other)))
+    elif batch.spec.compare_with:
+        models.append(_asked(version, version.spec.base_model.name, base_engine or asked_engine(version)))
     return tuple(models)
 
 
-def _asked(version: ModelVersion, served_name: str) -> AskedModel:
-    # Where it answers now: after a change of spec.serving, that is not yet the engine that it asks for.
-    engine = version.status.engine or wanted_engine(version)
+def _asked(version: ModelVersion, served_name: str, engine: str | None) -> AskedModel:
     if engine is None:
         raise ValueError("only a version that is served is asked anything")
     return AskedModel(served_name=served_name, engine_url=engine_url(engine, version.metadata.namespace))

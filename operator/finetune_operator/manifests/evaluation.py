@@ -56,7 +56,9 @@ def evaluation_job_name(version: ModelVersion, identity: str) -> str:
     return f"{version.metadata.name[: NAME_MAX_LENGTH - len(tail)].rstrip('-.')}{tail}"
 
 
-def evaluation_job(version: ModelVersion, identity: str, config: OperatorConfig) -> Manifest:
+def evaluation_job(
+    version: ModelVersion, identity: str, config: OperatorConfig, base_engine: str | None = None
+) -> Manifest:
     """The Job; its last pod stays until it is deleted, since its message is the result."""
     own = labels(
         COMPONENT_NAME,
@@ -73,7 +75,7 @@ def evaluation_job(version: ModelVersion, identity: str, config: OperatorConfig)
         labels=own,
         container=EVALUATOR_CONTAINER,
         command="evaluate",
-        config=evaluation_config(version, config),
+        config=evaluation_config(version, config, base_engine),
         config_file=EVALUATION_CONFIG_FILE,
         config_annotation=EVALUATION_CONFIG_ANNOTATION,
         dataset=wanted.dataset,
@@ -83,15 +85,19 @@ def evaluation_job(version: ModelVersion, identity: str, config: OperatorConfig)
     return asking_job(version, asking, config)
 
 
-def evaluation_config(version: ModelVersion, config: OperatorConfig) -> ServedEvaluationConfig:
-    """What the pod is told."""
+def evaluation_config(
+    version: ModelVersion, config: OperatorConfig, base_engine: str | None = None
+) -> ServedEvaluationConfig:
+    """What the pod is told; the base model is asked at the `base_engine`, where the version's own does not serve it."""
     spec = version.spec
     wanted = _wanted(spec)
     if spec.serving is None:
         raise ValueError("only a version that is served is asked anything")
     adapter = PurePosixPath(adapter_of(version).path)
+    engine, namespace = engine_name(spec, spec.serving), version.metadata.namespace
     return ServedEvaluationConfig(
-        engine_url=engine_url(engine_name(spec, spec.serving), version.metadata.namespace),
+        engine_url=engine_url(engine, namespace),
+        base_engine_url=engine_url(base_engine, namespace) if base_engine and base_engine != engine else None,
         base_model_name=spec.base_model.name,
         served_name=version.metadata.name,
         metrics=tuple(Metric(name) for name in wanted.metrics),

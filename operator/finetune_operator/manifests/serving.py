@@ -1,19 +1,24 @@
-"""The vLLM engine of all versions that agree in base model and serving parameters.
+"""The vLLM engine of all versions that agree in base model and serving parameters, or of one's merged weights.
 
 The pod template depends on those alone, never on the list of adapters: a new version must not restart anything.
 """
 
 from collections.abc import Iterable, Sequence
+from pathlib import PurePosixPath
 
 from finetune_operator.contract.adapters import Adapter, AdapterList
+from finetune_operator.contract.artifacts import MergedWeights
 from finetune_operator.contract.places import (
     ADAPTERS_FILE,
     ARTIFACTS_ROOT,
     ENGINE_API_KEY_VARIABLE,
     ENGINE_CONTAINER,
     ENGINE_PORT,
+    MERGED_FILE,
+    merged_beside,
 )
 from finetune_operator.core.config import OperatorConfig
+from finetune_operator.core.merged_weights import ENGINE_PREFIX, is_merged_engine
 from finetune_operator.manifests.base_models import (
     base_model_mounts,
     base_model_volumes,
@@ -46,13 +51,20 @@ ENGINE_API_KEY_KEY = "engine-api-key"
 DRAIN_SECONDS = 60
 REROUTE_SECONDS = 5
 TERMINATION_GRACE_SECONDS = REROUTE_SECONDS + DRAIN_SECONDS + 15
-UNCOMPARED_FIELDS = ("replicas", "progressDeadlineSeconds")
-"""Of `spec.serving`: what can change while an engine runs."""
+UNCOMPARED_FIELDS = ("replicas", "progressDeadlineSeconds", "mergedWeights")
+"""Of `spec.serving`: what can change while an engine runs, and what its name's beginning tells."""
+ADAPTER_FIELDS = ("maxLoras", "maxLoraRank")
+"""Of `spec.serving`: what has no effect on merged weights."""
 
 
 def engine_name(spec: ModelVersionSpec, serving: ServingSpec) -> str:
-    """One engine per base model, artifact volume and those serving parameters that a running engine can't change."""
+    """One engine per base model, artifact volume and those serving parameters that a running engine can't change.
+
+    Merged weights have an engine of their own.
+    """
     compared = {name: value for name, value in serving.to_dict().items() if name not in UNCOMPARED_FIELDS}
+    if serving.merged_weights:
+        return _merged_engine_name(spec, compared)
     parameters = {
         "baseModel": spec.base_model.to_dict(),
         "claim": artifact_claim(spec.artifact.uri),
@@ -62,10 +74,25 @@ def engine_name(spec: ModelVersionSpec, serving: ServingSpec) -> str:
     return f"vllm-{digest_of(parameters, length=10)}"
 
 
+def _merged_engine_name(spec: ModelVersionSpec, compared: dict[str, object]) -> str:
+    parameters = {
+        "version": [spec.model, spec.version],
+        "baseModel": spec.base_model.to_dict(),
+        "artifact": spec.artifact.to_dict(),
+        "serving": {name: value for name, value in compared.items() if name not in ADAPTER_FIELDS},
+    }
+    return f"{ENGINE_PREFIX}{digest_of(parameters, length=10)}"
+
+
 def wanted_engine(version: ModelVersion) -> str | None:
     """The engine that the version's spec asks for, if it asks for any."""
     serving = version.spec.serving
     return engine_name(version.spec, serving) if serving else None
+
+
+def asked_engine(version: ModelVersion) -> str | None:
+    """Where it answers now: after a change of spec.serving, that is not yet the engine that it asks for."""
+    return version.status.engine or wanted_engine(version)
 
 
 def engine_url(engine: str, namespace: str) -> str:
@@ -87,6 +114,25 @@ def adapter_of(version: ModelVersion) -> Adapter:
     return Adapter(name=version.metadata.name, path=f"{ARTIFACTS_ROOT}/{path}", digest=artifact.digest)
 
 
+def merged_weights_of(version: ModelVersion) -> MergedWeights:
+    """The version's merged weights as their engine is told of them; they lie beside the adapter."""
+    adapter, digest = adapter_of(version), version.spec.artifact.merged_digest
+    if digest is None:
+        raise ValueError(f"{version.metadata.name} has no merged weights; the API server admits no serving of them")
+    return MergedWeights(
+        name=adapter.name,
+        path=str(merged_beside(PurePosixPath(adapter.path))),
+        digest=digest,
+        base_model_name=version.spec.base_model.name,
+        adapter_digest=adapter.digest,
+    )
+
+
+def directory_in(version: ModelVersion, engine: str) -> str:
+    """Which of the version's directories this engine serves it from."""
+    return merged_weights_of(version).path if is_merged_engine(engine) else adapter_of(version).path
+
+
 def engine_selector(engine: str) -> str:
     """Label selector of the engine's pods."""
     return f"{ENGINE_LABEL}={engine}"
@@ -102,10 +148,10 @@ def engine_manifests(
     """
     owners = tuple(owners)
     owner_references = [owner_reference(owner, controller=False) for owner in owners]
-    spec = next((version.spec for version in owners if wanted_engine(version) == engine), None)
-    if spec is None or spec.serving is None:
+    asking = next((version for version in owners if wanted_engine(version) == engine), None)
+    if asking is None or asking.spec.serving is None:
         raise ValueError("an engine is made for versions that ask for it")
-    serving = spec.serving
+    spec, serving = asking.spec, asking.spec.serving
     wishes = [version.spec.serving for version in served if version.spec.serving]
     metadata = {
         "name": engine,
@@ -113,16 +159,18 @@ def engine_manifests(
         "labels": labels(COMPONENT_NAME, {ENGINE_LABEL: engine}),
         "ownerReferences": owner_references,
     }
-    adapters = AdapterList(
+    told: AdapterList | MergedWeights = AdapterList(
         base_model_name=spec.base_model.name,
         max_lora_rank=serving.max_lora_rank,
         adapters=tuple(adapter_of(version) for version in served),
     )
+    if serving.merged_weights:
+        told = merged_weights_of(asking)
     config_map: Manifest = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": metadata,
-        "data": {ADAPTERS_FILE.rsplit("/", 1)[1]: adapters.model_dump_json(by_alias=True)},
+        "data": {_told_file(serving).rsplit("/", 1)[1]: told.model_dump_json(by_alias=True)},
     }
     service: Manifest = {
         "apiVersion": "v1",
@@ -144,7 +192,7 @@ def engine_manifests(
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
             "template": {
                 "metadata": {"labels": labels(COMPONENT_NAME, {ENGINE_LABEL: engine})},
-                "spec": _pod(engine, spec, serving, config),
+                "spec": _pod(engine, asking, serving, config),
             },
         },
     }
@@ -153,27 +201,37 @@ def engine_manifests(
     return config_map, service, deployment
 
 
-def _pod(engine: str, spec: ModelVersionSpec, serving: ServingSpec, config: OperatorConfig) -> Manifest:
-    source = spec.base_model.source
+def _told_file(serving: ServingSpec) -> str:
+    return MERGED_FILE if serving.merged_weights else ADAPTERS_FILE
+
+
+def _pod(engine: str, version: ModelVersion, serving: ServingSpec, config: OperatorConfig) -> Manifest:
+    # Merged weights are a whole model.
+    source = None if serving.merged_weights else version.spec.base_model.source
     return {
         "serviceAccountName": config.workload_service_account,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": TERMINATION_GRACE_SECONDS,
         "securityContext": pod_security(),
-        **({"initContainers": [fetch_container(source.hub, config)]} if source.hub else {}),
+        **({"initContainers": [fetch_container(source.hub, config)]} if source and source.hub else {}),
         "containers": [
             {
                 "name": ENGINE_CONTAINER,
                 "image": config.server_image,
                 "imagePullPolicy": config.image_pull_policy,
-                "args": ["--adapters", ADAPTERS_FILE, "--", *_engine_arguments(spec, serving, config)],
+                "args": [
+                    "--merged" if serving.merged_weights else "--adapters",
+                    _told_file(serving),
+                    "--",
+                    *_engine_arguments(version, serving, config),
+                ],
                 "env": [
                     secret_variable(ENGINE_API_KEY_VARIABLE, config.secret_name, ENGINE_API_KEY_KEY),
                     *environment(
                         {
                             "HOME": "/tmp",  # noqa: S108 - an emptyDir
-                            "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "true",
+                            **({} if serving.merged_weights else {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "true"}),
                             "VLLM_NO_USAGE_STATS": "1",
                             "HF_HUB_OFFLINE": "1",
                             **config.engine_env,
@@ -187,8 +245,8 @@ def _pod(engine: str, spec: ModelVersionSpec, serving: ServingSpec, config: Oper
                 # Meanwhile gateways and kube-proxy hear that the pod goes; vLLM then drains what it has begun.
                 "lifecycle": {"preStop": {"sleep": {"seconds": REROUTE_SECONDS}}},
                 "volumeMounts": [
-                    config_mount(ADAPTERS_FILE),
-                    *base_model_mounts(source),
+                    config_mount(_told_file(serving)),
+                    *(base_model_mounts(source) if source else []),
                     {"name": "artifacts", "mountPath": ARTIFACTS_ROOT, "readOnly": True},
                     *SCRATCH_MOUNTS,
                 ],
@@ -199,28 +257,41 @@ def _pod(engine: str, spec: ModelVersionSpec, serving: ServingSpec, config: Oper
         ],
         "volumes": [
             {"name": "config", "configMap": {"name": engine}},
-            *base_model_volumes(source, config),
-            claim_volume("artifacts", artifact_claim(spec.artifact.uri), read_only=True),
+            *(base_model_volumes(source, config) if source else []),
+            claim_volume("artifacts", artifact_claim(version.spec.artifact.uri), read_only=True),
             *scratch_volumes(),
         ],
         **scheduling(serving.scheduling),
     }
 
 
-def _engine_arguments(spec: ModelVersionSpec, serving: ServingSpec, config: OperatorConfig) -> list[str]:
+def _engine_arguments(version: ModelVersion, serving: ServingSpec, config: OperatorConfig) -> list[str]:
     return [
-        *("--model", frozen_model_path(spec.base_model.source)),
-        *("--served-model-name", spec.base_model.name),
+        *_model_arguments(version, serving),
         *("--host", "0.0.0.0"),  # noqa: S104 - the pod's own network
         *("--port", str(ENGINE_PORT)),
-        "--enable-lora",
-        *("--max-loras", str(serving.max_loras)),
-        *("--max-lora-rank", str(serving.max_lora_rank)),
+        *([] if serving.merged_weights else _adapter_arguments(serving)),
         *("--max-model-len", str(serving.max_model_len)),
         *("--gpu-memory-utilization", serving.gpu_memory_utilization),
         *("--tensor-parallel-size", str(serving.tensor_parallel_size)),
         *("--shutdown-timeout", str(DRAIN_SECONDS)),
         *config.engine_args,
+    ]
+
+
+def _model_arguments(version: ModelVersion, serving: ServingSpec) -> list[str]:
+    if serving.merged_weights:
+        merged = merged_weights_of(version)
+        return ["--model", merged.path, "--served-model-name", merged.name]
+    base_model = version.spec.base_model
+    return ["--model", frozen_model_path(base_model.source), "--served-model-name", base_model.name]
+
+
+def _adapter_arguments(serving: ServingSpec) -> list[str]:
+    return [
+        "--enable-lora",
+        *("--max-loras", str(serving.max_loras)),
+        *("--max-lora-rank", str(serving.max_lora_rank)),
     ]
 
 

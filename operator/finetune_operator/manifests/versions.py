@@ -34,6 +34,8 @@ def model_version(
         artifact: Manifest = {"uri": provider_uri(result.remote.model), "baseUrl": result.remote.base_url}
     else:
         artifact = {"uri": uri, "digest": result.adapter_digest}
+        if result.merged_digest:
+            artifact["mergedDigest"] = result.merged_digest
         if (size_bytes := _adapter_bytes(result)) is not None:
             artifact["sizeBytes"] = size_bytes
     body: Manifest = {
@@ -65,7 +67,9 @@ def model_version(
     if measured := {key: value for key, value in record_of(result).to_dict().items() if value}:
         body["spec"]["lineage"]["evaluation"] = measured
     if spec.serving:
-        body["spec"]["serving"] = spec.serving.to_dict()
+        # Where merging has failed the adapter is as good as ever; the job's condition Exported tells.
+        merged = spec.serving.merged_weights and result.merged_digest is not None
+        body["spec"]["serving"] = spec.serving.to_dict() | {"mergedWeights": merged}
     if spec.evaluation and spec.evaluation.require:
         body["spec"]["evaluation"] = {"require": list(spec.evaluation.require)}
     return body

@@ -15,9 +15,10 @@ from finetune_operator.core.sample_ratio import sample_ratio_p_value
 from finetune_operator.core.score_interval import score_interval
 from finetune_operator.core.sequential import p_value, preference_interval, printed, votes_still_needed
 from finetune_operator.core.weights import NoScore, candidate_score
+from finetune_operator.manifests.serving import asked_engine
 from finetune_operator.reconcile.engine_sharing import is_refused
 from finetune_operator.reconcile.plan import Event, Plan
-from finetune_operator.reconcile.served_version import absent, unloaded
+from finetune_operator.reconcile.served_version import NotServed, absent, base_engine, unloaded, version_named
 from finetune_operator.reconcile.verdict import (
     GUARDRAIL_BREACHED,
     SAMPLE_RATIO_MISMATCH,
@@ -110,6 +111,11 @@ def _waiting(test: ABTest, seen: Observed) -> Outlook | None:
             return Outlook(TestPhase.PENDING, "WrongModel", message)
         if test.status.start_time is None and (lacking := unloaded(version, KIND)):
             return Outlook(TestPhase.PENDING, *lacking)
+    candidate = version_named(test.spec.candidate.model_version, seen.versions)
+    if test.status.start_time is None and test.spec.baseline.base and candidate:
+        base_at = base_engine(candidate, asked_engine(candidate), seen.versions)
+        if isinstance(base_at, NotServed):
+            return Outlook(TestPhase.PENDING, *base_at)
     for other in seen.tests:
         if _takes_the_traffic(other, test):
             message = f"ABTest {other.metadata.name} already splits the traffic of {test.spec.model}"

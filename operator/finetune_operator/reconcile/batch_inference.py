@@ -1,7 +1,7 @@
 """What the cluster should do next for one BatchInference: one Job, whose report becomes the status."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from finetune_operator.contract.batch_inference import BatchReport
@@ -21,8 +21,9 @@ from finetune_operator.core.workloads import (
     told_by,
 )
 from finetune_operator.manifests.batch_inference import asked_models, batch_job, batch_job_name
+from finetune_operator.manifests.serving import asked_engine
 from finetune_operator.reconcile.plan import Create, Delete, Event, Plan
-from finetune_operator.reconcile.served_version import NotServed, absent, unloaded, version_named
+from finetune_operator.reconcile.served_version import NotServed, absent, base_engine, unloaded, version_named
 from finetune_operator.reconcile.suspension import held_by_others, retention, wanted_suspension
 from finetune_operator.reconcile.training_outlook import OBSTACLE_REMEDIES, leaving_seconds, name_taken, still_alive
 from finetune_operator.resources.abtest import ABTest
@@ -139,7 +140,9 @@ def _start(batch: BatchInference, seen: Observed, now: datetime, config: Operato
     if batch.spec.suspend:
         return _told(batch, _suspended(), seen, now, config)
     if lacking := _not_served(batch, seen.versions) or _no_vote(batch, seen.test, config):
-        return _told(batch, Outlook(BatchPhase.PENDING, *lacking), seen, now, config)
+        plan = _told(batch, Outlook(BatchPhase.PENDING, *lacking), seen, now, config)
+        # Any version may bring its base model; only changes of those that it names bring the batch back by themselves.
+        return replace(plan, requeue_after_seconds=config.poll_seconds if _asks_base_model(batch) else None)
     starting = Outlook(BatchPhase.PENDING, "Starting", "waiting for the pod to start")
     plan = _told(batch, starting, seen, now, config)
     if still_alive(seen.pods):
@@ -148,19 +151,29 @@ def _start(batch: BatchInference, seen: Observed, now: datetime, config: Operato
     version, *others = (version_named(name, seen.versions) for name in asked_versions(batch))
     if version is None:
         raise ValueError("a version that is served exists")
-    manifest = batch_job(batch, asked_models(batch, version, others[0] if others else None), config, seen.test)
+    base_at = base_engine(version, asked_engine(version), seen.versions)
+    models = asked_models(batch, version, next(iter(others), None), base_at if isinstance(base_at, str) else None)
+    manifest = batch_job(batch, models, config, seen.test)
     created = Event("Normal", "JobCreated", f"created Job {manifest['metadata']['name']}")
     create = Create("jobs", manifest, batch.metadata.uid)
     return Plan(actions=(create,), status=plan.status, events=(created,))
 
 
-def _not_served(batch: BatchInference, versions: Iterable[ModelVersion]) -> NotServed | None:
+def _not_served(batch: BatchInference, versions: Sequence[ModelVersion]) -> NotServed | None:
     for name in asked_versions(batch):
         version = version_named(name, versions)
         lacking = unloaded(version, KIND) if version else absent(name, KIND)
         if lacking:
             return lacking
-    return None
+    version = version_named(batch.spec.model_version, versions)
+    if version is None or not _asks_base_model(batch):
+        return None
+    base_at = base_engine(version, asked_engine(version), versions)
+    return base_at if isinstance(base_at, NotServed) else None
+
+
+def _asks_base_model(batch: BatchInference) -> bool:
+    return batch.spec.compare_with is not None and batch.spec.compare_with.base is True
 
 
 def _no_vote(batch: BatchInference, test: ABTest | None, config: OperatorConfig) -> NotServed | None:
@@ -222,8 +235,7 @@ def _present(batch: BatchInference, job: JobFacts, ours: bool, seen: Observed) -
 
 
 def _asked_names(batch: BatchInference) -> tuple[str, ...]:
-    base = batch.spec.compare_with is not None and batch.spec.compare_with.base
-    return (*asked_versions(batch), *(("its base model",) if base else ()))
+    return (*asked_versions(batch), *(("its base model",) if _asks_base_model(batch) else ()))
 
 
 def _hindered(problem: tuple[str, str], told: Condition | None) -> Outlook:

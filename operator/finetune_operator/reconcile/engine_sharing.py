@@ -3,18 +3,21 @@
 A version belongs to the engine that its spec asks for. After a change of spec.serving that is another one, and until it
 answers, the version also stays in the engine that it answers from. What a status says of an engine is what gateways
 route by: nothing is taken away from a version before its status no longer says that it answers there.
+
+An engine of merged weights has its version from its start on, and no other: nothing is loaded into it or taken out.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from finetune_operator.core.conditions import find, is_true
 from finetune_operator.core.config import OperatorConfig
+from finetune_operator.core.merged_weights import is_merged_engine
 from finetune_operator.core.routing import active_version
 from finetune_operator.core.workloads import PROGRESS_DEADLINE_EXCEEDED, DeploymentFacts, PodFacts
 from finetune_operator.manifests.common import going_owner
-from finetune_operator.manifests.serving import adapter_of, engine_manifests, wanted_engine
-from finetune_operator.reconcile.plan import Action, Apply, Delete, LoadAdapter, Patch, UnloadAdapter
+from finetune_operator.manifests.serving import adapter_of, directory_in, engine_manifests, wanted_engine
+from finetune_operator.reconcile.plan import Action, Apply, Delete, LoadAdapter, Patch, Probe, UnloadAdapter
 from finetune_operator.resources.modelversion import ModelVersion, RequestedState
 
 Versions = tuple[ModelVersion, ...]
@@ -22,7 +25,7 @@ Versions = tuple[ModelVersion, ...]
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why an engine would not take an adapter; final, since artifacts are immutable."""
+    """Why an engine would not take an adapter or merged weights; final, since artifacts are immutable."""
 
     reason: str
     message: str
@@ -30,7 +33,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class EnginePod:
-    """An engine pod, and what is known of the adapters in it, by served name; `listed` has their directories.
+    """An engine pod, and what is known of the versions in it, by served name; `listed` has their directories.
 
     Not `listed` yet is no news.
     """
@@ -162,6 +165,8 @@ def _is_in(version: ModelVersion, engine: str) -> bool:
 
 def unload_actions(engine: Engine, residents: Versions, versions: Versions) -> tuple[UnloadAdapter, ...]:
     """Adapters that no resident names, or that a version of that name had before it was created anew."""
+    if is_merged_engine(engine.name):
+        return ()
     kept = {adapter_of(v).name: adapter_of(v).path for v in versions if answers_in(v, engine.name)}
     kept |= {adapter_of(v).name: adapter_of(v).path for v in residents}
     return tuple(
@@ -175,8 +180,19 @@ def unload_actions(engine: Engine, residents: Versions, versions: Versions) -> t
 
 def load_actions(
     version: ModelVersion, engine: Engine, slots: int | None = None, unloads: Iterable[UnloadAdapter] = ()
-) -> tuple[LoadAdapter, ...]:
-    """Into each pod that lacks it and has a slot once the `unloads` are done: vLLM evicts, where it has none."""
+) -> tuple[LoadAdapter | Probe, ...]:
+    """Into each pod that lacks it and has a slot once the `unloads` are done: vLLM evicts, where it has none.
+
+    A pod that has started with it is only asked for a token.
+    """
+    lacking = tuple(_without(version, engine))
+    if is_merged_engine(engine.name):
+        name, directory = version.metadata.name, directory_in(version, engine.name)
+        return tuple(
+            Probe(entry.pod.uid, ip, name)
+            for entry, ip in lacking
+            if entry.listed is None or entry.listed.get(name) == directory
+        )
     adapter = adapter_of(version)
     going = {(action.pod_uid, action.name) for action in unloads}
 
@@ -184,12 +200,14 @@ def load_actions(
         staying = [name for name in entry.listed or () if (entry.pod.uid, name) not in going]
         return slots is None or adapter.name in staying or len(staying) < slots
 
-    return tuple(
-        LoadAdapter(entry.pod.uid, entry.pod.ip, adapter)
-        for entry in engine.pods
-        if entry.pod.ready and entry.pod.ip and not entry.pod.deleting
-        if not answers(version, engine, entry) and has_room(entry)
-    )
+    return tuple(LoadAdapter(entry.pod.uid, ip, adapter) for entry, ip in lacking if has_room(entry))
+
+
+def _without(version: ModelVersion, engine: Engine) -> Iterator[tuple[EnginePod, str]]:
+    """Pods that could answer for the version and do not, with their addresses."""
+    for entry in engine.pods:
+        if entry.pod.ready and entry.pod.ip and not entry.pod.deleting and not answers(version, engine, entry):
+            yield entry, entry.pod.ip
 
 
 def answers(version: ModelVersion, engine: Engine, entry: EnginePod) -> bool:
@@ -200,4 +218,4 @@ def answers(version: ModelVersion, engine: Engine, entry: EnginePod) -> bool:
     name, did_answer = version.metadata.name, answers_in(version, engine.name)
     if entry.listed is None:
         return did_answer
-    return entry.listed.get(name) == adapter_of(version).path and (name in entry.probed or did_answer)
+    return entry.listed.get(name) == directory_in(version, engine.name) and (name in entry.probed or did_answer)

@@ -371,7 +371,7 @@ def _concluded(
 ) -> Plan:
     status = training_status(job, seen, outlook, now, config, result)
     event = Event("Warning" if outlook.failure else "Normal", outlook.reason, outlook.message)
-    return Plan(status=status.to_dict(), events=(event, *export_events(result), *shortfall_events(result)))
+    return Plan(status=status.to_dict(), events=(event, *export_events(job, result), *shortfall_events(result)))
 
 
 def _published(job: FineTuneJob, versions: Iterable[ModelVersion]) -> ModelVersion | None:

@@ -38,6 +38,7 @@ from finetune_operator.reconcile.served_evaluation import (
     records,
     with_result,
 )
+from finetune_operator.reconcile.served_version import NotServed, base_engine
 from finetune_operator.reconcile.version_activity import held_back_event, proven_at, with_activity, with_trust
 from finetune_operator.reconcile.version_metrics import version_metrics
 from finetune_operator.reconcile.version_outlook import ARCHIVED, Outlook, moving, outlook, registered, without_slot
@@ -153,7 +154,8 @@ def _plan(
         status = status.model_copy(update={"message": shortened(f"{status.message}; {words}")})
     status, events = with_activity(version, seen.versions, seen.tests, status, engine, now)
     events = (*evaluation_event(version, status), *held_back_event(version, status), *events)
-    evaluations = evaluation_actions(version, seen.evaluation, config, loaded=_is_settled(found))
+    base_at = _base_engine(version, seen, found)
+    evaluations = evaluation_actions(version, seen.evaluation, base_at, config)
     # No watch tells of an adapter that vanishes from an engine, hence a look now and then.
     is_watched = seen.pods or (engine and engine.pods)
     check = ENGINE_CHECK_SECONDS if is_watched else RECORD_AGAIN_SECONDS if unrecorded else None
@@ -172,7 +174,7 @@ def _status(
     version: ModelVersion, seen: Observed, found: Outlook, engine: Engine | None, now: datetime
 ) -> ModelVersionStatus:
     old = version.status
-    evaluated = evaluation_finding(version, seen.evaluation, loaded=_is_settled(found))
+    evaluated = evaluation_finding(version, seen.evaluation, _base_engine(version, seen, found))
     findings = (*_findings(version, found), evaluated)
     conditions = with_findings(old.conditions, findings, version.metadata.generation, now)
     is_promoted = found.loaded and promotion(version, seen.versions, seen.tests)
@@ -197,9 +199,10 @@ def _status(
     )
 
 
-def _is_settled(found: Outlook) -> bool:
-    """Whether it answers from the engine that its spec asks for: only there it is measured."""
-    return found.loaded and found.ahead is None
+def _base_engine(version: ModelVersion, seen: Observed, found: Outlook) -> str | NotServed | None:
+    """Of a version that answers from the engine that its spec asks for, since only there it is measured."""
+    is_settled = found.loaded and found.ahead is None
+    return base_engine(version, wanted_engine(version), seen.versions) if is_settled else None
 
 
 def _findings(version: ModelVersion, found: Outlook) -> Iterable[Finding | Absent]:

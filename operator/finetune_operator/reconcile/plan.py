@@ -65,6 +65,15 @@ class UnloadAdapter:
 
 
 @dataclass(frozen=True)
+class Probe:
+    """Ask one engine pod for a token of the model that it was started with."""
+
+    pod_uid: str
+    pod_ip: str
+    name: str
+
+
+@dataclass(frozen=True)
 class RecordEvaluation:
     """Tell the api of one evaluation, which it keeps in the database; done again where it did not answer."""
 
@@ -72,7 +81,7 @@ class RecordEvaluation:
     evaluation: RecordedEvaluation
 
 
-Action = Create | Apply | Patch | Delete | LoadAdapter | UnloadAdapter | RecordEvaluation
+Action = Create | Apply | Patch | Delete | LoadAdapter | UnloadAdapter | Probe | RecordEvaluation
 
 
 @dataclass(frozen=True)

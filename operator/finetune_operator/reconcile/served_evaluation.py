@@ -13,7 +13,7 @@ from finetune_operator.contract.failures import Failure
 from finetune_operator.contract.places import EVALUATOR_CONTAINER
 from finetune_operator.core.conditions import Absent, Finding, find
 from finetune_operator.core.config import OperatorConfig
-from finetune_operator.core.cost import hourly_rate
+from finetune_operator.core.cost import NoPrice, hourly_rate
 from finetune_operator.core.served_evaluation import (
     Measurement,
     served_record,
@@ -37,6 +37,7 @@ from finetune_operator.manifests.evaluation import (
 )
 from finetune_operator.manifests.serving import engine_name
 from finetune_operator.reconcile.plan import Action, Create, Delete, Event, RecordEvaluation
+from finetune_operator.reconcile.served_version import NotServed
 from finetune_operator.reconcile.suspension import held_by_others
 from finetune_operator.resources.evaluation import ServedEvaluationStatus
 from finetune_operator.resources.modelversion import ModelVersion, ModelVersionStatus, RequestedState
@@ -73,15 +74,20 @@ def with_result(
     if spec.serving is None or not isinstance(outcome, EvaluationReport):
         return version
     rate = hourly_rate(spec.serving.resources, spec.serving.scheduling, config.prices)
+    if spec.serving.merged_weights:
+        rate = NoPrice("the base model was asked of another engine, whose pods may have another price")
     # In whole seconds, as the status has it: what the database is told now is what it would be told later.
     measured = Measurement(outcome, identity, engine_name(spec, spec.serving), replicas, now.replace(microsecond=0))
     return _with(version, served_status(measured, rate, config.prices.currency))
 
 
 def evaluation_actions(
-    version: ModelVersion, facts: EvaluationFacts, config: OperatorConfig, *, loaded: bool
+    version: ModelVersion, facts: EvaluationFacts, base_at: str | NotServed | None, config: OperatorConfig
 ) -> tuple[Action, ...]:
-    """Make the Job once the version answers; remove those of evaluations that nobody asks for any more."""
+    """Make the Job once both models answer; remove those of evaluations that nobody asks for any more.
+
+    `base_at` is the engine of the base model, or why there is none; None where the version does not answer.
+    """
     identity = evaluation_id(version.spec)
     name = evaluation_job_name(version, identity) if identity else None
     ours = [job for job in facts.jobs if version.metadata.uid in job.owner_uids]
@@ -91,17 +97,18 @@ def evaluation_actions(
         return tuple(actions)
     job = _own_job(version, facts, identity)
     if job is None:
-        if loaded and not _is_archived(version):
-            actions.append(
-                Create("jobs", evaluation_job(version, identity, config), version.metadata.uid, is_vital=False)
-            )
+        if isinstance(base_at, str) and not _is_archived(version):
+            manifest = evaluation_job(version, identity, config, base_at)
+            actions.append(Create("jobs", manifest, version.metadata.uid, is_vital=False))
     elif _is_archived(version) or (job.complete and _is_lost(facts.pods)):
         # Nobody will answer it, or its pod is gone with what it said: the next one measures again.
         actions.append(Delete("jobs", job.name, job.uid))
     return tuple(actions)
 
 
-def evaluation_finding(version: ModelVersion, facts: EvaluationFacts, *, loaded: bool) -> Finding | Absent:
+def evaluation_finding(
+    version: ModelVersion, facts: EvaluationFacts, base_at: str | NotServed | None
+) -> Finding | Absent:
     """The condition `Evaluated`; a failure says what to change."""
     identity = evaluation_id(version.spec)
     if identity is None:
@@ -110,8 +117,10 @@ def evaluation_finding(version: ModelVersion, facts: EvaluationFacts, *, loaded:
         return Finding(CONDITION, True, "Measured", f"{measured.examples} questions answered by {measured.engine}")
     job = _own_job(version, facts, identity)
     if job is None:
-        if loaded:
+        if isinstance(base_at, str):
             return Finding(CONDITION, False, "Starting", f"Job {evaluation_job_name(version, identity)} is being made")
+        if base_at:
+            return Finding(CONDITION, False, *base_at)
         return Finding(CONDITION, False, "NotLoaded", "waiting for an engine that has this version loaded")
     if job.failed_reason is not None:
         return _failed(version, job, facts)

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from finetune_operator.core.conditions import is_true
+from finetune_operator.core.merged_weights import is_merged_engine
+from finetune_operator.core.routing import base_engines
 from finetune_operator.resources.modelversion import ModelVersion
 
 
@@ -35,3 +37,16 @@ def unloaded(version: ModelVersion, kind: str) -> NotServed | None:
     if not is_true(version.status.conditions, "Loaded"):
         return NotServed("VersionNotLoaded", f"waiting for ModelVersion {name} to be loaded")
     return None
+
+
+def base_engine(version: ModelVersion, engine: str | None, versions: Iterable[ModelVersion]) -> str | NotServed:
+    """Which engine is asked for the base model of a version that answers from `engine`: the same, if it serves both."""
+    if engine and not is_merged_engine(engine):
+        return engine
+    base_model, name = version.spec.base_model, version.metadata.name
+    # What its status tells of itself may be the engine that it is leaving.
+    if others := base_engines(base_model, (other for other in versions if other.metadata.name != name)):
+        return others[0]
+    message = f"no engine serves base model {base_model.name}: that of {name} has its merged weights alone"
+    remedy = f"have a version of {base_model.name} served as an adapter (spec.serving without mergedWeights)"
+    return NotServed("BaseModelNotServed", f"{message}; {remedy}")

@@ -19,16 +19,19 @@ def artifacts_status(result: TrainingResult) -> tuple[ArtifactStatus, ...] | Non
 
 def exported(job: FineTuneJob, result: TrainingResult) -> Iterable[Finding]:
     """The condition `Exported`, where outputs were asked for; the job succeeds without them."""
-    if result.output_errors:
-        yield Finding("Exported", False, FAILED, _errors(result))
+    if errors := _errors(job, result):
+        yield Finding("Exported", False, FAILED, errors)
     elif job.spec.outputs:
         yield Finding("Exported", True, "OutputsMade", ", ".join(job.spec.outputs))
 
 
-def export_events(result: TrainingResult | None) -> Iterable[Event]:
-    if result and result.output_errors:
-        yield Event("Warning", FAILED, _errors(result))
+def export_events(job: FineTuneJob, result: TrainingResult | None) -> Iterable[Event]:
+    if result and (errors := _errors(job, result)):
+        yield Event("Warning", FAILED, errors)
 
 
-def _errors(result: TrainingResult) -> str:
-    return "; ".join(f"{error.output}: {error.message}" for error in result.output_errors)
+def _errors(job: FineTuneJob, result: TrainingResult) -> str:
+    errors = [f"{error.output}: {error.message}" for error in result.output_errors]
+    if job.spec.serving and job.spec.serving.merged_weights and result.merged_digest is None:
+        errors.append("without merged weights the version is served as an adapter")
+    return "; ".join(errors)

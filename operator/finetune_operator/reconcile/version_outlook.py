@@ -5,11 +5,12 @@ from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
 
+from finetune_operator.contract.artifacts import WeightsRefused
 from finetune_operator.contract.failures import Failure
-from finetune_operator.contract.places import FETCH_CONTAINER
+from finetune_operator.contract.places import ENGINE_CONTAINER, FETCH_CONTAINER
 from finetune_operator.core.conditions import find
 from finetune_operator.core.workloads import PROGRESS_DEADLINE_EXCEEDED, keeps_its_cause, obstacle
-from finetune_operator.reconcile.engine_sharing import Engine, EnginePod, Versions, answers, is_refused
+from finetune_operator.reconcile.engine_sharing import Engine, EnginePod, Refusal, Versions, answers, is_refused
 from finetune_operator.resources.modelversion import ModelVersion, State
 
 
@@ -69,7 +70,7 @@ def moving(version: ModelVersion, here: Outlook, there: Outlook, engine: Engine)
 def outlook(version: ModelVersion, engine: Engine) -> Outlook:
     """Of a version that the engine is to have."""
     for entry in engine.pods:
-        refusal = entry.refused.get(version.metadata.name)
+        refusal = entry.refused.get(version.metadata.name) or _refused_weights(entry)
         if refusal and not _is_edited(version):
             return Outlook(State.FAILED, refusal.reason, refusal.message, stalled=True)
     ready = [entry for entry in engine.pods if entry.pod.ready and not entry.pod.deleting]
@@ -82,6 +83,18 @@ def outlook(version: ModelVersion, engine: Engine) -> Outlook:
         message = f"loaded in {len(loaded)} of {len(ready)} engine pods"
         return Outlook(State.PENDING, "Loading", message, loaded_pods=len(loaded))
     return _overdue(version, engine, _starting(version, engine))
+
+
+def _refused_weights(entry: EnginePod) -> Refusal | None:
+    """Of a server of merged weights, which says so and ends before it becomes vLLM."""
+    container = entry.pod.container(ENGINE_CONTAINER)
+    if entry.pod.deleting or not container.exit_code:
+        return None
+    try:
+        refused = WeightsRefused.model_validate_json(container.message)
+    except ValidationError:
+        return None
+    return Refusal(refused.reason, refused.message)
 
 
 def _is_edited(version: ModelVersion) -> bool:

@@ -31,7 +31,7 @@ from finetune_operator.resources.evaluation import (
     VersionMetrics,
 )
 from finetune_operator.resources.finetunejob import Promotion
-from finetune_operator.resources.provider import ARTIFACT_RULE, VERSION_RULES, BaseUrl
+from finetune_operator.resources.provider import ARTIFACT_RULE, MERGED_RULE, VERSION_RULES, BaseUrl
 from finetune_operator.resources.serving import ServingSpec
 from finetune_operator.resources.starting_point import StartingPoint
 
@@ -62,7 +62,7 @@ class State(StrEnum):
 class Artifact(ApiModel):
     """The adapter's files, or the model's name at its provider."""
 
-    model_config = rules(ARTIFACT_RULE)
+    model_config = rules(ARTIFACT_RULE, MERGED_RULE)
 
     uri: Annotated[str, Field(max_length=1024, pattern=ARTIFACT_URI_PATTERN)]
     """`volume://<claim>/<path>`: a directory with adapter_config.json, safetensors and manifest.json.
@@ -70,6 +70,9 @@ class Artifact(ApiModel):
     `openai://<model>`: a model at a provider, which is registered here and answers there."""
     digest: Sha256 | None = None
     """Of the files; checked before each load."""
+    merged_digest: Sha256 | None = None
+    """Of the merged weights in the directory `merged` beside the adapter's, which its FineTuneJob made where its
+    outputs have MergedWeights; checked before a server starts with them (serving.mergedWeights)."""
     size_bytes: Annotated[int, Field(ge=0, le=10**15)] | None = None
     """Of the files, where known."""
     base_url: BaseUrl | None = None
@@ -110,6 +113,12 @@ class ModelVersionSpec(ApiModel):
             "|| has(self.serving)",
             "evaluation.metrics are measured on the served version: set serving, or remove them",
             field_path=".evaluation",
+        ),
+        rule(
+            "!has(self.serving) || !self.serving.mergedWeights || has(self.artifact.mergedDigest)",
+            "serving.mergedWeights needs artifact.mergedDigest, which is set where the FineTuneJob's outputs have "
+            "MergedWeights: ask a new FineTuneJob for that output, or remove serving.mergedWeights",
+            field_path=".serving.mergedWeights",
         ),
         *VERSION_RULES,
     )
@@ -174,7 +183,7 @@ class ModelVersionStatus(ApiModel):
     selector: ShortText | None = None
     """Label selector of the engine pods."""
     engine: DnsSubdomain | None = None
-    """The vLLM Deployment and Service that serve it."""
+    """The vLLM Deployment and Service that serve it; `vllm-merged-...` has its merged weights and nothing else."""
     next_engine: DnsSubdomain | None = None
     """The one that it is to be served by since spec.serving was changed; until that one answers, `engine` does."""
     served_name: ServedName | None = None

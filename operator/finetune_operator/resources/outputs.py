@@ -31,6 +31,11 @@ JOB_RULES: tuple[Rule, ...] = (
         "a model of backend OpenAI stays at its provider: remove outputs",
         field_path=".outputs",
     ),
+    rule(
+        "!has(self.serving) || !self.serving.mergedWeights || (has(self.outputs) && 'MergedWeights' in self.outputs)",
+        "serving.mergedWeights needs the merged weights: add MergedWeights to outputs, or remove serving.mergedWeights",
+        field_path=".serving.mergedWeights",
+    ),
 )
 
 

@@ -84,6 +84,12 @@ ARTIFACT_RULE = rule(
     "volume:// goes with a digest, openai:// with a baseUrl",
 )
 
+MERGED_RULE = rule(
+    "!has(self.mergedDigest) || !self.uri.startsWith('openai://')",
+    "a model at a provider has no merged weights here: remove mergedDigest",
+    field_path=".mergedDigest",
+)
+
 
 class OpenAIProvider(ApiModel):
     """An OpenAI-compatible fine-tuning API.

@@ -10,8 +10,8 @@ from finetune_operator.resources.common import ApiModel, Fraction, ResourceRequi
 class ServingSpec(ApiModel):
     """Versions that agree in all but `replicas` and `progressDeadlineSeconds` share one vLLM Deployment.
 
-    They are hot-loaded into it. A change of anything else makes a new Deployment; until that one answers for the
-    version, the old one does."""
+    They are hot-loaded into it, except with `mergedWeights`, which makes one for a version alone. A change of anything
+    else makes a new Deployment; until that one answers for the version, the old one does."""
 
     replicas: Annotated[int, Field(ge=1, le=1000)] = 1
     """Engine pods; versions that share a Deployment get the largest number."""
@@ -28,6 +28,11 @@ class ServingSpec(ApiModel):
     progress_deadline_seconds: Annotated[int, Field(ge=1, le=86_400)] = 600
     """How long a new engine may take to become ready, as of a Deployment; the version then says
     ProgressDeadlineExceeded, and the engine is tried on. Versions that share one give it the longest."""
+    merged_weights: bool = False
+    """Serve the weights that the adapter was merged into, by an engine of the version's own, instead of the adapter
+    beside others on their base model. It takes a whole model's GPU memory for one version, and answers without the
+    adapter's extra work. Needs artifact.mergedDigest, hence the output MergedWeights of the FineTuneJob; maxLoras and
+    maxLoraRank have no effect then. Such an engine does not serve the base model."""
     resources: ResourceRequirements = ResourceRequirements()
     """Compute resources of the engine; a GPU is `limits: {nvidia.com/gpu: 1}`."""
     scheduling: Scheduling = Scheduling()

@@ -1,10 +1,12 @@
-"""Administration of vLLM engine pods, and what is known of the adapters in each."""
+"""Administration of vLLM engine pods, and what is known of the versions in each."""
 
 import asyncio
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import aiohttp
 
@@ -46,9 +48,12 @@ class Engines:
         self._memory: dict[str, PodMemory] = {}
         self._locks: dict[str, asyncio.Lock] = {}
 
-    async def observe(self, pods: tuple[PodFacts, ...]) -> tuple[EnginePod, ...]:
-        """The pods with their adapters. A pod that can't be asked just now keeps its last known listing."""
-        return tuple(await asyncio.gather(*(self._observe(pod) for pod in pods)))
+    async def observe(self, pods: tuple[PodFacts, ...], *, merged: bool = False) -> tuple[EnginePod, ...]:
+        """The pods with their adapters, or with the `merged` model that they were started with.
+
+        A pod that can't be asked just now keeps its last known listing.
+        """
+        return tuple(await asyncio.gather(*(self._observe(pod, merged) for pod in pods)))
 
     def forget(self, pod_uid: str) -> None:
         """The pod is gone."""
@@ -57,15 +62,28 @@ class Engines:
 
     async def load(self, pod_uid: str, ip: str, adapter: Adapter) -> None:
         """Load, check that it is listed, ask for one token. What goes wrong is remembered for the next observation."""
+        async with self._learning(pod_uid, adapter.name) as memory:
+            memory.refused.pop(adapter.name, None)
+            await self._load_and_probe(memory, ip, adapter)
+
+    async def probe(self, pod_uid: str, ip: str, name: str) -> None:
+        """Ask the model that the pod was started with for one token; what goes wrong is remembered as of a load."""
+        async with self._learning(pod_uid, name) as memory:
+            memory.listed = await self._models(ip)
+            await self._probe(ip, name)
+            memory.probed.add(name)
+
+    @asynccontextmanager
+    async def _learning(self, pod_uid: str, name: str) -> AsyncIterator[PodMemory]:
+        """One call at a time; that it failed is known of this name until it succeeds."""
         async with self._locks.setdefault(pod_uid, asyncio.Lock()):
             memory = self._memory.setdefault(pod_uid, PodMemory())
-            memory.refused.pop(adapter.name, None)
             try:
-                await self._load_and_probe(memory, ip, adapter)
+                yield memory
             except EngineUnavailable as error:
-                memory.failing[adapter.name] = str(error)
+                memory.failing[name] = str(error)
                 raise
-            memory.failing.pop(adapter.name, None)
+            memory.failing.pop(name, None)
 
     async def _load_and_probe(self, memory: PodMemory, ip: str, adapter: Adapter) -> None:
         if adapter.name not in await self._adapters(ip):
@@ -89,17 +107,24 @@ class Engines:
             memory.probed.discard(name)
             memory.listed = await self._adapters(ip)
 
-    async def _observe(self, pod: PodFacts) -> EnginePod:
+    async def _observe(self, pod: PodFacts, merged: bool) -> EnginePod:
         memory = self._memory.setdefault(pod.uid, PodMemory())
         if pod.ready and pod.ip:
             try:
-                memory.listed = await self._adapters(pod.ip)
+                memory.listed = await (self._models(pod.ip) if merged else self._adapters(pod.ip))
             except EngineUnavailable as error:
-                logger.warning("an engine pod did not list its adapters", pod=pod.name, error=str(error))
+                logger.warning("an engine pod did not list its models", pod=pod.name, error=str(error))
         return EnginePod(pod, memory.listed, frozenset(memory.probed), dict(memory.refused), dict(memory.failing))
 
     async def _adapters(self, ip: str) -> dict[str, str]:
         """Directories of the loaded adapters by name: the entries of `/v1/models` that have a parent."""
+        return {entry["id"]: entry.get("root") or "" for entry in await self._list(ip) if entry.get("parent")}
+
+    async def _models(self, ip: str) -> dict[str, str]:
+        """The same of an engine without adapters: its own model."""
+        return {entry["id"]: entry.get("root") or "" for entry in await self._list(ip)}
+
+    async def _list(self, ip: str) -> list[dict[str, Any]]:
         timeout = aiohttp.ClientTimeout(total=LIST_TIMEOUT_SECONDS)
         try:
             async with self._session.get(self._url(ip, "/v1/models"), headers=self._headers, timeout=timeout) as answer:
@@ -108,7 +133,8 @@ class Engines:
                 body = await answer.json()
         except (aiohttp.ClientError, TimeoutError) as error:
             raise EngineUnavailable(f"/v1/models: {cause(error)}") from error
-        return {entry["id"]: entry.get("root") or "" for entry in body["data"] if entry.get("parent")}
+        listed: list[dict[str, Any]] = body["data"]
+        return listed
 
     async def _load(self, ip: str, adapter: Adapter) -> Refusal | None:
         body = {"lora_name": adapter.name, "lora_path": adapter.path}

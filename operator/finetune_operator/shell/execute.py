@@ -20,6 +20,7 @@ from finetune_operator.reconcile.plan import (
     LoadAdapter,
     Patch,
     Plan,
+    Probe,
     RecordEvaluation,
     UnloadAdapter,
 )
@@ -145,6 +146,8 @@ class Executor:
                 await self.engines.load(pod_uid, pod_ip, adapter)
             case UnloadAdapter(pod_uid, pod_ip, name):
                 await self.engines.unload(pod_uid, pod_ip, name)
+            case Probe(pod_uid, pod_ip, name):
+                await self.engines.probe(pod_uid, pod_ip, name)
             case RecordEvaluation(identity, evaluation):
                 await self.records.record(identity, evaluation)
 

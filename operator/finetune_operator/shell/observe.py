@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from finetune_operator.core.merged_weights import is_merged_engine
 from finetune_operator.core.workloads import deployment_facts, job_facts, pod_facts
 from finetune_operator.manifests.batch_inference import batch_job_name
 from finetune_operator.manifests.cancellation import cancellation_job_name
@@ -81,7 +82,7 @@ class Observer:
     async def _engine(self, namespace: str, name: str) -> Engine:
         body = self.state.get("deployments", namespace, name)
         bodies = [pod for pod in self.state.group("pods", name) if pod["metadata"]["namespace"] == namespace]
-        pods = await self.engines.observe(tuple(pod_facts(pod) for pod in bodies))
+        pods = await self.engines.observe(tuple(pod_facts(pod) for pod in bodies), merged=is_merged_engine(name))
         return Engine(name, deployment_facts(body, REVISION_ANNOTATION) if body else None, pods)
 
     async def abtest(self, test: ABTest) -> abtest.Observed:

@@ -31,9 +31,12 @@ LOG = Artifact(name="train.log", type=ArtifactType.LOG, size_bytes=8_005, path="
 ERROR = OutputError(output=Output.MERGED_WEIGHTS, message="merging needs 18.6 GiB of memory and 6.0 are free: raise it")
 
 
-def concluded(result: TrainingResult, outputs: tuple[str, ...] = ()) -> Plan:
+MERGED_DIGEST = "sha256:" + "b" * 64
+
+
+def concluded(result: TrainingResult, outputs: tuple[str, ...] = (), **spec: Any) -> Plan:
     """The decision once the trainer has told its result."""
-    job = make_job({"outputs": list(outputs)})
+    job = make_job({"outputs": list(outputs), **spec})
     pod = training_pod(prepare=terminated(0), trainer=terminated(0, wire(result)), phase="Succeeded")
     seen = finetunejob.Observed(
         job=job_facts(job_body(job.metadata.uid, conditions=(job_condition("Complete"),))), pods=(pod_facts(pod),)
@@ -91,6 +94,36 @@ def test_an_output_that_could_not_be_made_costs_no_version() -> None:
     assert succeeded.status == "True"
     assert any(isinstance(action, Create) and action.plural == "modelversions" for action in plan.actions)
     assert [(event.type, event.reason) for event in plan.events][1:] == [("Warning", "OutputFailed")]
+
+
+def version_of(plan: Plan) -> dict[str, Any]:
+    (made,) = [each.body for each in plan.actions if isinstance(each, Create) and each.plural == "modelversions"]
+    spec: dict[str, Any] = made["spec"]
+    return spec
+
+
+@pytest.mark.parametrize("serving", [{"mergedWeights": True}, {}], ids=["merged", "as an adapter"])
+def test_the_version_knows_its_merged_weights_and_is_served_as_asked(serving: dict[str, bool]) -> None:
+    plan = concluded(told(merged_digest=MERGED_DIGEST), ("MergedWeights",), serving=serving)
+
+    spec = version_of(plan)
+    assert spec["artifact"]["mergedDigest"] == MERGED_DIGEST
+    assert spec["serving"]["mergedWeights"] is serving.get("mergedWeights", False)
+    assert [event.reason for event in plan.events] == ["Published"]
+
+
+def test_weights_that_could_not_be_merged_leave_the_version_to_be_served_as_an_adapter() -> None:
+    plan = concluded(told(output_errors=(ERROR,)), ("MergedWeights",), serving={"mergedWeights": True})
+
+    spec = version_of(plan)
+    assert "mergedDigest" not in spec["artifact"]
+    assert spec["serving"]["mergedWeights"] is False
+    exported = find(status_of(plan).conditions, "Exported")
+    assert exported is not None
+    assert (exported.status, exported.reason) == ("False", "OutputFailed")
+    words = "without merged weights the version is served as an adapter"
+    assert exported.message == f"MergedWeights: {ERROR.message}; {words}"
+    assert [(event.reason, event.message) for event in plan.events][1:] == [("OutputFailed", exported.message)]
 
 
 def test_nothing_is_told_where_nothing_was_listed() -> None:

@@ -38,7 +38,7 @@ class SlowEngines(Engines):
         super().__init__(session, "", "http://127.0.0.1:9")
         self.state = state
 
-    async def observe(self, pods: tuple[PodFacts, ...]) -> tuple[EnginePod, ...]:
+    async def observe(self, pods: tuple[PodFacts, ...], *, merged: bool = False) -> tuple[EnginePod, ...]:
         self.state.see("modelversions", version_object(2))
         return tuple(EnginePod(pod, listed={"plato-v1": "/a", "plato-v2": "/b"}) for pod in pods)
 
