@@ -8,6 +8,9 @@ from tests.cluster.schema_cases.provider import PROVIDER_KEY
 
 VOLUME = {"claimName": "datasets", "path": "plato/train.jsonl"}
 NO_SERVICE_NAME = "with more than one node, metadata.name must begin with a letter and have no dot"
+NOT_MERGED = (
+    "serving.mergedWeights needs the merged weights: add MergedWeights to outputs, or remove serving.mergedWeights"
+)
 CANCELLED = "a cancelled job can't be taken up again: create a new one"
 
 
@@ -28,6 +31,17 @@ ACCEPTED = [
     Creation("a job on a volume", "FineTuneJob", {"dataset": {"ratings": None, "volume": VOLUME}}),
     Creation("a job with a name of 52 characters", "FineTuneJob", name="a" * 52),
     Creation("a rank as large as the engine takes", "FineTuneJob", {"lora": {"r": 32}, "serving": {"maxLoraRank": 32}}),
+    Creation(
+        "merged weights that are served",
+        "FineTuneJob",
+        {"outputs": ["UnslothScript", "MergedWeights"], "serving": {"mergedWeights": True}},
+    ),
+    Creation("merged weights beside the served adapter", "FineTuneJob", {"outputs": ["MergedWeights"], "serving": {}}),
+    Creation(
+        "merged weights of a rank that no engine needs to take",
+        "FineTuneJob",
+        {"lora": {"r": 64}, "outputs": ["MergedWeights"], "serving": {"mergedWeights": True}},
+    ),
     Creation("a large rank without serving", "FineTuneJob", {"lora": {"r": 512}}),
     Creation("a job without a dataset", "FineTuneJob", {"dataset": None}),
     Creation("ratings without a secret", "FineTuneJob", dataset(ratings={"secretRef": None})),
@@ -59,6 +73,13 @@ ACCEPTED = [
 ]
 
 REFUSED = [
+    *(
+        Creation(f"merged weights that are served, {title}", "FineTuneJob", spec, refused=NOT_MERGED)
+        for title, spec in {
+            "but not asked for": {"serving": {"mergedWeights": True}},
+            "but others asked for": {"outputs": ["GgufF16"], "serving": {"mergedWeights": True}},
+        }.items()
+    ),
     Creation(
         "no dataset source", "FineTuneJob", dataset(ratings=None), refused="set exactly one of ratings, volume, s3"
     ),

@@ -4,6 +4,11 @@ from tests.cluster.samples import OTHER_DIGEST, base_model
 from tests.cluster.schema_cases.case import Creation, Spec, Update, immutable_fields
 from tests.cluster.schema_cases.provider import ARTIFACT
 
+MERGED: Spec = {"artifact": {"mergedDigest": OTHER_DIGEST}, "serving": {"mergedWeights": True}}
+NO_MERGED_WEIGHTS = (
+    "serving.mergedWeights needs artifact.mergedDigest, which is set where the FineTuneJob's outputs have "
+    "MergedWeights: ask a new FineTuneJob for that output, or remove serving.mergedWeights"
+)
 VERSION_NAME = "metadata.name must be <spec.model>-v<spec.version>"
 
 
@@ -19,6 +24,9 @@ ACCEPTED = [
     Creation("a version with a high number", "ModelVersion", name="plato-v999999"),
     Creation("a version of a model with a hyphen and a v", "ModelVersion", name="plato-v2-v7"),
     Creation("an archived version", "ModelVersion", {"state": "Archived"}, name="plato-v3"),
+    Creation("a version by its merged weights", "ModelVersion", MERGED),
+    Creation("an adapter that was also merged", "ModelVersion", artifact(mergedDigest=OTHER_DIGEST)),
+    Creation("an adapter by name", "ModelVersion", {"serving": {"mergedWeights": False}}),
 ]
 
 REFUSED = [
@@ -28,6 +36,18 @@ REFUSED = [
     Creation("another model in the name", "ModelVersion", {"model": "kant"}, refused=VERSION_NAME),
     Creation("a name with a leading zero", "ModelVersion", name="plato-v01", refused=VERSION_NAME),
     Creation("version 0", "ModelVersion", name="plato-v0", refused="greater than or equal to 1"),
+    Creation(
+        "merged weights that nobody made",
+        "ModelVersion",
+        {"serving": {"mergedWeights": True}},
+        refused=NO_MERGED_WEIGHTS,
+    ),
+    Creation(
+        "a short digest of merged weights",
+        "ModelVersion",
+        artifact(mergedDigest="sha256:abc"),
+        refused="mergedDigest in body should match",
+    ),
     Creation("less than no bytes", "ModelVersion", {"artifact": {"sizeBytes": -1}}, refused="or equal to 0"),
     Creation("a short digest", "ModelVersion", artifact(digest="sha256:abc"), refused="digest in body should match"),
     Creation("a digest in capitals", "ModelVersion", artifact(digest="sha256:" + "A" * 64), refused="should match"),
@@ -61,6 +81,32 @@ CHANGED: Spec = {
 
 UPDATES = [
     *immutable_fields("ModelVersion", CHANGED),
+    Update(
+        "merged weights become known",
+        "ModelVersion",
+        artifact(mergedDigest=OTHER_DIGEST),
+        refused="artifact is immutable: create a new resource instead",
+    ),
+    Update(
+        "merged weights are forgotten",
+        "ModelVersion",
+        {"artifact": {"mergedDigest": None}},
+        artifact(mergedDigest=OTHER_DIGEST),
+        refused="artifact is immutable: create a new resource instead",
+    ),
+    Update(
+        "a version moves to its merged weights",
+        "ModelVersion",
+        {"serving": {"mergedWeights": True}},
+        artifact(mergedDigest=OTHER_DIGEST),
+    ),
+    Update("a version moves back to its adapter", "ModelVersion", {"serving": {"mergedWeights": False}}, MERGED),
+    Update(
+        "a version without them asks for merged weights",
+        "ModelVersion",
+        {"serving": {"mergedWeights": True}},
+        refused=NO_MERGED_WEIGHTS,
+    ),
     Update("a version is deployed", "ModelVersion", {"state": "Deployed"}),
     Update("a version is archived", "ModelVersion", {"state": "Archived"}, {"state": "Deployed"}),
     Update("a version gets notes", "ModelVersion", {"notes": "the good one"}),

@@ -99,6 +99,18 @@ REFUSED = [
     Creation(
         "a provider's model with a digest", "ModelVersion", at_provider_with(digest=OTHER_DIGEST), refused=ARTIFACT
     ),
+    Creation(
+        "merged weights of a provider's model",
+        "ModelVersion",
+        at_provider_with(mergedDigest=OTHER_DIGEST),
+        refused="a model at a provider has no merged weights here: remove mergedDigest",
+    ),
+    Creation(
+        "merged weights of a provider's model, served here",
+        "FineTuneJob",
+        at_provider(serving={"mergedWeights": True}),
+        refused="a model of backend OpenAI answers at its provider, not in this cluster: remove serving",
+    ),
     Creation("a provider's model without its URL", "ModelVersion", at_provider_with(baseUrl=None), refused=ARTIFACT),
     Creation(
         "an adapter of a provider's model",

@@ -124,6 +124,13 @@ UNAVAILABLE_CASES: dict[str, tuple[Objects, str, bool, str]] = {
     "registered only": ([V("plato-v1", loaded=False, serving=False)], "plato-v1", False, "set its spec.serving"),
     "being deleted": ([V("plato-v1", deleting=True)], "plato-v1", False, "is being deleted"),
     "base model without an engine": ([V("plato-v1", loaded=False)], "tiny", True, "needs a loaded version"),
+    "base model of a version by its merged weights": (
+        [V("plato-v1", engine="vllm-merged-a", promoted=1)],
+        "tiny",
+        True,
+        "base model tiny has no running engine: it needs a loaded version that is served as an adapter "
+        "(spec.serving without mergedWeights)",
+    ),
     "alias of nothing promoted": ([V("plato-v1")], "plato", True, "promote one"),
     "alias of a promoted version that is away": (
         [V("plato-v1"), V("plato-v2", promoted=1, loaded=False)],
@@ -150,6 +157,23 @@ def test_a_loaded_version_its_base_model_and_the_alias_answer() -> None:
     assert only(table, "plato") == only(table, "plato-v1") == only(table, "finetune/plato")
     assert only(table, "tiny") == Target("http://vllm-a.finetune", "tiny")
     assert table.routes_of("plato-v3") == table.routes_of("other/plato") == ()
+
+
+def test_merged_weights_answer_for_their_version_and_not_for_its_base_model() -> None:
+    table = routes([V("plato-v1", promoted=1, engine="vllm-merged-a"), V("plato-v2", engine="vllm-b")])
+    assert only(table, "plato") == only(table, "plato-v1") == target("http://vllm-merged-a.finetune", "plato-v1")
+    assert only(table, "tiny") == Target("http://vllm-b.finetune", "tiny")
+
+
+@pytest.mark.parametrize("has_adapter", [True, False])
+def test_the_base_arm_beside_merged_weights_is_another_engine_or_an_error(has_adapter: bool) -> None:
+    objects = [V("plato-v2", promoted=1, engine="vllm-merged-a"), *([V("plato-v1")] if has_adapter else [])]
+    baseline, candidate = arms(only(routes(objects, [abtest_object(baseline=None)]), "plato"))
+    assert candidate == target("http://vllm-merged-a.finetune", "plato-v2")
+    if has_adapter:
+        assert baseline == Target("http://vllm-a.finetune", "tiny")
+    else:
+        assert isinstance(baseline, Unavailable)
 
 
 def test_an_archived_version_answers_to_its_name_while_it_is_loaded() -> None:

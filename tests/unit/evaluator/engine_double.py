@@ -32,6 +32,7 @@ class EngineDouble:
     troubles: list[int] = field(default_factory=list)
     has_tokens: bool = True
     breaks_off: int = 0
+    context: int = CONTEXT
     refuses: frozenset[str] = frozenset()
     asked: list[dict[str, Any]] = field(default_factory=list)
     requests: list[tuple[str, str]] = field(default_factory=list)
@@ -90,7 +91,7 @@ class EngineDouble:
         tokens = self.tokens(body["messages"], to_be_answered=body["add_generation_prompt"])
         if not body["add_generation_prompt"]:
             self._rendered.append(tuple(tokens))
-        return web.json_response({"tokens": tokens, "count": len(tokens), "max_model_len": CONTEXT})
+        return web.json_response({"tokens": tokens, "count": len(tokens), "max_model_len": self.context})
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         body = await self._body(request)

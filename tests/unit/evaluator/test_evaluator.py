@@ -90,6 +90,37 @@ async def test_base_model_and_version_are_scored_side_by_side(tmp_path: Path) ->
     }
 
 
+async def test_a_base_model_of_another_engine_is_asked_there_and_told_of(tmp_path: Path) -> None:
+    """The version's engine has its merged weights and knows no other name."""
+    base = EngineDouble({BASE: {"Is it so?": "Yes, it is."}})
+    tuned = EngineDouble({TUNED: dict(RIGHT)})
+    metrics, saturation = (
+        (Metric.EXACT_MATCH, Metric.TOKEN_ACCURACY),
+        SaturationConfig(step_seconds=0, max_concurrency=1),
+    )
+    async with base.running(), tuned.running():
+        config = config_of(tuned, rows_file(tmp_path, ROWS), *metrics, base_engine_url=base.url, saturation=saturation)
+        report = await evaluate(config, ENVIRONMENT, IMPATIENT)
+    assert scores_of(report)["ExactMatch"] == (0.333333, 1.0)
+    assert scores_of(report)["TokenAccuracy"][1] == 1.0
+    assert {model for _, model in base.requests} == {BASE}
+    assert {model for _, model in tuned.requests} == {TUNED}
+    assert {path for path, _ in base.requests} == {path for path, _ in tuned.requests}
+    assert report.remark is not None
+    assert report.remark.startswith(
+        "tiny was asked of another engine, since this version's has its merged weights alone"
+    )
+
+
+async def test_a_question_has_to_fit_into_both_engines(tmp_path: Path) -> None:
+    long = {"messages": [{"role": "user", "content": "why " * 50}, {"role": "assistant", "content": "yes"}]}
+    base, tuned = EngineDouble({BASE: {}}, context=1000), EngineDouble({TUNED: {}})
+    async with base.running(), tuned.running():
+        config = config_of(tuned, rows_file(tmp_path, [*ROWS, long]), base_engine_url=base.url)
+        report = await evaluate(config, ENVIRONMENT, IMPATIENT)
+    assert (report.examples, report.left_out) == (3, 1)
+
+
 async def test_of_a_preference_pair_the_chosen_answer_is_the_right_one(tmp_path: Path) -> None:
     report = await measured(double(), rows_file(tmp_path, [PAIR]))
     assert scores_of(report) == {"ExactMatch": (0.0, 1.0)}

@@ -5,9 +5,17 @@ from typing import Any
 import pytest
 
 from finetune_operator.contract.adapters import AdapterList
-from finetune_operator.manifests.serving import adapter_of, artifact_claim, engine_manifests, engine_name
+from finetune_operator.contract.artifacts import MergedWeights
+from finetune_operator.core.merged_weights import is_merged_engine
+from finetune_operator.manifests.serving import (
+    adapter_of,
+    artifact_claim,
+    engine_manifests,
+    engine_name,
+    merged_weights_of,
+)
 from finetune_operator.resources.modelversion import ModelVersion
-from tests.builders import BASE_MODEL, CONFIG, DIGEST, make_version, merged
+from tests.builders import BASE_MODEL, COMMIT, CONFIG, DIGEST, HUB_MODEL, make_version, merged
 from tests.golden_files import assert_golden
 from tests.helm.pod_security import pod_violations
 
@@ -25,7 +33,8 @@ GPU = make_version(
         }
     },
 )
-ENGINES: dict[str, tuple[ModelVersion, ...]] = {"cpu": (V1, V2), "gpu": (GPU,)}
+MERGED = make_version(1, {"artifact": {"mergedDigest": "sha256:" + "b" * 64}, "serving": {"mergedWeights": True}})
+ENGINES: dict[str, tuple[ModelVersion, ...]] = {"cpu": (V1, V2), "gpu": (GPU,), "merged": (MERGED,)}
 
 
 def name_of(version: ModelVersion) -> str:
@@ -73,6 +82,7 @@ def test_an_adapters_name_and_path_are_computed() -> None:
     assert artifact_claim(V1.spec.artifact.uri) == "artifacts"
 
 
+FROZEN = {"source": {"hub": {"revision": COMMIT}}}
 SHARED: dict[str, dict[str, Any]] = {
     "replicas": {"serving": {"replicas": 5}},
     "how long it may take to become ready": {"serving": {"progressDeadlineSeconds": 60}},
@@ -99,6 +109,55 @@ def test_what_does_not_part_versions(changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize("changes", SEPARATE.values(), ids=SEPARATE.keys())
 def test_what_parts_versions(changes: dict[str, Any]) -> None:
     assert name_of(make_version(2, changes)) != name_of(V1)
+
+
+def asking(changes: dict[str, Any]) -> ModelVersion:
+    """The version by its merged weights, changed."""
+    return make_version(changes.get("version", 1), merged(MERGED.spec.to_dict(), changes))
+
+
+def test_merged_weights_have_an_engine_of_their_own_whatever_adapters_may_need() -> None:
+    name = name_of(MERGED)
+    assert is_merged_engine(name)
+    assert name not in {name_of(V1), name_of(asking({"version": 2}))}
+    for serving in ({"maxLoras": 8}, {"maxLoraRank": 64}, {"replicas": 3}, {"progressDeadlineSeconds": 60}):
+        assert name_of(asking({"serving": serving})) == name
+    for changes in (
+        {"model": "kant"},
+        {"artifact": {"mergedDigest": "sha256:" + "c" * 64}},
+        {"serving": {"maxModelLen": 1024}},
+        {"baseModel": merged(BASE_MODEL, {"name": "other"})},
+    ):
+        assert name_of(asking(changes)) != name
+    assert name_of(asking({"serving": {"mergedWeights": False}})) == name_of(V1), "as before there was such a field"
+
+
+def test_a_server_of_merged_weights_is_told_what_to_find() -> None:
+    config_map, _, deployment = manifests(MERGED)
+    told = MergedWeights.model_validate_json(config_map["data"]["merged.json"])
+    assert told == merged_weights_of(MERGED)
+    assert told.path == "/artifacts/finetune/plato/job-1/merged"
+    assert (told.name, told.digest, told.adapter_digest) == ("plato-v1", "sha256:" + "b" * 64, DIGEST)
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert {volume["name"] for volume in pod["volumes"]} == {"config", "artifacts", "tmp", "shm"}
+    assert all(mount["readOnly"] for mount in container["volumeMounts"] if mount["name"] in ("config", "artifacts"))
+    arguments = container["args"]
+    assert arguments[:3] == ["--merged", "/etc/finetune/merged.json", "--"]
+    assert arguments[arguments.index("--model") + 1] == told.path
+    assert arguments[arguments.index("--served-model-name") + 1] == "plato-v1"
+    assert not [argument for argument in arguments if "lora" in argument]
+    assert not [variable for variable in container["env"] if "LORA" in variable["name"]]
+
+
+def test_merged_weights_of_a_hub_model_need_no_download() -> None:
+    version = make_version(1, merged(MERGED.spec.to_dict(), {"baseModel": merged(HUB_MODEL, FROZEN)}))
+    assert "initContainers" not in manifests(version)[2]["spec"]["template"]["spec"]
+
+
+def test_who_has_no_merged_weights_can_not_be_asked_for_them() -> None:
+    with pytest.raises(ValueError, match="plato-v1 has no merged weights"):
+        merged_weights_of(V1)
 
 
 def test_the_engine_has_as_many_replicas_as_the_most_demanding_version_wants() -> None:

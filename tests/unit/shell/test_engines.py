@@ -157,6 +157,43 @@ class TestLoad:
             await load(engines)
 
 
+class TestMergedModel:
+    """An engine that was started with one version's merged weights."""
+
+    MODELS: Answer = (200, {"data": [{"id": "plato-v1", "root": "/artifacts/merged", "parent": None}]})
+
+    async def test_it_lists_the_model_that_it_was_started_with(self) -> None:
+        async with engine() as (vllm, engines):
+            vllm.answers["/v1/models"] = self.MODELS
+            (seen,) = await engines.observe((pod(),), merged=True)
+        assert (seen.listed, seen.probed) == ({"plato-v1": "/artifacts/merged"}, frozenset())
+
+    async def test_it_is_asked_for_a_token_and_for_nothing_else(self) -> None:
+        async with engine() as (vllm, engines):
+            vllm.answers["/v1/models"] = self.MODELS
+            vllm.answers["/v1/completions"] = (200, {"choices": [{"text": "!"}]})
+            await engines.probe(UID, IP, "plato-v1")
+            (seen,) = await engines.observe((pod(),), merged=True)
+        assert {path for path, _ in vllm.calls} == {"/v1/models", "/v1/completions"}
+        assert [body["model"] for body in vllm.called("/v1/completions")] == ["plato-v1"]
+        assert (seen.listed, seen.probed) == ({"plato-v1": "/artifacts/merged"}, {"plato-v1"})
+
+    async def test_that_it_does_not_answer_is_known_until_it_does(self) -> None:
+        async with engine() as (vllm, engines):
+            vllm.answers |= {"/v1/models": self.MODELS, "/v1/completions": (500, "no")}
+            with pytest.raises(EngineUnavailable, match="a probe of plato-v1 answered 500"):
+                await engines.probe(UID, IP, "plato-v1")
+            (seen,) = await engines.observe((pod(),), merged=True)
+            assert (dict(seen.failing), seen.probed) == (
+                {"plato-v1": "a probe of plato-v1 answered 500: no"},
+                frozenset(),
+            )
+            vllm.answers["/v1/completions"] = (200, {"choices": []})
+            await engines.probe(UID, IP, "plato-v1")
+            (seen,) = await engines.observe((pod(),), merged=True)
+        assert (dict(seen.failing), seen.probed) == ({}, {"plato-v1"})
+
+
 REFUSALS: dict[str, tuple[Answer, Refusal]] = {
     "the guard": (
         (422, {"error": {"type": "DigestMismatch", "message": "the files are others"}}),
