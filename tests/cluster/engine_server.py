@@ -8,6 +8,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from finetune_operator.contract.adapters import ADAPTER_DIGEST_HEADER, AdapterList
+from finetune_operator.contract.artifacts import MergedWeights
 from finetune_operator.contract.places import ENGINE_PORT
 from tests.cluster.operator_process import ENGINE_API_KEY
 
@@ -23,10 +24,12 @@ class Refusal:
 class EngineServer:
     """One pod's server at its own loopback address."""
 
-    def __init__(self, ip: str, adapters: AdapterList, refusals: dict[str, Refusal]) -> None:
+    def __init__(self, ip: str, told: AdapterList | MergedWeights, refusals: dict[str, Refusal]) -> None:
         self.ip = ip
-        self.base_model = adapters.base_model_name
-        self.loaded = {adapter.name: adapter.path for adapter in adapters.adapters if adapter.name not in refusals}
+        self.takes_adapters = isinstance(told, AdapterList)
+        self.base_model = told.base_model_name
+        models = told.adapters if isinstance(told, AdapterList) else (told,)
+        self.loaded = {model.name: model.path for model in models if model.name not in refusals}
         self.calls: Counter[str] = Counter()
         self.probed: set[str] = set()
         self.may_load = asyncio.Event()
@@ -64,13 +67,16 @@ class EngineServer:
         return web.Response()
 
     async def _models(self, _: web.Request) -> web.Response:
-        entries = [{"id": self.base_model, "object": "model", "root": self.base_model, "parent": None}]
+        parent = self.base_model if self.takes_adapters else None
+        entries = [{"id": parent, "object": "model", "root": parent, "parent": None}] if parent else []
         for name, path in self.loaded.items():
-            entries.append({"id": name, "object": "model", "root": path, "parent": self.base_model})
+            entries.append({"id": name, "object": "model", "root": path, "parent": parent})
         return web.json_response({"object": "list", "data": entries})
 
     async def _load(self, request: web.Request) -> web.Response:
         body = await request.json()
+        if not self.takes_adapters:
+            return _error(404, "NotServed", "this server takes no adapters")
         await self.may_load.wait()
         name, path = body["lora_name"], body["lora_path"]
         if self.failures_left:
@@ -94,7 +100,8 @@ class EngineServer:
 
     async def _complete(self, request: web.Request) -> web.Response:
         model = (await request.json())["model"]
-        if model not in (self.base_model, *self.loaded):
+        base_models = [self.base_model] if self.takes_adapters else []
+        if model not in (*base_models, *self.loaded):
             return _error(404, "NotFoundError", f"The model `{model}` does not exist.")
         self.probed.add(model)
         return web.json_response({"object": "text_completion", "model": model, "choices": [{"text": " you"}]})

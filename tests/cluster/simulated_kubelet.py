@@ -8,16 +8,19 @@ from typing import Any
 from pydantic import BaseModel
 
 from finetune_operator.contract.adapters import AdapterList
+from finetune_operator.contract.artifacts import MergedWeights
 from finetune_operator.contract.dataset import DatasetReport
 from finetune_operator.contract.places import (
     ADAPTERS_FILE,
     BATCH_CONTAINER,
     ENGINE_CONTAINER,
     EVALUATOR_CONTAINER,
+    MERGED_FILE,
     PREPARE_CONTAINER,
     TRAINER_CONTAINER,
 )
 from finetune_operator.contract.training import TrainingResult
+from finetune_operator.core.merged_weights import is_merged_engine
 from finetune_operator.kube.client import KubeClient
 from finetune_operator.manifests.common import BATCH_NAME_LABEL, ENGINE_LABEL, JOB_NAME_LABEL, VERSION_NAME_LABEL
 from tests.cluster.addresses import fresh_address
@@ -149,10 +152,12 @@ class SimulatedKubelet:
         return [pod for pod in pods if not _deleting(pod)]
 
     async def start_engine(self, pod: Manifest, adapters: AdapterList | None = None) -> EngineServer:
-        """The server starts with the adapters of its ConfigMap, and is Ready when it has them."""
-        if adapters is None:
-            adapters = await self.adapter_list(pod["metadata"]["labels"][ENGINE_LABEL])
-        server = EngineServer(fresh_address(), adapters, self.refusals)
+        """The server starts with what its ConfigMap names, and is Ready when it has it."""
+        told: AdapterList | MergedWeights | None = adapters
+        engine = pod["metadata"]["labels"][ENGINE_LABEL]
+        if told is None:
+            told = await (self.merged_weights(engine) if is_merged_engine(engine) else self.adapter_list(engine))
+        server = EngineServer(fresh_address(), told, self.refusals)
         await server.start()
         self.engines[pod["metadata"]["uid"]] = server
         await self._report(pod, "Running", {ENGINE_CONTAINER: _running()}, [_READY], server.ip)
@@ -162,6 +167,11 @@ class SimulatedKubelet:
         """What a starting pod finds mounted."""
         config_map = await self._client.get("configmaps", self._namespace, engine)
         return AdapterList.model_validate_json(config_map["data"][ADAPTERS_FILE.rsplit("/", 1)[1]])
+
+    async def merged_weights(self, engine: str) -> MergedWeights:
+        """The same of an engine of merged weights."""
+        config_map = await self._client.get("configmaps", self._namespace, engine)
+        return MergedWeights.model_validate_json(config_map["data"][MERGED_FILE.rsplit("/", 1)[1]])
 
     async def crash_engine(self, pod: Manifest, exit_code: int, message: str) -> None:
         await self._report(pod, "Running", {ENGINE_CONTAINER: _terminated(exit_code, message, "Error")})

@@ -21,15 +21,15 @@ LIVES = 3
 
 
 async def test_changed_parameters_move_a_version_only_when_its_new_engine_answers(world: World) -> None:
-    old, first = await _live(world)
+    old, first = await live(world)
     mark = world.audit.end()
 
-    async with _answering(world):
+    async with answering(world):
         await world.edit("modelversions", "plato-v1", serving=CHANGED)
         moving = await world.says("modelversions", "plato-v1", "Reconciling", status="True", reason="EngineStarting")
         assert moving["message"] == "no engine pod is ready yet"
-        after = await _next_engine(world)
-        new = await _start(world, after)
+        after = await next_engine(world)
+        new = await start(world, after)
         await world.reaches("modelversions", "plato-v1", state="Deployed", engine=after, replicas="1/1")
         for plural in ("deployments", "services", "configmaps"):
             await world.gone(plural, first)
@@ -65,13 +65,13 @@ async def test_killed_after_any_write_of_a_move_the_operator_ends_it_and_the_ver
     assert "DELETE deployments" in {point.write for point in passed}
 
 
-async def test_a_new_engine_that_is_not_ready_in_time_leaves_the_old_one_answering(world: World) -> None:
-    _, first = await _live(world)
+async def test_a_new_engine_that_is_not_ready_in_time_leaves_the_old_oneanswering(world: World) -> None:
+    _, first = await live(world)
 
-    async with _answering(world):
+    async with answering(world):
         await world.edit("modelversions", "plato-v1", serving=HASTY)
         late = await world.says("modelversions", "plato-v1", "Stalled", reason="ProgressDeadlineExceeded")
-        failed = await _next_engine(world)
+        failed = await next_engine(world)
         assert f"engine {failed} was not ready within progressDeadlineSeconds (2 s)" in late["message"]
         kept = await world.reaches("modelversions", "plato-v1", state="Deployed", engine=first)
         assert kept["status"]["history"][-1]["who"] == "finetune-operator"
@@ -85,20 +85,20 @@ async def test_a_new_engine_that_is_not_ready_in_time_leaves_the_old_one_answeri
 
 
 async def test_a_late_engine_is_moved_to_all_the_same(world: World) -> None:
-    _, first = await _live(world)
+    _, first = await live(world)
     await world.edit("modelversions", "plato-v1", serving=HASTY)
     await world.says("modelversions", "plato-v1", "Stalled", reason="ProgressDeadlineExceeded")
 
-    late = await _next_engine(world)
-    await _start(world, late)
+    late = await next_engine(world)
+    await start(world, late)
 
     arrived = await world.reaches("modelversions", "plato-v1", state="Deployed", engine=late)
     assert condition(arrived, "Stalled") == {}
     await world.gone("deployments", first)
 
 
-async def test_a_pinned_version_whose_engine_fails_leaves_the_last_good_one_live(world: World) -> None:
-    await _live(world)
+async def test_a_pinned_version_whose_engine_fails_leaves_the_last_good_onelive(world: World) -> None:
+    await live(world)
     await world.create(model_version("plato-v2", serving=HASTY, state="Deployed"))
 
     failed = await world.reaches("modelversions", "plato-v2", state="Failed")
@@ -108,13 +108,13 @@ async def test_a_pinned_version_whose_engine_fails_leaves_the_last_good_one_live
     assert entry["why"].startswith("plato-v1 goes on answering: engine ")
     await world.reaches("modelversions", "plato-v1", state="Deployed")
 
-    await _start(world, failed["status"]["engine"])
+    await start(world, failed["status"]["engine"])
     await world.reaches("modelversions", "plato-v2", state="Deployed")
     await world.reaches("modelversions", "plato-v1", state="Ready")
 
 
 async def test_when_the_engine_of_the_active_version_is_lost_the_last_good_one_takes_over(world: World) -> None:
-    await _live(world)
+    await live(world)
     await world.create(model_version("plato-v2", serving=CHANGED, promotion="Always"))
     await world.start_engine("plato-v2")
     await world.reaches("modelversions", "plato-v2", state="Deployed")
@@ -131,7 +131,7 @@ async def test_when_the_engine_of_the_active_version_is_lost_the_last_good_one_t
     lost = await world.reaches("modelversions", "plato-v2", state="Pending")
     assert "plato-v1 is active, since this one is not loaded" in lost["status"]["history"][-1]["why"]
     assert "failedOverAt" in lost["status"]
-    await _start(world, engine)
+    await start(world, engine)
     await world.reaches("modelversions", "plato-v2", state="Deployed", failedOverAt=None)
     await world.reaches("modelversions", "plato-v1", state="Ready")
 
@@ -185,9 +185,9 @@ async def test_the_registry_is_exported_and_restored_by_kubectl_apply(world: Wor
     await world.reaches("modelversions", "plato-v2", state="Ready")
 
 
-async def _live(world: World) -> tuple[EngineServer, str]:
+async def live(world: World, **spec: object) -> tuple[EngineServer, str]:
     """An active version, the server that answers for it, and its engine."""
-    await world.create(model_version("plato-v1", promotion="Always"))
+    await world.create(model_version("plato-v1", promotion="Always", **spec))
     server = await world.start_engine("plato-v1")
     await world.reaches("modelversions", "plato-v1", 60, state="Deployed")
     return server, await world.engine_of("plato-v1")
@@ -195,18 +195,18 @@ async def _live(world: World) -> tuple[EngineServer, str]:
 
 async def _move(world: World) -> Manifest:
     """An active version whose parameters are changed; the same in every run."""
-    await _live(world)
-    async with _answering(world):
+    await live(world)
+    async with answering(world):
         await world.edit("modelversions", "plato-v1", serving=CHANGED)
-        after = await _next_engine(world)
-        await _start(world, after)
+        after = await next_engine(world)
+        await start(world, after)
         await world.reaches("modelversions", "plato-v1", 60, state="Deployed", engine=after)
         await eventually(lambda: _is_alone(world, after), 60)
     await world.settled()
     return await end_state(world)
 
 
-async def _next_engine(world: World) -> str:
+async def next_engine(world: World) -> str:
     """The engine that the version is being moved to, once it is made."""
 
     async def made() -> str:
@@ -217,7 +217,7 @@ async def _next_engine(world: World) -> str:
     return await eventually(made, 60)
 
 
-async def _start(world: World, engine: str) -> EngineServer:
+async def start(world: World, engine: str) -> EngineServer:
     async def the_only_pod() -> Manifest:
         pods = await world.kubelet.engine_pods(engine)
         assert len(pods) == 1
@@ -234,7 +234,7 @@ async def _is_alone(world: World, engine: str) -> bool:
 
 
 @asynccontextmanager
-async def _answering(world: World) -> AsyncIterator[None]:
+async def answering(world: World) -> AsyncIterator[None]:
     """At each moment plato-v1 is live, and the engine that routes lead to has it."""
     ended = asyncio.Event()
 
