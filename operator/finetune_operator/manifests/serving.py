@@ -3,7 +3,7 @@
 The pod template depends on those alone, never on the list of adapters: a new version must not restart anything.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 
 from finetune_operator.contract.adapters import Adapter, AdapterList
@@ -74,11 +74,12 @@ def engine_name(spec: ModelVersionSpec, serving: ServingSpec) -> str:
     return f"vllm-{digest_of(parameters, length=10)}"
 
 
-def _merged_engine_name(spec: ModelVersionSpec, compared: dict[str, object]) -> str:
+def _merged_engine_name(spec: ModelVersionSpec, compared: Mapping[str, object]) -> str:
+    artifact = spec.artifact
     parameters = {
         "version": [spec.model, spec.version],
-        "baseModel": spec.base_model.to_dict(),
-        "artifact": spec.artifact.to_dict(),
+        "baseModel": spec.base_model.name,
+        "artifact": [artifact.uri, artifact.digest, artifact.merged_digest],
         "serving": {name: value for name, value in compared.items() if name not in ADAPTER_FIELDS},
     }
     return f"{ENGINE_PREFIX}{digest_of(parameters, length=10)}"

@@ -8,10 +8,10 @@ import pytest
 
 from finetune_operator.contract.served_evaluation import EvaluationSource, RecordedEvaluation
 from finetune_operator.kube.errors import Conflict, Rejected, Unavailable
-from finetune_operator.reconcile.plan import Apply, Create, Delete, Event, Patch, Plan, RecordEvaluation
+from finetune_operator.reconcile.plan import Apply, Create, Delete, Event, Patch, Plan, Probe, RecordEvaluation
 from finetune_operator.resources.finetunejob import FineTuneJob
 from finetune_operator.resources.modelversion import ModelVersion
-from finetune_operator.shell.engines import Engines
+from finetune_operator.shell.engines import Engines, EngineUnavailable
 from finetune_operator.shell.execute import ChildRejected, Executor
 from finetune_operator.shell.state import ClusterState
 from tests.builders import NAMESPACE, NOON, Object, job_body, job_object, version_object
@@ -105,6 +105,13 @@ class TestStatus:
         assert [(write[0], write[-1], set(body)) for write, body in own] == [
             ("patch", "status", {"metadata", "status"})
         ]
+
+
+async def test_an_engine_that_can_not_be_asked_keeps_the_status_not_waiting(bench: Any) -> None:
+    table = bench()
+    with pytest.raises(EngineUnavailable, match="/v1/models"):
+        await table.execute(Plan(actions=(Probe("uid", "10.0.0.1", "plato-v1"),), status={"phase": "Training"}))
+    assert table.cluster.writes == [("patch", "finetunejobs", "plato-ethics", "status")]
 
 
 class TestOrder:
