@@ -111,16 +111,22 @@ def _waiting(test: ABTest, seen: Observed) -> Outlook | None:
             return Outlook(TestPhase.PENDING, "WrongModel", message)
         if test.status.start_time is None and (lacking := unloaded(version, KIND)):
             return Outlook(TestPhase.PENDING, *lacking)
-    candidate = version_named(test.spec.candidate.model_version, seen.versions)
-    if test.status.start_time is None and test.spec.baseline.base and candidate:
-        base_at = base_engine(candidate, asked_engine(candidate), seen.versions)
-        if isinstance(base_at, NotServed):
-            return Outlook(TestPhase.PENDING, *base_at)
+    if test.status.start_time is None and (lacking := _base_lacking(test, seen)):
+        return Outlook(TestPhase.PENDING, *lacking)
     for other in seen.tests:
         if _takes_the_traffic(other, test):
             message = f"ABTest {other.metadata.name} already splits the traffic of {test.spec.model}"
             return Outlook(TestPhase.PENDING, "AnotherTestRunning", f"{message}: wait for it, or delete it")
     return None
+
+
+def _base_lacking(test: ABTest, seen: Observed) -> NotServed | None:
+    """Why nobody answers as the baseline, where that is the base model."""
+    candidate = version_named(test.spec.candidate.model_version, seen.versions)
+    if candidate is None or not test.spec.baseline.base:
+        return None
+    base_at = base_engine(candidate, asked_engine(candidate), seen.versions)
+    return base_at if isinstance(base_at, NotServed) else None
 
 
 def _takes_the_traffic(other: ABTest, test: ABTest) -> bool:
@@ -331,6 +337,10 @@ def _with_outlook(test: ABTest, seen: Observed, status: ABTestStatus, outlook: O
 def _traffic_finding(test: ABTest, seen: Observed, *, running: bool) -> Finding:
     if not running or not test.spec.traffic.any:
         return Finding("TrafficConfigured", False, "NoSplit")
+    if lacking := _base_lacking(test, seen):
+        return Finding(
+            "TrafficConfigured", False, lacking.reason, f"the baseline's subjects get errors: {lacking.message}"
+        )
     if test.spec.traffic.candidate_percent > 0:
         return Finding("TrafficConfigured", True, "Split")
     active = active_version(version for version in seen.versions if version.spec.model == test.spec.model)

@@ -180,9 +180,14 @@ class TestABTest:
     def test_with_another_version_as_an_adapter_it_starts(self) -> None:
         assert self.decide(ALONE, BESIDE).phase is TestPhase.RUNNING
 
-    def test_one_that_runs_goes_on(self) -> None:
-        """As where a version is not loaded for a while: who is asked for the base model gets an error meanwhile."""
-        assert self.decide(ALONE, running=True).phase is TestPhase.RUNNING
+    def test_one_that_runs_goes_on_and_says_who_gets_errors(self) -> None:
+        """As where a version is not loaded for a while."""
+        status = self.decide(ALONE, running=True)
+        assert status.phase is TestPhase.RUNNING
+        configured = find(status.conditions, "TrafficConfigured")
+        assert configured is not None
+        assert (configured.status.value, configured.reason) == ("False", "BaseModelNotServed")
+        assert configured.message == f"the baseline's subjects get errors: {NOWHERE}"
 
     def test_two_versions_need_no_base_model(self) -> None:
         second = make_version(2, status={"engine": ENGINE, "conditions": [condition("Loaded")]})
