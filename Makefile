@@ -43,7 +43,7 @@ e2e: up  ## Run the whole loop on a real node, asserted
 	.venv/bin/pytest tests/e2e --ignore=tests/e2e/test_ten_thousand_requests.py
 
 .PHONY: load
-load: up  ## Ask ten thousand requests while versions change and an engine is replaced (15 minutes)
+load: up  ## Ask ten thousand requests while versions change and an engine is replaced (20 minutes)
 	.venv/bin/pytest tests/e2e/test_ten_thousand_requests.py
 
 .PHONY: votes
