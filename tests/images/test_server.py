@@ -321,8 +321,7 @@ class TestMergedWeights:
     def options(directory: Path, artifacts: Path, merged: MergedWeights) -> list[str]:
         (directory / "merged.json").write_text(merged.model_dump_json(by_alias=True))
         options = ["--merged", str(directory / "merged.json"), "--artifacts", str(artifacts)]
-        options += ["--termination-message", str(directory / "said"), "--"]
-        return [*options, "--model", merged.path, "--served-model-name", merged.name]
+        return [*options, "--termination-message", str(directory / "said"), "--"]
 
     def test_it_answers_by_the_versions_name_alone_and_takes_no_adapters(
         self,

@@ -6,7 +6,7 @@ are a whole model: nothing of their base model's directory is read beside them.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from finetune_operator.contract.adapters import AdapterFile
@@ -14,8 +14,10 @@ from finetune_operator.contract.artifacts import WeightsManifest
 from finetune_operator.core.artifacts import Refusal, Refused, refuse_name
 
 MODEL_CONFIG_NAME = "config.json"
-CONFIG_NAMES = (MODEL_CONFIG_NAME, "tokenizer_config.json")
-"""Where a model names code of its own (`auto_map`)."""
+VOCABULARIES = frozenset({"tokenizer.json", "vocab.json", "tekken.json"})
+"""What is too large to be read for nothing: no library looks for code in them."""
+CODE_KEY = "auto_map"
+"""Under which a model, a tokenizer or a processor names classes of its own, for a library to import."""
 WEIGHTS_SUFFIX = ".safetensors"
 ENGINE_PREFIX = "vllm-merged-"
 """Of an engine that has one version's merged weights; others are named `vllm-` and hexadecimal digits."""
@@ -63,12 +65,37 @@ def refuse_merged(manifest: WeightsManifest, found: Iterable[AdapterFile], expec
     )
 
 
+def is_config(name: str) -> bool:
+    """Whether a library may look into a file of this name for code to import."""
+    return name.endswith(".json") and not name.endswith(".index.json") and name not in VOCABULARIES
+
+
 def refuse_config(name: str, config: object) -> Refused | None:
-    """Of a file of `CONFIG_NAMES`: what has a library import code by a name that stands in it."""
-    if isinstance(config, Mapping) and not config.get("auto_map"):
-        return None
-    fact = "names code to import (auto_map)" if isinstance(config, Mapping) else "is no table"
-    return Refused(Refusal.FORBIDDEN_FILE, f"{name} {fact}: {AGAIN}")
+    """Of a file that `is_config`: what has a library import code by a name that stands in it, at any depth."""
+    if not isinstance(config, Mapping):
+        return Refused(Refusal.FORBIDDEN_FILE, f"{name} is no table: {AGAIN}")
+    if any(table.get(CODE_KEY) for table in _tables(config)):
+        return Refused(Refusal.FORBIDDEN_FILE, f"{name} names code to import ({CODE_KEY}): {AGAIN}")
+    return None
+
+
+def without_code(config: object) -> object:
+    """The same configuration without the names of any code."""
+    if isinstance(config, Mapping):
+        return {key: without_code(value) for key, value in config.items() if key != CODE_KEY}
+    return [without_code(value) for value in config] if isinstance(config, list) else config
+
+
+def _tables(config: object) -> Iterator[Mapping[str, object]]:
+    """All of them, whatever they are in; without recursion, for which a hostile file may be too deep."""
+    waiting = [config]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Mapping):
+            yield value
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(value)
 
 
 def _refuse_contents(manifest: WeightsManifest, present: tuple[AdapterFile, ...], expected: str) -> Refused | None:

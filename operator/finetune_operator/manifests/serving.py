@@ -50,6 +50,9 @@ COMPONENT_NAME = "engine"
 ENGINE_API_KEY_KEY = "engine-api-key"
 DRAIN_SECONDS = 60
 REROUTE_SECONDS = 5
+STARTUP_PERIOD_SECONDS = 2
+START_SECONDS = 1800
+MERGED_START_SECONDS = 7200
 TERMINATION_GRACE_SECONDS = REROUTE_SECONDS + DRAIN_SECONDS + 15
 UNCOMPARED_FIELDS = ("replicas", "progressDeadlineSeconds", "mergedWeights")
 """Of `spec.serving`: what can change while an engine runs, and what its name's beginning tells."""
@@ -240,7 +243,7 @@ def _pod(engine: str, version: ModelVersion, serving: ServingSpec, config: Opera
                     ),
                 ],
                 "ports": [{"name": "http", "containerPort": ENGINE_PORT}],
-                "startupProbe": _probe(period_seconds=2, failure_threshold=900),
+                "startupProbe": _startup_probe(serving),
                 "readinessProbe": _probe(period_seconds=2, failure_threshold=2),
                 "livenessProbe": _probe(period_seconds=10, failure_threshold=6),
                 # Meanwhile gateways and kube-proxy hear that the pod goes; vLLM then drains what it has begun.
@@ -268,7 +271,8 @@ def _pod(engine: str, version: ModelVersion, serving: ServingSpec, config: Opera
 
 def _engine_arguments(version: ModelVersion, serving: ServingSpec, config: OperatorConfig) -> list[str]:
     return [
-        *_model_arguments(version, serving),
+        # The server itself says which merged weights: those that it has verified.
+        *([] if serving.merged_weights else _base_model_arguments(version)),
         *("--host", "0.0.0.0"),  # noqa: S104 - the pod's own network
         *("--port", str(ENGINE_PORT)),
         *([] if serving.merged_weights else _adapter_arguments(serving)),
@@ -280,10 +284,7 @@ def _engine_arguments(version: ModelVersion, serving: ServingSpec, config: Opera
     ]
 
 
-def _model_arguments(version: ModelVersion, serving: ServingSpec) -> list[str]:
-    if serving.merged_weights:
-        merged = merged_weights_of(version)
-        return ["--model", merged.path, "--served-model-name", merged.name]
+def _base_model_arguments(version: ModelVersion) -> list[str]:
     base_model = version.spec.base_model
     return ["--model", frozen_model_path(base_model.source), "--served-model-name", base_model.name]
 
@@ -294,6 +295,12 @@ def _adapter_arguments(serving: ServingSpec) -> list[str]:
         *("--max-loras", str(serving.max_loras)),
         *("--max-lora-rank", str(serving.max_lora_rank)),
     ]
+
+
+def _startup_probe(serving: ServingSpec) -> Manifest:
+    """With time to read merged weights twice, to hash and to load them; the Deployment's deadline is the user's."""
+    seconds = MERGED_START_SECONDS if serving.merged_weights else START_SECONDS
+    return _probe(period_seconds=STARTUP_PERIOD_SECONDS, failure_threshold=seconds // STARTUP_PERIOD_SECONDS)
 
 
 def _probe(*, period_seconds: int, failure_threshold: int) -> Manifest:

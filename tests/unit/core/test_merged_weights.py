@@ -10,11 +10,13 @@ from finetune_operator.contract.artifacts import WeightsManifest
 from finetune_operator.core.artifacts import Refusal
 from finetune_operator.core.merged_weights import (
     ExpectedWeights,
+    is_config,
     is_merged_engine,
     refuse_config,
     refuse_merged,
     weights_digest,
     weights_manifest,
+    without_code,
 )
 
 ADAPTER, OTHER = "sha256:" + "a" * 64, "sha256:" + "b" * 64
@@ -106,12 +108,38 @@ def test_everything_else_is_refused_by_its_reason(
     assert ": " in refused.message, "a fact and a remedy"
 
 
+CODE = {"auto_map": {"AutoModel": "evil--m.M"}}
+
+
 @pytest.mark.parametrize(
     ("config", "is_refused"),
-    [({}, False), ({"auto_map": {}}, False), ({"auto_map": {"AutoModel": "evil--m.M"}}, True), ([], True)],
+    [
+        ({}, False),
+        ({"auto_map": {}}, False),
+        (CODE, True),
+        ({"text_config": {"layers": [{"parts": [1, CODE]}]}}, True),
+        ({"text_config": {"layers": [{"parts": [1, "auto_map"]}]}}, False),
+        ([], True),
+    ],
 )
 def test_a_configuration_names_no_code(config: object, is_refused: bool) -> None:
     assert (refuse_config("config.json", config) is not None) is is_refused
+
+
+def test_a_merged_configuration_has_lost_the_names_of_code_and_nothing_else() -> None:
+    config = {"a": 1, "text_config": {"b": [2, {"c": 3, **CODE}], **CODE}, **CODE}
+    harmless = without_code(config)
+    assert harmless == {"a": 1, "text_config": {"b": [2, {"c": 3}]}}
+    assert refuse_config("config.json", harmless) is None
+
+
+CONFIGS = {"config.json", "tokenizer_config.json", "preprocessor_config.json", "generation_config.json", "more.json"}
+OTHERS = {"tokenizer.json", "vocab.json", "model.safetensors.index.json", "model.safetensors", "chat_template.jinja"}
+
+
+@pytest.mark.parametrize(("names", "are_configs"), [(CONFIGS, True), (OTHERS, False)])
+def test_code_is_looked_for_wherever_a_library_does(names: set[str], are_configs: bool) -> None:
+    assert {is_config(name) for name in names} == {are_configs}
 
 
 @pytest.mark.parametrize(("name", "merged"), [("vllm-merged-0123456789", True), ("vllm-0123456789", False)])

@@ -1,11 +1,8 @@
 """Directories of merged weights that the server reads before it starts: whatever lies there, the answer is a reason."""
 
-import hashlib
 import importlib
-import json
 import os
 import struct
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,15 +10,9 @@ from types import ModuleType
 
 import pytest
 
-from finetune_operator.contract.adapters import AdapterFile
-from finetune_operator.contract.artifacts import MergedWeights, WeightsRefused
+from finetune_operator.contract.artifacts import MergedWeights
 from finetune_operator.core.artifacts import MANIFEST_NAME, Refusal, Refused
-from finetune_operator.core.merged_weights import weights_manifest
-
-SERVER_IMAGE = Path(__file__).parents[3] / "server_image"
-ADAPTER = "sha256:" + "a" * 64
-HEADER = json.dumps({"model.embed_tokens.weight": {"dtype": "F32", "shape": [8, 4], "data_offsets": [0, 128]}}).encode()
-WEIGHTS = struct.pack("<Q", len(HEADER)) + HEADER + bytes(128)
+from tests.unit.server_image.merged_directory import SERVER_IMAGE, WEIGHTS, expected, make_weights, publish
 
 
 @pytest.fixture(scope="module")
@@ -36,36 +27,7 @@ def server() -> ModuleType:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    merged = tmp_path / "artifacts" / "job" / "merged"
-    merged.mkdir(parents=True)
-    (merged / "config.json").write_text('{"model_type": "llama"}')
-    (merged / "tokenizer_config.json").write_text("{}")
-    (merged / "model.safetensors").write_bytes(WEIGHTS)
-    return tmp_path / "artifacts"
-
-
-def publish(directory: Path) -> str:
-    """A manifest that agrees with whatever lies there: its author may be the one who put it there."""
-    files = [
-        AdapterFile(
-            name=file.name, size_bytes=file.stat().st_size, sha256=hashlib.sha256(file.read_bytes()).hexdigest()
-        )
-        for file in sorted(directory.iterdir())
-        if file.is_file() and not file.is_symlink() and file.name != MANIFEST_NAME
-    ]
-    manifest = weights_manifest("tiny-llama", ADAPTER, files)
-    (directory / MANIFEST_NAME).write_text(manifest.model_dump_json(by_alias=True))
-    return manifest.digest
-
-
-def expected(root: Path, digest: str, path: str = "{root}/job/merged") -> MergedWeights:
-    return MergedWeights(
-        name="plato-v1",
-        path=path.format(root=root),
-        digest=digest,
-        base_model_name="tiny-llama",
-        adapter_digest=ADAPTER,
-    )
+    return make_weights(tmp_path / "artifacts")
 
 
 def refused(server: ModuleType, root: Path, merged: MergedWeights) -> Refused:
@@ -102,6 +64,16 @@ PUBLISHED_BY_AN_ATTACKER: dict[str, tuple[Callable[[Path], None], Refusal, str]]
         text_of("tokenizer_config.json", '{"auto_map": {"AutoTokenizer": ["t.T", null]}}'),
         Refusal.FORBIDDEN_FILE,
         "tokenizer_config.json names code to import",
+    ),
+    "code of a processor": (
+        text_of("preprocessor_config.json", '{"auto_map": {"AutoProcessor": "p.P"}}'),
+        Refusal.FORBIDDEN_FILE,
+        "preprocessor_config.json names code to import",
+    ),
+    "code of a part": (
+        text_of("config.json", '{"parts": [{"vision_config": {"auto_map": {"AutoConfig": "c.C"}}}]}'),
+        Refusal.FORBIDDEN_FILE,
+        "config.json names code to import",
     ),
     "a config as deep as a well": (text_of("config.json", "[" * 100_000), Refusal.BROKEN_WEIGHTS, "no JSON"),
     "a config without end": (text_of("config.json", " " * 17_000_000), Refusal.BROKEN_WEIGHTS, "too large"),
@@ -174,23 +146,22 @@ def test_only_what_is_meant_is_served(server: ModuleType, root: Path, changes: d
     assert refused(server, root, meant.model_copy(update=told)).reason is reason
 
 
-def test_a_server_that_refuses_says_why_and_ends(root: Path, tmp_path: Path) -> None:
-    merged = expected(root, publish(root / "job" / "merged"))
-    (root / "job" / "merged" / "notes.txt").symlink_to("/etc/passwd")
-    (tmp_path / "merged.json").write_text(merged.model_dump_json(by_alias=True))
-    command = [sys.executable, str(SERVER_IMAGE / "serve.py"), "--merged", str(tmp_path / "merged.json")]
-    command += ["--artifacts", str(root), "--termination-message", str(tmp_path / "said"), "--", "--model", merged.path]
+def test_a_vocabulary_is_not_read_for_code(server: ModuleType, root: Path) -> None:
+    """It may be as large as it likes, and have any word."""
+    (root / "job" / "merged" / "vocab.json").write_text('{"auto_map": 7}' + " " * 17_000_000)
+    assert server.refuse_weights(expected(root, publish(root / "job" / "merged")), root) is None
 
-    done = subprocess.run(
-        command, env=os.environ | {"VLLM_API_KEY": "key"}, capture_output=True, text=True, check=False, timeout=60
-    )
 
-    said = WeightsRefused.model_validate_json((tmp_path / "said").read_bytes())
-    assert (done.returncode, said.reason) == (49, "ForbiddenFile")
-    assert "'notes.txt' in the merged model is not a plain file" in said.message
-    logged = json.loads(done.stdout.splitlines()[-1])
-    assert (logged["message"], logged["version"], logged["reason"]) == (
-        "merged weights refused",
-        "plato-v1",
-        "ForbiddenFile",
-    )
+def test_what_is_no_directory_is_none(server: ModuleType, root: Path) -> None:
+    merged = expected(root, publish(root / "job" / "merged"), "{root}/job/file")
+    (root / "job" / "file").touch()
+    assert refused(server, root, merged).reason is Refusal.MANIFEST_MISSING
+
+
+@pytest.mark.parametrize("place", ["{root}/elsewhere/merged", "{root}/job/merged/model.safetensors/merged"])
+def test_a_job_that_can_not_be_looked_into_says_nothing_of_its_weights(
+    server: ModuleType, root: Path, place: str
+) -> None:
+    """Such a volume is not mounted, or not whole yet."""
+    with pytest.raises(OSError, match=r"elsewhere|safetensors"):
+        server.refuse_weights(expected(root, publish(root / "job" / "merged"), place), root)
