@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,6 @@ import durable
 from child import environment
 from failures import log
 from memory import available_memory_bytes
-from publish import hashed_files
 from rows import read_rows
 
 from finetune_operator.contract.artifacts import (
@@ -35,16 +34,21 @@ from finetune_operator.core import modelfile, unsloth_script
 from finetune_operator.core.artifact_listing import FoundFile, list_files, summed_up
 from finetune_operator.core.artifacts import MANIFEST_NAME
 from finetune_operator.core.chat_format import ChatFormat, Messages, find_format
-from finetune_operator.core.merged_weights import weights_manifest
 
 ERROR_MAX_CHARACTERS = 300
-TOOL_TIMEOUT_SECONDS = 3600.0  # 140 GB, read and written at 80 MB/s: a volume that hangs must not hold the result back
+# 140 GB, read, written and hashed at 80 MB/s: a volume that hangs must not hold the result back.
+TOOL_TIMEOUT_SECONDS = 5400.0
 GIB = 1 << 30
 Rows = list[dict[str, Any]]
 
 
-def make_outputs(config: TrainingConfig, paths: JobPaths, trained: TrainingResult) -> tuple[OutputError, ...]:
-    """Those of the wanted that are not there; the order is that in which one needs the other."""
+def make_outputs(
+    config: TrainingConfig, paths: JobPaths, trained: TrainingResult, tell: Callable[[], None] | None = None
+) -> tuple[OutputError, ...]:
+    """Those of the wanted that are not there; the order is that in which one needs the other.
+
+    `tell` is called after each that is made: what is there is not to be lost with the next one.
+    """
     errors = []
     for output in Output:
         if output not in config.outputs:
@@ -55,6 +59,9 @@ def make_outputs(config: TrainingConfig, paths: JobPaths, trained: TrainingResul
             log("an output can't be made; the adapter is published without it", error=traceback.format_exc())
             text = str(error).strip() or type(error).__name__
             errors.append(OutputError(output=output, message=text[:ERROR_MAX_CHARACTERS]))
+        else:
+            if tell:
+                tell()
     return tuple(errors)
 
 
@@ -75,7 +82,12 @@ def merged_digest(config: TrainingConfig, paths: JobPaths) -> str | None:
     file = Path(paths.merged) / MANIFEST_NAME
     if Output.MERGED_WEIGHTS not in config.outputs or not file.exists():
         return None
-    return WeightsManifest.model_validate_json(file.read_bytes()).digest
+    try:
+        return WeightsManifest.model_validate_json(file.read_bytes()).digest
+    except ValueError as error:
+        # Nothing is lost but the weights: the version is served by its adapter.
+        log("the manifest of the merged weights is broken", error=str(error))
+        return None
 
 
 def _make(output: Output, config: TrainingConfig, paths: JobPaths, trained: TrainingResult) -> None:
@@ -106,9 +118,9 @@ class Origin(NamedTuple):
 
 
 def merge(base: Path, adapter: Path, destination: Path, origin: Origin | None = None) -> None:
-    """In a process of its own: without Unsloth's patches, and with a bound on its memory.
+    """In a process of its own: without Unsloth's patches, and with a bound on its memory and on its time.
 
-    What has an `origin` is to be served: it gets a manifest, last of all.
+    What has an `origin` is to be served: it gets a manifest.
     """
     if destination.is_dir():
         return
@@ -125,10 +137,9 @@ def merge(base: Path, adapter: Path, destination: Path, origin: Origin | None = 
     shutil.rmtree(temporary, ignore_errors=True)
     log("merging", dtype=dtype, weights_bytes=weights_bytes, available_memory_bytes=available)
     arguments = ["--base", str(base), "--adapter", str(adapter), "--output", str(temporary), "--dtype", dtype]
-    run_tool("merge.py", "merging", [*arguments, "--memory-bytes", str(available), "--die-with-parent"])
     if origin:
-        manifest = weights_manifest(*origin, hashed_files(temporary))
-        (temporary / MANIFEST_NAME).write_text(manifest.model_dump_json(by_alias=True, indent=2))
+        arguments += ["--base-model-name", origin.base_model_name, "--adapter-digest", origin.adapter_digest]
+    run_tool("merge.py", "merging", [*arguments, "--memory-bytes", str(available), "--die-with-parent"])
     durable.publish(temporary, destination)
 
 
@@ -167,15 +178,18 @@ def convert(config: TrainingConfig, paths: JobPaths, destination: Path, gguf: Gg
 
 def run_tool(script: str, what: str, arguments: Sequence[str]) -> None:
     """A script beside this file, whose last words are the error if it fails."""
-    done = subprocess.run(  # noqa: S603 - our own script
-        [sys.executable, str(Path(__file__).with_name(script)), *arguments],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=TOOL_TIMEOUT_SECONDS,
-        check=False,
-        env=environment(),
-    )
+    try:
+        done = subprocess.run(  # noqa: S603 - our own script
+            [sys.executable, str(Path(__file__).with_name(script)), *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=TOOL_TIMEOUT_SECONDS,
+            check=False,
+            env=environment(),
+        )
+    except subprocess.TimeoutExpired as error:
+        raise RuntimeError(f"{what} took more than {error.timeout:g} s: is the artifacts volume that slow?") from error
     if done.returncode:
         log(f"{what} failed", exit_code=done.returncode, output=done.stderr[-4000:])
         words = done.stderr.strip().splitlines()

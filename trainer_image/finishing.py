@@ -41,7 +41,7 @@ def cut_short(config: TrainingConfig, paths: JobPaths, result: TrainingResult) -
         OutputError(output=output, message=f"{ended} it was made: raise spec.resources.limits.memory")
         for output in missing_outputs(config, paths)
     )
-    return result.model_copy(update={"output_errors": errors})
+    return result.model_copy(update={"output_errors": errors, "merged_digest": merged_digest(config, paths)})
 
 
 def with_losses(result: TrainingResult, held_out: "HeldOut", model: Any) -> TrainingResult:
@@ -68,7 +68,7 @@ def finish(
         keep(config, paths, result, message_file)
     forget(paths)
     if config.outputs:
-        errors = make_outputs(config, paths, result)
+        errors = make_outputs(config, paths, result, tell=lambda: keep(config, paths, result, message_file))
         result = result.model_copy(update={"output_errors": errors, "merged_digest": merged_digest(config, paths)})
     result = result.model_copy(update={"artifacts": write_listing(paths)})
     write_result(result, Path(paths.result))

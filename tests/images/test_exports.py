@@ -3,6 +3,7 @@
 import importlib
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -16,6 +17,8 @@ from finetune_operator.contract.preflight import Preflight
 from finetune_operator.contract.training import (
     TrainingResult,
 )
+from finetune_operator.core.artifacts import MANIFEST_NAME
+from finetune_operator.core.merged_weights import weights_manifest
 from tests.builders import make_result
 from tests.images.ml_environment import REPOSITORY
 from tests.images.training import exporting
@@ -28,6 +31,7 @@ def exports() -> ModuleType:
     sys.path.insert(0, str(REPOSITORY / "trainer_image"))
     try:
         importlib.import_module("publish")
+        importlib.import_module("finishing")
         return importlib.import_module("exports")
     finally:
         sys.path.pop(0)
@@ -99,6 +103,90 @@ def test_a_quantized_base_model_is_not_merged_and_the_training_is_not_lost(
     assert error.output is Output.MERGED_WEIGHTS
     assert "files are quantized, and merging needs full precision: train on the model" in error.message
     assert "Traceback" in json.loads(capsys.readouterr().out)["error"]
+
+
+class Killed(BaseException):
+    """No word is said after it."""
+
+
+@pytest.fixture
+def merging(exports: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Merging as it is told to a tool that only writes a manifest, and a conversion in which the trainer is killed."""
+    told: list[str] = []
+
+    def run_tool(script: str, what: str, arguments: Sequence[str]) -> None:
+        if script == "convert.py":
+            raise Killed
+        told.extend(arguments)
+        options = dict(zip(arguments[::2], arguments[1::2], strict=False))
+        output = Path(options["--output"])
+        output.mkdir()
+        manifest = weights_manifest(options["--base-model-name"], options["--adapter-digest"], ())
+        (output / MANIFEST_NAME).write_text(manifest.model_dump_json(by_alias=True))
+
+    monkeypatch.setattr(exports, "run_tool", run_tool)
+    monkeypatch.setattr(exports, "precision", lambda: ("bfloat16", 2))
+    monkeypatch.setattr(exports, "count_weights", lambda base: 1000)
+    monkeypatch.setattr(exports, "available_memory_bytes", lambda: 8 * GIB)
+    return told
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text("{}")
+    return tmp_path / "base"
+
+
+def test_whoever_is_killed_after_the_merge_has_told_its_digest(merging: list[str], base: Path, tmp_path: Path) -> None:
+    finish = importlib.import_module("finishing").finish
+    config = exporting(base, Output.MERGED_WEIGHTS, Output.GGUF_Q8)
+    paths, said = JobPaths.of(config, str(tmp_path)), tmp_path / "said"
+    Path(paths.directory).mkdir(parents=True)
+    digest = weights_manifest("tiny", str(make_result().adapter_digest), ()).digest
+
+    for _ in ("the first attempt merges", "the second finds that done"):
+        said.unlink(missing_ok=True)
+        with pytest.raises(Killed):
+            finish(config, paths, "attempt", make_result(), said)
+        told = TrainingResult.model_validate_json(said.read_bytes())
+        assert told.merged_digest == digest
+        assert [error.output for error in told.output_errors] == [Output.GGUF_Q8]
+
+    assert merging.count("--adapter-digest") == 1
+
+
+def test_an_attempt_that_finds_all_made_tells_the_digest_first_of_all(
+    merging: list[str], base: Path, tmp_path: Path
+) -> None:
+    """Its first word may be its last."""
+    config = exporting(base, Output.MERGED_WEIGHTS)
+    paths = JobPaths.of(config, str(tmp_path))
+    Path(paths.directory).mkdir(parents=True)
+    finishing = importlib.import_module("finishing")
+    done = finishing.finish(config, paths, "attempt", make_result(), tmp_path / "said")
+
+    finishing.keep(config, paths, make_result(), tmp_path / "said")
+
+    told = TrainingResult.model_validate_json((tmp_path / "said").read_bytes())
+    assert told.merged_digest == done.merged_digest is not None
+    assert told.output_errors == ()
+
+
+def test_a_broken_manifest_costs_the_merged_weights_and_not_the_training(exports: ModuleType, tmp_path: Path) -> None:
+    config = exporting(tmp_path, Output.MERGED_WEIGHTS)
+    paths = JobPaths.of(config, str(tmp_path))
+    Path(paths.merged).mkdir(parents=True)
+    Path(paths.merged / MANIFEST_NAME).write_text("{")
+
+    assert exports.merged_digest(config, paths) is None
+
+
+def test_a_tool_that_takes_too_long_is_told_as_such(exports: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exports, "TOOL_TIMEOUT_SECONDS", 0.01)
+
+    with pytest.raises(RuntimeError, match=r"merging took more than 0.01 s: is the artifacts volume that slow\?"):
+        exports.run_tool("merge.py", "merging", ["--help"])
 
 
 ARTIFACTS = tuple(Artifact(name=kind, type=kind, size_bytes=10**12, path=kind) for kind in ArtifactType)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import signal
 import struct
 import subprocess
@@ -11,11 +12,12 @@ from typing import Any
 
 import pytest
 
+from finetune_operator.contract.adapters import AdapterFile
 from finetune_operator.contract.artifacts import ArtifactListing, ArtifactType, Output, WeightsManifest
 from finetune_operator.contract.training import EarlyStopping, TrainingResult
 from finetune_operator.core.artifacts import MANIFEST_NAME
-from finetune_operator.core.merged_weights import ExpectedWeights, refuse_merged
-from tests.images.ml_environment import REPOSITORY
+from finetune_operator.core.merged_weights import ExpectedWeights, is_config, refuse_config, refuse_merged
+from tests.images.ml_environment import REPOSITORY, ensure_converter
 from tests.images.training import BASE_MODEL, Job, environment_of_images
 
 MakeJob = Callable[..., Job]
@@ -113,13 +115,57 @@ def test_merged_weights_have_a_manifest_whose_digest_the_result_tells(exported: 
     merged, result = Path(exported.paths.merged), result_of(exported)
     manifest = WeightsManifest.model_validate_json((merged / MANIFEST_NAME).read_bytes())
 
-    listed = {file.name: (file.size_bytes, file.sha256) for file in manifest.files}
-    real = {path.name: path.read_bytes() for path in merged.iterdir() if path.name != MANIFEST_NAME}
-    assert listed == {name: (len(content), hashlib.sha256(content).hexdigest()) for name, content in real.items()}
-    assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(listed)
+    assert {file.name: file for file in manifest.files} == {file.name: file for file in hashes_of(merged)}
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {file.name for file in manifest.files}
     assert (manifest.base_model_name, manifest.adapter_digest) == (BASE_MODEL, result.adapter_digest)
     expected = ExpectedWeights(str(result.merged_digest), BASE_MODEL, str(result.adapter_digest))
     assert refuse_merged(manifest, manifest.files, expected) is None
+
+
+def test_what_kills_the_conversion_does_not_lose_the_merged_weights(job: MakeJob, conversations: Rows) -> None:
+    outputs = (Output.MERGED_WEIGHTS, Output.GGUF_Q8)
+    killed = job("killed-converting", conversations, max_steps=1, outputs=outputs)
+    killed.environment["LLAMA_CPP_DIRECTORY"] = str(ensure_converter())
+    first = killed.start()
+    first.wait_for("converting", timeout_seconds=240)
+    first.signal(signal.SIGKILL)
+
+    told = result_of(killed)
+    manifest = WeightsManifest.model_validate_json((Path(killed.paths.merged) / MANIFEST_NAME).read_bytes())
+    assert told.merged_digest == manifest.digest
+    assert [error.output for error in told.output_errors] == [Output.GGUF_Q8]
+
+
+def test_merging_writes_the_manifest_itself_and_names_no_code(exported: Job, ml_python: Path, tmp_path: Path) -> None:
+    """Within the time that a tool has; and whatever the base model names, a server takes what is merged."""
+    base, merged = tmp_path / "base", tmp_path / "merged"
+    shutil.copytree(exported.base_model, base)
+    code = {"auto_map": {"AutoConfig": "c.C", "AutoTokenizer": ["t.T", None]}}
+    for name in ("config.json", "tokenizer_config.json", "generation_config.json"):
+        config = json.loads((base / name).read_bytes()) if (base / name).exists() else {}
+        (base / name).write_text(json.dumps(config | code | {"vision": [code]}))
+    command = [str(ml_python), str(REPOSITORY / "trainer_image" / "merge.py"), "--base", str(base)]
+    command += ["--adapter", str(exported.adapter), "--output", str(merged), "--dtype", "float32"]
+    command += ["--base-model-name", BASE_MODEL, "--adapter-digest", "sha256:adapter"]
+
+    subprocess.run(command, capture_output=True, check=True, env=environment_of_images())
+
+    manifest = WeightsManifest.model_validate_json((merged / MANIFEST_NAME).read_bytes())
+    expected = ExpectedWeights(manifest.digest, BASE_MODEL, "sha256:adapter")
+    assert refuse_merged(manifest, hashes_of(merged), expected) is None
+    configs = [path for path in merged.iterdir() if is_config(path.name)]
+    assert {"config.json", "tokenizer_config.json", "generation_config.json"} <= {path.name for path in configs}
+    assert not [path.name for path in configs if refuse_config(path.name, json.loads(path.read_bytes()))]
+    assert json.loads((merged / "config.json").read_bytes())["vision"] == [{}], "nothing else is lost"
+
+
+def hashes_of(merged: Path) -> list[AdapterFile]:
+    """Of all files but the manifest."""
+    contents = {path.name: path.read_bytes() for path in merged.iterdir() if path.name != MANIFEST_NAME}
+    return [
+        AdapterFile(name=name, size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+        for name, content in contents.items()
+    ]
 
 
 def test_a_job_without_merged_weights_tells_no_digest_of_them(trained: Job) -> None:
