@@ -58,6 +58,10 @@ class Reigns:
         )
         for other in {FIRST, SECOND} - {version}:
             self.patch(other, {"state": None})
+            # Else the next pin of it would be none that the operator has not yet seen.
+            self.kubectl.wait_for(
+                f"{other} is no longer pinned", lambda other=other: is_observed(self.kubectl, other), 60
+            )
 
     def patch(self, version: str, spec: Manifest) -> None:
         self.kubectl.run("patch", "modelversion", version, "--type", "merge", "--patch", json.dumps({"spec": spec}))
@@ -73,6 +77,11 @@ class Reigns:
 def status_of_version(kubectl: Any, version: str) -> Manifest:
     status: Manifest = kubectl.get("modelversion", version).get("status", {})
     return status
+
+
+def is_observed(kubectl: Any, version: str) -> bool:
+    found = kubectl.get("modelversion", version)
+    return bool(found.get("status", {}).get("observedGeneration") == found["metadata"]["generation"])
 
 
 @pytest.mark.timeout(LOAD_TIMEOUT_SECONDS + 2 * ROLL_TIMEOUT_SECONDS)
