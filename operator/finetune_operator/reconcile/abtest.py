@@ -10,7 +10,7 @@ from finetune_operator.contract.experiments import AbTestTally, ArmTally, VoteCo
 from finetune_operator.core.chi_squared import chi_squared_p_value
 from finetune_operator.core.conditions import Absent, Finding, find, shortened, with_findings
 from finetune_operator.core.config import OperatorConfig
-from finetune_operator.core.routing import active_version, is_baseline
+from finetune_operator.core.routing import active_version, is_baseline, is_loaded
 from finetune_operator.core.sample_ratio import sample_ratio_p_value
 from finetune_operator.core.score_interval import score_interval
 from finetune_operator.core.sequential import p_value, preference_interval, printed, votes_still_needed
@@ -96,7 +96,8 @@ def _aborted(test: ABTest, seen: Observed) -> Outlook | None:
 def _end_of(version: ModelVersion | None) -> str | None:
     if version is None:
         return "is gone"
-    if version.status.state is State.ARCHIVED or is_refused(version):
+    # One whose next engine refuses it goes on answering from the former one.
+    if version.status.state is State.ARCHIVED or (is_refused(version) and not is_loaded(version)):
         return f"is {version.status.state}"
     return None
 

@@ -60,9 +60,12 @@ def is_archived(version: ModelVersion) -> bool:
 
 
 def is_refused(version: ModelVersion) -> bool:
-    """Final while the spec stays as it is; an engine that takes too long is no refusal."""
+    """Final while the spec stays as it is; an engine that takes too long is no refusal, nor is one pod of several."""
     stalled = find(version.status.conditions, "Stalled")
     if stalled is None or stalled.reason == PROGRESS_DEADLINE_EXCEEDED:
+        return False
+    if is_true(version.status.conditions, "Loaded") and version.status.next_engine is None:
+        # It answers from the engine that it asks for.
         return False
     return stalled.observed_generation == version.metadata.generation
 

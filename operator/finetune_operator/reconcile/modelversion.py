@@ -216,7 +216,10 @@ def _findings(version: ModelVersion, found: Outlook) -> Iterable[Finding | Absen
         else Absent("EvaluationPassed")
     )
     goal = found.ahead or found
-    yield Finding("Stalled", True, goal.reason, goal.message) if goal.stalled else Absent("Stalled")
+    if goal.refused:
+        yield Finding("Stalled", True, goal.refused.reason, goal.refused.message)
+    else:
+        yield Finding("Stalled", True, goal.reason, goal.message) if goal.stalled else Absent("Stalled")
     working = (not settled or found.ahead) and not goal.stalled
     yield Finding("Reconciling", True, goal.reason, goal.message) if working else Absent("Reconciling")
 

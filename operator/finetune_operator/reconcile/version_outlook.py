@@ -10,7 +10,15 @@ from finetune_operator.contract.failures import Failure
 from finetune_operator.contract.places import ENGINE_CONTAINER, FETCH_CONTAINER
 from finetune_operator.core.conditions import find
 from finetune_operator.core.workloads import PROGRESS_DEADLINE_EXCEEDED, keeps_its_cause, obstacle
-from finetune_operator.reconcile.engine_sharing import Engine, EnginePod, Refusal, Versions, answers, is_refused
+from finetune_operator.reconcile.engine_sharing import (
+    Engine,
+    EnginePod,
+    Refusal,
+    Versions,
+    answers,
+    answers_in,
+    is_refused,
+)
 from finetune_operator.resources.modelversion import ModelVersion, State
 
 
@@ -26,6 +34,8 @@ class Outlook:
     stalled: bool = False
     ahead: "Outlook | None" = None
     """How it stands in the engine that it is being moved to."""
+    refused: Refusal | None = None
+    """By a pod that takes no requests, while others of the engine answer."""
 
 
 ARCHIVED = Outlook(State.ARCHIVED, "Archived", "spec.state is Archived")
@@ -63,32 +73,64 @@ def moving(version: ModelVersion, here: Outlook, there: Outlook, engine: Engine)
         return there
     if there.loaded:
         message = f"{there.loaded_pods} of {wanted} engine pods answer for it"
-        there = _overdue(version, engine, Outlook(State.PENDING, "Loading", message))
+        cause = Outlook(State.PENDING, "Loading", message)
+        if there.refused:
+            cause = Outlook(State.PENDING, there.refused.reason, f"{message}, one refuses it: {there.refused.message}")
+        there = _overdue(version, engine, cause)
     return replace(here, stalled=False, ahead=there)
 
 
 def outlook(version: ModelVersion, engine: Engine) -> Outlook:
     """Of a version that the engine is to have."""
-    for entry in engine.pods:
-        refusal = entry.refused.get(version.metadata.name) or _refused_weights(entry)
-        if refusal and not _is_edited(version):
-            return Outlook(State.FAILED, refusal.reason, refusal.message, stalled=True)
+    adapter, weights = (None, None) if _is_edited(version) else _refusals(version, engine)
+    final = adapter or (weights if _is_final(version, engine) else None)
+    if final:
+        return Outlook(State.FAILED, final.reason, final.message, stalled=True)
     ready = [entry for entry in engine.pods if entry.pod.ready and not entry.pod.deleting]
     loaded = [entry for entry in ready if answers(version, engine, entry)]
     if ready and len(loaded) == len(ready):
-        return Outlook(State.READY, "Loaded", "every engine pod answers for it", loaded=True, loaded_pods=len(loaded))
+        message = "every engine pod answers for it"
+        if weights:
+            message = f"every engine pod that is ready answers for it; another one refuses it: {weights.message}"
+        return Outlook(State.READY, "Loaded", message, loaded=True, loaded_pods=len(loaded), refused=weights)
     if failures := [entry.failing[name] for entry in ready if (name := version.metadata.name) in entry.failing]:
         return Outlook(State.PENDING, "LoadFailing", failures[0], loaded_pods=len(loaded))
     if ready:
         message = f"loaded in {len(loaded)} of {len(ready)} engine pods"
         return Outlook(State.PENDING, "Loading", message, loaded_pods=len(loaded))
-    return _overdue(version, engine, _starting(version, engine))
+    cause = Outlook(State.PENDING, weights.reason, weights.message) if weights else _starting(version, engine)
+    return _overdue(version, engine, cause)
+
+
+def _refusals(version: ModelVersion, engine: Engine) -> tuple[Refusal | None, Refusal | None]:
+    """The first one of the adapter, by a pod that is ready and would be asked for it, and the first one of merged
+    weights, by a pod that has ended over them."""
+    adapters = (entry.refused.get(version.metadata.name) for entry in engine.pods)
+    weights = (_refused_weights(entry) for entry in engine.pods)
+    return next(filter(None, adapters), None), next(filter(None, weights), None)
+
+
+def _is_final(version: ModelVersion, engine: Engine) -> bool:
+    """Whether merged weights that one pod refuses are refused for good: by each pod that has come so far.
+
+    One pod's refusal may be of its node, its image or its moment: it takes nothing away from those that answer, or did
+    until a moment ago.
+    """
+    if answers_in(version, engine.name):
+        return False
+    here = [entry for entry in engine.pods if not entry.pod.deleting]
+    return all(_refused_weights(entry) for entry in here if _has_started(entry))
+
+
+def _has_started(entry: EnginePod) -> bool:
+    container = entry.pod.container(ENGINE_CONTAINER)
+    return container.running or container.exit_code is not None
 
 
 def _refused_weights(entry: EnginePod) -> Refusal | None:
-    """Of a server of merged weights, which says so and ends before it becomes vLLM."""
+    """Of a server of merged weights, which says so and ends before it becomes vLLM; one that runs is trying again."""
     container = entry.pod.container(ENGINE_CONTAINER)
-    if entry.pod.deleting or not container.exit_code:
+    if entry.pod.deleting or container.running or not container.exit_code:
         return None
     try:
         refused = WeightsRefused.model_validate_json(container.message)

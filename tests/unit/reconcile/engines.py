@@ -107,7 +107,7 @@ def world(
     if applied and serving:
         name = engine_name(version.spec, serving)
         sharing = sorted((v for v in versions if wanted_engine(v) == name), key=lambda v: v.spec.version)
-        served = [v for v in sharing if v.spec.state != "Archived" and not is_true(v.status.conditions, "Stalled")]
+        served = [v for v in sharing if v.spec.state != "Archived" and not _is_out(v)]
         revision = ""
         if served:
             annotations = engine_manifests(name, served, sharing, CONFIG)[2]["metadata"]["annotations"]
@@ -115,6 +115,12 @@ def world(
         body = deployment_body(name, revision=revision, conditions=deployment_conditions)
         deployment = deployment_facts(body, "finetune.dev/revision")
     return Observed(versions=versions, deployment=deployment, pods=pods, left=left, tests=tests)
+
+
+def _is_out(version: ModelVersion) -> bool:
+    """Whether its engine has it no longer; of one that answers there, a single pod says that it is stalled."""
+    answers = is_true(version.status.conditions, "Loaded") and version.status.next_engine is None
+    return is_true(version.status.conditions, "Stalled") and not answers
 
 
 def decide(version: ModelVersion, seen: Observed, now: datetime = NOON) -> Plan:
