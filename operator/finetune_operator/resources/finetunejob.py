@@ -80,7 +80,7 @@ class FineTuneJobSpec(ApiModel):
     model_config = rules(
         *(immutable(name) for name in IMMUTABLE_FIELDS),
         rule(
-            "!has(self.serving) || self.serving.mergedWeights || self.lora.r <= self.serving.maxLoraRank",
+            "!has(self.serving) || self.lora.r <= self.serving.maxLoraRank",
             "lora.r is beyond serving.maxLoraRank: lower r or raise maxLoraRank",
             field_path=".lora.r",
         ),

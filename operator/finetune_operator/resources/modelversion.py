@@ -72,7 +72,8 @@ class Artifact(ApiModel):
     """Of the files; checked before each load."""
     merged_digest: Sha256 | None = None
     """Of the merged weights in the directory `merged` beside the adapter's, which its FineTuneJob made where its
-    outputs have MergedWeights; checked before a server starts with them (serving.mergedWeights)."""
+    outputs have MergedWeights; checked before a server starts with them (serving.mergedWeights). Absent, it can be set
+    later, as in manifest.json there."""
     size_bytes: Annotated[int, Field(ge=0, le=10**15)] | None = None
     """Of the files, where known."""
     base_url: BaseUrl | None = None
@@ -98,11 +99,23 @@ class Lineage(ApiModel):
     """What was measured on held-out rows."""
 
 
+def _keeps(field: str) -> str:
+    """In CEL: whether a field that may be absent is as it was."""
+    return f"has(self.{field}) == has(oldSelf.{field}) && (!has(self.{field}) || self.{field} == oldSelf.{field})"
+
+
 class ModelVersionSpec(ApiModel):
     """An artifact, its lineage and its wishes."""
 
     model_config = rules(
-        *(immutable(name) for name in ("model", "version", "baseModel", "artifact", "lineage")),
+        *(immutable(name) for name in ("model", "version", "baseModel", "lineage")),
+        # A CRD of an earlier release drops the digest of merged weights; whoever starts with them verifies it.
+        rule(
+            " && ".join(_keeps(f"artifact.{name}") for name in ("uri", "digest", "sizeBytes", "baseUrl"))
+            + f" && (!has(oldSelf.artifact.mergedDigest) || ({_keeps('artifact.mergedDigest')}))",
+            "artifact is immutable, but for a mergedDigest that it lacks: create a new resource instead",
+            field_path=".artifact",
+        ),
         rule(
             f"!has(self.baseModel.source.hub) || self.baseModel.source.hub.revision.matches('{HUB_COMMIT_PATTERN}')",
             "baseModel.source.hub.revision must be the commit, 40 hexadecimal digits: a branch or tag may move on",

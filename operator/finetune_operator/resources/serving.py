@@ -32,7 +32,8 @@ class ServingSpec(ApiModel):
     """Serve the weights that the adapter was merged into, by an engine of the version's own, instead of the adapter
     beside others on their base model. It takes a whole model's GPU memory for one version, and answers without the
     adapter's extra work. Needs artifact.mergedDigest, hence the output MergedWeights of the FineTuneJob; maxLoras and
-    maxLoraRank have no effect then. Such an engine does not serve the base model."""
+    maxLoraRank have no effect then, but for the day on which the adapter is served after all. Such an engine does not
+    serve the base model."""
     resources: ResourceRequirements = ResourceRequirements()
     """Compute resources of the engine; a GPU is `limits: {nvidia.com/gpu: 1}`."""
     scheduling: Scheduling = Scheduling()

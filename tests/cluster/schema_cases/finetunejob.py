@@ -38,9 +38,9 @@ ACCEPTED = [
     ),
     Creation("merged weights beside the served adapter", "FineTuneJob", {"outputs": ["MergedWeights"], "serving": {}}),
     Creation(
-        "merged weights of a rank that no engine needs to take",
+        "merged weights of a rank that an engine would take, too",
         "FineTuneJob",
-        {"lora": {"r": 64}, "outputs": ["MergedWeights"], "serving": {"mergedWeights": True}},
+        {"lora": {"r": 64}, "outputs": ["MergedWeights"], "serving": {"mergedWeights": True, "maxLoraRank": 64}},
     ),
     Creation("a large rank without serving", "FineTuneJob", {"lora": {"r": 512}}),
     Creation("a job without a dataset", "FineTuneJob", {"dataset": None}),
@@ -101,6 +101,13 @@ REFUSED = [
         "a rank beyond the engine's",
         "FineTuneJob",
         {"lora": {"r": 32}, "serving": {"maxLoraRank": 16}},
+        refused="lora.r is beyond serving.maxLoraRank: lower r or raise maxLoraRank",
+    ),
+    # Where merging fails, or the field is unset, the adapter is what is served.
+    Creation(
+        "a rank beyond the engine's, of merged weights",
+        "FineTuneJob",
+        {"lora": {"r": 64}, "outputs": ["MergedWeights"], "serving": {"mergedWeights": True}},
         refused="lora.r is beyond serving.maxLoraRank: lower r or raise maxLoraRank",
     ),
     Creation("a rank of 0", "FineTuneJob", {"lora": {"r": 0}}, refused="greater than or equal to 1"),

@@ -1,18 +1,22 @@
 """ModelVersions that the CRD takes, those that it refuses, and what may change of them."""
 
+from typing import Any
+
 from tests.cluster.samples import OTHER_DIGEST, base_model
 from tests.cluster.schema_cases.case import Creation, Spec, Update, immutable_fields
 from tests.cluster.schema_cases.provider import ARTIFACT
 
+THIRD_DIGEST = "sha256:" + "3" * 64
 MERGED: Spec = {"artifact": {"mergedDigest": OTHER_DIGEST}, "serving": {"mergedWeights": True}}
 NO_MERGED_WEIGHTS = (
     "serving.mergedWeights needs artifact.mergedDigest, which is set where the FineTuneJob's outputs have "
     "MergedWeights: ask a new FineTuneJob for that output, or remove serving.mergedWeights"
 )
+FROZEN_ARTIFACT = "artifact is immutable, but for a mergedDigest that it lacks: create a new resource instead"
 VERSION_NAME = "metadata.name must be <spec.model>-v<spec.version>"
 
 
-def artifact(**changes: str) -> Spec:
+def artifact(**changes: Any) -> Spec:
     return {"artifact": changes}
 
 
@@ -75,25 +79,26 @@ CHANGED: Spec = {
     "model": "kant",
     "version": 9,
     "baseModel": base_model("other"),
-    "artifact": {"digest": OTHER_DIGEST},
     "lineage": {"fineTuneJob": "somebody-else"},
 }
 
 UPDATES = [
     *immutable_fields("ModelVersion", CHANGED),
-    Update(
-        "merged weights become known",
-        "ModelVersion",
-        artifact(mergedDigest=OTHER_DIGEST),
-        refused="artifact is immutable: create a new resource instead",
+    *(
+        Update(f"an artifact changes: {title}", "ModelVersion", artifact(**change), known, refused=FROZEN_ARTIFACT)
+        for title, change, known in (
+            ("another digest", {"digest": OTHER_DIGEST}, {}),
+            ("another place", {"uri": "volume://artifacts/elsewhere/adapter"}, {}),
+            ("a size", {"sizeBytes": 5}, {}),
+            ("another size", {"sizeBytes": 5}, artifact(sizeBytes=4)),
+            ("no size any more", {"sizeBytes": None}, artifact(sizeBytes=4)),
+            ("other merged weights", {"mergedDigest": THIRD_DIGEST}, artifact(mergedDigest=OTHER_DIGEST)),
+            ("no merged weights any more", {"mergedDigest": None}, artifact(mergedDigest=OTHER_DIGEST)),
+            ("another digest beside merged weights", {"digest": OTHER_DIGEST, "mergedDigest": OTHER_DIGEST}, {}),
+        )
     ),
-    Update(
-        "merged weights are forgotten",
-        "ModelVersion",
-        {"artifact": {"mergedDigest": None}},
-        artifact(mergedDigest=OTHER_DIGEST),
-        refused="artifact is immutable: create a new resource instead",
-    ),
+    Update("merged weights become known", "ModelVersion", artifact(mergedDigest=OTHER_DIGEST)),
+    Update("merged weights become known and are served at once", "ModelVersion", MERGED),
     Update(
         "a version moves to its merged weights",
         "ModelVersion",
