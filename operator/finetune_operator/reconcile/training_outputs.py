@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from finetune_operator.contract.artifacts import Output
 from finetune_operator.contract.training import TrainingResult
 from finetune_operator.core.conditions import Finding
 from finetune_operator.reconcile.plan import Event
@@ -9,6 +10,10 @@ from finetune_operator.resources.finetunejob import FineTuneJob
 from finetune_operator.resources.outputs import MAX_ARTIFACTS, ArtifactStatus
 
 FAILED = "OutputFailed"
+_NO_DIGEST = (
+    "MergedWeights: the trainer told no digest of them, without which no server takes them: run the trainer's image of "
+    "the operator's release in a new FineTuneJob"
+)
 
 
 def artifacts_status(result: TrainingResult) -> tuple[ArtifactStatus, ...] | None:
@@ -33,5 +38,7 @@ def export_events(job: FineTuneJob, result: TrainingResult | None) -> Iterable[E
 def _errors(job: FineTuneJob, result: TrainingResult) -> str:
     errors = [f"{error.output}: {error.message}" for error in result.output_errors]
     if job.spec.serving and job.spec.serving.merged_weights and result.merged_digest is None:
-        errors.append("without merged weights the version is served as an adapter")
+        if all(error.output is not Output.MERGED_WEIGHTS for error in result.output_errors):
+            errors.append(_NO_DIGEST)
+        errors.append("the version is served as an adapter")
     return "; ".join(errors)

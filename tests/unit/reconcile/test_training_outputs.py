@@ -29,8 +29,7 @@ from tests.builders import (
 ADAPTER = Artifact(name="adapter", type=ArtifactType.ADAPTER, size_bytes=638_837, path="adapter")
 LOG = Artifact(name="train.log", type=ArtifactType.LOG, size_bytes=8_005, path="train.log")
 ERROR = OutputError(output=Output.MERGED_WEIGHTS, message="merging needs 18.6 GiB of memory and 6.0 are free: raise it")
-
-
+OTHER_ERROR = OutputError(output=Output.GGUF_Q8, message="llama.cpp does not know it")
 MERGED_DIGEST = "sha256:" + "b" * 64
 
 
@@ -121,9 +120,36 @@ def test_weights_that_could_not_be_merged_leave_the_version_to_be_served_as_an_a
     exported = find(status_of(plan).conditions, "Exported")
     assert exported is not None
     assert (exported.status, exported.reason) == ("False", "OutputFailed")
-    words = "without merged weights the version is served as an adapter"
+    words = "the version is served as an adapter"
     assert exported.message == f"MergedWeights: {ERROR.message}; {words}"
     assert [(event.reason, event.message) for event in plan.events][1:] == [("OutputFailed", exported.message)]
+
+
+@pytest.mark.parametrize("errors", [(), (OTHER_ERROR,)], ids=["all made", "another one not made"])
+def test_merged_weights_of_an_unknown_digest_are_there_and_can_not_be_served(errors: tuple[OutputError, ...]) -> None:
+    """As told by a trainer of an earlier release."""
+    plan = concluded(told(output_errors=errors), ("MergedWeights", "GgufQ8"), serving={"mergedWeights": True})
+
+    assert version_of(plan)["serving"]["mergedWeights"] is False
+    exported = find(status_of(plan).conditions, "Exported")
+    assert exported is not None
+    assert (exported.status, exported.reason) == ("False", "OutputFailed")
+    assert exported.message == "; ".join(
+        [
+            *(f"GgufQ8: {error.message}" for error in errors),
+            "MergedWeights: the trainer told no digest of them, without which no server takes them: run the trainer's "
+            "image of the operator's release in a new FineTuneJob",
+            "the version is served as an adapter",
+        ]
+    )
+
+
+def test_merged_weights_of_an_unknown_digest_are_enough_for_who_does_not_serve_them() -> None:
+    plan = concluded(told(), ("MergedWeights",), serving={})
+
+    exported = find(status_of(plan).conditions, "Exported")
+    assert exported is not None
+    assert (exported.status, exported.message) == ("True", "MergedWeights")
 
 
 def test_nothing_is_told_where_nothing_was_listed() -> None:
