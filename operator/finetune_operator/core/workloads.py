@@ -21,6 +21,8 @@ OOM_KILLED = "OOMKilled"
 EVICTED = "Evicted"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 """By which Kueue knows which Jobs to hold back, and in which queue."""
+BASE_ENGINE_LABEL = "finetune.dev/base-engine"
+"""On a Job that asks engines: the one that it asks for the base model."""
 SUSPENDED_ANNOTATION = "finetune.dev/suspended"
 """On a Job that the operator has suspended for its user; who else suspends one starts it again."""
 DEADLINE_EXCEEDED = "DeadlineExceeded"
@@ -107,6 +109,8 @@ class JobFacts:
     pods_succeeded: int = 0
     ttl_seconds: int | None = None
     suspended_by_us: bool = False
+    base_engine: str | None = None
+    """Which engine it asks for the base model, where it was told one."""
 
 
 @dataclass(frozen=True)
@@ -200,6 +204,7 @@ def job_facts(body: Mapping[str, Any]) -> JobFacts:
         pods_failed=status.get("failed", 0),
         pods_succeeded=status.get("succeeded", 0),
         ttl_seconds=body.get("spec", {}).get("ttlSecondsAfterFinished"),
+        base_engine=metadata.get("labels", {}).get(BASE_ENGINE_LABEL),
         suspended_by_us=SUSPENDED_ANNOTATION in (metadata.get("annotations") or {}),
     )
 

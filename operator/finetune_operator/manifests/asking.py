@@ -10,6 +10,7 @@ from finetune_operator.contract.base import Message
 from finetune_operator.contract.places import ARTIFACTS_ROOT, ENGINE_API_KEY_VARIABLE
 from finetune_operator.core.config import OperatorConfig
 from finetune_operator.core.endings import TERMINATED_EXIT_CODE
+from finetune_operator.core.workloads import BASE_ENGINE_LABEL
 from finetune_operator.manifests.common import (
     SCRATCH_MOUNTS,
     Manifest,
@@ -56,6 +57,8 @@ class Asking:
     artifacts: Artifacts | None
     deadline_seconds: int | None
     variables: Sequence[Manifest] = ()
+    base_engine: str | None = None
+    """Asked for the base model, where that may be another one one day."""
 
 
 def asking_job(owner: Resource, asking: Asking, config: OperatorConfig) -> Manifest:
@@ -68,7 +71,7 @@ def asking_job(owner: Resource, asking: Asking, config: OperatorConfig) -> Manif
         "metadata": {
             "name": asking.job_name,
             "namespace": owner.metadata.namespace,
-            "labels": own,
+            "labels": own | ({BASE_ENGINE_LABEL: asking.base_engine} if asking.base_engine else {}),
             "ownerReferences": [owner_reference(owner, controller=True)],
         },
         "spec": {

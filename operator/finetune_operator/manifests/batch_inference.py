@@ -87,7 +87,11 @@ def _voting(voting: Voting, test: ABTest, config: OperatorConfig) -> VotingConfi
 
 
 def batch_job(
-    batch: BatchInference, models: tuple[AskedModel, ...], config: OperatorConfig, test: ABTest | None = None
+    batch: BatchInference,
+    models: tuple[AskedModel, ...],
+    config: OperatorConfig,
+    test: ABTest | None = None,
+    base_engine: str | None = None,
 ) -> Manifest:
     """The Job; its pods find on the artifacts volume what those before them have answered."""
     own = labels(COMPONENT_NAME, {BATCH_UID_LABEL: batch.metadata.uid, BATCH_NAME_LABEL: batch.metadata.name})
@@ -102,6 +106,7 @@ def batch_job(
         dataset=batch.spec.dataset,
         artifacts=Artifacts(config.artifacts_claim, read_only=False),
         deadline_seconds=batch.spec.active_deadline_seconds,
+        base_engine=base_engine,
         variables=(
             secret_variable(INTERNAL_TOKEN_VARIABLE, config.secret_name, INTERNAL_TOKEN_KEY, optional=True),
             {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},

@@ -24,7 +24,7 @@ from finetune_operator.manifests.common import (
     labels,
 )
 from finetune_operator.manifests.dataset_sources import every_row
-from finetune_operator.manifests.serving import adapter_of, artifact_claim, engine_name, engine_url
+from finetune_operator.manifests.serving import adapter_of, artifact_claim, engine_name, engine_url, wanted_engine
 from finetune_operator.resources.evaluation import ServedEvaluationStatus, VersionEvaluation
 from finetune_operator.resources.modelversion import ModelVersion, ModelVersionSpec
 
@@ -81,6 +81,8 @@ def evaluation_job(
         dataset=wanted.dataset,
         artifacts=None if wanted.dataset else Artifacts(claim, read_only=True),
         deadline_seconds=wanted.timeout_seconds,
+        # Another one for the version itself makes it another evaluation.
+        base_engine=base_engine if base_engine != wanted_engine(version) else None,
     )
     return asking_job(version, asking, config)
 

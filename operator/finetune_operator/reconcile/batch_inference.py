@@ -1,6 +1,5 @@
 """What the cluster should do next for one BatchInference: one Job, whose report becomes the status."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -21,9 +20,9 @@ from finetune_operator.core.workloads import (
     told_by,
 )
 from finetune_operator.manifests.batch_inference import asked_models, batch_job, batch_job_name
-from finetune_operator.manifests.serving import asked_engine
+from finetune_operator.reconcile.batch_needs import asked_versions, asks_base_model, base_of, no_vote, not_served
 from finetune_operator.reconcile.plan import Create, Delete, Event, Plan
-from finetune_operator.reconcile.served_version import NotServed, absent, base_engine, unloaded, version_named
+from finetune_operator.reconcile.served_version import asks_in_vain, version_named
 from finetune_operator.reconcile.suspension import held_by_others, retention, wanted_suspension
 from finetune_operator.reconcile.training_outlook import OBSTACLE_REMEDIES, leaving_seconds, name_taken, still_alive
 from finetune_operator.resources.abtest import ABTest
@@ -117,12 +116,6 @@ def wants_progress(batch: BatchInference) -> bool:
     return not batch.deleting and batch.status.phase is BatchPhase.RUNNING
 
 
-def asked_versions(batch: BatchInference) -> tuple[str, ...]:
-    """Names of the ModelVersions that must be served."""
-    other = batch.spec.compare_with.model_version if batch.spec.compare_with else None
-    return tuple(name for name in (batch.spec.model_version, other) if name)
-
-
 def needs(batch: BatchInference) -> set[tuple[str, str]]:
     """Plural and name of each resource whose change may concern it."""
     tests = {("abtests", batch.spec.ab_test.name)} if batch.spec.ab_test else set()
@@ -139,10 +132,10 @@ def _start(batch: BatchInference, seen: Observed, now: datetime, config: Operato
     """No Job is made before all engines answer: its tries are for what goes wrong later."""
     if batch.spec.suspend:
         return _told(batch, _suspended(), seen, now, config)
-    if lacking := _not_served(batch, seen.versions) or _no_vote(batch, seen.test, config):
+    if lacking := not_served(batch, seen.versions) or no_vote(batch, seen.test, config):
         plan = _told(batch, Outlook(BatchPhase.PENDING, *lacking), seen, now, config)
         # Any version may bring its base model; only changes of those that it names bring the batch back by themselves.
-        return replace(plan, requeue_after_seconds=config.poll_seconds if _asks_base_model(batch) else None)
+        return replace(plan, requeue_after_seconds=config.poll_seconds if asks_base_model(batch) else None)
     starting = Outlook(BatchPhase.PENDING, "Starting", "waiting for the pod to start")
     plan = _told(batch, starting, seen, now, config)
     if still_alive(seen.pods):
@@ -151,52 +144,22 @@ def _start(batch: BatchInference, seen: Observed, now: datetime, config: Operato
     version, *others = (version_named(name, seen.versions) for name in asked_versions(batch))
     if version is None:
         raise ValueError("a version that is served exists")
-    base_at = base_engine(version, asked_engine(version), seen.versions)
-    models = asked_models(batch, version, next(iter(others), None), base_at if isinstance(base_at, str) else None)
-    manifest = batch_job(batch, models, config, seen.test)
+    base_at = base_of(batch, seen.versions)
+    base_engine = base_at if isinstance(base_at, str) else None
+    models = asked_models(batch, version, next(iter(others), None), base_engine)
+    manifest = batch_job(batch, models, config, seen.test, base_engine)
     created = Event("Normal", "JobCreated", f"created Job {manifest['metadata']['name']}")
     create = Create("jobs", manifest, batch.metadata.uid)
     return Plan(actions=(create,), status=plan.status, events=(created,))
 
 
-def _not_served(batch: BatchInference, versions: Sequence[ModelVersion]) -> NotServed | None:
-    for name in asked_versions(batch):
-        version = version_named(name, versions)
-        lacking = unloaded(version, KIND) if version else absent(name, KIND)
-        if lacking:
-            return lacking
-    version = version_named(batch.spec.model_version, versions)
-    if version is None or not _asks_base_model(batch):
-        return None
-    base_at = base_engine(version, asked_engine(version), versions)
-    return base_at if isinstance(base_at, NotServed) else None
-
-
-def _asks_base_model(batch: BatchInference) -> bool:
-    return batch.spec.compare_with is not None and batch.spec.compare_with.base is True
-
-
-def _no_vote(batch: BatchInference, test: ABTest | None, config: OperatorConfig) -> NotServed | None:
-    """Why nobody could vote on the answers."""
-    if batch.spec.ab_test is None:
-        return None
-    name = batch.spec.ab_test.name
-    if config.api_url is None:
-        return NotServed("NoApi", "spec.abTest needs the api, which this installation lacks: install the chart with it")
-    if test is None:
-        return NotServed(
-            "ABTestNotFound", f"ABTest {name} does not exist: create it, or name another one in a new {KIND}"
-        )
-    if (test.spec.candidate.model_version, test.spec.baseline) != (batch.spec.model_version, batch.spec.compare_with):
-        message = f"ABTest {name} compares others: its candidate must be modelVersion, its baseline compareWith"
-        return NotServed("ABTestOfOthers", f"{message}, in a new {KIND}")
-    if test.status.verdict:
-        return NotServed("ABTestConcluded", f"ABTest {name} has its verdict: name another one in a new {KIND}")
-    return None
-
-
 def _follow(batch: BatchInference, job: JobFacts, seen: Observed, now: datetime, config: OperatorConfig) -> Plan:
     """The Job is there and not at its end: honour `suspend`, and report."""
+    if asks_in_vain(job, base_of(batch, seen.versions), seen.versions):
+        # What was answered is kept; the next one asks for the rest.
+        fact = f"{job.base_engine} has the base model no longer: Job {job.name} is made anew and asks another engine"
+        plan = _told(batch, Outlook(BatchPhase.PENDING, "Starting", fact), seen, now, config)
+        return replace(plan, actions=(Delete("jobs", job.name, job.uid),))
     ours = job.suspended_by_us or batch.status.phase is BatchPhase.SUSPENDED
     actions = wanted_suspension(job, suspend=batch.spec.suspend, ours=ours)
     plan = _told(batch, _present(batch, job, ours, seen), seen, now, config)
@@ -216,10 +179,10 @@ def _present(batch: BatchInference, job: JobFacts, ours: bool, seen: Observed) -
         return Outlook(BatchPhase.PENDING, *held_by_others(job))
     alive = still_alive(seen.pods)
     if any(pod.container(BATCH_CONTAINER).running for pod in alive):
-        lacking = _not_served(batch, seen.versions)
+        lacking = not_served(batch, seen.versions)
         asking = f"asking {' and '.join(_asked_names(batch))}"
         if lacking:
-            message = f"{lacking.message}; rows are asked again until it answers"
+            message = f"{lacking.message}; rows are asked again for a while, and what was answered is kept"
             return Outlook(BatchPhase.RUNNING, lacking.reason, message)
         return Outlook(BatchPhase.RUNNING, "Asking", asking)
     if problem := obstacle(alive):
@@ -235,7 +198,7 @@ def _present(batch: BatchInference, job: JobFacts, ours: bool, seen: Observed) -
 
 
 def _asked_names(batch: BatchInference) -> tuple[str, ...]:
-    return (*asked_versions(batch), *(("its base model",) if _asks_base_model(batch) else ()))
+    return (*asked_versions(batch), *(("its base model",) if asks_base_model(batch) else ()))
 
 
 def _hindered(problem: tuple[str, str], told: Condition | None) -> Outlook:

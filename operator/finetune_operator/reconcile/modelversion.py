@@ -155,7 +155,7 @@ def _plan(
     status, events = with_activity(version, seen.versions, seen.tests, status, engine, now)
     events = (*evaluation_event(version, status), *held_back_event(version, status), *events)
     base_at = _base_engine(version, seen, found)
-    evaluations = evaluation_actions(version, seen.evaluation, base_at, config)
+    evaluations = evaluation_actions(version, seen.evaluation, base_at, seen.versions, config)
     # No watch tells of an adapter that vanishes from an engine, hence a look now and then.
     is_watched = seen.pods or (engine and engine.pods)
     check = ENGINE_CHECK_SECONDS if is_watched else RECORD_AGAIN_SECONDS if unrecorded else None
@@ -174,7 +174,7 @@ def _status(
     version: ModelVersion, seen: Observed, found: Outlook, engine: Engine | None, now: datetime
 ) -> ModelVersionStatus:
     old = version.status
-    evaluated = evaluation_finding(version, seen.evaluation, _base_engine(version, seen, found))
+    evaluated = evaluation_finding(version, seen.evaluation, _base_engine(version, seen, found), seen.versions)
     findings = (*_findings(version, found), evaluated)
     conditions = with_findings(old.conditions, findings, version.metadata.generation, now)
     is_promoted = found.loaded and promotion(version, seen.versions, seen.tests)

@@ -36,8 +36,9 @@ from finetune_operator.manifests.evaluation import (
     evaluation_job_name,
 )
 from finetune_operator.manifests.serving import engine_name
+from finetune_operator.reconcile.engine_sharing import Versions
 from finetune_operator.reconcile.plan import Action, Create, Delete, Event, RecordEvaluation
-from finetune_operator.reconcile.served_version import NotServed
+from finetune_operator.reconcile.served_version import NotServed, asks_in_vain
 from finetune_operator.reconcile.suspension import held_by_others
 from finetune_operator.resources.evaluation import ServedEvaluationStatus
 from finetune_operator.resources.modelversion import ModelVersion, ModelVersionStatus, RequestedState
@@ -82,7 +83,11 @@ def with_result(
 
 
 def evaluation_actions(
-    version: ModelVersion, facts: EvaluationFacts, base_at: str | NotServed | None, config: OperatorConfig
+    version: ModelVersion,
+    facts: EvaluationFacts,
+    base_at: str | NotServed | None,
+    versions: Versions,
+    config: OperatorConfig,
 ) -> tuple[Action, ...]:
     """Make the Job once both models answer; remove those of evaluations that nobody asks for any more.
 
@@ -100,14 +105,14 @@ def evaluation_actions(
         if isinstance(base_at, str) and not _is_archived(version):
             manifest = evaluation_job(version, identity, config, base_at)
             actions.append(Create("jobs", manifest, version.metadata.uid, is_vital=False))
-    elif _is_archived(version) or (job.complete and _is_lost(facts.pods)):
+    elif _is_archived(version) or (job.complete and _is_lost(facts.pods)) or asks_in_vain(job, base_at, versions):
         # Nobody will answer it, or its pod is gone with what it said: the next one measures again.
         actions.append(Delete("jobs", job.name, job.uid))
     return tuple(actions)
 
 
 def evaluation_finding(
-    version: ModelVersion, facts: EvaluationFacts, base_at: str | NotServed | None
+    version: ModelVersion, facts: EvaluationFacts, base_at: str | NotServed | None, versions: Versions
 ) -> Finding | Absent:
     """The condition `Evaluated`; a failure says what to change."""
     identity = evaluation_id(version.spec)
@@ -122,6 +127,9 @@ def evaluation_finding(
         if base_at:
             return Finding(CONDITION, False, *base_at)
         return Finding(CONDITION, False, "NotLoaded", "waiting for an engine that has this version loaded")
+    if asks_in_vain(job, base_at, versions):
+        fact = f"{job.base_engine} has the base model no longer, {base_at} has"
+        return Finding(CONDITION, False, "Starting", f"Job {job.name} is being made anew: {fact}")
     if job.failed_reason is not None:
         return _failed(version, job, facts)
     if job.complete and any(pod.phase == "Succeeded" for pod in facts.pods):

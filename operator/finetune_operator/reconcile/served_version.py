@@ -5,7 +5,9 @@ from typing import NamedTuple
 
 from finetune_operator.core.conditions import is_true
 from finetune_operator.core.merged_weights import is_merged_engine
-from finetune_operator.core.routing import base_engines
+from finetune_operator.core.routing import base_engines, is_loaded
+from finetune_operator.core.workloads import JobFacts
+from finetune_operator.reconcile.engine_sharing import Versions, served
 from finetune_operator.resources.modelversion import ModelVersion
 
 
@@ -50,3 +52,16 @@ def base_engine(version: ModelVersion, engine: str | None, versions: Iterable[Mo
     message = f"no engine serves base model {base_model.name}: that of {name} has its merged weights alone"
     remedy = f"have a version of {base_model.name} served as an adapter (spec.serving without mergedWeights)"
     return NotServed("BaseModelNotServed", f"{message}; {remedy}")
+
+
+def asks_in_vain(job: JobFacts, base_at: str | NotServed | None, versions: Versions) -> bool:
+    """Whether the Job asks for the base model at an engine that is gone for good, while another one has it.
+
+    An engine that is only away for a moment is waited for, unless the Job has failed by then. The next Job is told of
+    an engine that is there, hence they don't follow each other without an end.
+    """
+    asked = job.base_engine
+    if asked is None or not isinstance(base_at, str) or asked == base_at or job.complete:
+        return False
+    has_it = any(version.status.engine == asked and is_loaded(version) for version in versions)
+    return not has_it and (job.failed_reason is not None or not served(asked, len(versions), versions))

@@ -154,7 +154,7 @@ class TestBatchInference:
         pod = pod_facts(pod_body("batch-1", main={"batch": running()}))
         plan = self.decide(ALONE, job=job, pods=(pod,))
         assert plan.status is not None
-        assert plan.status["message"] == f"{NOWHERE}; rows are asked again until it answers"
+        assert plan.status["message"] == f"{NOWHERE}; rows are asked again for a while, and what was answered is kept"
 
     def test_without_a_base_model_to_compare_with_nothing_is_missing(self) -> None:
         plan = batch_inference.reconcile(make_batch(), batch_inference.Observed(versions=(ALONE,)), NOON, CONFIG)
