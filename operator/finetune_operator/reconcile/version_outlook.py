@@ -104,7 +104,7 @@ def outlook(version: ModelVersion, engine: Engine) -> Outlook:
 
 def _refusals(version: ModelVersion, engine: Engine) -> tuple[Refusal | None, Refusal | None]:
     """The first one of the adapter, by a pod that is ready and would be asked for it, and the first one of merged
-    weights, by a pod that has ended over them."""
+    weights, by a pod that has ended over them, or is only trying again."""
     adapters = (entry.refused.get(version.metadata.name) for entry in engine.pods)
     weights = (_refused_weights(entry) for entry in engine.pods)
     return next(filter(None, adapters), None), next(filter(None, weights), None)
@@ -119,18 +119,20 @@ def _is_final(version: ModelVersion, engine: Engine) -> bool:
     if answers_in(version, engine.name):
         return False
     here = [entry for entry in engine.pods if not entry.pod.deleting]
-    return all(_refused_weights(entry) for entry in here if _has_started(entry))
+    started = [
+        entry for entry in here if _is_running(entry) or entry.pod.container(ENGINE_CONTAINER).exit_code is not None
+    ]
+    return all(_refused_weights(entry) and not _is_running(entry) for entry in started)
 
 
-def _has_started(entry: EnginePod) -> bool:
-    container = entry.pod.container(ENGINE_CONTAINER)
-    return container.running or container.exit_code is not None
+def _is_running(entry: EnginePod) -> bool:
+    return entry.pod.container(ENGINE_CONTAINER).running
 
 
 def _refused_weights(entry: EnginePod) -> Refusal | None:
-    """Of a server of merged weights, which says so and ends before it becomes vLLM; one that runs is trying again."""
+    """Of a server of merged weights, which says so and ends before it becomes vLLM; one that is ready took them."""
     container = entry.pod.container(ENGINE_CONTAINER)
-    if entry.pod.deleting or container.running or not container.exit_code:
+    if entry.pod.deleting or entry.pod.ready or not container.exit_code:
         return None
     try:
         refused = WeightsRefused.model_validate_json(container.message)

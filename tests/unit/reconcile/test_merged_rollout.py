@@ -1,6 +1,6 @@
 """From an adapter to merged weights and back: two engines of different kinds, one route that always answers."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,16 +8,14 @@ import pytest
 from finetune_operator.contract.artifacts import WeightsRefused
 from finetune_operator.core.conditions import find, is_true
 from finetune_operator.core.merged_weights import is_merged_engine
-from finetune_operator.core.workloads import deployment_facts, pod_facts
+from finetune_operator.core.workloads import pod_facts
 from finetune_operator.manifests.serving import directory_in, wanted_engine
-from finetune_operator.reconcile.engine_sharing import Engine, EnginePod
-from finetune_operator.reconcile.modelversion import Observed
-from finetune_operator.reconcile.plan import Action, Apply, Delete, LoadAdapter, Plan, Probe, UnloadAdapter
+from finetune_operator.reconcile.engine_sharing import EnginePod
+from finetune_operator.reconcile.plan import Probe, UnloadAdapter
 from finetune_operator.resources.modelversion import ModelVersion, State
 from tests.builders import (
     Object,
     after,
-    deployment_body,
     make_version,
     merged,
     pod_body,
@@ -36,6 +34,7 @@ from tests.unit.reconcile.engines import (
     status_of,
     world,
 )
+from tests.unit.reconcile.merged_cluster import Cluster
 
 MERGED_DIGEST = "sha256:" + "b" * 64
 MERGEABLE: Object = {"artifact": {"mergedDigest": MERGED_DIGEST}}
@@ -137,118 +136,40 @@ def test_what_ends_otherwise_is_a_crash_that_is_tried_on(message: str) -> None:
     assert (status.state, reason_of(status)) == (State.PENDING, "EngineCrashing")
 
 
-@dataclass
-class Running:
-    """An engine of the simulated cluster, whose pod has what its kind starts with."""
-
-    revision: str
-    ready: bool = False
-    has_version: bool = False
-
-
-@dataclass
-class Cluster:
-    """One version and its engines; an operator that may die after any of its writes."""
-
-    version: ModelVersion
-    engines: dict[str, Running] = field(default_factory=dict)
-    probed: set[str] = field(default_factory=set)
-    writes: int = 0
-
-    def observed(self) -> Observed:
-        wanted = name_of(self.version)
-        there = {name: self._engine(name) for name in self.engines}
-        own = there.pop(wanted, Engine(wanted))
-        return Observed(versions=(self.version,), deployment=own.deployment, pods=own.pods, left=tuple(there.values()))
-
-    def _engine(self, name: str) -> Engine:
-        state = self.engines[name]
-        body = pod_body(f"pod-of-{name}", main={"vllm": running()}, conditions=READY if state.ready else ())
-        listed = {"plato-v1": directory_in(self.version, name)} if state.has_version else {}
-        probed = frozenset(listed) if name in self.probed else frozenset()
-        pod = EnginePod(pod_facts(body), listed if state.ready else None, probed)
-        facts = deployment_facts(deployment_body(name, revision=state.revision), "finetune.dev/revision")
-        return Engine(name, facts, (pod,))
-
-    def reconcile(self, dies_after: int | None) -> Plan:
-        """Carry the plan out, write by write; an operator that dies forgets what it had probed."""
-        plan = decide(self.version, self.observed())
-        for action in plan.actions:
-            self._act(action)
-            if self._has_died(dies_after):
-                return plan
-        if plan.status != self.version.status.to_dict():
-            self.version = after(self.version, plan)
-            self._has_died(dies_after)
-        return plan
-
-    def _has_died(self, dies_after: int | None) -> bool:
-        self.check()
-        self.writes += 1
-        if self.writes != dies_after:
-            return False
-        self.probed.clear()
-        return True
-
-    def _act(self, action: Action) -> None:
-        match action:
-            case Apply("deployments", body):
-                name = body["metadata"]["name"]
-                revision = body["metadata"]["annotations"]["finetune.dev/revision"]
-                self.engines.setdefault(name, Running(revision)).revision = revision
-            case Delete("deployments", name):
-                del self.engines[name]
-            case LoadAdapter() | UnloadAdapter():
-                name = action.pod_uid.removeprefix("uid-of-pod-of-")
-                assert not is_merged_engine(name)
-                self.engines[name].has_version = isinstance(action, LoadAdapter)
-                self.probed.add(name)
-            case Probe(pod_uid):
-                self.probed.add(pod_uid.removeprefix("uid-of-pod-of-"))
-
-    def start_pods(self) -> None:
-        for state in self.engines.values():
-            state.has_version = state.has_version or not state.ready
-            state.ready = True
-
-    def check(self) -> None:
-        """Wherever the gateway routes to by the stored status, the version answers."""
-        status = self.version.status
-        if is_true(status.conditions, "Loaded"):
-            assert status.engine in self.engines, f"{status.engine} is gone"
-            assert self.engines[status.engine].ready
-            assert self.engines[status.engine].has_version
-
-    def settle(self, dies_after: int | None = None) -> None:
-        for _ in range(20):
-            told = self.version.status
-            plan = self.reconcile(dies_after)
-            self.start_pods()
-            self.check()
-            if not plan.actions and self.version.status == told:
-                return
-        pytest.fail("it does not settle")
-
-
 MOVES = {"to merged weights": (ADAPTER, MERGED), "back to the adapter": (MERGED, ADAPTER)}
+TWO_PODS: Object = {"serving": {"replicas": 2}}
 
 
-@pytest.mark.parametrize("dies_after", [None, *range(1, 10)])
+@pytest.mark.parametrize("refusals", [0, 1, 2], ids=["all start", "one refuses once", "one refuses twice"])
+@pytest.mark.parametrize("dies_after", [None, *range(1, 16)])
 @pytest.mark.parametrize(("before", "wanted"), MOVES.values(), ids=MOVES.keys())
 def test_a_move_takes_no_answer_away_wherever_the_operator_dies(
-    before: Object, wanted: Object, dies_after: int | None
+    before: Object, wanted: Object, dies_after: int | None, refusals: int
 ) -> None:
-    cluster = Cluster(make_version(1, merged(before, {"promotion": "Always"})))
+    """Another version stays in the adapters' engine, from which this one is unloaded."""
+    mover = make_version(1, merged(merged(before, TWO_PODS), {"promotion": "Always"}))
+    cluster = Cluster({"plato-v1": mover, "plato-v2": make_version(2, TWO_PODS)}, refusals)
     cluster.settle()
-    former = name_of(cluster.version)
-    assert (cluster.version.status.state, cluster.version.status.engine) == (State.DEPLOYED, former)
+    former = name_of(mover)
+    status = cluster.versions["plato-v1"].status
+    assert (status.state, status.engine, status.replicas) == (State.DEPLOYED, former, "2/2")
+    history = status.history
     cluster.writes = 0
-    cluster.version = asking_for(cluster.version, wanted)
+    cluster.actions.clear()
+    cluster.versions["plato-v1"] = asking_for(cluster.versions["plato-v1"], wanted)
 
     cluster.settle(dies_after)
 
-    status = cluster.version.status
-    assert (status.state, status.engine, status.next_engine) == (State.DEPLOYED, name_of(cluster.version), None)
-    assert set(cluster.engines) == {name_of(cluster.version)} != {former}
-    assert find(status.conditions, "Reconciling") is None
-    assert [entry.state for entry in status.history] == [State.DEPLOYED], "it was active all the time"
+    moved = cluster.versions["plato-v1"]
+    status = moved.status
+    assert (status.state, status.engine, status.next_engine) == (State.DEPLOYED, name_of(moved), None)
+    assert status.engine != former
+    assert status.replicas == "2/2"
+    assert set(cluster.engines) == {status.engine, ENGINE}
+    assert [find(status.conditions, type_) for type_ in ("Reconciling", "Stalled")] == [None, None]
+    assert status.history == history, "it was active all the time"
+    assert cluster.versions["plato-v2"].status.state is State.READY
+    others = {"plato-v2"} if is_merged_engine(str(status.engine)) else {"plato-v1", "plato-v2"}
+    assert all(pod.versions == others for pod in cluster.engines[ENGINE].pods)
+    unloaded = {action.name for action in cluster.actions if isinstance(action, UnloadAdapter)}
+    assert unloaded == {"plato-v1", "plato-v2"} - others

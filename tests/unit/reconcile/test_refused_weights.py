@@ -53,7 +53,11 @@ def again(pod: EnginePod, state: Object, *, ready: bool = False) -> EnginePod:
 BACK_OFF = again(refusing_pod(), waiting("CrashLoopBackOff"))
 
 
-@pytest.mark.parametrize("refusing", [refusing_pod(), BACK_OFF], ids=["ended", "waiting for its next try"])
+@pytest.mark.parametrize(
+    "refusing",
+    [refusing_pod(), BACK_OFF, again(refusing_pod(), running())],
+    ids=["ended", "waiting for its next try", "trying again"],
+)
 def test_one_pod_of_a_live_version_takes_nothing_from_those_that_answer(refusing: EnginePod) -> None:
     """A second replica, or the first pod of a newer image."""
     pods = (merged_pod(probed=True), refusing)
@@ -70,6 +74,9 @@ def test_one_pod_of_a_live_version_takes_nothing_from_those_that_answer(refusing
     told = after(LIVE, plan)
     second = decide(told, world(told, pods=pods))
     assert (second.actions, second.status, second.events) == ((), plan.status, ())
+    for other in (refusing_pod(), BACK_OFF, again(refusing_pod(), running())):
+        trying = decide(told, world(told, pods=(pods[0], other)))
+        assert (trying.status, trying.events) == (plan.status, ()), "told once, not with each try"
     healed = status_of(decide(told, world(told, pods=(merged_pod(probed=True),))))
     assert find(healed.conditions, "Stalled") is None
 
