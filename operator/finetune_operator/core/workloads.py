@@ -29,6 +29,8 @@ DEADLINE_EXCEEDED = "DeadlineExceeded"
 """Why a Job has failed whose activeDeadlineSeconds are over."""
 PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
 """Why a Deployment does not progress whose newest pods are not ready in time."""
+UNSCHEDULABLE = "Unschedulable"
+"""Why a pod does not start that no node has room for, or may have."""
 INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
 IMAGE_PROBLEMS = frozenset({"ErrImagePull", "InvalidImageName", "ErrImageNeverPull"})
 BACK_OFF = "Back-off pulling image"
@@ -343,7 +345,7 @@ def obstacle(pods: Iterable[PodFacts]) -> tuple[str, str] | None:
     """
     for pod in pods:
         if pod.unschedulable is not None:
-            return "Unschedulable", pod.unschedulable
+            return UNSCHEDULABLE, pod.unschedulable
         for container in pod.containers.values():
             if container.waiting_reason == "ImagePullBackOff":
                 return "ErrImagePull", _BACK_OFF_CAUSED.sub("", container.waiting_message)

@@ -10,15 +10,15 @@ from finetune_operator.contract.experiments import AbTestTally, ArmTally, VoteCo
 from finetune_operator.core.chi_squared import chi_squared_p_value
 from finetune_operator.core.conditions import Absent, Finding, find, shortened, with_findings
 from finetune_operator.core.config import OperatorConfig
-from finetune_operator.core.routing import active_version, is_baseline, is_loaded
+from finetune_operator.core.routing import is_loaded
 from finetune_operator.core.sample_ratio import sample_ratio_p_value
 from finetune_operator.core.score_interval import score_interval
 from finetune_operator.core.sequential import p_value, preference_interval, printed, votes_still_needed
 from finetune_operator.core.weights import NoScore, candidate_score
-from finetune_operator.manifests.serving import asked_engine
 from finetune_operator.reconcile.engine_sharing import is_refused
 from finetune_operator.reconcile.plan import Event, Plan
-from finetune_operator.reconcile.served_version import NotServed, absent, base_engine, unloaded, version_named
+from finetune_operator.reconcile.served_version import absent, unloaded
+from finetune_operator.reconcile.traffic import base_lacking, traffic_finding
 from finetune_operator.reconcile.verdict import (
     GUARDRAIL_BREACHED,
     SAMPLE_RATIO_MISMATCH,
@@ -112,22 +112,13 @@ def _waiting(test: ABTest, seen: Observed) -> Outlook | None:
             return Outlook(TestPhase.PENDING, "WrongModel", message)
         if test.status.start_time is None and (lacking := unloaded(version, KIND)):
             return Outlook(TestPhase.PENDING, *lacking)
-    if test.status.start_time is None and (lacking := _base_lacking(test, seen)):
+    if test.status.start_time is None and (lacking := base_lacking(test, seen.versions)):
         return Outlook(TestPhase.PENDING, *lacking)
     for other in seen.tests:
         if _takes_the_traffic(other, test):
             message = f"ABTest {other.metadata.name} already splits the traffic of {test.spec.model}"
             return Outlook(TestPhase.PENDING, "AnotherTestRunning", f"{message}: wait for it, or delete it")
     return None
-
-
-def _base_lacking(test: ABTest, seen: Observed) -> NotServed | None:
-    """Why nobody answers as the baseline, where that is the base model."""
-    candidate = version_named(test.spec.candidate.model_version, seen.versions)
-    if candidate is None or not test.spec.baseline.base:
-        return None
-    base_at = base_engine(candidate, asked_engine(candidate), seen.versions)
-    return base_at if isinstance(base_at, NotServed) else None
 
 
 def _takes_the_traffic(other: ABTest, test: ABTest) -> bool:
@@ -335,28 +326,11 @@ def _with_outlook(test: ABTest, seen: Observed, status: ABTestStatus, outlook: O
     )
 
 
-def _traffic_finding(test: ABTest, seen: Observed, *, running: bool) -> Finding:
-    if not running or not test.spec.traffic.any:
-        return Finding("TrafficConfigured", False, "NoSplit")
-    if lacking := _base_lacking(test, seen):
-        return Finding(
-            "TrafficConfigured", False, lacking.reason, f"the baseline's subjects get errors: {lacking.message}"
-        )
-    if test.spec.traffic.candidate_percent > 0:
-        return Finding("TrafficConfigured", True, "Split")
-    active = active_version(version for version in seen.versions if version.spec.model == test.spec.model)
-    if is_baseline(test, active):
-        return Finding("TrafficConfigured", True, "Shadow")
-    answering = active.metadata.name if active else "no version"
-    message = f"nothing is copied: {answering} answers to {test.spec.model}, not {test.spec.baseline.model_version}"
-    return Finding("TrafficConfigured", False, "BaselineNotActive", message)
-
-
 def _findings(test: ABTest, seen: Observed, status: ABTestStatus, outlook: Outlook) -> Iterable[Finding | Absent]:
     reason, message = outlook.reason, outlook.message
     concluded, running = outlook.verdict is not None, outlook.phase is TestPhase.RUNNING
     aborted = outlook.verdict is Verdict.ABORTED
-    yield _traffic_finding(test, seen, running=running)
+    yield traffic_finding(test, seen.versions, running=running)
     yield _sample_ratio(status)
     yield Finding("Concluded", concluded, reason, message)
     yield Finding("Ready", (running or concluded) and not aborted, reason, message)

@@ -97,7 +97,7 @@ def served(engine: str, slots: int, versions: Versions) -> Versions:
 
     The rest wait: who answers for a whole model never loses its slot to somebody who does not.
     """
-    active = _active_names(versions)
+    active = active_names(versions)
 
     def rank(version: ModelVersion) -> tuple[bool, bool, float, bool, int]:
         promoted = version.status.promoted_at
@@ -115,7 +115,8 @@ def served(engine: str, slots: int, versions: Versions) -> Versions:
     return tuple(version for version in present if version.metadata.name in chosen)
 
 
-def _active_names(versions: Versions) -> frozenset[str]:
+def active_names(versions: Versions) -> frozenset[str]:
+    """Of those that answer for a whole model."""
     families = {version.spec.model for version in versions}
     actives = (active_version(v for v in versions if v.spec.model == model) for model in families)
     return frozenset(version.metadata.name for version in actives if version)

@@ -39,9 +39,18 @@ from finetune_operator.reconcile.served_evaluation import (
     with_result,
 )
 from finetune_operator.reconcile.served_version import NotServed, base_engine
+from finetune_operator.reconcile.traffic import base_needed_by
 from finetune_operator.reconcile.version_activity import held_back_event, proven_at, with_activity, with_trust
 from finetune_operator.reconcile.version_metrics import version_metrics
-from finetune_operator.reconcile.version_outlook import ARCHIVED, Outlook, moving, outlook, registered, without_slot
+from finetune_operator.reconcile.version_outlook import (
+    ARCHIVED,
+    Outlook,
+    moving,
+    outlook,
+    registered,
+    spare_versions,
+    without_slot,
+)
 from finetune_operator.resources.abtest import ABTest
 from finetune_operator.resources.modelversion import (
     ModelVersion,
@@ -94,7 +103,7 @@ def reconcile(version: ModelVersion, seen: Observed, now: datetime, config: Oper
     if is_archived(version):
         return _plan(version, seen, ARCHIVED, engine, now, config, actions)
     if version.metadata.name in {other.metadata.name for other in residents}:
-        there = outlook(version, engine)
+        there = outlook(version, engine, spare_versions(version, seen.versions, seen.tests))
         if not there.stalled:
             actions = (*actions, *load_actions(version, engine, serving.max_loras, unloads))
     else:
@@ -125,7 +134,8 @@ def _settle(
     former = next((left for left in seen.left if stays_in(version, left.name)), None)
     if former is None:
         return _plan(version, seen, there, engine, now, config, actions)
-    found = moving(version, outlook(version, former), there, engine)
+    needed = base_needed_by(version, former.name, engine.name, seen.versions, seen.tests)
+    found = moving(version, outlook(version, former), there, engine, needed)
     if found.ahead is None:
         return _plan(version, seen, found, engine, now, config, actions)
     return _plan(version, seen, found, former, now, config, (*actions, *load_actions(version, former)))

@@ -9,17 +9,20 @@ from finetune_operator.contract.artifacts import WeightsRefused
 from finetune_operator.contract.failures import Failure
 from finetune_operator.contract.places import ENGINE_CONTAINER, FETCH_CONTAINER
 from finetune_operator.core.conditions import find
-from finetune_operator.core.workloads import PROGRESS_DEADLINE_EXCEEDED, keeps_its_cause, obstacle
+from finetune_operator.core.merged_weights import is_merged_engine
+from finetune_operator.core.workloads import PROGRESS_DEADLINE_EXCEEDED, UNSCHEDULABLE, keeps_its_cause, obstacle
 from finetune_operator.reconcile.engine_sharing import (
     Engine,
     EnginePod,
     Refusal,
     Versions,
+    active_names,
     answers,
     answers_in,
     is_refused,
 )
-from finetune_operator.resources.modelversion import ModelVersion, State
+from finetune_operator.resources.abtest import ABTest
+from finetune_operator.resources.modelversion import ModelVersion, RequestedState, State
 
 
 @dataclass(frozen=True)
@@ -63,13 +66,17 @@ def without_slot(version: ModelVersion, slots: int, residents: Versions) -> Outl
     )
 
 
-def moving(version: ModelVersion, here: Outlook, there: Outlook, engine: Engine) -> Outlook:
+def moving(version: ModelVersion, here: Outlook, there: Outlook, engine: Engine, needed: str | None = None) -> Outlook:
     """It answers from `here` until it does from all pods that `there`, in the next engine, are to be.
 
-    A single one would be asked all that its predecessors answered together. Only what is `there` can be final.
+    A single one would be asked all that its predecessors answered together. Only what is `there` can be final. It is
+    also kept by what its former engine is `needed` for.
     """
     wanted = engine.deployment.wanted_replicas if engine.deployment else 1
-    if there.loaded and (there.loaded_pods >= wanted or not here.loaded):
+    is_there = there.loaded and (there.loaded_pods >= wanted or not here.loaded)
+    if is_there and needed and here.loaded:
+        return replace(here, ahead=Outlook(State.PENDING, "BaseModelNeeded", needed))
+    if is_there:
         return there
     if there.loaded:
         message = f"{there.loaded_pods} of {wanted} engine pods answer for it"
@@ -80,8 +87,8 @@ def moving(version: ModelVersion, here: Outlook, there: Outlook, engine: Engine)
     return replace(here, stalled=False, ahead=there)
 
 
-def outlook(version: ModelVersion, engine: Engine) -> Outlook:
-    """Of a version that the engine is to have."""
+def outlook(version: ModelVersion, engine: Engine, spare: tuple[str, ...] = ()) -> Outlook:
+    """Of a version that the engine is to have; the engines of the `spare` versions might make room for it."""
     adapter, weights = (None, None) if _is_edited(version) else _refusals(version, engine)
     final = adapter or (weights if _is_final(version, engine) else None)
     if final:
@@ -99,7 +106,7 @@ def outlook(version: ModelVersion, engine: Engine) -> Outlook:
         message = f"loaded in {len(loaded)} of {len(ready)} engine pods"
         return Outlook(State.PENDING, "Loading", message, loaded_pods=len(loaded))
     cause = Outlook(State.PENDING, weights.reason, weights.message) if weights else _starting(version, engine)
-    return _overdue(version, engine, cause)
+    return _overdue(version, engine, cause, spare)
 
 
 def _refusals(version: ModelVersion, engine: Engine) -> tuple[Refusal | None, Refusal | None]:
@@ -146,7 +153,22 @@ def _is_edited(version: ModelVersion) -> bool:
     return version.status.observed_generation not in (None, version.metadata.generation)
 
 
-def _overdue(version: ModelVersion, engine: Engine, cause: Outlook) -> Outlook:
+def spare_versions(version: ModelVersion, versions: Versions, tests: Iterable[ABTest]) -> tuple[str, ...]:
+    """Others with an engine of merged weights each, which nobody pinned, nor any model or test needs."""
+    needed = set(active_names(versions)) | {version.metadata.name}
+    for test in tests:
+        if not test.deleting and test.status.verdict is None:
+            needed |= {test.spec.candidate.model_version, test.spec.baseline.model_version or ""}
+    return tuple(
+        other.metadata.name
+        for other in versions
+        if other.metadata.name not in needed
+        and other.spec.state not in (RequestedState.ARCHIVED, RequestedState.DEPLOYED)
+        and is_merged_engine(other.status.engine or "")
+    )
+
+
+def _overdue(version: ModelVersion, engine: Engine, cause: Outlook, spare: tuple[str, ...] = ()) -> Outlook:
     """The Deployment keeps the time, and goes on trying: a quota, a node or the end of a long download may yet come."""
     if engine.deployment is None or not engine.deployment.deadline_exceeded:
         return cause
@@ -159,6 +181,8 @@ def _overdue(version: ModelVersion, engine: Engine, cause: Outlook) -> Outlook:
     remedy = "mend that, or change spec.serving"
     if version.status.engine not in (None, engine.name):
         remedy += "; where there is no room for both engines, spec.state Archived frees that of the former one"
+    if spare and cause.reason == UNSCHEDULABLE:
+        remedy += f"; archiving {', '.join(spare)}, active nowhere, frees an engine each"
     message = f"{fact}{cause.message}: it is tried on; {remedy}"
     return Outlook(State.FAILED, PROGRESS_DEADLINE_EXCEEDED, message, stalled=True)
 
