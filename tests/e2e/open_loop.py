@@ -1,5 +1,7 @@
 """Asks a gateway at a fixed rate, however long the answers take, and prints how each request fared.
 
+It asks that many requests, and goes on until SIGUSR1 says that it is enough.
+
     python open_loop.py <url> <model> <requests> <requests per second>
 
 Runs in a pod of the cluster, from the operator's image. One line of JSON for each request: when it was sent and when
@@ -8,7 +10,9 @@ went wrong. Every third request is streamed.
 """
 
 import asyncio
+import itertools
 import json
+import signal
 import sys
 import time
 
@@ -20,11 +24,14 @@ TIMEOUT_SECONDS = 120
 
 
 async def main(url: str, model: str, requests: int, requests_per_second: float) -> None:
-    timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
+    timeout, enough = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS), asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, enough.set)
     async with aiohttp.ClientSession(url, timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as session:
         begun = time.monotonic()
         async with asyncio.TaskGroup() as group:
-            for number in range(requests):
+            for number in itertools.count():
+                if number >= requests and enough.is_set():
+                    break
                 await asyncio.sleep(begun + number / requests_per_second - time.monotonic())
                 group.create_task(ask(session, model, number))
 
