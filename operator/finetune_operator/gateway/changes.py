@@ -19,6 +19,8 @@ from finetune_operator.resources.modelversion import ModelVersion, RequestedStat
 SWITCH_PATH = "/v1/models/switch"
 LOAD_PATH = "/v1/models/load"
 PLURAL = "modelversions"
+FIELD_MANAGER = "finetune-gateway"
+"""As what the API server remembers what callers write here: it is their decision and not the operator's."""
 
 
 class Patcher(Protocol):
@@ -30,7 +32,7 @@ class Patcher(Protocol):
 class Cluster(Source, Protocol):
     """The part of `KubeClient` that the gateway needs: its own reading, and others' writing."""
 
-    def on_behalf_of(self, token: str) -> Patcher: ...
+    def on_behalf_of(self, token: str, field_manager: str) -> Patcher: ...
 
 
 class _Order(BaseModel):

@@ -23,8 +23,6 @@ EVENT_MAX_BYTES = 16 * 1024 * 1024
 """Far beyond what etcd takes as one object, and more than aiohttp's own bound on a line."""
 FIELD_MANAGER = "finetune-operator"
 """As what the API server remembers our writes: by default it takes what the user agent begins with."""
-CALLERS_FIELD_MANAGER = "finetune-gateway"
-"""The same of what a caller writes through the gateway: it is the caller's decision and not the operator's."""
 MERGE_PATCH = "application/merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 
@@ -59,6 +57,7 @@ class KubeClient:
         self._renewed = renewed
         self._field_manager = field_manager
         self._read_at = time.monotonic()
+        self._callers_trust: ssl.SSLContext | None = None
 
     @classmethod
     @asynccontextmanager
@@ -70,21 +69,23 @@ class KubeClient:
         async with aiohttp.ClientSession(connector=connector) as session:
             yield cls(session, credentials)
 
-    def on_behalf_of(self, token: str) -> "KubeClient":
-        """The same API server with a caller's rights alone.
+    def on_behalf_of(self, token: str, field_manager: str) -> "KubeClient":
+        """The same API server with a caller's rights alone; `field_manager` says through which process they write.
 
-        A certificate of ours would win over the caller's token, and our token must never take its place.
+        A certificate of ours would win over the caller's token, and our token must never take its place. All callers
+        share one trust and hence connections: a token goes with each request, and none belongs to a connection.
         """
         known = self._credentials
         theirs = kopf.ConnectionInfo(
             server=known.server, ca_path=known.ca_path, ca_data=known.ca_data, insecure=known.insecure, token=token
         )
+        self._callers_trust = self._callers_trust or theirs.as_ssl_context()
         return KubeClient(
             self._session,
             theirs,
-            trust=theirs.as_ssl_context(),
+            trust=self._callers_trust,
             renewed=lambda: theirs,
-            field_manager=CALLERS_FIELD_MANAGER,
+            field_manager=field_manager,
         )
 
     async def list(self, plural: str, namespace: str | None, selector: str = "") -> tuple[list[Object], str]:
@@ -107,8 +108,12 @@ class KubeClient:
     async def get(self, plural: str, namespace: str, name: str) -> Object:
         return await self._request("GET", path_of(plural, namespace, name))
 
-    async def create(self, plural: str, namespace: str, body: Mapping[str, Any]) -> Object:
-        return await self._request("POST", path_of(plural, namespace), body=body)
+    async def create(
+        self, plural: str, namespace: str | None, body: Mapping[str, Any], *, strict: bool = False
+    ) -> Object:
+        """`strict` refuses fields that the kind does not have, instead of leaving them out."""
+        params = {"fieldValidation": "Strict"} if strict else None
+        return await self._request("POST", path_of(plural, namespace), body=body, params=params)
 
     async def delete(self, plural: str, namespace: str, name: str, uid: str) -> None:
         """Delete exactly this object; a later one of the same name is a `Conflict`."""

@@ -9,14 +9,15 @@ from finetune_operator.core.ratings import GOLD_STAR_MIN_RATING, MAX_RATING, MIN
 from finetune_operator.core.request_ids import version_of
 from finetune_operator.store import feedback
 from finetune_operator.store.feedback import Texts
-from finetune_operator.web.auth import require_public
+from finetune_operator.web.auth import CallerOf, require_caller, require_everywhere
+from finetune_operator.web.identity import VOTE
 from finetune_operator.web.problems import Problem, documented
 from finetune_operator.web.services import ServicesOf
 
 Text = Annotated[str, Field(min_length=1, max_length=65_536, pattern=r"^[^\x00]+$")]
 Label = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\x00]+$")]
 
-router = APIRouter(prefix="/v1/fine-tuning", tags=["feedback"], dependencies=[Depends(require_public)])
+router = APIRouter(prefix="/v1/fine-tuning", tags=["feedback"], dependencies=[Depends(require_caller)])
 
 
 class _Body(BaseModel):
@@ -70,9 +71,10 @@ class FeedbackResult(_Body):
     reference_score: float | None = None
 
 
-@router.post("/feedback", responses=documented(409))
-async def give_feedback(services: ServicesOf, request: FeedbackRequest) -> FeedbackResult:
+@router.post("/feedback", responses=documented(401, 403, 409, 422, 503))
+async def give_feedback(services: ServicesOf, caller: CallerOf, request: FeedbackRequest) -> FeedbackResult:
     """One feedback for each request; sending it again changes nothing, another one is a conflict."""
+    await require_everywhere(services, caller, VOTE)
     texts = Texts(**request.texts.model_dump()) if request.texts else None
     version_uid = version_of(request.request_id, services.settings.internal_token.get_secret_value())
     known = await feedback.give(services.engine, request.request_id, request.stars, texts, services.now(), version_uid)

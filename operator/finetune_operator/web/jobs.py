@@ -1,17 +1,21 @@
-"""Public: the loss series of a training."""
+"""Public: the loss series of a training, by its uid, which outlives it, or by its id."""
 
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Path, Query
 from pydantic import BaseModel, ConfigDict
 
 from finetune_operator.store import progress
-from finetune_operator.web.auth import require_public
-from finetune_operator.web.internal import Uid
+from finetune_operator.web.acting import JOBS, Acting
+from finetune_operator.web.auth import CallerOf, require_caller, require_right
+from finetune_operator.web.identity import READ_JOBS
+from finetune_operator.web.problems import documented
 from finetune_operator.web.services import ServicesOf
 
-router = APIRouter(prefix="/v1/fine-tuning/jobs", tags=["jobs"], dependencies=[Depends(require_public)])
+UidOrId = Annotated[str, Path(pattern=r"^[-A-Za-z0-9]{1,64}$|^[a-z0-9][-.a-z0-9]{1,316}$")]
+
+router = APIRouter(prefix="/v1/fine-tuning/jobs", tags=["jobs"], dependencies=[Depends(require_caller)])
 
 
 class SeriesPoint(BaseModel):
@@ -45,12 +49,20 @@ class ProgressSeries(BaseModel):
     points: tuple[SeriesPoint, ...]
 
 
-@router.get("/{uid}/progress")
+@router.get("/{uid}/progress", responses=documented(401, 403, 404, 422, 503))
 async def get_series(
-    services: ServicesOf, uid: Uid, max_points: Annotated[int, Query(ge=1, le=10_000)] = 1000
+    services: ServicesOf, caller: CallerOf, uid: UidOrId, max_points: Annotated[int, Query(ge=1, le=10_000)] = 1000
 ) -> ProgressSeries:
-    """The series of a FineTuneJob or BatchInference by its uid, evenly thinned to about `max_points`."""
+    """The series of a FineTuneJob or BatchInference by its uid, evenly thinned to about `max_points`.
+
+    An id, `<namespace>.<name>`, stands for the FineTuneJob that has this name now.
+    """
+    if "." in uid:
+        acting = Acting(services, caller)
+        uid = (await acting.get(JOBS, acting.identified(uid)))["metadata"]["uid"]
     points, best_loss = await progress.series(services.engine, uid, max_points)
+    if points:
+        await require_right(services, caller, READ_JOBS, points[0].job.namespace)
     return ProgressSeries(
         job_uid=uid,
         best_loss=best_loss,

@@ -41,14 +41,15 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 class Problem(Exception):
     """An answer that is an error; `kind` is one word for programs, `detail` is for people."""
 
-    def __init__(self, status: int, kind: str, detail: str) -> None:
+    def __init__(self, status: int, kind: str, detail: str, *, retry_after_seconds: int | None = None) -> None:
         super().__init__(detail)
         self.status = status
         self.kind = kind
         self.detail = detail
+        self.retry_after_seconds = retry_after_seconds
 
 
-def problem_response(status: int, kind: str, detail: str) -> Response:
+def problem_response(status: int, kind: str, detail: str, retry_after_seconds: int | None = None) -> Response:
     """ASCII only, since a detail may repeat half a surrogate pair of a client."""
     body = {
         "type": f"{TYPE_PREFIX}{kind}",
@@ -58,7 +59,7 @@ def problem_response(status: int, kind: str, detail: str) -> Response:
     }
     headers = {"Content-Type": MEDIA_TYPE}
     if status in RETRIED:
-        headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+        headers["Retry-After"] = str(retry_after_seconds or RETRY_AFTER_SECONDS)
     if status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
     return Response(json.dumps(body), status, headers)
@@ -77,7 +78,7 @@ def install(app: FastAPI) -> None:
 
 
 async def _problem(_: Request, error: Any) -> Response:
-    return problem_response(error.status, error.kind, error.detail)
+    return problem_response(error.status, error.kind, error.detail, error.retry_after_seconds)
 
 
 async def _http(_: Request, error: Any) -> Response:

@@ -44,7 +44,7 @@ async def _kinds(_: web.Request) -> web.Response:
 
 
 async def _create(request: web.Request) -> web.Response:
-    return web.json_response({"user agent": request.headers["User-Agent"]})
+    return web.json_response({"user agent": request.headers["User-Agent"], "query": request.query_string})
 
 
 @pytest_asyncio.fixture
@@ -79,11 +79,19 @@ async def test_on_behalf_of_a_caller_the_callers_token_goes_along_however_long_i
     client: KubeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "CREDENTIALS_MAX_AGE_SECONDS", -1.0)
-    answer = await client.on_behalf_of("theirs").merge_patch("modelversions", "finetune", "plato-v1", {})
+    answer = await client.on_behalf_of("theirs", "finetune-api").merge_patch(
+        "modelversions", "finetune", "plato-v1", {}
+    )
 
-    assert answer == {"shown": ["Bearer theirs"], "user agent": "finetune-gateway"}
+    assert answer == {"shown": ["Bearer theirs"], "user agent": "finetune-api"}
 
 
 async def test_what_is_written_bears_the_operators_name(client: KubeClient) -> None:
     """The API server takes the field manager from the user agent, up to its first slash."""
-    assert await client.create("modelversions", "finetune", {}) == {"user agent": "finetune-operator"}
+    assert await client.create("modelversions", "finetune", {}) == {"user agent": "finetune-operator", "query": ""}
+
+
+async def test_a_strict_creation_refuses_unknown_fields(client: KubeClient) -> None:
+    answer = await client.create("modelversions", "finetune", {}, strict=True)
+
+    assert answer["query"] == "fieldValidation=Strict"

@@ -1,0 +1,140 @@
+"""Resources of the cluster in a caller's name: RBAC decides as for kubectl, and its refusals become problems."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from finetune_operator.kube.errors import KubeError, NotFound
+from finetune_operator.web.auth import Caller
+from finetune_operator.web.identity import FIELD_MANAGER
+from finetune_operator.web.ids import ObjectId, WrongId, parse_id
+from finetune_operator.web.problems import Problem
+from finetune_operator.web.refusals import refused, token_needed
+from finetune_operator.web.services import Object, Resources, Services
+
+FORBIDDEN = 403
+
+
+class Kind(NamedTuple):
+    """A kind as the API server, a message and a problem name it."""
+
+    plural: str
+    kind: str
+    word: str
+
+
+JOBS = Kind("finetunejobs", "FineTuneJob", "job")
+VERSIONS = Kind("modelversions", "ModelVersion", "model-version")
+TESTS = Kind("abtests", "ABTest", "ab-test")
+
+
+OWN = Caller("finetune-api")
+"""The api itself, which may read ABTests and ModelVersions, for who may vote and not read."""
+
+
+@dataclass(frozen=True)
+class Acting:
+    """One caller's view of the cluster. Every method raises problems."""
+
+    services: Services
+    caller: Caller
+
+    @property
+    def resources(self) -> Resources:
+        """With the caller's rights, or with the api's own, which can only read."""
+        token, cluster = self.caller.token, self.services.cluster
+        return cluster if token is None else cluster.on_behalf_of(token.get_secret_value(), FIELD_MANAGER)
+
+    def identified(self, text: str) -> ObjectId:
+        """What an id of a request names."""
+        try:
+            found = parse_id(text, self.services.settings.namespaces)
+        except WrongId as error:
+            raise Problem(422, "wrong-id", str(error)) from None
+        self.require_served(found.namespace)
+        return found
+
+    def require_served(self, namespace: str) -> None:
+        """404 for the others, which may exist or not."""
+        served = self.services.settings.namespaces
+        if served and namespace not in served:
+            raise Problem(404, "unknown-namespace", f"namespace {namespace} is not among FINETUNE_NAMESPACES")
+
+    def namespace_or_only(self, namespace: str | None) -> str:
+        """Where something is to be made: said, or the only one that is served."""
+        served = self.services.settings.namespaces
+        if namespace is None:
+            if len(served) != 1:
+                raise Problem(422, "no-namespace", "say in which `namespace`")
+            return served[0]
+        self.require_served(namespace)
+        return namespace
+
+    async def get(self, kind: Kind, found: ObjectId) -> Object:
+        with self._refusals(found.namespace):
+            try:
+                return await self.resources.get(kind.plural, found.namespace, found.name)
+            except NotFound:
+                detail = f"there is no {kind.kind} {found.name} in namespace {found.namespace}"
+                raise Problem(404, f"unknown-{kind.word}", detail) from None
+
+    async def every(self, kind: Kind, namespace: str | None = None) -> list[Object]:
+        """Of one namespace, or of all that are served and that the caller may see; 403 where that is none."""
+        if namespace is not None:
+            self.require_served(namespace)
+            return await self._list(kind, namespace)
+        found: list[Object] = []
+        refusal: Problem | None = None
+        seen = False
+        for each in self.services.settings.namespaces or (None,):
+            try:
+                found += await self._list(kind, each)
+                seen = True
+            except Problem as problem:
+                if problem.status != FORBIDDEN:
+                    raise
+                refusal = refusal or problem
+        if refusal and not seen:
+            raise refusal
+        return found
+
+    async def create(self, kind: Kind, namespace: str, body: Object) -> Object | None:
+        """None where the name is taken."""
+        with self._refusals(namespace):
+            try:
+                return await self._writing(namespace).create(kind.plural, namespace, body, strict=True)
+            except KubeError as error:
+                if error.status == 409:
+                    return None
+                raise
+
+    async def change(self, kind: Kind, body: Object, spec: dict[str, Any]) -> Object:
+        """Set fields of the spec of exactly this object; a later one of the same name is a conflict."""
+        namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
+        patch = {"metadata": {"uid": body["metadata"]["uid"]}, "spec": spec}
+        with self._refusals(namespace):
+            return await self._writing(namespace).merge_patch(kind.plural, namespace, name, patch)
+
+    async def delete(self, kind: Kind, found: ObjectId) -> None:
+        writing = self._writing(found.namespace)
+        body = await self.get(kind, found)
+        with self._refusals(found.namespace):
+            await writing.delete(kind.plural, found.namespace, found.name, body["metadata"]["uid"])
+
+    async def _list(self, kind: Kind, namespace: str | None) -> list[Object]:
+        with self._refusals(namespace):
+            items, _ = await self.resources.list(kind.plural, namespace)
+            return items
+
+    def _writing(self, namespace: str) -> Resources:
+        if self.caller.token is None:
+            raise token_needed(namespace)
+        return self.resources
+
+    @contextmanager
+    def _refusals(self, namespace: str | None) -> Iterator[None]:
+        try:
+            yield
+        except KubeError as error:
+            raise refused(error, namespace, own_token=self.caller.token is not None) from error
