@@ -1,6 +1,6 @@
 """Resources of the cluster in a caller's name: RBAC decides as for kubectl, and its refusals become problems."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -9,6 +9,7 @@ from finetune_operator.kube.errors import KubeError, NotFound
 from finetune_operator.web.auth import Caller
 from finetune_operator.web.identity import FIELD_MANAGER
 from finetune_operator.web.ids import ObjectId, WrongId, parse_id
+from finetune_operator.web.pages import Page, WrongCursor, page_of
 from finetune_operator.web.problems import Problem
 from finetune_operator.web.refusals import refused, token_needed
 from finetune_operator.web.services import Object, Resources, Services
@@ -98,6 +99,16 @@ class Acting:
         if refusal and not seen:
             raise refusal
         return found
+
+    async def page(
+        self, kind: Kind, namespace: str | None, limit: int, after: str | None, chosen: Callable[[Object], bool]
+    ) -> Page[Object]:
+        """Those of `every` that are chosen, the newest first; `after` is an id."""
+        cursor = self.identified(after) if after else None
+        try:
+            return page_of(await self.every(kind, namespace), limit, cursor, chosen)
+        except WrongCursor as error:
+            raise Problem(422, "wrong-cursor", str(error)) from None
 
     async def create(self, kind: Kind, namespace: str, body: Object) -> Object | None:
         """None where the name is taken."""

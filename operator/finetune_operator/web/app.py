@@ -16,7 +16,17 @@ from finetune_operator.kube.client import KubeClient
 from finetune_operator.logs import configure_logging, get_logger
 from finetune_operator.store.database import UnusableUrl, async_engine, parse_url, shown
 from finetune_operator.store.migrations import SchemaTooNew, migrate
-from finetune_operator.web import abtests, datasets, evaluations, feedback, internal, jobs, problems, training
+from finetune_operator.web import (
+    abtests,
+    datasets,
+    evaluations,
+    feedback,
+    internal,
+    job_routes,
+    jobs,
+    problems,
+    training,
+)
 from finetune_operator.web.arms import GatewayArms
 from finetune_operator.web.middleware import BodyLimit, RequestLog
 from finetune_operator.web.services import Services, ServicesOf
@@ -24,6 +34,18 @@ from finetune_operator.web.settings import InvalidSettings, Settings
 
 READY_TIMEOUT_SECONDS = 3
 CONFIGURATION_ERROR = 2
+
+ROUTERS = (
+    internal.router,
+    abtests.router,
+    job_routes.router,
+    jobs.router,
+    datasets.router,
+    training.router,
+    evaluations.internal_router,
+    evaluations.router,
+    feedback.router,
+)
 
 logger = get_logger(__name__)
 
@@ -33,9 +55,7 @@ def create_app(services: Services) -> FastAPI:
     app = FastAPI(title="finetune-operator", version=__version__, docs_url=None, redoc_url=None)
     app.state.services = services
     problems.install(app)
-    for router in (internal.router, abtests.router, jobs.router, datasets.router, training.router):
-        app.include_router(router)
-    for router in (evaluations.internal_router, evaluations.router, feedback.router):
+    for router in ROUTERS:
         app.include_router(router)
     app.add_api_route("/healthz", _healthz, include_in_schema=False)
     app.add_api_route("/readyz", _readyz, include_in_schema=False)

@@ -45,7 +45,7 @@ class Rest:
         return await self.client.request(method, path, headers=caller | named, **sent)
 
     async def get(self, path: str, caller: dict[str, str] = EDITOR, **params: Any) -> httpx2.Response:
-        return await self.client.get(path, headers=caller, params=params)
+        return await self.client.get(path, headers=caller, params=params or None)
 
     async def post(
         self, path: str, body: Any = None, caller: dict[str, str] = EDITOR, **headers: str

@@ -1,0 +1,85 @@
+"""Making a resource from a request, once however often it is sent with the same Idempotency-Key."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, NamedTuple
+
+from fastapi import Header, Response
+
+from finetune_operator.resources.common import API_VERSION
+from finetune_operator.web.acting import Acting, Kind
+from finetune_operator.web.ids import ObjectId
+from finetune_operator.web.problems import Problem
+from finetune_operator.web.services import Object
+
+DIGEST_ANNOTATION = "finetune.dev/request-digest"
+"""Of the body that made a resource: with the same key another one is a conflict."""
+HIDDEN_ANNOTATIONS = frozenset({DIGEST_ANNOTATION, "kubectl.kubernetes.io/last-applied-configuration"})
+KEY_DIGITS = 16
+
+IdempotencyKey = Annotated[str | None, Header(pattern=r"^[!-~]{1,255}$")]
+
+
+class Created(NamedTuple):
+    """The resource, and whether this request made it."""
+
+    body: Object
+    created: bool
+
+
+def name_from_key(prefix: str, namespace: str, key: str) -> str:
+    """The same key in the same namespace is the same name, whatever the body says."""
+    digest = hashlib.sha256(f"{namespace}/{key}".encode()).hexdigest()
+    return f"{prefix}-{digest[:KEY_DIGITS]}"
+
+
+def request_digest(body: Mapping[str, Any]) -> str:
+    """The same for all orders of members."""
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def manifest(kind: str, namespace: str, name: str, spec: Mapping[str, Any], digest: str | None) -> Object:
+    """What is sent to the API server; `digest` only where there is a key."""
+    annotations = {"annotations": {DIGEST_ANNOTATION: digest}} if digest else {}
+    metadata = {"name": name, "namespace": namespace, **annotations}
+    return {"apiVersion": API_VERSION, "kind": kind, "metadata": metadata, "spec": spec}
+
+
+def shown_manifest(kind: str, body: Object) -> Object:
+    """The resource as one would write it as YAML: without what the API server and the operator add."""
+    metadata = body["metadata"]
+    annotations = metadata.get("annotations") or {}
+    shown = {
+        "name": metadata["name"],
+        "namespace": metadata["namespace"],
+        "labels": metadata.get("labels"),
+        "annotations": {name: value for name, value in annotations.items() if name not in HIDDEN_ANNOTATIONS},
+    }
+    kept = {name: value for name, value in shown.items() if value}
+    return {"apiVersion": API_VERSION, "kind": kind, "metadata": kept, "spec": body["spec"]}
+
+
+async def create_once(acting: Acting, kind: Kind, body: Object) -> Created:
+    """Raises 409 where the name is taken by something else."""
+    namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
+    made = await acting.create(kind, namespace, body)
+    if made is not None:
+        return Created(made, created=True)
+    digest = body["metadata"].get("annotations", {}).get(DIGEST_ANNOTATION)
+    if digest is None:
+        raise Problem(
+            409, "already-exists", f"there is a {kind.kind} {name} in namespace {namespace}; name it otherwise"
+        )
+    known = await acting.get(kind, ObjectId(namespace, name))
+    if known["metadata"].get("annotations", {}).get(DIGEST_ANNOTATION) != digest:
+        detail = f"{kind.kind} {name} was made with another body and this Idempotency-Key; send another key"
+        raise Problem(409, "idempotency-key-reused", detail)
+    return Created(known, created=False)
+
+
+def answered(response: Response, path: str, made: Created) -> None:
+    """201 for what is new, 200 for what this key had made before; both say where it is."""
+    response.status_code = 201 if made.created else 200
+    response.headers["Location"] = path

@@ -1,0 +1,93 @@
+"""What a request makes of FineTuneJobs, whichever interface it came by."""
+
+from pydantic import BaseModel
+
+from finetune_operator.resources.finetunejob import KIND
+from finetune_operator.web.acting import JOBS, Acting
+from finetune_operator.web.creation import Created, create_once, manifest, name_from_key, request_digest
+from finetune_operator.web.job_requests import DatasetsClaim, JobRequest, WrongRequest, spec_of
+from finetune_operator.web.job_views import JobStatus, is_finished, status_of
+from finetune_operator.web.pages import Page
+from finetune_operator.web.problems import Problem
+from finetune_operator.web.services import Object
+
+NAME_PREFIX = "job"
+
+
+async def create_job(acting: Acting, request: JobRequest, key: str | None, *, suspended: bool = False) -> Created:
+    """A FineTuneJob in the caller's name; the same key makes none twice. Raises problems."""
+    namespace = acting.namespace_or_only(request.namespace)
+    try:
+        spec = spec_of(request, namespace, _claim(acting))
+    except WrongRequest as error:
+        raise Problem(422, "invalid-request", str(error)) from None
+    if suspended:
+        spec["suspend"] = True
+    name = request.name or _name(acting, spec, namespace, key)
+    body = manifest(KIND, namespace, name, spec, digest_of(request) if key else None)
+    return await create_once(acting, JOBS, body)
+
+
+def digest_of(request: BaseModel) -> str:
+    """Of what the client said, not of defaults."""
+    return request_digest(request.model_dump(mode="json", exclude_unset=True))
+
+
+async def cancel_job(acting: Acting, job_id: str) -> Object:
+    """Ask for its end; asking again changes nothing. Raises problems."""
+    body = await acting.get(JOBS, acting.identified(job_id))
+    if body["spec"].get("cancel"):
+        return body
+    _require_unfinished(body, "cancelled")
+    return await acting.change(JOBS, body, {"cancel": True})
+
+
+async def suspend_job(acting: Acting, job_id: str, *, suspend: bool) -> Object:
+    """Free its resources, or have it go on from its last checkpoint. Raises problems."""
+    body = await acting.get(JOBS, acting.identified(job_id))
+    _require_unfinished(body, "suspended" if suspend else "resumed")
+    if body["spec"].get("cancel"):
+        raise Problem(409, "cancelled", f"FineTuneJob {body['metadata']['name']} is being cancelled: create a new one")
+    if bool(body["spec"].get("suspend")) == suspend:
+        return body
+    return await acting.change(JOBS, body, {"suspend": suspend})
+
+
+async def jobs_page(
+    acting: Acting,
+    namespace: str | None,
+    limit: int,
+    after: str | None,
+    *,
+    status: JobStatus | None = None,
+    model: str | None = None,
+    domain: str | None = None,
+) -> Page[Object]:
+    """FineTuneJobs that the caller may list. Raises problems."""
+
+    def chosen(body: Object) -> bool:
+        return (
+            (status is None or status_of(body) == status)
+            and (model is None or body["spec"]["model"] == model)
+            and (domain is None or body["spec"].get("dataset", {}).get("ratings", {}).get("domain") == domain)
+        )
+
+    return await acting.page(JOBS, namespace, limit, after, chosen)
+
+
+def _require_unfinished(body: Object, participle: str) -> None:
+    if is_finished(body):
+        detail = f"FineTuneJob {body['metadata']['name']} has ended and can't be {participle}: create a new one"
+        raise Problem(409, "finished", detail)
+
+
+def _name(acting: Acting, spec: dict[str, object], namespace: str, key: str | None) -> str:
+    if key is not None:
+        return name_from_key(NAME_PREFIX, namespace, key)
+    model = spec.get("model")
+    return f"{model if isinstance(model, str) and model else NAME_PREFIX}-{acting.services.suffix()}"
+
+
+def _claim(acting: Acting) -> DatasetsClaim | None:
+    place = acting.services.settings.datasets_claim
+    return DatasetsClaim(*place.split("/", 1)) if place else None

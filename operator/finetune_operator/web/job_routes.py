@@ -1,0 +1,91 @@
+"""Public: trainings, each of which is a FineTuneJob made, read and changed in the caller's name."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path, Query, Response
+
+from finetune_operator.web.acting import JOBS, Acting
+from finetune_operator.web.auth import CallerOf, require_caller
+from finetune_operator.web.creation import IdempotencyKey, answered
+from finetune_operator.web.ids import ID_PATTERN
+from finetune_operator.web.job_changes import cancel_job, create_job, jobs_page, suspend_job
+from finetune_operator.web.job_requests import JobRequest
+from finetune_operator.web.job_views import JobDetail, JobList, JobStatus, detail_of, entry_of
+from finetune_operator.web.problems import documented
+from finetune_operator.web.services import ServicesOf
+
+JOBS_PATH = "/v1/fine-tuning/jobs"
+JobId = Annotated[str, Path(max_length=317, pattern=ID_PATTERN, description="`<namespace>.<name>`")]
+After = Annotated[str | None, Query(max_length=317, pattern=ID_PATTERN, description="The last id of the page before")]
+READING = documented(401, 403, 404, 422, 503)
+CHANGING = documented(401, 403, 404, 409, 422, 503)
+CREATING: dict[int | str, dict[str, Any]] = {
+    200: {"model": JobDetail, "description": "What this Idempotency-Key has made before"},
+    201: {"description": "The FineTuneJob was made", "headers": {"Location": {"schema": {"type": "string"}}}},
+    **CHANGING,
+}
+
+router = APIRouter(prefix=JOBS_PATH, tags=["jobs"], dependencies=[Depends(require_caller)])
+
+
+@router.post("", status_code=201, responses=CREATING)
+async def post_job(
+    services: ServicesOf,
+    caller: CallerOf,
+    request: JobRequest,
+    response: Response,
+    idempotency_key: IdempotencyKey = None,
+) -> JobDetail:
+    """Train. Sent again with the same `Idempotency-Key`, it answers with the same job."""
+    made = await create_job(Acting(services, caller), request, idempotency_key)
+    detail = detail_of(made.body)
+    answered(response, f"{JOBS_PATH}/{detail.id}", made)
+    return detail
+
+
+@router.get("", responses=READING)
+async def get_jobs(
+    services: ServicesOf,
+    caller: CallerOf,
+    namespace: str | None = None,
+    status: JobStatus | None = None,
+    model: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    after: After = None,
+) -> JobList:
+    """Trainings, the newest first, of all namespaces that the caller may read."""
+    page = await jobs_page(Acting(services, caller), namespace, limit, after, status=status, model=model)
+    return JobList(jobs=tuple(map(entry_of, page.items)), total=page.total, has_more=page.has_more)
+
+
+@router.get("/{job_id}", responses=READING)
+async def get_job(services: ServicesOf, caller: CallerOf, job_id: JobId) -> JobDetail:
+    """One training."""
+    acting = Acting(services, caller)
+    return detail_of(await acting.get(JOBS, acting.identified(job_id)))
+
+
+@router.post("/{job_id}/cancel", responses=CHANGING)
+async def post_cancel(services: ServicesOf, caller: CallerOf, job_id: JobId) -> JobDetail:
+    """End it for good; it writes a checkpoint before."""
+    return detail_of(await cancel_job(Acting(services, caller), job_id))
+
+
+@router.post("/{job_id}/suspend", responses=CHANGING)
+async def post_suspend(services: ServicesOf, caller: CallerOf, job_id: JobId) -> JobDetail:
+    """Free its resources until it is resumed; it writes a checkpoint before."""
+    return detail_of(await suspend_job(Acting(services, caller), job_id, suspend=True))
+
+
+@router.post("/{job_id}/resume", responses=CHANGING)
+async def post_resume(services: ServicesOf, caller: CallerOf, job_id: JobId) -> JobDetail:
+    """Go on from the last checkpoint."""
+    return detail_of(await suspend_job(Acting(services, caller), job_id, suspend=False))
+
+
+@router.delete("/{job_id}", status_code=204, responses=CHANGING)
+async def delete_job(services: ServicesOf, caller: CallerOf, job_id: JobId) -> Response:
+    """Delete the FineTuneJob, which ends it where it runs. What it made stays."""
+    acting = Acting(services, caller)
+    await acting.delete(JOBS, acting.identified(job_id))
+    return Response(status_code=204)

@@ -1,0 +1,93 @@
+"""REST on a real API server: real tokens, real RBAC, the real schema of what is made."""
+
+from pathlib import Path
+
+from tests.cluster.rest_api import API_TOKEN, RestApi, rest_api, token_with
+from tests.cluster.world import World
+from tests.waiting import eventually
+
+JOBS = "/v1/fine-tuning/jobs"
+FLAT = {"model": "plato", "base_model": "volume://models/tiny-llama", "quantization": "none", "num_epochs": 1}
+
+
+async def may(api: RestApi, token: str, path: str) -> None:
+    """Once the ClusterRoles are aggregated."""
+
+    async def answered() -> None:
+        status, body = await api.ask("GET", path, token)
+        assert status == 200, body
+
+    await eventually(answered)
+
+
+async def test_a_job_by_rest_is_one_by_yaml(resting_world: World, tmp_path: Path) -> None:
+    world = resting_world
+    editor = await token_with(world, "editor", "edit")
+    async with rest_api(world, tmp_path) as api:
+        await may(api, editor, JOBS)
+        status, made = await api.ask("POST", JOBS, editor, FLAT, Idempotency_Key="once")
+        assert status == 201, made
+        status, again = await api.ask("POST", JOBS, editor, FLAT, Idempotency_Key="once")
+        assert (status, again["uid"]) == (200, made["uid"])
+        assert made["manifest"]["spec"]["training"]["learningRate"] == "2e-4", "a default of the schema"
+        manifest = made["manifest"] | {"metadata": {"name": "by-yaml", "namespace": world.namespace}}
+        by_yaml = await world.create(manifest)
+        assert by_yaml["spec"] == made["manifest"]["spec"]
+        stored = await world.get("finetunejobs", made["name"])
+        assert {entry["manager"] for entry in stored["metadata"]["managedFields"]} == {"finetune-api"}
+
+        status, listed = await api.ask("GET", f"{JOBS}?limit=1", editor)
+        assert (status, listed["total"], listed["has_more"]) == (200, 2, True)
+        status, body = await api.ask("POST", f"{JOBS}/{made['id']}/suspend", editor)
+        assert (status, body["suspended"]) == (200, True)
+        status, body = await api.ask("POST", f"{JOBS}/{made['id']}/resume", editor)
+        assert (status, body["suspended"]) == (200, False)
+        status, body = await api.ask("POST", f"{JOBS}/{made['id']}/cancel", editor)
+        assert (status, body["cancelled"]) == (200, True)
+        assert (await api.ask("DELETE", f"{JOBS}/{made['id']}", editor))[0] == 204
+        await world.gone("finetunejobs", made["name"])
+
+
+async def test_what_the_api_server_refuses_is_told(resting_world: World, tmp_path: Path) -> None:
+    world = resting_world
+    editor = await token_with(world, "editor", "edit")
+    async with rest_api(world, tmp_path) as api:
+        await may(api, editor, JOBS)
+        for body, words in (
+            (FLAT | {"lora_r": 0}, "spec.lora.r"),
+            (FLAT | {"backend": "openai", "base_model": "gpt"}, "spec.openai goes with backend OpenAI"),
+            ({"spec": {"model": "plato", "epochs": 3}}, 'unknown field "spec.epochs"'),
+        ):
+            status, problem = await api.ask("POST", JOBS, editor, body)
+            assert (status, problem["type"]) == (422, "urn:finetune-operator:problem:invalid-request"), problem
+            assert words in problem["detail"]
+    assert await world.names("finetunejobs") == []
+
+
+async def test_rbac_decides(resting_world: World, tmp_path: Path) -> None:
+    world = resting_world
+    editor, reader = await token_with(world, "editor", "edit"), await token_with(world, "reader", "view")
+    nobody = await token_with(world, "nobody")
+    async with rest_api(world, tmp_path) as api:
+        await may(api, editor, JOBS)
+        await may(api, reader, JOBS)
+        _, made = await api.ask("POST", JOBS, editor, FLAT)
+        one = f"{JOBS}/{made['id']}"
+        for token, method, path, body, expected in (
+            (reader, "GET", one, None, 200),
+            (reader, "POST", JOBS, FLAT, 403),
+            (reader, "POST", f"{one}/cancel", None, 403),
+            (reader, "DELETE", one, None, 403),
+            (nobody, "GET", JOBS, None, 403),
+            (nobody, "GET", one, None, 403),
+            (API_TOKEN, "GET", JOBS, None, 403),
+            (API_TOKEN, "POST", JOBS, FLAT, 403),
+            ("not.a.token", "GET", JOBS, None, 401),
+        ):
+            status, problem = await api.ask(method, path, token, body)
+            assert status == expected, (method, path, problem)
+        for token, expected in ((editor, 200), (reader, 403), (nobody, 403), (API_TOKEN, 200)):
+            feedback = {"request_id": f"request-{expected}", "thumbs": "up"}
+            status, problem = await api.ask("POST", "/v1/fine-tuning/feedback", token, feedback)
+            assert status == expected, problem
+    assert await world.names("finetunejobs") == [made["name"]]

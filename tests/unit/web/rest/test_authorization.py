@@ -1,0 +1,97 @@
+"""Every documented operation by every sort of caller: who is refused, and that nobody else is."""
+
+from typing import Any
+
+import pytest
+
+from tests.builders import job_object
+from tests.unit.web.rest.conftest import ANONYMOUS, API_TOKEN, EDITOR, NOBODY, READER, Rest
+from tests.unit.web.test_access import PATH_EXAMPLES, public_routes
+
+CALLERS = {"anonymous": ANONYMOUS, "api token": API_TOKEN, "nobody": NOBODY, "reader": READER, "editor": EDITOR}
+REFUSED_TO: dict[str, set[str]] = {
+    "anybody known": {"anonymous"},
+    "jobs: read": {"anonymous", "api token", "nobody"},
+    "change": {"anonymous", "api token", "nobody", "reader"},
+    "database: read": {"anonymous", "nobody"},
+    "vote": {"anonymous", "nobody", "reader"},
+    "ratings": {"anonymous", "nobody", "reader"},
+}
+"""The api's own token reads what the api may read, which FineTuneJobs are not, and changes nothing in the cluster."""
+
+TEST = "/v1/fine-tuning/ab-test/{namespace}/{name}"
+JOBS = "/v1/fine-tuning/jobs"
+DATASETS = "/v1/fine-tuning/datasets"
+OPERATIONS: dict[str, tuple[str, ...]] = {
+    "anybody known": (
+        # A series that nobody has is told to anybody: it is empty.
+        f"GET {JOBS}/{{uid}}/progress",
+        "GET /api/training/formats",
+    ),
+    "jobs: read": (f"GET {JOBS}", f"GET {JOBS}/{{job_id}}"),
+    "change": (
+        f"POST {JOBS}",
+        f"POST {JOBS}/{{job_id}}/cancel",
+        f"POST {JOBS}/{{job_id}}/suspend",
+        f"POST {JOBS}/{{job_id}}/resume",
+        f"DELETE {JOBS}/{{job_id}}",
+    ),
+    "database: read": (
+        f"GET {TEST}",
+        f"GET {TEST}/voters",
+        f"GET {TEST}/win-rates",
+        "GET /v1/fine-tuning/comparisons",
+        "GET /v1/fine-tuning/model-versions/{namespace}/{name}/evaluations",
+    ),
+    "vote": (f"POST {TEST}/comparisons", f"POST {TEST}/vote", "POST /v1/fine-tuning/feedback"),
+    "ratings": (
+        f"POST {DATASETS}/export",
+        f"POST {DATASETS}/statistics",
+        f"GET {DATASETS}",
+        f"GET {DATASETS}/{{dataset_id}}",
+        f"DELETE {DATASETS}/{{dataset_id}}",
+        f"GET {DATASETS}/{{dataset_id}}/rows",
+        f"GET {DATASETS}/{{dataset_id}}/files/{{file}}",
+        "POST /api/training/export/sft",
+        "POST /api/training/export/dpo",
+        "POST /api/training/export/gauntlet",
+        "GET /api/training/stats",
+    ),
+}
+SORTS = {operation: sort for sort, operations in OPERATIONS.items() for operation in operations}
+FLAT_JOB = {"model": "plato", "base_model": "volume://models/tiny"}
+BODIES: dict[str, Any] = {
+    f"POST {JOBS}": FLAT_JOB,
+    f"POST {TEST}/comparisons": {"evaluator": "ada"},
+    f"POST {TEST}/vote": {"evaluator": "ada", "comparison_id": "0", "vote": "tie"},
+    "POST /v1/fine-tuning/feedback": {"request_id": "r", "thumbs": "up"},
+    f"POST {DATASETS}/export": {},
+}
+
+
+def test_every_operation_has_its_sort() -> None:
+    known = {(operation.split()[0], operation.split()[1].format(**PATH_EXAMPLES)) for operation in SORTS}
+    assert known == set(public_routes())
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+@pytest.mark.parametrize("operation", SORTS)
+async def test_who_is_refused(rest: Rest, operation: str, caller: str) -> None:
+    rest.cluster.put("finetunejobs", job_object({"suspend": operation.endswith("/resume")}, name="plato-1"))
+    method, path = operation.split()
+    response = await rest.ask(method, path.format(**PATH_EXAMPLES), BODIES.get(operation), CALLERS[caller])
+    refused = response.status_code in (401, 403)
+    assert refused == (caller in REFUSED_TO[SORTS[operation]]), (response.status_code, response.text)
+    if caller == "anonymous":
+        assert response.status_code == 401
+    if refused:
+        assert rest.cluster.writes() == [] or SORTS[operation] == "change"
+
+
+async def test_what_is_refused_is_documented(rest: Rest) -> None:
+    for path, methods in rest.app.openapi()["paths"].items():
+        for method, operation in methods.items():
+            assert {"401", "422", "503"} <= operation["responses"].keys(), f"{method} {path}"
+            assert operation["summary"]
+            sort = SORTS[f"{method.upper()} {path}"]
+            assert sort == "anybody known" or "403" in operation["responses"], f"{method} {path}"
