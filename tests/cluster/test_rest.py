@@ -91,3 +91,44 @@ async def test_rbac_decides(resting_world: World, tmp_path: Path) -> None:
             status, problem = await api.ask("POST", "/v1/fine-tuning/feedback", token, feedback)
             assert status == expected, problem
     assert await world.names("finetunejobs") == [made["name"]]
+
+
+async def test_versions_are_deployed_and_rolled_back(world: World, tmp_path: Path) -> None:
+    await world.serve("plato-v1", "plato-v2")
+    editor = await token_with(world, "editor", "edit")
+    reader = await token_with(world, "reader", "view")
+    models = "/v1/fine-tuning/models"
+    async with rest_api(world, tmp_path) as api:
+        await may(api, editor, models)
+        await may(api, reader, models)
+        for version in ("plato-v1", "plato-v2"):
+            status, body = await api.ask("POST", f"{models}/{world.namespace}.{version}/deploy", editor, {"notes": "x"})
+            assert (status, body["requested_state"]) == (200, "Deployed"), body
+            await world.reaches("modelversions", version, state="Deployed", observedState="Deployed")
+        status, body = await api.ask("POST", f"{models}/plato-v2/rollback", reader)
+        assert (status, body["type"].rsplit(":", 1)[1]) == (403, "forbidden")
+        status, body = await api.ask("POST", f"{models}/plato-v2/rollback", editor)
+        assert (status, body["name"]) == (200, "plato-v1"), body
+        await world.reaches("modelversions", "plato-v1", state="Deployed")
+        await world.reaches("modelversions", "plato-v2", state="Ready")
+        for token in (reader, API_TOKEN):
+            status, listed = await api.ask("GET", f"{models}?model=plato", token)
+            assert [entry["name"] for entry in listed["models"] if entry["active"]] == ["plato-v1"]
+    changed = await world.get("modelversions", "plato-v1")
+    assert changed["status"]["history"][-1]["who"] == "finetune-api"
+
+
+async def test_a_test_by_rest_is_an_abtest(resting_world: World, tmp_path: Path) -> None:
+    world = resting_world
+    editor = await token_with(world, "editor", "edit")
+    tests = "/v1/fine-tuning/ab-test"
+    async with rest_api(world, tmp_path) as api:
+        await may(api, editor, tests)
+        body = {"candidate": "plato-v2", "baseline": "plato-v1", "test_prompts": ["What is AI?"], "max_votes": 50}
+        status, made = await api.ask("POST", tests, editor, body)
+        assert status == 201, made
+        stored = await world.get("abtests", made["name"])
+        assert stored["spec"] == made["manifest"]["spec"]
+        assert (stored["spec"]["model"], stored["spec"]["decision"]["maxVotes"]) == ("plato", 50)
+        status, body = await api.ask("POST", tests, editor, body | {"baseline": "plato-v2"})
+        assert (status, "different versions" in body["detail"]) == (422, True), body

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Protocol, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from finetune_operator.core.routing import RouteTable, Split, is_loaded, rival_pins
+from finetune_operator.core.version_changes import PIN, UNPIN, serving_fields
 from finetune_operator.gateway.errors import GatewayError, invalid_body, refused_change, unknown_model
 from finetune_operator.kube.errors import KubeError, NotFound
 from finetune_operator.kube.mirror import Source
@@ -56,13 +57,7 @@ class Load(_Order):
     notes: str | None = None
 
     def serving(self) -> dict[str, Any]:
-        share = self.gpu_memory_utilization
-        fields = {
-            "gpuMemoryUtilization": None if share is None else f"{share:f}",
-            "maxModelLen": self.max_model_len,
-            "tensorParallelSize": self.tensor_parallel_size,
-        }
-        return {name: value for name, value in fields.items() if value is not None}
+        return serving_fields(self.gpu_memory_utilization, self.max_model_len, self.tensor_parallel_size)
 
 
 OrderType = TypeVar("OrderType", bound=_Order)
@@ -94,11 +89,11 @@ async def switch(order: Switch, versions: Sequence[ModelVersion], table: RouteTa
     if not found:
         message = f"`{order.model}` has no version `{wanted}`; versions: {', '.join(_names(family))}"
         raise GatewayError(404, "model_not_found", message, param="version")
-    pinned = await _patched(kube, found[0], {"state": RequestedState.DEPLOYED.value})
+    pinned = await _patched(kube, found[0], PIN)
     released = rival_pins(pinned, family)
     for rival in released:
         try:
-            await _patched(kube, rival, {"state": None}, done=f"{pinned.metadata.name} is pinned; ")
+            await _patched(kube, rival, UNPIN, done=f"{pinned.metadata.name} is pinned; ")
         except _Gone:
             continue
     remarks = [f"{name} is no longer pinned" for name in _names(released)]

@@ -16,6 +16,7 @@ from finetune_operator.store.tables import Comparison
 from finetune_operator.store.votes import Choice
 from finetune_operator.web.acting import OWN, TESTS, VERSIONS, Acting
 from finetune_operator.web.auth import Caller, CallerOf, decide, require_caller, require_right
+from finetune_operator.web.creation import shown_manifest
 from finetune_operator.web.identity import READ_TESTS, VOTE
 from finetune_operator.web.ids import ObjectId
 from finetune_operator.web.problems import Problem, documented
@@ -38,7 +39,7 @@ from finetune_operator.web.schemas import (
     WinRatePoint,
     WinRateSeries,
 )
-from finetune_operator.web.services import ArmUnavailable, Services, ServicesOf
+from finetune_operator.web.services import ArmUnavailable, Object, Services, ServicesOf
 
 Namespace = Annotated[str, Path(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
 Name = Annotated[str, Path(pattern=r"^[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?$")]
@@ -111,16 +112,19 @@ async def vote(
 @router.get("/ab-test/{namespace}/{name}", responses=PROBLEMS)
 async def get_test(services: ServicesOf, caller: CallerOf, namespace: Namespace, name: Name) -> TestState:
     """Where a test stands."""
-    test = await _read_test(Acting(services, caller), namespace, name)
+    acting = Acting(services, caller)
+    body = await _read_body(acting, namespace, name)
+    test = ABTest.parse(body)
     uid, status = test.metadata.uid, test.status
     rated = await feedback.by_arm(services.engine, uid)
     return TestState(
+        id=str(ObjectId(namespace, name)),
         namespace=namespace,
         name=name,
         uid=uid,
         phase=status.phase,
         message=status.message,
-        baseline=await _baseline_name(Acting(services, caller), test),
+        baseline=await _baseline_name(acting, test),
         candidate=test.spec.candidate.model_version,
         verdict=status.verdict,
         method=test.spec.decision.method,
@@ -137,6 +141,7 @@ async def get_test(services: ServicesOf, caller: CallerOf, namespace: Namespace,
         late_votes=await votes.count_late_votes(services.engine, uid),
         comparisons=await votes.count_comparisons(services.engine, uid),
         feedback={Arm(arm): RatedAnswers(**asdict(ratings)) for arm, ratings in rated.items()},
+        manifest=shown_manifest(TESTS.kind, body),
     )
 
 
@@ -262,8 +267,12 @@ async def _material(acting: Acting, test: ABTest, evaluator: str, number: int) -
 
 
 async def _read_test(acting: Acting, namespace: str, name: str) -> ABTest:
+    return ABTest.parse(await _read_body(acting, namespace, name))
+
+
+async def _read_body(acting: Acting, namespace: str, name: str) -> Object:
     acting.require_served(namespace)
-    return ABTest.parse(await acting.get(TESTS, ObjectId(namespace, name)))
+    return await acting.get(TESTS, ObjectId(namespace, name))
 
 
 async def _read_votable_test(services: Services, caller: Caller, namespace: str, name: str) -> ABTest:

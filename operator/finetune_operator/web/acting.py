@@ -1,6 +1,6 @@
 """Resources of the cluster in a caller's name: RBAC decides as for kubectl, and its refusals become problems."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -104,9 +104,15 @@ class Acting:
         self, kind: Kind, namespace: str | None, limit: int, after: str | None, chosen: Callable[[Object], bool]
     ) -> Page[Object]:
         """Those of `every` that are chosen, the newest first; `after` is an id."""
+        return self.page_of(await self.every(kind, namespace), limit, after, chosen)
+
+    def page_of(
+        self, bodies: Iterable[Object], limit: int, after: str | None, chosen: Callable[[Object], bool]
+    ) -> Page[Object]:
+        """Raises 422 for a cursor that names nothing."""
         cursor = self.identified(after) if after else None
         try:
-            return page_of(await self.every(kind, namespace), limit, cursor, chosen)
+            return page_of(bodies, limit, cursor, chosen)
         except WrongCursor as error:
             raise Problem(422, "wrong-cursor", str(error)) from None
 

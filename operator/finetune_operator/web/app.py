@@ -17,6 +17,7 @@ from finetune_operator.logs import configure_logging, get_logger
 from finetune_operator.store.database import UnusableUrl, async_engine, parse_url, shown
 from finetune_operator.store.migrations import SchemaTooNew, migrate
 from finetune_operator.web import (
+    abtest_routes,
     abtests,
     datasets,
     evaluations,
@@ -26,6 +27,7 @@ from finetune_operator.web import (
     jobs,
     problems,
     training,
+    versions,
 )
 from finetune_operator.web.arms import GatewayArms
 from finetune_operator.web.middleware import BodyLimit, RequestLog
@@ -37,7 +39,10 @@ CONFIGURATION_ERROR = 2
 
 ROUTERS = (
     internal.router,
+    # Ids before the pairs of names that they would be taken for.
+    abtest_routes.router,
     abtests.router,
+    versions.router,
     job_routes.router,
     jobs.router,
     datasets.router,

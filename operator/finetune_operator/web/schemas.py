@@ -4,7 +4,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from finetune_operator.contract.experiments import VoteCounts
 from finetune_operator.resources.abtest import Arm
@@ -116,10 +116,11 @@ class RatedAnswers(_Body):
 
 
 class TestState(_Body):
-    """An ABTest as the operator and the votes see it."""
+    """An ABTest as the operator and the votes see it, and how it would be written as YAML."""
 
     __test__ = False
 
+    id: str
     namespace: str
     name: str
     uid: str
@@ -142,6 +143,7 @@ class TestState(_Body):
     late_votes: int
     comparisons: int
     feedback: dict[Arm, RatedAnswers]
+    manifest: dict[str, JsonValue]
 
 
 class VoterEntry(_Body):

@@ -26,6 +26,8 @@ PATH_EXAMPLES = {
     "name": "v1-v2",
     "uid": "uid",
     "job_id": "finetune.plato-1",
+    "model_id": "finetune.plato-v2",
+    "test_id": "finetune.v1-v2",
     "dataset_id": f"chatml-{'0' * 32}",
     "file": "train.jsonl",
 }

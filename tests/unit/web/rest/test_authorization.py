@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.builders import job_object
+from tests.builders import job_object, version_object
 from tests.unit.web.rest.conftest import ANONYMOUS, API_TOKEN, EDITOR, NOBODY, READER, Rest
 from tests.unit.web.test_access import PATH_EXAMPLES, public_routes
 
@@ -13,13 +13,15 @@ REFUSED_TO: dict[str, set[str]] = {
     "anybody known": {"anonymous"},
     "jobs: read": {"anonymous", "api token", "nobody"},
     "change": {"anonymous", "api token", "nobody", "reader"},
-    "database: read": {"anonymous", "nobody"},
+    "what the api may read": {"anonymous", "nobody"},
     "vote": {"anonymous", "nobody", "reader"},
     "ratings": {"anonymous", "nobody", "reader"},
 }
 """The api's own token reads what the api may read, which FineTuneJobs are not, and changes nothing in the cluster."""
 
-TEST = "/v1/fine-tuning/ab-test/{namespace}/{name}"
+TESTS = "/v1/fine-tuning/ab-test"
+TEST, ONE = f"{TESTS}/{{namespace}}/{{name}}", f"{TESTS}/{{test_id}}"
+MODELS = "/v1/fine-tuning/models"
 JOBS = "/v1/fine-tuning/jobs"
 DATASETS = "/v1/fine-tuning/datasets"
 OPERATIONS: dict[str, tuple[str, ...]] = {
@@ -35,15 +37,31 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
         f"POST {JOBS}/{{job_id}}/suspend",
         f"POST {JOBS}/{{job_id}}/resume",
         f"DELETE {JOBS}/{{job_id}}",
+        f"POST {MODELS}/{{model_id}}/deploy",
+        f"POST {MODELS}/{{model_id}}/rollback",
+        f"POST {TESTS}",
     ),
-    "database: read": (
+    "what the api may read": (
+        f"GET {TESTS}",
+        f"GET {ONE}",
+        f"GET {ONE}/comparisons",
+        f"GET {ONE}/voters",
+        f"GET {ONE}/win-rates",
+        f"GET {MODELS}",
+        f"GET {MODELS}/{{model_id}}",
         f"GET {TEST}",
         f"GET {TEST}/voters",
         f"GET {TEST}/win-rates",
         "GET /v1/fine-tuning/comparisons",
         "GET /v1/fine-tuning/model-versions/{namespace}/{name}/evaluations",
     ),
-    "vote": (f"POST {TEST}/comparisons", f"POST {TEST}/vote", "POST /v1/fine-tuning/feedback"),
+    "vote": (
+        f"POST {TEST}/comparisons",
+        f"POST {TEST}/vote",
+        f"POST {ONE}/comparisons",
+        f"POST {ONE}/vote",
+        "POST /v1/fine-tuning/feedback",
+    ),
     "ratings": (
         f"POST {DATASETS}/export",
         f"POST {DATASETS}/statistics",
@@ -59,11 +77,18 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
     ),
 }
 SORTS = {operation: sort for sort, operations in OPERATIONS.items() for operation in operations}
+HISTORY = [{"time": "2026-11-22T12:00:00Z", "state": "Deployed", "why": "test", "previous": "plato-v1"}]
+LOADED = {"type": "Loaded", "status": "True", "reason": "Test", "lastTransitionTime": "2026-11-22T12:00:00Z"}
+ACTIVE = {"engine": "e", "promotedAt": "2026-11-22T12:00:00Z", "history": HISTORY, "conditions": [LOADED]}
 FLAT_JOB = {"model": "plato", "base_model": "volume://models/tiny"}
+ADA = {"evaluator": "ada"}
 BODIES: dict[str, Any] = {
     f"POST {JOBS}": FLAT_JOB,
-    f"POST {TEST}/comparisons": {"evaluator": "ada"},
-    f"POST {TEST}/vote": {"evaluator": "ada", "comparison_id": "0", "vote": "tie"},
+    f"POST {TESTS}": {"candidate": "plato-v2"},
+    f"POST {TEST}/comparisons": ADA,
+    f"POST {ONE}/comparisons": ADA,
+    f"POST {TEST}/vote": ADA | {"comparison_id": "0", "vote": "tie"},
+    f"POST {ONE}/vote": ADA | {"comparison_id": "0", "vote": "tie"},
     "POST /v1/fine-tuning/feedback": {"request_id": "r", "thumbs": "up"},
     f"POST {DATASETS}/export": {},
 }
@@ -78,6 +103,8 @@ def test_every_operation_has_its_sort() -> None:
 @pytest.mark.parametrize("operation", SORTS)
 async def test_who_is_refused(rest: Rest, operation: str, caller: str) -> None:
     rest.cluster.put("finetunejobs", job_object({"suspend": operation.endswith("/resume")}, name="plato-1"))
+    rest.cluster.put("modelversions", version_object(2, status=ACTIVE))
+    rest.cluster.put("modelversions", version_object(1))
     method, path = operation.split()
     response = await rest.ask(method, path.format(**PATH_EXAMPLES), BODIES.get(operation), CALLERS[caller])
     refused = response.status_code in (401, 403)
