@@ -27,6 +27,7 @@ from finetune_operator.web import (
     jobs,
     problems,
     training,
+    training_jobs,
     versions,
 )
 from finetune_operator.web.arms import GatewayArms
@@ -47,6 +48,7 @@ ROUTERS = (
     jobs.router,
     datasets.router,
     training.router,
+    training_jobs.router,
     evaluations.internal_router,
     evaluations.router,
     feedback.router,

@@ -1,12 +1,16 @@
 """What a request makes of FineTuneJobs, whichever interface it came by."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
 from pydantic import BaseModel
 
 from finetune_operator.resources.finetunejob import KIND
 from finetune_operator.web.acting import JOBS, Acting
 from finetune_operator.web.creation import Created, create_once, manifest, name_from_key, request_digest
 from finetune_operator.web.job_requests import DatasetsClaim, JobRequest, WrongRequest, spec_of
-from finetune_operator.web.job_views import JobStatus, is_finished, status_of
+from finetune_operator.web.job_views import JobStatus, domain_of, is_finished, status_of
 from finetune_operator.web.pages import Page
 from finetune_operator.web.problems import Problem
 from finetune_operator.web.services import Object
@@ -14,17 +18,26 @@ from finetune_operator.web.services import Object
 NAME_PREFIX = "job"
 
 
-async def create_job(acting: Acting, request: JobRequest, key: str | None, *, suspended: bool = False) -> Created:
-    """A FineTuneJob in the caller's name; the same key makes none twice. Raises problems."""
+async def create_job(
+    acting: Acting,
+    request: JobRequest,
+    key: str | None,
+    *,
+    said: BaseModel | None = None,
+    extra: Mapping[str, Any] = MappingProxyType({}),
+) -> Created:
+    """A FineTuneJob in the caller's name; the same key makes none twice. Raises problems.
+
+    `said` is the request as the client sent it, where that was another one; `extra` goes into the spec.
+    """
     namespace = acting.namespace_or_only(request.namespace)
     try:
         spec = spec_of(request, namespace, _claim(acting))
     except WrongRequest as error:
         raise Problem(422, "invalid-request", str(error)) from None
-    if suspended:
-        spec["suspend"] = True
+    spec |= extra
     name = request.name or _name(acting, spec, namespace, key)
-    body = manifest(KIND, namespace, name, spec, digest_of(request) if key else None)
+    body = manifest(KIND, namespace, name, spec, digest_of(said or request) if key else None)
     return await create_once(acting, JOBS, body)
 
 
@@ -69,7 +82,7 @@ async def jobs_page(
         return (
             (status is None or status_of(body) == status)
             and (model is None or body["spec"]["model"] == model)
-            and (domain is None or body["spec"].get("dataset", {}).get("ratings", {}).get("domain") == domain)
+            and (domain is None or domain_of(body) == domain)
         )
 
     return await acting.page(JOBS, namespace, limit, after, chosen)

@@ -21,6 +21,7 @@ Spec = dict[str, Any]
 
 GPU_RESOURCE = "nvidia.com/gpu"
 OWN_MEMBERS = frozenset({"namespace", "name", "spec", "start"})
+"""What goes with both forms; `start` is of one interface only."""
 METHODS: dict[str, Method] = {method.lower(): method for method in Method}
 BACKENDS: dict[str, Backend] = {backend.lower(): backend for backend in Backend}
 _TRAINING, _LORA, _RATINGS = Training(), Lora(), Ratings()

@@ -94,6 +94,9 @@ class JobEntry(_View):
     base_model: str
     method: str
     backend: str
+    philosopher: str | None
+    domain: str | None
+    """Whose judgements it learns from, where it learns from ratings."""
     status: JobStatus
     phase: Phase | None
     """As `kubectl get` prints it; none before the operator has seen it."""
@@ -137,12 +140,18 @@ def is_finished(body: Object) -> bool:
     return status_of(body) in FINISHED
 
 
+def domain_of(body: Object) -> str | None:
+    """Of the raw object, as `status_of`."""
+    domain: str | None = (body["spec"].get("dataset", {}).get("ratings") or {}).get("domain")
+    return domain
+
+
 def entry_of(body: Object) -> JobEntry:
-    return JobEntry(**_members(body))
+    return JobEntry(**members_of(body))
 
 
 def detail_of(body: Object) -> JobDetail:
-    return JobDetail(**_members(body), manifest=shown_manifest(KIND, body))
+    return JobDetail(**members_of(body), manifest=shown_manifest(KIND, body))
 
 
 def number(text: str | None) -> float | None:
@@ -153,10 +162,11 @@ def number(text: str | None) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _members(body: Object) -> dict[str, Any]:
+def members_of(body: Object) -> dict[str, Any]:
+    """What a `JobEntry` has."""
     job = FineTuneJob.parse(body)
     metadata, spec, status = job.metadata, job.spec, job.status
-    version = status.model_version
+    version, ratings = status.model_version, spec.dataset.ratings
     return {
         "id": str(ObjectId(metadata.namespace, metadata.name)),
         "uid": metadata.uid,
@@ -166,6 +176,8 @@ def _members(body: Object) -> dict[str, Any]:
         "base_model": spec.base_model.name,
         "method": spec.method.lower(),
         "backend": spec.backend.lower(),
+        "philosopher": ratings.philosopher if ratings else None,
+        "domain": ratings.domain if ratings else None,
         "status": STATUSES[status.phase] if status.phase else JobStatus.QUEUED,
         "phase": status.phase,
         "message": status.message,

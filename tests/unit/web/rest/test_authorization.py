@@ -23,6 +23,7 @@ TESTS = "/v1/fine-tuning/ab-test"
 TEST, ONE = f"{TESTS}/{{namespace}}/{{name}}", f"{TESTS}/{{test_id}}"
 MODELS = "/v1/fine-tuning/models"
 JOBS = "/v1/fine-tuning/jobs"
+TRAINING = "/api/training/jobs"
 DATASETS = "/v1/fine-tuning/datasets"
 OPERATIONS: dict[str, tuple[str, ...]] = {
     "anybody known": (
@@ -30,13 +31,24 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
         f"GET {JOBS}/{{uid}}/progress",
         "GET /api/training/formats",
     ),
-    "jobs: read": (f"GET {JOBS}", f"GET {JOBS}/{{job_id}}"),
+    "jobs: read": (
+        f"GET {JOBS}",
+        f"GET {JOBS}/{{job_id}}",
+        f"GET {TRAINING}",
+        f"GET {TRAINING}/{{job_id}}",
+        f"GET {TRAINING}/{{job_id}}/metrics",
+        f"GET {TRAINING}/{{job_id}}/artifacts",
+    ),
     "change": (
         f"POST {JOBS}",
         f"POST {JOBS}/{{job_id}}/cancel",
         f"POST {JOBS}/{{job_id}}/suspend",
         f"POST {JOBS}/{{job_id}}/resume",
         f"DELETE {JOBS}/{{job_id}}",
+        f"POST {TRAINING}",
+        f"POST {TRAINING}/{{job_id}}/start",
+        f"POST {TRAINING}/{{job_id}}/cancel",
+        f"DELETE {TRAINING}/{{job_id}}",
         f"POST {MODELS}/{{model_id}}/deploy",
         f"POST {MODELS}/{{model_id}}/rollback",
         f"POST {TESTS}",
@@ -84,6 +96,7 @@ FLAT_JOB = {"model": "plato", "base_model": "volume://models/tiny"}
 ADA = {"evaluator": "ada"}
 BODIES: dict[str, Any] = {
     f"POST {JOBS}": FLAT_JOB,
+    f"POST {TRAINING}": FLAT_JOB,
     f"POST {TESTS}": {"candidate": "plato-v2"},
     f"POST {TEST}/comparisons": ADA,
     f"POST {ONE}/comparisons": ADA,
@@ -102,7 +115,7 @@ def test_every_operation_has_its_sort() -> None:
 @pytest.mark.parametrize("caller", CALLERS)
 @pytest.mark.parametrize("operation", SORTS)
 async def test_who_is_refused(rest: Rest, operation: str, caller: str) -> None:
-    rest.cluster.put("finetunejobs", job_object({"suspend": operation.endswith("/resume")}, name="plato-1"))
+    rest.cluster.put("finetunejobs", job_object({"suspend": operation.endswith(("/resume", "/start"))}, name="plato-1"))
     rest.cluster.put("modelversions", version_object(2, status=ACTIVE))
     rest.cluster.put("modelversions", version_object(1))
     method, path = operation.split()
