@@ -132,3 +132,25 @@ async def test_a_test_by_rest_is_an_abtest(resting_world: World, tmp_path: Path)
         assert (stored["spec"]["model"], stored["spec"]["decision"]["maxVotes"]) == ("plato", 50)
         status, body = await api.ask("POST", tests, editor, body | {"baseline": "plato-v2"})
         assert (status, "different versions" in body["detail"]) == (422, True), body
+
+
+async def test_a_training_is_followed_by_the_callers_rights(resting_world: World, tmp_path: Path) -> None:
+    world = resting_world
+    editor, reader = await token_with(world, "editor", "edit"), await token_with(world, "reader", "view")
+    async with rest_api(world, tmp_path) as api:
+        await may(api, editor, JOBS)
+        await may(api, reader, JOBS)
+        _, made = await api.ask("POST", JOBS, editor, FLAT)
+        headers = {"Authorization": f"Bearer {reader}", "Accept": "text/event-stream"}
+        async with api.session.get(f"{api.url}{JOBS}/{made['id']}/events", headers=headers) as stream:
+            assert stream.status == 200
+            assert await stream.content.readline() == b"event: status\n"
+            for phase in ("Training", "Succeeded"):
+                status = {"status": {"phase": phase}}
+                await world.client.merge_patch("finetunejobs", world.namespace, made["name"], status, "status")
+            rest = (await stream.content.read()).decode()
+        names = [line.removeprefix("event: ") for line in rest.splitlines() if line.startswith("event: ")]
+        assert names == ["status", "end"]
+        last = [line.removeprefix("id: ") for line in rest.splitlines() if line.startswith("id: ")][-1]
+        status, _ = await api.ask("GET", f"{JOBS}/{made['id']}/events", reader, None, **headers, Last_Event_ID=last)
+        assert status == 204

@@ -4,7 +4,7 @@ import json
 import logging
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -137,15 +137,19 @@ class KubeClient:
         )
 
     async def watch(
-        self, plural: str, namespace: str | None, resource_version: str, selector: str = ""
-    ) -> AsyncIterator[tuple[str, Object]]:
-        """Events after a resource version until the server ends the stream; a silent stream is `Unavailable`."""
+        self, plural: str, namespace: str | None, resource_version: str, selector: str = "", *, name: str = ""
+    ) -> AsyncGenerator[tuple[str, Object], None]:
+        """Events after a resource version until the server ends the stream; a silent stream is `Unavailable`.
+
+        With a `name`, of this one object.
+        """
         params = {
             "watch": "true",
             "allowWatchBookmarks": "true",
             "resourceVersion": resource_version,
             "timeoutSeconds": str(WATCH_TIMEOUT_SECONDS),
             "labelSelector": selector,
+            "fieldSelector": f"metadata.name={name}" if name else "",
         }
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=WATCH_SILENCE_SECONDS)
         try:

@@ -1,18 +1,23 @@
 """Public: trainings, each of which is a FineTuneJob made, read and changed in the caller's name."""
 
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi import APIRouter, Depends, Header, Path, Query, Response
+from fastapi.responses import StreamingResponse
 
 from finetune_operator.web.acting import JOBS, Acting
 from finetune_operator.web.auth import CallerOf, require_caller
 from finetune_operator.web.creation import IdempotencyKey, answered
 from finetune_operator.web.ids import ID_PATTERN
 from finetune_operator.web.job_changes import cancel_job, create_job, jobs_page, suspend_job
+from finetune_operator.web.job_events import JobEventList, events_of
 from finetune_operator.web.job_requests import JobRequest
-from finetune_operator.web.job_views import JobDetail, JobList, JobStatus, detail_of, entry_of
+from finetune_operator.web.job_stream import Follower
+from finetune_operator.web.job_views import JobDetail, JobList, JobStatus, detail_of, entry_of, is_finished
 from finetune_operator.web.problems import documented
-from finetune_operator.web.services import ServicesOf
+from finetune_operator.web.services import Object, ServicesOf
 
 JOBS_PATH = "/v1/fine-tuning/jobs"
 JobId = Annotated[str, Path(max_length=317, pattern=ID_PATTERN, description="`<namespace>.<name>`")]
@@ -23,6 +28,14 @@ CREATING: dict[int | str, dict[str, Any]] = {
     200: {"model": JobDetail, "description": "What this Idempotency-Key has made before"},
     201: {"description": "The FineTuneJob was made", "headers": {"Location": {"schema": {"type": "string"}}}},
     **CHANGING,
+}
+
+EVENT_STREAM = "text/event-stream"
+UNBUFFERED = {"X-Accel-Buffering": "no"}
+FOLLOWING: dict[int | str, dict[str, Any]] = {
+    200: {"content": {EVENT_STREAM: {"schema": {"type": "string"}}}, "description": "What happened"},
+    204: {"description": "The training has ended, and Last-Event-ID was its last event"},
+    **READING,
 }
 
 router = APIRouter(prefix=JOBS_PATH, tags=["jobs"], dependencies=[Depends(require_caller)])
@@ -63,6 +76,37 @@ async def get_job(services: ServicesOf, caller: CallerOf, job_id: JobId) -> JobD
     """One training."""
     acting = Acting(services, caller)
     return detail_of(await acting.get(JOBS, acting.identified(job_id)))
+
+
+@router.get("/{job_id}/events", response_model=JobEventList, responses=FOLLOWING)
+async def get_events(
+    services: ServicesOf,
+    caller: CallerOf,
+    job_id: JobId,
+    accept: Annotated[str, Header(max_length=1024)] = "*/*",
+    last_event_id: Annotated[str | None, Header(pattern=r"^[0-9]{1,20}$")] = None,
+) -> JobEventList | Response:
+    """What has happened. With `Accept: text/event-stream` it goes on until the training has ended.
+
+    The stream's events are `status`, `progress` and, as the last one, `end`, `deleted` or `error`; their data is the
+    training as it is then. A reconnect with `Last-Event-ID` goes on from there.
+    """
+    acting = Acting(services, caller)
+    body = await acting.get(JOBS, acting.identified(job_id))
+    if EVENT_STREAM not in accept:
+        return JobEventList(events=events_of(body))
+    if last_event_id and is_finished(body) and int(last_event_id) >= int(body["metadata"]["resourceVersion"]):
+        # Nothing will follow: to a browser this says not to ask again.
+        return Response(status_code=204)
+    services.streams.require_room()
+    return StreamingResponse(_stream(acting, body, last_event_id), media_type=EVENT_STREAM, headers=UNBUFFERED)
+
+
+async def _stream(acting: Acting, body: Object, last_event_id: str | None) -> AsyncIterator[str]:
+    with acting.services.streams.one():
+        async with aclosing(Follower(acting, body, last_event_id).events()) as events:
+            async for text in events:
+                yield text
 
 
 @router.post("/{job_id}/cancel", responses=CHANGING)

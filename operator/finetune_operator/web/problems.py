@@ -49,14 +49,14 @@ class Problem(Exception):
         self.retry_after_seconds = retry_after_seconds
 
 
+def problem_body(status: int, kind: str, detail: str) -> dict[str, Any]:
+    """The members of RFC 9457 that are used here."""
+    return {"type": f"{TYPE_PREFIX}{kind}", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+
+
 def problem_response(status: int, kind: str, detail: str, retry_after_seconds: int | None = None) -> Response:
     """ASCII only, since a detail may repeat half a surrogate pair of a client."""
-    body = {
-        "type": f"{TYPE_PREFIX}{kind}",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "detail": detail,
-    }
+    body = problem_body(status, kind, detail)
     headers = {"Content-Type": MEDIA_TYPE}
     if status in RETRIED:
         headers["Retry-After"] = str(retry_after_seconds or RETRY_AFTER_SECONDS)

@@ -1,6 +1,6 @@
 """What the routes work with, as interfaces, so that each can be replaced in a test."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from finetune_operator.store.dataset_worker import Order, Outcome
 from finetune_operator.web.identity import Identity
 from finetune_operator.web.settings import Settings
+from finetune_operator.web.streams import Streams
 from finetune_operator.web.turns import Turns
 from finetune_operator.web.worker_process import Watch, WorkerProcess
 
@@ -37,8 +38,8 @@ class Resources(Protocol):
     async def delete(self, plural: str, namespace: str, name: str, uid: str) -> None: ...
 
     def watch(
-        self, plural: str, namespace: str | None, resource_version: str, selector: str = ""
-    ) -> AsyncIterator[tuple[str, Object]]: ...
+        self, plural: str, namespace: str | None, resource_version: str, selector: str = "", *, name: str = ""
+    ) -> AsyncGenerator[tuple[str, Object], None]: ...
 
 
 class Cluster(Resources, Protocol):
@@ -88,6 +89,7 @@ class Services:
     suffix: Callable[[], str] = _suffix
     """Eight hexadecimal digits, for the name of what its maker gave none."""
     turns: Turns = field(default_factory=Turns)
+    streams: Streams = field(default_factory=Streams)
     worker: Worker = field(default_factory=WorkerProcess)
 
     @cached_property

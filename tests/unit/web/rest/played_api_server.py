@@ -64,6 +64,7 @@ class PlayedApiServer:
         self.watch_ends_after: int | None = None
         """Events after which a watch is closed."""
         self.compacted_until = 0
+        self.watches = 0
         self._events: list[tuple[int, str, str, Object]] = []
         self._news = asyncio.Condition()
         self._versions = itertools.count(1)
@@ -151,7 +152,8 @@ class PlayedApiServer:
             resource = f'{plural} is forbidden: User "{user.name}" cannot {verb} resource "{plural}"'
             raise _failure(403, f'{resource} in API group "finetune.dev" {where}')
         if verb == "watch":
-            return await self._watch(request, plural, namespace)
+            wanted = request.query["fieldSelector"].removeprefix("metadata.name=")
+            return await self._watch(request, plural, namespace, wanted)
         if verb == "list":
             chosen = sorted(key for key in self.objects if key[0] == plural and namespace in ("", key[1]))
             items = [self.objects[key] for key in chosen]
@@ -197,22 +199,29 @@ class PlayedApiServer:
             self._news.notify_all()
         return web.json_response(changed)
 
-    async def _watch(self, request: web.Request, plural: str, namespace: str) -> web.StreamResponse:
+    async def _watch(self, request: web.Request, plural: str, namespace: str, name: str) -> web.StreamResponse:
         after = int(request.query["resourceVersion"])
+        self.watches += 1
         if after < self.compacted_until:
             raise _failure(410, "too old resource version")
         response = web.StreamResponse()
         await response.prepare(request)
         sent, position = 0, 0
-        while self.watch_ends_after is None or sent < self.watch_ends_after:
-            while position < len(self._events):
+
+        def is_open() -> bool:
+            return self.watch_ends_after is None or sent < self.watch_ends_after
+
+        while is_open():
+            while is_open() and position < len(self._events):
                 number, kind, of, body = self._events[position]
                 position += 1
-                if number > after and of == plural and body["metadata"]["namespace"] == namespace:
+                metadata = body["metadata"]
+                is_wanted = of == plural and (metadata["namespace"], metadata["name"]) == (namespace, name)
+                if number > after and is_wanted:
                     await response.write(json.dumps({"type": kind, "object": body}).encode() + b"\n")
                     sent += 1
             async with self._news:
-                if position == len(self._events):
+                if is_open() and position == len(self._events):
                     await self._news.wait()
         return response
 

@@ -34,6 +34,7 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
     "jobs: read": (
         f"GET {JOBS}",
         f"GET {JOBS}/{{job_id}}",
+        f"GET {JOBS}/{{job_id}}/events",
         f"GET {TRAINING}",
         f"GET {TRAINING}/{{job_id}}",
         f"GET {TRAINING}/{{job_id}}/metrics",
