@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import pytest
+from openai import AsyncOpenAI, PermissionDeniedError
+
 from tests.cluster.rest_api import API_TOKEN, RestApi, rest_api, token_with
 from tests.cluster.world import World
 from tests.waiting import eventually
@@ -154,3 +157,26 @@ async def test_a_training_is_followed_by_the_callers_rights(resting_world: World
         last = [line.removeprefix("id: ") for line in rest.splitlines() if line.startswith("id: ")][-1]
         status, _ = await api.ask("GET", f"{JOBS}/{made['id']}/events", reader, None, **headers, Last_Event_ID=last)
         assert status == 204
+
+
+async def test_openais_client_makes_the_same_job(resting_world: World, tmp_path: Path) -> None:
+    world = resting_world
+    editor, reader = await token_with(world, "editor", "edit"), await token_with(world, "reader", "view")
+    async with rest_api(world, tmp_path) as api, AsyncOpenAI(base_url=f"{api.url}/v1", api_key=editor) as client:
+        await may(api, editor, JOBS)
+        await may(api, reader, JOBS)
+        made = await client.fine_tuning.jobs.create(
+            model="volume://models/tiny-llama", training_file="ratings", suffix="plato", metadata={"team": "ethics"}
+        )
+        _, body = await api.ask("GET", f"{JOBS}/{made.id.removeprefix('ftjob-')}", reader)
+        assert body["model"] == "plato"
+        stored = await world.get("finetunejobs", body["name"])
+        assert stored["spec"] == body["manifest"]["spec"]
+        assert (await client.fine_tuning.jobs.retrieve(made.id)).metadata == {"team": "ethics"}
+        assert [job.id async for job in client.fine_tuning.jobs.list()] == [made.id]
+        await client.fine_tuning.jobs.pause(made.id)
+        assert (await world.get("finetunejobs", body["name"]))["spec"]["suspend"] is True
+        with pytest.raises(PermissionDeniedError, match="cannot patch"):
+            await client.with_options(api_key=reader).fine_tuning.jobs.cancel(made.id)
+        await client.fine_tuning.jobs.cancel(made.id)
+        assert (await world.get("finetunejobs", body["name"]))["spec"]["cancel"] is True

@@ -32,6 +32,7 @@ from finetune_operator.web import (
 )
 from finetune_operator.web.arms import GatewayArms
 from finetune_operator.web.middleware import BodyLimit, RequestLog
+from finetune_operator.web.openai_api import routes as openai_routes
 from finetune_operator.web.services import Services, ServicesOf
 from finetune_operator.web.settings import InvalidSettings, Settings
 
@@ -52,6 +53,7 @@ ROUTERS = (
     evaluations.internal_router,
     evaluations.router,
     feedback.router,
+    openai_routes.router,
 )
 
 logger = get_logger(__name__)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import Header, Response
@@ -40,10 +41,17 @@ def request_digest(body: Mapping[str, Any]) -> str:
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
-def manifest(kind: str, namespace: str, name: str, spec: Mapping[str, Any], digest: str | None) -> Object:
+def manifest(
+    kind: str,
+    namespace: str,
+    name: str,
+    spec: Mapping[str, Any],
+    digest: str | None,
+    annotations: Mapping[str, str] = MappingProxyType({}),
+) -> Object:
     """What is sent to the API server; `digest` only where there is a key."""
-    annotations = {"annotations": {DIGEST_ANNOTATION: digest}} if digest else {}
-    metadata = {"name": name, "namespace": namespace, **annotations}
+    noted = {**annotations, **({DIGEST_ANNOTATION: digest} if digest else {})}
+    metadata = {"name": name, "namespace": namespace, **({"annotations": noted} if noted else {})}
     return {"apiVersion": API_VERSION, "kind": kind, "metadata": metadata, "spec": spec}
 
 

@@ -25,6 +25,7 @@ async def create_job(
     *,
     said: BaseModel | None = None,
     extra: Mapping[str, Any] = MappingProxyType({}),
+    annotations: Mapping[str, str] = MappingProxyType({}),
 ) -> Created:
     """A FineTuneJob in the caller's name; the same key makes none twice. Raises problems.
 
@@ -37,7 +38,7 @@ async def create_job(
         raise Problem(422, "invalid-request", str(error)) from None
     spec |= extra
     name = request.name or _name(acting, spec, namespace, key)
-    body = manifest(KIND, namespace, name, spec, digest_of(said or request) if key else None)
+    body = manifest(KIND, namespace, name, spec, digest_of(said or request) if key else None, annotations)
     return await create_once(acting, JOBS, body)
 
 

@@ -38,6 +38,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     "quantization": ("training", "quantization"),
     "gradient_checkpointing": ("training", "gradientCheckpointing"),
     "seed": ("training", "seed"),
+    "dpo_beta": ("training", "dpoBeta"),
     "lora_r": ("lora", "r"),
     "lora_alpha": ("lora", "alpha"),
     "lora_dropout": ("lora", "dropout"),
@@ -115,6 +116,8 @@ class JobRequest(BaseModel):
     """Trade computation for memory."""
     seed: int = _TRAINING.seed
     """Of shuffling, split and initialisation."""
+    dpo_beta: Number = Decimal(_TRAINING.dpo_beta)
+    """Strength of the pull towards the base model (DPO)."""
     lora_r: int = _LORA.r
     """Rank."""
     lora_alpha: int = _LORA.alpha

@@ -1,9 +1,9 @@
 """The training interface's own words for a FineTuneJob, which are few: a vertical is a domain. Pure."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, ConfigDict, JsonValue, model_validator
 
 from finetune_operator.contract.places import JobPaths
 from finetune_operator.resources.common import ShortText
@@ -29,6 +29,14 @@ class TrainingJobRequest(JobRequest):
     """Another name for `domain`."""
     start: bool = False
     """Begin at once; otherwise it waits for `POST .../start`."""
+
+    @model_validator(mode="after")
+    def _one_vertical(self) -> Self:
+        if self.vertical is not None and self.domain not in (None, self.vertical):
+            raise ValueError("vertical and domain say the same: remove one of them")
+        if self.vertical is not None and self.dataset_path is not None:
+            raise ValueError("vertical chooses ratings, which dataset_path replaces: remove one of them")
+        return self
 
     def job(self) -> JobRequest:
         """The same in the words of all interfaces, with the defaults of this one."""

@@ -16,6 +16,7 @@ from finetune_operator.contract.places import (
     VERSION_RATINGS_PATH,
 )
 from finetune_operator.web.app import create_app
+from finetune_operator.web.openai_api.errors import is_spoken
 from finetune_operator.web.services import Services
 from finetune_operator.web.settings import InvalidSettings, Settings
 from tests.unit.web.conftest import ENVIRONMENT, INTERNAL, PUBLIC, Api
@@ -28,6 +29,7 @@ PATH_EXAMPLES = {
     "job_id": "finetune.plato-1",
     "model_id": "finetune.plato-v2",
     "test_id": "finetune.v1-v2",
+    "fine_tuning_job_id": "ftjob-finetune.plato-1",
     "dataset_id": f"chatml-{'0' * 32}",
     "file": "train.jsonl",
 }
@@ -73,8 +75,12 @@ def is_problem(response: httpx2.Response, status: int, kind: str) -> bool:
 @pytest.mark.parametrize(("method", "path"), PUBLIC_ROUTES)
 async def test_public_routes_want_the_public_token(api: Api, method: str, path: str, headers: dict[str, str]) -> None:
     response = await api.client.request(method, path, headers=headers)
-    assert is_problem(response, 401, "unauthorized")
-    assert "FINETUNE_API_TOKEN" in response.json()["detail"]
+    if is_spoken(path):
+        assert (response.status_code, response.json()["error"]["code"]) == (401, "unauthorized")
+        assert "FINETUNE_API_TOKEN" in response.json()["error"]["message"]
+    else:
+        assert is_problem(response, 401, "unauthorized")
+        assert "FINETUNE_API_TOKEN" in response.json()["detail"]
     assert response.headers["www-authenticate"] == "Bearer"
 
 

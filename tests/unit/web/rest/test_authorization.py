@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from finetune_operator.web.openai_api.errors import is_spoken
 from tests.builders import job_object, version_object
 from tests.unit.web.rest.conftest import ANONYMOUS, API_TOKEN, EDITOR, NOBODY, READER, Rest
 from tests.unit.web.test_access import PATH_EXAMPLES, public_routes
@@ -24,6 +25,7 @@ TEST, ONE = f"{TESTS}/{{namespace}}/{{name}}", f"{TESTS}/{{test_id}}"
 MODELS = "/v1/fine-tuning/models"
 JOBS = "/v1/fine-tuning/jobs"
 TRAINING = "/api/training/jobs"
+OPENAI = "/v1/fine_tuning/jobs"
 DATASETS = "/v1/fine-tuning/datasets"
 OPERATIONS: dict[str, tuple[str, ...]] = {
     "anybody known": (
@@ -35,6 +37,10 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
         f"GET {JOBS}",
         f"GET {JOBS}/{{job_id}}",
         f"GET {JOBS}/{{job_id}}/events",
+        f"GET {OPENAI}",
+        f"GET {OPENAI}/{{fine_tuning_job_id}}",
+        f"GET {OPENAI}/{{fine_tuning_job_id}}/events",
+        f"GET {OPENAI}/{{fine_tuning_job_id}}/checkpoints",
         f"GET {TRAINING}",
         f"GET {TRAINING}/{{job_id}}",
         f"GET {TRAINING}/{{job_id}}/metrics",
@@ -46,6 +52,10 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
         f"POST {JOBS}/{{job_id}}/suspend",
         f"POST {JOBS}/{{job_id}}/resume",
         f"DELETE {JOBS}/{{job_id}}",
+        f"POST {OPENAI}",
+        f"POST {OPENAI}/{{fine_tuning_job_id}}/cancel",
+        f"POST {OPENAI}/{{fine_tuning_job_id}}/pause",
+        f"POST {OPENAI}/{{fine_tuning_job_id}}/resume",
         f"POST {TRAINING}",
         f"POST {TRAINING}/{{job_id}}/start",
         f"POST {TRAINING}/{{job_id}}/cancel",
@@ -61,6 +71,7 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
         f"GET {ONE}/voters",
         f"GET {ONE}/win-rates",
         f"GET {MODELS}",
+        "GET /v1/models",
         f"GET {MODELS}/{{model_id}}",
         f"GET {TEST}",
         f"GET {TEST}/voters",
@@ -98,6 +109,7 @@ ADA = {"evaluator": "ada"}
 BODIES: dict[str, Any] = {
     f"POST {JOBS}": FLAT_JOB,
     f"POST {TRAINING}": FLAT_JOB,
+    f"POST {OPENAI}": {"model": "volume://models/tiny", "training_file": "ratings"},
     f"POST {TESTS}": {"candidate": "plato-v2"},
     f"POST {TEST}/comparisons": ADA,
     f"POST {ONE}/comparisons": ADA,
@@ -132,7 +144,8 @@ async def test_who_is_refused(rest: Rest, operation: str, caller: str) -> None:
 async def test_what_is_refused_is_documented(rest: Rest) -> None:
     for path, methods in rest.app.openapi()["paths"].items():
         for method, operation in methods.items():
-            assert {"401", "422", "503"} <= operation["responses"].keys(), f"{method} {path}"
+            invalid = "400" if is_spoken(path) else "422"
+            assert {"401", invalid, "503"} <= operation["responses"].keys(), f"{method} {path}"
             assert operation["summary"]
             sort = SORTS[f"{method.upper()} {path}"]
             assert sort == "anybody known" or "403" in operation["responses"], f"{method} {path}"

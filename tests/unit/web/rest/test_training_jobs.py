@@ -38,6 +38,13 @@ async def test_what_is_made(rest: Rest, body: dict[str, Any], spec: dict[str, An
     assert {name: found[name] for name in ("suspend", "lora") if name in found} == spec
 
 
+@pytest.mark.parametrize("other", [{"domain": "art"}, {"dataset_path": "s3://b/k"}, {"spec": {}}])
+async def test_a_vertical_is_a_domain_of_ratings(rest: Rest, other: dict[str, Any]) -> None:
+    response = await rest.post(JOBS, FLAT | {"vertical": "law"} | other)
+    assert is_problem(response, 422, "invalid-request")
+    assert "vertical" in response.json()["detail"]
+
+
 async def test_it_is_the_same_job_elsewhere(rest: Rest) -> None:
     made = (await rest.post(JOBS, FLAT)).json()
     elsewhere = (await rest.get(f"/v1/fine-tuning/jobs/{made['id']}")).json()
