@@ -6,11 +6,13 @@ from typing import Any
 
 import httpx2
 import pytest
+import uvicorn
 
 from finetune_operator.web import job_stream
 from finetune_operator.web.job_events import events_of, next_event
 from finetune_operator.web.streams import MAX_STREAMS
 from tests.builders import job_object, merged
+from tests.unit.web.api_process import free_port
 from tests.unit.web.rest.conftest import EDITOR, READER, Rest
 from tests.unit.web.test_access import is_problem
 from tests.waiting import eventually
@@ -241,3 +243,22 @@ def test_what_says_the_same_is_not_told() -> None:
     first = next_event(body, None)
     assert first is not None
     assert next_event(merged(body, {"status": {"attempts": 2}}), first.entry) is None
+
+
+async def test_a_client_that_leaves_frees_its_stream(rest: Rest) -> None:
+    """By a real server, which is what notices that a connection is gone."""
+    put_job(rest, phase="Training")
+    port = free_port()
+    server = uvicorn.Server(uvicorn.Config(rest.app, host="127.0.0.1", port=port, log_config=None, lifespan="off"))
+    serving = asyncio.create_task(server.serve())
+    try:
+        await eventually(lambda: server.started)
+        async with httpx2.AsyncClient() as client:
+            url = f"http://127.0.0.1:{port}{EVENTS}"
+            async with client.stream("GET", url, headers=READER | STREAM) as response:
+                assert await anext(response.aiter_lines()) == "event: status"
+                assert rest.services.streams.open == 1
+        await eventually(lambda: rest.services.streams.open == 0, 10.0)
+    finally:
+        server.should_exit = True
+        await serving
