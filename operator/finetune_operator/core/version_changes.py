@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
 
+from finetune_operator.core.decimals import decimal_text
 from finetune_operator.resources.modelversion import ModelVersion, RequestedState, State
 
 PIN: dict[str, Any] = {"state": RequestedState.DEPLOYED.value}
@@ -15,7 +16,7 @@ def serving_fields(
 ) -> dict[str, Any]:
     """For a merge patch of spec.serving: what is left out stays, or gets the default."""
     fields = {
-        "gpuMemoryUtilization": None if gpu_memory_utilization is None else f"{gpu_memory_utilization:f}",
+        "gpuMemoryUtilization": None if gpu_memory_utilization is None else decimal_text(gpu_memory_utilization),
         "maxModelLen": max_model_len,
         "tensorParallelSize": tensor_parallel_size,
     }

@@ -5,11 +5,11 @@ gateway itself can change nothing. Asking twice is harmless: both say what shall
 """
 
 from collections.abc import Iterable, Sequence
-from decimal import Decimal
 from typing import Annotated, Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from finetune_operator.core.decimals import BoundedDecimal
 from finetune_operator.core.routing import RouteTable, Split, is_loaded, rival_pins
 from finetune_operator.core.version_changes import PIN, UNPIN, serving_fields
 from finetune_operator.gateway.errors import GatewayError, invalid_body, refused_change, unknown_model
@@ -51,7 +51,7 @@ class Switch(_Order):
 class Load(_Order):
     """Which version shall be served, and how; what is left out stays, or gets the default."""
 
-    gpu_memory_utilization: Annotated[Decimal, Field(ge=0, le=1)] | None = None
+    gpu_memory_utilization: Annotated[BoundedDecimal, Field(ge=0, le=1)] | None = None
     max_model_len: int | None = None
     tensor_parallel_size: int | None = None
     notes: str | None = None

@@ -64,9 +64,10 @@ class KubeClient:
     async def from_environment(cls) -> AsyncIterator["KubeClient"]:
         """A client for the life of the `async with` block."""
         credentials = credentials_from_environment()
-        # Watches hold a connection each, so a limit would let many namespaces starve all other requests.
+        # Watches hold a connection each, so a limit would let many namespaces starve all other requests. Callers share
+        # the session, and must share no cookies.
         connector = aiohttp.TCPConnector(ssl=credentials.as_ssl_context(), limit=0)
-        async with aiohttp.ClientSession(connector=connector) as session:
+        async with aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as session:
             yield cls(session, credentials)
 
     def on_behalf_of(self, token: str, field_manager: str) -> "KubeClient":
@@ -212,12 +213,14 @@ async def _raise_for_status(response: aiohttp.ClientResponse) -> None:
     if response.status < 400:
         return
     text = await response.text()
+    reason = ""
     try:
-        message = json.loads(text)["message"]
+        told = json.loads(text)
+        message, reason = told["message"], str(told.get("reason") or "")
     except (ValueError, KeyError, TypeError):
         message = text[:500]
     retry_after = response.headers.get("Retry-After", "")
-    raise error_for(response.status, message, float(retry_after) if retry_after.isdigit() else None)
+    raise error_for(response.status, message, float(retry_after) if retry_after.isdigit() else None, reason)
 
 
 __all__ = ["KubeClient", "KubeError", "Object"]

@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
+from finetune_operator.core.decimals import BoundedDecimal, decimal_text
 from finetune_operator.resources.abtest import KIND, ABTest, Decision, OnLoss, OnWin, TestPhase, Verdict
 from finetune_operator.web.creation import shown_manifest
 from finetune_operator.web.ids import NAME_PATTERN, NAMESPACE_PATTERN, ObjectId
-from finetune_operator.web.job_requests import decimal_text
 
 Object = dict[str, Any]
 BASE = "base"
@@ -42,7 +42,7 @@ class AbTestRequest(BaseModel):
     """Both answer these; people vote without knowing which is which."""
     candidate_percent: Annotated[int, Field(ge=0, le=100)] = 0
     """Share of the model's users that the candidate answers; 0 leaves the traffic alone, for votes only."""
-    alpha: Annotated[Decimal, Field(strict=False, gt=0, lt=1, allow_inf_nan=False)] = Decimal(_DECISION.alpha)
+    alpha: Annotated[BoundedDecimal, Field(gt=0, lt=1)] = Decimal(_DECISION.alpha)
     """Largest acceptable probability of a false verdict."""
     min_votes: Votes = _DECISION.min_votes
     """No verdict before this many votes."""

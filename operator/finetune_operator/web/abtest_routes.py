@@ -18,8 +18,15 @@ from finetune_operator.web.abtest_requests import (
 )
 from finetune_operator.web.acting import TESTS, Acting
 from finetune_operator.web.auth import CallerOf, require_caller
-from finetune_operator.web.creation import IdempotencyKey, answered, create_once, manifest, name_from_key
-from finetune_operator.web.ids import ID_PATTERN
+from finetune_operator.web.creation import (
+    IdempotencyKey,
+    answered,
+    create_once,
+    manifest,
+    name_from_key,
+    require_one_name,
+)
+from finetune_operator.web.ids import ID_PATTERN, NamespaceQuery
 from finetune_operator.web.job_changes import digest_of
 from finetune_operator.web.job_routes import CHANGING, READING, After
 from finetune_operator.web.problems import documented
@@ -73,9 +80,11 @@ async def post_test(
 ) -> AbTestDetail:
     """Compare two models. Sent again with the same `Idempotency-Key`, it answers with the same test."""
     acting = Acting(services, caller)
-    namespace, spec = acting.namespace_or_only(request.namespace), abtest_spec(request)
+    namespace = acting.place_to_make(request.namespace)
+    require_one_name(request.name, idempotency_key)
+    spec = abtest_spec(request)
     if idempotency_key is not None:
-        made_up = name_from_key(NAME_PREFIX, namespace, idempotency_key)
+        made_up = name_from_key(NAME_PREFIX, TESTS_PATH, namespace, caller.name, idempotency_key)
     else:
         made_up = f"{NAME_PREFIX}-{services.suffix()}"
     digest = digest_of(request) if idempotency_key else None
@@ -89,7 +98,7 @@ async def post_test(
 async def get_tests(
     services: ServicesOf,
     caller: CallerOf,
-    namespace: str | None = None,
+    namespace: NamespaceQuery = None,
     model: str | None = None,
     phase: TestPhase | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,

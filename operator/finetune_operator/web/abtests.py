@@ -17,8 +17,9 @@ from finetune_operator.store.votes import Choice
 from finetune_operator.web.acting import OWN, TESTS, VERSIONS, Acting
 from finetune_operator.web.auth import Caller, CallerOf, decide, require_caller, require_right
 from finetune_operator.web.creation import shown_manifest
+from finetune_operator.web.evaluators import evaluator_of
 from finetune_operator.web.identity import READ_TESTS, VOTE
-from finetune_operator.web.ids import ObjectId
+from finetune_operator.web.ids import NamespaceQuery, ObjectId
 from finetune_operator.web.problems import Problem, documented
 from finetune_operator.web.schemas import (
     Answers,
@@ -55,11 +56,12 @@ async def create_comparison(
 ) -> BlindComparison:
     """Two answers to judge, without names. The evaluator's open comparison is returned until there is a vote on it."""
     test = await _read_votable_test(services, caller, namespace, name)
-    last = await votes.last_comparison(services.engine, test.metadata.uid, request.evaluator)
+    evaluator = evaluator_of(caller, request.evaluator)
+    last = await votes.last_comparison(services.engine, test.metadata.uid, evaluator)
     if last is not None and last[1] is None:
         return _blind(last[0])
     number = last[0].number + 1 if last else 0
-    material = await _material(Acting(services, OWN), test, request.evaluator, number)
+    material = await _material(Acting(services, OWN), test, evaluator, number)
     stored = await votes.add_comparison(
         services.engine,
         Comparison(
@@ -67,7 +69,7 @@ async def create_comparison(
             abtest_uid=test.metadata.uid,
             namespace=namespace,
             name=name,
-            evaluator=request.evaluator,
+            evaluator=evaluator,
             number=number,
             prompt=material.prompt,
             baseline_served_name=material.baseline_served_name,
@@ -88,17 +90,18 @@ async def vote(
 ) -> VoteResult:
     """One vote per comparison and evaluator; sending it again changes nothing, another one is a conflict."""
     test = await _read_votable_test(services, caller, namespace, name)
+    evaluator = evaluator_of(caller, request.evaluator)
     comparison = await votes.find_comparison(services.engine, request.comparison_id)
     if comparison is None or comparison.abtest_uid != test.metadata.uid:
         raise Problem(404, "unknown-comparison", f"ABTest {name} has no comparison {request.comparison_id}")
-    if comparison.evaluator != request.evaluator:
+    if comparison.evaluator != evaluator:
         detail = "this comparison was made for another evaluator; POST to .../comparisons to get your own"
         raise Problem(403, "foreign-comparison", detail)
     choice = _choice(request.vote, comparison)
     late = test.status.verdict is not None
     stored = await votes.cast_vote(services.engine, comparison, choice, late=late, now=services.now())
     if stored.choice != choice:
-        detail = f"{request.evaluator} has already voted otherwise on this comparison; a vote can't be changed"
+        detail = f"{evaluator} has already voted otherwise on this comparison; a vote can't be changed"
         raise Problem(409, "already-voted", detail)
     return VoteResult(
         comparison_id=comparison.id,
@@ -192,7 +195,7 @@ async def get_win_rates(
 async def get_comparisons(
     services: ServicesOf,
     caller: CallerOf,
-    namespace: str | None = None,
+    namespace: NamespaceQuery = None,
     name: str | None = None,
     before: AwareDatetime | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from finetune_operator.kube.errors import KubeError, NotFound
+from finetune_operator.kube.errors import INVALID, KubeError, NotFound
 from finetune_operator.web.auth import Caller
 from finetune_operator.web.identity import FIELD_MANAGER
 from finetune_operator.web.ids import ObjectId, WrongId, parse_id
@@ -14,7 +14,9 @@ from finetune_operator.web.problems import Problem
 from finetune_operator.web.refusals import refused, token_needed
 from finetune_operator.web.services import Object, Resources, Services
 
-FORBIDDEN = 403
+CONFLICT, FORBIDDEN = 409, 403
+ALREADY_EXISTS = "AlreadyExists"
+"""The reason of a 409 that says that the name is taken; there are others, such as a quota's."""
 
 
 class Kind(NamedTuple):
@@ -72,6 +74,12 @@ class Acting:
         self.require_served(namespace)
         return namespace
 
+    def place_to_make(self, namespace: str | None) -> str:
+        """`namespace_or_only`, for who has a name of their own to make something in."""
+        place = self.namespace_or_only(namespace)
+        self._writing(place)
+        return place
+
     async def get(self, kind: Kind, found: ObjectId) -> Object:
         with self._refusals(found.namespace):
             try:
@@ -122,16 +130,25 @@ class Acting:
             try:
                 return await self._writing(namespace).create(kind.plural, namespace, body, strict=True)
             except KubeError as error:
-                if error.status == 409:
+                if error.status != CONFLICT:
+                    raise
+                if error.reason == ALREADY_EXISTS:
                     return None
-                raise
+                raise Problem(503, "cluster-busy", f"{error}; nothing was made, try again") from error
 
     async def change(self, kind: Kind, body: Object, spec: dict[str, Any]) -> Object:
         """Set fields of the spec of exactly this object; a later one of the same name is a conflict."""
         namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
         patch = {"metadata": {"uid": body["metadata"]["uid"]}, "spec": spec}
+        writing = self._writing(namespace)
         with self._refusals(namespace):
-            return await self._writing(namespace).merge_patch(kind.plural, namespace, name, patch)
+            try:
+                return await writing.merge_patch(kind.plural, namespace, name, patch)
+            except KubeError as error:
+                if error.status == INVALID and await self._is_another(writing, kind, body):
+                    detail = f"{kind.kind} {name} was deleted and made anew meanwhile; look at it again"
+                    raise Problem(409, "conflict", detail) from error
+                raise
 
     async def delete(self, kind: Kind, found: ObjectId) -> None:
         writing = self._writing(found.namespace)
@@ -143,6 +160,17 @@ class Acting:
         with self._refusals(namespace):
             items, _ = await self.resources.list(kind.plural, namespace)
             return items
+
+    async def _is_another(self, resources: Resources, kind: Kind, body: Object) -> bool:
+        """The API server calls another uid in a patch invalid, as it does all that is wrong with one."""
+        metadata = body["metadata"]
+        try:
+            known = await resources.get(kind.plural, metadata["namespace"], metadata["name"])
+        except NotFound:
+            return True
+        except KubeError:
+            return False
+        return bool(known["metadata"]["uid"] != metadata["uid"])
 
     def _writing(self, namespace: str) -> Resources:
         if self.caller.token is None:

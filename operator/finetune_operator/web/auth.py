@@ -46,6 +46,9 @@ async def require_caller(services: ServicesOf, authorization: Authorization = No
         raise unauthorized()
     if own is not None and _is(own, shown):
         return Caller(TOKEN_HOLDER)
+    if _is(services.settings.internal_token, shown):
+        # Never forwarded: it is a secret between our own processes.
+        raise unauthorized()
     if not TOKEN_PATTERN.fullmatch(shown):
         raise unauthorized()
     token = SecretStr(shown)

@@ -18,6 +18,7 @@ DIGEST_ANNOTATION = "finetune.dev/request-digest"
 """Of the body that made a resource: with the same key another one is a conflict."""
 HIDDEN_ANNOTATIONS = frozenset({DIGEST_ANNOTATION, "kubectl.kubernetes.io/last-applied-configuration"})
 KEY_DIGITS = 16
+GONE = 404
 
 IdempotencyKey = Annotated[str | None, Header(pattern=r"^[!-~]{1,255}$")]
 
@@ -29,10 +30,17 @@ class Created(NamedTuple):
     created: bool
 
 
-def name_from_key(prefix: str, namespace: str, key: str) -> str:
-    """The same key in the same namespace is the same name, whatever the body says."""
-    digest = hashlib.sha256(f"{namespace}/{key}".encode()).hexdigest()
+def name_from_key(prefix: str, interface: str, namespace: str, caller: str, key: str) -> str:
+    """The same key of the same caller to the same interface and namespace is the same name, whatever the body says."""
+    digest = hashlib.sha256(json.dumps([interface, namespace, caller, key]).encode()).hexdigest()
     return f"{prefix}-{digest[:KEY_DIGITS]}"
+
+
+def require_one_name(name: str | None, key: str | None) -> None:
+    """A key makes up the name, so that with one of the caller's own it would say nothing. Raises 422."""
+    if name is not None and key is not None:
+        detail = "name and Idempotency-Key: send one of them; a name can't be taken twice anyway"
+        raise Problem(422, "name-and-key", detail)
 
 
 def request_digest(body: Mapping[str, Any]) -> str:
@@ -80,11 +88,24 @@ async def create_once(acting: Acting, kind: Kind, body: Object) -> Created:
         raise Problem(
             409, "already-exists", f"there is a {kind.kind} {name} in namespace {namespace}; name it otherwise"
         )
-    known = await acting.get(kind, ObjectId(namespace, name))
+    known = await _known(acting, kind, ObjectId(namespace, name))
     if known["metadata"].get("annotations", {}).get(DIGEST_ANNOTATION) != digest:
         detail = f"{kind.kind} {name} was made with another body and this Idempotency-Key; send another key"
         raise Problem(409, "idempotency-key-reused", detail)
+    if known["metadata"].get("deletionTimestamp"):
+        detail = f"{kind.kind} {name}, which this Idempotency-Key has made, is being deleted; send another key"
+        raise Problem(409, "being-deleted", detail)
     return Created(known, created=False)
+
+
+async def _known(acting: Acting, kind: Kind, found: ObjectId) -> Object:
+    try:
+        return await acting.get(kind, found)
+    except Problem as problem:
+        if problem.status != GONE:
+            raise
+        detail = f"{kind.kind} {found.name} was deleted just now; try again"
+        raise Problem(503, "cluster-busy", detail) from problem
 
 
 def answered(response: Response, path: str, made: Created) -> None:

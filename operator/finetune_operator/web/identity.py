@@ -5,6 +5,7 @@ judge others. Only what belongs to no resource of the cluster is judged here, su
 resources go to the API server with the caller's token, and need no second judge.
 """
 
+import asyncio
 import hashlib
 import time
 from collections import OrderedDict
@@ -13,13 +14,15 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from pydantic import SecretStr
 
-from finetune_operator.kube.errors import KubeError
+from finetune_operator.kube.errors import KubeError, Unavailable
 from finetune_operator.resources.common import GROUP
 
 FIELD_MANAGER = "finetune-api"
 """As what the API server remembers what callers write through the api: it is their decision."""
 CACHE_SECONDS = 10.0
 CACHE_MAX_ENTRIES = 4096
+MAX_REVIEWS = 32
+"""As many questions at once; beyond, callers are asked to come again."""
 ANONYMOUS = "system:anonymous"
 UNAUTHENTICATED = 401
 
@@ -65,12 +68,18 @@ class Cluster(Protocol):
 
 
 class Identity:
-    """Answers are kept for ten seconds, so long may a revoked right last; failures are asked for anew each time."""
+    """Answers are kept for ten seconds, so long may a revoked right last, and so is that a token is unknown.
+
+    Other failures are asked for anew. Equal questions at the same time are one.
+    """
 
     def __init__(self, cluster: Cluster, now: Callable[[], float] = time.monotonic) -> None:
         self._cluster = cluster
         self._now = now
         self._kept: OrderedDict[tuple[str, ...], tuple[float, Any]] = OrderedDict()
+        self._unknown: OrderedDict[str, tuple[float, str]] = OrderedDict()
+        """Apart, so that made-up tokens push out nobody who is known."""
+        self._running: dict[tuple[str, ...], asyncio.Task[Any]] = {}
 
     async def name_of(self, token: SecretStr) -> str:
         """Kubernetes' user name, such as `system:serviceaccount:team-a:ada`. Raises `KubeError`, 401 if unknown."""
@@ -108,12 +117,39 @@ class Identity:
         if self._now() < until:
             answer: Answer = kept
             return answer
-        fresh = await ask()
-        self._kept[key] = (self._now() + CACHE_SECONDS, fresh)
-        self._kept.move_to_end(key)
-        while len(self._kept) > CACHE_MAX_ENTRIES:
-            self._kept.popitem(last=False)
+        until, message = self._unknown.get(key[0], (0.0, ""))
+        if self._now() < until:
+            raise KubeError(message, UNAUTHENTICATED)
+        running = self._running.get(key)
+        if running is None:
+            if len(self._running) >= MAX_REVIEWS:
+                raise Unavailable("too many tokens are being looked at", retry_after_seconds=1)
+            running = self._running[key] = asyncio.create_task(self._asked(key, ask))
+            running.add_done_callback(lambda task: self._done(key, task))
+        # Whoever leaves must not take the answer from those who wait for the same one.
+        shared: Answer = await asyncio.shield(running)
+        return shared
+
+    async def _asked(self, key: tuple[str, ...], ask: Callable[[], Awaitable[Answer]]) -> Answer:
+        try:
+            fresh = await ask()
+        except KubeError as error:
+            if error.status == UNAUTHENTICATED:
+                self._remember(self._unknown, key[0], str(error))
+            raise
+        self._remember(self._kept, key, fresh)
         return fresh
+
+    def _remember(self, where: OrderedDict[Any, tuple[float, Any]], key: object, value: object) -> None:
+        where[key] = (self._now() + CACHE_SECONDS, value)
+        where.move_to_end(key)
+        while len(where) > CACHE_MAX_ENTRIES:
+            where.popitem(last=False)
+
+    def _done(self, key: tuple[str, ...], task: asyncio.Task[Any]) -> None:
+        del self._running[key]
+        if not task.cancelled():
+            task.exception()  # Looked at, even where nobody waits any more.
 
 
 def _digest(token: SecretStr) -> str:

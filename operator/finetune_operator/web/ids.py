@@ -2,11 +2,15 @@
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+from fastapi import Query
 
 NAMESPACE_PATTERN = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
 NAME_PATTERN = r"[a-z0-9](?:[-.a-z0-9]{0,251}[a-z0-9])?"
 ID_PATTERN = rf"^(?:{NAMESPACE_PATTERN}\.)?{NAME_PATTERN}$"
+
+NamespaceQuery = Annotated[str | None, Query(pattern=f"^{NAMESPACE_PATTERN}$")]
 
 
 class WrongId(ValueError):

@@ -8,7 +8,14 @@ from pydantic import BaseModel
 
 from finetune_operator.resources.finetunejob import KIND
 from finetune_operator.web.acting import JOBS, Acting
-from finetune_operator.web.creation import Created, create_once, manifest, name_from_key, request_digest
+from finetune_operator.web.creation import (
+    Created,
+    create_once,
+    manifest,
+    name_from_key,
+    request_digest,
+    require_one_name,
+)
 from finetune_operator.web.job_requests import DatasetsClaim, JobRequest, WrongRequest, spec_of
 from finetune_operator.web.job_views import JobStatus, domain_of, is_finished, status_of
 from finetune_operator.web.pages import Page
@@ -23,21 +30,23 @@ async def create_job(
     request: JobRequest,
     key: str | None,
     *,
+    interface: str,
     said: BaseModel | None = None,
     extra: Mapping[str, Any] = MappingProxyType({}),
     annotations: Mapping[str, str] = MappingProxyType({}),
 ) -> Created:
-    """A FineTuneJob in the caller's name; the same key makes none twice. Raises problems.
+    """A FineTuneJob in the caller's name; the same key to the same interface makes none twice. Raises problems.
 
     `said` is the request as the client sent it, where that was another one; `extra` goes into the spec.
     """
-    namespace = acting.namespace_or_only(request.namespace)
+    namespace = acting.place_to_make(request.namespace)
+    require_one_name(request.name, key)
     try:
         spec = spec_of(request, namespace, _claim(acting))
     except WrongRequest as error:
         raise Problem(422, "invalid-request", str(error)) from None
     spec |= extra
-    name = request.name or _name(acting, spec, namespace, key)
+    name = request.name or _name(acting, spec, interface, namespace, key)
     body = manifest(KIND, namespace, name, spec, digest_of(said or request) if key else None, annotations)
     return await create_once(acting, JOBS, body)
 
@@ -95,9 +104,9 @@ def _require_unfinished(body: Object, participle: str) -> None:
         raise Problem(409, "finished", detail)
 
 
-def _name(acting: Acting, spec: dict[str, object], namespace: str, key: str | None) -> str:
+def _name(acting: Acting, spec: dict[str, object], interface: str, namespace: str, key: str | None) -> str:
     if key is not None:
-        return name_from_key(NAME_PREFIX, namespace, key)
+        return name_from_key(NAME_PREFIX, interface, namespace, acting.caller.name, key)
     model = spec.get("model")
     return f"{model if isinstance(model, str) and model else NAME_PREFIX}-{acting.services.suffix()}"
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
+from finetune_operator.core.decimals import BoundedDecimal, decimal_text
 from finetune_operator.resources.common import ModelName, ShortText
 from finetune_operator.resources.dataset import Dataset, DatasetFormat, Ratings
 from finetune_operator.resources.finetunejob import Backend, Method
@@ -19,6 +20,7 @@ from finetune_operator.web.ids import NAME_PATTERN, NAMESPACE_PATTERN
 
 Spec = dict[str, Any]
 
+FAMILY_MAX_CHARACTERS = 40
 GPU_RESOURCE = "nvidia.com/gpu"
 OWN_MEMBERS = frozenset({"namespace", "name", "spec", "start"})
 """What goes with both forms; `start` is of one interface only."""
@@ -74,8 +76,8 @@ def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
-Number = Annotated[Decimal, Field(strict=False, allow_inf_nan=False, ge=0)]
-Share = Annotated[Decimal, Field(strict=False, allow_inf_nan=False, ge=0, le=1)]
+Number = Annotated[BoundedDecimal, Field(ge=0)]
+Share = Annotated[BoundedDecimal, Field(ge=0, le=1)]
 
 
 class JobRequest(BaseModel):
@@ -90,7 +92,8 @@ class JobRequest(BaseModel):
     spec: dict[str, JsonValue] | None = None
     """A FineTuneJob's spec in place of all members below."""
     model: ModelName | None = None
-    """Family: a success creates ModelVersion `<model>-v<N>`, and the gateway answers to this name."""
+    """Family: a success creates ModelVersion `<model>-v<N>`, and the gateway answers to this name. Where absent, the
+    name of the base model."""
     base_model: Annotated[str, Field(min_length=1, max_length=1024)] | dict[str, JsonValue] | None = None
     """`<owner>/<name>[@<revision>]` of the hub, `volume://<claim>/<path>`, a provider's model (backend openai), or
     spec.baseModel of a FineTuneJob."""
@@ -124,8 +127,9 @@ class JobRequest(BaseModel):
     """Scaling; the adapter's output is multiplied by alpha / r."""
     lora_dropout: Share = Decimal(_LORA.dropout)
     """Dropout of the adapter's input."""
-    gpus: Annotated[int, Field(ge=0, le=64)] = 0
-    """GPUs (`nvidia.com/gpu`) of the trainer; 0 trains on CPUs."""
+    gpus: Annotated[int, Field(ge=0, le=64)] | None = None
+    """GPUs (`nvidia.com/gpu`) of the trainer; 0 trains on CPUs, which only quantization `none` does. Where absent: one
+    for 4bit and 8bit, else none."""
     dataset_path: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
     """`volume://<claim>/<path>`, `s3://<bucket>/<key>`, or `dataset_path` of an exported dataset; ratings are exported
     where absent."""
@@ -153,20 +157,28 @@ class JobRequest(BaseModel):
         flat = sorted(self.model_fields_set - OWN_MEMBERS)
         if self.spec is not None and flat:
             raise ValueError(f"send either `spec` or flat members, not both: remove {', '.join(flat)}")
-        missing = [name for name in ("model", "base_model") if getattr(self, name) is None]
-        if self.spec is None and missing:
-            raise ValueError(f"{' and '.join(missing)} must be set, or `spec` as a FineTuneJob has it")
+        if self.spec is None and self.base_model is None:
+            raise ValueError("base_model must be set, or `spec` as a FineTuneJob has it")
+        if self.gpus == 0 and self.needs_gpu:
+            raise ValueError(
+                f"quantization {self.quantization} needs a GPU: set quantization none, or gpus to 1 or more"
+            )
         filters = sorted(self.model_fields_set & RATINGS_MEMBERS)
         if self.dataset_path is not None and filters:
             raise ValueError(f"{', '.join(filters)} choose ratings, which dataset_path replaces: remove one of them")
         return self
+
+    @property
+    def needs_gpu(self) -> bool:
+        """A provider has its own."""
+        return self.spec is None and self.quantization != "none" and self.backend != "openai"
 
 
 def spec_of(request: JobRequest, namespace: str, claim: DatasetsClaim | None) -> Spec:
     """The FineTuneJob's spec with what was asked for, and nothing that has a default. Raises `WrongRequest`."""
     if request.spec is not None:
         return dict(request.spec)
-    spec: Spec = {"model": request.model, "baseModel": _base_model(request)}
+    spec: Spec = {"model": request.model or _family(request), "baseModel": _base_model(request)}
     for name, place in PLACES.items():
         value = getattr(request, name)
         if name in request.model_fields_set and value is not None:
@@ -175,8 +187,9 @@ def spec_of(request: JobRequest, namespace: str, claim: DatasetsClaim | None) ->
         spec["method"] = METHODS[request.method].value
     if "backend" in request.model_fields_set:
         spec["backend"] = BACKENDS[request.backend].value
-    if request.gpus:
-        spec["resources"] = {"limits": {GPU_RESOURCE: request.gpus}}
+    gpus = int(request.needs_gpu) if request.gpus is None else request.gpus
+    if gpus:
+        spec["resources"] = {"limits": {GPU_RESOURCE: gpus}}
     if "format" in request.model_fields_set:
         _put(spec, ("dataset", "format"), _format(request))
     if request.dataset_path is not None:
@@ -186,10 +199,23 @@ def spec_of(request: JobRequest, namespace: str, claim: DatasetsClaim | None) ->
     return spec
 
 
-def decimal_text(value: Decimal) -> str:
-    """As a FineTuneJob has numbers with a fraction: no exponent and no zeros at the end."""
-    text = f"{value:f}"
-    return (text.rstrip("0").rstrip(".") or "0") if "." in text else text
+def family_of(base_model: str) -> str:
+    """The family that a base model's name, or its place, stands for; empty where nothing of it can be a name."""
+    return family_named(base_model.partition("@")[0].rsplit("/", 1)[-1])
+
+
+def family_named(text: str) -> str:
+    """As a family can be called; empty where nothing of it can be a name."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:FAMILY_MAX_CHARACTERS].strip("-")
+
+
+def _family(request: JobRequest) -> str:
+    given = request.base_model
+    name = given if isinstance(given, str) else (given or {}).get("name")
+    family = family_of(name) if isinstance(name, str) else ""
+    if not family:
+        raise WrongRequest("model: base_model has no name to derive it from; set it")
+    return family
 
 
 def _put(spec: Spec, place: tuple[str, ...], value: object) -> None:

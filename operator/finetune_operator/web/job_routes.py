@@ -10,7 +10,7 @@ from fastapi.responses import StreamingResponse
 from finetune_operator.web.acting import JOBS, Acting
 from finetune_operator.web.auth import CallerOf, require_caller
 from finetune_operator.web.creation import IdempotencyKey, answered
-from finetune_operator.web.ids import ID_PATTERN
+from finetune_operator.web.ids import ID_PATTERN, NamespaceQuery
 from finetune_operator.web.job_changes import cancel_job, create_job, jobs_page, suspend_job
 from finetune_operator.web.job_events import JobEventList, events_of
 from finetune_operator.web.job_requests import JobRequest
@@ -50,7 +50,7 @@ async def post_job(
     idempotency_key: IdempotencyKey = None,
 ) -> JobDetail:
     """Train. Sent again with the same `Idempotency-Key`, it answers with the same job."""
-    made = await create_job(Acting(services, caller), request, idempotency_key)
+    made = await create_job(Acting(services, caller), request, idempotency_key, interface=JOBS_PATH)
     detail = detail_of(made.body)
     answered(response, f"{JOBS_PATH}/{detail.id}", made)
     return detail
@@ -60,7 +60,7 @@ async def post_job(
 async def get_jobs(
     services: ServicesOf,
     caller: CallerOf,
-    namespace: str | None = None,
+    namespace: NamespaceQuery = None,
     status: JobStatus | None = None,
     model: str | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,

@@ -1,6 +1,7 @@
 """What the API server's refusals mean to a caller of the REST interface, and what to do about them."""
 
 import math
+import re
 
 from finetune_operator.kube.errors import KubeError
 from finetune_operator.web.identity import Right
@@ -8,6 +9,9 @@ from finetune_operator.web.problems import RETRY_AFTER_SECONDS, Problem
 
 LOGIN_REMEDY = "`kubectl create token <serviceaccount> -n <namespace>` prints one"
 ROLES_REMEDY = "the ClusterRole `view` is enough to read, `edit` to change, bound to it by a RoleBinding in {namespace}"
+
+RBAC_PATTERN = re.compile(r"cannot \S+ resource")
+"""Other 403s are of admission, a quota or a namespace that ends, which no role helps against."""
 
 
 def unauthorized() -> Problem:
@@ -43,6 +47,8 @@ def refused(error: KubeError, namespace: str | None, *, own_token: bool) -> Prob
         case 401 if own_token:
             return unauthorized()
         case 403 if own_token:
+            if not RBAC_PATTERN.search(str(error)):
+                return Problem(403, "forbidden", str(error))
             where = f"namespace {namespace}" if namespace else "the namespace"
             return Problem(403, "forbidden", f"{error}; {ROLES_REMEDY.format(namespace=where)}")
         case 403:

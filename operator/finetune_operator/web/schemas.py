@@ -16,7 +16,8 @@ Evaluator = Annotated[
         min_length=1,
         max_length=128,
         pattern=r"^[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?$",
-        description="Who judges: any name, always the same for the same person.",
+        description="Who judges. By a Kubernetes token its user, and it may be left out; by others any name, always "
+        "the same for the same person.",
     ),
 ]
 
@@ -39,7 +40,7 @@ class VoteWord(StrEnum):
 class ComparisonRequest(_Body):
     """Ask for something to judge."""
 
-    evaluator: Evaluator
+    evaluator: Evaluator | None = None
 
 
 class Answers(_Body):
@@ -61,7 +62,7 @@ class VoteRequest(_Body):
     """One judgement."""
 
     comparison_id: Annotated[str, Field(min_length=1, max_length=36, pattern=r"^[-0-9a-f]+$")]
-    evaluator: Evaluator
+    evaluator: Evaluator | None = None
     vote: VoteWord
 
 

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Query, Response
 from finetune_operator.web.acting import JOBS, VERSIONS, Acting
 from finetune_operator.web.auth import CallerOf, require_caller
 from finetune_operator.web.creation import IdempotencyKey, answered
-from finetune_operator.web.ids import ObjectId
+from finetune_operator.web.ids import NamespaceQuery, ObjectId
 from finetune_operator.web.job_changes import cancel_job, create_job, jobs_page, suspend_job
 from finetune_operator.web.job_routes import CHANGING, READING, After, JobId
 from finetune_operator.web.job_views import JobStatus
@@ -47,7 +47,8 @@ async def post_training(
     """Make a training that waits to be started, or begins at once with `start`."""
     extra = {} if request.start else {"suspend": True}
     acting = Acting(services, caller)
-    made = await create_job(acting, request.job(), idempotency_key, said=request, extra=extra)
+    acting.place_to_make(request.namespace)
+    made = await create_job(acting, request.job(), idempotency_key, interface=JOBS_PATH, said=request, extra=extra)
     detail = training_job_detail(made.body)
     answered(response, f"{JOBS_PATH}/{detail.id}", made)
     return detail
@@ -59,7 +60,7 @@ async def get_trainings(
     caller: CallerOf,
     vertical: str | None = None,
     status: JobStatus | None = None,
-    namespace: str | None = None,
+    namespace: NamespaceQuery = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
     after: After = None,
 ) -> TrainingJobList:

@@ -9,7 +9,7 @@ from finetune_operator.core.version_changes import PIN, UNPIN, previous_version,
 from finetune_operator.resources.modelversion import ModelVersion, State
 from finetune_operator.web.acting import JOBS, VERSIONS, Acting
 from finetune_operator.web.auth import CallerOf, require_caller
-from finetune_operator.web.ids import ID_PATTERN, ObjectId
+from finetune_operator.web.ids import ID_PATTERN, NamespaceQuery, ObjectId
 from finetune_operator.web.job_routes import CHANGING, READING, After
 from finetune_operator.web.problems import Problem
 from finetune_operator.web.services import Object, ServicesOf
@@ -36,7 +36,7 @@ router = APIRouter(prefix="/v1/fine-tuning/models", tags=["models"], dependencie
 async def get_models(
     services: ServicesOf,
     caller: CallerOf,
-    namespace: str | None = None,
+    namespace: NamespaceQuery = None,
     model: str | None = None,
     state: State | None = None,
     philosopher: str | None = None,

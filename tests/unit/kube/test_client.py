@@ -11,6 +11,7 @@ from aiohttp import web
 
 from finetune_operator.kube import client as module
 from finetune_operator.kube.client import KubeClient
+from finetune_operator.kube.paths import path_of
 
 LARGEST_OBJECT_BYTES = 1_500_000
 """What etcd takes by default."""
@@ -95,3 +96,34 @@ async def test_a_strict_creation_refuses_unknown_fields(client: KubeClient) -> N
     answer = await client.create("modelversions", "finetune", {}, strict=True)
 
     assert answer["query"] == "fieldValidation=Strict"
+
+
+@pytest.mark.parametrize(
+    ("namespace", "name"),
+    [
+        ("a/b", ""),
+        ("..", ""),
+        ("A", ""),
+        ("a.b", ""),
+        ("x" * 64, ""),
+        ("a", "../b"),
+        ("a", "b/c"),
+        ("a", "b?c"),
+        ("a", "b..c"),
+    ],
+)
+def test_what_is_no_name_makes_no_path(namespace: str, name: str) -> None:
+    with pytest.raises(ValueError, match="is no na"):
+        path_of("abtests", namespace, name)
+
+
+def test_names_make_paths() -> None:
+    assert path_of("abtests", None).endswith("/abtests")
+    assert path_of("abtests", "a-1", "b.c-2", "status").endswith("/namespaces/a-1/abtests/b.c-2/status")
+
+
+async def test_callers_share_no_cookies(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = kopf.ConnectionInfo(server="http://127.0.0.1:1", token="t")
+    monkeypatch.setattr(module, "credentials_from_environment", lambda: known)
+    async with KubeClient.from_environment() as client:
+        assert isinstance(client._session.cookie_jar, aiohttp.DummyCookieJar)

@@ -4,21 +4,21 @@ import re
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from finetune_operator.core.decimals import BoundedDecimal
 from finetune_operator.resources.training import Training
 from finetune_operator.store.exported_datasets import DATASET_ID
 from finetune_operator.web.ids import NAMESPACE_PATTERN
-from finetune_operator.web.job_requests import JobRequest, WrongRequest
+from finetune_operator.web.job_requests import JobRequest, WrongRequest, family_named, family_of
 
 RATINGS = "ratings"
 FILE_PREFIX = "file-"
-FAMILY_MAX_CHARACTERS = 40
 LEARNING_RATE = Decimal(Training().learning_rate)
 
 Auto = Literal["auto"]
 Count = Annotated[int, Field(strict=True, ge=1)] | Auto | None
-Factor = Annotated[Decimal, Field(gt=0, allow_inf_nan=False)] | Auto | None
+Factor = Annotated[BoundedDecimal, Field(gt=0)] | Auto | None
 MetadataKey = Annotated[str, Field(max_length=64)]
 MetadataValue = Annotated[str, Field(max_length=512)]
 Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)]
@@ -90,13 +90,16 @@ def job_request(request: FineTuningRequest) -> JobRequest:
     if method == "dpo":
         flat["method"] = "dpo"
     flat |= _hyperparameters(request) | _dataset(request.training_file, is_dpo=method == "dpo")
-    return JobRequest.model_validate(flat)
+    try:
+        return JobRequest.model_validate(flat)
+    except ValidationError as error:
+        mistakes = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        raise WrongRequest("; ".join(mistakes)) from None
 
 
 def family_name(request: FineTuningRequest) -> str:
     """What the gateway answers to. Raises `WrongRequest`."""
-    said = request.suffix or request.model.partition("@")[0].rsplit("/", 1)[-1]
-    name = re.sub(r"[^a-z0-9]+", "-", said.lower()).strip("-")[:FAMILY_MAX_CHARACTERS].strip("-")
+    name = family_named(request.suffix) if request.suffix else family_of(request.model)
     if not name:
         raise WrongRequest("suffix: use letters from a to z and digits")
     return name

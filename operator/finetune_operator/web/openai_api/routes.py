@@ -37,6 +37,7 @@ from finetune_operator.web.services import Object, Services, ServicesOf
 
 SERIES_MAX_POINTS = 1000
 MODELS_MAX = 1000
+JOBS_PATH = "/v1/fine_tuning/jobs"
 ID_PATTERN = rf"^{JOB_PREFIX}[a-z0-9][-.a-z0-9]{{0,316}}$"
 JobId = Annotated[str, Path(pattern=ID_PATTERN, description="`ftjob-<namespace>.<name>`")]
 After = Annotated[str | None, Query(max_length=512, description="The last id of the page before")]
@@ -52,12 +53,14 @@ async def create_fine_tuning_job(
     services: ServicesOf, caller: CallerOf, request: FineTuningRequest, idempotency_key: IdempotencyKey = None
 ) -> Object:
     """Train. What else a FineTuneJob can do is at `/v1/fine-tuning/jobs`."""
+    acting = Acting(services, caller)
+    acting.place_to_make(request.namespace)
     try:
         job = job_request(request)
     except WrongRequest as error:
         raise Problem(422, "invalid-request", str(error)) from None
     noted = {METADATA_ANNOTATION: json.dumps(request.metadata, sort_keys=True)} if request.metadata else {}
-    made = await create_job(Acting(services, caller), job, idempotency_key, said=request, annotations=noted)
+    made = await create_job(acting, job, idempotency_key, interface=JOBS_PATH, said=request, annotations=noted)
     return fine_tuning_job(made.body)
 
 

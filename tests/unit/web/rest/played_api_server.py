@@ -50,6 +50,9 @@ class PlayedApiServer:
     def __init__(self) -> None:
         self.url = ""
         self.away = False
+        self.strangers = 0
+        self.refusing: tuple[int, str, str] | None = None
+        """Status, reason and message of what is said to who creates something."""
         self.users = {
             OWN_TOKEN: User("system:serviceaccount:finetune:finetune-api", OWN_RIGHTS),
             "reader": User("system:serviceaccount:finetune:reader", VIEW),
@@ -126,6 +129,7 @@ class PlayedApiServer:
             raise _failure(503, "etcd is away")
         user = self.users.get(request.headers.get("Authorization", "").removeprefix("Bearer "))
         if user is None:
+            self.strangers += 1
             raise _failure(401, "Unauthorized")
         self.requests.append((user.name, request.method, request.path))
         return user
@@ -171,9 +175,12 @@ class PlayedApiServer:
         known = {field.alias for field in spec.model_fields.values()}
         if unknown := set(body["spec"]) - known:
             raise _failure(400, f'strict decoding error: unknown field "spec.{min(unknown)}"')
+        if self.refusing:
+            status, reason, message = self.refusing
+            raise _failure(status, message, reason)
         name = body["metadata"]["name"]
         if (plural, namespace, name) in self.objects:
-            raise _failure(409, f'{plural}.finetune.dev "{name}" already exists')
+            raise _failure(409, f'{plural}.finetune.dev "{name}" already exists', "AlreadyExists")
         try:
             model.model_validate(merged(body, {"metadata": {"namespace": namespace, "uid": "new"}}))
         except ValueError as error:
@@ -193,7 +200,7 @@ class PlayedApiServer:
             await self.remove(*key)
             return web.json_response({"kind": "Status", "status": "Success"})
         if sent.get("metadata", {}).get("uid") != body["metadata"]["uid"]:
-            raise _failure(409, "the uid is another one")
+            raise _failure(422, f'{key[0]} "{key[2]}" is invalid: metadata.uid: field is immutable', "Invalid")
         changed = self.put(key[0], merged(body, sent))
         async with self._news:
             self._news.notify_all()
@@ -229,8 +236,8 @@ class PlayedApiServer:
         return self._events[-1][0] if self._events else 0
 
 
-def _failure(status: int, message: str) -> web.HTTPException:
-    body = {"kind": "Status", "message": message, "code": status}
+def _failure(status: int, message: str, reason: str = "") -> web.HTTPException:
+    body = {"kind": "Status", "message": message, "code": status, "reason": reason}
     failure = web.HTTPBadRequest(text=json.dumps(body), content_type="application/json")
     failure.set_status(status)
     return failure

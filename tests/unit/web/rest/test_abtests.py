@@ -60,6 +60,7 @@ def test_specs(case: str) -> None:
         ({"candidate": "plato-v2", "prompts": []}, "prompts"),
         ({"candidate": "plato-v2", "spec": LITTLE}, "remove candidate"),
         ({"candidate": "plato-v2", "alpha": 1}, "alpha"),
+        ({"candidate": "plato-v2", "alpha": "1e-100000000"}, "at most 24 characters"),
     ],
 )
 def test_mistakes_are_named(body: dict[str, Any], message: str) -> None:
@@ -83,9 +84,9 @@ async def test_a_test_is_an_abtest(rest: Rest) -> None:
 
 async def test_an_id_is_as_good_as_namespace_and_name(rest: Rest) -> None:
     for name in ("finetune.v1-v2", "v1-v2"):
-        compared = (await rest.post(f"{TESTS}/{name}/comparisons", {"evaluator": name})).json()
+        compared = (await rest.post(f"{TESTS}/{name}/comparisons", {"evaluator": name}, API_TOKEN)).json()
         vote = {"comparison_id": compared["comparison_id"], "evaluator": name, "vote": "tie"}
-        assert (await rest.post(f"{TESTS}/{name}/vote", vote)).json()["vote"] == "tie"
+        assert (await rest.post(f"{TESTS}/{name}/vote", vote, API_TOKEN)).json()["vote"] == "tie"
     for path in ("", "/voters", "/win-rates"):
         by_id = await rest.get(f"{TESTS}/finetune.v1-v2{path}", READER)
         assert by_id.status_code == 200, by_id.text

@@ -1,14 +1,23 @@
 """Whose token it is, and what RBAC lets them do with what is in the database."""
 
+import asyncio
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
 from finetune_operator.kube.errors import KubeError, Unavailable
-from finetune_operator.web.identity import ANONYMOUS, CACHE_MAX_ENTRIES, CACHE_SECONDS, VOTE, Decision, Identity
+from finetune_operator.web.identity import (
+    ANONYMOUS,
+    CACHE_MAX_ENTRIES,
+    CACHE_SECONDS,
+    MAX_REVIEWS,
+    VOTE,
+    Decision,
+    Identity,
+)
 from finetune_operator.web.ids import ObjectId, WrongId, parse_id
-from tests.unit.web.conftest import ENVIRONMENT
+from tests.unit.web.conftest import ENVIRONMENT, INTERNAL
 from tests.unit.web.rest.conftest import API_TOKEN, EDITOR, NOBODY, READER, STRANGER, Rest
 from tests.unit.web.rest.played_api_server import User
 from tests.unit.web.test_access import is_problem
@@ -24,6 +33,8 @@ class Reviews:
         self.asked: list[tuple[str, str]] = []
         self.name = "ada"
         self.failing: KubeError | None = None
+        self.answering = asyncio.Event()
+        self.answering.set()
 
     def on_behalf_of(self, token: str, field_manager: str) -> Any:
         outer = self
@@ -31,6 +42,7 @@ class Reviews:
         class Creator:
             async def create(self, plural: str, namespace: str | None, body: Any) -> dict[str, Any]:
                 outer.asked.append((token, plural))
+                await outer.answering.wait()
                 if outer.failing:
                     raise outer.failing
                 return {"status": {"userInfo": {"username": outer.name}, "allowed": True, "reason": "by a Role"}}
@@ -77,6 +89,48 @@ async def test_a_failure_is_asked_for_anew(identity: Identity, reviews: Reviews)
             await identity.name_of(SecretStr("t"))
     reviews.failing = None
     assert await identity.name_of(SecretStr("t")) == "ada"
+
+
+async def test_an_unknown_token_is_remembered(identity: Identity, reviews: Reviews, time: list[float]) -> None:
+    reviews.failing = Unavailable("Unauthorized", 401)
+    for _ in range(3):
+        with pytest.raises(KubeError) as caught:
+            await identity.name_of(SecretStr("t"))
+        assert caught.value.status == 401
+    assert len(reviews.asked) == 1
+    reviews.failing = None
+    time[0] += CACHE_SECONDS
+    assert await identity.name_of(SecretStr("t")) == "ada"
+
+
+async def test_equal_questions_at_the_same_time_are_one(identity: Identity, reviews: Reviews) -> None:
+    reviews.answering.clear()
+    asking = [asyncio.create_task(identity.name_of(SecretStr("t"))) for _ in range(5)]
+    await asyncio.sleep(0)
+    asking.pop(0).cancel()
+    await asyncio.sleep(0)
+    reviews.answering.set()
+    assert await asyncio.gather(*asking) == ["ada"] * 4
+    assert len(reviews.asked) == 1
+
+
+async def test_only_so_many_questions_are_asked_at_once(identity: Identity, reviews: Reviews) -> None:
+    reviews.answering.clear()
+    asking = [asyncio.create_task(identity.name_of(SecretStr(f"t-{number}"))) for number in range(MAX_REVIEWS)]
+    await asyncio.sleep(0.01)
+    with pytest.raises(Unavailable) as caught:
+        await identity.name_of(SecretStr("one more"))
+    assert caught.value.retry_after_seconds
+    reviews.answering.set()
+    await asyncio.gather(*asking)
+    assert await identity.name_of(SecretStr("one more")) == "ada"
+
+
+async def test_the_internal_token_goes_nowhere(rest: Rest) -> None:
+    assert is_problem(await rest.get(TEST, INTERNAL), 401, "unauthorized")
+    assert rest.cluster.strangers == 0
+    await rest.get(TEST, STRANGER)
+    assert rest.cluster.strangers == 1
 
 
 async def test_who_is_anonymous_to_kubernetes_is_nobody(identity: Identity, reviews: Reviews) -> None:
@@ -128,9 +182,41 @@ async def test_who_may_vote_needs_no_right_to_read(rest: Rest) -> None:
     rest.cluster.users["voter"] = User("voter", {("create", "abtests/votes")}, {"finetune"})
     voter = {"Authorization": "Bearer voter"}
     assert is_problem(await rest.get(TEST, voter), 403, "forbidden")
-    compared = (await rest.post(f"{TEST}/comparisons", ADA, voter)).json()
-    vote = {"comparison_id": compared["comparison_id"], "evaluator": "ada", "vote": "tie"}
+    compared = (await rest.post(f"{TEST}/comparisons", {}, voter)).json()
+    vote = {"comparison_id": compared["comparison_id"], "vote": "tie"}
     assert (await rest.post(f"{TEST}/vote", vote, voter)).status_code == 200
+
+
+async def test_one_token_is_one_evaluator(rest: Rest) -> None:
+    name = rest.cluster.users["editor"].name
+    compared = (await rest.post(f"{TEST}/comparisons", {})).json()
+    assert (await rest.post(f"{TEST}/comparisons", {"evaluator": name})).json() == compared
+    vote = {"comparison_id": compared["comparison_id"], "vote": "tie"}
+    for path, body in (("comparisons", ADA), ("vote", vote | ADA)):
+        response = await rest.post(f"{TEST}/{path}", body)
+        assert is_problem(response, 403, "foreign-evaluator")
+        assert name in response.json()["detail"]
+    assert (await rest.post(f"{TEST}/vote", vote | {"evaluator": name})).status_code == 200
+    voters = (await rest.get(f"{TEST}/voters", READER)).json()["voters"]
+    assert [voter["evaluator"] for voter in voters] == [name]
+
+
+async def test_who_has_the_apis_token_says_who_judges(rest: Rest) -> None:
+    assert (await rest.post(f"{TEST}/comparisons", ADA, API_TOKEN)).status_code == 200
+    for path, body in (("comparisons", {}), ("vote", {"comparison_id": "0", "vote": "tie"})):
+        response = await rest.post(f"{TEST}/{path}", body, API_TOKEN)
+        assert response.status_code in (404, 422), response.text
+        assert path == "vote" or "say who judges" in response.json()["detail"]
+
+
+async def test_a_user_that_no_evaluator_can_be_called_by_is_a_digest(rest: Rest) -> None:
+    for number in range(2):
+        rest.cluster.users[f"long-{number}"] = User("x" * 300 + str(number), {("create", "abtests/votes")})
+        response = await rest.post(f"{TEST}/comparisons", {}, {"Authorization": f"Bearer long-{number}"})
+        assert response.status_code == 200, response.text
+    listed = (await rest.get("/v1/fine-tuning/comparisons", READER)).json()["comparisons"]
+    assert len({entry["evaluator"] for entry in listed}) == 2
+    assert all(entry["evaluator"].startswith("sha256:") for entry in listed)
 
 
 REFUSED: dict[str, tuple[str, str, dict[str, str], int]] = {
@@ -177,7 +263,7 @@ class TestTwoNamespaces:
         return ENVIRONMENT | {"FINETUNE_NAMESPACES": "finetune,other"}
 
     async def test_comparisons_are_of_what_the_caller_may_read(self, rest: Rest) -> None:
-        await rest.post(f"{TEST}/comparisons", ADA)
+        await rest.post(f"{TEST}/comparisons", {})
         for namespace, count in (("finetune", 1), ("other", 0)):
             rest.cluster.users[namespace] = User(namespace, {("get", "abtests")}, {namespace})
             listed = await rest.get("/v1/fine-tuning/comparisons", {"Authorization": f"Bearer {namespace}"})

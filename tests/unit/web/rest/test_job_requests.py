@@ -12,25 +12,36 @@ from finetune_operator.web.job_requests import PLACES, DatasetsClaim, JobRequest
 HUB = {"name": "qwen3-0.6b", "source": {"hub": {"id": "Qwen/Qwen3-0.6B"}}}
 FLAT = {"model": "plato", "base_model": "Qwen/Qwen3-0.6B"}
 SPEC = {"model": "plato", "baseModel": HUB}
+GPU = {"resources": {"limits": {"nvidia.com/gpu": 1}}}
+DERIVED = {
+    "model": "qwen3-0-6b",
+    "baseModel": {"name": "qwen3-0.6b", "source": {"hub": {"id": "Qwen/Qwen3-0.6B", "revision": "v1"}}},
+}
 CLAIM = DatasetsClaim("finetune", "datasets")
 
 SPECS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "as little as possible": (FLAT, SPEC),
+    "as little as possible": ({"base_model": "Qwen/Qwen3-0.6B@v1"}, DERIVED | GPU),
+    "a name": (FLAT, SPEC | GPU),
+    "without a GPU": (FLAT | {"quantization": "none"}, SPEC | {"training": {"quantization": "none"}}),
+    "some GPUs": (FLAT | {"gpus": 2}, SPEC | {"resources": {"limits": {"nvidia.com/gpu": 2}}}),
+    "no GPUs": (FLAT | {"gpus": 0, "quantization": "none"}, SPEC | {"training": {"quantization": "none"}}),
     "a revision": (
         FLAT | {"base_model": "Qwen/Qwen3-0.6B@v1"},
         {
             "model": "plato",
             "baseModel": {"name": "qwen3-0.6b", "source": {"hub": {"id": "Qwen/Qwen3-0.6B", "revision": "v1"}}},
-        },
+        }
+        | GPU,
     ),
     "a base model on a volume": (
         FLAT | {"base_model": "volume://models/tiny/llama"},
         {
             "model": "plato",
             "baseModel": {"name": "llama", "source": {"volume": {"claimName": "models", "path": "tiny/llama"}}},
-        },
+        }
+        | GPU,
     ),
-    "a base model as a FineTuneJob has it": (FLAT | {"base_model": HUB}, SPEC),
+    "a base model as a FineTuneJob has it": (FLAT | {"base_model": HUB}, SPEC | GPU),
     "a provider": (
         FLAT | {"base_model": "gpt-4.1-mini", "backend": "OpenAI", "openai": {"secretRef": {"name": "o", "key": "k"}}},
         {
@@ -72,23 +83,31 @@ SPECS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "resources": {"limits": {"nvidia.com/gpu": 1}},
         },
     ),
-    "a number as text": (FLAT | {"learning_rate": "2e-4"}, SPEC | {"training": {"learningRate": "0.0002"}}),
+    "zero is written as zero": (
+        FLAT | {"lora_dropout": "0e-100000000"},
+        SPEC | GPU | {"lora": {"dropout": "0"}},
+    ),
+    "a number as text": (FLAT | {"learning_rate": "2e-4"}, SPEC | GPU | {"training": {"learningRate": "0.0002"}}),
     "ratings": (
         FLAT | {"philosopher": "ada", "domain": "law", "min_rating": 5, "format": "alpaca"},
-        SPEC | {"dataset": {"ratings": {"philosopher": "ada", "domain": "law", "minRating": 5}, "format": "Alpaca"}},
+        SPEC
+        | GPU
+        | {"dataset": {"ratings": {"philosopher": "ada", "domain": "law", "minRating": 5}, "format": "Alpaca"}},
     ),
-    "ratings by default": (FLAT | {"min_examples": 5}, SPEC | {"dataset": {"minExamples": 5, "ratings": {}}}),
+    "ratings by default": (FLAT | {"min_examples": 5}, SPEC | GPU | {"dataset": {"minExamples": 5, "ratings": {}}}),
     "a file on a volume": (
         FLAT | {"dataset_path": "volume://data/rows.jsonl", "test_fraction": 0.25},
-        SPEC | {"dataset": {"testFraction": "0.25", "volume": {"claimName": "data", "path": "rows.jsonl"}}},
+        SPEC | GPU | {"dataset": {"testFraction": "0.25", "volume": {"claimName": "data", "path": "rows.jsonl"}}},
     ),
     "an object": (
         FLAT | {"dataset_path": "s3://bucket/rows.jsonl"},
-        SPEC | {"dataset": {"s3": {"url": "s3://bucket/rows.jsonl"}}},
+        SPEC | GPU | {"dataset": {"s3": {"url": "s3://bucket/rows.jsonl"}}},
     ),
     "an exported dataset": (
         FLAT | {"dataset_path": "chatml-0/train.jsonl", "format": "chatml"},
-        SPEC | {"dataset": {"format": "ChatML", "volume": {"claimName": "datasets", "path": "chatml-0/train.jsonl"}}},
+        SPEC
+        | GPU
+        | {"dataset": {"format": "ChatML", "volume": {"claimName": "datasets", "path": "chatml-0/train.jsonl"}}},
     ),
     "a spec": ({"spec": SPEC | {"suspend": True}}, SPEC | {"suspend": True}),
 }
@@ -117,7 +136,16 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "an unknown member": (FLAT | {"epochs": 3}, "epochs"),
     "both forms": ({"spec": SPEC, "model": "plato"}, "not both: remove model"),
     "neither form": ({"model": "plato"}, "base_model must be set, or `spec`"),
-    "nothing": ({}, "base_model and model|model and base_model"),
+    "nothing": ({}, "base_model must be set"),
+    "4bit by default without a GPU": (FLAT | {"gpus": 0}, "set quantization none, or gpus"),
+    "8bit without a GPU": (FLAT | {"gpus": 0, "quantization": "8bit"}, "quantization 8bit needs a GPU"),
+    **{
+        f"a number of many digits, {name}={text}": (FLAT | {name: text}, f"(?s){name}.*at most 24 characters")
+        for name in ("learning_rate", "dpo_beta", "lora_dropout", "test_fraction")
+        for text in ("1e-100000000", "1e-13", "0." + "1" * 30)
+    },
+    "a large number": (FLAT | {"learning_rate": "1e7"}, "at most 24 characters"),
+    "a large number that is none in a string": (FLAT | {"learning_rate": 1e300}, "at most 24 characters"),
     "filters of what is no export": (FLAT | {"dataset_path": "s3://b/k", "domain": "law"}, "domain choose ratings"),
     "a truth as a number": (FLAT | {"num_epochs": True}, "num_epochs"),
     "not a number": (FLAT | {"learning_rate": "fast"}, "learning_rate"),
@@ -135,6 +163,11 @@ def test_mistakes_are_named(case: str) -> None:
 
 
 REFUSED: dict[str, tuple[dict[str, Any], DatasetsClaim | None, str]] = {
+    "a base model that no family can be called by": (
+        {"base_model": {"name": "_", "source": {}}},
+        CLAIM,
+        "model: base_model has no name",
+    ),
     "a base model that is nowhere": (FLAT | {"base_model": "llama"}, CLAIM, "write <owner>/<name>"),
     "a volume without a path": (FLAT | {"base_model": "volume://models"}, CLAIM, "volume://<claim>/<path>, not"),
     "datasets without a volume": (FLAT | {"dataset_path": "x/train.jsonl"}, None, "set the chart's"),
@@ -155,8 +188,15 @@ def test_what_no_job_can_be_made_of(case: str) -> None:
 
 
 def test_a_key_is_a_name_in_its_namespace() -> None:
-    assert name_from_key("job", "a", "k") == name_from_key("job", "a", "k")
-    assert len({name_from_key("job", namespace, key) for namespace in "ab" for key in "kl"}) == 4
+    names = [
+        name_from_key("job", interface, namespace, caller, key)
+        for interface in ("/v1", "/api")
+        for namespace in "ab"
+        for caller in ("ada", "eve")
+        for key in "kl"
+    ]
+    assert len(set(names)) == 16
+    assert name_from_key("job", "/v1", "a", "ada", "k") == names[0]
 
 
 def test_the_digest_does_not_depend_on_the_order() -> None:

@@ -3,15 +3,22 @@
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
+from finetune_operator.web.acting import JOBS as ACTING_JOBS
+from finetune_operator.web.acting import Acting
+from finetune_operator.web.auth import Caller
 from finetune_operator.web.pages import WrongCursor, id_of, page_of
+from finetune_operator.web.problems import Problem
 from tests.builders import job_object
 from tests.unit.web.conftest import ENVIRONMENT
 from tests.unit.web.rest.conftest import API_TOKEN, EDITOR, READER, Rest
-from tests.unit.web.rest.played_api_server import VIEW, User
+from tests.unit.web.rest.played_api_server import EDIT, VIEW, User
 from tests.unit.web.test_access import is_problem
 
 JOBS = "/v1/fine-tuning/jobs"
+CANDIDATE = {"candidate": "plato-v2"}
+REVIEWS = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
 FLAT = {"model": "plato", "base_model": "volume://models/tiny"}
 
 
@@ -68,10 +75,90 @@ class TestIdempotency:
         assert (await rest.post(JOBS, FLAT, idempotency_key="k2")).status_code == 201
 
     async def test_a_key_does_not_take_over_what_was_there(self, rest: Rest) -> None:
-        put_job(rest, "mine")
-        response = await rest.post(JOBS, FLAT | {"name": "mine"}, idempotency_key="k1")
+        name = (await rest.post(JOBS, FLAT, idempotency_key="k1")).json()["name"]
+        await rest.cluster.remove("finetunejobs", "finetune", name)
+        put_job(rest, name)
+        response = await rest.post(JOBS, FLAT, idempotency_key="k1")
         assert is_problem(response, 409, "idempotency-key-reused")
+
+    async def test_a_name_is_taken_once(self, rest: Rest) -> None:
+        put_job(rest, "mine")
         assert is_problem(await rest.post(JOBS, FLAT | {"name": "mine"}), 409, "already-exists")
+
+    async def test_a_key_makes_up_the_name(self, rest: Rest) -> None:
+        for path, body in ((JOBS, FLAT), ("/api/training/jobs", FLAT), ("/v1/fine-tuning/ab-test", CANDIDATE)):
+            response = await rest.post(path, body | {"name": "mine"}, idempotency_key="k1")
+            assert is_problem(response, 422, "name-and-key")
+        assert rest.cluster.writes() == []
+
+    async def test_a_key_is_of_one_interface_and_one_caller(self, rest: Rest) -> None:
+        rest.cluster.users["other"] = User("other", EDIT)
+        openai = {"model": "volume://models/tiny", "training_file": "ratings"}
+        for path, body, caller in (
+            (JOBS, FLAT, EDITOR),
+            (JOBS, FLAT, {"Authorization": "Bearer other"}),
+            ("/api/training/jobs", FLAT, EDITOR),
+            ("/v1/fine_tuning/jobs", openai, EDITOR),
+        ):
+            response = await rest.post(path, body, caller, idempotency_key="k1")
+            assert response.status_code in (200, 201), response.text
+        assert len(rest.cluster.names("finetunejobs")) == 4
+
+    async def test_what_is_being_deleted_is_no_answer(self, rest: Rest) -> None:
+        name = (await rest.post(JOBS, FLAT, idempotency_key="k1")).json()["name"]
+        body = rest.cluster.objects["finetunejobs", "finetune", name]
+        rest.cluster.put(
+            "finetunejobs", body | {"metadata": body["metadata"] | {"deletionTimestamp": "2026-11-22T13:00:00Z"}}
+        )
+        assert is_problem(await rest.post(JOBS, FLAT, idempotency_key="k1"), 409, "being-deleted")
+
+    @pytest.mark.parametrize("headers", [{}, {"idempotency_key": "k1"}])
+    async def test_another_conflict_does_not_say_that_the_name_is_taken(
+        self, rest: Rest, headers: dict[str, str]
+    ) -> None:
+        rest.cluster.refusing = (409, "Conflict", "Operation cannot be fulfilled on resourcequotas")
+        response = await rest.post(JOBS, FLAT, **headers)
+        assert is_problem(response, 503, "cluster-busy")
+        assert response.headers["retry-after"]
+        rest.cluster.refusing = None
+        assert (await rest.post(JOBS, FLAT, **headers)).status_code == 201
+
+
+async def test_what_was_made_anew_is_not_changed(rest: Rest) -> None:
+    put_job(rest)
+    old = rest.cluster.objects["finetunejobs", "finetune", "plato-1"]
+    rest.cluster.put("finetunejobs", old | {"metadata": old["metadata"] | {"uid": "another"}})
+    acting = Acting(rest.services, Caller("editor", SecretStr("editor")))
+    with pytest.raises(Problem) as caught:
+        await acting.change(ACTING_JOBS, old, {"cancel": True})
+    assert (caught.value.status, caught.value.kind) == (409, "conflict")
+    await rest.cluster.remove("finetunejobs", "finetune", "plato-1")
+    with pytest.raises(Problem) as caught:
+        await acting.change(ACTING_JOBS, old, {"cancel": True})
+    assert caught.value.status == 404
+
+
+async def test_what_refuses_beside_rbac_is_not_blamed_on_roles(rest: Rest) -> None:
+    rest.cluster.refusing = (403, "Forbidden", 'admission webhook "policy" denied the request: no trainings on Sundays')
+    response = await rest.post(JOBS, FLAT)
+    assert is_problem(response, 403, "forbidden")
+    assert "Sundays" in response.json()["detail"]
+    assert "ClusterRole" not in response.json()["detail"]
+
+
+async def test_who_has_no_token_of_kubernetes_is_refused_before_the_body_is_looked_at(rest: Rest) -> None:
+    openai = {"model": "nowhere", "training_file": "ratings"}
+    for path in (JOBS, "/api/training/jobs"):
+        response = await rest.post(path, FLAT | {"base_model": "nowhere"}, API_TOKEN)
+        assert is_problem(response, 403, "kubernetes-token-needed")
+    assert (await rest.post("/v1/fine_tuning/jobs", openai, API_TOKEN)).status_code == 403
+
+
+@pytest.mark.parametrize("path", [JOBS, "/api/training/jobs", "/v1/fine-tuning/models", "/v1/fine-tuning/ab-test"])
+async def test_a_namespace_is_a_label(rest: Rest, path: str) -> None:
+    for namespace in ("a/b", "..", "A", "x" * 64, "finetune?watch=true"):
+        assert is_problem(await rest.get(path, namespace=namespace), 422, "invalid-request")
+    assert rest.cluster.requests == [("system:serviceaccount:finetune:editor", "POST", REVIEWS)]
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {

@@ -57,6 +57,7 @@ async def test_a_job_is_a_finetunejob(rest: Rest, client: AsyncOpenAI) -> None:
         "baseModel": {"name": "qwen3-0.6b", "source": {"hub": {"id": "Qwen/Qwen3-0.6B"}}},
         "training": {"epochs": 1, "learningRate": "0.0001", "seed": 7},
         "dataset": {"format": "OpenAI", "ratings": {}},
+        "resources": {"limits": {"nvidia.com/gpu": 1}},
     }
     elsewhere = (await rest.get("/v1/fine-tuning/jobs/finetune.plato-2-0badcafe")).json()
     assert elsewhere["manifest"] == made.model_extra["finetune"]["manifest"]
@@ -211,12 +212,20 @@ def test_requests(case: str) -> None:
         ({"validation_file": "file-1"}, "validation_file: rows are held out"),
         ({"integrations": [{"type": "wandb"}]}, "spec.reportTo"),
         ({"suffix": "\u00e4"}, "letters from a to z"),
+        ({"hyperparameters": {"learning_rate_multiplier": "1e-10"}}, "learning_rate: .*at most 24 characters"),
     ],
 )
 def test_what_is_not_taken_is_told(body: dict[str, Any], message: str) -> None:
     request = FineTuningRequest.model_validate({"model": TINY, "training_file": "ratings"} | body)
     with pytest.raises(WrongRequest, match=message):
         job_request(request)
+
+
+@pytest.mark.parametrize("name", ["beta", "learning_rate_multiplier"])
+def test_numbers_are_bounded(name: str) -> None:
+    body = {"model": TINY, "training_file": "ratings", "hyperparameters": {name: "1e-100000000"}}
+    with pytest.raises(ValidationError, match="at most 24 characters"):
+        FineTuningRequest.model_validate(body)
 
 
 def test_reinforcement_is_no_method() -> None:
