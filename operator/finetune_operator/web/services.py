@@ -90,6 +90,8 @@ class Services:
     """Eight hexadecimal digits, for the name of what its maker gave none."""
     turns: Turns = field(default_factory=Turns)
     streams: Streams = field(default_factory=Streams)
+    version_namespaces: dict[str, str] = field(default_factory=dict)
+    """Of versions that were judged, by their uids."""
     worker: Worker = field(default_factory=WorkerProcess)
 
     @cached_property

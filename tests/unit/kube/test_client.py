@@ -123,7 +123,7 @@ def test_names_make_paths() -> None:
 
 
 async def test_callers_share_no_cookies(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = kopf.ConnectionInfo(server="http://127.0.0.1:1", token="t")
+    known = kopf.ConnectionInfo(server="http://127.0.0.1:1")
     monkeypatch.setattr(module, "credentials_from_environment", lambda: known)
     async with KubeClient.from_environment() as client:
         assert isinstance(client._session.cookie_jar, aiohttp.DummyCookieJar)

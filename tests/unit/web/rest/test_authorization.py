@@ -122,12 +122,11 @@ BODIES: dict[str, Any] = {
 }
 
 
-UNCONFIGURED = {"GET /api/training/stats", f"POST {DATASETS}/statistics"}
 NOT_DONE: dict[str, int] = {
     f"POST {TEST}/vote": 404,
     f"POST {ONE}/vote": 404,
     # No place for datasets, and no database of ratings to read.
-    **{operation: 409 for operation in OPERATIONS["ratings"] if operation not in UNCONFIGURED},
+    **{operation: 409 for operation in OPERATIONS["ratings"] if operation != "GET /api/training/stats"},
 }
 """What is answered to who may, where there is nothing of it here; all else is done."""
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from finetune_operator.core.request_ids import signed_request_id
 from finetune_operator.kube.errors import KubeError, Unavailable
 from finetune_operator.web.identity import (
     ANONYMOUS,
@@ -274,6 +275,23 @@ class TestTwoNamespaces:
         response = await rest.get("/api/training/stats", {"Authorization": "Bearer half"})
         assert is_problem(response, 403, "forbidden")
         assert "in namespace other" in response.json()["detail"]
+
+    async def test_an_answer_is_judged_where_its_version_is(self, rest: Rest) -> None:
+        rest.cluster.users["half"] = User("half", {("create", "abtests/votes")}, {"finetune"})
+        rest.cluster.users["other"] = User("other", {("create", "abtests/votes")}, {"other"})
+        key = rest.services.settings.internal_token.get_secret_value()
+        of_version, of_none = signed_request_id("r", "plato-v2-uid", key), signed_request_id("r", "gone-uid", key)
+        texts = {"prompt": "What is justice?", "response": "Each does his own work."}
+        for user, request_id, more, status in (
+            ("half", of_version, {}, 200),
+            ("half", of_version, {"texts": texts}, 403),
+            ("half", of_none, {}, 403),
+            ("half", "of-nobody", {}, 403),
+            ("other", of_version, {}, 403),
+        ):
+            body = {"request_id": request_id, "thumbs": "up"} | more
+            response = await rest.post("/v1/fine-tuning/feedback", body, {"Authorization": f"Bearer {user}"})
+            assert response.status_code == status, response.text
 
 
 async def test_an_api_server_that_is_away_is_told_with_when_to_ask_again(rest: Rest) -> None:
