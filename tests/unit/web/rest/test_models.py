@@ -102,7 +102,15 @@ class TestDeploy:
         assert body["active"] is True
         assert "state" not in spec_of(family, 1)
 
-    @pytest.mark.parametrize("body", [{"replicas": 2}, {"gpu_memory_utilization": 2}, {"max_model_len": "long"}])
+    @pytest.mark.parametrize(
+        "body",
+        [
+            {"replicas": 2},
+            {"gpu_memory_utilization": 2},
+            {"gpu_memory_utilization": "1e-99999999"},
+            {"max_model_len": "long"},
+        ],
+    )
     async def test_wrong_wishes_are_named(self, family: Rest, body: dict[str, Any]) -> None:
         response = await family.post(f"{MODELS}/plato-v3/deploy", body)
         assert is_problem(response, 422, "invalid-request")
