@@ -4,7 +4,7 @@ import asyncio
 import copy
 import itertools
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -63,6 +63,7 @@ class PlayedApiServer:
         """User agents of writes."""
         self.watch_ends_after: int | None = None
         """Events after which a watch is closed."""
+        self.watch_failure: Callable[[], web.HTTPException] | None = None
         self.compacted_until = 0
         self.watches = 0
         self._events: list[tuple[int, str, str, Object]] = []
@@ -123,10 +124,10 @@ class PlayedApiServer:
 
     def _user(self, request: web.Request) -> User:
         if self.away:
-            raise _failure(503, "etcd is away")
+            raise failure(503, "etcd is away")
         user = self.users.get(request.headers.get("Authorization", "").removeprefix("Bearer "))
         if user is None:
-            raise _failure(401, "Unauthorized")
+            raise failure(401, "Unauthorized")
         self.requests.append((user.name, request.method, request.path))
         return user
 
@@ -150,7 +151,7 @@ class PlayedApiServer:
         if not user.may(verb, plural, namespace):
             where = f'in the namespace "{namespace}"' if namespace else "at the cluster scope"
             resource = f'{plural} is forbidden: User "{user.name}" cannot {verb} resource "{plural}"'
-            raise _failure(403, f'{resource} in API group "finetune.dev" {where}')
+            raise failure(403, f'{resource} in API group "finetune.dev" {where}')
         if verb == "watch":
             wanted = request.query["fieldSelector"].removeprefix("metadata.name=")
             return await self._watch(request, plural, namespace, wanted)
@@ -161,7 +162,7 @@ class PlayedApiServer:
         if verb == "create":
             return await self._create(request, plural, namespace)
         if (plural, namespace, name) not in self.objects:
-            raise _failure(404, f'{plural}.finetune.dev "{name}" not found')
+            raise failure(404, f'{plural}.finetune.dev "{name}" not found')
         return await self._one(request, verb, (plural, namespace, name))
 
     async def _create(self, request: web.Request, plural: str, namespace: str) -> web.Response:
@@ -170,14 +171,14 @@ class PlayedApiServer:
         assert request.query["fieldValidation"] == "Strict"
         known = {field.alias for field in spec.model_fields.values()}
         if unknown := set(body["spec"]) - known:
-            raise _failure(400, f'strict decoding error: unknown field "spec.{min(unknown)}"')
+            raise failure(400, f'strict decoding error: unknown field "spec.{min(unknown)}"')
         name = body["metadata"]["name"]
         if (plural, namespace, name) in self.objects:
-            raise _failure(409, f'{plural}.finetune.dev "{name}" already exists')
+            raise failure(409, f'{plural}.finetune.dev "{name}" already exists')
         try:
             model.model_validate(merged(body, {"metadata": {"namespace": namespace, "uid": "new"}}))
         except ValueError as error:
-            raise _failure(422, f"{body['kind']} {name} is invalid: {error}") from None
+            raise failure(422, f"{body['kind']} {name} is invalid: {error}") from None
         body["metadata"]["namespace"] = namespace
         return web.json_response(self.put(plural, body), status=201)
 
@@ -189,24 +190,29 @@ class PlayedApiServer:
         sent = json.loads(await request.read())
         if verb == "delete":
             if sent["preconditions"]["uid"] != body["metadata"]["uid"]:
-                raise _failure(409, "the uid is another one")
+                raise failure(409, "the uid is another one")
             await self.remove(*key)
             return web.json_response({"kind": "Status", "status": "Success"})
         if sent.get("metadata", {}).get("uid") != body["metadata"]["uid"]:
-            raise _failure(409, "the uid is another one")
+            raise failure(409, "the uid is another one")
         changed = self.put(key[0], merged(body, sent))
         async with self._news:
             self._news.notify_all()
         return web.json_response(changed)
 
     async def _watch(self, request: web.Request, plural: str, namespace: str, name: str) -> web.StreamResponse:
-        after = int(request.query["resourceVersion"])
+        asked = request.query["resourceVersion"]
+        after = int(asked or self._events_end())
         self.watches += 1
+        if self.watch_failure is not None:
+            raise self.watch_failure()
         if after < self.compacted_until:
-            raise _failure(410, "too old resource version")
+            raise failure(410, "too old resource version")
         response = web.StreamResponse()
         await response.prepare(request)
         sent, position = 0, 0
+        if not asked and (body := self.objects.get((plural, namespace, name))):
+            await response.write(json.dumps({"type": "ADDED", "object": body}).encode() + b"\n")
 
         def is_open() -> bool:
             return self.watch_ends_after is None or sent < self.watch_ends_after
@@ -229,8 +235,9 @@ class PlayedApiServer:
         return self._events[-1][0] if self._events else 0
 
 
-def _failure(status: int, message: str) -> web.HTTPException:
+def failure(status: int, message: str, **headers: str) -> web.HTTPException:
     body = {"kind": "Status", "message": message, "code": status}
-    failure = web.HTTPBadRequest(text=json.dumps(body), content_type="application/json")
-    failure.set_status(status)
-    return failure
+    told = {name.replace("_", "-"): value for name, value in headers.items()}
+    found = web.HTTPBadRequest(text=json.dumps(body), content_type="application/json", headers=told)
+    found.set_status(status)
+    return found

@@ -24,6 +24,11 @@ KEY = ("finetunejobs", "finetune", "plato-1")
 Event = tuple[str, int, Any]
 
 
+@pytest.fixture(autouse=True)
+def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_stream, "BACKOFF_SECONDS", 0.01)
+
+
 def put_job(rest: Rest, **status: Any) -> int:
     """Its resource version."""
     body = rest.cluster.put("finetunejobs", job_object(name="plato-1", status=status))
@@ -145,10 +150,6 @@ async def test_another_training_of_the_name_is_another_one(rest: Rest) -> None:
 
 
 class TestTrouble:
-    @pytest.fixture(autouse=True)
-    def impatience(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(job_stream, "BACKOFF_SECONDS", 0.01)
-
     async def test_an_api_server_that_comes_back_is_asked_again(self, rest: Rest) -> None:
         rest.cluster.watch_ends_after = 1
         put_job(rest, phase="Training", progress={"percent": 0})
