@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import re
 import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
@@ -29,6 +30,17 @@ UNAUTHORIZED = 401
 
 Change = tuple[str, Object]
 logger = get_logger(__name__)
+
+
+def known_version(body: Object, last_event_id: str | None) -> str | None:
+    """The state that a client knows, None for one that can't be of this training's past.
+
+    Bookmarks may have moved an honest client's id beyond the present state; it is told that state once more then.
+    """
+    if last_event_id is None or not re.fullmatch("[0-9]{1,20}", last_event_id):
+        return None
+    number = int(last_event_id)
+    return str(number) if 0 < number <= int(body["metadata"]["resourceVersion"]) else None
 
 
 class Follower:
