@@ -60,6 +60,14 @@ CREATING: dict[int | str, dict[str, Any]] = {
     **CHANGING,
 }
 
+
+class AbTestPage(AbTestList):
+    """The newest first."""
+
+    next: str | None
+    """`after` of the next page."""
+
+
 router = APIRouter(prefix=TESTS_PATH, tags=["ab-test"], dependencies=[Depends(require_caller)])
 
 
@@ -94,7 +102,7 @@ async def get_tests(
     phase: TestPhase | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
     after: After = None,
-) -> AbTestList:
+) -> AbTestPage:
     """ABTests, the newest first, of all namespaces that the caller may read."""
 
     def chosen(body: dict[str, Any]) -> bool:
@@ -102,7 +110,8 @@ async def get_tests(
         return is_of_model and (phase is None or body.get("status", {}).get("phase") == phase)
 
     page = await Acting(services, caller).page(TESTS, namespace, limit, after, chosen)
-    return AbTestList(tests=tuple(map(abtest_entry, page.items)), total=page.total, has_more=page.has_more)
+    tests = tuple(map(abtest_entry, page.items))
+    return AbTestPage(tests=tests, total=page.total, has_more=page.has_more, next=page.next)
 
 
 @router.get("/{test_id}", responses=READING)

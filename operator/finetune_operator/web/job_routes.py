@@ -13,13 +13,21 @@ from finetune_operator.web.job_events import JobEventList, events_of
 from finetune_operator.web.job_requests import JobRequest
 from finetune_operator.web.job_stream import Follower, known_version
 from finetune_operator.web.job_views import JobDetail, JobList, JobStatus, detail_of, entry_of, is_finished
+from finetune_operator.web.pages import AFTER_MAX_LENGTH, AFTER_PATTERN
 from finetune_operator.web.problems import documented
 from finetune_operator.web.services import ServicesOf
 from finetune_operator.web.streams import EVENT_STREAM, EventStream
 
 JOBS_PATH = "/v1/fine-tuning/jobs"
 JobId = Annotated[str, Path(max_length=317, pattern=ID_PATTERN, description="`<namespace>.<name>`")]
-After = Annotated[str | None, Query(max_length=317, pattern=ID_PATTERN, description="The last id of the page before")]
+After = Annotated[
+    str | None,
+    Query(
+        max_length=AFTER_MAX_LENGTH,
+        pattern=AFTER_PATTERN,
+        description="`next` of the page before, or the id of its last item as long as that is there",
+    ),
+]
 READING = documented(401, 403, 404, 422, 503)
 CHANGING = documented(401, 403, 404, 409, 422, 503)
 CREATING: dict[int | str, dict[str, Any]] = {
@@ -65,7 +73,7 @@ async def get_jobs(
 ) -> JobList:
     """Trainings, the newest first, of all namespaces that the caller may read."""
     page = await jobs_page(Acting(services, caller), namespace, limit, after, status=status, model=model)
-    return JobList(jobs=tuple(map(entry_of, page.items)), total=page.total, has_more=page.has_more)
+    return JobList(jobs=tuple(map(entry_of, page.items)), total=page.total, has_more=page.has_more, next=page.next)
 
 
 @router.get("/{job_id}", responses=READING)

@@ -66,6 +66,8 @@ class PlayedApiServer:
         self.watch_failure: Callable[[], web.HTTPException] | None = None
         self.compacted_until = 0
         self.watches = 0
+        self.lists: list[str] = []
+        """Plural of each request for a list."""
         self._events: list[tuple[int, str, str, Object]] = []
         self._news = asyncio.Condition()
         self._versions = itertools.count(1)
@@ -157,8 +159,11 @@ class PlayedApiServer:
             return await self._watch(request, plural, namespace, wanted)
         if verb == "list":
             chosen = sorted(key for key in self.objects if key[0] == plural and namespace in ("", key[1]))
-            items = [self.objects[key] for key in chosen]
-            return web.json_response({"items": items, "metadata": {"resourceVersion": str(self._events_end())}})
+            self.lists.append(plural)
+            begin = int(request.query.get("continue", 0))
+            end = begin + int(request.query.get("limit", len(chosen)))
+            metadata = {"resourceVersion": str(self._events_end()), "continue": str(end) if end < len(chosen) else ""}
+            return web.json_response({"items": [self.objects[key] for key in chosen[begin:end]], "metadata": metadata})
         if verb == "create":
             return await self._create(request, plural, namespace)
         if (plural, namespace, name) not in self.objects:
