@@ -5,13 +5,16 @@ from typing import Any
 
 import pytest
 
+from finetune_operator.contract.training import Progress
 from finetune_operator.kube import client
+from finetune_operator.store import progress
 from finetune_operator.web import lists
 from tests.builders import job_object
 from tests.unit.web.conftest import ENVIRONMENT
 from tests.unit.web.rest.conftest import API_TOKEN, EDITOR, READER, Rest
 from tests.unit.web.rest.played_api_server import VIEW, User
 from tests.unit.web.test_access import is_problem
+from tests.unit.web.test_internal import point
 
 JOBS = "/v1/fine-tuning/jobs"
 FLAT = {"model": "plato", "base_model": "volume://models/tiny"}
@@ -273,8 +276,32 @@ class TestTwoNamespaces:
         assert is_problem(await rest.get(JOBS, half), 403, "forbidden")
 
 
-async def test_a_series_is_found_by_the_jobs_id(rest: Rest) -> None:
+@pytest.mark.parametrize("prefix", ["finetune.", ""])
+async def test_a_series_is_found_by_the_jobs_id(rest: Rest, prefix: str) -> None:
     put_job(rest)
-    body = (await rest.get(f"{JOBS}/finetune.plato-1/progress", READER)).json()
+    body = (await rest.get(f"{JOBS}/{prefix}plato-1/progress", READER)).json()
     assert body["job_uid"] == "uid-of-plato-1"
-    assert is_problem(await rest.get(f"{JOBS}/finetune.gone/progress", READER), 404, "unknown-job")
+    assert is_problem(await rest.get(f"{JOBS}/{prefix}gone/progress", READER), 404, "unknown-job")
+
+
+@pytest.mark.parametrize(
+    ("failed_rows", "namespace", "resource", "status"),
+    [
+        (None, "finetune", "finetunejobs", 200),
+        (None, "finetune", "batchinferences", 403),
+        (0, "finetune", "finetunejobs", 403),
+        (0, "finetune", "batchinferences", 200),
+        (None, "unserved", "finetunejobs", 404),
+    ],
+)
+async def test_a_series_is_judged_by_its_kind(
+    rest: Rest, failed_rows: int | None, namespace: str, resource: str, status: int
+) -> None:
+    uid = "00000000-0000-4000-8000-000000000001"
+    measured = Progress.model_validate(
+        point(1, 1.0, job=uid) | {"failedRows": failed_rows, "job": {"namespace": namespace, "name": "n", "uid": uid}}
+    )
+    await progress.record(rest.services.engine, [measured])
+    rest.cluster.users["some"] = User("some", {("get", resource)})
+    response = await rest.get(f"{JOBS}/{uid}/progress", {"Authorization": "Bearer some"})
+    assert response.status_code == status, response.text
