@@ -19,6 +19,7 @@ CREDENTIALS_MAX_AGE_SECONDS = 60.0
 REQUEST_TIMEOUT_SECONDS = 20.0
 WATCH_TIMEOUT_SECONDS = 300
 WATCH_SILENCE_SECONDS = 90.0
+CHUNK_OBJECTS = 500
 EVENT_MAX_BYTES = 16 * 1024 * 1024
 """Far beyond what etcd takes as one object, and more than aiohttp's own bound on a line."""
 FIELD_MANAGER = "finetune-operator"
@@ -93,6 +94,16 @@ class KubeClient:
         """All objects, and the resource version to watch from."""
         answer = await self._request("GET", path_of(plural, namespace), params={"labelSelector": selector})
         return answer["items"], answer["metadata"]["resourceVersion"]
+
+    async def chunks(self, plural: str, namespace: str | None) -> AsyncGenerator[tuple[Object, ...], None]:
+        """All objects as of one moment, some at a time; `Gone` where the API server has forgotten that moment."""
+        params = {"limit": str(CHUNK_OBJECTS)}
+        while True:
+            answer = await self._request("GET", path_of(plural, namespace), params=params)
+            yield tuple(answer["items"])
+            if not (more := answer["metadata"].get("continue")):
+                return
+            params["continue"] = more
 
     async def discovered(self, api_version: str) -> frozenset[str]:
         """The plurals that discovery tells of a group's version, given as `group/version`; none where it has neither.

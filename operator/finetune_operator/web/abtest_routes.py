@@ -4,7 +4,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Response
 from pydantic import AwareDatetime
-from starlette.convertors import Convertor, register_url_convertor
 
 from finetune_operator.resources.abtest import TestPhase
 from finetune_operator.web import abtests
@@ -40,25 +39,11 @@ from finetune_operator.web.schemas import (
     VoterList,
     WinRateSeries,
 )
-from finetune_operator.web.services import ServicesOf
+from finetune_operator.web.services import Services, ServicesOf
 
 TESTS_PATH = "/v1/fine-tuning/ab-test"
 NAME_PREFIX = "test"
 
-
-class _QualifiedId(Convertor[str]):
-    """An id with its namespace: without a dot, `/ab-test/a/b` is the test b of namespace a, whatever b is."""
-
-    regex = r"[^/.]+\.[^/]+"
-
-    def convert(self, value: str) -> str:
-        return value
-
-    def to_string(self, value: str) -> str:
-        return value
-
-
-register_url_convertor("qualified_id", _QualifiedId())
 
 TestId = Annotated[str, Path(max_length=317, pattern=ID_PATTERN, description="`<namespace>.<name>` of an ABTest")]
 CREATING: dict[int | str, dict[str, Any]] = {
@@ -66,6 +51,14 @@ CREATING: dict[int | str, dict[str, Any]] = {
     201: {"description": "The ABTest was made", "headers": {"Location": {"schema": {"type": "string"}}}},
     **CHANGING,
 }
+
+
+class AbTestPage(AbTestList):
+    """The newest first."""
+
+    next: str | None
+    """`after` of the next page."""
+
 
 router = APIRouter(prefix=TESTS_PATH, tags=["ab-test"], dependencies=[Depends(require_caller)])
 
@@ -103,7 +96,7 @@ async def get_tests(
     phase: TestPhase | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
     after: After = None,
-) -> AbTestList:
+) -> AbTestPage:
     """ABTests, the newest first, of all namespaces that the caller may read."""
 
     def chosen(body: dict[str, Any]) -> bool:
@@ -111,7 +104,8 @@ async def get_tests(
         return is_of_model and (phase is None or body.get("status", {}).get("phase") == phase)
 
     page = await Acting(services, caller).page(TESTS, namespace, limit, after, chosen)
-    return AbTestList(tests=tuple(map(abtest_entry, page.items)), total=page.total, has_more=page.has_more)
+    tests = tuple(map(abtest_entry, page.items))
+    return AbTestPage(tests=tests, total=page.total, has_more=page.has_more, next=page.next)
 
 
 @router.get("/{test_id}", responses=READING)
@@ -136,32 +130,44 @@ async def post_vote(services: ServicesOf, caller: CallerOf, test_id: TestId, req
     return await abtests.vote(services, caller, namespace, name, request)
 
 
-@router.get("/{test_id:qualified_id}/comparisons", responses=READING)
+@router.get("/{test_id}/comparisons", responses=READING)
 async def get_comparisons_of(
     services: ServicesOf,
     caller: CallerOf,
     test_id: TestId,
     before: AwareDatetime | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
-) -> ComparisonList:
+) -> ComparisonList | TestState:
     """Comparisons of this test, the newest first; those without a vote stay blind."""
+    if _is_namespace(services, test_id):
+        return await abtests.get_test(services, caller, test_id, "comparisons")
     namespace, name = Acting(services, caller).identified(test_id)
     return await abtests.get_comparisons(services, caller, namespace, name, before, limit)
 
 
-@router.get("/{test_id:qualified_id}/voters", responses=READING)
+@router.get("/{test_id}/voters", responses=READING)
 async def get_voters_of(
     services: ServicesOf, caller: CallerOf, test_id: TestId, limit: Annotated[int, Query(ge=1, le=500)] = 100
-) -> VoterList:
+) -> VoterList | TestState:
     """Whose votes they are, and how well people agree."""
+    if _is_namespace(services, test_id):
+        return await abtests.get_test(services, caller, test_id, "voters")
     namespace, name = Acting(services, caller).identified(test_id)
     return await abtests.get_voters(services, caller, namespace, name, limit)
 
 
-@router.get("/{test_id:qualified_id}/win-rates", responses=READING)
+@router.get("/{test_id}/win-rates", responses=READING)
 async def get_win_rates_of(
     services: ServicesOf, caller: CallerOf, test_id: TestId, max_points: Annotated[int, Query(ge=2, le=10_000)] = 10_000
-) -> WinRateSeries:
+) -> WinRateSeries | TestState:
     """The win rate after each vote; of more votes than `max_points` evenly thinned."""
+    if _is_namespace(services, test_id):
+        return await abtests.get_test(services, caller, test_id, "win-rates")
     namespace, name = Acting(services, caller).identified(test_id)
     return await abtests.get_win_rates(services, caller, namespace, name, max_points)
+
+
+def _is_namespace(services: Services, text: str) -> bool:
+    """`/ab-test/a/voters` is the test `voters` of a namespace a; of any other a it is what the test a has of them."""
+    served = services.settings.namespaces
+    return "." not in text and (text in served or len(served) != 1)

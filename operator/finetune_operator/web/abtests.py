@@ -127,7 +127,7 @@ async def get_test(services: ServicesOf, caller: CallerOf, namespace: Namespace,
         uid=uid,
         phase=status.phase,
         message=status.message,
-        baseline=await _baseline_name(acting, test),
+        baseline=await _readable_baseline_name(acting, test),
         candidate=test.spec.candidate.model_version,
         verdict=status.verdict,
         method=test.spec.decision.method,
@@ -315,6 +315,16 @@ async def _baseline_name(acting: Acting, test: ABTest) -> str | None:
             return None
         raise
     return ModelVersion.parse(found).spec.base_model.name
+
+
+async def _readable_baseline_name(acting: Acting, test: ABTest) -> str | None:
+    """None, too, for who may read ABTests and not ModelVersions."""
+    try:
+        return await _baseline_name(acting, test)
+    except Problem as problem:
+        if problem.status != 403:
+            raise
+        return None
 
 
 async def _ask_both(services: Services, baseline: str, candidate: str, prompt: str) -> tuple[str, str]:

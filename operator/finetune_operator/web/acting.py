@@ -1,7 +1,7 @@
 """Resources of the cluster in a caller's name: RBAC decides as for kubectl, and its refusals become problems."""
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -9,12 +9,13 @@ from finetune_operator.kube.errors import INVALID, KubeError, NotFound
 from finetune_operator.web.auth import Caller
 from finetune_operator.web.identity import FIELD_MANAGER
 from finetune_operator.web.ids import ObjectId, WrongId, parse_id
-from finetune_operator.web.pages import Page, WrongCursor, page_of
+from finetune_operator.web.lists import slim
+from finetune_operator.web.pages import Page, Pager, Place, WrongCursor, is_cursor, parse_cursor, place_of
 from finetune_operator.web.problems import Problem
 from finetune_operator.web.refusals import refused, token_needed
 from finetune_operator.web.services import Object, Resources, Services
 
-CONFLICT, FORBIDDEN = 409, 403
+CONFLICT, FORBIDDEN, MISSING, TOO_OLD = 409, 403, 404, 410
 ALREADY_EXISTS = "AlreadyExists"
 """The reason of a 409 that says that the name is taken; there are others, such as a quota's."""
 
@@ -90,39 +91,57 @@ class Acting:
 
     async def every(self, kind: Kind, namespace: str | None = None) -> list[Object]:
         """Of one namespace, or of all that are served and that the caller may see; 403 where that is none."""
+        async with aclosing(self.chunks(kind, namespace)) as chunks:
+            return [body async for chunk in chunks for body in chunk]
+
+    async def chunks(self, kind: Kind, namespace: str | None = None) -> AsyncGenerator[list[Object], None]:
+        """As `every`, some at a time."""
         if namespace is not None:
             self.require_served(namespace)
-            return await self._list(kind, namespace)
-        found: list[Object] = []
-        refusal: Problem | None = None
-        seen = False
-        for each in self.services.settings.namespaces or (None,):
-            try:
-                found += await self._list(kind, each)
-                seen = True
-            except Problem as problem:
-                if problem.status != FORBIDDEN:
-                    raise
-                refusal = refusal or problem
-        if refusal and not seen:
-            raise refusal
-        return found
+        asked = (namespace,) if namespace is not None else self.services.settings.namespaces or (None,)
+        refusals: list[Problem] = []
+        async with self.services.lists.one():
+            for each in asked:
+                try:
+                    with self._refusals(each):
+                        async with aclosing(self.resources.chunks(kind.plural, each)) as chunks:
+                            async for chunk in chunks:
+                                yield [slim(body) for body in chunk]
+                except Problem as problem:
+                    if problem.status == TOO_OLD:
+                        detail = "the list was forgotten while it was read; try again"
+                        raise Problem(503, "cluster-unavailable", detail) from problem
+                    if problem.status != FORBIDDEN:
+                        raise
+                    refusals.append(problem)
+        if len(refusals) == len(asked):
+            raise refusals[0]
 
     async def page(
         self, kind: Kind, namespace: str | None, limit: int, after: str | None, chosen: Callable[[Object], bool]
     ) -> Page[Object]:
-        """Those of `every` that are chosen, the newest first; `after` is an id."""
-        return self.page_of(await self.every(kind, namespace), limit, after, chosen)
+        """Those of `every` that are chosen, the newest first; `after` is the `next` of a page, or an id."""
+        pager = Pager(limit, await self.place(kind, after), chosen)
+        async with aclosing(self.chunks(kind, namespace)) as chunks:
+            async for chunk in chunks:
+                pager.add(chunk)
+        return pager.page()
 
-    def page_of(
-        self, bodies: Iterable[Object], limit: int, after: str | None, chosen: Callable[[Object], bool]
-    ) -> Page[Object]:
-        """Raises 422 for a cursor that names nothing."""
-        cursor = self.identified(after) if after else None
+    async def place(self, kind: Kind, after: str | None) -> Place | None:
+        """Where a page begins. Raises 422 for what is no place."""
+        if not after:
+            return None
         try:
-            return page_of(bodies, limit, cursor, chosen)
+            if is_cursor(after):
+                return parse_cursor(after)
+            return place_of(await self.get(kind, self.identified(after)))
         except WrongCursor as error:
             raise Problem(422, "wrong-cursor", str(error)) from None
+        except Problem as problem:
+            if problem.status != MISSING:
+                raise
+            detail = f"after: {after} is not there any more; send the page's `next`, or begin with the first page"
+            raise Problem(422, "wrong-cursor", detail) from None
 
     async def create(self, kind: Kind, namespace: str, body: Object) -> Object | None:
         """None where the name is taken."""
@@ -155,11 +174,6 @@ class Acting:
         body = await self.get(kind, found)
         with self._refusals(found.namespace):
             await writing.delete(kind.plural, found.namespace, found.name, body["metadata"]["uid"])
-
-    async def _list(self, kind: Kind, namespace: str | None) -> list[Object]:
-        with self._refusals(namespace):
-            items, _ = await self.resources.list(kind.plural, namespace)
-            return items
 
     async def _is_another(self, resources: Resources, kind: Kind, body: Object) -> bool:
         """The API server calls another uid in a patch invalid, as it does all that is wrong with one."""

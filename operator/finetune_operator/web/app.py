@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import sys
 
 import aiohttp
@@ -35,6 +36,7 @@ from finetune_operator.web.middleware import BodyLimit, RequestLog
 from finetune_operator.web.openai_api import routes as openai_routes
 from finetune_operator.web.services import Services, ServicesOf
 from finetune_operator.web.settings import InvalidSettings, Settings
+from finetune_operator.web.streams import Streams
 
 READY_TIMEOUT_SECONDS = 3
 CONFIGURATION_ERROR = 2
@@ -100,13 +102,26 @@ async def serve(settings: Settings) -> None:
         logger.info("database ready", url=shown(url), schema=schema)
         async with KubeClient.from_environment() as cluster, aiohttp.ClientSession() as session:
             services = Services(settings, engine, cluster, GatewayArms(session, settings))
-            await _run(create_app(services), settings)
+            await _run(create_app(services), services)
     finally:
         await engine.dispose()
 
 
-async def _run(app: FastAPI, settings: Settings) -> None:
-    server = uvicorn.Server(
+class _Server(uvicorn.Server):
+    """One that does not wait for streams, which would go on until the drain's time is over."""
+
+    def __init__(self, config: uvicorn.Config, streams: Streams) -> None:
+        super().__init__(config)
+        self._streams = streams
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._streams.stop()
+        await super().shutdown(sockets)
+
+
+async def _run(app: FastAPI, services: Services) -> None:
+    settings = services.settings
+    server = _Server(
         uvicorn.Config(
             app,
             host=settings.host,
@@ -115,7 +130,8 @@ async def _run(app: FastAPI, settings: Settings) -> None:
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=settings.drain_timeout_seconds,
-        )
+        ),
+        services.streams,
     )
     # uvicorn raises the signal again once it has drained, which would kill the process before the database is closed.
     for number in (signal.SIGTERM, signal.SIGINT):

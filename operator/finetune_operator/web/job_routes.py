@@ -1,11 +1,8 @@
 """Public: trainings, each of which is a FineTuneJob made, read and changed in the caller's name."""
 
-from collections.abc import AsyncIterator
-from contextlib import aclosing
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Response
-from fastapi.responses import StreamingResponse
 
 from finetune_operator.web.acting import JOBS, Acting
 from finetune_operator.web.auth import CallerOf, require_caller
@@ -14,14 +11,23 @@ from finetune_operator.web.ids import ID_PATTERN, NamespaceQuery
 from finetune_operator.web.job_changes import cancel_job, create_job, jobs_page, suspend_job
 from finetune_operator.web.job_events import JobEventList, events_of
 from finetune_operator.web.job_requests import JobRequest
-from finetune_operator.web.job_stream import Follower
+from finetune_operator.web.job_stream import Follower, known_version
 from finetune_operator.web.job_views import JobDetail, JobList, JobStatus, detail_of, entry_of, is_finished
+from finetune_operator.web.pages import AFTER_MAX_LENGTH, AFTER_PATTERN
 from finetune_operator.web.problems import documented
-from finetune_operator.web.services import Object, ServicesOf
+from finetune_operator.web.services import ServicesOf
+from finetune_operator.web.streams import EVENT_STREAM, EventStream
 
 JOBS_PATH = "/v1/fine-tuning/jobs"
 JobId = Annotated[str, Path(max_length=317, pattern=ID_PATTERN, description="`<namespace>.<name>`")]
-After = Annotated[str | None, Query(max_length=317, pattern=ID_PATTERN, description="The last id of the page before")]
+After = Annotated[
+    str | None,
+    Query(
+        max_length=AFTER_MAX_LENGTH,
+        pattern=AFTER_PATTERN,
+        description="`next` of the page before, or the id of its last item as long as that is there",
+    ),
+]
 READING = documented(401, 403, 404, 422, 503)
 CHANGING = documented(401, 403, 404, 409, 422, 503)
 CREATING: dict[int | str, dict[str, Any]] = {
@@ -30,11 +36,10 @@ CREATING: dict[int | str, dict[str, Any]] = {
     **CHANGING,
 }
 
-EVENT_STREAM = "text/event-stream"
-UNBUFFERED = {"X-Accel-Buffering": "no"}
 FOLLOWING: dict[int | str, dict[str, Any]] = {
     200: {"content": {EVENT_STREAM: {"schema": {"type": "string"}}}, "description": "What happened"},
     204: {"description": "The training has ended, and Last-Event-ID was its last event"},
+    **documented(429),
     **READING,
 }
 
@@ -68,7 +73,7 @@ async def get_jobs(
 ) -> JobList:
     """Trainings, the newest first, of all namespaces that the caller may read."""
     page = await jobs_page(Acting(services, caller), namespace, limit, after, status=status, model=model)
-    return JobList(jobs=tuple(map(entry_of, page.items)), total=page.total, has_more=page.has_more)
+    return JobList(jobs=tuple(map(entry_of, page.items)), total=page.total, has_more=page.has_more, next=page.next)
 
 
 @router.get("/{job_id}", responses=READING)
@@ -84,29 +89,25 @@ async def get_events(
     caller: CallerOf,
     job_id: JobId,
     accept: Annotated[str, Header(max_length=1024)] = "*/*",
-    last_event_id: Annotated[str | None, Header(pattern=r"^[0-9]{1,20}$")] = None,
+    last_event_id: Annotated[str | None, Header()] = None,
 ) -> JobEventList | Response:
     """What has happened. With `Accept: text/event-stream` it goes on until the training has ended.
 
     The stream's events are `status`, `progress` and, as the last one, `end`, `deleted` or `error`; their data is the
-    training as it is then. A reconnect with `Last-Event-ID` goes on from there.
+    training as it is then. A reconnect with `Last-Event-ID` goes on from there; the api ends a stream after an hour. An
+    id that is none of this training's past is as good as none: the present state is told.
     """
     acting = Acting(services, caller)
     body = await acting.get(JOBS, acting.identified(job_id))
     if EVENT_STREAM not in accept:
         return JobEventList(events=events_of(body))
-    if last_event_id and is_finished(body) and int(last_event_id) >= int(body["metadata"]["resourceVersion"]):
+    known = known_version(body, last_event_id)
+    if known == body["metadata"]["resourceVersion"] and is_finished(body):
         # Nothing will follow: to a browser this says not to ask again.
         return Response(status_code=204)
-    services.streams.require_room()
-    return StreamingResponse(_stream(acting, body, last_event_id), media_type=EVENT_STREAM, headers=UNBUFFERED)
-
-
-async def _stream(acting: Acting, body: Object, last_event_id: str | None) -> AsyncIterator[str]:
-    with acting.services.streams.one():
-        async with aclosing(Follower(acting, body, last_event_id).events()) as events:
-            async for text in events:
-                yield text
+    who = caller.name if caller.token is not None else None
+    services.streams.require_room(who)
+    return EventStream(Follower(acting, body, known).events(), services.streams, who)
 
 
 @router.post("/{job_id}/cancel", responses=CHANGING)

@@ -1,6 +1,9 @@
 """A training followed until it ends: a watch of one FineTuneJob with the caller's rights, as server-sent events."""
 
 import asyncio
+import random
+import re
+import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 
@@ -15,12 +18,29 @@ from finetune_operator.web.refusals import refused
 from finetune_operator.web.services import Object
 
 HEARTBEAT_SECONDS = 15.0
-BACKOFF_SECONDS = 2.0
+BACKOFF_SECONDS = 1.0
+BACKOFF_MAX_SECONDS = 30.0
 TRIES_BEFORE_READING_ANEW = 3
+USEFUL_SECONDS = 1.0
+QUIET_SECONDS = 30.0
+"""A watch that ends sooner, or sooner than this with nothing told, is a failure, however cleanly it ends."""
+PRESENT = ""
+"""From where a watch begins with the state that is there, whatever the API server has forgotten."""
 UNAUTHORIZED = 401
 
 Change = tuple[str, Object]
 logger = get_logger(__name__)
+
+
+def known_version(body: Object, last_event_id: str | None) -> str | None:
+    """The state that a client knows, None for one that can't be of this training's past.
+
+    Bookmarks may have moved an honest client's id beyond the present state; it is told that state once more then.
+    """
+    if last_event_id is None or not re.fullmatch("[0-9]{1,20}", last_event_id):
+        return None
+    number = int(last_event_id)
+    return str(number) if 0 < number <= int(body["metadata"]["resourceVersion"]) else None
 
 
 class Follower:
@@ -33,8 +53,10 @@ class Follower:
         self._uid = body["metadata"]["uid"]
         self._untold = body if last_version is None else None
         self._version = last_version or str(body["metadata"]["resourceVersion"])
+        self._from = self._version
         self._last: JobEntry | None = None
         self._failures = 0
+        self._pause = 0.0
         self._ended = False
 
     async def events(self) -> AsyncGenerator[str, None]:
@@ -44,53 +66,80 @@ class Follower:
                 for text in self._told(self._untold):
                     yield text
             while not self._ended:
-                async with aclosing(self._watched()) as texts:
-                    async for text in texts:
-                        yield text
+                for texts in (self._watched(), self._paused()):
+                    async with aclosing(texts):
+                        async for text in texts:
+                            yield text
         except KubeError as error:
             problem = refused(error, self._found.namespace, own_token=self._own_token)
             yield failed(problem_body(problem.status, problem.kind, problem.detail))
 
     async def _watched(self) -> AsyncGenerator[str, None]:
         """Of one watch, which the API server ends now and then; one that breaks is not the end."""
-        watch = self._resources.watch(JOBS.plural, self._found.namespace, self._version, name=self._found.name)
+        watch = self._resources.watch(JOBS.plural, self._found.namespace, self._from, name=self._found.name)
+        began, told, self._pause = time.monotonic(), False, 0.0
         try:
             async with aclosing(with_pauses(watch, HEARTBEAT_SECONDS)) as changes:
                 async for change in changes:
+                    told = told or change is not None
                     for text in self._seen(*change) if change else [heartbeat(self._version)]:
                         yield text
                     if self._ended:
                         return
+            self._count(time.monotonic() - began, told=told)
+            if self._failures and self._failures % TRIES_BEFORE_READING_ANEW == 0:
+                async for text in self._read_anew():
+                    yield text
         except (Gone, Unavailable) as error:
             if error.status == UNAUTHORIZED:
                 raise
             logger.info("watch of a training broke", job=str(self._found), error=cause(error))
-            for text in await self._recovered(error):
-                yield text
+            self._count(time.monotonic() - began, told=told, error=error)
+            if isinstance(error, Gone):
+                self._from = PRESENT
+            if isinstance(error, Gone) or self._failures % TRIES_BEFORE_READING_ANEW == 0:
+                async for text in self._read_anew():
+                    yield text
 
-    async def _recovered(self, error: KubeError) -> list[str]:
-        """Try again from the same state; where that is too old, or does not help, from the state that is there now."""
-        self._failures += 1
-        if isinstance(error, Unavailable) and self._failures < TRIES_BEFORE_READING_ANEW:
-            await asyncio.sleep(BACKOFF_SECONDS * self._failures)
-            return [heartbeat(self._version)]
-        self._failures = 0
+    def _count(self, seconds: float, *, told: bool, error: KubeError | None = None) -> None:
+        """Only a watch that was of use begins the count of failures anew; a state read in between does not."""
+        useful = seconds >= QUIET_SECONDS or (told and seconds >= USEFUL_SECONDS)
+        self._failures = (0 if useful else self._failures) + (0 if useful and error is None else 1)
+        grown = BACKOFF_SECONDS * 2 ** min(self._failures - 1, 10) if self._failures else 0.0
+        asked = (error.retry_after_seconds if error else None) or 0.0
+        # So that the followers that an API server lost together do not come back together.
+        self._pause = max(asked, min(grown, BACKOFF_MAX_SECONDS)) * random.uniform(1.0, 1.25)  # noqa: S311
+
+    async def _paused(self) -> AsyncGenerator[str, None]:
+        """Heartbeats until it is time to ask again."""
+        until = time.monotonic() + self._pause
+        while not self._ended and (left := until - time.monotonic()) > 0:
+            yield heartbeat(self._version)
+            await asyncio.sleep(min(left, HEARTBEAT_SECONDS))
+
+    async def _read_anew(self) -> AsyncGenerator[str, None]:
+        """The state that is there now."""
         try:
-            return list(self._told(await self._resources.get(JOBS.plural, self._found.namespace, self._found.name)))
+            body = await self._resources.get(JOBS.plural, self._found.namespace, self._found.name)
         except NotFound:
-            return [self._gone(self._version)]
+            yield self._gone(self._version)
+            return
         except Unavailable as away:
             if away.status == UNAUTHORIZED:
                 raise
-            await asyncio.sleep(BACKOFF_SECONDS)
-            return [heartbeat(self._version)]
+            self._pause = max(self._pause, away.retry_after_seconds or 0.0)
+            return
+        for text in self._told(body):
+            yield text
+        if self._from != PRESENT:
+            self._from = self._version
 
     def _seen(self, kind: str, item: Object) -> Iterator[str]:
-        self._failures = 0
+        self._from = str(item["metadata"]["resourceVersion"])
         if kind == "BOOKMARK":
-            self._version = str(item["metadata"]["resourceVersion"])
+            self._version = self._from
         elif kind == "DELETED":
-            yield self._gone(str(item["metadata"]["resourceVersion"]))
+            yield self._gone(self._from)
         else:
             yield from self._told(item)
 

@@ -123,11 +123,13 @@ class JobDetail(JobEntry):
 
 
 class JobList(_View):
-    """The newest first; `after` of the next page is the last id of this one."""
+    """The newest first; `after` of the next page is `next`."""
 
     jobs: tuple[JobEntry, ...]
     total: int
     has_more: bool
+    next: str | None
+    """`after` of the next page."""
 
 
 def status_of(body: Object) -> JobStatus:

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from finetune_operator.store.dataset_worker import Order, Outcome
 from finetune_operator.web.identity import Identity
+from finetune_operator.web.lists import Lists
 from finetune_operator.web.settings import Settings
 from finetune_operator.web.streams import Streams
 from finetune_operator.web.turns import Turns
@@ -25,7 +26,7 @@ class Resources(Protocol):
 
     async def get(self, plural: str, namespace: str, name: str) -> Object: ...
 
-    async def list(self, plural: str, namespace: str | None, selector: str = "") -> tuple[list[Object], str]: ...
+    def chunks(self, plural: str, namespace: str | None) -> AsyncGenerator[tuple[Object, ...], None]: ...
 
     async def create(
         self, plural: str, namespace: str | None, body: Mapping[str, Any], *, strict: bool = False
@@ -92,6 +93,7 @@ class Services:
     streams: Streams = field(default_factory=Streams)
     version_namespaces: dict[str, str] = field(default_factory=dict)
     """Of versions that were judged, by their uids."""
+    lists: Lists = field(default_factory=Lists)
     worker: Worker = field(default_factory=WorkerProcess)
 
     @cached_property

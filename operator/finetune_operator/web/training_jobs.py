@@ -66,7 +66,9 @@ async def get_trainings(
 ) -> TrainingJobList:
     """Trainings, the newest first."""
     page = await jobs_page(Acting(services, caller), namespace, limit, after, status=status, domain=vertical)
-    return TrainingJobList(jobs=tuple(map(training_job, page.items)), total=page.total, has_more=page.has_more)
+    return TrainingJobList(
+        jobs=tuple(map(training_job, page.items)), total=page.total, has_more=page.has_more, next=page.next
+    )
 
 
 @router.get("/{job_id}", responses=READING)

@@ -66,11 +66,13 @@ class _View(BaseModel):
 
 
 class TrainingJobList(_View):
-    """The newest first; `after` of the next page is the last id of this one."""
+    """The newest first; `after` of the next page is `next`."""
 
     jobs: tuple[TrainingJob, ...]
     total: int
     has_more: bool
+    next: str | None
+    """`after` of the next page."""
 
 
 class MetricScore(_View):

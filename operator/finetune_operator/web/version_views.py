@@ -86,11 +86,13 @@ class VersionDetail(VersionEntry):
 
 
 class VersionList(_View):
-    """The newest first; `after` of the next page is the last id of this one."""
+    """The newest first; `after` of the next page is `next`."""
 
     models: tuple[VersionEntry, ...]
     total: int
     has_more: bool
+    next: str | None
+    """`after` of the next page."""
 
 
 class DeployRequest(BaseModel):

@@ -25,7 +25,7 @@ TEST = "/v1/fine-tuning/ab-test/finetune/v1-v2"
 PATH_EXAMPLES = {
     "namespace": "finetune",
     "name": "v1-v2",
-    "uid": "uid",
+    "uid": "00000000-0000-4000-8000-000000000001",
     "job_id": "finetune.plato-1",
     "model_id": "finetune.plato-v2",
     "test_id": "finetune.v1-v2",

@@ -4,7 +4,7 @@ import asyncio
 import copy
 import itertools
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -66,8 +66,11 @@ class PlayedApiServer:
         """User agents of writes."""
         self.watch_ends_after: int | None = None
         """Events after which a watch is closed."""
+        self.watch_failure: Callable[[], web.HTTPException] | None = None
         self.compacted_until = 0
         self.watches = 0
+        self.lists: list[str] = []
+        """Plural of each request for a list."""
         self._events: list[tuple[int, str, str, Object]] = []
         self._news = asyncio.Condition()
         self._versions = itertools.count(1)
@@ -126,11 +129,11 @@ class PlayedApiServer:
 
     def _user(self, request: web.Request) -> User:
         if self.away:
-            raise _failure(503, "etcd is away")
+            raise failure(503, "etcd is away")
         user = self.users.get(request.headers.get("Authorization", "").removeprefix("Bearer "))
         if user is None:
             self.strangers += 1
-            raise _failure(401, "Unauthorized")
+            raise failure(401, "Unauthorized")
         self.requests.append((user.name, request.method, request.path))
         return user
 
@@ -154,18 +157,21 @@ class PlayedApiServer:
         if not user.may(verb, plural, namespace):
             where = f'in the namespace "{namespace}"' if namespace else "at the cluster scope"
             resource = f'{plural} is forbidden: User "{user.name}" cannot {verb} resource "{plural}"'
-            raise _failure(403, f'{resource} in API group "finetune.dev" {where}')
+            raise failure(403, f'{resource} in API group "finetune.dev" {where}')
         if verb == "watch":
             wanted = request.query["fieldSelector"].removeprefix("metadata.name=")
             return await self._watch(request, plural, namespace, wanted)
         if verb == "list":
             chosen = sorted(key for key in self.objects if key[0] == plural and namespace in ("", key[1]))
-            items = [self.objects[key] for key in chosen]
-            return web.json_response({"items": items, "metadata": {"resourceVersion": str(self._events_end())}})
+            self.lists.append(plural)
+            begin = int(request.query.get("continue", 0))
+            end = begin + int(request.query.get("limit", len(chosen)))
+            metadata = {"resourceVersion": str(self._events_end()), "continue": str(end) if end < len(chosen) else ""}
+            return web.json_response({"items": [self.objects[key] for key in chosen[begin:end]], "metadata": metadata})
         if verb == "create":
             return await self._create(request, plural, namespace)
         if (plural, namespace, name) not in self.objects:
-            raise _failure(404, f'{plural}.finetune.dev "{name}" not found')
+            raise failure(404, f'{plural}.finetune.dev "{name}" not found')
         return await self._one(request, verb, (plural, namespace, name))
 
     async def _create(self, request: web.Request, plural: str, namespace: str) -> web.Response:
@@ -174,17 +180,17 @@ class PlayedApiServer:
         assert request.query["fieldValidation"] == "Strict"
         known = {field.alias for field in spec.model_fields.values()}
         if unknown := set(body["spec"]) - known:
-            raise _failure(400, f'strict decoding error: unknown field "spec.{min(unknown)}"')
+            raise failure(400, f'strict decoding error: unknown field "spec.{min(unknown)}"')
         if self.refusing:
             status, reason, message = self.refusing
-            raise _failure(status, message, reason)
+            raise failure(status, message, reason)
         name = body["metadata"]["name"]
         if (plural, namespace, name) in self.objects:
-            raise _failure(409, f'{plural}.finetune.dev "{name}" already exists', "AlreadyExists")
+            raise failure(409, f'{plural}.finetune.dev "{name}" already exists', "AlreadyExists")
         try:
             model.model_validate(merged(body, {"metadata": {"namespace": namespace, "uid": "new"}}))
         except ValueError as error:
-            raise _failure(422, f"{body['kind']} {name} is invalid: {error}") from None
+            raise failure(422, f"{body['kind']} {name} is invalid: {error}") from None
         body["metadata"]["namespace"] = namespace
         return web.json_response(self.put(plural, body), status=201)
 
@@ -196,24 +202,29 @@ class PlayedApiServer:
         sent = json.loads(await request.read())
         if verb == "delete":
             if sent["preconditions"]["uid"] != body["metadata"]["uid"]:
-                raise _failure(409, "the uid is another one")
+                raise failure(409, "the uid is another one")
             await self.remove(*key)
             return web.json_response({"kind": "Status", "status": "Success"})
         if sent.get("metadata", {}).get("uid") != body["metadata"]["uid"]:
-            raise _failure(422, f'{key[0]} "{key[2]}" is invalid: metadata.uid: field is immutable', "Invalid")
+            raise failure(422, f'{key[0]} "{key[2]}" is invalid: metadata.uid: field is immutable', "Invalid")
         changed = self.put(key[0], merged(body, sent))
         async with self._news:
             self._news.notify_all()
         return web.json_response(changed)
 
     async def _watch(self, request: web.Request, plural: str, namespace: str, name: str) -> web.StreamResponse:
-        after = int(request.query["resourceVersion"])
+        asked = request.query["resourceVersion"]
+        after = int(asked or self._events_end())
         self.watches += 1
+        if self.watch_failure is not None:
+            raise self.watch_failure()
         if after < self.compacted_until:
-            raise _failure(410, "too old resource version")
+            raise failure(410, "too old resource version")
         response = web.StreamResponse()
         await response.prepare(request)
         sent, position = 0, 0
+        if not asked and (body := self.objects.get((plural, namespace, name))):
+            await response.write(json.dumps({"type": "ADDED", "object": body}).encode() + b"\n")
 
         def is_open() -> bool:
             return self.watch_ends_after is None or sent < self.watch_ends_after
@@ -236,8 +247,9 @@ class PlayedApiServer:
         return self._events[-1][0] if self._events else 0
 
 
-def _failure(status: int, message: str, reason: str = "") -> web.HTTPException:
+def failure(status: int, message: str, reason: str = "", **headers: str) -> web.HTTPException:
     body = {"kind": "Status", "message": message, "code": status, "reason": reason}
-    failure = web.HTTPBadRequest(text=json.dumps(body), content_type="application/json")
-    failure.set_status(status)
-    return failure
+    told = {name.replace("_", "-"): value for name, value in headers.items()}
+    found = web.HTTPBadRequest(text=json.dumps(body), content_type="application/json", headers=told)
+    found.set_status(status)
+    return found

@@ -1,5 +1,6 @@
 """ABTests over REST: made by who asks, and the same by id as by namespace and name."""
 
+import itertools
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from pydantic import ValidationError
 from finetune_operator.resources.abtest import ABTestSpec
 from finetune_operator.web.abtest_requests import AbTestRequest, abtest_spec
 from tests.unit.web.rest.conftest import API_TOKEN, READER, Rest
+from tests.unit.web.rest.played_api_server import User
 from tests.unit.web.test_access import is_problem
 
 TESTS = "/v1/fine-tuning/ab-test"
@@ -87,12 +89,13 @@ async def test_an_id_is_as_good_as_namespace_and_name(rest: Rest) -> None:
         compared = (await rest.post(f"{TESTS}/{name}/comparisons", {"evaluator": name}, API_TOKEN)).json()
         vote = {"comparison_id": compared["comparison_id"], "evaluator": name, "vote": "tie"}
         assert (await rest.post(f"{TESTS}/{name}/vote", vote, API_TOKEN)).json()["vote"] == "tie"
-    for path in ("", "/voters", "/win-rates"):
-        by_id = await rest.get(f"{TESTS}/finetune.v1-v2{path}", READER)
+    for name, path in itertools.product(("finetune.v1-v2", "v1-v2"), ("", "/voters", "/win-rates")):
+        by_id = await rest.get(f"{TESTS}/{name}{path}", READER)
         assert by_id.status_code == 200, by_id.text
         assert by_id.json() == (await rest.get(f"{TESTS}/finetune/v1-v2{path}", READER)).json()
-    listed = (await rest.get(f"{TESTS}/finetune.v1-v2/comparisons", READER)).json()["comparisons"]
-    assert {entry["evaluator"] for entry in listed} == {"finetune.v1-v2", "v1-v2"}
+    for name in ("finetune.v1-v2", "v1-v2"):
+        listed = (await rest.get(f"{TESTS}/{name}/comparisons", READER)).json()["comparisons"]
+        assert {entry["evaluator"] for entry in listed} == {"finetune.v1-v2", "v1-v2"}
     state = (await rest.get(f"{TESTS}/v1-v2", READER)).json()
     assert (state["id"], state["manifest"]["kind"]) == ("finetune.v1-v2", "ABTest")
 
@@ -102,3 +105,10 @@ async def test_a_test_may_be_called_comparisons(rest: Rest) -> None:
     rest.cluster.put("abtests", body | {"metadata": body["metadata"] | {"name": "comparisons"}})
     assert (await rest.get(f"{TESTS}/finetune/comparisons", READER)).json()["name"] == "comparisons"
     assert is_problem(await rest.get(f"{TESTS}/finetune/voters", READER), 404, "unknown-ab-test")
+
+
+async def test_a_test_is_told_to_who_may_not_read_versions(rest: Rest) -> None:
+    rest.cluster.users["judge"] = User("judge", {("get", "abtests")})
+    response = await rest.get(f"{TESTS}/v1-v2", {"Authorization": "Bearer judge"})
+    assert (response.status_code, response.json()["baseline"]) == (200, None)
+    assert (await rest.get(f"{TESTS}/v1-v2", READER)).json()["baseline"] == "tiny"

@@ -244,7 +244,7 @@ ALLOWED = {
     "comparisons": ("/v1/fine-tuning/comparisons", READER),
     "comparisons of a namespace": ("/v1/fine-tuning/comparisons?namespace=finetune", READER),
     "evaluations": ("/v1/fine-tuning/model-versions/finetune/plato-v2/evaluations", READER),
-    "a series that nobody has": ("/v1/fine-tuning/jobs/uid/progress", READER),
+    "a series that nobody has": ("/v1/fine-tuning/jobs/00000000-0000-4000-8000-000000000009/progress", READER),
     "statistics, by who may train": ("/api/training/stats", EDITOR),
     "formats": ("/api/training/formats", NOBODY),
     "a test, by the api's token": (TEST, API_TOKEN),

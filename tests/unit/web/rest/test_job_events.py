@@ -24,6 +24,11 @@ KEY = ("finetunejobs", "finetune", "plato-1")
 Event = tuple[str, int, Any]
 
 
+@pytest.fixture(autouse=True)
+def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_stream, "BACKOFF_SECONDS", 0.01)
+
+
 def put_job(rest: Rest, **status: Any) -> int:
     """Its resource version."""
     body = rest.cluster.put("finetunejobs", job_object(name="plato-1", status=status))
@@ -145,10 +150,6 @@ async def test_another_training_of_the_name_is_another_one(rest: Rest) -> None:
 
 
 class TestTrouble:
-    @pytest.fixture(autouse=True)
-    def impatience(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(job_stream, "BACKOFF_SECONDS", 0.01)
-
     async def test_an_api_server_that_comes_back_is_asked_again(self, rest: Rest) -> None:
         rest.cluster.watch_ends_after = 1
         put_job(rest, phase="Training", progress={"percent": 0})
@@ -187,11 +188,17 @@ async def test_there_is_an_end_to_the_streams(rest: Rest) -> None:
     assert (await follow(rest)).status_code == 200
 
 
-@pytest.mark.parametrize("last", ["abc", "-1", "1" * 21])
-async def test_what_is_no_event_id(rest: Rest, last: str) -> None:
-    put_job(rest, phase="Training")
-    response = await rest.client.get(EVENTS, headers=READER | STREAM | {"Last-Event-ID": last})
-    assert is_problem(response, 422, "invalid-request")
+@pytest.mark.parametrize("last", ["abc", "-1", "1" * 21, str(2**64), "999999", "0"])
+@pytest.mark.parametrize("phase", ["Training", "Succeeded"])
+async def test_an_id_that_is_none_of_the_past_is_as_good_as_none(rest: Rest, last: str, phase: str) -> None:
+    put_job(rest, phase=phase)
+    request = rest.client.get(EVENTS, headers=READER | STREAM | {"Last-Event-ID": last})
+    following = asyncio.create_task(request)
+    if phase == "Training":
+        await watched(rest)
+        await tell(rest, phase="Succeeded")
+    names = [name for name, _, _ in parsed((await following).text)]
+    assert names == (["status", "end"] if phase == "Training" else ["end"])
 
 
 def condition(type_: str, status: str, minute: int, reason: str = "R", message: str = "") -> dict[str, Any]:

@@ -1,20 +1,25 @@
 """Trainings over REST: each is a FineTuneJob, made and changed by who asks."""
 
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
+from finetune_operator.contract.training import Progress
+from finetune_operator.kube import client
+from finetune_operator.store import progress
+from finetune_operator.web import lists
 from finetune_operator.web.acting import JOBS as ACTING_JOBS
 from finetune_operator.web.acting import Acting
 from finetune_operator.web.auth import Caller
-from finetune_operator.web.pages import WrongCursor, id_of, page_of
 from finetune_operator.web.problems import Problem
 from tests.builders import job_object
 from tests.unit.web.conftest import ENVIRONMENT
 from tests.unit.web.rest.conftest import API_TOKEN, EDITOR, READER, Rest
 from tests.unit.web.rest.played_api_server import EDIT, VIEW, User
 from tests.unit.web.test_access import is_problem
+from tests.unit.web.test_internal import point
 
 JOBS = "/v1/fine-tuning/jobs"
 CANDIDATE = {"candidate": "plato-v2"}
@@ -285,14 +290,44 @@ class TestList:
         assert ([job["name"] for job in chosen["jobs"]], chosen["total"]) == (["plato-2"], 1)
         assert is_problem(await rest.get(JOBS, after="finetune.gone"), 422, "wrong-cursor")
 
-    async def test_a_cursor_that_no_longer_has_the_status_still_holds(self) -> None:
-        bodies = [job_object(name=f"plato-{number}") for number in range(3)]
-        page = page_of(bodies, 9, id_of(bodies[1]), lambda body: body is bodies[0])
-        assert [id_of(body).name for body in page.items] == ["plato-0"]
-        with pytest.raises(WrongCursor, match="begin with the first page"):
-            page_of(bodies[2:], 9, id_of(bodies[1]), lambda _: True)
+    async def test_a_page_begins_where_the_last_one_ended_though_that_is_deleted(self, rest: Rest) -> None:
+        for number in range(5):
+            put_job(rest, f"plato-{number}")
+        first = (await rest.get(JOBS, limit=2)).json()
+        await rest.cluster.remove("finetunejobs", "finetune", "plato-3")
+        second = (await rest.get(JOBS, limit=2, after=first["next"])).json()
+        assert [job["name"] for job in second["jobs"]] == ["plato-2", "plato-1"]
+        last = (await rest.get(JOBS, limit=2, after=second["next"])).json()
+        assert ([job["name"] for job in last["jobs"]], last["next"]) == (["plato-0"], None)
 
-    @pytest.mark.parametrize("query", ["limit=0", "limit=501", "status=done", "after=A"])
+    async def test_a_long_list_is_read_in_chunks(self, rest: Rest, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(client, "CHUNK_OBJECTS", 2)
+        for number in range(5):
+            put_job(rest, f"plato-{number}")
+        body = (await rest.get(JOBS, limit=3)).json()
+        assert [job["name"] for job in body["jobs"]] == ["plato-4", "plato-3", "plato-2"]
+        assert (body["total"], rest.cluster.lists) == (5, ["finetunejobs"] * 3)
+
+    async def test_a_few_lists_at_a_time(self, rest: Rest, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(lists, "WAIT_SECONDS", 0.05)
+        async with AsyncExitStack() as held:
+            for _ in range(lists.MAX_LISTS):
+                await held.enter_async_context(rest.services.lists.one())
+            response = await rest.get(JOBS)
+            assert is_problem(response, 503, "too-many-lists")
+            assert response.headers["Retry-After"]
+        assert (await rest.get(JOBS)).status_code == 200
+
+    async def test_what_is_long_and_shown_nowhere_is_not_kept(self) -> None:
+        noted = {"finetune.dev/x": "1", "kubectl.kubernetes.io/last-applied-configuration": "{}"}
+        metadata = lists.slim({"metadata": {"name": "a", "managedFields": [{}], "annotations": noted}})["metadata"]
+        assert metadata == {"name": "a", "annotations": {"finetune.dev/x": "1"}}
+
+    async def test_what_is_no_cursor(self, rest: Rest) -> None:
+        for after in ("_A", "_____"):
+            assert is_problem(await rest.get(JOBS, after=after), 422, "wrong-cursor")
+
+    @pytest.mark.parametrize("query", ["limit=0", "limit=501", "status=done", "after=A", "after=_"])
     async def test_wrong_questions(self, rest: Rest, query: str) -> None:
         assert is_problem(await rest.get(f"{JOBS}?{query}"), 422, "invalid-request")
 
@@ -328,8 +363,32 @@ class TestTwoNamespaces:
         assert is_problem(await rest.get(JOBS, half), 403, "forbidden")
 
 
-async def test_a_series_is_found_by_the_jobs_id(rest: Rest) -> None:
+@pytest.mark.parametrize("prefix", ["finetune.", ""])
+async def test_a_series_is_found_by_the_jobs_id(rest: Rest, prefix: str) -> None:
     put_job(rest)
-    body = (await rest.get(f"{JOBS}/finetune.plato-1/progress", READER)).json()
+    body = (await rest.get(f"{JOBS}/{prefix}plato-1/progress", READER)).json()
     assert body["job_uid"] == "uid-of-plato-1"
-    assert is_problem(await rest.get(f"{JOBS}/finetune.gone/progress", READER), 404, "unknown-job")
+    assert is_problem(await rest.get(f"{JOBS}/{prefix}gone/progress", READER), 404, "unknown-job")
+
+
+@pytest.mark.parametrize(
+    ("failed_rows", "namespace", "resource", "status"),
+    [
+        (None, "finetune", "finetunejobs", 200),
+        (None, "finetune", "batchinferences", 403),
+        (0, "finetune", "finetunejobs", 403),
+        (0, "finetune", "batchinferences", 200),
+        (None, "unserved", "finetunejobs", 404),
+    ],
+)
+async def test_a_series_is_judged_by_its_kind(
+    rest: Rest, failed_rows: int | None, namespace: str, resource: str, status: int
+) -> None:
+    uid = "00000000-0000-4000-8000-000000000001"
+    measured = Progress.model_validate(
+        point(1, 1.0, job=uid) | {"failedRows": failed_rows, "job": {"namespace": namespace, "name": "n", "uid": uid}}
+    )
+    await progress.record(rest.services.engine, [measured])
+    rest.cluster.users["some"] = User("some", {("get", resource)})
+    response = await rest.get(f"{JOBS}/{uid}/progress", {"Authorization": "Bearer some"})
+    assert response.status_code == status, response.text

@@ -43,6 +43,16 @@ def family(rest: Rest) -> Rest:
 
 
 class TestReading:
+    async def test_a_page_reads_the_jobs_that_it_names_alone(self, family: Rest) -> None:
+        assert (await family.get(MODELS, READER)).status_code == 200
+        assert family.cluster.lists == ["modelversions"]
+
+    @pytest.mark.parametrize(("action", "name"), [("deploy", "plato-v3"), ("rollback", "plato-v2")])
+    async def test_a_change_lists_once(self, family: Rest, action: str, name: str) -> None:
+        body = (await family.post(f"{MODELS}/finetune.{name}/{action}")).json()
+        assert family.cluster.lists == ["modelversions"]
+        assert body["requested_state"] == "Deployed"
+
     async def test_one_says_where_it_stands(self, family: Rest) -> None:
         body = (await family.get(f"{MODELS}/finetune.plato-v2", READER)).json()
         assert (body["id"], body["active"], body["state"]) == ("finetune.plato-v2", True, "Ready")
