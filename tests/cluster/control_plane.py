@@ -28,7 +28,7 @@ RELEASE_NAME = "finetune"
 NAMESPACE_IN_CHART = "watched-namespace"
 OPERATOR_ACCOUNT = f"{RELEASE_NAME}-operator"
 OPERATOR_USER = f"system:serviceaccount:{RELEASE_NAMESPACE}:{OPERATOR_ACCOUNT}"
-RIGHTS = ("Role", "RoleBinding", "ServiceAccount")
+RIGHTS = ("Role", "RoleBinding", "ServiceAccount", "ClusterRole")
 TOKEN_DURATION = "8h"  # noqa: S105 - a duration
 
 Manifest = dict[str, Any]
@@ -59,8 +59,13 @@ class ControlPlane:
     @property
     def server_trust(self) -> ssl.SSLContext:
         """Trusts the API server's certificate, and shows none of its own."""
-        authority = self._admin["clusters"][0]["cluster"]["certificate-authority-data"]
-        return ssl.create_default_context(cadata=base64.b64decode(authority).decode())
+        return ssl.create_default_context(cadata=base64.b64decode(self.authority).decode())
+
+    @property
+    def authority(self) -> str:
+        """The certificate of whoever signed the API server's, in base64."""
+        data: str = self._admin["clusters"][0]["cluster"]["certificate-authority-data"]
+        return data
 
     async def install(self) -> None:
         """The CRDs, and the operator's ServiceAccount from the chart."""
@@ -71,7 +76,7 @@ class ControlPlane:
         text = await _run(str(self._bin_dir / "helm"), *arguments, *values)
         self._chart = [body for body in yaml.safe_load_all(text) if body and body["kind"] in RIGHTS]
         namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": RELEASE_NAMESPACE}}
-        await self.apply(namespace, *(body for body in self._chart if _namespace_of(body) == RELEASE_NAMESPACE))
+        await self.apply(namespace, *(body for body in self._chart if _namespace_of(body) in (RELEASE_NAMESPACE, None)))
         token = ("create", "token", OPERATOR_ACCOUNT, "-n", RELEASE_NAMESPACE, "--duration", TOKEN_DURATION)
         self._token = (await self.kubectl(*token)).strip()
 
@@ -141,8 +146,9 @@ def _cluster() -> Cluster:
     return Cluster(CLUSTER_NAME, control_plane_only=True)
 
 
-def _namespace_of(body: Manifest) -> str:
-    namespace: str = body["metadata"]["namespace"]
+def _namespace_of(body: Manifest) -> str | None:
+    """None for ClusterRoles, which are aggregated into `view` and `edit`."""
+    namespace: str | None = body["metadata"].get("namespace")
     return namespace
 
 

@@ -1,6 +1,7 @@
 """Who may do what in which namespace, and who is told which secret."""
 
 from finetune_operator.manifests import serving, training
+from finetune_operator.web.identity import VOTE
 from tests.helm.components import VARIABLES, environment
 from tests.helm.conftest import NAMESPACE, Helm, Manifest, named, of_kind
 
@@ -76,11 +77,17 @@ def test_each_watched_namespace_has_what_its_pods_need(helm: Helm) -> None:
 def test_cluster_roles_are_aggregated_and_leave_status_alone(helm: Helm) -> None:
     manifests = helm.render()
     edit = named(manifests, "ClusterRole", f"{NAMESPACE}-finetune-edit", None)
-    assert not [name for entry in edit["rules"] for name in entry["resources"] if "/" in name]
+    assert [name for entry in edit["rules"] for name in entry["resources"] if "/" in name] == ["abtests/votes"]
     assert edit["metadata"]["labels"]["rbac.authorization.k8s.io/aggregate-to-edit"] == "true"
     view = named(manifests, "ClusterRole", f"{NAMESPACE}-finetune-view", None)
     assert view["metadata"]["labels"]["rbac.authorization.k8s.io/aggregate-to-view"] == "true"
     assert not of_kind(helm.render("--set", "rbac.aggregateClusterRoles=false"), "ClusterRole")
+
+
+def test_votes_are_judged_and_granted_by_the_same_name(helm: Helm) -> None:
+    edit = named(helm.render(), "ClusterRole", f"{NAMESPACE}-finetune-edit", None)
+    (votes,) = [entry for entry in edit["rules"] if VOTE.resource in entry["resources"]]
+    assert votes["verbs"] == [VOTE.verb]
 
 
 def test_secrets_of_all_namespaces_agree_and_only_ours_has_the_api_token(helm: Helm) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from finetune_operator.web.settings import Settings as ApiSettings
 from tests.helm.components import container, environment
-from tests.helm.conftest import Helm, Manifest, named, of_kind
+from tests.helm.conftest import NAMESPACE, Helm, Manifest, named, of_kind
 
 
 def test_sqlite_keeps_its_file_on_a_volume(rendered: list[Manifest]) -> None:
@@ -79,6 +79,8 @@ def test_datasets_lie_on_a_volume_or_nowhere(helm: Helm, values: tuple[str, ...]
     if directory:
         (place,) = (name for path, name in mounts.items() if f"{directory}/".startswith(f"{path}/") and name in lasting)
         assert place == ("datasets" if directory == "/datasets" else "data")
+    # Of a volume that has the database, too, no job is told.
+    assert settings.datasets_claim == (f"{NAMESPACE}/datasets" if directory == "/datasets" else None)
 
 
 def test_data_outlives_the_release(rendered: list[Manifest]) -> None:

@@ -19,6 +19,7 @@ from finetune_operator.gateway import errors
 from finetune_operator.gateway.bodies import parse_request
 from finetune_operator.gateway.catalog import Catalog
 from finetune_operator.gateway.changes import (
+    FIELD_MANAGER,
     LOAD_PATH,
     SWITCH_PATH,
     Cluster,
@@ -238,7 +239,7 @@ class Gateway:
             raise errors.overloaded(CHANGES_AT_ONCE_MAX)
         self._changes_under_way += 1
         try:
-            yield self._cluster.on_behalf_of(token)
+            yield self._cluster.on_behalf_of(token, FIELD_MANAGER)
         finally:
             self._changes_under_way -= 1
 

@@ -5,12 +5,13 @@ gateway itself can change nothing. Asking twice is harmless: both say what shall
 """
 
 from collections.abc import Iterable, Sequence
-from decimal import Decimal
 from typing import Annotated, Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from finetune_operator.core.decimals import BoundedDecimal
 from finetune_operator.core.routing import RouteTable, Split, is_loaded, rival_pins
+from finetune_operator.core.version_changes import PIN, UNPIN, serving_fields
 from finetune_operator.gateway.errors import GatewayError, invalid_body, refused_change, unknown_model
 from finetune_operator.kube.errors import KubeError, NotFound
 from finetune_operator.kube.mirror import Source
@@ -19,6 +20,8 @@ from finetune_operator.resources.modelversion import ModelVersion, RequestedStat
 SWITCH_PATH = "/v1/models/switch"
 LOAD_PATH = "/v1/models/load"
 PLURAL = "modelversions"
+FIELD_MANAGER = "finetune-gateway"
+"""As what the API server remembers what callers write here: it is their decision and not the operator's."""
 
 
 class Patcher(Protocol):
@@ -30,7 +33,7 @@ class Patcher(Protocol):
 class Cluster(Source, Protocol):
     """The part of `KubeClient` that the gateway needs: its own reading, and others' writing."""
 
-    def on_behalf_of(self, token: str) -> Patcher: ...
+    def on_behalf_of(self, token: str, field_manager: str) -> Patcher: ...
 
 
 class _Order(BaseModel):
@@ -48,19 +51,13 @@ class Switch(_Order):
 class Load(_Order):
     """Which version shall be served, and how; what is left out stays, or gets the default."""
 
-    gpu_memory_utilization: Annotated[Decimal, Field(ge=0, le=1)] | None = None
+    gpu_memory_utilization: Annotated[BoundedDecimal, Field(ge=0, le=1)] | None = None
     max_model_len: int | None = None
     tensor_parallel_size: int | None = None
     notes: str | None = None
 
     def serving(self) -> dict[str, Any]:
-        share = self.gpu_memory_utilization
-        fields = {
-            "gpuMemoryUtilization": None if share is None else f"{share:f}",
-            "maxModelLen": self.max_model_len,
-            "tensorParallelSize": self.tensor_parallel_size,
-        }
-        return {name: value for name, value in fields.items() if value is not None}
+        return serving_fields(self.gpu_memory_utilization, self.max_model_len, self.tensor_parallel_size)
 
 
 OrderType = TypeVar("OrderType", bound=_Order)
@@ -92,11 +89,11 @@ async def switch(order: Switch, versions: Sequence[ModelVersion], table: RouteTa
     if not found:
         message = f"`{order.model}` has no version `{wanted}`; versions: {', '.join(_names(family))}"
         raise GatewayError(404, "model_not_found", message, param="version")
-    pinned = await _patched(kube, found[0], {"state": RequestedState.DEPLOYED.value})
+    pinned = await _patched(kube, found[0], PIN)
     released = rival_pins(pinned, family)
     for rival in released:
         try:
-            await _patched(kube, rival, {"state": None}, done=f"{pinned.metadata.name} is pinned; ")
+            await _patched(kube, rival, UNPIN, done=f"{pinned.metadata.name} is pinned; ")
         except _Gone:
             continue
     remarks = [f"{name} is no longer pinned" for name in _names(released)]

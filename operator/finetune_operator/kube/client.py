@@ -4,7 +4,7 @@ import json
 import logging
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -19,12 +19,11 @@ CREDENTIALS_MAX_AGE_SECONDS = 60.0
 REQUEST_TIMEOUT_SECONDS = 20.0
 WATCH_TIMEOUT_SECONDS = 300
 WATCH_SILENCE_SECONDS = 90.0
+CHUNK_OBJECTS = 500
 EVENT_MAX_BYTES = 16 * 1024 * 1024
 """Far beyond what etcd takes as one object, and more than aiohttp's own bound on a line."""
 FIELD_MANAGER = "finetune-operator"
 """As what the API server remembers our writes: by default it takes what the user agent begins with."""
-CALLERS_FIELD_MANAGER = "finetune-gateway"
-"""The same of what a caller writes through the gateway: it is the caller's decision and not the operator's."""
 MERGE_PATCH = "application/merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 
@@ -59,38 +58,52 @@ class KubeClient:
         self._renewed = renewed
         self._field_manager = field_manager
         self._read_at = time.monotonic()
+        self._callers_trust: ssl.SSLContext | None = None
 
     @classmethod
     @asynccontextmanager
     async def from_environment(cls) -> AsyncIterator["KubeClient"]:
         """A client for the life of the `async with` block."""
         credentials = credentials_from_environment()
-        # Watches hold a connection each, so a limit would let many namespaces starve all other requests.
+        # Watches hold a connection each, so a limit would let many namespaces starve all other requests. Callers share
+        # the session, and must share no cookies.
         connector = aiohttp.TCPConnector(ssl=credentials.as_ssl_context(), limit=0)
-        async with aiohttp.ClientSession(connector=connector) as session:
+        async with aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as session:
             yield cls(session, credentials)
 
-    def on_behalf_of(self, token: str) -> "KubeClient":
-        """The same API server with a caller's rights alone.
+    def on_behalf_of(self, token: str, field_manager: str) -> "KubeClient":
+        """The same API server with a caller's rights alone; `field_manager` says through which process they write.
 
-        A certificate of ours would win over the caller's token, and our token must never take its place.
+        A certificate of ours would win over the caller's token, and our token must never take its place. All callers
+        share one trust and hence connections: a token goes with each request, and none belongs to a connection.
         """
         known = self._credentials
         theirs = kopf.ConnectionInfo(
             server=known.server, ca_path=known.ca_path, ca_data=known.ca_data, insecure=known.insecure, token=token
         )
+        self._callers_trust = self._callers_trust or theirs.as_ssl_context()
         return KubeClient(
             self._session,
             theirs,
-            trust=theirs.as_ssl_context(),
+            trust=self._callers_trust,
             renewed=lambda: theirs,
-            field_manager=CALLERS_FIELD_MANAGER,
+            field_manager=field_manager,
         )
 
     async def list(self, plural: str, namespace: str | None, selector: str = "") -> tuple[list[Object], str]:
         """All objects, and the resource version to watch from."""
         answer = await self._request("GET", path_of(plural, namespace), params={"labelSelector": selector})
         return answer["items"], answer["metadata"]["resourceVersion"]
+
+    async def chunks(self, plural: str, namespace: str | None) -> AsyncGenerator[tuple[Object, ...], None]:
+        """All objects as of one moment, some at a time; `Gone` where the API server has forgotten that moment."""
+        params = {"limit": str(CHUNK_OBJECTS)}
+        while True:
+            answer = await self._request("GET", path_of(plural, namespace), params=params)
+            yield tuple(answer["items"])
+            if not (more := answer["metadata"].get("continue")):
+                return
+            params["continue"] = more
 
     async def discovered(self, api_version: str) -> frozenset[str]:
         """The plurals that discovery tells of a group's version, given as `group/version`; none where it has neither.
@@ -107,8 +120,12 @@ class KubeClient:
     async def get(self, plural: str, namespace: str, name: str) -> Object:
         return await self._request("GET", path_of(plural, namespace, name))
 
-    async def create(self, plural: str, namespace: str, body: Mapping[str, Any]) -> Object:
-        return await self._request("POST", path_of(plural, namespace), body=body)
+    async def create(
+        self, plural: str, namespace: str | None, body: Mapping[str, Any], *, strict: bool = False
+    ) -> Object:
+        """`strict` refuses fields that the kind does not have, instead of leaving them out."""
+        params = {"fieldValidation": "Strict"} if strict else None
+        return await self._request("POST", path_of(plural, namespace), body=body, params=params)
 
     async def delete(self, plural: str, namespace: str, name: str, uid: str) -> None:
         """Delete exactly this object; a later one of the same name is a `Conflict`."""
@@ -132,15 +149,19 @@ class KubeClient:
         )
 
     async def watch(
-        self, plural: str, namespace: str | None, resource_version: str, selector: str = ""
-    ) -> AsyncIterator[tuple[str, Object]]:
-        """Events after a resource version until the server ends the stream; a silent stream is `Unavailable`."""
+        self, plural: str, namespace: str | None, resource_version: str, selector: str = "", *, name: str = ""
+    ) -> AsyncGenerator[tuple[str, Object], None]:
+        """Events after a resource version until the server ends the stream; a silent stream is `Unavailable`.
+
+        With a `name`, of this one object.
+        """
         params = {
             "watch": "true",
             "allowWatchBookmarks": "true",
             "resourceVersion": resource_version,
             "timeoutSeconds": str(WATCH_TIMEOUT_SECONDS),
             "labelSelector": selector,
+            "fieldSelector": f"metadata.name={name}" if name else "",
         }
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=WATCH_SILENCE_SECONDS)
         try:
@@ -203,12 +224,14 @@ async def _raise_for_status(response: aiohttp.ClientResponse) -> None:
     if response.status < 400:
         return
     text = await response.text()
+    reason = ""
     try:
-        message = json.loads(text)["message"]
+        told = json.loads(text)
+        message, reason = told["message"], str(told.get("reason") or "")
     except (ValueError, KeyError, TypeError):
         message = text[:500]
     retry_after = response.headers.get("Retry-After", "")
-    raise error_for(response.status, message, float(retry_after) if retry_after.isdigit() else None)
+    raise error_for(response.status, message, float(retry_after) if retry_after.isdigit() else None, reason)
 
 
 __all__ = ["KubeClient", "KubeError", "Object"]

@@ -12,10 +12,14 @@ KubeError
 class KubeError(Exception):
     """Any failure of a request to the API server."""
 
-    def __init__(self, message: str, status: int | None = None, retry_after_seconds: float | None = None) -> None:
+    def __init__(
+        self, message: str, status: int | None = None, retry_after_seconds: float | None = None, reason: str = ""
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.retry_after_seconds = retry_after_seconds
+        self.reason = reason
+        """The API server's one word, such as `AlreadyExists`."""
 
 
 class NotFound(KubeError):
@@ -49,6 +53,6 @@ BY_STATUS: dict[int, type[KubeError]] = {
 }  # fmt: skip
 
 
-def error_for(status: int, message: str, retry_after_seconds: float | None = None) -> KubeError:
+def error_for(status: int, message: str, retry_after_seconds: float | None = None, reason: str = "") -> KubeError:
     """401 counts as unavailable, since a rotated token is read anew for the next request."""
-    return BY_STATUS.get(status, Unavailable)(message, status, retry_after_seconds)
+    return BY_STATUS.get(status, Unavailable)(message, status, retry_after_seconds, reason)

@@ -9,14 +9,18 @@ from fastapi import APIRouter, Depends, Path, Query
 from pydantic import AwareDatetime
 
 from finetune_operator.core.sequential import p_value
-from finetune_operator.kube.errors import NotFound
 from finetune_operator.resources.abtest import ABTest, Arm, Voters
 from finetune_operator.resources.modelversion import ModelVersion
 from finetune_operator.store import feedback, pairs, vote_statistics, votes
 from finetune_operator.store.tables import Comparison
 from finetune_operator.store.votes import Choice
-from finetune_operator.web.auth import require_public
-from finetune_operator.web.problems import Problem
+from finetune_operator.web.acting import OWN, TESTS, VERSIONS, Acting
+from finetune_operator.web.auth import Caller, CallerOf, decide, require_caller, require_right
+from finetune_operator.web.creation import shown_manifest
+from finetune_operator.web.evaluators import evaluator_of
+from finetune_operator.web.identity import READ_TESTS, VOTE
+from finetune_operator.web.ids import NamespaceQuery, ObjectId
+from finetune_operator.web.problems import Problem, documented
 from finetune_operator.web.schemas import (
     Answers,
     BlindComparison,
@@ -36,25 +40,28 @@ from finetune_operator.web.schemas import (
     WinRatePoint,
     WinRateSeries,
 )
-from finetune_operator.web.services import ArmUnavailable, Services, ServicesOf
+from finetune_operator.web.services import ArmUnavailable, Object, Services, ServicesOf
 
 Namespace = Annotated[str, Path(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
 Name = Annotated[str, Path(pattern=r"^[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?$")]
 
-router = APIRouter(prefix="/v1/fine-tuning", tags=["ab-test"], dependencies=[Depends(require_public)])
+PROBLEMS = documented(401, 403, 404, 422, 503)
+
+router = APIRouter(prefix="/v1/fine-tuning", tags=["ab-test"], dependencies=[Depends(require_caller)])
 
 
-@router.post("/ab-test/{namespace}/{name}/comparisons")
+@router.post("/ab-test/{namespace}/{name}/comparisons", responses=documented(401, 403, 404, 409, 422, 502, 503))
 async def create_comparison(
-    services: ServicesOf, namespace: Namespace, name: Name, request: ComparisonRequest
+    services: ServicesOf, caller: CallerOf, namespace: Namespace, name: Name, request: ComparisonRequest
 ) -> BlindComparison:
     """Two answers to judge, without names. The evaluator's open comparison is returned until there is a vote on it."""
-    test = await _read_test(services, namespace, name)
-    last = await votes.last_comparison(services.engine, test.metadata.uid, request.evaluator)
+    test = await _read_votable_test(services, caller, namespace, name)
+    evaluator = evaluator_of(caller, request.evaluator)
+    last = await votes.last_comparison(services.engine, test.metadata.uid, evaluator)
     if last is not None and last[1] is None:
         return _blind(last[0])
     number = last[0].number + 1 if last else 0
-    material = await _material(services, test, request.evaluator, number)
+    material = await _material(Acting(services, OWN), test, evaluator, number)
     stored = await votes.add_comparison(
         services.engine,
         Comparison(
@@ -62,7 +69,7 @@ async def create_comparison(
             abtest_uid=test.metadata.uid,
             namespace=namespace,
             name=name,
-            evaluator=request.evaluator,
+            evaluator=evaluator,
             number=number,
             prompt=material.prompt,
             baseline_served_name=material.baseline_served_name,
@@ -77,21 +84,24 @@ async def create_comparison(
     return _blind(stored)
 
 
-@router.post("/ab-test/{namespace}/{name}/vote")
-async def vote(services: ServicesOf, namespace: Namespace, name: Name, request: VoteRequest) -> VoteResult:
+@router.post("/ab-test/{namespace}/{name}/vote", responses=documented(401, 403, 404, 409, 422, 503))
+async def vote(
+    services: ServicesOf, caller: CallerOf, namespace: Namespace, name: Name, request: VoteRequest
+) -> VoteResult:
     """One vote per comparison and evaluator; sending it again changes nothing, another one is a conflict."""
-    test = await _read_test(services, namespace, name)
+    test = await _read_votable_test(services, caller, namespace, name)
+    evaluator = evaluator_of(caller, request.evaluator)
     comparison = await votes.find_comparison(services.engine, request.comparison_id)
     if comparison is None or comparison.abtest_uid != test.metadata.uid:
         raise Problem(404, "unknown-comparison", f"ABTest {name} has no comparison {request.comparison_id}")
-    if comparison.evaluator != request.evaluator:
+    if comparison.evaluator != evaluator:
         detail = "this comparison was made for another evaluator; POST to .../comparisons to get your own"
         raise Problem(403, "foreign-comparison", detail)
     choice = _choice(request.vote, comparison)
     late = test.status.verdict is not None
     stored = await votes.cast_vote(services.engine, comparison, choice, late=late, now=services.now())
     if stored.choice != choice:
-        detail = f"{request.evaluator} has already voted otherwise on this comparison; a vote can't be changed"
+        detail = f"{evaluator} has already voted otherwise on this comparison; a vote can't be changed"
         raise Problem(409, "already-voted", detail)
     return VoteResult(
         comparison_id=comparison.id,
@@ -102,19 +112,22 @@ async def vote(services: ServicesOf, namespace: Namespace, name: Name, request: 
     )
 
 
-@router.get("/ab-test/{namespace}/{name}")
-async def get_test(services: ServicesOf, namespace: Namespace, name: Name) -> TestState:
+@router.get("/ab-test/{namespace}/{name}", responses=PROBLEMS)
+async def get_test(services: ServicesOf, caller: CallerOf, namespace: Namespace, name: Name) -> TestState:
     """Where a test stands."""
-    test = await _read_test(services, namespace, name)
+    acting = Acting(services, caller)
+    body = await _read_body(acting, namespace, name)
+    test = ABTest.parse(body)
     uid, status = test.metadata.uid, test.status
     rated = await feedback.by_arm(services.engine, uid)
     return TestState(
+        id=str(ObjectId(namespace, name)),
         namespace=namespace,
         name=name,
         uid=uid,
         phase=status.phase,
         message=status.message,
-        baseline=await _baseline_name(services, test),
+        baseline=await _readable_baseline_name(acting, test),
         candidate=test.spec.candidate.model_version,
         verdict=status.verdict,
         method=test.spec.decision.method,
@@ -131,15 +144,20 @@ async def get_test(services: ServicesOf, namespace: Namespace, name: Name) -> Te
         late_votes=await votes.count_late_votes(services.engine, uid),
         comparisons=await votes.count_comparisons(services.engine, uid),
         feedback={Arm(arm): RatedAnswers(**asdict(ratings)) for arm, ratings in rated.items()},
+        manifest=shown_manifest(TESTS.kind, body),
     )
 
 
-@router.get("/ab-test/{namespace}/{name}/voters")
+@router.get("/ab-test/{namespace}/{name}/voters", responses=PROBLEMS)
 async def get_voters(
-    services: ServicesOf, namespace: Namespace, name: Name, limit: Annotated[int, Query(ge=1, le=500)] = 100
+    services: ServicesOf,
+    caller: CallerOf,
+    namespace: Namespace,
+    name: Name,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> VoterList:
     """Whose votes they are, and how well people agree."""
-    test = await _read_test(services, namespace, name)
+    test = await _read_test(Acting(services, caller), namespace, name)
     told = test.status.voters or Voters()
     found = await vote_statistics.voters(services.engine, test.metadata.uid, test.spec.decision.max_votes, limit)
     return VoterList(
@@ -154,12 +172,16 @@ async def get_voters(
     )
 
 
-@router.get("/ab-test/{namespace}/{name}/win-rates")
+@router.get("/ab-test/{namespace}/{name}/win-rates", responses=PROBLEMS)
 async def get_win_rates(
-    services: ServicesOf, namespace: Namespace, name: Name, max_points: Annotated[int, Query(ge=2, le=10_000)] = 10_000
+    services: ServicesOf,
+    caller: CallerOf,
+    namespace: Namespace,
+    name: Name,
+    max_points: Annotated[int, Query(ge=2, le=10_000)] = 10_000,
 ) -> WinRateSeries:
     """The win rate after each vote; of more votes than `max_points` evenly thinned."""
-    test = await _read_test(services, namespace, name)
+    test = await _read_test(Acting(services, caller), namespace, name)
     uid, max_votes = test.metadata.uid, test.spec.decision.max_votes
     points = await vote_statistics.win_rates(services.engine, uid, max_votes, max_points)
     return WinRateSeries(
@@ -169,10 +191,11 @@ async def get_win_rates(
     )
 
 
-@router.get("/comparisons")
+@router.get("/comparisons", responses=PROBLEMS)
 async def get_comparisons(
     services: ServicesOf,
-    namespace: str | None = None,
+    caller: CallerOf,
+    namespace: NamespaceQuery = None,
     name: str | None = None,
     before: AwareDatetime | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
@@ -183,8 +206,9 @@ async def get_comparisons(
         for column, value in ((Comparison.namespace, namespace), (Comparison.name, name))
         if value is not None
     ]
-    if services.settings.namespaces:
-        conditions.append(Comparison.namespace.in_(services.settings.namespaces))
+    readable = await _readable_namespaces(services, caller, namespace)
+    if readable is not None:
+        conditions.append(Comparison.namespace.in_(readable))
     if before is not None:
         conditions.append(Comparison.created_at < before)
     found = await votes.list_comparisons(services.engine, conditions, limit)
@@ -218,8 +242,9 @@ class _Material(NamedTuple):
     pair_id: str | None = None
 
 
-async def _material(services: Services, test: ABTest, evaluator: str, number: int) -> _Material:
+async def _material(acting: Acting, test: ABTest, evaluator: str, number: int) -> _Material:
     """A pair of answers that is there already, as long as there is one; then the test's own prompts."""
+    services = acting.services
     if pair := await pairs.next_pair(services.engine, test.metadata.uid, evaluator):
         return _Material(
             pair.prompt,
@@ -236,7 +261,7 @@ async def _material(services: Services, test: ABTest, evaluator: str, number: in
             detail = f"no request to ABTest {name} that you have not judged has both answers yet; come back later"
         raise Problem(409, "no-prompts", detail)
     prompt = prompts[number % len(prompts)]
-    baseline, candidate = await _baseline_name(services, test), test.spec.candidate.model_version
+    baseline, candidate = await _baseline_name(acting, test), test.spec.candidate.model_version
     if baseline is None:
         detail = f"the candidate, ModelVersion {candidate}, does not exist; create it, or make a new ABTest"
         raise Problem(409, "unknown-model-version", detail)
@@ -244,26 +269,62 @@ async def _material(services: Services, test: ABTest, evaluator: str, number: in
     return _Material(prompt, baseline, candidate, *answers)
 
 
-async def _read_test(services: Services, namespace: str, name: str) -> ABTest:
+async def _read_test(acting: Acting, namespace: str, name: str) -> ABTest:
+    return ABTest.parse(await _read_body(acting, namespace, name))
+
+
+async def _read_body(acting: Acting, namespace: str, name: str) -> Object:
+    acting.require_served(namespace)
+    return await acting.get(TESTS, ObjectId(namespace, name))
+
+
+async def _read_votable_test(services: Services, caller: Caller, namespace: str, name: str) -> ABTest:
+    """To judge its answers, which also costs what the engines take; who may only vote needs no right to read."""
+    acting = Acting(services, OWN)
+    acting.require_served(namespace)
+    await require_right(services, caller, VOTE, namespace)
+    return await _read_test(acting, namespace, name)
+
+
+async def _readable_namespaces(services: Services, caller: Caller, namespace: str | None) -> tuple[str, ...] | None:
+    """Whose comparisons the caller may read, None for all; 403 where that is nothing."""
     served = services.settings.namespaces
-    if served and namespace not in served:
-        raise Problem(404, "unknown-namespace", f"namespace {namespace} is not among FINETUNE_NAMESPACES")
-    try:
-        return ABTest.parse(await services.cluster.get("abtests", namespace, name))
-    except NotFound:
-        raise Problem(404, "unknown-ab-test", f"there is no ABTest {name} in namespace {namespace}") from None
+    if caller.token is None:
+        return served or None
+    if namespace is not None:
+        Acting(services, caller).require_served(namespace)
+        await require_right(services, caller, READ_TESTS, namespace)
+        return (namespace,)
+    if not served:
+        await require_right(services, caller, READ_TESTS, None)
+        return None
+    readable = tuple([each for each in served if (await decide(services, caller, READ_TESTS, each)).allowed])
+    if not readable:
+        await require_right(services, caller, READ_TESTS, served[0])
+    return readable
 
 
-async def _baseline_name(services: Services, test: ABTest) -> str | None:
+async def _baseline_name(acting: Acting, test: ABTest) -> str | None:
     """Name by which the gateway knows the baseline; the base model's is in the candidate's version."""
     if test.spec.baseline.model_version is not None:
         return test.spec.baseline.model_version
-    candidate = test.spec.candidate.model_version
     try:
-        version = ModelVersion.parse(await services.cluster.get("modelversions", test.metadata.namespace, candidate))
-    except NotFound:
+        found = await acting.get(VERSIONS, ObjectId(test.metadata.namespace, test.spec.candidate.model_version))
+    except Problem as problem:
+        if problem.status == 404:
+            return None
+        raise
+    return ModelVersion.parse(found).spec.base_model.name
+
+
+async def _readable_baseline_name(acting: Acting, test: ABTest) -> str | None:
+    """None, too, for who may read ABTests and not ModelVersions."""
+    try:
+        return await _baseline_name(acting, test)
+    except Problem as problem:
+        if problem.status != 403:
+            raise
         return None
-    return version.spec.base_model.name
 
 
 async def _ask_both(services: Services, baseline: str, candidate: str, prompt: str) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 import sys
 
 import aiohttp
@@ -16,14 +17,46 @@ from finetune_operator.kube.client import KubeClient
 from finetune_operator.logs import configure_logging, get_logger
 from finetune_operator.store.database import UnusableUrl, async_engine, parse_url, shown
 from finetune_operator.store.migrations import SchemaTooNew, migrate
-from finetune_operator.web import abtests, datasets, evaluations, feedback, internal, jobs, problems, training
+from finetune_operator.web import (
+    abtest_routes,
+    abtests,
+    datasets,
+    evaluations,
+    feedback,
+    internal,
+    job_routes,
+    jobs,
+    problems,
+    training,
+    training_jobs,
+    versions,
+)
 from finetune_operator.web.arms import GatewayArms
 from finetune_operator.web.middleware import BodyLimit, RequestLog
+from finetune_operator.web.openai_api import routes as openai_routes
 from finetune_operator.web.services import Services, ServicesOf
 from finetune_operator.web.settings import InvalidSettings, Settings
+from finetune_operator.web.streams import Streams
 
 READY_TIMEOUT_SECONDS = 3
 CONFIGURATION_ERROR = 2
+
+ROUTERS = (
+    internal.router,
+    # Ids before the pairs of names that they would be taken for.
+    abtest_routes.router,
+    abtests.router,
+    versions.router,
+    job_routes.router,
+    jobs.router,
+    datasets.router,
+    training.router,
+    training_jobs.router,
+    evaluations.internal_router,
+    evaluations.router,
+    feedback.router,
+    openai_routes.router,
+)
 
 logger = get_logger(__name__)
 
@@ -33,9 +66,7 @@ def create_app(services: Services) -> FastAPI:
     app = FastAPI(title="finetune-operator", version=__version__, docs_url=None, redoc_url=None)
     app.state.services = services
     problems.install(app)
-    for router in (internal.router, abtests.router, jobs.router, datasets.router, training.router):
-        app.include_router(router)
-    for router in (evaluations.internal_router, evaluations.router, feedback.router):
+    for router in ROUTERS:
         app.include_router(router)
     app.add_api_route("/healthz", _healthz, include_in_schema=False)
     app.add_api_route("/readyz", _readyz, include_in_schema=False)
@@ -71,13 +102,26 @@ async def serve(settings: Settings) -> None:
         logger.info("database ready", url=shown(url), schema=schema)
         async with KubeClient.from_environment() as cluster, aiohttp.ClientSession() as session:
             services = Services(settings, engine, cluster, GatewayArms(session, settings))
-            await _run(create_app(services), settings)
+            await _run(create_app(services), services)
     finally:
         await engine.dispose()
 
 
-async def _run(app: FastAPI, settings: Settings) -> None:
-    server = uvicorn.Server(
+class _Server(uvicorn.Server):
+    """One that does not wait for streams, which would go on until the drain's time is over."""
+
+    def __init__(self, config: uvicorn.Config, streams: Streams) -> None:
+        super().__init__(config)
+        self._streams = streams
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._streams.stop()
+        await super().shutdown(sockets)
+
+
+async def _run(app: FastAPI, services: Services) -> None:
+    settings = services.settings
+    server = _Server(
         uvicorn.Config(
             app,
             host=settings.host,
@@ -86,7 +130,8 @@ async def _run(app: FastAPI, settings: Settings) -> None:
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=settings.drain_timeout_seconds,
-        )
+        ),
+        services.streams,
     )
     # uvicorn raises the signal again once it has drained, which would kill the process before the database is closed.
     for number in (signal.SIGTERM, signal.SIGINT):

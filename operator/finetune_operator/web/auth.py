@@ -1,45 +1,98 @@
-"""Who may call: bearer tokens, compared in constant time."""
+"""Who calls: by the api's own token, compared in constant time, or by a Kubernetes token that the API server knows."""
 
 import hmac
-from typing import Annotated, NamedTuple
+import re
+from dataclasses import dataclass
+from typing import Annotated
 
 from fastapi import Depends, Header
 from pydantic import SecretStr
 
+from finetune_operator.kube.errors import KubeError
+from finetune_operator.web.identity import EXPORT, Decision, Right
 from finetune_operator.web.problems import Problem
-from finetune_operator.web.services import ServicesOf
+from finetune_operator.web.refusals import forbidden, refused, unauthorized
+from finetune_operator.web.services import Services, ServicesOf
 
 Authorization = Annotated[str | None, Header()]
 
-
 TOKEN_HOLDER = "api-token"  # noqa: S105 - a name, not a secret
+ANYBODY = "anybody"
+TOKEN_PATTERN = re.compile(r"[-A-Za-z0-9._~+/:]{1,16384}=*")
+"""RFC 6750, and the colon of OpenStack's tokens; nothing that could end a header."""
 
 
-class Caller(NamedTuple):
-    """Who asks, as far as it is known: all who have the api's one token are the same."""
+@dataclass(frozen=True)
+class Caller:
+    """Who asks, as far as it is known: all who have the api's one token are the same, and so are all of an open api."""
 
     name: str
+    token: SecretStr | None = None
+    """Of Kubernetes; what is asked of the API server goes in its name."""
 
 
 async def require_internal(services: ServicesOf, authorization: Authorization = None) -> None:
     """Trainers, gateway and operator."""
-    _require(services.settings.internal_token, authorization, "FINETUNE_INTERNAL_TOKEN")
-
-
-async def require_public(services: ServicesOf, authorization: Authorization = None) -> None:
-    """People and their programs."""
-    token = services.settings.api_token
-    if token is not None:
-        _require(token, authorization, "FINETUNE_API_TOKEN")
+    if not _is(services.settings.internal_token, _bearer(authorization)):
+        raise Problem(401, "unauthorized", "send `Authorization: Bearer <token>` with FINETUNE_INTERNAL_TOKEN")
 
 
 async def require_caller(services: ServicesOf, authorization: Authorization = None) -> Caller:
-    """People and their programs where ratings are given out, which are personal: never without a token."""
-    token = services.settings.api_token
-    if token is None:
+    """People and their programs. Raises 401 for who shows a token that nobody knows, in an open api, too."""
+    shown, own = _bearer(authorization), services.settings.api_token
+    if not shown:
+        if own is None:
+            return Caller(ANYBODY)
+        raise unauthorized()
+    if own is not None and _is(own, shown):
+        return Caller(TOKEN_HOLDER)
+    if _is(services.settings.internal_token, shown):
+        # Never forwarded: it is a secret between our own processes.
+        raise unauthorized()
+    if not TOKEN_PATTERN.fullmatch(shown):
+        raise unauthorized()
+    token = SecretStr(shown)
+    try:
+        return Caller(await services.identity.name_of(token), token)
+    except KubeError as error:
+        raise refused(error, None, own_token=True) from error
+
+
+CallerOf = Annotated[Caller, Depends(require_caller)]
+
+
+async def require_trainer(services: ServicesOf, caller: CallerOf) -> Caller:
+    """Who may read ratings, which are personal: never without a token, and as somebody who may train on them."""
+    if caller.token is None and services.settings.api_token is None:
         raise open_api("ratings")
-    _require(token, authorization, "FINETUNE_API_TOKEN")
-    return Caller(TOKEN_HOLDER)
+    await require_everywhere(services, caller, EXPORT)
+    return caller
+
+
+TrainerOf = Annotated[Caller, Depends(require_trainer)]
+
+
+async def decide(services: Services, caller: Caller, right: Right, namespace: str | None) -> Decision:
+    """What RBAC says. Who has no Kubernetes token may do what the api's token, or an open api, lets them do."""
+    if caller.token is None:
+        return Decision(allowed=True, reason="")
+    try:
+        return await services.identity.decision(caller.token, right, namespace)
+    except KubeError as error:
+        raise refused(error, namespace, own_token=True) from error
+
+
+async def require_right(services: Services, caller: Caller, right: Right, namespace: str | None) -> None:
+    """Raises 403 with what is missing."""
+    decision = await decide(services, caller, right, namespace)
+    if not decision.allowed:
+        raise forbidden(right, namespace, decision.reason)
+
+
+async def require_everywhere(services: Services, caller: Caller, right: Right) -> None:
+    """What belongs to no namespace asks for the right in each that is served."""
+    for namespace in services.settings.namespaces or (None,):
+        await require_right(services, caller, right, namespace)
 
 
 def open_api(what: str) -> Problem:
@@ -48,11 +101,11 @@ def open_api(what: str) -> Problem:
     return Problem(403, "open-api", detail)
 
 
-CallerOf = Annotated[Caller, Depends(require_caller)]
+def _bearer(authorization: str | None) -> str:
+    """What was shown, empty where nothing was."""
+    scheme, _, shown = (authorization or "").partition(" ")
+    return shown.strip() if scheme.lower() == "bearer" else ""
 
 
-def _require(token: SecretStr, authorization: str | None, variable: str) -> None:
-    scheme, _, given = (authorization or "").partition(" ")
-    expected = token.get_secret_value().encode()
-    if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), expected):
-        raise Problem(401, "unauthorized", f"send `Authorization: Bearer <token>` with the api's {variable}")
+def _is(expected: SecretStr, shown: str) -> bool:
+    return hmac.compare_digest(shown.encode(), expected.get_secret_value().encode())

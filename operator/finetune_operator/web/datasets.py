@@ -15,7 +15,7 @@ from finetune_operator.store.exported_datasets import (
     UnknownDataset,
     WrongCursor,
 )
-from finetune_operator.web.auth import CallerOf
+from finetune_operator.web.auth import TrainerOf
 from finetune_operator.web.dataset_exports import Exporter, datasets_of
 from finetune_operator.web.dataset_schemas import (
     DATASETS_PATH,
@@ -39,7 +39,7 @@ EXPORT_ANSWERS: dict[int | str, dict[str, Any]] = {
     201: {"description": "A dataset was made", "headers": {"Location": {"schema": {"type": "string"}}}},
     **EXPORT_PROBLEMS,
 }
-PROBLEMS = documented(401, 403, 404, 409, 422)
+PROBLEMS = documented(401, 403, 404, 409, 422, 503)
 
 DatasetId = Annotated[str, Path(pattern=DATASET_ID)]
 
@@ -49,7 +49,7 @@ router = APIRouter(prefix=DATASETS_PATH, tags=["datasets"])
 
 @router.post("/export", status_code=201, responses=EXPORT_ANSWERS)
 async def export(
-    services: ServicesOf, caller: CallerOf, request: Request, response: Response, body: ExportRequest
+    services: ServicesOf, caller: TrainerOf, request: Request, response: Response, body: ExportRequest
 ) -> ExportedDataset:
     """Export ratings as a dataset, gold stars by default. The same rows in the same format are the same dataset."""
     made = await Exporter(services, request, caller).export(body.config(), FORMATS[body.format])
@@ -63,10 +63,10 @@ def answer(dataset: StoredDataset, response: Response, *, created: bool) -> Expo
     return ExportedDataset.answer(dataset, created=created)
 
 
-@router.get("", responses=documented(401, 403, 409, 422))
+@router.get("", responses=documented(401, 403, 409, 422, 503))
 def get_datasets(
     services: ServicesOf,
-    _: CallerOf,
+    _: TrainerOf,
     before: AwareDatetime | None = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> DatasetList:
@@ -80,7 +80,7 @@ def get_datasets(
 
 @router.post("/statistics", responses=EXPORT_PROBLEMS)
 async def count_ratings(
-    services: ServicesOf, caller: CallerOf, request: Request, body: GoldSelection
+    services: ServicesOf, caller: TrainerOf, request: Request, body: GoldSelection
 ) -> RatingStatistics:
     """What the ratings are like that an export with the same filters would read; `limit` is not applied."""
     counted = await Exporter(services, request, caller).statistics(body.source())
@@ -88,13 +88,13 @@ async def count_ratings(
 
 
 @router.get("/{dataset_id}", responses=PROBLEMS)
-def get_dataset(services: ServicesOf, _: CallerOf, dataset_id: DatasetId) -> DatasetEntry:
+def get_dataset(services: ServicesOf, _: TrainerOf, dataset_id: DatasetId) -> DatasetEntry:
     """One exported dataset."""
     return DatasetEntry.of(_find(services, dataset_id))
 
 
 @router.delete("/{dataset_id}", status_code=204, responses=PROBLEMS)
-def delete_dataset(services: ServicesOf, caller: CallerOf, dataset_id: DatasetId) -> Response:
+def delete_dataset(services: ServicesOf, caller: TrainerOf, dataset_id: DatasetId) -> Response:
     """Delete a dataset and its files. What was trained on it stays."""
     try:
         datasets_of(services).delete(dataset_id)
@@ -107,7 +107,7 @@ def delete_dataset(services: ServicesOf, caller: CallerOf, dataset_id: DatasetId
 @router.get("/{dataset_id}/rows", responses=PROBLEMS)
 def get_rows(
     services: ServicesOf,
-    _: CallerOf,
+    _: TrainerOf,
     dataset_id: DatasetId,
     file: FileName = "train.jsonl",
     cursor: Annotated[int, Query(ge=0, le=2**62)] = 0,
@@ -140,7 +140,7 @@ def get_rows(
 )
 def download(
     services: ServicesOf,
-    caller: CallerOf,
+    caller: TrainerOf,
     dataset_id: DatasetId,
     file: FileName,
     if_none_match: Annotated[str | None, Header()] = None,

@@ -10,15 +10,17 @@ from finetune_operator.contract.places import EVALUATION_PATH
 from finetune_operator.contract.served_evaluation import EvaluationSource, RecordedEvaluation
 from finetune_operator.store import evaluations
 from finetune_operator.web.abtests import Name, Namespace
-from finetune_operator.web.auth import require_internal, require_public
-from finetune_operator.web.problems import Problem
+from finetune_operator.web.acting import Acting
+from finetune_operator.web.auth import CallerOf, require_caller, require_internal, require_right
+from finetune_operator.web.identity import READ_VERSIONS
+from finetune_operator.web.problems import documented
 from finetune_operator.web.services import ServicesOf
 
 EvaluationId = Annotated[str, Path(pattern=r"^[-A-Za-z0-9]{1,64}$")]
 
 internal_router = APIRouter(dependencies=[Depends(require_internal)], include_in_schema=False)
 router = APIRouter(
-    prefix="/v1/fine-tuning/model-versions", tags=["model-versions"], dependencies=[Depends(require_public)]
+    prefix="/v1/fine-tuning/model-versions", tags=["model-versions"], dependencies=[Depends(require_caller)]
 )
 
 
@@ -64,14 +66,17 @@ async def put_evaluation(id: EvaluationId, evaluation: RecordedEvaluation, servi
     return Response(status_code=204)
 
 
-@router.get("/{namespace}/{name}/evaluations")
+@router.get("/{namespace}/{name}/evaluations", responses=documented(401, 403, 404, 422, 503))
 async def get_evaluations(
-    services: ServicesOf, namespace: Namespace, name: Name, limit: Annotated[int, Query(ge=1, le=500)] = 100
+    services: ServicesOf,
+    caller: CallerOf,
+    namespace: Namespace,
+    name: Name,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> EvaluationList:
     """All evaluations that a ModelVersion of this name ever had; they outlive it."""
-    served = services.settings.namespaces
-    if served and namespace not in served:
-        raise Problem(404, "unknown-namespace", f"namespace {namespace} is not among FINETUNE_NAMESPACES")
+    Acting(services, caller).require_served(namespace)
+    await require_right(services, caller, READ_VERSIONS, namespace)
     found = await evaluations.of_version(services.engine, namespace, name, limit)
     return EvaluationList(
         evaluations=tuple(

@@ -9,14 +9,19 @@ from finetune_operator.core.ratings import GOLD_STAR_MIN_RATING, MAX_RATING, MIN
 from finetune_operator.core.request_ids import version_of
 from finetune_operator.store import feedback
 from finetune_operator.store.feedback import Texts
-from finetune_operator.web.auth import require_public
+from finetune_operator.web.acting import OWN, VERSIONS, Acting
+from finetune_operator.web.auth import Caller, CallerOf, require_caller, require_everywhere, require_right
+from finetune_operator.web.identity import VOTE
 from finetune_operator.web.problems import Problem, documented
-from finetune_operator.web.services import ServicesOf
+from finetune_operator.web.services import Services, ServicesOf
 
 Text = Annotated[str, Field(min_length=1, max_length=65_536, pattern=r"^[^\x00]+$")]
 Label = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\x00]+$")]
 
-router = APIRouter(prefix="/v1/fine-tuning", tags=["feedback"], dependencies=[Depends(require_public)])
+FORBIDDEN = 403
+MAX_VERSIONS = 4096
+
+router = APIRouter(prefix="/v1/fine-tuning", tags=["feedback"], dependencies=[Depends(require_caller)])
 
 
 class _Body(BaseModel):
@@ -70,11 +75,12 @@ class FeedbackResult(_Body):
     reference_score: float | None = None
 
 
-@router.post("/feedback", responses=documented(409))
-async def give_feedback(services: ServicesOf, request: FeedbackRequest) -> FeedbackResult:
+@router.post("/feedback", responses=documented(401, 403, 409, 422, 503))
+async def give_feedback(services: ServicesOf, caller: CallerOf, request: FeedbackRequest) -> FeedbackResult:
     """One feedback for each request; sending it again changes nothing, another one is a conflict."""
-    texts = Texts(**request.texts.model_dump()) if request.texts else None
     version_uid = version_of(request.request_id, services.settings.internal_token.get_secret_value())
+    texts = Texts(**request.texts.model_dump()) if request.texts else None
+    await _require_vote(services, caller, version_uid if texts is None else None)
     known = await feedback.give(services.engine, request.request_id, request.stars, texts, services.now(), version_uid)
     has_reference = texts is not None and texts.reference is not None
     if (known.rating, known.has_texts, known.has_reference) != (request.stars, texts is not None, has_reference):
@@ -87,3 +93,28 @@ async def give_feedback(services: ServicesOf, request: FeedbackRequest) -> Feedb
         is_gold_star=known.has_texts and known.rating >= GOLD_STAR_MIN_RATING,
         reference_score=known.reference_score,
     )
+
+
+async def _require_vote(services: Services, caller: Caller, version_uid: str | None) -> None:
+    """In all namespaces, or in that of the version that was judged; the version is looked for only where it decides."""
+    try:
+        await require_everywhere(services, caller, VOTE)
+    except Problem as refusal:
+        if refusal.status != FORBIDDEN or version_uid is None:
+            raise
+        namespace = await _namespace_of(services, version_uid)
+        if namespace is None:
+            raise
+        await require_right(services, caller, VOTE, namespace)
+
+
+async def _namespace_of(services: Services, version_uid: str) -> str | None:
+    """By the api's own right to read versions; a uid stays where it is."""
+    known = services.version_namespaces
+    if version_uid not in known:
+        for body in await Acting(services, OWN).every(VERSIONS):
+            if body["metadata"]["uid"] == version_uid:
+                known[version_uid] = body["metadata"]["namespace"]
+        while len(known) > MAX_VERSIONS:
+            known.pop(next(iter(known)))
+    return known.get(version_uid)

@@ -1,17 +1,25 @@
-"""Public: the loss series of a training."""
+"""Public: the loss series of a training, by its uid, which outlives it, or by its id."""
 
+import re
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Path, Query
 from pydantic import BaseModel, ConfigDict
 
 from finetune_operator.store import progress
-from finetune_operator.web.auth import require_public
-from finetune_operator.web.internal import Uid
+from finetune_operator.web.acting import JOBS, Acting
+from finetune_operator.web.auth import CallerOf, require_caller, require_right
+from finetune_operator.web.identity import READ_JOBS, Right
+from finetune_operator.web.ids import ID_PATTERN
+from finetune_operator.web.problems import documented
 from finetune_operator.web.services import ServicesOf
 
-router = APIRouter(prefix="/v1/fine-tuning/jobs", tags=["jobs"], dependencies=[Depends(require_public)])
+UID_PATTERN = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+READ_BATCHES = Right("get", "batchinferences")
+UidOrId = Annotated[str, Path(max_length=317, pattern=ID_PATTERN, description="A uid, `<namespace>.<name>` or a name")]
+
+router = APIRouter(prefix="/v1/fine-tuning/jobs", tags=["jobs"], dependencies=[Depends(require_caller)])
 
 
 class SeriesPoint(BaseModel):
@@ -45,12 +53,24 @@ class ProgressSeries(BaseModel):
     points: tuple[SeriesPoint, ...]
 
 
-@router.get("/{uid}/progress")
+@router.get("/{uid}/progress", responses=documented(401, 403, 404, 422, 503))
 async def get_series(
-    services: ServicesOf, uid: Uid, max_points: Annotated[int, Query(ge=1, le=10_000)] = 1000
+    services: ServicesOf, caller: CallerOf, uid: UidOrId, max_points: Annotated[int, Query(ge=1, le=10_000)] = 1000
 ) -> ProgressSeries:
-    """The series of a FineTuneJob or BatchInference by its uid, evenly thinned to about `max_points`."""
+    """The series of a FineTuneJob or BatchInference by its uid, evenly thinned to about `max_points`.
+
+    Anything else is an id, `<namespace>.<name>` or a name, of the FineTuneJob that is called so now.
+    """
+    acting = Acting(services, caller)
+    if not re.fullmatch(UID_PATTERN, uid):
+        uid = (await acting.get(JOBS, acting.identified(uid)))["metadata"]["uid"]
     points, best_loss = await progress.series(services.engine, uid, max_points)
+    if points:
+        namespace = points[0].job.namespace
+        acting.require_served(namespace)
+        # Trainings know nothing of rows that failed.
+        is_batch = any(point.failed_rows is not None for point in points)
+        await require_right(services, caller, READ_BATCHES if is_batch else READ_JOBS, namespace)
     return ProgressSeries(
         job_uid=uid,
         best_loss=best_loss,

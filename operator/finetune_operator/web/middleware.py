@@ -44,11 +44,11 @@ class BodyLimit:
                     more = message.get("more_body", False)
         except TimeoutError:
             detail = f"the body did not arrive within {self._timeout_seconds:g} seconds"
-            await problem_response(408, "slow-body", detail)(scope, receive, send)
+            await problem_response(scope["path"], 408, "slow-body", detail)(scope, receive, send)
             return
         if more or len(body) > self._max_bytes:
             detail = f"the body is larger than {self._max_bytes} bytes; send less at a time"
-            await problem_response(413, "large-body", detail)(scope, receive, send)
+            await problem_response(scope["path"], 413, "large-body", detail)(scope, receive, send)
             return
         await self._app(scope, _replay(bytes(body), receive), send)
 

@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from finetune_operator.kube.errors import KubeError
 from finetune_operator.logs import get_logger
+from finetune_operator.web.openai_api import errors as openai
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:finetune-operator:problem:"
@@ -41,24 +42,30 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 class Problem(Exception):
     """An answer that is an error; `kind` is one word for programs, `detail` is for people."""
 
-    def __init__(self, status: int, kind: str, detail: str) -> None:
+    def __init__(self, status: int, kind: str, detail: str, *, retry_after_seconds: int | None = None) -> None:
         super().__init__(detail)
         self.status = status
         self.kind = kind
         self.detail = detail
+        self.retry_after_seconds = retry_after_seconds
 
 
-def problem_response(status: int, kind: str, detail: str) -> Response:
-    """ASCII only, since a detail may repeat half a surrogate pair of a client."""
-    body = {
-        "type": f"{TYPE_PREFIX}{kind}",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "detail": detail,
-    }
-    headers = {"Content-Type": MEDIA_TYPE}
+def problem_body(status: int, kind: str, detail: str) -> dict[str, Any]:
+    """The members of RFC 9457 that are used here."""
+    return {"type": f"{TYPE_PREFIX}{kind}", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+
+
+def problem_response(
+    path: str, status: int, kind: str, detail: str, retry_after_seconds: int | None = None
+) -> Response:
+    """ASCII only, since a detail may repeat half a surrogate pair of a client; `path` says what a client speaks."""
+    if openai.is_spoken(path):
+        status = openai.status_of(status, kind)
+        body, headers = openai.error_body(status, kind, detail), {"Content-Type": "application/json"}
+    else:
+        body, headers = problem_body(status, kind, detail), {"Content-Type": MEDIA_TYPE}
     if status in RETRIED:
-        headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+        headers["Retry-After"] = str(retry_after_seconds or RETRY_AFTER_SECONDS)
     if status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
     return Response(json.dumps(body), status, headers)
@@ -76,41 +83,45 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unexpected)
 
 
-async def _problem(_: Request, error: Any) -> Response:
-    return problem_response(error.status, error.kind, error.detail)
+async def _problem(request: Request, error: Any) -> Response:
+    return problem_response(request.url.path, error.status, error.kind, error.detail, error.retry_after_seconds)
 
 
-async def _http(_: Request, error: Any) -> Response:
-    response = problem_response(error.status_code, "http", str(error.detail))
+async def _http(request: Request, error: Any) -> Response:
+    response = problem_response(request.url.path, error.status_code, "http", str(error.detail))
     response.headers.update(error.headers or {})
     return response
 
 
-async def _validation(_: Request, error: Any) -> Response:
+async def _validation(request: Request, error: Any) -> Response:
     mistakes = (f"{'.'.join(str(part) for part in mistake['loc'])}: {mistake['msg']}" for mistake in error.errors())
-    return problem_response(422, "invalid-request", "; ".join(mistakes))
+    return problem_response(request.url.path, 422, "invalid-request", "; ".join(mistakes))
 
 
-async def _kube(_: Request, error: Any) -> Response:
+async def _kube(request: Request, error: Any) -> Response:
     logger.warning("the Kubernetes API did not answer", error=str(error))
-    return problem_response(503, "cluster-unavailable", "the Kubernetes API did not answer; try again")
+    return problem_response(
+        request.url.path, 503, "cluster-unavailable", "the Kubernetes API did not answer; try again"
+    )
 
 
-async def _data(_: Request, error: Any) -> Response:
+async def _data(request: Request, error: Any) -> Response:
     logger.warning("the database refused a value", error=str(error.orig))
-    return problem_response(422, "invalid-request", "the database can't hold a value of this request")
+    return problem_response(request.url.path, 422, "invalid-request", "the database can't hold a value of this request")
 
 
-async def _database(_: Request, error: Any) -> Response:
+async def _database(request: Request, error: Any) -> Response:
     logger.error("the database failed", error=str(error.orig))
-    return problem_response(503, "database-unavailable", "the database did not answer; try again")
+    return problem_response(request.url.path, 503, "database-unavailable", "the database did not answer; try again")
 
 
-async def _no_connection(_: Request, error: Any) -> Response:
+async def _no_connection(request: Request, error: Any) -> Response:
     """All connections are in use, which is how a database that hangs, or a burst of requests, shows."""
     logger.error("no connection to the database became free", error=str(error))
-    return problem_response(503, "database-unavailable", "the database is busy; try again")
+    return problem_response(request.url.path, 503, "database-unavailable", "the database is busy; try again")
 
 
-async def _unexpected(_: Request, error: Exception) -> Response:
-    return problem_response(500, "internal", f"an unexpected {type(error).__name__}; see the api's log")
+async def _unexpected(request: Request, error: Exception) -> Response:
+    return problem_response(
+        request.url.path, 500, "internal", f"an unexpected {type(error).__name__}; see the api's log"
+    )

@@ -4,7 +4,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from finetune_operator.contract.experiments import VoteCounts
 from finetune_operator.resources.abtest import Arm
@@ -16,7 +16,8 @@ Evaluator = Annotated[
         min_length=1,
         max_length=128,
         pattern=r"^[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?$",
-        description="Who judges: any name, always the same for the same person.",
+        description="Who judges. By a Kubernetes token its user, and it may be left out; by others any name, always "
+        "the same for the same person.",
     ),
 ]
 
@@ -39,7 +40,7 @@ class VoteWord(StrEnum):
 class ComparisonRequest(_Body):
     """Ask for something to judge."""
 
-    evaluator: Evaluator
+    evaluator: Evaluator | None = None
 
 
 class Answers(_Body):
@@ -61,7 +62,7 @@ class VoteRequest(_Body):
     """One judgement."""
 
     comparison_id: Annotated[str, Field(min_length=1, max_length=36, pattern=r"^[-0-9a-f]+$")]
-    evaluator: Evaluator
+    evaluator: Evaluator | None = None
     vote: VoteWord
 
 
@@ -116,10 +117,11 @@ class RatedAnswers(_Body):
 
 
 class TestState(_Body):
-    """An ABTest as the operator and the votes see it."""
+    """An ABTest as the operator and the votes see it, and how it would be written as YAML."""
 
     __test__ = False
 
+    id: str
     namespace: str
     name: str
     uid: str
@@ -142,6 +144,7 @@ class TestState(_Body):
     late_votes: int
     comparisons: int
     feedback: dict[Arm, RatedAnswers]
+    manifest: dict[str, JsonValue]
 
 
 class VoterEntry(_Body):

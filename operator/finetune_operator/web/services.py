@@ -1,8 +1,9 @@
 """What the routes work with, as interfaces, so that each can be replaced in a test."""
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from random import SystemRandom
 from typing import Annotated, Any, Protocol, cast
 
@@ -10,15 +11,42 @@ from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from finetune_operator.store.dataset_worker import Order, Outcome
+from finetune_operator.web.identity import Identity
+from finetune_operator.web.lists import Lists
 from finetune_operator.web.settings import Settings
+from finetune_operator.web.streams import Streams
 from finetune_operator.web.turns import Turns
 from finetune_operator.web.worker_process import Watch, WorkerProcess
 
+Object = dict[str, Any]
 
-class Cluster(Protocol):
-    """The part of `KubeClient` that the api needs."""
 
-    async def get(self, plural: str, namespace: str, name: str) -> dict[str, Any]: ...
+class Resources(Protocol):
+    """The part of `KubeClient` that the api needs, with somebody's rights."""
+
+    async def get(self, plural: str, namespace: str, name: str) -> Object: ...
+
+    def chunks(self, plural: str, namespace: str | None) -> AsyncGenerator[tuple[Object, ...], None]: ...
+
+    async def create(
+        self, plural: str, namespace: str | None, body: Mapping[str, Any], *, strict: bool = False
+    ) -> Object: ...
+
+    async def merge_patch(
+        self, plural: str, namespace: str, name: str, body: Mapping[str, Any], subresource: str = ""
+    ) -> Object: ...
+
+    async def delete(self, plural: str, namespace: str, name: str, uid: str) -> None: ...
+
+    def watch(
+        self, plural: str, namespace: str | None, resource_version: str, selector: str = "", *, name: str = ""
+    ) -> AsyncGenerator[tuple[str, Object], None]: ...
+
+
+class Cluster(Resources, Protocol):
+    """The API server with the api's own rights, and with those of callers."""
+
+    def on_behalf_of(self, token: str, field_manager: str) -> Resources: ...
 
 
 class ArmUnavailable(Exception):
@@ -45,9 +73,13 @@ def _coin() -> bool:
     return SystemRandom().random() < 0.5
 
 
+def _suffix() -> str:
+    return f"{SystemRandom().getrandbits(32):08x}"
+
+
 @dataclass(frozen=True)
 class Services:
-    """Built once by the process; `now` and `coin` are the only clock and randomness of the routes."""
+    """Built once by the process; `now`, `coin` and `suffix` are the only clock and randomness of the routes."""
 
     settings: Settings
     engine: AsyncEngine
@@ -55,8 +87,19 @@ class Services:
     arms: Arms
     now: Callable[[], datetime] = _now
     coin: Callable[[], bool] = _coin
+    suffix: Callable[[], str] = _suffix
+    """Eight hexadecimal digits, for the name of what its maker gave none."""
     turns: Turns = field(default_factory=Turns)
+    streams: Streams = field(default_factory=Streams)
+    version_namespaces: dict[str, str] = field(default_factory=dict)
+    """Of versions that were judged, by their uids."""
+    lists: Lists = field(default_factory=Lists)
     worker: Worker = field(default_factory=WorkerProcess)
+
+    @cached_property
+    def identity(self) -> Identity:
+        """Who Kubernetes' tokens belong to."""
+        return Identity(self.cluster)
 
 
 def _services(request: Request) -> Services:

@@ -59,6 +59,10 @@ class Settings(BaseModel):
     """File with the URL of the ratings database, read anew for each export; nothing is exported while it is absent."""
     datasets_directory: Path | None = Field(None, alias="FINETUNE_DATASETS_DIRECTORY")
     """Where exported datasets are kept; none are made where it is absent."""
+    datasets_claim: str | None = Field(
+        None, alias="FINETUNE_DATASETS_CLAIM", pattern=r"^[a-z0-9][-a-z0-9]{0,62}/[a-z0-9][-.a-z0-9]{0,252}$"
+    )
+    """`<namespace>/<claim>` of the volume with nothing but these, so that jobs of that namespace can read them."""
     datasets_max_count: int = Field(100, alias="FINETUNE_DATASETS_MAX_COUNT", ge=1, le=10_000)
     """Most exported datasets that are kept; at that number the next export is refused, and none is deleted unasked."""
     datasets_max_bytes: int = Field(2_147_483_648, alias="FINETUNE_DATASETS_MAX_BYTES", ge=1_048_576)

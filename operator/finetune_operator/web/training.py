@@ -11,7 +11,7 @@ from finetune_operator.contract.dataset import DatasetConfig
 from finetune_operator.core.dataset_records import EXPECTED, PAIR_FORMATS, READABLE_FORMATS
 from finetune_operator.core.written_records import WRITTEN
 from finetune_operator.store.exported_datasets import FileName
-from finetune_operator.web.auth import CallerOf, require_public
+from finetune_operator.web.auth import TrainerOf, require_caller
 from finetune_operator.web.dataset_exports import Exporter, datasets_of, ratings_url_file
 from finetune_operator.web.dataset_schemas import (
     FORMATS,
@@ -99,7 +99,7 @@ EXPORTERS: dict[ExporterName, FormatName] = {"sft": "instruction", "dpo": "prefe
 @router.post("/export/sft", status_code=201, responses=EXPORT_ANSWERS)
 async def export_sft(
     services: ServicesOf,
-    caller: CallerOf,
+    caller: TrainerOf,
     request: Request,
     response: Response,
     body: Annotated[SftExportRequest, Body()] = SftExportRequest(),  # noqa: B008 - frozen
@@ -111,7 +111,7 @@ async def export_sft(
 @router.post("/export/dpo", status_code=201, responses=EXPORT_ANSWERS)
 async def export_dpo(
     services: ServicesOf,
-    caller: CallerOf,
+    caller: TrainerOf,
     request: Request,
     response: Response,
     body: Annotated[DpoExportRequest, Body()] = DpoExportRequest(),  # noqa: B008 - frozen
@@ -123,7 +123,7 @@ async def export_dpo(
 @router.post("/export/gauntlet", status_code=201, responses=EXPORT_ANSWERS)
 async def export_gauntlet(
     services: ServicesOf,
-    caller: CallerOf,
+    caller: TrainerOf,
     request: Request,
     response: Response,
     body: Annotated[GauntletExportRequest, Body()] = GauntletExportRequest(),  # noqa: B008 - frozen
@@ -139,7 +139,7 @@ async def _exported(
     return answer(made.dataset, response, created=made.created)
 
 
-@router.get("/formats", dependencies=[Depends(require_public)], responses=documented(401, 422))
+@router.get("/formats", dependencies=[Depends(require_caller)], responses=documented(401, 422, 503))
 def get_formats() -> FormatList:
     """The formats, each with an example and the JSON Schema of a line."""
     return FormatList(
@@ -155,8 +155,8 @@ def get_formats() -> FormatList:
     )
 
 
-@router.get("/stats", responses=documented(401, 403, 422))
-async def get_stats(services: ServicesOf, _: CallerOf) -> TrainingStats:
+@router.get("/stats", responses=documented(401, 403, 422, 503))
+async def get_stats(services: ServicesOf, _: TrainerOf) -> TrainingStats:
     """Exporters, directory, and files with their sizes and dates."""
     settings = services.settings
     missing = []

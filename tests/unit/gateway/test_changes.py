@@ -253,6 +253,11 @@ BAD_ORDERS: dict[str, tuple[type[Switch] | type[Load], bytes, str | None]] = {
         b'{"model": "plato-v2", "gpu_memory_utilization": 1.5}',
         "gpu_memory_utilization",
     ),
+    "a number of many digits": (
+        Load,
+        b'{"model": "plato-v2", "gpu_memory_utilization": "1e-100000000"}',
+        "gpu_memory_utilization",
+    ),
 }
 
 

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from finetune_operator.kube import client as module
 from finetune_operator.kube.client import KubeClient
+from finetune_operator.kube.paths import path_of
 
 LARGEST_OBJECT_BYTES = 1_500_000
 """What etcd takes by default."""
@@ -44,7 +45,7 @@ async def _kinds(_: web.Request) -> web.Response:
 
 
 async def _create(request: web.Request) -> web.Response:
-    return web.json_response({"user agent": request.headers["User-Agent"]})
+    return web.json_response({"user agent": request.headers["User-Agent"], "query": request.query_string})
 
 
 @pytest_asyncio.fixture
@@ -79,11 +80,50 @@ async def test_on_behalf_of_a_caller_the_callers_token_goes_along_however_long_i
     client: KubeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "CREDENTIALS_MAX_AGE_SECONDS", -1.0)
-    answer = await client.on_behalf_of("theirs").merge_patch("modelversions", "finetune", "plato-v1", {})
+    answer = await client.on_behalf_of("theirs", "finetune-api").merge_patch(
+        "modelversions", "finetune", "plato-v1", {}
+    )
 
-    assert answer == {"shown": ["Bearer theirs"], "user agent": "finetune-gateway"}
+    assert answer == {"shown": ["Bearer theirs"], "user agent": "finetune-api"}
 
 
 async def test_what_is_written_bears_the_operators_name(client: KubeClient) -> None:
     """The API server takes the field manager from the user agent, up to its first slash."""
-    assert await client.create("modelversions", "finetune", {}) == {"user agent": "finetune-operator"}
+    assert await client.create("modelversions", "finetune", {}) == {"user agent": "finetune-operator", "query": ""}
+
+
+async def test_a_strict_creation_refuses_unknown_fields(client: KubeClient) -> None:
+    answer = await client.create("modelversions", "finetune", {}, strict=True)
+
+    assert answer["query"] == "fieldValidation=Strict"
+
+
+@pytest.mark.parametrize(
+    ("namespace", "name"),
+    [
+        ("a/b", ""),
+        ("..", ""),
+        ("A", ""),
+        ("a.b", ""),
+        ("x" * 64, ""),
+        ("a", "../b"),
+        ("a", "b/c"),
+        ("a", "b?c"),
+        ("a", "b..c"),
+    ],
+)
+def test_what_is_no_name_makes_no_path(namespace: str, name: str) -> None:
+    with pytest.raises(ValueError, match="is no na"):
+        path_of("abtests", namespace, name)
+
+
+def test_names_make_paths() -> None:
+    assert path_of("abtests", None).endswith("/abtests")
+    assert path_of("abtests", "a-1", "b.c-2", "status").endswith("/namespaces/a-1/abtests/b.c-2/status")
+
+
+async def test_callers_share_no_cookies(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = kopf.ConnectionInfo(server="http://127.0.0.1:1")
+    monkeypatch.setattr(module, "credentials_from_environment", lambda: known)
+    async with KubeClient.from_environment() as client:
+        assert isinstance(client._session.cookie_jar, aiohttp.DummyCookieJar)

@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from finetune_operator.kube.errors import NotFound, Unavailable
+from finetune_operator.kube.errors import NotFound, Unavailable, error_for
 from finetune_operator.store.database import async_engine, parse_url
 from finetune_operator.store.migrations import migrate
 from finetune_operator.web.app import create_app
@@ -64,8 +64,15 @@ def model_version(name: str = "plato-v2") -> dict[str, Any]:
     }
 
 
+class Strangers:
+    """An API server that knows nobody."""
+
+    async def create(self, plural: str, namespace: str | None, body: Any) -> dict[str, Any]:
+        raise error_for(401, "Unauthorized")
+
+
 class FakeCluster:
-    """Objects by (plural, namespace, name)."""
+    """Objects by (plural, namespace, name), read by the api itself; rest/ has one with callers."""
 
     def __init__(self) -> None:
         self.objects = {
@@ -73,6 +80,9 @@ class FakeCluster:
             ("modelversions", "finetune", "plato-v2"): model_version(),
         }
         self.away = False
+
+    def on_behalf_of(self, token: str, field_manager: str) -> Strangers:
+        return Strangers()
 
     @property
     def test(self) -> dict[str, Any]:

@@ -13,8 +13,17 @@ from finetune_operator.contract.served_evaluation import ServedEvaluationConfig
 from finetune_operator.contract.training import JobIdentity, LatestProgress, Progress, TrainingConfig
 from tests.unit.web.conftest import INTERNAL, NOON, Api, sample
 
+JOB = "00000000-0000-4000-8000-000000000001"
+SERIES = f"/v1/fine-tuning/jobs/{JOB}/progress"
 
-def point(step: int, loss: float | None, job: str = "job-1", attempt: str = "pod-1", **changes: Any) -> dict[str, Any]:
+
+def point(
+    step: int,
+    loss: float | None,
+    job: str = JOB,
+    attempt: str = "pod-1",
+    **changes: Any,
+) -> dict[str, Any]:
     return (
         Progress(
             job=JobIdentity(namespace="finetune", name="plato", uid=job),
@@ -44,16 +53,20 @@ async def latest(api: Api, *jobs: str) -> dict[str, Progress]:
 
 async def test_the_latest_progress_has_the_best_loss_of_the_series(api: Api) -> None:
     await post_points(api, point(10, 2.0), point(30, 1.5), point(20, 1.0), point(5, 9.0, job="job-2"))
-    found = await latest(api, "job-1", "job-2", "job-3")
-    assert found.keys() == {"job-1", "job-2"}
-    assert (found["job-1"].step, found["job-1"].loss, found["job-1"].best_loss) == (30, 1.5, 1.0)
-    assert found["job-1"].time == NOON + timedelta(seconds=30)
+    found = await latest(api, JOB, "job-2", "job-3")
+    assert found.keys() == {JOB, "job-2"}
+    assert (
+        found[JOB].step,
+        found[JOB].loss,
+        found[JOB].best_loss,
+    ) == (30, 1.5, 1.0)
+    assert found[JOB].time == NOON + timedelta(seconds=30)
     assert found["job-2"].job == JobIdentity(namespace="finetune", name="plato", uid="job-2")
 
 
 async def test_progress_sent_again_counts_once(api: Api) -> None:
     await post_points(api, point(10, 2.0), point(10, 2.0), point(10, 7.0))
-    series = (await api.get("/v1/fine-tuning/jobs/job-1/progress")).json()
+    series = (await api.get(SERIES)).json()
     assert [entry["loss"] for entry in series["points"]] == [2.0]
 
 
@@ -63,7 +76,7 @@ async def test_a_batch_counts_each_point_once(api: Api) -> None:
         batch = {"points": [point(step, float(step)) for step in (1, 2, 3)]}
         response = await api.post(PROGRESS_BATCH_PATH, batch, INTERNAL)
         assert response.status_code == 204, response.text
-    series = (await api.get("/v1/fine-tuning/jobs/job-1/progress")).json()
+    series = (await api.get(SERIES)).json()
     assert [(entry["step"], entry["loss"]) for entry in series["points"]] == [(1, 1.0), (2, 2.0), (3, 3.0)]
 
 
@@ -86,10 +99,10 @@ async def test_what_was_measured_comes_back_in_the_series_and_in_the_latest_prog
     saved_at = NOON + timedelta(seconds=3)
     body = Progress.model_validate(point(60, 1.0)).model_copy(update=MEASURED | {"checkpoint_time": saved_at})
     await post_points(api, point(50, 1.1), body.model_dump(mode="json", by_alias=True))
-    before, after = (await api.get("/v1/fine-tuning/jobs/job-1/progress")).json()["points"]
+    before, after = (await api.get(SERIES)).json()["points"]
     assert {name: before[name] for name in MEASURED} == dict.fromkeys(MEASURED)
     assert {name: after[name] for name in MEASURED} == MEASURED
-    found = (await latest(api, "job-1"))["job-1"]
+    found = (await latest(api, JOB))[JOB]
     assert found.model_dump(include=set(MEASURED)) == MEASURED
     assert found.checkpoint_time == saved_at
 
@@ -97,8 +110,8 @@ async def test_what_was_measured_comes_back_in_the_series_and_in_the_latest_prog
 async def test_a_restarted_trainer_continues_from_its_checkpoint(api: Api) -> None:
     resumed = point(15, 1.8, attempt="pod-2", time=(NOON + timedelta(minutes=5)).isoformat())
     await post_points(api, point(10, 2.0), point(20, 1.9), resumed)
-    assert (await latest(api, "job-1"))["job-1"].step == 15
-    series = (await api.get("/v1/fine-tuning/jobs/job-1/progress")).json()
+    assert (await latest(api, JOB))[JOB].step == 15
+    series = (await api.get(SERIES)).json()
     assert [(entry["attempt"], entry["step"]) for entry in series["points"]] == [
         ("pod-1", 10),
         ("pod-1", 20),
@@ -114,14 +127,14 @@ async def test_a_loss_that_is_no_number_is_absent(api: Api) -> None:
         headers = INTERNAL | {"Content-Type": "application/json"}
         response = await api.client.post(PROGRESS_PATH, content=content.encode(), headers=headers)
         assert response.status_code == 204, response.text
-    found = (await latest(api, "job-1"))["job-1"]
+    found = (await latest(api, JOB))[JOB]
     assert (found.loss, found.best_loss) == (None, None)
 
 
 @pytest.mark.parametrize(("max_points", "steps"), [(1000, 10), (5, 5), (3, 3), (1, 1)])
 async def test_a_long_series_is_thinned_and_keeps_its_end(api: Api, max_points: int, steps: int) -> None:
     await post_points(api, *(point(step, 1.0) for step in range(1, 11)))
-    response = await api.get(f"/v1/fine-tuning/jobs/job-1/progress?max_points={max_points}")
+    response = await api.get(f"{SERIES}?max_points={max_points}")
     found = [entry["step"] for entry in response.json()["points"]]
     assert found[0] == 1
     assert found[-1] == 10
@@ -129,8 +142,8 @@ async def test_a_long_series_is_thinned_and_keeps_its_end(api: Api, max_points: 
 
 
 async def test_a_job_without_progress_has_an_empty_series(api: Api) -> None:
-    response = await api.get("/v1/fine-tuning/jobs/none/progress")
-    assert response.json() == {"job_uid": "none", "best_loss": None, "points": []}
+    response = await api.get("/v1/fine-tuning/jobs/00000000-0000-4000-8000-000000000009/progress")
+    assert response.json() == {"job_uid": "00000000-0000-4000-8000-000000000009", "best_loss": None, "points": []}
 
 
 async def tally(api: Api) -> AbTestTally:
@@ -241,14 +254,17 @@ async def test_what_a_newer_release_tells_as_well_is_not_read_and_loses_nothing(
     assert (await api.post(PROGRESS_PATH, point(1, 1.0, **later), INTERNAL)).status_code == 204
     points = {"points": [point(2, 1.0, **later)]} | later
     assert (await api.post(PROGRESS_BATCH_PATH, points, INTERNAL)).status_code == 204
-    assert (await latest(api, "job-1"))["job-1"].step == 2
+    assert (await latest(api, JOB))[JOB].step == 2
 
 
 @pytest.mark.parametrize(
     ("kind", "told"),
     [
         (AbTestTally, AbTestTally(votes=VoteCounts(fine_tuned=2), arms=ArmTallies(baseline=ArmTally(samples=3)))),
-        (LatestProgress, LatestProgress({"job-1": Progress.model_validate(point(1, 1.0))})),
+        (
+            LatestProgress,
+            LatestProgress({JOB: Progress.model_validate(point(1, 1.0))}),
+        ),
     ],
 )
 def test_what_a_newer_api_answers_is_read_by_an_older_operator(
@@ -263,7 +279,7 @@ def _with_more(body: Any) -> Any:
     if not isinstance(body, dict):
         return body
     more = {key: value if key == "job" else _with_more(value) for key, value in body.items()}
-    return more if "job-1" in body else more | {"later": 1}
+    return more if JOB in body else more | {"later": 1}
 
 
 @pytest.mark.parametrize("kind", [TrainingConfig, DatasetConfig, ServedEvaluationConfig])

@@ -1,0 +1,32 @@
+"""Which fields of ModelVersions change when one is to be served, or to give way to the one before it. Pure."""
+
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import Any
+
+from finetune_operator.core.decimals import decimal_text
+from finetune_operator.resources.modelversion import ModelVersion, RequestedState, State
+
+PIN: dict[str, Any] = {"state": RequestedState.DEPLOYED.value}
+UNPIN: dict[str, Any] = {"state": None}
+
+
+def serving_fields(
+    gpu_memory_utilization: Decimal | None, max_model_len: int | None, tensor_parallel_size: int | None
+) -> dict[str, Any]:
+    """For a merge patch of spec.serving: what is left out stays, or gets the default."""
+    fields = {
+        "gpuMemoryUtilization": None if gpu_memory_utilization is None else decimal_text(gpu_memory_utilization),
+        "maxModelLen": max_model_len,
+        "tensorParallelSize": tensor_parallel_size,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def previous_version(active: ModelVersion, family: Iterable[ModelVersion]) -> ModelVersion | None:
+    """The one that was active before, by the history of the one that is; none where it is gone or has failed."""
+    named = {version.metadata.name: version for version in family if not version.deleting}
+    before = (entry.previous for entry in reversed(active.status.history) if entry.state is State.DEPLOYED)
+    name = next((name for name in before if name is not None and name != active.metadata.name), None)
+    found = named.get(name) if name else None
+    return found if found and found.status.state is not State.FAILED else None

@@ -1,0 +1,276 @@
+"""From a request for a training to the FineTuneJob that it stands for. Pure.
+
+The flat names are those of trainers' command lines; what is left out has the default of the FineTuneJob. `spec` is the
+FineTuneJob's own, for all that has no flat name.
+"""
+
+import re
+from decimal import Decimal
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
+
+from finetune_operator.core.decimals import BoundedDecimal, decimal_text
+from finetune_operator.resources.common import ModelName, ShortText
+from finetune_operator.resources.dataset import Dataset, DatasetFormat, Ratings
+from finetune_operator.resources.finetunejob import Backend, Method
+from finetune_operator.resources.training import Lora, Training
+from finetune_operator.web.dataset_schemas import FORMATS, FormatName
+from finetune_operator.web.ids import NAME_PATTERN, NAMESPACE_PATTERN
+
+Spec = dict[str, Any]
+
+FAMILY_MAX_CHARACTERS = 40
+GPU_RESOURCE = "nvidia.com/gpu"
+OWN_MEMBERS = frozenset({"namespace", "name", "spec", "start"})
+"""What goes with both forms; `start` is of one interface only."""
+METHODS: dict[str, Method] = {method.lower(): method for method in Method}
+BACKENDS: dict[str, Backend] = {backend.lower(): backend for backend in Backend}
+_TRAINING, _LORA, _RATINGS = Training(), Lora(), Ratings()
+_DATASET = Dataset(ratings=_RATINGS)
+
+# Where each flat name is in the spec.
+PLACES: dict[str, tuple[str, ...]] = {
+    "model": ("model",),
+    "num_epochs": ("training", "epochs"),
+    "max_steps": ("training", "maxSteps"),
+    "batch_size": ("training", "batchSize"),
+    "learning_rate": ("training", "learningRate"),
+    "max_seq_length": ("training", "maxSeqLength"),
+    "quantization": ("training", "quantization"),
+    "gradient_checkpointing": ("training", "gradientCheckpointing"),
+    "seed": ("training", "seed"),
+    "dpo_beta": ("training", "dpoBeta"),
+    "lora_r": ("lora", "r"),
+    "lora_alpha": ("lora", "alpha"),
+    "lora_dropout": ("lora", "dropout"),
+    "philosopher": ("dataset", "ratings", "philosopher"),
+    "domain": ("dataset", "ratings", "domain"),
+    "task_type": ("dataset", "ratings", "taskType"),
+    "min_rating": ("dataset", "ratings", "minRating"),
+    "gold_star_only": ("dataset", "ratings", "goldStarOnly"),
+    "limit": ("dataset", "ratings", "limit"),
+    "test_fraction": ("dataset", "testFraction"),
+    "min_examples": ("dataset", "minExamples"),
+    "openai": ("openai",),
+}
+RATINGS_MEMBERS = frozenset(name for name, place in PLACES.items() if place[:2] == ("dataset", "ratings"))
+BASE_MODEL_FORMS = (
+    "write <owner>/<name>[@<revision>] for a model of the hub, volume://<claim>/<path> for one on a volume, or "
+    '{"name": ..., "source": ...} as a FineTuneJob has it'
+)
+
+
+class WrongRequest(ValueError):
+    """No FineTuneJob can be made of it; the text names the member and says what to write."""
+
+
+class DatasetsClaim(NamedTuple):
+    """The volume of the api's datasets, where jobs of its namespace can read it."""
+
+    namespace: str
+    name: str
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
+Number = Annotated[BoundedDecimal, Field(ge=0)]
+Share = Annotated[BoundedDecimal, Field(ge=0, le=1)]
+
+
+class JobRequest(BaseModel):
+    """What to train: flat members, or `spec` as a FineTuneJob has it, and never both."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    namespace: Annotated[str, Field(pattern=f"^{NAMESPACE_PATTERN}$")] | None = None
+    """Where; may be left out where the api serves one namespace."""
+    name: Annotated[str, Field(max_length=52, pattern=f"^{NAME_PATTERN}$")] | None = None
+    """Of the FineTuneJob; one is made up where absent."""
+    spec: dict[str, JsonValue] | None = None
+    """A FineTuneJob's spec in place of all members below."""
+    model: ModelName | None = None
+    """Family: a success creates ModelVersion `<model>-v<N>`, and the gateway answers to this name. Where absent, the
+    name of the base model."""
+    base_model: Annotated[str, Field(min_length=1, max_length=1024)] | dict[str, JsonValue] | None = None
+    """`<owner>/<name>[@<revision>]` of the hub, `volume://<claim>/<path>`, a provider's model (backend openai), or
+    spec.baseModel of a FineTuneJob."""
+    method: Annotated[Literal["sft", "dpo"], BeforeValidator(_lower)] = "sft"
+    """Learn from good answers, or from pairs of a better and a worse one."""
+    backend: Annotated[Literal["unsloth", "huggingface", "axolotl", "openai"], BeforeValidator(_lower)] = "unsloth"
+    """What runs the training."""
+    openai: dict[str, JsonValue] | None = None
+    """spec.openai of a FineTuneJob (backend openai)."""
+    num_epochs: int = _TRAINING.epochs
+    """Passes over the dataset."""
+    max_steps: int | None = None
+    """End after this many optimizer steps."""
+    batch_size: int = _TRAINING.batch_size
+    """Examples per device and step."""
+    learning_rate: Number = Decimal(_TRAINING.learning_rate)
+    """Peak learning rate."""
+    max_seq_length: int = _TRAINING.max_seq_length
+    """Longest example in tokens; longer ones are cut."""
+    quantization: Literal["4bit", "8bit", "none"] = _TRAINING.quantization
+    """Precision of the frozen base model; without a GPU only `none` works."""
+    gradient_checkpointing: bool = _TRAINING.gradient_checkpointing
+    """Trade computation for memory."""
+    seed: int = _TRAINING.seed
+    """Of shuffling, split and initialisation."""
+    dpo_beta: Number = Decimal(_TRAINING.dpo_beta)
+    """Strength of the pull towards the base model (DPO)."""
+    lora_r: int = _LORA.r
+    """Rank."""
+    lora_alpha: int = _LORA.alpha
+    """Scaling; the adapter's output is multiplied by alpha / r."""
+    lora_dropout: Share = Decimal(_LORA.dropout)
+    """Dropout of the adapter's input."""
+    gpus: Annotated[int, Field(ge=0, le=64)] | None = None
+    """GPUs (`nvidia.com/gpu`) of the trainer; 0 trains on CPUs, which only quantization `none` does. Where absent: one
+    for 4bit and 8bit, else none."""
+    dataset_path: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
+    """`volume://<claim>/<path>`, `s3://<bucket>/<key>`, or `dataset_path` of an exported dataset; ratings are exported
+    where absent."""
+    format: FormatName = "chatml"
+    """Of the records at `dataset_path`, or that ratings are exported as."""
+    philosopher: ShortText | None = None
+    """Only judgements of this person."""
+    domain: ShortText | None = None
+    """Only this domain."""
+    task_type: ShortText | None = None
+    """Only this type of task."""
+    min_rating: int = _RATINGS.min_rating
+    """Lowest rating that is taken (SFT)."""
+    gold_star_only: bool = _RATINGS.gold_star_only
+    """Only rows with is_gold_star and use_as_sample_response (SFT)."""
+    limit: int | None = None
+    """Take at most this many ratings, the newest first."""
+    test_fraction: Share = Decimal(_DATASET.test_fraction)
+    """Share of prompts that is held out for evaluation."""
+    min_examples: int = _DATASET.min_examples
+    """Refuse to train on fewer rows than this."""
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        flat = sorted(self.model_fields_set - OWN_MEMBERS)
+        if self.spec is not None and flat:
+            raise ValueError(f"send either `spec` or flat members, not both: remove {', '.join(flat)}")
+        if self.spec is None and self.base_model is None:
+            raise ValueError("base_model must be set, or `spec` as a FineTuneJob has it")
+        if self.gpus == 0 and self.needs_gpu:
+            raise ValueError(
+                f"quantization {self.quantization} needs a GPU: set quantization none, or gpus to 1 or more"
+            )
+        filters = sorted(self.model_fields_set & RATINGS_MEMBERS)
+        if self.dataset_path is not None and filters:
+            raise ValueError(f"{', '.join(filters)} choose ratings, which dataset_path replaces: remove one of them")
+        return self
+
+    @property
+    def needs_gpu(self) -> bool:
+        """A provider has its own."""
+        return self.spec is None and self.quantization != "none" and self.backend != "openai"
+
+
+def spec_of(request: JobRequest, namespace: str, claim: DatasetsClaim | None) -> Spec:
+    """The FineTuneJob's spec with what was asked for, and nothing that has a default. Raises `WrongRequest`."""
+    if request.spec is not None:
+        return dict(request.spec)
+    spec: Spec = {"model": request.model or _family(request), "baseModel": _base_model(request)}
+    for name, place in PLACES.items():
+        value = getattr(request, name)
+        if name in request.model_fields_set and value is not None:
+            _put(spec, place, decimal_text(value) if isinstance(value, Decimal) else value)
+    if "method" in request.model_fields_set:
+        spec["method"] = METHODS[request.method].value
+    if "backend" in request.model_fields_set:
+        spec["backend"] = BACKENDS[request.backend].value
+    gpus = int(request.needs_gpu) if request.gpus is None else request.gpus
+    if gpus:
+        spec["resources"] = {"limits": {GPU_RESOURCE: gpus}}
+    if "format" in request.model_fields_set:
+        _put(spec, ("dataset", "format"), _format(request))
+    if request.dataset_path is not None:
+        spec["dataset"] = spec.get("dataset", {}) | _source(request.dataset_path, namespace, claim)
+    elif "dataset" in spec:
+        spec["dataset"].setdefault("ratings", {})
+    return spec
+
+
+def family_of(base_model: str) -> str:
+    """The family that a base model's name, or its place, stands for; empty where nothing of it can be a name."""
+    return family_named(base_model.partition("@")[0].rsplit("/", 1)[-1])
+
+
+def family_named(text: str) -> str:
+    """As a family can be called; empty where nothing of it can be a name."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:FAMILY_MAX_CHARACTERS].strip("-")
+
+
+def _family(request: JobRequest) -> str:
+    given = request.base_model
+    name = given if isinstance(given, str) else (given or {}).get("name")
+    family = family_of(name) if isinstance(name, str) else ""
+    if not family:
+        raise WrongRequest("model: base_model has no name to derive it from; set it")
+    return family
+
+
+def _put(spec: Spec, place: tuple[str, ...], value: object) -> None:
+    for part in place[:-1]:
+        spec = spec.setdefault(part, {})
+    spec[place[-1]] = value
+
+
+def _format(request: JobRequest) -> str:
+    name = FORMATS[request.format]
+    if name not in set(DatasetFormat):
+        readable = ", ".join(sorted(short for short, long in FORMATS.items() if long in set(DatasetFormat)))
+        raise WrongRequest(f"format: a training reads {readable}; pairs (method dpo) need no format")
+    return name
+
+
+def _base_model(request: JobRequest) -> Spec:
+    given = request.base_model
+    if not isinstance(given, str):
+        return dict(given or {})
+    if request.backend == "openai":
+        return {"name": given, "source": {"openai": {"model": given}}}
+    if given.startswith("volume://"):
+        claim, path = _on_volume("base_model", given)
+        return {"name": path.rsplit("/", 1)[-1], "source": {"volume": {"claimName": claim, "path": path}}}
+    found = re.fullmatch(r"(?P<id>[^/@\s]+/(?P<name>[^/@\s]+))(@(?P<revision>\S+))?", given)
+    if found is None:
+        raise WrongRequest(f"base_model: {BASE_MODEL_FORMS}")
+    hub = {"id": found["id"]}
+    if found["revision"]:
+        hub["revision"] = found["revision"]
+    return {"name": found["name"].lower(), "source": {"hub": hub}}
+
+
+def _source(path: str, namespace: str, claim: DatasetsClaim | None) -> Spec:
+    if path.startswith("s3://"):
+        return {"s3": {"url": path}}
+    if path.startswith("volume://"):
+        name, below = _on_volume("dataset_path", path)
+        return {"volume": {"claimName": name, "path": below}}
+    if claim is None:
+        raise WrongRequest(
+            "dataset_path: jobs can't read this api's datasets, which have no volume of their own: set the chart's "
+            "value api.datasets.claimName, or write volume://<claim>/<path> or s3://<bucket>/<key>"
+        )
+    if claim.namespace != namespace:
+        raise WrongRequest(
+            f"dataset_path: this api's datasets are on a volume of namespace {claim.namespace}, which jobs in "
+            f"{namespace} can't read: write volume://<claim>/<path> or s3://<bucket>/<key>"
+        )
+    return {"volume": {"claimName": claim.name, "path": path}}
+
+
+def _on_volume(member: str, text: str) -> tuple[str, str]:
+    claim, slash, path = text.removeprefix("volume://").partition("/")
+    if not claim or not slash or not path:
+        raise WrongRequest(f"{member}: write volume://<claim>/<path>, not {text}")
+    return claim, path

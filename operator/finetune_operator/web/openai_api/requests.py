@@ -1,0 +1,131 @@
+"""From OpenAI's words for a training to ours. Pure."""
+
+import re
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from finetune_operator.core.decimals import BoundedDecimal
+from finetune_operator.resources.training import Training
+from finetune_operator.store.exported_datasets import DATASET_ID
+from finetune_operator.web.ids import NAMESPACE_PATTERN
+from finetune_operator.web.job_requests import JobRequest, WrongRequest, family_named, family_of
+
+RATINGS = "ratings"
+FILE_PREFIX = "file-"
+LEARNING_RATE = Decimal(Training().learning_rate)
+
+Auto = Literal["auto"]
+Count = Annotated[int, Field(strict=True, ge=1)] | Auto | None
+Factor = Annotated[BoundedDecimal, Field(gt=0)] | Auto | None
+MetadataKey = Annotated[str, Field(max_length=64)]
+MetadataValue = Annotated[str, Field(max_length=512)]
+Metadata = Annotated[dict[MetadataKey, MetadataValue], Field(max_length=16)]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Hyperparameters(_Body):
+    """`auto` and what is left out are the defaults of a FineTuneJob."""
+
+    n_epochs: Count = None
+    batch_size: Count = None
+    learning_rate_multiplier: Factor = None
+    """Of the learning rate 2e-4."""
+    beta: Factor = None
+    """Strength of the pull towards the base model (dpo)."""
+
+
+class Configuration(_Body):
+    """Of one method."""
+
+    hyperparameters: Hyperparameters | None = None
+
+
+class TrainingMethod(_Body):
+    """How to learn: from answers, or from pairs of a better and a worse one."""
+
+    type: Literal["supervised", "dpo"]
+    supervised: Configuration | None = None
+    dpo: Configuration | None = None
+
+
+class FineTuningRequest(_Body):
+    """OpenAI's request for a training."""
+
+    model: Annotated[str, Field(min_length=1, max_length=1024)]
+    """The base model: `<owner>/<name>[@<revision>]` of the hub, or `volume://<claim>/<path>`."""
+    training_file: Annotated[str, Field(min_length=1, max_length=1024)]
+    """`ratings` to export them, the id of an exported dataset, `volume://<claim>/<path>` or `s3://<bucket>/<key>`."""
+    validation_file: str | None = None
+    """Not taken: rows are held out of the training file."""
+    suffix: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    """Name of the family that the versions belong to; the base model's where absent."""
+    seed: Annotated[int, Field(ge=0, le=2_147_483_647)] | None = None
+    hyperparameters: Hyperparameters | None = None
+    """The older place of `method`'s."""
+    method: TrainingMethod | None = None
+    metadata: Metadata | None = None
+    integrations: tuple[JsonValue, ...] | None = None
+    """Not taken: `spec.reportTo` of a FineTuneJob names trackers."""
+    namespace: Annotated[str, Field(pattern=f"^{NAMESPACE_PATTERN}$")] | None = None
+    """Not OpenAI's: may be left out where the api serves one namespace."""
+
+
+def job_request(request: FineTuningRequest) -> JobRequest:
+    """Raises `WrongRequest`."""
+    if request.validation_file is not None:
+        raise WrongRequest("validation_file: rows are held out of training_file by themselves; leave it out")
+    if request.integrations:
+        raise WrongRequest("integrations: make a FineTuneJob with spec.reportTo instead, and leave this out")
+    method = request.method.type if request.method else "supervised"
+    flat: dict[str, Any] = {"model": family_name(request), "base_model": request.model}
+    if request.namespace:
+        flat["namespace"] = request.namespace
+    if request.seed is not None:
+        flat["seed"] = request.seed
+    if method == "dpo":
+        flat["method"] = "dpo"
+    flat |= _hyperparameters(request) | _dataset(request.training_file, is_dpo=method == "dpo")
+    try:
+        return JobRequest.model_validate(flat)
+    except ValidationError as error:
+        mistakes = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        raise WrongRequest("; ".join(mistakes)) from None
+
+
+def family_name(request: FineTuningRequest) -> str:
+    """What the gateway answers to. Raises `WrongRequest`."""
+    name = family_named(request.suffix) if request.suffix else family_of(request.model)
+    if not name:
+        raise WrongRequest("suffix: use letters from a to z and digits")
+    return name
+
+
+def _hyperparameters(request: FineTuningRequest) -> dict[str, Any]:
+    configuration = getattr(request.method, request.method.type) if request.method else None
+    chosen = (configuration.hyperparameters if configuration else None) or request.hyperparameters or Hyperparameters()
+    values = {
+        "num_epochs": chosen.n_epochs,
+        "batch_size": chosen.batch_size,
+        "learning_rate": _scaled(chosen.learning_rate_multiplier),
+        "dpo_beta": chosen.beta,
+    }
+    return {name: value for name, value in values.items() if value not in (None, "auto")}
+
+
+def _scaled(multiplier: Decimal | str | None) -> Decimal | None:
+    return LEARNING_RATE * multiplier if isinstance(multiplier, Decimal) else None
+
+
+def _dataset(training_file: str, *, is_dpo: bool) -> dict[str, Any]:
+    if training_file == RATINGS:
+        return {} if is_dpo else {"format": "openai"}
+    known = training_file.removeprefix(FILE_PREFIX)
+    if re.fullmatch(DATASET_ID, known):
+        # The format is the first part of a dataset's id.
+        return {"dataset_path": f"{known}/train.jsonl"} | ({} if is_dpo else {"format": known.partition("-")[0]})
+    return {"dataset_path": training_file} | ({} if is_dpo else {"format": "openai"})

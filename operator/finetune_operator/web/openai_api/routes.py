@@ -1,0 +1,145 @@
+"""Public: OpenAI's fine-tuning jobs and models, for its unmodified clients; the API key is a Kubernetes token."""
+
+import json
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Query, Request
+
+from finetune_operator.contract.training import Progress
+from finetune_operator.store import progress
+from finetune_operator.web.acting import JOBS, VERSIONS, Acting
+from finetune_operator.web.auth import CallerOf, require_caller
+from finetune_operator.web.creation import IdempotencyKey
+from finetune_operator.web.job_changes import cancel_job, create_job, suspend_job
+from finetune_operator.web.job_requests import WrongRequest
+from finetune_operator.web.openai_api.errors import documented_errors
+from finetune_operator.web.openai_api.requests import FineTuningRequest, job_request
+from finetune_operator.web.openai_api.schemas import (
+    Checkpoints,
+    FineTuningEvents,
+    FineTuningJobObject,
+    FineTuningJobs,
+    Models,
+)
+from finetune_operator.web.openai_api.views import (
+    JOB_PREFIX,
+    METADATA_ANNOTATION,
+    fine_tuning_job,
+    job_checkpoints,
+    job_events,
+    listed,
+    metadata_of,
+    models,
+    page_of_jobs,
+)
+from finetune_operator.web.problems import Problem
+from finetune_operator.web.services import Object, Services, ServicesOf
+
+SERIES_MAX_POINTS = 1000
+MODELS_MAX = 1000
+JOBS_PATH = "/v1/fine_tuning/jobs"
+ID_PATTERN = rf"^{JOB_PREFIX}[a-z0-9][-.a-z0-9]{{0,316}}$"
+JobId = Annotated[str, Path(pattern=ID_PATTERN, description="`ftjob-<namespace>.<name>`")]
+After = Annotated[str | None, Query(max_length=512, description="The last id of the page before")]
+Limit = Annotated[int, Query(ge=1, le=500)]
+READING = documented_errors(400, 401, 403, 404, 503)
+CHANGING = documented_errors(400, 401, 403, 404, 409, 503)
+
+router = APIRouter(prefix="/v1", tags=["openai"], dependencies=[Depends(require_caller)])
+
+
+@router.post("/fine_tuning/jobs", response_model=FineTuningJobObject, responses=CHANGING)
+async def create_fine_tuning_job(
+    services: ServicesOf, caller: CallerOf, request: FineTuningRequest, idempotency_key: IdempotencyKey = None
+) -> Object:
+    """Train. What else a FineTuneJob can do is at `/v1/fine-tuning/jobs`."""
+    acting = Acting(services, caller)
+    acting.place_to_make(request.namespace)
+    try:
+        job = job_request(request)
+    except WrongRequest as error:
+        raise Problem(422, "invalid-request", str(error)) from None
+    noted = {METADATA_ANNOTATION: json.dumps(request.metadata, sort_keys=True)} if request.metadata else {}
+    made = await create_job(acting, job, idempotency_key, interface=JOBS_PATH, said=request, annotations=noted)
+    return fine_tuning_job(made.body)
+
+
+@router.get("/fine_tuning/jobs", response_model=FineTuningJobs, responses=READING)
+async def list_fine_tuning_jobs(
+    services: ServicesOf, caller: CallerOf, request: Request, limit: Limit = 20, after: After = None
+) -> Object:
+    """Trainings, the newest first; `metadata[<key>]=<value>` chooses some."""
+    wanted = {
+        name.removeprefix("metadata[").removesuffix("]"): value
+        for name, value in request.query_params.items()
+        if name.startswith("metadata[") and name.endswith("]")
+    }
+
+    def chosen(body: Object) -> bool:
+        return not wanted or wanted.items() <= metadata_of(body).items()
+
+    cursor = after.removeprefix(JOB_PREFIX) if after else None
+    return page_of_jobs(await Acting(services, caller).page(JOBS, None, limit, cursor, chosen))
+
+
+@router.get("/fine_tuning/jobs/{fine_tuning_job_id}", response_model=FineTuningJobObject, responses=READING)
+async def retrieve_fine_tuning_job(services: ServicesOf, caller: CallerOf, fine_tuning_job_id: JobId) -> Object:
+    """One training."""
+    return fine_tuning_job(await _found(Acting(services, caller), fine_tuning_job_id))
+
+
+@router.post("/fine_tuning/jobs/{fine_tuning_job_id}/cancel", response_model=FineTuningJobObject, responses=CHANGING)
+async def cancel_fine_tuning_job(services: ServicesOf, caller: CallerOf, fine_tuning_job_id: JobId) -> Object:
+    """End it for good."""
+    return fine_tuning_job(await cancel_job(Acting(services, caller), _ours(fine_tuning_job_id)))
+
+
+@router.post("/fine_tuning/jobs/{fine_tuning_job_id}/pause", response_model=FineTuningJobObject, responses=CHANGING)
+async def pause_fine_tuning_job(services: ServicesOf, caller: CallerOf, fine_tuning_job_id: JobId) -> Object:
+    """Free its resources until it is resumed."""
+    return fine_tuning_job(await suspend_job(Acting(services, caller), _ours(fine_tuning_job_id), suspend=True))
+
+
+@router.post("/fine_tuning/jobs/{fine_tuning_job_id}/resume", response_model=FineTuningJobObject, responses=CHANGING)
+async def resume_fine_tuning_job(services: ServicesOf, caller: CallerOf, fine_tuning_job_id: JobId) -> Object:
+    """Go on from the last checkpoint."""
+    return fine_tuning_job(await suspend_job(Acting(services, caller), _ours(fine_tuning_job_id), suspend=False))
+
+
+@router.get("/fine_tuning/jobs/{fine_tuning_job_id}/events", response_model=FineTuningEvents, responses=READING)
+async def list_fine_tuning_events(
+    services: ServicesOf, caller: CallerOf, fine_tuning_job_id: JobId, limit: Limit = 20, after: After = None
+) -> Object:
+    """What happened, and what was measured, the newest first."""
+    body = await _found(Acting(services, caller), fine_tuning_job_id)
+    return listed(job_events(body, await _series(services, body)), limit, after)
+
+
+@router.get("/fine_tuning/jobs/{fine_tuning_job_id}/checkpoints", response_model=Checkpoints, responses=READING)
+async def list_fine_tuning_checkpoints(
+    services: ServicesOf, caller: CallerOf, fine_tuning_job_id: JobId, limit: Limit = 10, after: After = None
+) -> Object:
+    """Checkpoints that the series tells of, the newest first."""
+    body = await _found(Acting(services, caller), fine_tuning_job_id)
+    return listed(job_checkpoints(body, await _series(services, body)), limit, after)
+
+
+@router.get("/models", response_model=Models, responses=READING)
+async def list_models(services: ServicesOf, caller: CallerOf) -> Object:
+    """Fine-tuned versions, at most a thousand, the newest first."""
+    bodies = await Acting(services, caller).every(VERSIONS)
+    return {"object": "list", "data": models(bodies)[:MODELS_MAX]}
+
+
+def _ours(fine_tuning_job_id: str) -> str:
+    return fine_tuning_job_id.removeprefix(JOB_PREFIX)
+
+
+async def _found(acting: Acting, fine_tuning_job_id: str) -> Object:
+    return await acting.get(JOBS, acting.identified(_ours(fine_tuning_job_id)))
+
+
+async def _series(services: Services, body: Object) -> list[Progress]:
+    """Of exactly this job, which the caller has just been allowed to read."""
+    points, _ = await progress.series(services.engine, body["metadata"]["uid"], SERIES_MAX_POINTS)
+    return points

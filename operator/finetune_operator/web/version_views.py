@@ -1,0 +1,191 @@
+"""What REST says of a ModelVersion. Pure."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from finetune_operator.core.routing import active_version
+from finetune_operator.resources.common import LongText
+from finetune_operator.resources.modelversion import KIND, ModelVersion, RequestedState, State
+from finetune_operator.web.creation import shown_manifest
+from finetune_operator.web.ids import ObjectId
+from finetune_operator.web.job_requests import Share
+from finetune_operator.web.job_views import number
+
+Object = dict[str, Any]
+Origins = Mapping[str, tuple[str | None, str | None]]
+"""Philosopher and domain by the uid of a FineTuneJob."""
+
+
+class _View(BaseModel):
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+
+class VersionMetrics(_View):
+    """What is known of a version's quality; null is unknown."""
+
+    win_rate: float | None
+    elo: int | None
+    test_loss: float | None
+    base_test_loss: float | None
+    ratings: int
+    average_rating: float | None
+    gold_star_rate: float | None
+
+
+class VersionEntry(_View):
+    """A ModelVersion."""
+
+    id: str
+    """`<namespace>.<name>`."""
+    uid: str
+    namespace: str
+    name: str
+    """As clients ask the gateway for exactly this version."""
+    model: str
+    """As clients ask the gateway for whichever version is active."""
+    version: int
+    base_model: str
+    state: State | None
+    """None before the operator has seen it."""
+    requested_state: RequestedState | None
+    """What a person has asked for."""
+    active: bool
+    """Whether the model's name stands for it now."""
+    message: str | None
+    replicas: str | None
+    """Engine pods that have it loaded, of those wanted."""
+    notes: str | None
+    fine_tune_job: str | None
+    """The id of what made it."""
+    philosopher: str | None
+    domain: str | None
+    """Whose judgements it was trained on, as long as the FineTuneJob is there."""
+    metrics: VersionMetrics
+    created_at: datetime | None
+    promoted_at: datetime | None
+
+
+class VersionChange(_View):
+    """One change of what is active."""
+
+    time: datetime
+    state: State
+    who: str | None
+    why: str
+    previous: str | None
+
+
+class VersionDetail(VersionEntry):
+    """A ModelVersion, and how it would be written as YAML."""
+
+    history: tuple[VersionChange, ...]
+    manifest: dict[str, JsonValue]
+
+
+class VersionList(_View):
+    """The newest first; `after` of the next page is `next`."""
+
+    models: tuple[VersionEntry, ...]
+    total: int
+    has_more: bool
+    next: str | None
+    """`after` of the next page."""
+
+
+class DeployRequest(BaseModel):
+    """How to serve it; what is left out stays as it is, or gets the default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    gpu_memory_utilization: Share | None = None
+    """Share of GPU memory that vLLM takes."""
+    max_model_len: int | None = None
+    """Longest prompt plus answer, in tokens."""
+    tensor_parallel_size: int | None = None
+    """GPUs that share one engine."""
+    notes: LongText | None = None
+    """For people."""
+
+
+class RollbackRequest(BaseModel):
+    """Where to go back to."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    to: Annotated[str, Field(min_length=1, max_length=63)] | None = None
+    """Name of a version of the same model; the one that was active before where absent."""
+
+
+def origins_of(jobs: Iterable[Object]) -> Origins:
+    """From the FineTuneJobs' raw objects."""
+    ratings = {job["metadata"]["uid"]: job["spec"].get("dataset", {}).get("ratings") or {} for job in jobs}
+    return {uid: (chosen.get("philosopher"), chosen.get("domain")) for uid, chosen in ratings.items()}
+
+
+def origin_of(body: Object, origins: Origins) -> tuple[str | None, str | None]:
+    """Philosopher and domain of a raw ModelVersion."""
+    return origins.get(body["spec"].get("lineage", {}).get("jobUid", ""), (None, None))
+
+
+def active_ids(bodies: Iterable[Object]) -> frozenset[ObjectId]:
+    """Which of all versions of their namespaces are active."""
+    families: dict[tuple[str, str], list[ModelVersion]] = {}
+    for version in map(ModelVersion.parse, bodies):
+        families.setdefault((version.metadata.namespace, version.spec.model), []).append(version)
+    active = (active_version(family) for family in families.values())
+    return frozenset(ObjectId(found.metadata.namespace, found.metadata.name) for found in active if found)
+
+
+def version_entry(body: Object, active: frozenset[ObjectId], origins: Origins) -> VersionEntry:
+    return VersionEntry(**_members(body, active, origins))
+
+
+def version_detail(body: Object, active: frozenset[ObjectId], origins: Origins) -> VersionDetail:
+    history = tuple(VersionChange(**entry.model_dump()) for entry in ModelVersion.parse(body).status.history)
+    return VersionDetail(**_members(body, active, origins), history=history, manifest=shown_manifest(KIND, body))
+
+
+def _members(body: Object, active: frozenset[ObjectId], origins: Origins) -> dict[str, Any]:
+    version = ModelVersion.parse(body)
+    metadata, spec, status = version.metadata, version.spec, version.status
+    identity = ObjectId(metadata.namespace, metadata.name)
+    job = spec.lineage.fine_tune_job
+    philosopher, domain = origin_of(body, origins)
+    return {
+        "id": str(identity),
+        "uid": metadata.uid,
+        "namespace": metadata.namespace,
+        "name": metadata.name,
+        "model": spec.model,
+        "version": spec.version,
+        "base_model": spec.base_model.name,
+        "state": status.state,
+        "requested_state": spec.state,
+        "active": identity in active,
+        "message": status.message,
+        "replicas": status.replicas,
+        "notes": spec.notes,
+        "fine_tune_job": str(ObjectId(metadata.namespace, job)) if job else None,
+        "philosopher": philosopher,
+        "domain": domain,
+        "metrics": _metrics(version),
+        "created_at": metadata.creation_timestamp,
+        "promoted_at": status.promoted_at,
+    }
+
+
+def _metrics(version: ModelVersion) -> VersionMetrics:
+    known = version.status.metrics
+    ratings = known.ratings if known else None
+    return VersionMetrics(
+        win_rate=number(known.win_rate) if known else None,
+        elo=known.elo if known else None,
+        test_loss=number(known.test_loss) if known else None,
+        base_test_loss=number(known.base_test_loss) if known else None,
+        ratings=ratings.count if ratings else 0,
+        average_rating=number(ratings.average) if ratings else None,
+        gold_star_rate=number(ratings.gold_star_rate) if ratings else None,
+    )

@@ -1,0 +1,204 @@
+"""Public: fine-tuned models, each version of which is a ModelVersion read and changed in the caller's name."""
+
+import asyncio
+from collections.abc import Iterable
+from contextlib import aclosing
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Depends, Path, Query
+
+from finetune_operator.core.routing import active_version, rival_pins
+from finetune_operator.core.version_changes import PIN, UNPIN, previous_version, serving_fields
+from finetune_operator.resources.modelversion import ModelVersion, State
+from finetune_operator.web.acting import JOBS, VERSIONS, Acting
+from finetune_operator.web.auth import CallerOf, require_caller
+from finetune_operator.web.ids import ID_PATTERN, NamespaceQuery, ObjectId
+from finetune_operator.web.job_routes import CHANGING, READING, After
+from finetune_operator.web.pages import Pager
+from finetune_operator.web.problems import Problem
+from finetune_operator.web.services import Object, ServicesOf
+from finetune_operator.web.version_views import (
+    DeployRequest,
+    Origins,
+    RollbackRequest,
+    VersionDetail,
+    VersionList,
+    active_ids,
+    origin_of,
+    origins_of,
+    version_detail,
+    version_entry,
+)
+
+FORBIDDEN, GONE = 403, 404
+MAX_SINGLE_READS = 16
+Family = dict[str, Object]
+"""The versions of a model by their names."""
+ModelId = Annotated[str, Path(max_length=317, pattern=ID_PATTERN, description="`<namespace>.<name>` of a version")]
+
+router = APIRouter(prefix="/v1/fine-tuning/models", tags=["models"], dependencies=[Depends(require_caller)])
+
+
+@router.get("", responses=READING)
+async def get_models(
+    services: ServicesOf,
+    caller: CallerOf,
+    namespace: NamespaceQuery = None,
+    model: str | None = None,
+    state: State | None = None,
+    philosopher: str | None = None,
+    domain: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    after: After = None,
+) -> VersionList:
+    """Versions, the newest first. `philosopher` and `domain` are known as long as the FineTuneJob is there."""
+    acting = Acting(services, caller)
+    asked_by_origin = philosopher is not None or domain is not None
+    origins = await _origins(acting, namespace) if asked_by_origin else {}
+
+    def chosen(body: Object) -> bool:
+        whose, what = origin_of(body, origins)
+        return (
+            (model is None or body["spec"]["model"] == model)
+            and (state is None or body.get("status", {}).get("state") == state)
+            and (philosopher is None or whose == philosopher)
+            and (domain is None or what == domain)
+        )
+
+    pager = Pager(limit, await acting.place(VERSIONS, after), chosen)
+    bodies = await acting.every(VERSIONS, namespace)
+    pager.add(bodies)
+    page = pager.page()
+    if not asked_by_origin:
+        origins = await _origins_of_page(acting, namespace, page.items)
+    shown = {(body["metadata"]["namespace"], body["spec"]["model"]) for body in page.items}
+    active = active_ids(body for body in bodies if (body["metadata"]["namespace"], body["spec"]["model"]) in shown)
+    entries = tuple(version_entry(body, active, origins) for body in page.items)
+    return VersionList(models=entries, total=page.total, has_more=page.has_more, next=page.next)
+
+
+@router.get("/{model_id}", responses=READING)
+async def get_model(services: ServicesOf, caller: CallerOf, model_id: ModelId) -> VersionDetail:
+    """One version."""
+    acting = Acting(services, caller)
+    body = await acting.get(VERSIONS, acting.identified(model_id))
+    return await _detail(acting, body, await _family(acting, body))
+
+
+@router.post("/{model_id}/deploy", responses=CHANGING)
+async def post_deploy(
+    services: ServicesOf,
+    caller: CallerOf,
+    model_id: ModelId,
+    request: Annotated[DeployRequest, Body()] = DeployRequest(),  # noqa: B008 - frozen
+) -> VersionDetail:
+    """Serve it, and have the model's name stand for it as soon as it answers. Asking again changes nothing."""
+    acting = Acting(services, caller)
+    body = await acting.get(VERSIONS, acting.identified(model_id))
+    serving = serving_fields(request.gpu_memory_utilization, request.max_model_len, request.tensor_parallel_size)
+    notes = {"notes": request.notes} if request.notes is not None else {}
+    return await _pinned(acting, body, await _family(acting, body), {"serving": serving, **notes})
+
+
+@router.post("/{model_id}/rollback", responses=CHANGING)
+async def post_rollback(
+    services: ServicesOf,
+    caller: CallerOf,
+    model_id: ModelId,
+    request: Annotated[RollbackRequest, Body()] = RollbackRequest(),  # noqa: B008 - frozen
+) -> VersionDetail:
+    """Have the version answer again that did before this one, which is the active one; it is still loaded.
+
+    Answers with the version that takes over.
+    """
+    acting = Acting(services, caller)
+    identity = acting.identified(model_id)
+    body = await acting.get(VERSIONS, identity)
+    model = body["spec"]["model"]
+    bodies = await _family(acting, body)
+    family = [ModelVersion.parse(each) for each in bodies.values()]
+    active = active_version(family)
+    if active is None or active.metadata.name != identity.name:
+        now = f"{active.metadata.name} is" if active else "none is"
+        detail = f"{identity.name} is not the active version of {model} ({now}): deploy the one that you want"
+        raise Problem(409, "not-active", detail)
+    if request.to is not None:
+        if request.to not in bodies:
+            raise Problem(404, "unknown-model-version", f"{model} has no version {request.to}")
+        return await _pinned(acting, bodies[request.to], bodies, {})
+    previous = previous_version(active, family)
+    if previous is None:
+        detail = f"no version was active before {identity.name}, or it is gone or failed: say `to` which one"
+        raise Problem(409, "no-previous-version", detail)
+    return await _pinned(acting, bodies[previous.metadata.name], bodies, {})
+
+
+async def _pinned(acting: Acting, body: Object, family: Family, spec: dict[str, Any]) -> VersionDetail:
+    """The new pin comes first, so that the model's name never falls back meanwhile; then pins that could win go."""
+    name = body["metadata"]["name"]
+    changed = await acting.change(VERSIONS, body, PIN | spec)
+    now = family | {name: changed}
+    pinned = ModelVersion.parse(changed)
+    rivals = {rival.metadata.name for rival in rival_pins(pinned, map(ModelVersion.parse, family.values()))}
+    for rival in rivals:
+        try:
+            now[rival] = await acting.change(VERSIONS, family[rival], UNPIN)
+        except Problem as problem:
+            if problem.status != GONE:
+                raise
+            del now[rival]
+    return await _detail(acting, changed, now)
+
+
+async def _family(acting: Acting, body: Object) -> Family:
+    """All versions of its model, this one as it was read."""
+    found = await acting.every(VERSIONS, body["metadata"]["namespace"])
+    family = {each["metadata"]["name"]: each for each in found if each["spec"]["model"] == body["spec"]["model"]}
+    return family | {body["metadata"]["name"]: body}
+
+
+async def _origins(acting: Acting, namespace: str | None) -> Origins:
+    """Of all FineTuneJobs; who may not list them may not ask by whose judgements they are."""
+    found: dict[str, tuple[str | None, str | None]] = {}
+    async with aclosing(acting.chunks(JOBS, namespace)) as chunks:
+        async for chunk in chunks:
+            found |= origins_of(chunk)
+    return found
+
+
+async def _origins_of_page(acting: Acting, namespace: str | None, bodies: Iterable[Object]) -> Origins:
+    """Who may not read FineTuneJobs is not told whose judgements they were."""
+    named = {_job_of(body): body for body in bodies if _job_of(body)}
+    if len(named) > MAX_SINGLE_READS:
+        try:
+            return await _origins(acting, namespace)
+        except Problem as problem:
+            if problem.status != FORBIDDEN:
+                raise
+            return {}
+    found: dict[str, tuple[str | None, str | None]] = {}
+    for origin in await asyncio.gather(*(_origin(acting, body) for body in named.values())):
+        found |= origin
+    return found
+
+
+def _job_of(body: Object) -> ObjectId | None:
+    name = body["spec"].get("lineage", {}).get("fineTuneJob")
+    return ObjectId(body["metadata"]["namespace"], name) if name else None
+
+
+async def _detail(acting: Acting, body: Object, family: Family) -> VersionDetail:
+    return version_detail(body, active_ids(family.values()), await _origin(acting, body))
+
+
+async def _origin(acting: Acting, body: Object) -> Origins:
+    """Of its FineTuneJob, unless that is gone or another one of its name."""
+    job = _job_of(body)
+    if job is None:
+        return {}
+    try:
+        return origins_of([await acting.get(JOBS, job)])
+    except Problem as problem:
+        if problem.status not in (FORBIDDEN, GONE):
+            raise
+        return {}

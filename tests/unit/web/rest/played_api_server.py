@@ -1,0 +1,255 @@
+"""An API server as far as the REST interface asks it, by HTTP: objects, RBAC by token, reviews and watches."""
+
+import asyncio
+import copy
+import itertools
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from finetune_operator.kube.paths import PREFIXES
+from finetune_operator.resources.abtest import ABTest, ABTestSpec
+from finetune_operator.resources.finetunejob import FineTuneJob, FineTuneJobSpec
+from finetune_operator.resources.modelversion import ModelVersion, ModelVersionSpec
+from tests.builders import merged
+
+Object = dict[str, Any]
+OWN_TOKEN = "own-token"  # noqa: S105 - of this test
+KINDS = {
+    "finetunejobs": (FineTuneJob, FineTuneJobSpec),
+    "modelversions": (ModelVersion, ModelVersionSpec),
+    "abtests": (ABTest, ABTestSpec),
+}
+READ = ("get", "list", "watch")
+CHANGE = ("create", "patch", "delete")
+OWN_RIGHTS = {(verb, resource) for verb in READ for resource in ("modelversions", "abtests")}
+VIEW = {(verb, resource) for verb in READ for resource in KINDS}
+EDIT = VIEW | {(verb, resource) for verb in CHANGE for resource in KINDS} | {("create", "abtests/votes")}
+
+
+@dataclass
+class User:
+    """Who a token belongs to, and what they may do in which namespaces."""
+
+    name: str
+    rights: set[tuple[str, str]] = field(default_factory=set)
+    namespaces: set[str] | None = None
+
+    def may(self, verb: str, resource: str, namespace: str) -> bool:
+        here = self.namespaces is None or namespace in self.namespaces
+        return here and (verb, resource) in self.rights
+
+
+class PlayedApiServer:
+    """Objects by plural, namespace and name."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.away = False
+        self.strangers = 0
+        self.refusing: tuple[int, str, str] | None = None
+        """Status, reason and message of what is said to who creates something."""
+        self.users = {
+            OWN_TOKEN: User("system:serviceaccount:finetune:finetune-api", OWN_RIGHTS),
+            "reader": User("system:serviceaccount:finetune:reader", VIEW),
+            "editor": User("system:serviceaccount:finetune:editor", EDIT),
+            "nobody": User("system:serviceaccount:finetune:nobody"),
+        }
+        self.objects: dict[tuple[str, str, str], Object] = {}
+        self.requests: list[tuple[str, str, str]] = []
+        """User, method, path."""
+        self.managers: set[str] = set()
+        """User agents of writes."""
+        self.watch_ends_after: int | None = None
+        """Events after which a watch is closed."""
+        self.watch_failure: Callable[[], web.HTTPException] | None = None
+        self.compacted_until = 0
+        self.watches = 0
+        self.lists: list[str] = []
+        """Plural of each request for a list."""
+        self._events: list[tuple[int, str, str, Object]] = []
+        self._news = asyncio.Condition()
+        self._versions = itertools.count(1)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["PlayedApiServer"]:
+        app = web.Application()
+        app.router.add_post("/apis/authentication.k8s.io/v1/selfsubjectreviews", self._who)
+        app.router.add_post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", self._may)
+        for prefix in {PREFIXES[plural] for plural in KINDS}:
+            app.router.add_route("*", prefix + "/{plural}", self._serve)
+            app.router.add_route("*", prefix + "/namespaces/{namespace}/{plural}", self._serve)
+            app.router.add_route("*", prefix + "/namespaces/{namespace}/{plural}/{name}", self._serve)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, "127.0.0.1", 0)
+            await site.start()
+            self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+            yield self
+        finally:
+            await runner.cleanup()
+
+    def put(self, plural: str, body: Object) -> Object:
+        """As if somebody had created or changed it."""
+        metadata = body["metadata"]
+        key = (plural, metadata["namespace"], metadata["name"])
+        number = next(self._versions)
+        known = {"uid": f"{metadata['name']}-uid", "creationTimestamp": f"2026-11-22T12:{number % 60:02}:00Z"}
+        body = body | {"metadata": known | metadata | {"resourceVersion": str(number)}}
+        self._events.append((number, "MODIFIED" if key in self.objects else "ADDED", plural, copy.deepcopy(body)))
+        self.objects[key] = body
+        return body
+
+    async def tell(self, plural: str, namespace: str, name: str, **status: Any) -> None:
+        """A change of the status, which watches see."""
+        body = self.objects[plural, namespace, name]
+        self.put(plural, merged(body, {"status": status}))
+        async with self._news:
+            self._news.notify_all()
+
+    async def remove(self, plural: str, namespace: str, name: str) -> None:
+        body = self.objects.pop((plural, namespace, name))
+        number = next(self._versions)
+        gone = merged(body, {"metadata": {"resourceVersion": str(number)}})
+        self._events.append((number, "DELETED", plural, gone))
+        async with self._news:
+            self._news.notify_all()
+
+    def names(self, plural: str) -> list[str]:
+        return sorted(name for kind, _, name in self.objects if kind == plural)
+
+    def writes(self) -> list[tuple[str, str, str]]:
+        """What was asked for that changes something, by anybody."""
+        return [entry for entry in self.requests if entry[1] != "GET" and "/selfsubject" not in entry[2]]
+
+    def _user(self, request: web.Request) -> User:
+        if self.away:
+            raise failure(503, "etcd is away")
+        user = self.users.get(request.headers.get("Authorization", "").removeprefix("Bearer "))
+        if user is None:
+            self.strangers += 1
+            raise failure(401, "Unauthorized")
+        self.requests.append((user.name, request.method, request.path))
+        return user
+
+    async def _who(self, request: web.Request) -> web.Response:
+        user = self._user(request)
+        return web.json_response({"status": {"userInfo": {"username": user.name}}}, status=201)
+
+    async def _may(self, request: web.Request) -> web.Response:
+        user = self._user(request)
+        asked = (await request.json())["spec"]["resourceAttributes"]
+        assert asked["group"] == "finetune.dev"
+        resource = "/".join(filter(None, (asked["resource"], asked.get("subresource"))))
+        return web.json_response({"status": {"allowed": user.may(asked["verb"], resource, asked["namespace"])}})
+
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
+        user = self._user(request)
+        plural, namespace, name = (request.match_info.get(part, "") for part in ("plural", "namespace", "name"))
+        watching = request.query.get("watch") == "true"
+        reading = "get" if name else "watch" if watching else "list"
+        verb = {"GET": reading, "POST": "create", "PATCH": "patch", "DELETE": "delete"}[request.method]
+        if not user.may(verb, plural, namespace):
+            where = f'in the namespace "{namespace}"' if namespace else "at the cluster scope"
+            resource = f'{plural} is forbidden: User "{user.name}" cannot {verb} resource "{plural}"'
+            raise failure(403, f'{resource} in API group "finetune.dev" {where}')
+        if verb == "watch":
+            wanted = request.query["fieldSelector"].removeprefix("metadata.name=")
+            return await self._watch(request, plural, namespace, wanted)
+        if verb == "list":
+            chosen = sorted(key for key in self.objects if key[0] == plural and namespace in ("", key[1]))
+            self.lists.append(plural)
+            begin = int(request.query.get("continue", 0))
+            end = begin + int(request.query.get("limit", len(chosen)))
+            metadata = {"resourceVersion": str(self._events_end()), "continue": str(end) if end < len(chosen) else ""}
+            return web.json_response({"items": [self.objects[key] for key in chosen[begin:end]], "metadata": metadata})
+        if verb == "create":
+            return await self._create(request, plural, namespace)
+        if (plural, namespace, name) not in self.objects:
+            raise failure(404, f'{plural}.finetune.dev "{name}" not found')
+        return await self._one(request, verb, (plural, namespace, name))
+
+    async def _create(self, request: web.Request, plural: str, namespace: str) -> web.Response:
+        body, (model, spec) = await request.json(), KINDS[plural]
+        self.managers.add(request.headers["User-Agent"])
+        assert request.query["fieldValidation"] == "Strict"
+        known = {field.alias for field in spec.model_fields.values()}
+        if unknown := set(body["spec"]) - known:
+            raise failure(400, f'strict decoding error: unknown field "spec.{min(unknown)}"')
+        if self.refusing:
+            status, reason, message = self.refusing
+            raise failure(status, message, reason)
+        name = body["metadata"]["name"]
+        if (plural, namespace, name) in self.objects:
+            raise failure(409, f'{plural}.finetune.dev "{name}" already exists', "AlreadyExists")
+        try:
+            model.model_validate(merged(body, {"metadata": {"namespace": namespace, "uid": "new"}}))
+        except ValueError as error:
+            raise failure(422, f"{body['kind']} {name} is invalid: {error}") from None
+        body["metadata"]["namespace"] = namespace
+        return web.json_response(self.put(plural, body), status=201)
+
+    async def _one(self, request: web.Request, verb: str, key: tuple[str, str, str]) -> web.Response:
+        body = self.objects[key]
+        if verb == "get":
+            return web.json_response(body)
+        self.managers.add(request.headers["User-Agent"])
+        sent = json.loads(await request.read())
+        if verb == "delete":
+            if sent["preconditions"]["uid"] != body["metadata"]["uid"]:
+                raise failure(409, "the uid is another one")
+            await self.remove(*key)
+            return web.json_response({"kind": "Status", "status": "Success"})
+        if sent.get("metadata", {}).get("uid") != body["metadata"]["uid"]:
+            raise failure(422, f'{key[0]} "{key[2]}" is invalid: metadata.uid: field is immutable', "Invalid")
+        changed = self.put(key[0], merged(body, sent))
+        async with self._news:
+            self._news.notify_all()
+        return web.json_response(changed)
+
+    async def _watch(self, request: web.Request, plural: str, namespace: str, name: str) -> web.StreamResponse:
+        asked = request.query["resourceVersion"]
+        after = int(asked or self._events_end())
+        self.watches += 1
+        if self.watch_failure is not None:
+            raise self.watch_failure()
+        if after < self.compacted_until:
+            raise failure(410, "too old resource version")
+        response = web.StreamResponse()
+        await response.prepare(request)
+        sent, position = 0, 0
+        if not asked and (body := self.objects.get((plural, namespace, name))):
+            await response.write(json.dumps({"type": "ADDED", "object": body}).encode() + b"\n")
+
+        def is_open() -> bool:
+            return self.watch_ends_after is None or sent < self.watch_ends_after
+
+        while is_open():
+            while is_open() and position < len(self._events):
+                number, kind, of, body = self._events[position]
+                position += 1
+                metadata = body["metadata"]
+                is_wanted = of == plural and (metadata["namespace"], metadata["name"]) == (namespace, name)
+                if number > after and is_wanted:
+                    await response.write(json.dumps({"type": kind, "object": body}).encode() + b"\n")
+                    sent += 1
+            async with self._news:
+                if is_open() and position == len(self._events):
+                    await self._news.wait()
+        return response
+
+    def _events_end(self) -> int:
+        return self._events[-1][0] if self._events else 0
+
+
+def failure(status: int, message: str, reason: str = "", **headers: str) -> web.HTTPException:
+    body = {"kind": "Status", "message": message, "code": status, "reason": reason}
+    told = {name.replace("_", "-"): value for name, value in headers.items()}
+    found = web.HTTPBadRequest(text=json.dumps(body), content_type="application/json", headers=told)
+    found.set_status(status)
+    return found
