@@ -94,13 +94,15 @@ class AbTestDetail(AbTestEntry):
 
 
 class AbTestList(BaseModel):
-    """The newest first; `after` of the next page is the last id of this one."""
+    """The newest first."""
 
     model_config = ConfigDict(frozen=True)
 
     tests: tuple[AbTestEntry, ...]
     total: int
     has_more: bool
+    next: str | None
+    """`after` of the next page."""
 
 
 def abtest_spec(request: AbTestRequest) -> Object:

@@ -21,12 +21,12 @@ from finetune_operator.web.creation import (
     IdempotencyKey,
     answered,
     create_once,
+    digest_of,
     manifest,
     name_from_key,
     require_one_name,
 )
 from finetune_operator.web.ids import ID_PATTERN, NamespaceQuery
-from finetune_operator.web.job_changes import digest_of
 from finetune_operator.web.job_routes import CHANGING, READING, After
 from finetune_operator.web.problems import documented
 from finetune_operator.web.schemas import (
@@ -51,13 +51,6 @@ CREATING: dict[int | str, dict[str, Any]] = {
     201: {"description": "The ABTest was made", "headers": {"Location": {"schema": {"type": "string"}}}},
     **CHANGING,
 }
-
-
-class AbTestPage(AbTestList):
-    """The newest first."""
-
-    next: str | None
-    """`after` of the next page."""
 
 
 router = APIRouter(prefix=TESTS_PATH, tags=["ab-test"], dependencies=[Depends(require_caller)])
@@ -96,7 +89,7 @@ async def get_tests(
     phase: TestPhase | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
     after: After = None,
-) -> AbTestPage:
+) -> AbTestList:
     """ABTests, the newest first, of all namespaces that the caller may read."""
 
     def chosen(body: dict[str, Any]) -> bool:
@@ -105,7 +98,7 @@ async def get_tests(
 
     page = await Acting(services, caller).page(TESTS, namespace, limit, after, chosen)
     tests = tuple(map(abtest_entry, page.items))
-    return AbTestPage(tests=tests, total=page.total, has_more=page.has_more, next=page.next)
+    return AbTestList(tests=tests, total=page.total, has_more=page.has_more, next=page.next)
 
 
 @router.get("/{test_id}", responses=READING)

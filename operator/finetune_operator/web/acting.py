@@ -11,11 +11,11 @@ from finetune_operator.web.identity import FIELD_MANAGER
 from finetune_operator.web.ids import ObjectId, WrongId, parse_id
 from finetune_operator.web.lists import slim
 from finetune_operator.web.pages import Page, Pager, Place, WrongCursor, is_cursor, parse_cursor, place_of
-from finetune_operator.web.problems import Problem
+from finetune_operator.web.problems import FORBIDDEN, NOT_FOUND, Problem
 from finetune_operator.web.refusals import refused, token_needed
 from finetune_operator.web.services import Object, Resources, Services
 
-CONFLICT, FORBIDDEN, MISSING, TOO_OLD = 409, 403, 404, 410
+CONFLICT, TOO_OLD = 409, 410
 ALREADY_EXISTS = "AlreadyExists"
 """The reason of a 409 that says that the name is taken; there are others, such as a quota's."""
 
@@ -89,6 +89,10 @@ class Acting:
                 detail = f"there is no {kind.kind} {found.name} in namespace {found.namespace}"
                 raise Problem(404, f"unknown-{kind.word}", detail) from None
 
+    async def find(self, kind: Kind, text: str) -> Object:
+        """What an id of a request stands for."""
+        return await self.get(kind, self.identified(text))
+
     async def every(self, kind: Kind, namespace: str | None = None) -> list[Object]:
         """Of one namespace, or of all that are served and that the caller may see; 403 where that is none."""
         async with aclosing(self.chunks(kind, namespace)) as chunks:
@@ -138,7 +142,7 @@ class Acting:
         except WrongCursor as error:
             raise Problem(422, "wrong-cursor", str(error)) from None
         except Problem as problem:
-            if problem.status != MISSING:
+            if problem.status != NOT_FOUND:
                 raise
             detail = f"after: {after} is not there any more; send the page's `next`, or begin with the first page"
             raise Problem(422, "wrong-cursor", detail) from None

@@ -7,18 +7,18 @@ from types import MappingProxyType
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import Header, Response
+from pydantic import BaseModel
 
 from finetune_operator.resources.common import API_VERSION
 from finetune_operator.web.acting import Acting, Kind
 from finetune_operator.web.ids import ObjectId
-from finetune_operator.web.problems import Problem
+from finetune_operator.web.problems import NOT_FOUND, Problem
 from finetune_operator.web.services import Object
 
 DIGEST_ANNOTATION = "finetune.dev/request-digest"
 """Of the body that made a resource: with the same key another one is a conflict."""
 HIDDEN_ANNOTATIONS = frozenset({DIGEST_ANNOTATION, "kubectl.kubernetes.io/last-applied-configuration"})
 KEY_DIGITS = 16
-GONE = 404
 
 IdempotencyKey = Annotated[str | None, Header(pattern=r"^[!-~]{1,255}$")]
 
@@ -41,6 +41,11 @@ def require_one_name(name: str | None, key: str | None) -> None:
     if name is not None and key is not None:
         detail = "name and Idempotency-Key: send one of them; a name can't be taken twice anyway"
         raise Problem(422, "name-and-key", detail)
+
+
+def digest_of(request: BaseModel) -> str:
+    """Of what the client said, not of defaults."""
+    return request_digest(request.model_dump(mode="json", exclude_unset=True))
 
 
 def request_digest(body: Mapping[str, Any]) -> str:
@@ -102,7 +107,7 @@ async def _known(acting: Acting, kind: Kind, found: ObjectId) -> Object:
     try:
         return await acting.get(kind, found)
     except Problem as problem:
-        if problem.status != GONE:
+        if problem.status != NOT_FOUND:
             raise
         detail = f"{kind.kind} {found.name} was deleted just now; try again"
         raise Problem(503, "cluster-busy", detail) from problem

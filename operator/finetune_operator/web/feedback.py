@@ -12,13 +12,12 @@ from finetune_operator.store.feedback import Texts
 from finetune_operator.web.acting import OWN, VERSIONS, Acting
 from finetune_operator.web.auth import Caller, CallerOf, require_caller, require_everywhere, require_right
 from finetune_operator.web.identity import VOTE
-from finetune_operator.web.problems import Problem, documented
+from finetune_operator.web.problems import FORBIDDEN, Problem, documented
 from finetune_operator.web.services import Services, ServicesOf
 
 Text = Annotated[str, Field(min_length=1, max_length=65_536, pattern=r"^[^\x00]+$")]
 Label = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\x00]+$")]
 
-FORBIDDEN = 403
 MAX_VERSIONS = 4096
 
 router = APIRouter(prefix="/v1/fine-tuning", tags=["feedback"], dependencies=[Depends(require_caller)])

@@ -11,9 +11,9 @@ from finetune_operator.web.acting import JOBS, Acting
 from finetune_operator.web.creation import (
     Created,
     create_once,
+    digest_of,
     manifest,
     name_from_key,
-    request_digest,
     require_one_name,
 )
 from finetune_operator.web.job_requests import DatasetsClaim, JobRequest, WrongRequest, spec_of
@@ -51,14 +51,9 @@ async def create_job(
     return await create_once(acting, JOBS, body)
 
 
-def digest_of(request: BaseModel) -> str:
-    """Of what the client said, not of defaults."""
-    return request_digest(request.model_dump(mode="json", exclude_unset=True))
-
-
 async def cancel_job(acting: Acting, job_id: str) -> Object:
     """Ask for its end; asking again changes nothing. Raises problems."""
-    body = await acting.get(JOBS, acting.identified(job_id))
+    body = await acting.find(JOBS, job_id)
     if body["spec"].get("cancel"):
         return body
     _require_unfinished(body, "cancelled")
@@ -67,7 +62,7 @@ async def cancel_job(acting: Acting, job_id: str) -> Object:
 
 async def suspend_job(acting: Acting, job_id: str, *, suspend: bool) -> Object:
     """Free its resources, or have it go on from its last checkpoint. Raises problems."""
-    body = await acting.get(JOBS, acting.identified(job_id))
+    body = await acting.find(JOBS, job_id)
     _require_unfinished(body, "suspended" if suspend else "resumed")
     if body["spec"].get("cancel"):
         raise Problem(409, "cancelled", f"FineTuneJob {body['metadata']['name']} is being cancelled: create a new one")

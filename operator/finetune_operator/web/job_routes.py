@@ -80,7 +80,7 @@ async def get_jobs(
 async def get_job(services: ServicesOf, caller: CallerOf, job_id: JobId) -> JobDetail:
     """One training."""
     acting = Acting(services, caller)
-    return detail_of(await acting.get(JOBS, acting.identified(job_id)))
+    return detail_of(await acting.find(JOBS, job_id))
 
 
 @router.get("/{job_id}/events", response_model=JobEventList, responses=FOLLOWING)
@@ -98,7 +98,7 @@ async def get_events(
     id that is none of this training's past is as good as none: the present state is told.
     """
     acting = Acting(services, caller)
-    body = await acting.get(JOBS, acting.identified(job_id))
+    body = await acting.find(JOBS, job_id)
     if EVENT_STREAM not in accept:
         return JobEventList(events=events_of(body))
     known = known_version(body, last_event_id)

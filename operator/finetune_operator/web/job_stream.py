@@ -16,6 +16,7 @@ from finetune_operator.web.pages import id_of
 from finetune_operator.web.problems import problem_body
 from finetune_operator.web.refusals import refused
 from finetune_operator.web.services import Object
+from finetune_operator.web.streams import next_or_none
 
 HEARTBEAT_SECONDS = 15.0
 BACKOFF_SECONDS = 1.0
@@ -108,7 +109,7 @@ class Follower:
         grown = BACKOFF_SECONDS * 2 ** min(self._failures - 1, 10) if self._failures else 0.0
         asked = (error.retry_after_seconds if error else None) or 0.0
         # So that the followers that an API server lost together do not come back together.
-        self._pause = max(asked, min(grown, BACKOFF_MAX_SECONDS)) * random.uniform(1.0, 1.25)  # noqa: S311
+        self._pause = max(asked, min(grown, BACKOFF_MAX_SECONDS)) * random.uniform(1.0, 1.25)  # noqa: S311 - jitter
 
     async def _paused(self) -> AsyncGenerator[str, None]:
         """Heartbeats until it is time to ask again."""
@@ -165,7 +166,7 @@ async def with_pauses(changes: AsyncGenerator[Change, None], seconds: float) -> 
     async with aclosing(changes):
         try:
             while True:
-                coming = coming or asyncio.create_task(_next(changes))
+                coming = coming or asyncio.create_task(next_or_none(changes))
                 done, _ = await asyncio.wait({coming}, timeout=seconds)
                 if not done:
                     yield None
@@ -178,7 +179,3 @@ async def with_pauses(changes: AsyncGenerator[Change, None], seconds: float) -> 
             if coming is not None:
                 coming.cancel()
                 await asyncio.gather(coming, return_exceptions=True)
-
-
-async def _next(changes: AsyncGenerator[Change, None]) -> Change | None:
-    return await anext(changes, None)

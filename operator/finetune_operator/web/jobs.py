@@ -63,7 +63,7 @@ async def get_series(
     """
     acting = Acting(services, caller)
     if not re.fullmatch(UID_PATTERN, uid):
-        uid = (await acting.get(JOBS, acting.identified(uid)))["metadata"]["uid"]
+        uid = (await acting.find(JOBS, uid))["metadata"]["uid"]
     points, best_loss = await progress.series(services.engine, uid, max_points)
     if points:
         namespace = points[0].job.namespace

@@ -18,6 +18,7 @@ from finetune_operator.web.openai_api import errors as openai
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:finetune-operator:problem:"
+FORBIDDEN, NOT_FOUND = 403, 404
 RETRY_AFTER_SECONDS = 5
 RETRIED = frozenset({HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS})
 

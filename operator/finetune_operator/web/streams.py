@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
@@ -19,6 +19,7 @@ LIFE_SECONDS = 3600.0
 """Then the stream ends, and the client comes again with its Last-Event-ID, perhaps to another replica."""
 EVENT_STREAM = "text/event-stream"
 UNBUFFERED = {"X-Accel-Buffering": "no"}
+Item = TypeVar("Item")
 
 logger = get_logger(__name__)
 
@@ -72,7 +73,7 @@ class Streams:
         async with aclosing(texts):
             try:
                 while not stopping.done() and (left := until - loop.time()) > 0:
-                    coming = asyncio.create_task(_next(texts))
+                    coming = asyncio.create_task(next_or_none(texts))
                     await asyncio.wait({coming, stopping}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
                     if not coming.done() or (text := coming.result()) is None:
                         return
@@ -114,8 +115,9 @@ class _SlowClient(Exception):
     """It does not read."""
 
 
-async def _next(texts: AsyncGenerator[str, None]) -> str | None:
-    return await anext(texts, None)
+async def next_or_none(items: AsyncGenerator[Item, None]) -> Item | None:
+    """As a coroutine, so that a task can wait for it; None at the end."""
+    return await anext(items, None)
 
 
 async def _cancelled(*tasks: asyncio.Task[Any]) -> None:

@@ -11,7 +11,7 @@ from finetune_operator.web.ids import NamespaceQuery, ObjectId
 from finetune_operator.web.job_changes import cancel_job, create_job, jobs_page, suspend_job
 from finetune_operator.web.job_routes import CHANGING, READING, After, JobId
 from finetune_operator.web.job_views import JobStatus
-from finetune_operator.web.problems import Problem
+from finetune_operator.web.problems import FORBIDDEN, NOT_FOUND, Problem
 from finetune_operator.web.services import Object, ServicesOf
 from finetune_operator.web.training_views import (
     TrainingArtifacts,
@@ -26,7 +26,6 @@ from finetune_operator.web.training_views import (
 )
 
 JOBS_PATH = "/api/training/jobs"
-FORBIDDEN, GONE = 403, 404
 CREATING: dict[int | str, dict[str, Any]] = {
     200: {"model": TrainingJobDetail, "description": "What this Idempotency-Key has made before"},
     201: {"description": "The FineTuneJob was made", "headers": {"Location": {"schema": {"type": "string"}}}},
@@ -74,7 +73,7 @@ async def get_trainings(
 @router.get("/{job_id}", responses=READING)
 async def get_training(services: ServicesOf, caller: CallerOf, job_id: JobId) -> TrainingJobDetail:
     """One training."""
-    return training_job_detail(await _found(Acting(services, caller), job_id))
+    return training_job_detail(await Acting(services, caller).find(JOBS, job_id))
 
 
 @router.post("/{job_id}/start", responses=CHANGING)
@@ -101,18 +100,14 @@ async def delete_training(services: ServicesOf, caller: CallerOf, job_id: JobId)
 async def get_training_metrics(services: ServicesOf, caller: CallerOf, job_id: JobId) -> TrainingMetrics:
     """Losses, scores, Elo rating, win rate and accuracy by vertical."""
     acting = Acting(services, caller)
-    body = await _found(acting, job_id)
+    body = await acting.find(JOBS, job_id)
     return metrics_of(body, await _made_by(acting, body))
 
 
 @router.get("/{job_id}/artifacts", responses=READING)
 async def get_training_artifacts(services: ServicesOf, caller: CallerOf, job_id: JobId) -> TrainingArtifacts:
     """Files with their sizes and types."""
-    return artifacts_of(await _found(Acting(services, caller), job_id))
-
-
-async def _found(acting: Acting, job_id: str) -> Object:
-    return await acting.get(JOBS, acting.identified(job_id))
+    return artifacts_of(await Acting(services, caller).find(JOBS, job_id))
 
 
 async def _made_by(acting: Acting, job: Object) -> Object | None:
@@ -123,6 +118,6 @@ async def _made_by(acting: Acting, job: Object) -> Object | None:
     try:
         return await acting.get(VERSIONS, ObjectId(job["metadata"]["namespace"], name))
     except Problem as problem:
-        if problem.status not in (FORBIDDEN, GONE):
+        if problem.status not in (FORBIDDEN, NOT_FOUND):
             raise
         return None

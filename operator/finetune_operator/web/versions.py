@@ -15,7 +15,7 @@ from finetune_operator.web.auth import CallerOf, require_caller
 from finetune_operator.web.ids import ID_PATTERN, NamespaceQuery, ObjectId
 from finetune_operator.web.job_routes import CHANGING, READING, After
 from finetune_operator.web.pages import Pager
-from finetune_operator.web.problems import Problem
+from finetune_operator.web.problems import FORBIDDEN, NOT_FOUND, Problem
 from finetune_operator.web.services import Object, ServicesOf
 from finetune_operator.web.version_views import (
     DeployRequest,
@@ -30,7 +30,6 @@ from finetune_operator.web.version_views import (
     version_entry,
 )
 
-FORBIDDEN, GONE = 403, 404
 MAX_SINGLE_READS = 16
 Family = dict[str, Object]
 """The versions of a model by their names."""
@@ -81,7 +80,7 @@ async def get_models(
 async def get_model(services: ServicesOf, caller: CallerOf, model_id: ModelId) -> VersionDetail:
     """One version."""
     acting = Acting(services, caller)
-    body = await acting.get(VERSIONS, acting.identified(model_id))
+    body = await acting.find(VERSIONS, model_id)
     return await _detail(acting, body, await _family(acting, body))
 
 
@@ -94,7 +93,7 @@ async def post_deploy(
 ) -> VersionDetail:
     """Serve it, and have the model's name stand for it as soon as it answers. Asking again changes nothing."""
     acting = Acting(services, caller)
-    body = await acting.get(VERSIONS, acting.identified(model_id))
+    body = await acting.find(VERSIONS, model_id)
     serving = serving_fields(request.gpu_memory_utilization, request.max_model_len, request.tensor_parallel_size)
     notes = {"notes": request.notes} if request.notes is not None else {}
     return await _pinned(acting, body, await _family(acting, body), {"serving": serving, **notes})
@@ -144,7 +143,7 @@ async def _pinned(acting: Acting, body: Object, family: Family, spec: dict[str, 
         try:
             now[rival] = await acting.change(VERSIONS, family[rival], UNPIN)
         except Problem as problem:
-            if problem.status != GONE:
+            if problem.status != NOT_FOUND:
                 raise
             del now[rival]
     return await _detail(acting, changed, now)
@@ -199,6 +198,6 @@ async def _origin(acting: Acting, body: Object) -> Origins:
     try:
         return origins_of([await acting.get(JOBS, job)])
     except Problem as problem:
-        if problem.status not in (FORBIDDEN, GONE):
+        if problem.status not in (FORBIDDEN, NOT_FOUND):
             raise
         return {}
