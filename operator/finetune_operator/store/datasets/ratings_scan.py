@@ -34,6 +34,7 @@ from finetune_operator.store.urls import conninfo, shown, without_secrets
 
 RETRY_SECONDS = 1.0
 SCANS_MAX = 4
+UTF8_MAX_BYTES = 4
 # A server that went away without a word is noticed after two minutes, instead of the system's two hours.
 POSTGRESQL_DEFAULTS = {
     "connect_timeout": "10",
@@ -213,7 +214,7 @@ def _is_true(database: RatingsDatabase, column: str) -> str:
     """A boolean of PostgreSQL as it is, so that the server filters; whatever else stands for true by its text."""
     if database.columns.get(column) == "boolean" and database.url.backend == "postgresql":
         return column
-    return f"lower({column}::VARCHAR) IN ('1', 'true', 't')"
+    return f"({column}::VARCHAR = '1' OR lower({column}::VARCHAR) IN ('true', 't'))"
 
 
 def _rating(low: str) -> str:
@@ -237,12 +238,18 @@ def _reason(config: DatasetConfig, low: str, answer: str) -> str:
     return f"""
         CASE WHEN {low} THEN '{DropReason.LOW_RATING}'
              WHEN prompt_json = '' OR {answer}_json = '' THEN '{DropReason.INVALID_TEXT}'
-             WHEN length(stripped_prompt) < {max(1, config.min_prompt_characters)}
-                 THEN '{DropReason.SHORT_PROMPT}'
-             WHEN length(stripped_{answer}) < {max(1, config.min_response_characters)}
+             WHEN {_shorter("stripped_prompt", config.min_prompt_characters)} THEN '{DropReason.SHORT_PROMPT}'
+             WHEN {_shorter(f"stripped_{answer}", config.min_response_characters)}
                  THEN '{DropReason.SHORT_RESPONSE}'
-             WHEN length(prompt) + length({answer}) > {config.max_characters} THEN '{DropReason.OVER_LENGTH}'
+             WHEN strlen(prompt) + strlen({answer}) > {config.max_characters}
+                 AND length(prompt) + length({answer}) > {config.max_characters} THEN '{DropReason.OVER_LENGTH}'
         END"""
+
+
+def _shorter(text: str, characters: int) -> str:
+    """Characters are counted only where the number of bytes, at most four for each, leaves it open."""
+    least = max(1, characters)
+    return f"strlen({text}) < {UTF8_MAX_BYTES * least} AND length({text}) < {least}"
 
 
 def _dropped(reason: str, count: str) -> str:
