@@ -3,7 +3,6 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Response
-from pydantic import AwareDatetime
 
 from finetune_operator.resources.abtest import TestPhase
 from finetune_operator.web import abtests
@@ -28,6 +27,7 @@ from finetune_operator.web.creation import (
 )
 from finetune_operator.web.ids import ID_PATTERN, NamespaceQuery
 from finetune_operator.web.job_routes import CHANGING, READING, After
+from finetune_operator.web.pages import Time
 from finetune_operator.web.problems import documented
 from finetune_operator.web.schemas import (
     BlindComparison,
@@ -128,7 +128,7 @@ async def get_comparisons_of(
     services: ServicesOf,
     caller: CallerOf,
     test_id: TestId,
-    before: AwareDatetime | None = None,
+    before: Time | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> ComparisonList | TestState:
     """Comparisons of this test, the newest first; those without a vote stay blind."""

@@ -6,7 +6,6 @@ from dataclasses import asdict
 from typing import Annotated, NamedTuple
 
 from fastapi import APIRouter, Depends, Path, Query
-from pydantic import AwareDatetime
 
 from finetune_operator.core.sequential import p_value
 from finetune_operator.resources.abtest import ABTest, Arm, Voters
@@ -20,6 +19,7 @@ from finetune_operator.web.creation import shown_manifest
 from finetune_operator.web.evaluators import evaluator_of
 from finetune_operator.web.identity import READ_TESTS, VOTE
 from finetune_operator.web.ids import NamespaceQuery, ObjectId
+from finetune_operator.web.pages import Time
 from finetune_operator.web.problems import Problem, documented
 from finetune_operator.web.schemas import (
     Answers,
@@ -197,7 +197,7 @@ async def get_comparisons(
     caller: CallerOf,
     namespace: NamespaceQuery = None,
     name: str | None = None,
-    before: AwareDatetime | None = None,
+    before: Time | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> ComparisonList:
     """Comparisons, the newest first; those without a vote stay blind."""

@@ -21,6 +21,7 @@ from finetune_operator.web import (
     abtest_routes,
     abtests,
     datasets,
+    document,
     evaluations,
     feedback,
     internal,
@@ -68,6 +69,7 @@ def create_app(services: Services) -> FastAPI:
     problems.install(app)
     for router in ROUTERS:
         app.include_router(router)
+    document.install(app)
     app.add_api_route("/healthz", _healthz, include_in_schema=False)
     app.add_api_route("/readyz", _readyz, include_in_schema=False)
     settings = services.settings
