@@ -120,6 +120,7 @@ async def get_test(services: ServicesOf, caller: CallerOf, namespace: Namespace,
     test = ABTest.parse(body)
     uid, status = test.metadata.uid, test.status
     rated = await feedback.by_arm(services.engine, uid)
+    standing = await votes.standing(services.engine, uid, test.spec.decision.max_votes)
     return TestState(
         id=str(ObjectId(namespace, name)),
         namespace=namespace,
@@ -140,9 +141,9 @@ async def get_test(services: ServicesOf, caller: CallerOf, namespace: Namespace,
         preference_lower=status.votes.preference_lower if status.votes else None,
         preference_upper=status.votes.preference_upper if status.votes else None,
         sample_ratio_p_value=status.arms.sample_ratio_p_value if status.arms else None,
-        tally=Tally.of(await votes.tally(services.engine, uid, test.spec.decision.max_votes)),
-        late_votes=await votes.count_late_votes(services.engine, uid),
-        comparisons=await votes.count_comparisons(services.engine, uid),
+        tally=Tally.of(standing.votes),
+        late_votes=standing.late_votes,
+        comparisons=standing.comparisons,
         feedback={Arm(arm): RatedAnswers(**asdict(ratings)) for arm, ratings in rated.items()},
         manifest=shown_manifest(TESTS.kind, body),
     )

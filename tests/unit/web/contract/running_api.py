@@ -82,7 +82,8 @@ async def _services(directory: Path, database: str, cluster: PlayedApiServer) ->
     engine = async_engine(parse_url(database))
     await migrate(engine)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-        kube = KubeClient(session, kopf.ConnectionInfo(server=cluster.url, token=OWN_TOKEN))
+        login = kopf.ConnectionInfo(server=cluster.url, token=OWN_TOKEN)
+        kube = KubeClient(session, login, renewed=lambda: login)
         settings = Settings.from_environment(environment(directory))
         yield Services(settings, engine, kube, FakeArms(), now=Clock(), worker=WorkerThread())
     await engine.dispose()

@@ -207,7 +207,12 @@ class PlayedApiServer:
             return web.json_response({"kind": "Status", "status": "Success"})
         if sent.get("metadata", {}).get("uid") != body["metadata"]["uid"]:
             raise failure(422, f'{key[0]} "{key[2]}" is invalid: metadata.uid: field is immutable', "Invalid")
-        changed = self.put(key[0], merged(body, sent))
+        wanted = merged(body, sent)
+        try:
+            KINDS[key[0]][0].model_validate(wanted)
+        except ValueError as error:
+            raise failure(422, f'{key[0]} "{key[2]}" is invalid: {error}', "Invalid") from None
+        changed = self.put(key[0], wanted)
         async with self._news:
             self._news.notify_all()
         return web.json_response(changed)
