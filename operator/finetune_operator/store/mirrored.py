@@ -168,13 +168,6 @@ async def namespace_of(engine: AsyncEngine, plural: str, uid: str) -> str | None
         return (await connection.execute(query)).scalar_one_or_none()
 
 
-async def counts_by_state(engine: AsyncEngine, wanted: Wanted) -> dict[str, int]:
-    """How many there are in each state."""
-    query = select(MirroredResource.state, func.count()).where(*_conditions(wanted)).group_by(MirroredResource.state)
-    async with engine.connect() as connection:
-        return {state or "": number for state, number in (await connection.execute(query)).all()}
-
-
 async def _keep(connection: AsyncConnection, rows: Sequence[Row]) -> None:
     upsert = upsert_dialect(connection.dialect).insert(MirroredResource)
     mutable = ("uid", "resource_version", "created", *Facts._fields, "body")

@@ -119,8 +119,8 @@ async def standing(engine: AsyncEngine, abtest_uid: str, max_votes: int | None =
             return Standing(VoteCounts(), 0, 0)
         votes = _counted(row.fine_tuned, row.base, row.tie, row.both_bad)
         if max_votes is not None and votes.total > max_votes:
-            bounded = (await connection.execute(_without_the_last(abtest_uid, max_votes))).one()
-            votes = _counted(*bounded._tuple())
+            fine_tuned, base, tie, both_bad = (await connection.execute(_without_the_last(abtest_uid, max_votes))).one()
+            votes = _counted(fine_tuned, base, tie, both_bad)
     return Standing(votes, row.late, row.comparisons)
 
 

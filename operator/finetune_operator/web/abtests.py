@@ -15,7 +15,6 @@ from finetune_operator.store.tables import Comparison
 from finetune_operator.store.votes import Choice
 from finetune_operator.web.acting import OWN, TESTS, VERSIONS, Acting
 from finetune_operator.web.auth import Caller, CallerOf, decide, require_caller, require_right
-from finetune_operator.web.creation import shown_manifest
 from finetune_operator.web.evaluators import evaluator_of
 from finetune_operator.web.identity import READ_TESTS, VOTE
 from finetune_operator.web.ids import NamespaceQuery, ObjectId
@@ -41,6 +40,7 @@ from finetune_operator.web.schemas import (
     WinRateSeries,
 )
 from finetune_operator.web.services import ArmUnavailable, Object, Services, ServicesOf
+from finetune_operator.web.shown import shown_manifest
 
 Namespace = Annotated[str, Path(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
 Name = Annotated[str, Path(pattern=r"^[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?$")]

@@ -107,6 +107,7 @@ class Acting:
         if namespace is not None:
             self.require_served(namespace)
         asked = (namespace,) if namespace is not None else self.services.settings.namespaces or (None,)
+        self._require_token(kind, asked[0])
         refusals: list[Problem] = []
         async with self.services.lists.one():
             for each in asked:
@@ -149,11 +150,10 @@ class Acting:
         """Of which namespaces the caller may list a kind, None for all; 403 where that is none, as of a list."""
         if namespace is not None:
             self.require_served(namespace)
-        asked = (namespace,) if namespace is not None else self.services.settings.namespaces or (None,)
-        if self.caller.token is None:
-            if kind not in (TESTS, VERSIONS):
-                raise token_needed(asked[0])
-        else:
+        served = self.services.settings.namespaces
+        asked: tuple[str | None, ...] = (namespace,) if namespace is not None else served or (None,)
+        self._require_token(kind, asked[0])
+        if self.caller.token is not None:
             right = Right("list", kind.plural)
             decisions = await asyncio.gather(*(decide(self.services, self.caller, right, each) for each in asked))
             if not any(decision.allowed for decision in decisions):
@@ -227,6 +227,11 @@ class Acting:
         except KubeError:
             return False
         return bool(known["metadata"]["uid"] != metadata["uid"])
+
+    def _require_token(self, kind: Kind, namespace: str | None) -> None:
+        """The api may list trainings for its tables, and lends that right to nobody."""
+        if self.caller.token is None and kind not in (TESTS, VERSIONS):
+            raise token_needed(namespace)
 
     def _writing(self, namespace: str) -> Resources:
         if self.caller.token is None:

@@ -1,8 +1,8 @@
 """The resources of the cluster in the api's own tables, followed by watches with the api's own rights.
 
 A list of a hundred thousand trainings is no request to the API server: it sorts by name and finds by nothing. Who may
-see what is asked of RBAC with each list, as for all that is in the database. As long as a watch does not stand, lists are
-read from the API server with the caller's rights, as without this.
+see what is asked of RBAC with each list, as for all that is in the database. As long as a watch does not stand, lists
+are read from the API server with the caller's rights, as without this.
 """
 
 import asyncio
