@@ -5,7 +5,7 @@ import logging
 import ssl
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -97,10 +97,18 @@ class KubeClient:
 
     async def chunks(self, plural: str, namespace: str | None) -> AsyncGenerator[tuple[Object, ...], None]:
         """All objects as of one moment, some at a time; `Gone` where the API server has forgotten that moment."""
+        async with aclosing(self.versioned_chunks(plural, namespace)) as chunks:
+            async for items, _ in chunks:
+                yield items
+
+    async def versioned_chunks(
+        self, plural: str, namespace: str | None
+    ) -> AsyncGenerator[tuple[tuple[Object, ...], str], None]:
+        """As `chunks`, each with the resource version to watch from once all are read."""
         params = {"limit": str(CHUNK_OBJECTS)}
         while True:
             answer = await self._request("GET", path_of(plural, namespace), params=params)
-            yield tuple(answer["items"])
+            yield tuple(answer["items"]), answer["metadata"]["resourceVersion"]
             if not (more := answer["metadata"].get("continue")):
                 return
             params["continue"] = more

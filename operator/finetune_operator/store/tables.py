@@ -1,8 +1,10 @@
 """All tables, as typed SQLAlchemy models. `migrations` is what creates them in a running system."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import (
+    JSON,
     BigInteger,
     Boolean,
     DateTime,
@@ -154,6 +156,7 @@ class Comparison(Base):
         UniqueConstraint("abtest_uid", "evaluator", "number", name="abtest_comparisons_once"),
         Index("abtest_comparisons_created", "created_at"),
         Index("abtest_comparisons_pair", "pair_id"),
+        Index("abtest_comparisons_test", "namespace", "name", "created_at"),
     )
 
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
@@ -231,7 +234,7 @@ class Vote(Base):
     """One evaluator's judgement of one comparison; `late` ones came after the verdict and never count."""
 
     __tablename__ = "abtest_votes"
-    __table_args__ = (Index("abtest_votes_abtest", "abtest_uid", "late", "choice"),)
+    __table_args__ = (Index("abtest_votes_order", "abtest_uid", "late", "created_at", "comparison_id", "choice"),)
 
     comparison_id: Mapped[str] = mapped_column(String(36), ForeignKey("abtest_comparisons.id"), primary_key=True)
     evaluator: Mapped[str] = mapped_column(String(128), primary_key=True)
@@ -239,3 +242,71 @@ class Vote(Base):
     choice: Mapped[str] = mapped_column(String(16))
     late: Mapped[bool] = mapped_column(Boolean)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class TestCounts(Base):
+    """How many comparisons and votes an ABTest has; triggers of both tables keep it, in the same transaction.
+
+    The choices are of votes that are not late.
+    """
+
+    __test__ = False
+    __tablename__ = "abtest_counts"
+
+    abtest_uid: Mapped[str] = mapped_column(String(64), primary_key=True)
+    comparisons: Mapped[int] = mapped_column(BigInteger)
+    fine_tuned: Mapped[int] = mapped_column(BigInteger)
+    base: Mapped[int] = mapped_column(BigInteger)
+    tie: Mapped[int] = mapped_column(BigInteger)
+    both_bad: Mapped[int] = mapped_column(BigInteger)
+    late: Mapped[int] = mapped_column(BigInteger)
+
+
+class MirroredResource(Base):
+    """A custom resource as the API server last told it, for lists and for SQL clients; the cluster's is the truth.
+
+    `created` is as the API server writes it, `attached` what a client of OpenAI's interface noted, as JSON.
+    """
+
+    __tablename__ = "resources"
+    __table_args__ = (
+        Index(
+            "resources_newest",
+            *("plural", "created", "namespace", "name", "model", "state", "philosopher", "domain", "job_uid"),
+        ),
+        Index("resources_uid", "uid"),
+        Index("resources_engine", "engine"),
+        Index("resources_model", "plural", "namespace", "model"),
+    )
+
+    plural: Mapped[str] = mapped_column(String(32), primary_key=True)
+    namespace: Mapped[str] = mapped_column(String(63), primary_key=True)
+    name: Mapped[str] = mapped_column(String(253), primary_key=True)
+    uid: Mapped[str] = mapped_column(String(64))
+    resource_version: Mapped[int] = mapped_column(BigInteger)
+    created: Mapped[str] = mapped_column(String(32))
+    model: Mapped[str | None] = mapped_column(String(253))
+    state: Mapped[str | None] = mapped_column(String(32))
+    philosopher: Mapped[str | None] = mapped_column(String(256))
+    domain: Mapped[str | None] = mapped_column(String(256))
+    job_uid: Mapped[str | None] = mapped_column(String(64))
+    attached: Mapped[str | None] = mapped_column(Text)
+    engine: Mapped[str | None] = mapped_column(String(253))
+    body: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
+class Deployment(Base):
+    """One change of what is active, as a ModelVersion's status told it; it outlives that and the version."""
+
+    __tablename__ = "deployment_history"
+    __table_args__ = (Index("deployment_history_model", "namespace", "model", "time"),)
+
+    version_uid: Mapped[str] = mapped_column(String(64), primary_key=True)
+    time: Mapped[datetime] = mapped_column(UtcDateTime, primary_key=True)
+    state: Mapped[str] = mapped_column(String(32), primary_key=True)
+    namespace: Mapped[str] = mapped_column(String(63))
+    model: Mapped[str] = mapped_column(String(253))
+    model_version: Mapped[str] = mapped_column(String(253))
+    who: Mapped[str | None] = mapped_column(String(256))
+    why: Mapped[str] = mapped_column(Text)
+    previous: Mapped[str | None] = mapped_column(String(253))

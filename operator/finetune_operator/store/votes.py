@@ -3,13 +3,23 @@
 from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Label, SQLColumnExpression, Subquery, case, func, select
+from sqlalchemy import ColumnElement, Label, Select, SQLColumnExpression, Subquery, case, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from finetune_operator.contract.experiments import VoteCounts
 from finetune_operator.store.database import upsert_dialect
-from finetune_operator.store.tables import Comparison, Vote
+from finetune_operator.store.tables import Comparison, TestCounts, Vote
+
+
+class Standing(NamedTuple):
+    """What is counted of an ABTest: the votes that count, those after the verdict, and the comparisons."""
+
+    votes: VoteCounts
+    late_votes: int
+    comparisons: int
 
 
 class Choice(StrEnum):
@@ -36,12 +46,6 @@ async def last_comparison(
     async with AsyncSession(engine) as session:
         row = (await session.execute(query)).one_or_none()
     return (row[0], row[1]) if row else None
-
-
-async def count_comparisons(engine: AsyncEngine, abtest_uid: str) -> int:
-    query = select(func.count()).select_from(Comparison).where(Comparison.abtest_uid == abtest_uid)
-    async with engine.connect() as connection:
-        return (await connection.execute(query)).scalar_one()
 
 
 async def add_comparison(engine: AsyncEngine, comparison: Comparison) -> Comparison:
@@ -106,22 +110,57 @@ def count_columns(choice: SQLColumnExpression[str]) -> list[Label[int]]:
     return [func.count(case((choice.in_(choices), 1))).label(name) for name, choices in meant.items()]
 
 
+async def standing(engine: AsyncEngine, abtest_uid: str, max_votes: int | None = None) -> Standing:
+    """All of one moment. Each vote is answered with it, so that nothing is counted but what goes beyond `max_votes`."""
+    counts = select(*TestCounts.__table__.columns).where(TestCounts.abtest_uid == abtest_uid)
+    async with engine.connect() as connection:
+        row = (await connection.execute(counts)).one_or_none()
+        if row is None:
+            return Standing(VoteCounts(), 0, 0)
+        votes = _counted(row.fine_tuned, row.base, row.tie, row.both_bad)
+        if max_votes is not None and votes.total > max_votes:
+            fine_tuned, base, tie, both_bad = (await connection.execute(_without_the_last(abtest_uid, max_votes))).one()
+            votes = _counted(fine_tuned, base, tie, both_bad)
+    return Standing(votes, row.late, row.comparisons)
+
+
 async def tally(engine: AsyncEngine, abtest_uid: str, max_votes: int | None = None) -> VoteCounts:
-    """The votes that count. Each vote is answered with it, so that their order is asked for only where it matters."""
-    in_time = select(*count_columns(Vote.choice)).where(Vote.abtest_uid == abtest_uid, Vote.late.is_(False))
-    async with engine.connect() as connection:
-        counts = VoteCounts.model_validate((await connection.execute(in_time)).one()._asdict())
-        if max_votes is None or counts.total <= max_votes:
-            return counts
-        counted = counted_votes(abtest_uid, max_votes)
-        row = (await connection.execute(select(*count_columns(counted.c.choice)))).one()
-    return VoteCounts.model_validate(row._asdict())
+    """The votes that count."""
+    return (await standing(engine, abtest_uid, max_votes)).votes
 
 
-async def count_late_votes(engine: AsyncEngine, abtest_uid: str) -> int:
-    query = select(func.count()).select_from(Vote).where(Vote.abtest_uid == abtest_uid, Vote.late.is_(True))
-    async with engine.connect() as connection:
-        return (await connection.execute(query)).scalar_one()
+def _without_the_last(abtest_uid: str, max_votes: int) -> Select[int, int, int, int]:
+    """The counts without the votes that came after the first `max_votes`, as one statement and hence of one moment."""
+    counts = aliased(TestCounts)
+    total = counts.fine_tuned + counts.base + counts.tie + counts.both_bad
+    excess = (
+        select(case((total > max_votes, total - max_votes), else_=0))
+        .where(counts.abtest_uid == abtest_uid)
+        .scalar_subquery()
+    )
+    last = (
+        select(Vote.choice)
+        .where(Vote.abtest_uid == abtest_uid, Vote.late.is_(False))
+        .order_by(Vote.created_at.desc(), Vote.comparison_id.desc())
+        .limit(excess)
+        .subquery()
+    )
+
+    def kept(choice: Choice, count: InstrumentedAttribute[int]) -> Label[int]:
+        beyond = select(func.count()).select_from(last).where(last.c.choice == choice.value).scalar_subquery()
+        return (count - beyond).label(count.key)
+
+    return select(
+        kept(Choice.FINE_TUNED, TestCounts.fine_tuned),
+        kept(Choice.BASE, TestCounts.base),
+        kept(Choice.TIE, TestCounts.tie),
+        kept(Choice.BOTH_BAD, TestCounts.both_bad),
+    ).where(TestCounts.abtest_uid == abtest_uid)
+
+
+def _counted(fine_tuned: int, base: int, tie: int, both_bad: int) -> VoteCounts:
+    """Who calls both bad prefers neither."""
+    return VoteCounts(fine_tuned=fine_tuned, base=base, tie=tie + both_bad, both_bad=both_bad)
 
 
 async def list_comparisons(

@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from finetune_operator.core.decimals import BoundedDecimal, decimal_text
 from finetune_operator.resources.abtest import KIND, ABTest, Decision, OnLoss, OnWin, TestPhase, Verdict
-from finetune_operator.web.creation import shown_manifest
 from finetune_operator.web.ids import NAME_PATTERN, NAMESPACE_PATTERN, ObjectId
+from finetune_operator.web.shown import shown_manifest
 
 Object = dict[str, Any]
 BASE = "base"

@@ -3,9 +3,9 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Response
-from pydantic import AwareDatetime
 
 from finetune_operator.resources.abtest import TestPhase
+from finetune_operator.store.mirrored import Wanted
 from finetune_operator.web import abtests
 from finetune_operator.web.abtest_requests import (
     AbTestDetail,
@@ -28,6 +28,7 @@ from finetune_operator.web.creation import (
 )
 from finetune_operator.web.ids import ID_PATTERN, NamespaceQuery
 from finetune_operator.web.job_routes import CHANGING, READING, After
+from finetune_operator.web.pages import Time
 from finetune_operator.web.problems import documented
 from finetune_operator.web.schemas import (
     BlindComparison,
@@ -91,12 +92,8 @@ async def get_tests(
     after: After = None,
 ) -> AbTestList:
     """ABTests, the newest first, of all namespaces that the caller may read."""
-
-    def chosen(body: dict[str, Any]) -> bool:
-        is_of_model = model is None or body["spec"]["model"] == model
-        return is_of_model and (phase is None or body.get("status", {}).get("phase") == phase)
-
-    page = await Acting(services, caller).page(TESTS, namespace, limit, after, chosen)
+    wanted = Wanted(TESTS.plural, model=model, state=phase.value if phase else None)
+    page = await Acting(services, caller).page(TESTS, namespace, limit, after, wanted)
     tests = tuple(map(abtest_entry, page.items))
     return AbTestList(tests=tests, total=page.total, has_more=page.has_more, next=page.next)
 
@@ -128,7 +125,7 @@ async def get_comparisons_of(
     services: ServicesOf,
     caller: CallerOf,
     test_id: TestId,
-    before: AwareDatetime | None = None,
+    before: Time | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> ComparisonList | TestState:
     """Comparisons of this test, the newest first; those without a vote stay blind."""

@@ -6,7 +6,6 @@ from dataclasses import asdict
 from typing import Annotated, NamedTuple
 
 from fastapi import APIRouter, Depends, Path, Query
-from pydantic import AwareDatetime
 
 from finetune_operator.core.sequential import p_value
 from finetune_operator.resources.abtest import ABTest, Arm, Voters
@@ -16,10 +15,10 @@ from finetune_operator.store.tables import Comparison
 from finetune_operator.store.votes import Choice
 from finetune_operator.web.acting import OWN, TESTS, VERSIONS, Acting
 from finetune_operator.web.auth import Caller, CallerOf, decide, require_caller, require_right
-from finetune_operator.web.creation import shown_manifest
 from finetune_operator.web.evaluators import evaluator_of
 from finetune_operator.web.identity import READ_TESTS, VOTE
 from finetune_operator.web.ids import NamespaceQuery, ObjectId
+from finetune_operator.web.pages import Time
 from finetune_operator.web.problems import Problem, documented
 from finetune_operator.web.schemas import (
     Answers,
@@ -41,6 +40,7 @@ from finetune_operator.web.schemas import (
     WinRateSeries,
 )
 from finetune_operator.web.services import ArmUnavailable, Object, Services, ServicesOf
+from finetune_operator.web.shown import shown_manifest
 
 Namespace = Annotated[str, Path(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
 Name = Annotated[str, Path(pattern=r"^[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?$")]
@@ -120,6 +120,7 @@ async def get_test(services: ServicesOf, caller: CallerOf, namespace: Namespace,
     test = ABTest.parse(body)
     uid, status = test.metadata.uid, test.status
     rated = await feedback.by_arm(services.engine, uid)
+    standing = await votes.standing(services.engine, uid, test.spec.decision.max_votes)
     return TestState(
         id=str(ObjectId(namespace, name)),
         namespace=namespace,
@@ -140,9 +141,9 @@ async def get_test(services: ServicesOf, caller: CallerOf, namespace: Namespace,
         preference_lower=status.votes.preference_lower if status.votes else None,
         preference_upper=status.votes.preference_upper if status.votes else None,
         sample_ratio_p_value=status.arms.sample_ratio_p_value if status.arms else None,
-        tally=Tally.of(await votes.tally(services.engine, uid, test.spec.decision.max_votes)),
-        late_votes=await votes.count_late_votes(services.engine, uid),
-        comparisons=await votes.count_comparisons(services.engine, uid),
+        tally=Tally.of(standing.votes),
+        late_votes=standing.late_votes,
+        comparisons=standing.comparisons,
         feedback={Arm(arm): RatedAnswers(**asdict(ratings)) for arm, ratings in rated.items()},
         manifest=shown_manifest(TESTS.kind, body),
     )
@@ -197,7 +198,7 @@ async def get_comparisons(
     caller: CallerOf,
     namespace: NamespaceQuery = None,
     name: str | None = None,
-    before: AwareDatetime | None = None,
+    before: Time | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> ComparisonList:
     """Comparisons, the newest first; those without a vote stay blind."""

@@ -1,18 +1,22 @@
 """Resources of the cluster in a caller's name: RBAC decides as for kubectl, and its refusals become problems."""
 
-from collections.abc import AsyncGenerator, Callable, Iterator
+import asyncio
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from finetune_operator.kube.errors import INVALID, KubeError, NotFound
-from finetune_operator.web.auth import Caller
-from finetune_operator.web.identity import FIELD_MANAGER
+from finetune_operator.store import mirrored
+from finetune_operator.store.mirrored import Found, Position, Wanted
+from finetune_operator.web.auth import Caller, decide
+from finetune_operator.web.identity import FIELD_MANAGER, Right
 from finetune_operator.web.ids import ObjectId, WrongId, parse_id
 from finetune_operator.web.lists import slim
+from finetune_operator.web.mirroring import is_wanted
 from finetune_operator.web.pages import Page, Pager, Place, WrongCursor, is_cursor, parse_cursor, place_of
 from finetune_operator.web.problems import FORBIDDEN, NOT_FOUND, Problem
-from finetune_operator.web.refusals import refused, token_needed
+from finetune_operator.web.refusals import forbidden, refused, token_needed
 from finetune_operator.web.services import Object, Resources, Services
 
 CONFLICT, TOO_OLD = 409, 410
@@ -103,6 +107,7 @@ class Acting:
         if namespace is not None:
             self.require_served(namespace)
         asked = (namespace,) if namespace is not None else self.services.settings.namespaces or (None,)
+        self._require_token(kind, asked[0])
         refusals: list[Problem] = []
         async with self.services.lists.one():
             for each in asked:
@@ -122,14 +127,39 @@ class Acting:
             raise refusals[0]
 
     async def page(
-        self, kind: Kind, namespace: str | None, limit: int, after: str | None, chosen: Callable[[Object], bool]
+        self, kind: Kind, namespace: str | None, limit: int, after: str | None, wanted: Wanted
     ) -> Page[Object]:
-        """Those of `every` that are chosen, the newest first; `after` is the `next` of a page, or an id."""
-        pager = Pager(limit, await self.place(kind, after), chosen)
+        """Those that are wanted, the newest first; `after` is the `next` of a page, or an id.
+
+        Of the api's own tables as long as they are current, else of all that the API server has.
+        """
+        place = await self.place(kind, after)
+        mirroring = self.services.mirroring
+        if mirroring is not None and mirroring.is_current(kind.plural):
+            namespaces = await self.listable(kind, namespace)
+            position = Position(place.created, *place.identity) if place else None
+            chosen = replace(wanted, namespaces=namespaces)
+            return _page_of(await mirrored.page(self.services.engine, chosen, position, limit + 1), limit)
+        pager = Pager(limit, place, lambda body: is_wanted(wanted, body, {}))
         async with aclosing(self.chunks(kind, namespace)) as chunks:
             async for chunk in chunks:
                 pager.add(chunk)
         return pager.page()
+
+    async def listable(self, kind: Kind, namespace: str | None) -> tuple[str, ...] | None:
+        """Of which namespaces the caller may list a kind, None for all; 403 where that is none, as of a list."""
+        if namespace is not None:
+            self.require_served(namespace)
+        served = self.services.settings.namespaces
+        asked: tuple[str | None, ...] = (namespace,) if namespace is not None else served or (None,)
+        self._require_token(kind, asked[0])
+        if self.caller.token is not None:
+            right = Right("list", kind.plural)
+            decisions = await asyncio.gather(*(decide(self.services, self.caller, right, each) for each in asked))
+            if not any(decision.allowed for decision in decisions):
+                raise forbidden(right, asked[0], decisions[0].reason)
+            asked = tuple(each for each, decision in zip(asked, decisions, strict=True) if decision.allowed)
+        return None if asked == (None,) else tuple(each for each in asked if each is not None)
 
     async def place(self, kind: Kind, after: str | None) -> Place | None:
         """Where a page begins. Raises 422 for what is no place."""
@@ -151,13 +181,16 @@ class Acting:
         """None where the name is taken."""
         with self._refusals(namespace):
             try:
-                return await self._writing(namespace).create(kind.plural, namespace, body, strict=True)
+                made = await self._writing(namespace).create(kind.plural, namespace, body, strict=True)
             except KubeError as error:
                 if error.status != CONFLICT:
                     raise
                 if error.reason == ALREADY_EXISTS:
                     return None
                 raise Problem(503, "cluster-busy", f"{error}; nothing was made, try again") from error
+        if self.services.mirroring is not None:
+            await self.services.mirroring.note(kind.plural, made)
+        return made
 
     async def change(self, kind: Kind, body: Object, spec: dict[str, Any]) -> Object:
         """Set fields of the spec of exactly this object; a later one of the same name is a conflict."""
@@ -166,18 +199,23 @@ class Acting:
         writing = self._writing(namespace)
         with self._refusals(namespace):
             try:
-                return await writing.merge_patch(kind.plural, namespace, name, patch)
+                changed = await writing.merge_patch(kind.plural, namespace, name, patch)
             except KubeError as error:
                 if error.status == INVALID and await self._is_another(writing, kind, body):
                     detail = f"{kind.kind} {name} was deleted and made anew meanwhile; look at it again"
                     raise Problem(409, "conflict", detail) from error
                 raise
+        if self.services.mirroring is not None:
+            await self.services.mirroring.note(kind.plural, changed)
+        return changed
 
     async def delete(self, kind: Kind, found: ObjectId) -> None:
         writing = self._writing(found.namespace)
         body = await self.get(kind, found)
         with self._refusals(found.namespace):
             await writing.delete(kind.plural, found.namespace, found.name, body["metadata"]["uid"])
+        if self.services.mirroring is not None:
+            await self.services.mirroring.note_deleted(kind.plural, body)
 
     async def _is_another(self, resources: Resources, kind: Kind, body: Object) -> bool:
         """The API server calls another uid in a patch invalid, as it does all that is wrong with one."""
@@ -190,6 +228,11 @@ class Acting:
             return False
         return bool(known["metadata"]["uid"] != metadata["uid"])
 
+    def _require_token(self, kind: Kind, namespace: str | None) -> None:
+        """The api may list trainings for its tables, and lends that right to nobody."""
+        if self.caller.token is None and kind not in (TESTS, VERSIONS):
+            raise token_needed(namespace)
+
     def _writing(self, namespace: str) -> Resources:
         if self.caller.token is None:
             raise token_needed(namespace)
@@ -201,3 +244,9 @@ class Acting:
             yield
         except KubeError as error:
             raise refused(error, namespace, own_token=self.caller.token is not None) from error
+
+
+def _page_of(found: Found, limit: int) -> Page[Object]:
+    """One more than the page has says whether there is another one."""
+    shown, has_more = found.bodies[:limit], len(found.bodies) > limit
+    return Page(shown, found.total, has_more, str(place_of(shown[-1])) if has_more else None)

@@ -21,6 +21,7 @@ from finetune_operator.web import (
     abtest_routes,
     abtests,
     datasets,
+    document,
     evaluations,
     feedback,
     internal,
@@ -33,6 +34,7 @@ from finetune_operator.web import (
 )
 from finetune_operator.web.arms import GatewayArms
 from finetune_operator.web.middleware import BodyLimit, RequestLog
+from finetune_operator.web.mirroring import Mirroring
 from finetune_operator.web.openai_api import routes as openai_routes
 from finetune_operator.web.services import Services, ServicesOf
 from finetune_operator.web.settings import InvalidSettings, Settings
@@ -68,6 +70,7 @@ def create_app(services: Services) -> FastAPI:
     problems.install(app)
     for router in ROUTERS:
         app.include_router(router)
+    document.install(app)
     app.add_api_route("/healthz", _healthz, include_in_schema=False)
     app.add_api_route("/readyz", _readyz, include_in_schema=False)
     settings = services.settings
@@ -101,8 +104,14 @@ async def serve(settings: Settings) -> None:
         schema = await migrate(engine)
         logger.info("database ready", url=shown(url), schema=schema)
         async with KubeClient.from_environment() as cluster, aiohttp.ClientSession() as session:
-            services = Services(settings, engine, cluster, GatewayArms(session, settings))
-            await _run(create_app(services), services)
+            mirroring = Mirroring(engine, cluster, settings.namespaces)
+            services = Services(settings, engine, cluster, GatewayArms(session, settings), mirroring=mirroring)
+            following = asyncio.create_task(mirroring.run())
+            try:
+                await _run(create_app(services), services)
+            finally:
+                following.cancel()
+                await asyncio.gather(following, return_exceptions=True)
     finally:
         await engine.dispose()
 

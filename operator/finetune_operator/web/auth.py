@@ -14,7 +14,8 @@ from finetune_operator.web.problems import Problem
 from finetune_operator.web.refusals import forbidden, refused, unauthorized
 from finetune_operator.web.services import Services, ServicesOf
 
-Authorization = Annotated[str | None, Header()]
+# The document has it as its security scheme: of a parameter of this name, OpenAPI says that it is to be ignored.
+Authorization = Annotated[str | None, Header(include_in_schema=False)]
 
 TOKEN_HOLDER = "api-token"  # noqa: S105 - a name, not a secret
 ANYBODY = "anybody"

@@ -14,10 +14,8 @@ from finetune_operator.web.acting import Acting, Kind
 from finetune_operator.web.ids import ObjectId
 from finetune_operator.web.problems import NOT_FOUND, Problem
 from finetune_operator.web.services import Object
+from finetune_operator.web.shown import DIGEST_ANNOTATION
 
-DIGEST_ANNOTATION = "finetune.dev/request-digest"
-"""Of the body that made a resource: with the same key another one is a conflict."""
-HIDDEN_ANNOTATIONS = frozenset({DIGEST_ANNOTATION, "kubectl.kubernetes.io/last-applied-configuration"})
 KEY_DIGITS = 16
 
 IdempotencyKey = Annotated[str | None, Header(pattern=r"^[!-~]{1,255}$")]
@@ -66,20 +64,6 @@ def manifest(
     noted = {**annotations, **({DIGEST_ANNOTATION: digest} if digest else {})}
     metadata = {"name": name, "namespace": namespace, **({"annotations": noted} if noted else {})}
     return {"apiVersion": API_VERSION, "kind": kind, "metadata": metadata, "spec": spec}
-
-
-def shown_manifest(kind: str, body: Object) -> Object:
-    """The resource as one would write it as YAML: without what the API server and the operator add."""
-    metadata = body["metadata"]
-    annotations = metadata.get("annotations") or {}
-    shown = {
-        "name": metadata["name"],
-        "namespace": metadata["namespace"],
-        "labels": metadata.get("labels"),
-        "annotations": {name: value for name, value in annotations.items() if name not in HIDDEN_ANNOTATIONS},
-    }
-    kept = {name: value for name, value in shown.items() if value}
-    return {"apiVersion": API_VERSION, "kind": kind, "metadata": kept, "spec": body["spec"]}
 
 
 async def create_once(acting: Acting, kind: Kind, body: Object) -> Created:

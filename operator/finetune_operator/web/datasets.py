@@ -4,7 +4,6 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import FileResponse
-from pydantic import AwareDatetime
 from pydantic_core import from_json
 
 from finetune_operator.logs import get_logger
@@ -29,6 +28,7 @@ from finetune_operator.web.dataset_schemas import (
     GoldSelection,
     RatingStatistics,
 )
+from finetune_operator.web.pages import Time
 from finetune_operator.web.problems import Problem, documented
 from finetune_operator.web.services import Services, ServicesOf
 
@@ -67,7 +67,7 @@ def answer(dataset: StoredDataset, response: Response, *, created: bool) -> Expo
 def get_datasets(
     services: ServicesOf,
     _: TrainerOf,
-    before: AwareDatetime | None = None,
+    before: Time | None = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> DatasetList:
     """Exported datasets, the newest first; `before` is the `created_at` of the last one on the page before."""

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from finetune_operator.core.ratings import GOLD_STAR_MIN_RATING, MAX_RATING, MIN_RATING
 from finetune_operator.core.request_ids import version_of
-from finetune_operator.store import feedback
+from finetune_operator.store import feedback, mirrored
 from finetune_operator.store.feedback import Texts
 from finetune_operator.web.acting import OWN, VERSIONS, Acting
 from finetune_operator.web.auth import Caller, CallerOf, require_caller, require_everywhere, require_right
@@ -110,6 +110,8 @@ async def _require_vote(services: Services, caller: Caller, version_uid: str | N
 async def _namespace_of(services: Services, version_uid: str) -> str | None:
     """By the api's own right to read versions; a uid stays where it is."""
     known = services.version_namespaces
+    if version_uid not in known and services.mirroring is not None and services.mirroring.is_current(VERSIONS.plural):
+        return await mirrored.namespace_of(services.engine, VERSIONS.plural, version_uid)
     if version_uid not in known:
         for body in await Acting(services, OWN).every(VERSIONS):
             if body["metadata"]["uid"] == version_uid:

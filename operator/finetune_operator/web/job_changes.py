@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from finetune_operator.resources.finetunejob import KIND
+from finetune_operator.store.mirrored import Wanted
 from finetune_operator.web.acting import JOBS, Acting
 from finetune_operator.web.creation import (
     Created,
@@ -17,7 +18,7 @@ from finetune_operator.web.creation import (
     require_one_name,
 )
 from finetune_operator.web.job_requests import DatasetsClaim, JobRequest, WrongRequest, spec_of
-from finetune_operator.web.job_views import JobStatus, domain_of, is_finished, status_of
+from finetune_operator.web.job_views import JobStatus, is_finished
 from finetune_operator.web.pages import Page
 from finetune_operator.web.problems import Problem
 from finetune_operator.web.services import Object
@@ -82,15 +83,8 @@ async def jobs_page(
     domain: str | None = None,
 ) -> Page[Object]:
     """FineTuneJobs that the caller may list. Raises problems."""
-
-    def chosen(body: Object) -> bool:
-        return (
-            (status is None or status_of(body) == status)
-            and (model is None or body["spec"]["model"] == model)
-            and (domain is None or domain_of(body) == domain)
-        )
-
-    return await acting.page(JOBS, namespace, limit, after, chosen)
+    wanted = Wanted(JOBS.plural, model=model, state=status.value if status else None, domain=domain)
+    return await acting.page(JOBS, namespace, limit, after, wanted)
 
 
 def _require_unfinished(body: Object, participle: str) -> None:

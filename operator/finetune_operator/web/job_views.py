@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from finetune_operator.resources.finetunejob import KIND, FineTuneJob, FineTuneJobStatus, Phase
-from finetune_operator.web.creation import shown_manifest
 from finetune_operator.web.ids import ObjectId
+from finetune_operator.web.shown import shown_manifest
 
 Object = dict[str, Any]
 

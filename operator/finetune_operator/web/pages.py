@@ -6,7 +6,9 @@ Pure. A cursor says the place itself; a plain id, as OpenAI's clients send it, s
 import base64
 import heapq
 from collections.abc import Callable, Iterable
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar
+
+from pydantic import AwareDatetime, BeforeValidator
 
 from finetune_operator.web.ids import ID_PATTERN, ObjectId
 
@@ -16,6 +18,17 @@ CURSOR_PREFIX = "_"
 """No id begins with it."""
 AFTER_MAX_LENGTH = 512
 AFTER_PATTERN = rf"{ID_PATTERN}|^{CURSOR_PREFIX}[-_A-Za-z0-9]+$"
+
+
+def _written(value: object) -> object:
+    """pydantic would take a number for the seconds since 1970, which the document promises to nobody."""
+    if isinstance(value, str) and value.replace(".", "").replace("-", "").isdecimal():
+        raise ValueError("write it as RFC 3339 has it, such as 2026-11-22T12:00:00Z")
+    return value
+
+
+Time = Annotated[AwareDatetime, BeforeValidator(_written)]
+"""A moment with its zone, by which a list begins."""
 
 
 class WrongCursor(ValueError):

@@ -11,6 +11,7 @@ from sqlalchemy.exc import DataError, DBAPIError
 from sqlalchemy.exc import TimeoutError as NoConnection
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from finetune_operator.kube.errors import KubeError
 from finetune_operator.logs import get_logger
@@ -89,9 +90,26 @@ async def _problem(request: Request, error: Any) -> Response:
 
 
 async def _http(request: Request, error: Any) -> Response:
-    response = problem_response(request.url.path, error.status_code, "http", str(error.detail))
-    response.headers.update(error.headers or {})
+    path, status = request.url.path, error.status_code
+    if status == HTTPStatus.BAD_REQUEST:
+        # FastAPI's for bytes that no JSON parser takes; what a parser refuses comes as a 422.
+        return problem_response(path, 422, "invalid-request", "body: send JSON in UTF-8")
+    headers = dict(error.headers or {})
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(_allowed(request))
+    response = problem_response(path, status, "http", str(error.detail))
+    response.headers.update(headers)
     return response
+
+
+def _allowed(request: Request) -> list[str]:
+    """Of all routes of a path: the one that refused knows its own methods only."""
+    found: set[str] = set()
+    for route in request.app.router.routes:
+        match, _ = route.matches(request.scope)
+        if match is not Match.NONE:
+            found |= set(getattr(route, "methods", None) or ())
+    return sorted(found)
 
 
 async def _validation(request: Request, error: Any) -> Response:

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from finetune_operator.store.dataset_worker import Order, Outcome
 from finetune_operator.web.identity import Identity
 from finetune_operator.web.lists import Lists
+from finetune_operator.web.mirroring import Mirroring
 from finetune_operator.web.settings import Settings
 from finetune_operator.web.streams import Streams
 from finetune_operator.web.turns import Turns
@@ -94,6 +95,8 @@ class Services:
     version_namespaces: dict[str, str] = field(default_factory=dict)
     """Of versions that were judged, by their uids."""
     lists: Lists = field(default_factory=Lists)
+    mirroring: Mirroring | None = None
+    """Lists are read from the API server where there is none."""
     worker: Worker = field(default_factory=WorkerProcess)
 
     @cached_property

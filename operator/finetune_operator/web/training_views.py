@@ -10,10 +10,10 @@ from finetune_operator.resources.common import ShortText
 from finetune_operator.resources.finetunejob import KIND, FineTuneJob
 from finetune_operator.resources.modelversion import ModelVersion
 from finetune_operator.resources.outputs import ArtifactType
-from finetune_operator.web.creation import shown_manifest
 from finetune_operator.web.ids import ObjectId
 from finetune_operator.web.job_requests import JobRequest
 from finetune_operator.web.job_views import JobEntry, JobStatus, members_of, number, status_of
+from finetune_operator.web.shown import shown_manifest
 
 Object = dict[str, Any]
 

@@ -9,10 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from finetune_operator.core.routing import active_version
 from finetune_operator.resources.common import LongText
 from finetune_operator.resources.modelversion import KIND, ModelVersion, RequestedState, State
-from finetune_operator.web.creation import shown_manifest
 from finetune_operator.web.ids import ObjectId
 from finetune_operator.web.job_requests import Share
 from finetune_operator.web.job_views import number
+from finetune_operator.web.shown import shown_manifest
 
 Object = dict[str, Any]
 Origins = Mapping[str, tuple[str | None, str | None]]

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Iterable
 from contextlib import aclosing
+from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends, Path, Query
@@ -10,10 +12,13 @@ from fastapi import APIRouter, Body, Depends, Path, Query
 from finetune_operator.core.routing import active_version, rival_pins
 from finetune_operator.core.version_changes import PIN, UNPIN, previous_version, serving_fields
 from finetune_operator.resources.modelversion import ModelVersion, State
+from finetune_operator.store import mirrored
+from finetune_operator.store.mirrored import Wanted
 from finetune_operator.web.acting import JOBS, VERSIONS, Acting
 from finetune_operator.web.auth import CallerOf, require_caller
 from finetune_operator.web.ids import ID_PATTERN, NamespaceQuery, ObjectId
 from finetune_operator.web.job_routes import CHANGING, READING, After
+from finetune_operator.web.mirroring import is_wanted
 from finetune_operator.web.pages import Pager
 from finetune_operator.web.problems import FORBIDDEN, NOT_FOUND, Problem
 from finetune_operator.web.services import Object, ServicesOf
@@ -24,7 +29,6 @@ from finetune_operator.web.version_views import (
     VersionDetail,
     VersionList,
     active_ids,
-    origin_of,
     origins_of,
     version_detail,
     version_entry,
@@ -52,18 +56,12 @@ async def get_models(
 ) -> VersionList:
     """Versions, the newest first. `philosopher` and `domain` are known as long as the FineTuneJob is there."""
     acting = Acting(services, caller)
+    wanted = Wanted(VERSIONS.plural, None, model, state.value if state else None, philosopher, domain)
+    if services.mirroring is not None and services.mirroring.is_current(JOBS.plural, VERSIONS.plural):
+        return await _mirrored_list(acting, namespace, limit, after, wanted)
     asked_by_origin = philosopher is not None or domain is not None
     origins = await _origins(acting, namespace) if asked_by_origin else {}
-
-    def chosen(body: Object) -> bool:
-        whose, what = origin_of(body, origins)
-        return (
-            (model is None or body["spec"]["model"] == model)
-            and (state is None or body.get("status", {}).get("state") == state)
-            and (philosopher is None or whose == philosopher)
-            and (domain is None or what == domain)
-        )
-
+    chosen = partial(is_wanted, wanted, origins=origins)
     pager = Pager(limit, await acting.place(VERSIONS, after), chosen)
     bodies = await acting.every(VERSIONS, namespace)
     pager.add(bodies)
@@ -72,6 +70,30 @@ async def get_models(
         origins = await _origins_of_page(acting, namespace, page.items)
     shown = {(body["metadata"]["namespace"], body["spec"]["model"]) for body in page.items}
     active = active_ids(body for body in bodies if (body["metadata"]["namespace"], body["spec"]["model"]) in shown)
+    entries = tuple(version_entry(body, active, origins) for body in page.items)
+    return VersionList(models=entries, total=page.total, has_more=page.has_more, next=page.next)
+
+
+async def _mirrored_list(
+    acting: Acting, namespace: str | None, limit: int, after: str | None, wanted: Wanted
+) -> VersionList:
+    """The same list of the api's own tables, whose active versions are among the few that are loaded."""
+    engine = acting.services.engine
+    readable: tuple[str, ...] | None = ()
+    try:
+        readable = await acting.listable(JOBS, namespace)
+    except Problem as problem:
+        if problem.status != FORBIDDEN or wanted.philosopher is not None or wanted.domain is not None:
+            raise
+    page = await acting.page(VERSIONS, namespace, limit, after, replace(wanted, origins_in=readable))
+    shown = {(body["metadata"]["namespace"], body["spec"]["model"]) for body in page.items}
+    active = active_ids(await mirrored.loaded(engine, VERSIONS.plural, shown))
+    told = [
+        body["spec"].get("lineage", {}).get("jobUid", "")
+        for body in page.items
+        if readable is None or body["metadata"]["namespace"] in readable
+    ]
+    origins = await mirrored.origins(engine, JOBS.plural, told)
     entries = tuple(version_entry(body, active, origins) for body in page.items)
     return VersionList(models=entries, total=page.total, has_more=page.has_more, next=page.next)
 

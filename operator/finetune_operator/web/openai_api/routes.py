@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request
 
 from finetune_operator.contract.training import Progress
 from finetune_operator.store import progress
+from finetune_operator.store.mirrored import Wanted
 from finetune_operator.web.acting import JOBS, VERSIONS, Acting
 from finetune_operator.web.auth import CallerOf, require_caller
 from finetune_operator.web.creation import IdempotencyKey
@@ -28,7 +29,6 @@ from finetune_operator.web.openai_api.views import (
     job_checkpoints,
     job_events,
     listed,
-    metadata_of,
     models,
     page_of_jobs,
 )
@@ -69,17 +69,14 @@ async def list_fine_tuning_jobs(
     services: ServicesOf, caller: CallerOf, request: Request, limit: Limit = 20, after: After = None
 ) -> Object:
     """Trainings, the newest first; `metadata[<key>]=<value>` chooses some."""
-    wanted = {
-        name.removeprefix("metadata[").removesuffix("]"): value
+    pieces = tuple(
+        json.dumps({name.removeprefix("metadata[").removesuffix("]"): value})[1:-1]
         for name, value in request.query_params.items()
         if name.startswith("metadata[") and name.endswith("]")
-    }
-
-    def chosen(body: Object) -> bool:
-        return not wanted or wanted.items() <= metadata_of(body).items()
-
+    )
     cursor = after.removeprefix(JOB_PREFIX) if after else None
-    return page_of_jobs(await Acting(services, caller).page(JOBS, None, limit, cursor, chosen))
+    wanted = Wanted(JOBS.plural, attached=pieces)
+    return page_of_jobs(await Acting(services, caller).page(JOBS, None, limit, cursor, wanted))
 
 
 @router.get("/fine_tuning/jobs/{fine_tuning_job_id}", response_model=FineTuningJobObject, responses=READING)
@@ -127,8 +124,8 @@ async def list_fine_tuning_checkpoints(
 @router.get("/models", response_model=Models, responses=READING)
 async def list_models(services: ServicesOf, caller: CallerOf) -> Object:
     """Fine-tuned versions, at most a thousand, the newest first."""
-    bodies = await Acting(services, caller).every(VERSIONS)
-    return {"object": "list", "data": models(bodies)[:MODELS_MAX]}
+    page = await Acting(services, caller).page(VERSIONS, None, MODELS_MAX, None, Wanted(VERSIONS.plural))
+    return {"object": "list", "data": models(page.items)}
 
 
 def _ours(fine_tuning_job_id: str) -> str:

@@ -9,12 +9,12 @@ from typing import Any
 from finetune_operator.contract.training import Progress
 from finetune_operator.resources.finetunejob import KIND, FineTuneJob, Method
 from finetune_operator.resources.modelversion import ModelVersion
-from finetune_operator.web.creation import shown_manifest
 from finetune_operator.web.ids import ObjectId
 from finetune_operator.web.job_events import JobEvent, events_of
 from finetune_operator.web.job_views import JobStatus, status_of
 from finetune_operator.web.openai_api.requests import LEARNING_RATE, RATINGS
 from finetune_operator.web.pages import Page
+from finetune_operator.web.shown import shown_manifest
 
 Object = dict[str, Any]
 JOB_PREFIX = "ftjob-"

@@ -27,6 +27,7 @@ KINDS = {
 READ = ("get", "list", "watch")
 CHANGE = ("create", "patch", "delete")
 OWN_RIGHTS = {(verb, resource) for verb in READ for resource in ("modelversions", "abtests")}
+OWN_RIGHTS |= {("list", "finetunejobs"), ("watch", "finetunejobs")}
 VIEW = {(verb, resource) for verb in READ for resource in KINDS}
 EDIT = VIEW | {(verb, resource) for verb in CHANGE for resource in KINDS} | {("create", "abtests/votes")}
 
@@ -192,7 +193,10 @@ class PlayedApiServer:
         except ValueError as error:
             raise failure(422, f"{body['kind']} {name} is invalid: {error}") from None
         body["metadata"]["namespace"] = namespace
-        return web.json_response(self.put(plural, body), status=201)
+        made = self.put(plural, body)
+        async with self._news:
+            self._news.notify_all()
+        return web.json_response(made, status=201)
 
     async def _one(self, request: web.Request, verb: str, key: tuple[str, str, str]) -> web.Response:
         body = self.objects[key]
@@ -207,7 +211,12 @@ class PlayedApiServer:
             return web.json_response({"kind": "Status", "status": "Success"})
         if sent.get("metadata", {}).get("uid") != body["metadata"]["uid"]:
             raise failure(422, f'{key[0]} "{key[2]}" is invalid: metadata.uid: field is immutable', "Invalid")
-        changed = self.put(key[0], merged(body, sent))
+        wanted = merged(body, sent)
+        try:
+            KINDS[key[0]][0].model_validate(wanted)
+        except ValueError as error:
+            raise failure(422, f'{key[0]} "{key[2]}" is invalid: {error}', "Invalid") from None
+        changed = self.put(key[0], wanted)
         async with self._news:
             self._news.notify_all()
         return web.json_response(changed)
@@ -234,7 +243,8 @@ class PlayedApiServer:
                 number, kind, of, body = self._events[position]
                 position += 1
                 metadata = body["metadata"]
-                is_wanted = of == plural and (metadata["namespace"], metadata["name"]) == (namespace, name)
+                here, named = namespace in ("", metadata["namespace"]), name in ("", metadata["name"])
+                is_wanted = of == plural and here and named
                 if number > after and is_wanted:
                     await response.write(json.dumps({"type": kind, "object": body}).encode() + b"\n")
                     sent += 1

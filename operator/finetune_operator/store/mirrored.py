@@ -1,0 +1,239 @@
+"""Custom resources as rows: what lists are made of, and what SQL clients read. The cluster's are the truth."""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Select, delete, func, select, tuple_
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from finetune_operator.store.database import upsert_dialect
+from finetune_operator.store.tables import Deployment, MirroredResource
+
+Object = dict[str, Any]
+JOBS = "finetunejobs"
+INSERTED_AT_ONCE = 200
+"""SQLite takes 32,766 values in a statement."""
+
+
+class Facts(NamedTuple):
+    """What lists are filtered by."""
+
+    model: str | None = None
+    state: str | None = None
+    philosopher: str | None = None
+    domain: str | None = None
+    job_uid: str | None = None
+    """Of a version: the training that made it."""
+    attached: str | None = None
+    """What a client of OpenAI's interface noted, as JSON with sorted keys."""
+    engine: str | None = None
+    """Of a version: what has it loaded."""
+
+
+class Change(NamedTuple):
+    """One change of what is active, as a version's history has it."""
+
+    version_uid: str
+    time: datetime
+    state: str
+    namespace: str
+    model: str
+    model_version: str
+    who: str | None
+    why: str
+    previous: str | None
+
+
+class Row(NamedTuple):
+    """One resource as it is kept."""
+
+    plural: str
+    body: Object
+    facts: Facts
+    changes: tuple[Change, ...] = ()
+
+
+class Position(NamedTuple):
+    """Where a page begins: after this one."""
+
+    created: str
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which resources of a kind; None is no filter. Philosopher and domain of a version are those of its training."""
+
+    plural: str
+    namespaces: tuple[str, ...] | None = None
+    model: str | None = None
+    state: str | None = None
+    philosopher: str | None = None
+    domain: str | None = None
+    attached: tuple[str, ...] = field(default=())
+    """Pieces of JSON, each of which has to be there."""
+    origins_in: tuple[str, ...] | None = None
+    """Of which namespaces' trainings philosopher and domain may be told; None for all."""
+
+
+class Found(NamedTuple):
+    """Bodies, the newest first, and how many there are of all that is wanted."""
+
+    bodies: tuple[Object, ...]
+    total: int
+
+
+async def keep(engine: AsyncEngine, rows: Iterable[Row]) -> None:
+    """Newer states replace older ones; an older one than what is there changes nothing, whoever sends it."""
+    async with engine.begin() as connection:
+        pending = list(rows)
+        for begin in range(0, len(pending), INSERTED_AT_ONCE):
+            await _keep(connection, pending[begin : begin + INSERTED_AT_ONCE])
+
+
+async def drop(engine: AsyncEngine, plural: str, namespace: str, name: str, uid: str) -> None:
+    """Exactly this one is gone, and no later one of the same name."""
+    gone = _key(plural, namespace, name) & (MirroredResource.uid == uid)
+    async with engine.begin() as connection:
+        await connection.execute(delete(MirroredResource).where(gone))
+
+
+async def drop_others(
+    engine: AsyncEngine, plural: str, namespace: str | None, present: Collection[tuple[str, str]], until: int
+) -> None:
+    """What a list of the resource version `until` did not have is gone, but for what came later."""
+    columns = MirroredResource.namespace, MirroredResource.name
+    known = select(*columns).where(MirroredResource.plural == plural, MirroredResource.resource_version <= until)
+    if namespace is not None:
+        known = known.where(MirroredResource.namespace == namespace)
+    async with engine.begin() as connection:
+        gone = [key for key in map(tuple, (await connection.execute(known)).all()) if key not in present]
+        for begin in range(0, len(gone), INSERTED_AT_ONCE):
+            some = tuple_(*columns).in_(gone[begin : begin + INSERTED_AT_ONCE])
+            older = MirroredResource.resource_version <= until
+            await connection.execute(delete(MirroredResource).where(MirroredResource.plural == plural, some, older))
+
+
+async def page(engine: AsyncEngine, wanted: Wanted, after: Position | None, limit: int) -> Found:
+    """At most `limit` after a place. What is chosen by is in an index, so that only the page's bodies are read."""
+    chosen = _conditions(wanted)
+    order = MirroredResource.created, MirroredResource.namespace, MirroredResource.name
+    keys = select(*order).where(*chosen).order_by(*(column.desc() for column in order)).limit(limit)
+    if after is not None:
+        keys = keys.where(tuple_(*order) < tuple_(*after))
+    count = select(func.count()).select_from(MirroredResource).where(*chosen)
+    async with engine.connect() as connection:
+        total = (await connection.execute(count)).scalar_one()
+        found = (await connection.execute(keys)).all()
+        bodies = await _bodies(connection, wanted.plural, [(row.namespace, row.name) for row in found])
+    return Found(tuple(bodies[key] for row in found if (key := (row.namespace, row.name)) in bodies), total)
+
+
+async def family(engine: AsyncEngine, plural: str, namespace: str, model: str) -> list[Object]:
+    """All resources of one model."""
+    query = select(MirroredResource.body).where(
+        MirroredResource.plural == plural, MirroredResource.namespace == namespace, MirroredResource.model == model
+    )
+    async with engine.connect() as connection:
+        return list((await connection.execute(query)).scalars())
+
+
+async def loaded(engine: AsyncEngine, plural: str, models: Collection[tuple[str, str]]) -> list[Object]:
+    """Those of these models, given with their namespaces, that an engine has loaded: few, however many there are."""
+    columns = MirroredResource.namespace, MirroredResource.model
+    query = select(*columns, MirroredResource.body).where(
+        MirroredResource.plural == plural, MirroredResource.engine.is_not(None)
+    )
+    async with engine.connect() as connection:
+        rows = (await connection.execute(query)).all()
+    return [row.body for row in rows if (row.namespace, row.model) in models]
+
+
+async def origins(engine: AsyncEngine, plural: str, uids: Collection[str]) -> dict[str, tuple[str | None, str | None]]:
+    """Philosopher and domain of these trainings, as far as they are there."""
+    query = select(MirroredResource.uid, MirroredResource.philosopher, MirroredResource.domain).where(
+        MirroredResource.plural == plural, MirroredResource.uid.in_(uids)
+    )
+    async with engine.connect() as connection:
+        return {row.uid: (row.philosopher, row.domain) for row in (await connection.execute(query)).all()}
+
+
+async def namespace_of(engine: AsyncEngine, plural: str, uid: str) -> str | None:
+    """Where the resource of this uid is."""
+    query = select(MirroredResource.namespace).where(MirroredResource.plural == plural, MirroredResource.uid == uid)
+    async with engine.connect() as connection:
+        return (await connection.execute(query)).scalar_one_or_none()
+
+
+async def _keep(connection: AsyncConnection, rows: Sequence[Row]) -> None:
+    upsert = upsert_dialect(connection.dialect).insert(MirroredResource)
+    mutable = ("uid", "resource_version", "created", *Facts._fields, "body")
+    statement = upsert.on_conflict_do_update(
+        index_elements=["plural", "namespace", "name"],
+        set_={name: getattr(upsert.excluded, name) for name in mutable},
+        where=MirroredResource.resource_version < upsert.excluded.resource_version,
+    )
+    await connection.execute(statement, [_values(row) for row in rows])
+    if changes := [change._asdict() for row in rows for change in row.changes]:
+        history = upsert_dialect(connection.dialect).insert(Deployment).on_conflict_do_nothing()
+        await connection.execute(history, changes)
+
+
+def _values(row: Row) -> Object:
+    metadata = row.body["metadata"]
+    return {
+        "plural": row.plural,
+        "namespace": metadata["namespace"],
+        "name": metadata["name"],
+        "uid": metadata["uid"],
+        "resource_version": int(metadata["resourceVersion"]),
+        "created": metadata.get("creationTimestamp") or "",
+        "body": row.body,
+        **row.facts._asdict(),
+    }
+
+
+def _key(plural: str, namespace: str, name: str) -> ColumnElement[bool]:
+    return (
+        (MirroredResource.plural == plural)
+        & (MirroredResource.namespace == namespace)
+        & (MirroredResource.name == name)
+    )
+
+
+def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
+    conditions = [MirroredResource.plural == wanted.plural]
+    if wanted.namespaces is not None:
+        conditions.append(MirroredResource.namespace.in_(wanted.namespaces))
+    for column, value in ((MirroredResource.model, wanted.model), (MirroredResource.state, wanted.state)):
+        if value is not None:
+            conditions.append(column == value)
+    origin = {"philosopher": wanted.philosopher, "domain": wanted.domain}
+    chosen = {name: value for name, value in origin.items() if value is not None}
+    if chosen and wanted.plural == JOBS:
+        conditions += [getattr(MirroredResource, name) == value for name, value in chosen.items()]
+    elif chosen:
+        conditions.append(MirroredResource.job_uid.in_(_trainings(wanted.origins_in, chosen)))
+    # LIKE would take upper case for lower case on SQLite.
+    attached = MirroredResource.attached
+    conditions += [attached.is_not(None) & (func.replace(attached, piece, "") != attached) for piece in wanted.attached]
+    return conditions
+
+
+def _trainings(namespaces: tuple[str, ...] | None, chosen: dict[str, str]) -> Select[Any]:
+    of_jobs = [MirroredResource.plural == JOBS]
+    of_jobs += [getattr(MirroredResource, name) == value for name, value in chosen.items()]
+    if namespaces is not None:
+        of_jobs.append(MirroredResource.namespace.in_(namespaces))
+    return select(MirroredResource.uid).where(*of_jobs)
+
+
+async def _bodies(
+    connection: AsyncConnection, plural: str, keys: Sequence[tuple[str, str]]
+) -> dict[tuple[str, str], Object]:
+    columns = MirroredResource.namespace, MirroredResource.name
+    query = select(*columns, MirroredResource.body).where(MirroredResource.plural == plural, tuple_(*columns).in_(keys))
+    return {(row.namespace, row.name): row.body for row in (await connection.execute(query)).all()}

@@ -1,0 +1,186 @@
+"""The resources of the cluster in the api's own tables, followed by watches with the api's own rights.
+
+A list of a hundred thousand trainings is no request to the API server: it sorts by name and finds by nothing. Who may
+see what is asked of RBAC with each list, as for all that is in the database. As long as a watch does not stand, lists
+are read from the API server with the caller's rights, as without this.
+"""
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import aclosing
+from typing import Any, Protocol
+
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from finetune_operator.kube.errors import Gone, KubeError
+from finetune_operator.logs import cause, get_logger
+from finetune_operator.resources.modelversion import ModelVersion
+from finetune_operator.store import mirrored
+from finetune_operator.store.mirrored import JOBS, Change, Facts, Row, Wanted
+from finetune_operator.web.job_views import status_of
+from finetune_operator.web.lists import slim
+from finetune_operator.web.openai_api.views import metadata_of
+
+VERSIONS, TESTS = "modelversions", "abtests"
+PLURALS = (JOBS, VERSIONS, TESTS)
+BACKOFF_SECONDS, BACKOFF_MAX_SECONDS = 1.0, 30.0
+
+Object = dict[str, Any]
+logger = get_logger(__name__)
+
+
+class Source(Protocol):
+    """The part of `KubeClient` that is followed."""
+
+    def versioned_chunks(
+        self, plural: str, namespace: str | None
+    ) -> AsyncGenerator[tuple[tuple[Object, ...], str], None]: ...
+
+    def watch(
+        self, plural: str, namespace: str | None, resource_version: str
+    ) -> AsyncGenerator[tuple[str, Object], None]: ...
+
+
+class Mirroring:
+    """One watch for each kind and namespace that is served."""
+
+    def __init__(self, engine: AsyncEngine, source: Source, namespaces: tuple[str, ...]) -> None:
+        self._engine = engine
+        self._source = source
+        self._namespaces: tuple[str | None, ...] = namespaces or (None,)
+        self._standing: set[tuple[str, str | None]] = set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for plural in PLURALS:
+                for namespace in self._namespaces:
+                    tasks.create_task(self._follow(plural, namespace))
+
+    def is_current(self, *plurals: str) -> bool:
+        """Whether the tables have all of these kinds as they are now."""
+        return all((plural, namespace) in self._standing for plural in plurals for namespace in self._namespaces)
+
+    async def note(self, plural: str, body: Object) -> None:
+        """What the API server has just answered a write with, so that whoever wrote sees it in the next list."""
+        if plural in PLURALS:
+            await mirrored.keep(self._engine, [row_of(plural, body)])
+
+    async def note_deleted(self, plural: str, body: Object) -> None:
+        """As `note`; what has finalizers is not gone yet."""
+        metadata = body["metadata"]
+        if plural in PLURALS and not metadata.get("finalizers"):
+            await mirrored.drop(self._engine, plural, metadata["namespace"], metadata["name"], metadata["uid"])
+
+    async def _follow(self, plural: str, namespace: str | None) -> None:
+        pause = BACKOFF_SECONDS
+        while True:
+            try:
+                version = await self._listed(plural, namespace)
+                self._standing.add((plural, namespace))
+                pause = BACKOFF_SECONDS
+                while True:
+                    version = await self._watched(plural, namespace, version)
+            except (KubeError, SQLAlchemyError) as error:
+                # Without a watch the tables grow old, and lists are read from the API server.
+                self._standing.discard((plural, namespace))
+                if isinstance(error, Gone):
+                    continue
+                logger.warning("mirror interrupted", plural=plural, namespace=namespace, error=cause(error))
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+                pause = min(BACKOFF_MAX_SECONDS, pause * 2)
+
+    async def _listed(self, plural: str, namespace: str | None) -> str:
+        present: set[tuple[str, str]] = set()
+        version = "0"
+        async with aclosing(self._source.versioned_chunks(plural, namespace)) as chunks:
+            async for items, version in chunks:  # noqa: B007 - the last one's is used
+                await mirrored.keep(self._engine, rows_of(plural, items))
+                present |= {(item["metadata"]["namespace"], item["metadata"]["name"]) for item in items}
+        await mirrored.drop_others(self._engine, plural, namespace, present, int(version))
+        return version
+
+    async def _watched(self, plural: str, namespace: str | None, version: str) -> str:
+        """The resource version to go on from once the API server has ended the watch."""
+        async with aclosing(self._source.watch(plural, namespace, version)) as changes:
+            async for kind, item in changes:
+                version = item["metadata"]["resourceVersion"]
+                if kind == "BOOKMARK":
+                    continue
+                metadata = item["metadata"]
+                if kind == "DELETED":
+                    await mirrored.drop(self._engine, plural, metadata["namespace"], metadata["name"], metadata["uid"])
+                else:
+                    await mirrored.keep(self._engine, [row_of(plural, item)])
+        return version
+
+
+def rows_of(plural: str, items: Iterable[Object]) -> list[Row]:
+    return [row_of(plural, item) for item in items]
+
+
+def row_of(plural: str, body: Object) -> Row:
+    """As it is kept."""
+    return Row(plural, slim(body), facts_of(plural, body), _changes(body) if plural == VERSIONS else ())
+
+
+def facts_of(plural: str, body: Object) -> Facts:
+    """What lists are filtered by, of the raw object."""
+    spec, status = body["spec"], body.get("status") or {}
+    if plural == JOBS:
+        ratings = spec.get("dataset", {}).get("ratings") or {}
+        return Facts(
+            model=spec.get("model"),
+            state=status_of(body).value,
+            philosopher=ratings.get("philosopher"),
+            domain=ratings.get("domain"),
+            attached=_attached(body),
+        )
+    if plural == VERSIONS:
+        job = (spec.get("lineage") or {}).get("jobUid")
+        return Facts(model=spec.get("model"), state=status.get("state"), job_uid=job, engine=status.get("engine"))
+    return Facts(model=spec.get("model"), state=status.get("phase"))
+
+
+def is_wanted(wanted: Wanted, body: Object, origins: Mapping[str, tuple[str | None, str | None]]) -> bool:
+    """The same choice as the tables make, of an object as the API server tells it."""
+    facts = facts_of(wanted.plural, body)
+    philosopher, domain = facts.philosopher, facts.domain
+    if facts.job_uid is not None:
+        philosopher, domain = origins.get(facts.job_uid, (None, None))
+    return (
+        (wanted.model is None or facts.model == wanted.model)
+        and (wanted.state is None or facts.state == wanted.state)
+        and (wanted.philosopher is None or philosopher == wanted.philosopher)
+        and (wanted.domain is None or domain == wanted.domain)
+        and all(piece in (facts.attached or "") for piece in wanted.attached)
+    )
+
+
+def _attached(body: Object) -> str | None:
+    """In one spelling, so that a piece of it can be looked for."""
+    return json.dumps(noted, sort_keys=True) if (noted := metadata_of(body)) else None
+
+
+def _changes(body: Object) -> tuple[Change, ...]:
+    if not (body.get("status") or {}).get("history"):
+        return ()
+    version = ModelVersion.parse(body)
+    metadata = version.metadata
+    return tuple(
+        Change(
+            version_uid=metadata.uid,
+            time=entry.time,
+            state=entry.state.value,
+            namespace=metadata.namespace,
+            model=version.spec.model,
+            model_version=metadata.name,
+            who=entry.who,
+            why=entry.why,
+            previous=entry.previous,
+        )
+        for entry in version.status.history
+    )

@@ -1,0 +1,122 @@
+"""What both databases keep of the cluster's resources, and what they count of votes by themselves."""
+
+from collections import Counter
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import insert, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from finetune_operator.contract.experiments import VoteCounts
+from finetune_operator.store import migrations, mirrored, votes
+from finetune_operator.store.migrations import MIGRATIONS, migrate
+from finetune_operator.store.mirrored import Change, Facts, Position, Row, Wanted
+from finetune_operator.store.tables import Comparison, Vote
+from finetune_operator.store.votes import Choice
+from tests.builders import job_object, version_object
+
+NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
+JOBS, VERSIONS = "finetunejobs", "modelversions"
+ALL = Wanted(JOBS)
+VIEWS = ("training_jobs", "fine_tuned_models", "model_comparisons", "deployment_history")
+
+
+def job(version: int, name: str = "a", **facts: Any) -> Row:
+    status = {"phase": "Succeeded", "message": f"state {version}"}
+    body = job_object(name=name, status=status, resource_version=str(version))
+    return Row(JOBS, body, Facts(model="plato", **facts))
+
+
+async def messages(engine: AsyncEngine, wanted: Wanted = ALL, **page: Any) -> list[str]:
+    found = await mirrored.page(engine, wanted, page.get("after"), page.get("limit", 10))
+    return [body["status"]["message"] for body in found.bodies]
+
+
+async def test_an_older_state_changes_nothing(engine: AsyncEngine) -> None:
+    await mirrored.keep(engine, [job(5), job(4)])
+    assert await messages(engine) == ["state 5"]
+    await mirrored.keep(engine, [job(6)])
+    assert await messages(engine) == ["state 6"]
+    await mirrored.drop(engine, JOBS, "finetune", "a", "another uid")
+    assert await messages(engine) == ["state 6"]
+    await mirrored.drop(engine, JOBS, "finetune", "a", "uid-of-a")
+    assert await messages(engine) == []
+
+
+async def test_what_came_after_a_list_was_not_missing_in_it(engine: AsyncEngine) -> None:
+    await mirrored.keep(engine, [job(5), job(9, "b")])
+    await mirrored.drop_others(engine, JOBS, "finetune", set(), until=8)
+    assert await messages(engine) == ["state 9"]
+
+
+async def test_pages_and_filters(engine: AsyncEngine) -> None:
+    rows = [
+        job(number, f"job-{number:03}", state="failed" if number % 3 else "completed", attached=f'{{"N": "{number}"}}')
+        for number in range(300)
+    ]
+    await mirrored.keep(engine, rows)
+    assert await messages(engine, limit=2) == ["state 299", "state 298"]
+    after = Position("2026-01-01T11:00:00Z", "finetune", "job-298")
+    assert await messages(engine, after=after, limit=2) == ["state 297", "state 296"]
+    failed = await mirrored.page(engine, Wanted(JOBS, state="failed"), None, 1)
+    assert (failed.total, failed.bodies[0]["status"]["message"]) == (200, "state 299")
+    assert await messages(engine, Wanted(JOBS, attached=('"N": "7"',))) == ["state 7"]
+    assert await messages(engine, Wanted(JOBS, attached=('"n": "7"',))) == []
+    assert await messages(engine, Wanted(JOBS, namespaces=("other",))) == []
+
+
+async def test_the_tables_for_sql_clients(engine: AsyncEngine) -> None:
+    lineage = {"fineTuneJob": "a", "jobUid": "uid-of-a"}
+    version = version_object(2, {"lineage": lineage}, status={"state": "Deployed", "metrics": {"elo": 1540}})
+    change = Change("uid", NOON, "Deployed", "finetune", "plato", "plato-v2", "ada", "won", "plato-v1")
+    facts = Facts(model="plato", state="Deployed", job_uid="uid-of-a")
+    await mirrored.keep(engine, [job(1, philosopher="kant"), Row(VERSIONS, version, facts, (change,))])
+    await mirrored.keep(engine, [Row(VERSIONS, version, facts, (change,))])
+    async with engine.connect() as connection:
+        found = {view: (await connection.execute(text(f"SELECT * FROM {view}"))).mappings().all() for view in VIEWS}  # noqa: S608
+    assert [row["base_model"] for row in found["training_jobs"]] == ["tiny-llama"]
+    (model,) = found["fine_tuned_models"]
+    assert (model["version"], model["elo"], model["philosopher"], model["training_job"]) == (2, 1540, "kant", "a")
+    assert [row["who"] for row in found["deployment_history"]] == ["ada"]
+    assert found["model_comparisons"] == []
+
+
+async def _vote(connection: AsyncConnection, number: int, choice: Choice, late: bool) -> None:
+    columns = {"evaluator": "ada", "abtest_uid": "t", "created_at": NOON}
+    names = ("prompt", "baseline_served_name", "candidate_served_name", "baseline_answer", "candidate_answer")
+    shown = columns | dict.fromkeys(names, "x") | {"namespace": "n", "name": "t", "candidate_side": "a"}
+    await connection.execute(insert(Comparison).values(id=str(number), number=number, **shown))
+    await connection.execute(insert(Vote).values(comparison_id=str(number), choice=choice.value, late=late, **columns))
+
+
+async def test_counts_are_those_of_the_rows(engine: AsyncEngine) -> None:
+    """Whoever writes them: during an upgrade, an api of an older release still does."""
+    choices = [choice for choice, times in zip(Choice, (5, 3, 2, 1), strict=True) for _ in range(times)]
+    async with engine.begin() as connection:
+        for number, choice in enumerate(choices):
+            await _vote(connection, number, choice, late=False)
+        await _vote(connection, 90, Choice.BASE, late=True)
+    counted = await votes.standing(engine, "t")
+    assert counted == (VoteCounts(fine_tuned=5, base=3, tie=3, both_bad=1), 1, 12)
+    # In the order of time and id: "0", "1", "10", "2", ...
+    first = Counter(choices[int(number)] for number in sorted(map(str, range(11)))[:4])
+    bounded = await votes.tally(engine, "t", max_votes=4)
+    assert (bounded.fine_tuned, bounded.base, bounded.both_bad) == (
+        first[Choice.FINE_TUNED], first[Choice.BASE], first[Choice.BOTH_BAD],
+    )  # fmt: skip
+    async with engine.begin() as connection:
+        await connection.execute(text("DELETE FROM abtest_votes WHERE comparison_id IN ('0', '90')"))
+        await connection.execute(text("DELETE FROM abtest_comparisons WHERE id IN ('0', '90')"))
+    assert await votes.standing(engine, "t") == (VoteCounts(fine_tuned=4, base=3, tie=3, both_bad=1), 0, 10)
+
+
+async def test_votes_from_before_are_counted(empty_engine: AsyncEngine, monkeypatch: Any) -> None:
+    older = tuple(migration for migration in MIGRATIONS if migration.version <= 8)
+    with monkeypatch.context() as patch:
+        patch.setattr(migrations, "MIGRATIONS", older)
+        await migrate(empty_engine)
+    async with empty_engine.begin() as connection:
+        await _vote(connection, 1, Choice.TIE, late=False)
+        await _vote(connection, 2, Choice.BASE, late=True)
+    await migrate(empty_engine)
+    assert await votes.standing(empty_engine, "t") == (VoteCounts(tie=1), 1, 2)

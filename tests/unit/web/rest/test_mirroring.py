@@ -1,0 +1,209 @@
+"""Lists out of the api's own tables: the same answers for the same callers, and only while they are current."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from finetune_operator.web.mirroring import PLURALS, Mirroring
+from tests.builders import job_object, version_object
+from tests.unit.web.conftest import ENVIRONMENT
+from tests.unit.web.rest.conftest import API_TOKEN, EDITOR, NOBODY, READER, Rest
+from tests.unit.web.rest.played_api_server import VIEW, User, failure
+from tests.unit.web.test_access import is_problem
+from tests.waiting import eventually
+
+JOBS, MODELS, TESTS = "/v1/fine-tuning/jobs", "/v1/fine-tuning/models", "/v1/fine-tuning/ab-test"
+OPENAI = "/v1/fine_tuning/jobs"
+HISTORY = [{"time": "2026-11-22T12:00:00Z", "state": "Deployed", "who": "ada", "why": "won", "previous": "plato-v1"}]
+LOADED = {"type": "Loaded", "status": "True", "reason": "Test", "lastTransitionTime": "2026-11-22T12:00:00Z"}
+ACTIVE = {"state": "Deployed", "engine": "e", "promotedAt": "2026-11-22T12:00:00Z", "history": HISTORY}
+
+
+def furnish(rest: Rest) -> None:
+    """Seven trainings of two models, and a version of each of the first three."""
+    for number in range(7):
+        dataset = {"ratings": {"philosopher": "plato" if number % 2 else "kant", "domain": "ethics"}}
+        noted = {"finetune.dev/openai-metadata": f'{{"n": "{number}"}}'}
+        phase = ("Succeeded", "Failed", "Training")[number % 3]
+        model = "plato" if number < 5 else "kant"
+        body = job_object({"dataset": dataset, "model": model}, name=f"plato-{number}", status={"phase": phase})
+        body["metadata"] |= {"annotations": noted}
+        body["metadata"].pop("creationTimestamp")
+        rest.cluster.put("finetunejobs", body)
+    for number in range(1, 4):
+        lineage = {"fineTuneJob": f"plato-{number}", "jobUid": f"uid-of-plato-{number}"}
+        status = ACTIVE | {"conditions": [LOADED]} if number == 2 else {"state": "Ready"}
+        body = version_object(number, {"lineage": lineage}, status=status)
+        body["metadata"].pop("creationTimestamp")
+        rest.cluster.put("modelversions", body)
+
+
+@contextlib.asynccontextmanager
+async def mirroring(rest: Rest) -> AsyncIterator[Mirroring]:
+    """The api with its tables followed."""
+    made = Mirroring(rest.services.engine, rest.services.cluster, rest.services.settings.namespaces)  # type: ignore[arg-type]
+    rest.app.state.services = replace(rest.services, mirroring=made)
+    task = asyncio.create_task(made.run())
+    await eventually(lambda: made.is_current(*PLURALS))
+    try:
+        yield made
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+Query = dict[str, Any]
+QUESTIONS: list[tuple[str, Query]] = [
+    (JOBS, {}),
+    (JOBS, {"limit": 3}),
+    (JOBS, {"status": "failed"}),
+    (JOBS, {"status": "queued"}),
+    (JOBS, {"model": "kant", "limit": 1}),
+    (JOBS, {"namespace": "finetune"}),
+    ("/api/training/jobs", {"vertical": "ethics", "status": "training"}),
+    ("/api/training/jobs", {"vertical": "art"}),
+    (OPENAI, {"limit": 2}),
+    (OPENAI, {"metadata[n]": "4"}),
+    (OPENAI, {"metadata[N]": "4"}),
+    (MODELS, {}),
+    (MODELS, {"state": "Deployed"}),
+    (MODELS, {"philosopher": "plato"}),
+    (MODELS, {"philosopher": "kant", "domain": "ethics"}),
+    (MODELS, {"domain": "art"}),
+    (MODELS, {"limit": 2, "model": "plato"}),
+    (TESTS, {}),
+    (TESTS, {"model": "plato"}),
+    (TESTS, {"phase": "Running"}),
+    ("/v1/models", {}),
+]
+
+
+@pytest.mark.parametrize("caller", [EDITOR, READER, API_TOKEN, NOBODY], ids=["editor", "reader", "api", "nobody"])
+@pytest.mark.parametrize(("path", "query"), QUESTIONS)
+async def test_the_same_answer(rest: Rest, path: str, query: Query, caller: dict[str, str]) -> None:
+    furnish(rest)
+
+    async def pages() -> list[Any]:
+        found, after = [], None
+        while True:
+            response = await rest.get(path, caller, **query, **({"after": after} if after else {}))
+            body = response.json()
+            found.append((response.status_code, body if response.status_code == 200 else body.get("type")))
+            after = body.get("next") or (body.get("last_id") if body.get("has_more") else None)
+            if not after:
+                return found
+
+    direct = await pages()
+    async with mirroring(rest):
+        rest.cluster.lists.clear()
+        assert await pages() == direct
+        assert rest.cluster.lists == [], "the API server was asked"
+
+
+async def test_who_writes_sees_it_at_once(rest: Rest) -> None:
+    async with mirroring(rest):
+        flat = {"model": "plato", "base_model": "volume://models/tiny", "name": "mine"}
+        assert (await rest.post(JOBS, flat)).status_code == 201
+        assert [job["name"] for job in (await rest.get(JOBS)).json()["jobs"]] == ["mine"]
+        await rest.post(f"{JOBS}/mine/suspend")
+        assert (await rest.get(JOBS)).json()["jobs"][0]["suspended"] is True
+        assert (await rest.ask("DELETE", f"{JOBS}/mine")).status_code == 204
+        assert (await rest.get(JOBS)).json()["jobs"] == []
+
+
+async def test_what_others_write_follows(rest: Rest) -> None:
+    furnish(rest)
+
+    def statuses() -> Callable[[], Awaitable[bool]]:
+        async def check() -> bool:
+            listed = {job["name"]: job["status"] for job in (await rest.get(JOBS)).json()["jobs"]}
+            return listed["plato-2"] == "completed" and "plato-3" not in listed
+
+        return check
+
+    async with mirroring(rest):
+        await rest.cluster.tell("finetunejobs", "finetune", "plato-2", phase="Succeeded")
+        await rest.cluster.remove("finetunejobs", "finetune", "plato-3")
+        await eventually(statuses())
+
+
+async def test_what_went_while_nobody_looked_is_gone(rest: Rest) -> None:
+    furnish(rest)
+    async with mirroring(rest):
+        assert (await rest.get(JOBS)).json()["total"] == 7
+    await rest.cluster.remove("finetunejobs", "finetune", "plato-3")
+    async with mirroring(rest):
+        assert (await rest.get(JOBS)).json()["total"] == 6
+
+
+async def test_without_a_watch_the_api_server_is_asked(rest: Rest) -> None:
+    furnish(rest)
+    rest.cluster.watch_failure = lambda: failure(503, "etcd is away")
+    made = Mirroring(rest.services.engine, rest.services.cluster, ("finetune",))  # type: ignore[arg-type]
+    rest.app.state.services = replace(rest.services, mirroring=made)
+    task = asyncio.create_task(made.run())
+    await eventually(lambda: rest.cluster.watches >= len(PLURALS))
+    await eventually(lambda: not made.is_current("finetunejobs"))
+    rest.cluster.lists.clear()
+    assert (await rest.get(JOBS)).json()["total"] == 7
+    assert rest.cluster.lists == ["finetunejobs"]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+class TestTwoNamespaces:
+    @pytest.fixture
+    def environment(self) -> dict[str, str]:
+        return ENVIRONMENT | {"FINETUNE_NAMESPACES": "finetune,other"}
+
+    async def test_lists_have_what_the_caller_may_see(self, rest: Rest) -> None:
+        furnish(rest)
+        elsewhere = job_object(name="secret")
+        elsewhere["metadata"]["namespace"] = "other"
+        rest.cluster.put("finetunejobs", elsewhere)
+        half = {"Authorization": "Bearer half"}
+        rest.cluster.users["half"] = User("half", VIEW, {"finetune"})
+        async with mirroring(rest):
+            assert (await rest.get(JOBS, half)).json()["total"] == 7
+            assert is_problem(await rest.get(JOBS, half, namespace="other"), 403, "forbidden")
+            assert (await rest.get(JOBS)).json()["total"] == 8
+
+    async def test_whose_judgements_is_told_to_who_may_list_trainings(self, rest: Rest) -> None:
+        furnish(rest)
+        rights = {(verb, "modelversions") for verb in ("get", "list")}
+        rest.cluster.users["half"] = User("half", rights)
+        half = {"Authorization": "Bearer half"}
+        async with mirroring(rest):
+            shown = (await rest.get(MODELS, half)).json()["models"]
+            assert {model["philosopher"] for model in shown} == {None}
+            assert is_problem(await rest.get(MODELS, half, philosopher="plato"), 403, "forbidden")
+
+
+async def test_what_a_sql_client_reads(rest: Rest) -> None:
+    furnish(rest)
+
+    async def rows(query: str) -> list[dict[str, Any]]:
+        async with rest.services.engine.connect() as connection:
+            return [dict(row._mapping) for row in await connection.execute(text(query))]
+
+    assert (await rest.post(f"{TESTS}/v1-v2/comparisons", {})).status_code == 200
+    async with mirroring(rest):
+        (job,) = await rows("SELECT * FROM training_jobs WHERE name = 'plato-1'")
+        assert (job["model"], job["base_model"], job["status"], job["philosopher"]) == (
+            "plato", "tiny-llama", "failed", "plato",
+        )  # fmt: skip
+        (model,) = await rows("SELECT * FROM fine_tuned_models WHERE state = 'Deployed'")
+        assert (model["name"], model["version"], model["philosopher"], model["training_job"]) == (
+            "plato-v2", 2, "kant", "plato-2",
+        )  # fmt: skip
+        (comparison,) = await rows("SELECT * FROM model_comparisons")
+        assert (comparison["abtest"], comparison["fine_tuned_model"], comparison["vote"]) == ("v1-v2", "plato-v2", None)
+        await rest.cluster.remove("modelversions", "finetune", "plato-v2")
+        assert (await rows("SELECT model_version, who, previous FROM deployment_history")) == [
+            {"model_version": "plato-v2", "who": "ada", "previous": "plato-v1"}
+        ]
