@@ -113,6 +113,25 @@ async def test_a_checkpoint_and_the_cost_are_shown_with_the_progress(world: Worl
     assert len(done["status"]["allocation"]["pods"]) == 2
 
 
+async def test_a_stuck_training_is_stopped_by_its_budget_and_goes_on_with_a_larger_one(world: World) -> None:
+    """Each second costs one unit, and the trainer reports nothing."""
+    await world.create(fine_tune_job("plato-1", resources=ON_GPU, budget={"maxCost": "3"}))
+    preparing = await world.kubelet.trainer("plato-1")
+    await world.kubelet.end_preparation(preparing)
+    pod = await world.kubelet.trainer("plato-1", other_than=preparing["metadata"]["uid"])
+    await world.kubelet.train(pod)
+    stopped = await world.reaches("finetunejobs", "plato-1", phase="Suspended")
+    assert 3 <= Decimal(stopped["status"]["cost"]["spent"]) <= 10
+    assert condition(stopped, "WithinBudget")["reason"] == "BudgetExceeded"
+    assert len(await world.told("BudgetExceeded", about=stopped["metadata"]["uid"])) == 1
+    await world.gone("pods", pod["metadata"]["name"])
+
+    await world.edit("finetunejobs", "plato-1", budget={"maxCost": "100000"})
+    again = await world.kubelet.trainer("plato-1", other_than=pod["metadata"]["uid"])
+    await world.kubelet.train(again)
+    await world.reaches("finetunejobs", "plato-1", phase="Training", attempts=2)
+
+
 async def test_without_a_price_the_cost_is_unknown_and_says_what_to_set(shared_world: World) -> None:
     await shared_world.train("unpriced", resources={"limits": {"amd.com/gpu": 1}})
 

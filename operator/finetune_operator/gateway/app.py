@@ -42,6 +42,7 @@ from finetune_operator.gateway.samples import SampleSender
 from finetune_operator.gateway.settings import GatewaySettings, SettingsError
 from finetune_operator.gateway.shadows import Shadows
 from finetune_operator.gateway.upstream import Upstream
+from finetune_operator.gateway.usage_sums import UsageSender
 from finetune_operator.kube.client import KubeClient
 from finetune_operator.kube.errors import KubeError
 from finetune_operator.logs import configure_logging, get_logger
@@ -72,6 +73,7 @@ class Gateway:
         self._in_flight = 0
         self._upstream: Upstream
         self._samples: SampleSender | None = None
+        self._usage: UsageSender | None = None
         self._shadows: Shadows | None = None
         self._pairs: Pairs | None = None
 
@@ -111,7 +113,8 @@ class Gateway:
             record, pairs = partial(samples.add, shadow=True), Pairs(sender.put, self.metrics)
             shadows = Shadows(self._upstream, record, pairs, self.metrics, self.settings.max_concurrent_shadows)
             self._samples, self._shadows, self._pairs = samples, shadows, pairs
-            sending = [asyncio.create_task(outbox.run(), name=outbox.what) for outbox in (samples, sender)]
+            usage = self._usage = UsageSender(*api, self.metrics.usage)
+            sending = [asyncio.create_task(outbox.run(), name=outbox.what) for outbox in (samples, sender, usage)]
             yield
             await shadows.close()
             for task in sending:
@@ -163,7 +166,7 @@ class Gateway:
             path=request.path,
             request_id=request[REQUEST_ID],
             client_request_id=request.headers.get(REQUEST_ID_HEADER),
-            counts_tokens=self.settings.limits.tokens_per_minute > 0,
+            counts_tokens=self.settings.limits.tokens_per_minute > 0 or self._usage is not None,
         )
         self._in_flight += 1
         self.metrics.in_flight.set(self._in_flight)
@@ -178,6 +181,7 @@ class Gateway:
             sample = exchange.finish(self.metrics)
             if sample and self._samples:
                 self._samples.add(sample)
+            self._count(exchange)
         if self.draining:
             response.force_close()
         if self._shadows and exchange.shadow:
@@ -189,6 +193,14 @@ class Gateway:
                 self._shadows.send(exchange)
         return response
 
+    def _count(self, exchange: Exchange) -> None:
+        """Calls and tokens of a version; neither a client's own mistake nor its departure is one."""
+        usage, failed = exchange.answered_usage, exchange.status >= 500
+        if usage is not None:
+            self.metrics.count_tokens(exchange.served_name, usage)
+        if self._usage and exchange.version_uid and (failed or usage is not None):
+            self._usage.add(exchange.version_uid, None if failed else usage)
+
     async def _answer(self, request: web.Request, token: str | None, exchange: Exchange) -> web.StreamResponse:
         if self._in_flight > self.settings.max_concurrent_requests:
             raise errors.overloaded(self.settings.max_concurrent_requests)
@@ -197,7 +209,7 @@ class Gateway:
         try:
             return await self._pass_on(request, token, exchange)
         finally:
-            self._limiter.leave(client, exchange.tokens if exchange.counts_tokens else 0)
+            self._limiter.leave(client, exchange.tokens if self.settings.limits.tokens_per_minute else 0)
 
     async def _pass_on(self, request: web.Request, token: str | None, exchange: Exchange) -> web.StreamResponse:
         body = exchange.body = parse_request(await self._read(request))

@@ -39,7 +39,7 @@ class Exchange:
     streamed: StreamedText | None = None
     """Puts a stream's text together, where people are to judge the answer."""
     counts_tokens: bool = False
-    """Whether a limit on tokens wants to know how many there are."""
+    """Whether somebody beside an ABTest wants to know how many there are: a limit, or what a version's answers cost."""
     status: int = CLIENT_GONE
     """Of the answer as a whole: 502 also where a stream broke after its 200 had been sent."""
     attempts: int = 0
@@ -109,23 +109,34 @@ class Exchange:
     def tokens(self) -> int:
         """Of prompt and answer, as the engine tells; of a stream that does not tell, its events: vLLM sends one for
         each token or more."""
-        usage = self._usage()
+        usage = self.usage()
         told = (usage.prompt_tokens or 0) + (usage.completion_tokens or 0)
         return told or self._events
 
-    def _usage(self) -> Usage:
+    def usage(self) -> Usage:
         if self.status != 200:
             return UNKNOWN
         if self._stream_end is not None:
             return self._stream_end.usage()
         return usage_of(self._whole) if self._whole is not None else UNKNOWN
 
+    @property
+    def version_uid(self) -> str | None:
+        """Of the version that was asked; None of a base model."""
+        target = self.choice.answerer if self.choice else None
+        return target.version_uid if isinstance(target, Target) else None
+
+    @property
+    def answered_usage(self) -> Usage | None:
+        """Of a whole answer, as far as the engine told; None where there is none."""
+        return self.usage() if self.status == 200 else None
+
     def sample(self, seconds: float) -> Sample | None:
         """For an ABTest: an answer or a failure of the arm, not a client's mistake or departure."""
         choice = self.choice
         if choice is None or choice.arm is None or choice.test_uid is None or 400 <= self.status < 500:
             return None
-        usage = self._usage()
+        usage = self.usage()
         return Sample(
             ab_test=choice.test_uid,
             arm=choice.arm.value,

@@ -2,6 +2,8 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from finetune_operator.gateway.usage import Usage
+
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
 
@@ -40,6 +42,25 @@ class Metrics:
             ("outcome",),
             registry=self.registry,
         )
+        self.usage = Counter(
+            "finetune_gateway_usage",
+            "Sums of calls and tokens by what became of them on their way to the api",
+            ("outcome",),
+            registry=self.registry,
+        )
+        self.tokens = Counter(
+            "finetune_gateway_tokens",
+            "Tokens that engines told of whole answers: kind prompt, or completion; a stream tells its own only where "
+            "the client asks for stream_options.include_usage",
+            ("served_name", "kind"),
+            registry=self.registry,
+        )
+        self.untold = Counter(
+            "finetune_gateway_answers_without_usage",
+            "Whole answers whose engine did not tell how many tokens they have, so that their cost is unknown",
+            ("served_name",),
+            registry=self.registry,
+        )
         self.shadows = Counter(
             "finetune_gateway_shadows",
             "Copies of requests for the candidates of ABTests by what became of them",
@@ -61,6 +82,14 @@ class Metrics:
             "Resources that this version can't read; their last readable form is used",
             registry=self.registry,
         )
+
+    def count_tokens(self, served_name: str, usage: Usage) -> None:
+        """Of one whole answer."""
+        if usage.completion_tokens is None and usage.prompt_tokens is None:
+            self.untold.labels(served_name).inc()
+            return
+        self.tokens.labels(served_name, "prompt").inc(usage.prompt_tokens or 0)
+        self.tokens.labels(served_name, "completion").inc(usage.completion_tokens or 0)
 
     def render(self) -> bytes:
         """Prometheus' text format."""

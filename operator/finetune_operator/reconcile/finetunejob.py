@@ -31,6 +31,8 @@ from finetune_operator.reconcile.provider_ending import (
 )
 from finetune_operator.reconcile.starting_point import NoSuchVersion, begun_from, starting_adapter
 from finetune_operator.reconcile.suspension import is_held, retention, suspension_actions
+from finetune_operator.reconcile.training_budget import budget_events, by_budget, sooner, why_suspended
+from finetune_operator.reconcile.training_observed import Observed
 from finetune_operator.reconcile.training_outlook import (
     NO_COMMIT,
     NO_RESULT,
@@ -48,7 +50,6 @@ from finetune_operator.reconcile.training_outlook import (
     still_alive,
     stopping,
     succeeded,
-    suspended,
     waiting_for_predecessor,
     waiting_for_version,
 )
@@ -56,7 +57,6 @@ from finetune_operator.reconcile.training_outputs import export_events
 from finetune_operator.reconcile.training_preflight import preflight_events
 from finetune_operator.reconcile.training_shortfalls import shortfall_events
 from finetune_operator.reconcile.training_status import (
-    Observed,
     is_at_the_end,
     is_unprepared,
     progress_is_due,
@@ -86,7 +86,7 @@ def reconcile(job: FineTuneJob, seen: Observed, now: datetime, config: OperatorC
     if job.spec.cancel and version is None:
         return _cancel(job, seen, now, config)
     if seen.job is None and version is None:
-        return _start(job, seen, now, config)
+        return _start(by_budget(job, seen, now, config), seen, now, config)
     if seen.job is not None and not _is_ours(job, seen.job):
         return _concluded(job, seen, failed(name_taken(seen.job.name)), now, config)
     outcome = training_outcome(seen.pods)
@@ -99,7 +99,7 @@ def reconcile(job: FineTuneJob, seen: Observed, now: datetime, config: OperatorC
             return _publish(job, seen, outcome, version, now, config)
         failure = failure_of(seen.job, outcome, seen.pods, may_tell_more=seconds_left > 0)
         return _failed(job, seen, failure, now, config) if failure else Plan(requeue_after_seconds=seconds_left)
-    return _follow(job, seen, now, config)
+    return _follow(by_budget(job, seen, now, config), seen, now, config)
 
 
 def refused(job: FineTuneJob, message: str, now: datetime, config: OperatorConfig) -> Plan:
@@ -153,7 +153,8 @@ def _is_ours(job: FineTuneJob, found: JobFacts) -> bool:
 def _start(job: FineTuneJob, seen: Observed, now: datetime, config: OperatorConfig) -> Plan:
     """Nothing is made while the job is suspended: Kueue starts every suspended Job that it has admitted."""
     if job.spec.suspend:
-        return Plan(status=training_status(job, seen, suspended(), now, config).to_dict())
+        status = training_status(job, seen, why_suspended(job, seen, now, config), now, config)
+        return Plan(status=status.to_dict(), events=tuple(_news(job, status)))
     if still_alive(seen.pods):
         return Plan(status=training_status(job, seen, waiting_for_predecessor(), now, config).to_dict())
     start = starting_adapter(job, seen.versions, config)
@@ -266,19 +267,20 @@ def _follow(job: FineTuneJob, seen: Observed, now: datetime, config: OperatorCon
     actions = suspension_actions(job, seen.job) if seen.job else ()
     outlook = _present_outlook(job, seen, now, config)
     if (seconds_left := _untold_seconds(job, outlook, seen.pods, now)) > 0:
-        return Plan(actions=actions, requeue_after_seconds=seconds_left)
+        return Plan(actions=actions, requeue_after_seconds=sooner(seconds_left, job, seen, now, config))
     status = training_status(job, seen, outlook, now, config)
+    poll_seconds = config.poll_seconds if outlook.phase is Phase.TRAINING else None
     return Plan(
         actions=actions,
         status=status.to_dict(),
         events=tuple(_news(job, status)),
-        requeue_after_seconds=config.poll_seconds if outlook.phase is Phase.TRAINING else None,
+        requeue_after_seconds=sooner(poll_seconds, job, seen, now, config),
     )
 
 
 def _present_outlook(job: FineTuneJob, seen: Observed, now: datetime, config: OperatorConfig) -> Outlook:
     if job.spec.suspend:
-        return suspended()
+        return why_suspended(job, seen, now, config)
     if seen.job and seen.job.queue and seen.job.suspended:
         return queued(seen.job.queue)
     if seen.job and is_held(job, seen.job):
@@ -305,6 +307,7 @@ def _news(job: FineTuneJob, status: FineTuneJobStatus) -> Iterable[Event]:
     if failure and failure != job.status.last_failure:
         yield Event("Warning", failure.reason, f"{failure.pod}: {failure.message}")
     yield from preflight_events(job, status)
+    yield from budget_events(job, status)
     if status.phase is Phase.TRAINING and job.status.phase is not Phase.TRAINING:
         yield Event("Normal", "TrainingStarted", status.message or "")
 

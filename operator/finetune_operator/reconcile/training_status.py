@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
 
 from finetune_operator.contract.evaluation import EvaluationReport
@@ -15,10 +14,12 @@ from finetune_operator.core.cost import NoPrice, cost_status, hourly_rate, provi
 from finetune_operator.core.durations import short_duration
 from finetune_operator.core.endings import ended_at, latest_ending
 from finetune_operator.core.evaluation import status_of
-from finetune_operator.core.workloads import DEADLINE_EXCEEDED, JobFacts, PodFacts, dataset_report
+from finetune_operator.core.workloads import DEADLINE_EXCEEDED, dataset_report
 from finetune_operator.manifests.preparation import preparation_job_name, wants_device
 from finetune_operator.manifests.training import training_job_name
 from finetune_operator.reconcile.starting_point import begun_from
+from finetune_operator.reconcile.training_budget import budget_finding
+from finetune_operator.reconcile.training_observed import Observed
 from finetune_operator.reconcile.training_outlook import Outlook
 from finetune_operator.reconcile.training_outputs import artifacts_status, exported
 from finetune_operator.reconcile.training_preflight import preflight_status
@@ -35,7 +36,6 @@ from finetune_operator.resources.finetunejob import (
     ProgressStatus,
     ResultStatus,
 )
-from finetune_operator.resources.modelversion import ModelVersion
 
 DATASET_REASONS = frozenset(
     {
@@ -46,22 +46,6 @@ DATASET_REASONS = frozenset(
     }
 )
 FINAL_PHASES = frozenset({Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED})
-
-
-@dataclass(frozen=True)
-class Observed:
-    """What a reconcile may know of the world besides the resource itself."""
-
-    job: JobFacts | None = None
-    pods: tuple[PodFacts, ...] = ()
-    versions: tuple[ModelVersion, ...] = ()
-    progress: Progress | None = None
-    published: tuple[str, ...] = ()
-    cancellation: JobFacts | None = None
-    """The Job that ends the training at its provider."""
-    preparation: JobFacts | None = None
-    """The Job that makes everything ready before a GPU is taken."""
-    preparation_pods: tuple[PodFacts, ...] = ()
 
 
 def training_status(
@@ -116,7 +100,11 @@ def _with_facts(
         progress, checkpoint = _progress(old, seen.progress, now, 0.0 if is_news else config.progress_write_seconds)
     elif progress:
         progress = progress.model_copy(update={"eta": None, "eta_seconds": None})
-    findings = [*_findings(outlook, has_dataset=dataset is not None), _cost_known(job, config)]
+    findings = [
+        *_findings(outlook, has_dataset=dataset is not None),
+        _cost_known(job, config),
+        budget_finding(job, seen, now, config),
+    ]
     foreign = seen.job is not None and job.metadata.uid not in seen.job.owner_uids
     return old.model_copy(
         update={

@@ -1,12 +1,27 @@
-"""What a training has taken up of the cluster, and what that costs."""
+"""What a training has taken up of the cluster, what that costs, and what it may cost."""
 
 from typing import Annotated
 
 from pydantic import Field
 
-from finetune_operator.resources.common import ApiModel, Decimal, ShortText, Timestamp
+from finetune_operator.resources.common import ApiModel, Decimal, ShortText, Timestamp, rule, rules
 
 ALLOCATIONS_MAX = 64
+
+
+class Budget(ApiModel):
+    """What a training may cost, failed and suspended attempts included."""
+
+    model_config = rules(
+        rule("double(self.maxCost) > 0.0", "maxCost must be above 0: remove budget for none", field_path=".maxCost")
+    )
+
+    max_cost: Annotated[str, Field(max_length=16, pattern=r"^[0-9]+(\.[0-9]+)?$")]
+    """Amount of money, such as "25.00". The training does not begin if its preflight says that it costs more at the
+    least, and is suspended, with a checkpoint, when status.cost.spent reaches it; a pod that writes its checkpoint
+    takes up to another minute. Raised, the training goes on."""
+    currency: Annotated[str, Field(min_length=1, max_length=16)] = "USD"
+    """Of the amount; must be that of the installation's prices, which are not converted."""
 
 
 class PodAllocation(ApiModel):

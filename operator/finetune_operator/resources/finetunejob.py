@@ -25,7 +25,7 @@ from finetune_operator.resources.common import (
     rule,
     rules,
 )
-from finetune_operator.resources.cost import AllocationStatus, CostStatus
+from finetune_operator.resources.cost import AllocationStatus, Budget, CostStatus
 from finetune_operator.resources.dataset import Dataset, Ratings
 from finetune_operator.resources.evaluation import Evaluation, EvaluationStatus
 from finetune_operator.resources.outputs import JOB_RULES as OUTPUT_RULES
@@ -100,6 +100,11 @@ class FineTuneJobSpec(ApiModel):
             field_path=".nodes",
         ),
         rule(
+            "!has(self.budget) || self.backend != 'OpenAI'",
+            "a provider tells what a training costs at its end, so that no budget can stop it: remove budget",
+            field_path=".budget",
+        ),
+        rule(
             "!has(self.evaluation) || double(self.dataset.testFraction) > 0.0",
             "evaluation needs held-out rows: set dataset.testFraction above 0",
             field_path=".evaluation",
@@ -148,6 +153,8 @@ class FineTuneJobSpec(ApiModel):
     """How the resulting version is served; absent, it is only registered."""
     promotion: Promotion = Promotion.MANUAL
     """Always makes the version active as soon as it answers."""
+    budget: Budget | None = None
+    """What the training may cost; may be changed at any time. A job without a known price does not begin with one."""
     active_deadline_seconds: Annotated[int, Field(ge=1, le=31_536_000)] | None = None
     """Give up after this time."""
     suspend: bool = False
@@ -286,8 +293,9 @@ class FineTuneJobStatus(ApiModel):
     completion_time: Timestamp | None = None
     """When it ended."""
     conditions: Conditions = ()
-    """DatasetReady, Trained, Published, Succeeded, Ready, CostKnown, Exported (where outputs are asked for), Evaluated
-    (where metrics are), BestPublished (with early stopping); while true Reconciling, Stalled, Suspended."""
+    """DatasetReady, Trained, Published, Succeeded, Ready, CostKnown, WithinBudget (with a budget), Exported (where
+    outputs are asked for), Evaluated (where metrics are), BestPublished (with early stopping); while true Reconciling,
+    Stalled, Suspended."""
 
 
 class FineTuneJob(Resource):

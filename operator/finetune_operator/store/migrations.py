@@ -432,6 +432,24 @@ MIGRATIONS: tuple[Migration, ...] = (
         ),
         {"sqlite": _sqlite_counters(), "postgresql": _postgresql_counters()},
     ),
+    Migration(
+        10,
+        (
+            """
+            CREATE TABLE version_usage (
+                version_uid VARCHAR(64) NOT NULL,
+                day DATE NOT NULL,
+                reporter VARCHAR(64) NOT NULL,
+                calls BIGINT NOT NULL,
+                failed BIGINT NOT NULL,
+                calls_with_tokens BIGINT NOT NULL,
+                prompt_tokens BIGINT NOT NULL,
+                completion_tokens BIGINT NOT NULL,
+                PRIMARY KEY (version_uid, day, reporter)
+            )
+            """,
+        ),
+    ),
 )
 
 

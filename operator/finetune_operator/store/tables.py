@@ -1,12 +1,13 @@
 """All tables, as typed SQLAlchemy models. `migrations` is what creates them in a running system."""
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 from sqlalchemy import (
     JSON,
     BigInteger,
     Boolean,
+    Date,
     DateTime,
     Dialect,
     Double,
@@ -117,6 +118,21 @@ class ArmSample(Base):
     prompt_tokens: Mapped[int | None] = mapped_column(Integer)
     completion_tokens: Mapped[int | None] = mapped_column(Integer)
     shadow: Mapped[bool] = mapped_column(Boolean, server_default=false())
+
+
+class VersionUsage(Base):
+    """What one gateway process has passed on to one version on one day (UTC); sums that only grow."""
+
+    __tablename__ = "version_usage"
+
+    version_uid: Mapped[str] = mapped_column(String(64), primary_key=True)
+    day: Mapped[date] = mapped_column(Date, primary_key=True)
+    reporter: Mapped[str] = mapped_column(String(64), primary_key=True)
+    calls: Mapped[int] = mapped_column(BigInteger)
+    failed: Mapped[int] = mapped_column(BigInteger)
+    calls_with_tokens: Mapped[int] = mapped_column(BigInteger)
+    prompt_tokens: Mapped[int] = mapped_column(BigInteger)
+    completion_tokens: Mapped[int] = mapped_column(BigInteger)
 
 
 class SplitSubject(Base):

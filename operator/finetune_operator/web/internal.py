@@ -11,11 +11,13 @@ from finetune_operator.contract.places import (
     PROGRESS_PATH,
     SAMPLES_PATH,
     TALLY_PATH,
+    USAGE_PATH,
     VERSION_RATINGS_PATH,
 )
 from finetune_operator.contract.training import LatestProgress, Progress, ProgressBatch
+from finetune_operator.contract.usage import UsageReport
 from finetune_operator.resources.abtest import WIN_RATES_MAX_POINTS
-from finetune_operator.store import feedback, pairs, progress, samples, vote_statistics, votes
+from finetune_operator.store import feedback, pairs, progress, samples, usage, vote_statistics, votes
 from finetune_operator.web.auth import open_api, require_internal
 from finetune_operator.web.services import ServicesOf
 
@@ -46,6 +48,12 @@ async def get_progress(
 @router.post(SAMPLES_PATH, status_code=204)
 async def post_samples(batch: SampleBatch, services: ServicesOf) -> Response:
     await samples.record(services.engine, batch)
+    return Response(status_code=204)
+
+
+@router.post(USAGE_PATH, status_code=204)
+async def post_usage(report: UsageReport, services: ServicesOf) -> Response:
+    await usage.record(services.engine, report)
     return Response(status_code=204)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from finetune_operator.core.decimals import decimal_text
 from finetune_operator.resources.finetunejob import KIND
 from finetune_operator.store.mirrored import Wanted
 from finetune_operator.web.acting import JOBS, Acting
@@ -17,7 +18,7 @@ from finetune_operator.web.creation import (
     name_from_key,
     require_one_name,
 )
-from finetune_operator.web.job_requests import DatasetsClaim, JobRequest, WrongRequest, spec_of
+from finetune_operator.web.job_requests import BudgetRequest, DatasetsClaim, JobRequest, WrongRequest, spec_of
 from finetune_operator.web.job_views import JobStatus, is_finished
 from finetune_operator.web.pages import Page
 from finetune_operator.web.problems import Problem
@@ -70,6 +71,16 @@ async def suspend_job(acting: Acting, job_id: str, *, suspend: bool) -> Object:
     if bool(body["spec"].get("suspend")) == suspend:
         return body
     return await acting.change(JOBS, body, {"suspend": suspend})
+
+
+async def set_budget(acting: Acting, job_id: str, request: BudgetRequest) -> Object:
+    """What it may cost from now on. Raises problems."""
+    body = await acting.find(JOBS, job_id)
+    _require_unfinished(body, "given a budget")
+    budget = None
+    if request.max_cost is not None:
+        budget = {"maxCost": decimal_text(request.max_cost), "currency": request.currency}
+    return await acting.change(JOBS, body, {"budget": budget})
 
 
 async def jobs_page(

@@ -53,6 +53,8 @@ PLACES: dict[str, tuple[str, ...]] = {
     "test_fraction": ("dataset", "testFraction"),
     "min_examples": ("dataset", "minExamples"),
     "openai": ("openai",),
+    "max_cost": ("budget", "maxCost"),
+    "currency": ("budget", "currency"),
 }
 RATINGS_MEMBERS = frozenset(name for name, place in PLACES.items() if place[:2] == ("dataset", "ratings"))
 BASE_MODEL_FORMS = (
@@ -78,6 +80,17 @@ def _lower(value: object) -> object:
 
 Number = Annotated[BoundedDecimal, Field(ge=0)]
 Share = Annotated[BoundedDecimal, Field(ge=0, le=1)]
+
+
+class BudgetRequest(BaseModel):
+    """What a training may cost from now on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    max_cost: Annotated[BoundedDecimal, Field(gt=0)] | None
+    """Above what is spent, a training goes on that was stopped for its budget; null is no budget."""
+    currency: Annotated[str, Field(min_length=1, max_length=16)] = "USD"
+    """That of the installation's prices."""
 
 
 class JobRequest(BaseModel):
@@ -152,6 +165,11 @@ class JobRequest(BaseModel):
     min_examples: int = _DATASET.min_examples
     """Refuse to train on fewer rows than this."""
 
+    max_cost: Annotated[BoundedDecimal, Field(gt=0)] | None = None
+    """What it may cost: it does not begin if it costs more at the least, and is suspended when this is spent."""
+    currency: Annotated[str, Field(min_length=1, max_length=16)] | None = None
+    """Of `max_cost`, USD where absent; that of the installation's prices."""
+
     @model_validator(mode="after")
     def _one_form(self) -> Self:
         flat = sorted(self.model_fields_set - OWN_MEMBERS)
@@ -163,6 +181,8 @@ class JobRequest(BaseModel):
             raise ValueError(
                 f"quantization {self.quantization} needs a GPU: set quantization none, or gpus to 1 or more"
             )
+        if self.max_cost is None and self.currency is not None:
+            raise ValueError("currency is of max_cost: set that, too, or remove currency")
         filters = sorted(self.model_fields_set & RATINGS_MEMBERS)
         if self.dataset_path is not None and filters:
             raise ValueError(f"{', '.join(filters)} choose ratings, which dataset_path replaces: remove one of them")

@@ -8,9 +8,9 @@ from finetune_operator.web.acting import JOBS, Acting
 from finetune_operator.web.auth import CallerOf, require_caller
 from finetune_operator.web.creation import IdempotencyKey, answered
 from finetune_operator.web.ids import ID_PATTERN, NamespaceQuery
-from finetune_operator.web.job_changes import cancel_job, create_job, jobs_page, suspend_job
+from finetune_operator.web.job_changes import cancel_job, create_job, jobs_page, set_budget, suspend_job
 from finetune_operator.web.job_events import JobEventList, events_of
-from finetune_operator.web.job_requests import JobRequest
+from finetune_operator.web.job_requests import BudgetRequest, JobRequest
 from finetune_operator.web.job_stream import Follower, known_version
 from finetune_operator.web.job_views import JobDetail, JobList, JobStatus, detail_of, entry_of, is_finished
 from finetune_operator.web.pages import AFTER_MAX_LENGTH, AFTER_PATTERN
@@ -126,6 +126,12 @@ async def post_suspend(services: ServicesOf, caller: CallerOf, job_id: JobId) ->
 async def post_resume(services: ServicesOf, caller: CallerOf, job_id: JobId) -> JobDetail:
     """Go on from the last checkpoint."""
     return detail_of(await suspend_job(Acting(services, caller), job_id, suspend=False))
+
+
+@router.put("/{job_id}/budget", responses=CHANGING)
+async def put_budget(services: ServicesOf, caller: CallerOf, job_id: JobId, request: BudgetRequest) -> JobDetail:
+    """Say what it may cost. A training that was stopped for its budget goes on with a larger one, or with none."""
+    return detail_of(await set_budget(Acting(services, caller), job_id, request))
 
 
 @router.delete("/{job_id}", status_code=204, responses=CHANGING)

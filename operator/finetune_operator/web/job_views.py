@@ -7,6 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
+from finetune_operator.core.conditions import find
+from finetune_operator.resources.common import ConditionStatus
 from finetune_operator.resources.finetunejob import KIND, FineTuneJob, FineTuneJobStatus, Phase
 from finetune_operator.web.ids import ObjectId
 from finetune_operator.web.shown import shown_manifest
@@ -64,6 +66,17 @@ class JobCost(_View):
     estimated: float | None
 
 
+class JobBudget(_View):
+    """What it may cost."""
+
+    max_cost: float
+    currency: str
+    kept: bool | None
+    """False where the training is not begun, or was stopped, for it; null before the operator has looked."""
+    message: str | None
+    """Why."""
+
+
 class JobResult(_View):
     """What came out; losses on held-out rows are per token."""
 
@@ -107,6 +120,7 @@ class JobEntry(_View):
     """Whether its end was asked for."""
     progress: JobProgress | None
     cost: JobCost | None
+    budget: JobBudget | None
     dataset: JobDataset | None
     result: JobResult | None
     model_version: str | None
@@ -187,6 +201,7 @@ def members_of(body: Object) -> dict[str, Any]:
         "cancelled": spec.cancel,
         "progress": _progress(status),
         "cost": _cost(status),
+        "budget": _budget(job),
         "dataset": JobDataset(**status.dataset.model_dump()) if status.dataset else None,
         "result": _result(status),
         "model_version": str(ObjectId(metadata.namespace, version)) if version else None,
@@ -216,6 +231,18 @@ def _cost(status: FineTuneJobStatus) -> JobCost | None:
     if (known := status.cost) is None:
         return None
     return JobCost(currency=known.currency, spent=number(known.spent), estimated=number(known.estimated))
+
+
+def _budget(job: FineTuneJob) -> JobBudget | None:
+    if (budget := job.spec.budget) is None:
+        return None
+    told = find(job.status.conditions, "WithinBudget")
+    return JobBudget(
+        max_cost=float(budget.max_cost),
+        currency=budget.currency,
+        kept=told.status is ConditionStatus.TRUE if told else None,
+        message=told.message if told else None,
+    )
 
 
 def _result(status: FineTuneJobStatus) -> JobResult | None:

@@ -58,6 +58,8 @@ ACCEPTED = [
     ),
     Creation("a whole test fraction", "FineTuneJob", dataset(testFraction="0")),
     Creation("a GPU", "FineTuneJob", {"resources": {"limits": {"nvidia.com/gpu": 1, "memory": "16Gi"}}}),
+    Creation("a budget", "FineTuneJob", {"budget": {"maxCost": "25.00", "currency": "EUR"}}),
+    Creation("a budget of cents", "FineTuneJob", {"budget": {"maxCost": "0.01"}}),
     Creation("a priority", "FineTuneJob", {"scheduling": {"priorityClassName": "research"}}),
     Creation("a file with dots in its name", "FineTuneJob", on_volume("a.b/c..d.jsonl")),
     Creation("as many nodes as can be", "FineTuneJob", {"nodes": 16, "backend": "HuggingFace"}),
@@ -153,6 +155,14 @@ REFUSED = [
     Creation(
         "a time to live of 1 s", "FineTuneJob", {"ttlSecondsAfterFinished": 1}, refused="greater than or equal to 60"
     ),
+    Creation(
+        "a budget of nothing",
+        "FineTuneJob",
+        {"budget": {"maxCost": "0.0"}},
+        refused="maxCost must be above 0: remove budget for none",
+    ),
+    Creation("a budget that is a number", "FineTuneJob", {"budget": {"maxCost": 25}}, refused="must be of type string"),
+    Creation("a negative budget", "FineTuneJob", {"budget": {"maxCost": "-1"}}, refused="should match"),
     Creation("no node", "FineTuneJob", {"nodes": 0}, refused="spec.nodes in body should be greater than or equal to 1"),
     Creation(
         "too many nodes", "FineTuneJob", {"nodes": 17}, refused="spec.nodes in body should be less than or equal to 16"
@@ -202,6 +212,9 @@ UPDATES = [
     Update("a cancelled job gets a time to live", "FineTuneJob", {"ttlSecondsAfterFinished": 60}, {"cancel": True}),
     Update("a cancelled job is taken up", "FineTuneJob", {"cancel": False}, {"cancel": True}, CANCELLED),
     Update("a cancelled job forgets it", "FineTuneJob", {"cancel": None}, {"cancel": True}, CANCELLED),
+    Update("a job gets a budget", "FineTuneJob", {"budget": {"maxCost": "1", "currency": "EUR"}}),
+    Update("a budget is raised", "FineTuneJob", {"budget": {"maxCost": "2"}}, {"budget": {"maxCost": "1"}}),
+    Update("a job loses its budget", "FineTuneJob", {"budget": None}, {"budget": {"maxCost": "1"}}),
     Update("a job gets a time to live", "FineTuneJob", {"ttlSecondsAfterFinished": 60}),
     Update(
         "a job loses its time to live",

@@ -58,6 +58,12 @@ REFUSED = [
     Creation("a volume's model at a provider", "FineTuneJob", at_provider(baseModel={}), refused=OURS),
     Creation("a provider without a key", "FineTuneJob", at_provider({"secretRef": None}), refused="Required value"),
     Creation(
+        "a budget at a provider",
+        "FineTuneJob",
+        at_provider(budget={"maxCost": "25"}),
+        refused="a provider tells what a training costs at its end, so that no budget can stop it: remove budget",
+    ),
+    Creation(
         "a provider's model that is served here",
         "FineTuneJob",
         at_provider(serving={}),

@@ -244,6 +244,9 @@ class SampleIntake(Server):
         self.pairs: list[tuple[str, dict[str, Any]]] = []
         """Bodies by the uid of their test."""
         self.tokens: set[str] = set()
+        self.usage: list[dict[str, Any]] = []
+        """Reports."""
+        self.usage_failures: list[int] = []
         self.failures: list[int] = []
         self.pair_failures: list[int] = []
         self.calls = 0
@@ -251,8 +254,13 @@ class SampleIntake(Server):
     def application(self) -> web.Application:
         app = web.Application()
         app.router.add_post("/internal/v1/samples", self._receive)
+        app.router.add_post("/internal/v1/usage", self._receive_usage)
         app.router.add_put("/internal/v1/abtests/{uid}/pairs", self._receive_pairs)
         return app
+
+    async def _receive_usage(self, request: web.Request) -> web.Response:
+        self.usage.append(await request.json())
+        return web.Response(status=self.usage_failures.pop(0) if self.usage_failures else 204)
 
     async def _receive_pairs(self, request: web.Request) -> web.Response:
         if self.pair_failures:

@@ -10,7 +10,7 @@ from finetune_operator.core.workloads import job_facts
 from finetune_operator.manifests.training import training_job
 from finetune_operator.reconcile.finetunejob import LOOK_AGAIN_SECONDS, reconcile
 from finetune_operator.reconcile.plan import Create
-from finetune_operator.reconcile.training_status import Observed
+from finetune_operator.reconcile.training_observed import Observed
 from finetune_operator.resources.finetunejob import FineTuneJob, FineTuneJobStatus, Phase
 from finetune_operator.resources.modelversion import ModelVersion
 from tests.builders import BASE_MODEL, COMMIT, CONFIG, DIGEST, NOON, after, job_body, make_job, make_version, merged

@@ -163,9 +163,9 @@ def test_names() -> None:
     ]
 
 
-def test_all_of_a_finetunejob_but_suspend_cancel_and_ttl_is_immutable() -> None:
+def test_all_of_a_finetunejob_but_suspend_cancel_budget_and_ttl_is_immutable() -> None:
     fields = {field.alias for field in FineTuneJobSpec.model_fields.values()}
-    assert fields - set(IMMUTABLE_FIELDS) == {"suspend", "cancel", "ttlSecondsAfterFinished"}
+    assert fields - set(IMMUTABLE_FIELDS) == {"suspend", "cancel", "budget", "ttlSecondsAfterFinished"}
 
 
 def test_a_scaled_version_reads_and_writes_declared_fields() -> None:

@@ -13,6 +13,7 @@ from finetune_operator.contract.places import (
     PROGRESS_PATH,
     SAMPLES_PATH,
     TALLY_PATH,
+    USAGE_PATH,
     VERSION_RATINGS_PATH,
 )
 from finetune_operator.web.app import create_app
@@ -49,6 +50,7 @@ INTERNAL_ROUTES = [
     ("POST", PROGRESS_BATCH_PATH),
     ("GET", PROGRESS_PATH),
     ("POST", SAMPLES_PATH),
+    ("POST", USAGE_PATH),
     ("GET", TALLY_PATH.format(uid="uid")),
     ("GET", VERSION_RATINGS_PATH.format(uid="uid")),
     ("PUT", PAIRS_PATH.format(uid="uid")),

@@ -50,6 +50,7 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
     "change": (
         f"POST {JOBS}",
         f"POST {JOBS}/{{job_id}}/cancel",
+        f"PUT {JOBS}/{{job_id}}/budget",
         f"POST {JOBS}/{{job_id}}/suspend",
         f"POST {JOBS}/{{job_id}}/resume",
         f"DELETE {JOBS}/{{job_id}}",
@@ -112,6 +113,7 @@ BODIES: dict[str, Any] = {
     f"POST {TRAINING}": FLAT_JOB,
     f"POST {OPENAI}": {"model": "volume://models/tiny", "training_file": "ratings"},
     f"POST {TESTS}": {"candidate": "plato-v2"},
+    f"PUT {JOBS}/{{job_id}}/budget": {"max_cost": "25.00"},
     f"POST {TEST}/comparisons": ADA,
     f"POST {ONE}/comparisons": ADA,
     f"POST {TEST}/vote": ADA | {"comparison_id": "0", "vote": "tie"},

@@ -24,6 +24,10 @@ SPECS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "a name": (FLAT, SPEC | GPU),
     "without a GPU": (FLAT | {"quantization": "none"}, SPEC | {"training": {"quantization": "none"}}),
     "some GPUs": (FLAT | {"gpus": 2}, SPEC | {"resources": {"limits": {"nvidia.com/gpu": 2}}}),
+    "a budget": (
+        FLAT | {"gpus": 1, "max_cost": "25.00", "currency": "EUR"},
+        SPEC | GPU | {"budget": {"maxCost": "25", "currency": "EUR"}},
+    ),
     "no GPUs": (FLAT | {"gpus": 0, "quantization": "none"}, SPEC | {"training": {"quantization": "none"}}),
     "a revision": (
         FLAT | {"base_model": "Qwen/Qwen3-0.6B@v1"},
@@ -144,6 +148,8 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
         for name in ("learning_rate", "dpo_beta", "lora_dropout", "test_fraction")
         for text in ("1e-100000000", "1e-13", "0." + "1" * 30)
     },
+    "a budget of nothing": (FLAT | {"max_cost": 0}, "(?s)max_cost.*greater than 0"),
+    "a currency of no budget": (FLAT | {"currency": "EUR"}, "currency is of max_cost"),
     "a large number": (FLAT | {"learning_rate": "1e7"}, "at most 24 characters"),
     "a large number that is none in a string": (FLAT | {"learning_rate": 1e300}, "at most 24 characters"),
     "filters of what is no export": (FLAT | {"dataset_path": "s3://b/k", "domain": "law"}, "domain choose ratings"),

@@ -14,7 +14,7 @@ from finetune_operator.web.acting import JOBS as ACTING_JOBS
 from finetune_operator.web.acting import Acting
 from finetune_operator.web.auth import Caller
 from finetune_operator.web.problems import Problem
-from tests.builders import job_object
+from tests.builders import condition, job_object
 from tests.unit.web.conftest import ENVIRONMENT
 from tests.unit.web.rest.conftest import API_TOKEN, EDITOR, READER, Rest
 from tests.unit.web.rest.played_api_server import EDIT, VIEW, User
@@ -230,6 +230,22 @@ class TestChanges:
     async def test_what_has_ended_stays_as_it_is(self, rest: Rest, verb: str) -> None:
         put_job(rest, status={"phase": "Succeeded"})
         assert is_problem(await rest.post(f"{JOBS}/plato-1/{verb}"), 409, "finished")
+
+    async def test_a_budget_is_shown_raised_and_taken_away(self, rest: Rest) -> None:
+        stopped = condition("WithinBudget", "False", reason="BudgetExceeded", message="the budget of 1 USD is spent")
+        status = {"phase": "Suspended", "conditions": [stopped]}
+        put_job(rest, spec={"budget": {"maxCost": "1", "currency": "USD"}}, status=status)
+        shown = (await rest.get(f"{JOBS}/plato-1")).json()
+        message = "the budget of 1 USD is spent"
+        assert shown["budget"] == {"max_cost": 1.0, "currency": "USD", "kept": False, "message": message}
+        raised = (await rest.ask("PUT", f"{JOBS}/plato-1/budget", {"max_cost": "20.50"})).json()
+        assert raised["manifest"]["spec"]["budget"] == {"maxCost": "20.5", "currency": "USD"}
+        gone = (await rest.ask("PUT", f"{JOBS}/plato-1/budget", {"max_cost": None})).json()
+        assert gone["budget"] is None
+
+    async def test_a_budget_of_what_has_ended_can_not_be_changed(self, rest: Rest) -> None:
+        put_job(rest, status={"phase": "Succeeded"})
+        assert is_problem(await rest.ask("PUT", f"{JOBS}/plato-1/budget", {"max_cost": 2}), 409, "finished")
 
     async def test_delete(self, rest: Rest) -> None:
         put_job(rest)
