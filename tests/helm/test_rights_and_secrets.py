@@ -74,6 +74,25 @@ def test_each_watched_namespace_has_what_its_pods_need(helm: Helm) -> None:
     assert environment(manifests, "operator")["FINETUNE_NAMESPACES"] == ",".join(WATCHED)
 
 
+ROBOT, DEPLOYER = "api.keys.serviceAccounts[0]", "api.keys.serviceAccounts[1]"
+KEY_ACCOUNTS = ("--set", f"{ROBOT}.namespace=ci,{ROBOT}.name=robot,{DEPLOYER}.namespace=ci,{DEPLOYER}.name=deployer")
+
+
+def test_tokens_are_made_for_listed_service_accounts_alone(helm: Helm, rendered: list[Manifest]) -> None:
+    tokens = "serviceaccounts/token"
+    assert tokens not in {name for role in of_kind(rendered, "Role") for e in role["rules"] for name in e["resources"]}
+    assert "FINETUNE_API_KEY_ACCOUNTS" not in environment(rendered, "api")
+    manifests = helm.render(*KEY_ACCOUNTS)
+    assert environment(manifests, "api")["FINETUNE_API_KEY_ACCOUNTS"] == "ci/robot,ci/deployer"
+    assert named(manifests, "Role", "finetune-api-keys", "ci")["rules"] == [
+        {"apiGroups": [""], "resources": [tokens], "resourceNames": ["deployer", "robot"], "verbs": ["create"]}
+    ]
+    (subject,) = named(manifests, "RoleBinding", "finetune-api-keys", "ci")["subjects"]
+    assert subject == {"kind": "ServiceAccount", "name": "finetune-api", "namespace": NAMESPACE}
+    without = helm.render(*KEY_ACCOUNTS, "--set", "rbac.create=false")
+    assert not of_kind(without, "Role"), "whoever makes the Roles makes this one, too"
+
+
 def test_cluster_roles_are_aggregated_and_leave_status_alone(helm: Helm) -> None:
     manifests = helm.render()
     edit = named(manifests, "ClusterRole", f"{NAMESPACE}-finetune-edit", None)

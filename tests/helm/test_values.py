@@ -33,6 +33,7 @@ def test_lint_is_clean(helm: Helm, profile: str) -> None:
         ("api.ratings.existingSecret=", "existingSecret"),
         ("api.datasets.maxCount=0", "maxCount"),
         ("api.datasets.claimName=../x", "claimName"),
+        ("api.keys.serviceAccounts[0].name=robot", "namespace"),
         ("baseModels.endpoint=https://user:password@hub.example", "endpoint"),
     ],
 )

@@ -127,6 +127,14 @@ class KubeClient:
         params = {"fieldValidation": "Strict"} if strict else None
         return await self._request("POST", path_of(plural, namespace), body=body, params=params)
 
+    async def token_of(self, namespace: str, service_account: str, lifetime_seconds: int) -> Object:
+        """The status of a TokenRequest: `token` and `expirationTimestamp`. The API server bounds the lifetime."""
+        path = path_of("serviceaccounts", namespace, service_account, "token")
+        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest"}
+        answer = await self._request("POST", path, body=body | {"spec": {"expirationSeconds": lifetime_seconds}})
+        status: Object = answer["status"]
+        return status
+
     async def delete(self, plural: str, namespace: str, name: str, uid: str) -> None:
         """Delete exactly this object; a later one of the same name is a `Conflict`."""
         options = {"propagationPolicy": "Background", "preconditions": {"uid": uid}}

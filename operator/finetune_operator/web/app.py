@@ -20,6 +20,7 @@ from finetune_operator.store.migrations import SchemaTooNew, migrate
 from finetune_operator.web import (
     abtest_routes,
     abtests,
+    api_key_routes,
     datasets,
     evaluations,
     feedback,
@@ -55,6 +56,7 @@ ROUTERS = (
     evaluations.internal_router,
     evaluations.router,
     feedback.router,
+    api_key_routes.router,
     openai_routes.router,
 )
 

@@ -8,6 +8,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, V
 
 from finetune_operator.contract.places import DATABASE_URL_VARIABLE, INTERNAL_TOKEN_VARIABLE
 
+AccountName = Annotated[str, Field(pattern=r"^[a-z0-9][-a-z0-9]{0,62}/[a-z0-9][-.a-z0-9]{0,252}$")]
+
 
 class InvalidSettings(ValueError):
     """The environment is wrong; the text says which variable, and never a secret's value."""
@@ -38,6 +40,10 @@ class Settings(BaseModel):
     """Bearer token of trainers, gateway and operator."""
     namespaces: Annotated[tuple[str, ...], BeforeValidator(_names)] = Field((), alias="FINETUNE_NAMESPACES")
     """Namespaces that are served, separated by commas; all of them where empty."""
+    api_key_accounts: Annotated[tuple[AccountName, ...], BeforeValidator(_names)] = Field(
+        (), alias="FINETUNE_API_KEY_ACCOUNTS"
+    )
+    """`<namespace>/<ServiceAccount>` that API keys may stand for, separated by commas; no keys where empty."""
     host: str = Field("0.0.0.0", alias="FINETUNE_API_HOST")  # noqa: S104 - a pod's only interface
     """Address to listen on."""
     port: int = Field(8080, alias="FINETUNE_API_PORT", ge=0, le=65_535)
