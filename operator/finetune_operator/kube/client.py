@@ -105,6 +105,12 @@ class KubeClient:
                 return
             params["continue"] = more
 
+    async def version(self, plural: str, namespace: str | None) -> str:
+        """The resource version of now, to watch from."""
+        answer = await self._request("GET", path_of(plural, namespace), params={"limit": "1"})
+        found: str = answer["metadata"]["resourceVersion"]
+        return found
+
     async def discovered(self, api_version: str) -> frozenset[str]:
         """The plurals that discovery tells of a group's version, given as `group/version`; none where it has neither.
 
