@@ -2,6 +2,7 @@
 
 from finetune_operator.manifests import serving, training
 from finetune_operator.web.identity import VOTE
+from finetune_operator.web.settings import Settings
 from tests.helm.components import VARIABLES, environment
 from tests.helm.conftest import NAMESPACE, Helm, Manifest, named, of_kind
 
@@ -91,6 +92,17 @@ def test_tokens_are_made_for_listed_service_accounts_alone(helm: Helm, rendered:
     assert subject == {"kind": "ServiceAccount", "name": "finetune-api", "namespace": NAMESPACE}
     without = helm.render(*KEY_ACCOUNTS, "--set", "rbac.create=false")
     assert not of_kind(without, "Role"), "whoever makes the Roles makes this one, too"
+
+
+def test_the_log_in_at_an_issuer_is_what_the_api_reads(helm: Helm, rendered: list[Manifest]) -> None:
+    assert not {name for name in environment(rendered, "api") if "OIDC" in name}
+    oidc = "clientId=dashboard,api.oidc.existingSecret=oidc,api.oidc.redirectUrl=https://host/login/oidc/callback"
+    told = environment(helm.render("--set", f"api.oidc.issuer=https://issuer.example,api.oidc.{oidc}"), "api")
+    assert told["FINETUNE_OIDC_CLIENT_SECRET"] == {"secretKeyRef": {"name": "oidc", "key": "client-secret"}}
+    plain = {name: value for name, value in told.items() if isinstance(value, str)}
+    settings = Settings.from_environment(plain | {"FINETUNE_API_TOKEN": "t", "FINETUNE_INTERNAL_TOKEN": "t"})
+    assert settings.oidc
+    assert (settings.oidc.issuer, settings.oidc.client_id) == ("https://issuer.example", "dashboard")
 
 
 def test_cluster_roles_are_aggregated_and_leave_status_alone(helm: Helm) -> None:

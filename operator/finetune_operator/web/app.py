@@ -35,6 +35,7 @@ from finetune_operator.web import (
 from finetune_operator.web.arms import GatewayArms
 from finetune_operator.web.dashboard import site
 from finetune_operator.web.middleware import BodyLimit, RequestLog
+from finetune_operator.web.oidc import OpenIdProvider
 from finetune_operator.web.openai_api import routes as openai_routes
 from finetune_operator.web.services import Services, ServicesOf
 from finetune_operator.web.settings import InvalidSettings, Settings
@@ -105,7 +106,8 @@ async def serve(settings: Settings) -> None:
         schema = await migrate(engine)
         logger.info("database ready", url=shown(url), schema=schema)
         async with KubeClient.from_environment() as cluster, aiohttp.ClientSession() as session:
-            services = Services(settings, engine, cluster, GatewayArms(session, settings))
+            oidc = OpenIdProvider(session, settings.oidc) if settings.oidc else None
+            services = Services(settings, engine, cluster, GatewayArms(session, settings), oidc=oidc)
             await _run(create_app(services), services)
     finally:
         await engine.dispose()

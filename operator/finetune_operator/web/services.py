@@ -15,6 +15,7 @@ from finetune_operator.store.dataset_worker import Order, Outcome
 from finetune_operator.web.account_tokens import AccountTokens
 from finetune_operator.web.identity import Identity
 from finetune_operator.web.lists import Lists
+from finetune_operator.web.oidc import OpenIdProvider
 from finetune_operator.web.settings import Settings
 from finetune_operator.web.streams import Streams
 from finetune_operator.web.turns import Turns
@@ -103,6 +104,8 @@ class Services:
     """Of versions that were judged, by their uids."""
     lists: Lists = field(default_factory=Lists)
     worker: Worker = field(default_factory=WorkerProcess)
+    oidc: OpenIdProvider | None = None
+    """Where people can log in, beside with a token that they have."""
 
     @cached_property
     def identity(self) -> Identity:

@@ -46,13 +46,11 @@ async def log_in(
 ) -> Response:
     """Keeps the token, once somebody knows it."""
     shown, after = token.strip(), safe_path(next_path)
-    mistake = await _mistake(services, shown)
+    mistake = await mistake_of(services, shown)
     if mistake is not None:
         return rendered(request, services, None, "login.html", UNAUTHORIZED, next_path=after, mistake=mistake)
     response = RedirectResponse(after, SEE_OTHER)
-    response.set_cookie(
-        COOKIE, shown, path="/", httponly=True, samesite="strict", secure=is_secure(request.url.scheme, request.headers)
-    )
+    remember(response, request, shown)
     return response
 
 
@@ -63,7 +61,13 @@ async def log_out() -> Response:
     return response
 
 
-async def _mistake(services: ServicesOf, shown: str) -> str | None:
+def remember(response: Response, request: Request, token: str) -> None:
+    """Keep the token in the browser, where no script reads it."""
+    secure = is_secure(request.url.scheme, request.headers)
+    response.set_cookie(COOKIE, token, path="/", httponly=True, samesite="strict", secure=secure)
+
+
+async def mistake_of(services: ServicesOf, shown: str, unknown: str = NOBODYS) -> str | None:
     """What is wrong with a token, None for one that is known."""
     if len(shown) > COOKIE_MAX_CHARACTERS:
         return TOO_LONG
@@ -74,7 +78,7 @@ async def _mistake(services: ServicesOf, shown: str) -> str | None:
     except Problem as problem:
         if problem.status != UNAUTHORIZED:
             raise
-        return NOBODYS
+        return unknown
     logger.info("logged in", user=caller.name)
     return None
 

@@ -3,11 +3,12 @@
 from fastapi import FastAPI
 from starlette.responses import RedirectResponse
 
-from finetune_operator.web.dashboard import assets, fine_tuning, live, login
+from finetune_operator.web.dashboard import assets, fine_tuning, live, login, oidc_login
 from finetune_operator.web.dashboard.visits import SEE_OTHER
 
 PAGES = (
     login.PAGE,
+    oidc_login.PAGE,
     live.PAGE,
     fine_tuning.PAGE,
 )

@@ -74,6 +74,7 @@ def rendered(
         "caller": caller,
         "is_anybody": caller is not None and caller.name == ANYBODY,
         "is_open": services.settings.api_token is None,
+        "issuer_name": services.oidc.name if services.oidc else None,
         "navigation": navigation,
         "path": request.url.path,
         "served_namespaces": services.settings.namespaces,
