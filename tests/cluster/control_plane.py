@@ -28,6 +28,8 @@ RELEASE_NAME = "finetune"
 NAMESPACE_IN_CHART = "watched-namespace"
 OPERATOR_ACCOUNT = f"{RELEASE_NAME}-operator"
 OPERATOR_USER = f"system:serviceaccount:{RELEASE_NAMESPACE}:{OPERATOR_ACCOUNT}"
+KEY_ACCOUNT = "robot"
+"""The ServiceAccount that API keys may stand for."""
 RIGHTS = ("Role", "RoleBinding", "ServiceAccount", "ClusterRole")
 TOKEN_DURATION = "8h"  # noqa: S105 - a duration
 
@@ -72,7 +74,11 @@ class ControlPlane:
         await self.kubectl("apply", "--server-side", "-f", str(REPOSITORY / "crds"))
         await self.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
         arguments = ("template", RELEASE_NAME, str(CHART), "--namespace", RELEASE_NAMESPACE)
-        values = ("--kube-version", versions.KUBERNETES, "--set", f"watchNamespaces={{{NAMESPACE_IN_CHART}}}")
+        robot = (
+            f"api.keys.serviceAccounts[0].namespace={NAMESPACE_IN_CHART},api.keys.serviceAccounts[0].name={KEY_ACCOUNT}"
+        )
+        settings = ("--set", f"watchNamespaces={{{NAMESPACE_IN_CHART}}}", "--set", robot)
+        values = ("--kube-version", versions.KUBERNETES, *settings)
         text = await _run(str(self._bin_dir / "helm"), *arguments, *values)
         self._chart = [body for body in yaml.safe_load_all(text) if body and body["kind"] in RIGHTS]
         namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": RELEASE_NAMESPACE}}

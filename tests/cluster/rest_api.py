@@ -18,7 +18,7 @@ from finetune_operator.web.app import create_app
 from finetune_operator.web.arms import GatewayArms
 from finetune_operator.web.services import Services
 from finetune_operator.web.settings import Settings
-from tests.cluster.control_plane import RELEASE_NAME, RELEASE_NAMESPACE
+from tests.cluster.control_plane import KEY_ACCOUNT, RELEASE_NAME, RELEASE_NAMESPACE
 from tests.cluster.world import World
 from tests.unit.gateway.servers import HOST, free_port
 from tests.waiting import eventually
@@ -34,6 +34,7 @@ class RestApi:
 
     session: aiohttp.ClientSession
     url: str
+    services: Services
 
     async def ask(self, method: str, path: str, token: str, body: Any = None, **headers: str) -> tuple[int, Any]:
         """Status and parsed body; None where there is none."""
@@ -56,7 +57,8 @@ async def rest_api(world: World, directory: Path) -> AsyncIterator[RestApi]:
     """An api of its own for the world's namespace, on a port."""
     engine = async_engine(parse_url(f"sqlite:///{directory}/api.db"))
     await migrate(engine)
-    settings = Settings.from_environment(ENVIRONMENT | {"FINETUNE_NAMESPACES": world.namespace})
+    keys = {"FINETUNE_API_KEY_ACCOUNTS": f"{world.namespace}/{KEY_ACCOUNT}"}
+    settings = Settings.from_environment(ENVIRONMENT | keys | {"FINETUNE_NAMESPACES": world.namespace})
     port = free_port()
     async with aiohttp.ClientSession() as session:
         own = await token_of_account(world, f"{RELEASE_NAME}-api", RELEASE_NAMESPACE)
@@ -68,7 +70,7 @@ async def rest_api(world: World, directory: Path) -> AsyncIterator[RestApi]:
         process = uvicorn.Server(config)
         running = asyncio.create_task(process.serve())
         try:
-            api = RestApi(session, f"http://{HOST}:{port}")
+            api = RestApi(session, f"http://{HOST}:{port}", services)
             await eventually(api.is_up)
             yield api
         finally:

@@ -2,6 +2,7 @@
 
 from finetune_operator.manifests import serving, training
 from finetune_operator.web.identity import VOTE
+from finetune_operator.web.settings import Settings
 from tests.helm.components import VARIABLES, environment
 from tests.helm.conftest import NAMESPACE, Helm, Manifest, named, of_kind
 
@@ -72,6 +73,36 @@ def test_each_watched_namespace_has_what_its_pods_need(helm: Helm) -> None:
             named(manifests, "NetworkPolicy", f"finetune-{policy}", namespace)
     assert {m["metadata"]["namespace"] for m in of_kind(manifests, "Role", "NetworkPolicy")} == set(WATCHED)
     assert environment(manifests, "operator")["FINETUNE_NAMESPACES"] == ",".join(WATCHED)
+
+
+ROBOT, DEPLOYER = "api.keys.serviceAccounts[0]", "api.keys.serviceAccounts[1]"
+KEY_ACCOUNTS = ("--set", f"{ROBOT}.namespace=ci,{ROBOT}.name=robot,{DEPLOYER}.namespace=ci,{DEPLOYER}.name=deployer")
+
+
+def test_tokens_are_made_for_listed_service_accounts_alone(helm: Helm, rendered: list[Manifest]) -> None:
+    tokens = "serviceaccounts/token"
+    assert tokens not in {name for role in of_kind(rendered, "Role") for e in role["rules"] for name in e["resources"]}
+    assert "FINETUNE_API_KEY_ACCOUNTS" not in environment(rendered, "api")
+    manifests = helm.render(*KEY_ACCOUNTS)
+    assert environment(manifests, "api")["FINETUNE_API_KEY_ACCOUNTS"] == "ci/robot,ci/deployer"
+    assert named(manifests, "Role", "finetune-api-keys", "ci")["rules"] == [
+        {"apiGroups": [""], "resources": [tokens], "resourceNames": ["deployer", "robot"], "verbs": ["create"]}
+    ]
+    (subject,) = named(manifests, "RoleBinding", "finetune-api-keys", "ci")["subjects"]
+    assert subject == {"kind": "ServiceAccount", "name": "finetune-api", "namespace": NAMESPACE}
+    without = helm.render(*KEY_ACCOUNTS, "--set", "rbac.create=false")
+    assert not of_kind(without, "Role"), "whoever makes the Roles makes this one, too"
+
+
+def test_the_log_in_at_an_issuer_is_what_the_api_reads(helm: Helm, rendered: list[Manifest]) -> None:
+    assert not {name for name in environment(rendered, "api") if "OIDC" in name}
+    oidc = "clientId=dashboard,api.oidc.existingSecret=oidc,api.oidc.redirectUrl=https://host/login/oidc/callback"
+    told = environment(helm.render("--set", f"api.oidc.issuer=https://issuer.example,api.oidc.{oidc}"), "api")
+    assert told["FINETUNE_OIDC_CLIENT_SECRET"] == {"secretKeyRef": {"name": "oidc", "key": "client-secret"}}
+    plain = {name: value for name, value in told.items() if isinstance(value, str)}
+    settings = Settings.from_environment(plain | {"FINETUNE_API_TOKEN": "t", "FINETUNE_INTERNAL_TOKEN": "t"})
+    assert settings.oidc
+    assert (settings.oidc.issuer, settings.oidc.client_id) == ("https://issuer.example", "dashboard")
 
 
 def test_cluster_roles_are_aggregated_and_leave_status_alone(helm: Helm) -> None:

@@ -33,6 +33,12 @@ def test_lint_is_clean(helm: Helm, profile: str) -> None:
         ("api.ratings.existingSecret=", "existingSecret"),
         ("api.datasets.maxCount=0", "maxCount"),
         ("api.datasets.claimName=../x", "claimName"),
+        ("api.keys.serviceAccounts[0].name=robot", "namespace"),
+        ("api.oidc.issuer=http://issuer.example", "issuer"),
+        ("api.oidc.issuer=https://issuer.example", "needs api.oidc.clientId"),
+        ("api.oidc.issuer=https://issuer.example,api.oidc.clientId=c", "needs api.oidc.redirectUrl"),
+        ("api.oidc.redirectUrl=https://host/elsewhere", "redirectUrl"),
+        ("api.oidc.scopes=email", "scopes"),
         ("baseModels.endpoint=https://user:password@hub.example", "endpoint"),
     ],
 )

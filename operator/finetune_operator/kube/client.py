@@ -113,6 +113,12 @@ class KubeClient:
                 return
             params["continue"] = more
 
+    async def version(self, plural: str, namespace: str | None) -> str:
+        """The resource version of now, to watch from."""
+        answer = await self._request("GET", path_of(plural, namespace), params={"limit": "1"})
+        found: str = answer["metadata"]["resourceVersion"]
+        return found
+
     async def discovered(self, api_version: str) -> frozenset[str]:
         """The plurals that discovery tells of a group's version, given as `group/version`; none where it has neither.
 
@@ -134,6 +140,14 @@ class KubeClient:
         """`strict` refuses fields that the kind does not have, instead of leaving them out."""
         params = {"fieldValidation": "Strict"} if strict else None
         return await self._request("POST", path_of(plural, namespace), body=body, params=params)
+
+    async def token_of(self, namespace: str, service_account: str, lifetime_seconds: int) -> Object:
+        """The status of a TokenRequest: `token` and `expirationTimestamp`. The API server bounds the lifetime."""
+        path = path_of("serviceaccounts", namespace, service_account, "token")
+        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest"}
+        answer = await self._request("POST", path, body=body | {"spec": {"expirationSeconds": lifetime_seconds}})
+        status: Object = answer["status"]
+        return status
 
     async def delete(self, plural: str, namespace: str, name: str, uid: str) -> None:
         """Delete exactly this object; a later one of the same name is a `Conflict`."""

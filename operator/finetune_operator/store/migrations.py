@@ -450,6 +450,27 @@ MIGRATIONS: tuple[Migration, ...] = (
             """,
         ),
     ),
+    Migration(
+        11,
+        (
+            """
+            CREATE TABLE api_keys (
+                id VARCHAR(16) PRIMARY KEY NOT NULL,
+                digest VARCHAR(64) NOT NULL,
+                name VARCHAR(128) NOT NULL,
+                namespace VARCHAR(63) NOT NULL,
+                service_account VARCHAR(253) NOT NULL,
+                created_by TEXT NOT NULL,
+                created_at {timestamp} NOT NULL,
+                expires_at {timestamp} NOT NULL,
+                last_used_at {timestamp},
+                revoked_at {timestamp},
+                revoked_by TEXT
+            )
+            """,
+            "CREATE INDEX api_keys_account ON api_keys (namespace, service_account)",
+        ),
+    ),
 )
 
 

@@ -326,3 +326,22 @@ class Deployment(Base):
     who: Mapped[str | None] = mapped_column(String(256))
     why: Mapped[str] = mapped_column(Text)
     previous: Mapped[str | None] = mapped_column(String(253))
+
+
+class StoredApiKey(Base):
+    """A key of the public interface, as whose ServiceAccount its holder acts; of the secret there is only a digest."""
+
+    __tablename__ = "api_keys"
+    __table_args__ = (Index("api_keys_account", "namespace", "service_account"),)
+
+    id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    digest: Mapped[str] = mapped_column(String(64))
+    name: Mapped[str] = mapped_column(String(128))
+    namespace: Mapped[str] = mapped_column(String(63))
+    service_account: Mapped[str] = mapped_column(String(253))
+    created_by: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    last_used_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
+    revoked_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
+    revoked_by: Mapped[str | None] = mapped_column(Text, default=None)

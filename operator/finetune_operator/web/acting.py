@@ -126,6 +126,11 @@ class Acting:
         if len(refusals) == len(asked):
             raise refusals[0]
 
+    async def moment(self, kind: Kind, namespace: str | None) -> str:
+        """The resource version of now, from which changes can be watched."""
+        with self._refusals(namespace):
+            return await self.resources.version(kind.plural, namespace)
+
     async def page(
         self, kind: Kind, namespace: str | None, limit: int, after: str | None, wanted: Wanted
     ) -> Page[Object]:

@@ -20,6 +20,7 @@ from finetune_operator.store.migrations import SchemaTooNew, migrate
 from finetune_operator.web import (
     abtest_routes,
     abtests,
+    api_key_routes,
     datasets,
     document,
     evaluations,
@@ -33,8 +34,10 @@ from finetune_operator.web import (
     versions,
 )
 from finetune_operator.web.arms import GatewayArms
+from finetune_operator.web.dashboard import site
 from finetune_operator.web.middleware import BodyLimit, RequestLog
 from finetune_operator.web.mirroring import Mirroring
+from finetune_operator.web.oidc import OpenIdProvider
 from finetune_operator.web.openai_api import routes as openai_routes
 from finetune_operator.web.services import Services, ServicesOf
 from finetune_operator.web.settings import InvalidSettings, Settings
@@ -57,6 +60,7 @@ ROUTERS = (
     evaluations.internal_router,
     evaluations.router,
     feedback.router,
+    api_key_routes.router,
     openai_routes.router,
 )
 
@@ -71,6 +75,7 @@ def create_app(services: Services) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router)
     document.install(app)
+    site.install(app)
     app.add_api_route("/healthz", _healthz, include_in_schema=False)
     app.add_api_route("/readyz", _readyz, include_in_schema=False)
     settings = services.settings
@@ -105,7 +110,9 @@ async def serve(settings: Settings) -> None:
         logger.info("database ready", url=shown(url), schema=schema)
         async with KubeClient.from_environment() as cluster, aiohttp.ClientSession() as session:
             mirroring = Mirroring(engine, cluster, settings.namespaces)
-            services = Services(settings, engine, cluster, GatewayArms(session, settings), mirroring=mirroring)
+            oidc = OpenIdProvider(session, settings.oidc) if settings.oidc else None
+            arms = GatewayArms(session, settings)
+            services = Services(settings, engine, cluster, arms, oidc=oidc, mirroring=mirroring)
             following = asyncio.create_task(mirroring.run())
             try:
                 await _run(create_app(services), services)

@@ -1,4 +1,4 @@
-"""Who calls: by the api's own token, compared in constant time, or by a Kubernetes token that the API server knows."""
+"""Who calls: by the api's own token, by a Kubernetes token that the API server knows, or by an API key for one."""
 
 import hmac
 import re
@@ -8,7 +8,9 @@ from typing import Annotated
 from fastapi import Depends, Header
 from pydantic import SecretStr
 
+from finetune_operator.core.api_keys import parsed_key
 from finetune_operator.kube.errors import KubeError
+from finetune_operator.web.api_key_login import login
 from finetune_operator.web.identity import EXPORT, Decision, Right
 from finetune_operator.web.problems import Problem
 from finetune_operator.web.refusals import forbidden, refused, unauthorized
@@ -30,6 +32,8 @@ class Caller:
     name: str
     token: SecretStr | None = None
     """Of Kubernetes; what is asked of the API server goes in its name."""
+    by_api_key: bool = False
+    """Whether an API key stands for the token."""
 
 
 async def require_internal(services: ServicesOf, authorization: Authorization = None) -> None:
@@ -52,9 +56,10 @@ async def require_caller(services: ServicesOf, authorization: Authorization = No
         raise unauthorized()
     if not TOKEN_PATTERN.fullmatch(shown):
         raise unauthorized()
-    token = SecretStr(shown)
+    key = parsed_key(shown)
+    token = await login(services, key) if key else SecretStr(shown)
     try:
-        return Caller(await services.identity.name_of(token), token)
+        return Caller(await services.identity.name_of(token), token, by_api_key=key is not None)
     except KubeError as error:
         raise refused(error, None, own_token=True) from error
 

@@ -30,13 +30,17 @@ Answer = TypeVar("Answer")
 
 
 class Right(NamedTuple):
-    """What RBAC can grant on our kinds; `resource` is a plural, with a subresource after a slash."""
+    """What RBAC can grant, on our kinds if nothing else is said; `resource` is a plural, with a subresource after a
+    slash, and `name` one object of it.
+    """
 
     verb: str
     resource: str
+    group: str = GROUP
+    name: str = ""
 
     def __str__(self) -> str:
-        return f"`{self.verb}` on {self.resource} ({GROUP})"
+        return f"`{self.verb}` on {self.resource} ({self.name or self.group})"
 
 
 VOTE = Right("create", "abtests/votes")
@@ -46,6 +50,11 @@ READ_JOBS = Right("get", "finetunejobs")
 READ_VERSIONS = Right("get", "modelversions")
 EXPORT = Right("create", "finetunejobs")
 """Who may train on the ratings of a namespace may read them."""
+
+
+def make_tokens(service_account: str) -> Right:
+    """Who may act as a ServiceAccount anyway, by `kubectl create token`."""
+    return Right("create", "serviceaccounts/token", group="", name=service_account)
 
 
 class Decision(NamedTuple):
@@ -98,9 +107,11 @@ class Identity:
 
         async def ask() -> Decision:
             resource, _, subresource = right.resource.partition("/")
-            attributes = {"verb": right.verb, "group": GROUP, "resource": resource, "namespace": namespace or ""}
+            attributes = {"verb": right.verb, "group": right.group, "resource": resource, "namespace": namespace or ""}
             if subresource:
                 attributes["subresource"] = subresource
+            if right.name:
+                attributes["name"] = right.name
             spec = {"spec": {"resourceAttributes": attributes}}
             answer = await self._create(token, "authorization.k8s.io/v1", "SelfSubjectAccessReview", spec)
             status = answer["status"]

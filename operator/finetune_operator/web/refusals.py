@@ -17,7 +17,8 @@ RBAC_PATTERN = re.compile(r"cannot \S+ resource")
 def unauthorized() -> Problem:
     """Nobody that anybody knows."""
     detail = (
-        f"send `Authorization: Bearer <token>` with the api's FINETUNE_API_TOKEN, or a Kubernetes token: {LOGIN_REMEDY}"
+        "send `Authorization: Bearer <token>` with the api's FINETUNE_API_TOKEN, an API key, or a Kubernetes token: "
+        f"{LOGIN_REMEDY}"
     )
     return Problem(401, "unauthorized", detail)
 

@@ -5,15 +5,18 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from random import SystemRandom
+from secrets import token_bytes
 from typing import Annotated, Any, Protocol, cast
 
 from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from finetune_operator.store.dataset_worker import Order, Outcome
+from finetune_operator.web.account_tokens import AccountTokens
 from finetune_operator.web.identity import Identity
 from finetune_operator.web.lists import Lists
 from finetune_operator.web.mirroring import Mirroring
+from finetune_operator.web.oidc import OpenIdProvider
 from finetune_operator.web.settings import Settings
 from finetune_operator.web.streams import Streams
 from finetune_operator.web.turns import Turns
@@ -28,6 +31,8 @@ class Resources(Protocol):
     async def get(self, plural: str, namespace: str, name: str) -> Object: ...
 
     def chunks(self, plural: str, namespace: str | None) -> AsyncGenerator[tuple[Object, ...], None]: ...
+
+    async def version(self, plural: str, namespace: str | None) -> str: ...
 
     async def create(
         self, plural: str, namespace: str | None, body: Mapping[str, Any], *, strict: bool = False
@@ -48,6 +53,8 @@ class Cluster(Resources, Protocol):
     """The API server with the api's own rights, and with those of callers."""
 
     def on_behalf_of(self, token: str, field_manager: str) -> Resources: ...
+
+    async def token_of(self, namespace: str, service_account: str, lifetime_seconds: int) -> Object: ...
 
 
 class ArmUnavailable(Exception):
@@ -80,7 +87,7 @@ def _suffix() -> str:
 
 @dataclass(frozen=True)
 class Services:
-    """Built once by the process; `now`, `coin` and `suffix` are the only clock and randomness of the routes."""
+    """Built once by the process; its clock and its randomness are the only ones of the routes."""
 
     settings: Settings
     engine: AsyncEngine
@@ -90,6 +97,8 @@ class Services:
     coin: Callable[[], bool] = _coin
     suffix: Callable[[], str] = _suffix
     """Eight hexadecimal digits, for the name of what its maker gave none."""
+    random_bytes: Callable[[int], bytes] = token_bytes
+    """Of secrets."""
     turns: Turns = field(default_factory=Turns)
     streams: Streams = field(default_factory=Streams)
     version_namespaces: dict[str, str] = field(default_factory=dict)
@@ -98,11 +107,18 @@ class Services:
     mirroring: Mirroring | None = None
     """Lists are read from the API server where there is none."""
     worker: Worker = field(default_factory=WorkerProcess)
+    oidc: OpenIdProvider | None = None
+    """Where people can log in, beside with a token that they have."""
 
     @cached_property
     def identity(self) -> Identity:
         """Who Kubernetes' tokens belong to."""
         return Identity(self.cluster)
+
+    @cached_property
+    def account_tokens(self) -> AccountTokens:
+        """What API keys stand for."""
+        return AccountTokens(self.cluster, self.now)
 
 
 def _services(request: Request) -> Services:

@@ -1,12 +1,16 @@
 """Everything that the api process is told, from the environment."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from finetune_operator.contract.places import DATABASE_URL_VARIABLE, INTERNAL_TOKEN_VARIABLE
+
+ISSUER_PATTERN = r"^(https://[^\s?#@]+|http://(localhost|127\.0\.0\.1)(:[0-9]+)?(/[^\s?#]*)?)$"
+AccountName = Annotated[str, Field(pattern=r"^[a-z0-9][-a-z0-9]{0,62}/[a-z0-9][-.a-z0-9]{0,252}$")]
 
 
 class InvalidSettings(ValueError):
@@ -15,6 +19,18 @@ class InvalidSettings(ValueError):
 
 def _names(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+@dataclass(frozen=True)
+class OidcSettings:
+    """Where people log in."""
+
+    issuer: str
+    client_id: str
+    redirect_url: str
+    client_secret: SecretStr | None
+    scopes: str
+    name: str
 
 
 class Settings(BaseModel):
@@ -38,6 +54,24 @@ class Settings(BaseModel):
     """Bearer token of trainers, gateway and operator."""
     namespaces: Annotated[tuple[str, ...], BeforeValidator(_names)] = Field((), alias="FINETUNE_NAMESPACES")
     """Namespaces that are served, separated by commas; all of them where empty."""
+    api_key_accounts: Annotated[tuple[AccountName, ...], BeforeValidator(_names)] = Field(
+        (), alias="FINETUNE_API_KEY_ACCOUNTS"
+    )
+    """`<namespace>/<ServiceAccount>` that API keys may stand for, separated by commas; no keys where empty."""
+    oidc_issuer: str | None = Field(None, alias="FINETUNE_OIDC_ISSUER", pattern=ISSUER_PATTERN)
+    """Where people log in to the dashboard, exactly as the API server is told it; no such log-in where absent."""
+    oidc_client_id: str | None = Field(None, alias="FINETUNE_OIDC_CLIENT_ID")
+    """As which the issuer knows the dashboard; the API server must take tokens for it."""
+    oidc_client_secret: SecretStr | None = Field(None, alias="FINETUNE_OIDC_CLIENT_SECRET")
+    """Of a client that is not public; PKCE is used either way."""
+    oidc_redirect_url: str | None = Field(
+        None, alias="FINETUNE_OIDC_REDIRECT_URL", pattern=r"^https?://[^\s?#]+/login/oidc/callback$"
+    )
+    """`https://<host of the dashboard>/login/oidc/callback`, as it is registered at the issuer."""
+    oidc_scopes: str = Field("openid email", alias="FINETUNE_OIDC_SCOPES", pattern=r"^([!-~]+ )*openid( [!-~]+)*$")
+    """What is asked for, separated by spaces; those whose claims the API server maps to user and groups."""
+    oidc_name: str = Field("single sign-on", alias="FINETUNE_OIDC_NAME", max_length=64)
+    """The issuer as people call it, on the button."""
     host: str = Field("0.0.0.0", alias="FINETUNE_API_HOST")  # noqa: S104 - a pod's only interface
     """Address to listen on."""
     port: int = Field(8080, alias="FINETUNE_API_PORT", ge=0, le=65_535)
@@ -77,6 +111,26 @@ class Settings(BaseModel):
         if self.api_token is None and not self.api_open:
             raise ValueError("set FINETUNE_API_TOKEN, or FINETUNE_API_OPEN=true to run without authentication")
         return self
+
+    @model_validator(mode="after")
+    def _whole_issuer(self) -> Self:
+        if self.oidc_issuer and not (self.oidc_client_id and self.oidc_redirect_url):
+            raise ValueError("FINETUNE_OIDC_ISSUER needs FINETUNE_OIDC_CLIENT_ID and FINETUNE_OIDC_REDIRECT_URL")
+        return self
+
+    @property
+    def oidc(self) -> OidcSettings | None:
+        """None where people bring their tokens."""
+        if not (self.oidc_issuer and self.oidc_client_id and self.oidc_redirect_url):
+            return None
+        return OidcSettings(
+            issuer=self.oidc_issuer,
+            client_id=self.oidc_client_id,
+            redirect_url=self.oidc_redirect_url,
+            client_secret=self.oidc_client_secret,
+            scopes=self.oidc_scopes,
+            name=self.oidc_name,
+        )
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":

@@ -84,6 +84,9 @@ class FakeCluster:
     def on_behalf_of(self, token: str, field_manager: str) -> Strangers:
         return Strangers()
 
+    async def token_of(self, namespace: str, service_account: str, lifetime_seconds: int) -> dict[str, Any]:
+        raise error_for(403, "Forbidden")
+
     @property
     def test(self) -> dict[str, Any]:
         return self.objects["abtests", "finetune", "v1-v2"]

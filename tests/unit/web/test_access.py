@@ -33,6 +33,7 @@ PATH_EXAMPLES = {
     "fine_tuning_job_id": "ftjob-finetune.plato-1",
     "dataset_id": f"chatml-{'0' * 32}",
     "file": "train.jsonl",
+    "key_id": "0" * 16,
 }
 
 

@@ -18,8 +18,9 @@ from finetune_operator.web.app import create_app
 from finetune_operator.web.services import Services
 from finetune_operator.web.settings import Settings
 from tests.unit.web.conftest import ENVIRONMENT, Clock, FakeArms, ab_test, model_version
-from tests.unit.web.rest.played_api_server import OWN_TOKEN, PlayedApiServer
+from tests.unit.web.rest.played_api_server import EDIT, OWN_TOKEN, PlayedApiServer, User
 
+ROBOT = "finetune/robot"
 ANONYMOUS: dict[str, str] = {}
 API_TOKEN = {"Authorization": "Bearer public-token"}
 READER = {"Authorization": "Bearer reader"}
@@ -58,6 +59,9 @@ async def cluster() -> AsyncIterator[PlayedApiServer]:
     server = PlayedApiServer()
     server.put("abtests", ab_test())
     server.put("modelversions", model_version())
+    server.accounts[ROBOT] = User("system:serviceaccount:finetune:robot", EDIT)
+    for token in (OWN_TOKEN, "editor"):
+        server.users[token].accounts.add(ROBOT)
     async with server.running():
         yield server
 
@@ -65,7 +69,7 @@ async def cluster() -> AsyncIterator[PlayedApiServer]:
 @pytest.fixture
 def environment() -> dict[str, str]:
     """A test may override what the api is told."""
-    return ENVIRONMENT | {"FINETUNE_NAMESPACES": "finetune"}
+    return ENVIRONMENT | {"FINETUNE_NAMESPACES": "finetune", "FINETUNE_API_KEY_ACCOUNTS": ROBOT}
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from aiohttp import web
@@ -18,6 +19,7 @@ from finetune_operator.resources.modelversion import ModelVersion, ModelVersionS
 from tests.builders import merged
 
 Object = dict[str, Any]
+NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 OWN_TOKEN = "own-token"  # noqa: S105 - of this test
 KINDS = {
     "finetunejobs": (FineTuneJob, FineTuneJobSpec),
@@ -39,6 +41,8 @@ class User:
     name: str
     rights: set[tuple[str, str]] = field(default_factory=set)
     namespaces: set[str] | None = None
+    accounts: set[str] = field(default_factory=set)
+    """`<namespace>/<name>` of the ServiceAccounts that they may make tokens for."""
 
     def may(self, verb: str, resource: str, namespace: str) -> bool:
         here = self.namespaces is None or namespace in self.namespaces
@@ -60,6 +64,10 @@ class PlayedApiServer:
             "editor": User("system:serviceaccount:finetune:editor", EDIT),
             "nobody": User("system:serviceaccount:finetune:nobody"),
         }
+        self.accounts: dict[str, User] = {}
+        """ServiceAccounts that tokens can be made for, by `<namespace>/<name>`."""
+        self.made_tokens = 0
+        self.now: Callable[[], datetime] = lambda: NOON
         self.objects: dict[tuple[str, str, str], Object] = {}
         self.requests: list[tuple[str, str, str]] = []
         """User, method, path."""
@@ -81,6 +89,7 @@ class PlayedApiServer:
         app = web.Application()
         app.router.add_post("/apis/authentication.k8s.io/v1/selfsubjectreviews", self._who)
         app.router.add_post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", self._may)
+        app.router.add_post("/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token", self._token)
         for prefix in {PREFIXES[plural] for plural in KINDS}:
             app.router.add_route("*", prefix + "/{plural}", self._serve)
             app.router.add_route("*", prefix + "/namespaces/{namespace}/{plural}", self._serve)
@@ -145,9 +154,29 @@ class PlayedApiServer:
     async def _may(self, request: web.Request) -> web.Response:
         user = self._user(request)
         asked = (await request.json())["spec"]["resourceAttributes"]
-        assert asked["group"] == "finetune.dev"
         resource = "/".join(filter(None, (asked["resource"], asked.get("subresource"))))
+        if asked["group"] == "":
+            assert (asked["verb"], resource) == ("create", "serviceaccounts/token")
+            allowed = f"{asked['namespace']}/{asked['name']}" in user.accounts
+            return web.json_response({"status": {"allowed": allowed}})
+        assert asked["group"] == "finetune.dev"
         return web.json_response({"status": {"allowed": user.may(asked["verb"], resource, asked["namespace"])}})
+
+    async def _token(self, request: web.Request) -> web.Response:
+        """TokenRequest: whoever may gets a new token of the ServiceAccount."""
+        user = self._user(request)
+        namespace, name = request.match_info["namespace"], request.match_info["name"]
+        place = f"{namespace}/{name}"
+        if place not in user.accounts:
+            raise failure(403, f'serviceaccounts "{name}" is forbidden: User "{user.name}" cannot create resource')
+        if place not in self.accounts:
+            raise failure(404, f'serviceaccounts "{name}" not found')
+        seconds = (await request.json())["spec"]["expirationSeconds"]
+        self.made_tokens += 1
+        token = f"made-{self.made_tokens}"
+        self.users[token] = self.accounts[place]
+        ends = self.now() + timedelta(seconds=seconds)
+        return web.json_response({"status": {"token": token, "expirationTimestamp": ends.isoformat()}}, status=201)
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         user = self._user(request)

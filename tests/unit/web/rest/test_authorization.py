@@ -1,12 +1,16 @@
 """Every documented operation by every sort of caller: who is refused, and that nobody else is."""
 
 import copy
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from finetune_operator.store import api_keys
+from finetune_operator.store.api_keys import Account, KeyRecord
 from finetune_operator.web.openai_api.errors import is_spoken
 from tests.builders import job_object, version_object
+from tests.unit.web.conftest import NOON
 from tests.unit.web.rest.conftest import ANONYMOUS, API_TOKEN, EDITOR, NOBODY, READER, Rest
 from tests.unit.web.test_access import PATH_EXAMPLES, public_routes
 
@@ -18,6 +22,7 @@ REFUSED_TO: dict[str, set[str]] = {
     "what the api may read": {"anonymous", "nobody"},
     "vote": {"anonymous", "nobody", "reader"},
     "ratings": {"anonymous", "nobody", "reader"},
+    "tokens": {"anonymous", "api token", "nobody", "reader"},
 }
 """The api's own token reads what the api may read, which FineTuneJobs are not, and changes nothing in the cluster."""
 
@@ -28,6 +33,7 @@ JOBS = "/v1/fine-tuning/jobs"
 TRAINING = "/api/training/jobs"
 OPENAI = "/v1/fine_tuning/jobs"
 DATASETS = "/v1/fine-tuning/datasets"
+KEYS = "/v1/api-keys"
 OPERATIONS: dict[str, tuple[str, ...]] = {
     "anybody known": (
         # A series that nobody has is told to anybody: it is empty.
@@ -101,6 +107,11 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
         "POST /api/training/export/gauntlet",
         "GET /api/training/stats",
     ),
+    "tokens": (
+        f"POST {KEYS}",
+        f"GET {KEYS}",
+        f"DELETE {KEYS}/{{key_id}}",
+    ),
 }
 SORTS = {operation: sort for sort, operations in OPERATIONS.items() for operation in operations}
 HISTORY = [{"time": "2026-11-22T12:00:00Z", "state": "Deployed", "why": "test", "previous": "plato-v1"}]
@@ -108,6 +119,9 @@ LOADED = {"type": "Loaded", "status": "True", "reason": "Test", "lastTransitionT
 ACTIVE = {"engine": "e", "promotedAt": "2026-11-22T12:00:00Z", "history": HISTORY, "conditions": [LOADED]}
 FLAT_JOB = {"model": "plato", "base_model": "volume://models/tiny"}
 ADA = {"evaluator": "ada"}
+API_KEY = KeyRecord(
+    PATH_EXAMPLES["key_id"], "", "", Account("finetune", "robot"), "ada", NOON, NOON + timedelta(days=1)
+)
 BODIES: dict[str, Any] = {
     f"POST {JOBS}": FLAT_JOB,
     f"POST {TRAINING}": FLAT_JOB,
@@ -119,6 +133,7 @@ BODIES: dict[str, Any] = {
     f"POST {TEST}/vote": ADA | {"comparison_id": "0", "vote": "tie"},
     f"POST {ONE}/vote": ADA | {"comparison_id": "0", "vote": "tie"},
     "POST /v1/fine-tuning/feedback": {"request_id": "r", "thumbs": "up"},
+    f"POST {KEYS}": {"name": "nightly", "service_account": "robot"},
     f"POST {DATASETS}/export": {},
     f"POST {DATASETS}/statistics": {},
 }
@@ -152,6 +167,7 @@ async def test_who_is_refused(rest: Rest, operation: str, caller: str) -> None:
     rest.cluster.put("finetunejobs", job_object({"suspend": operation.endswith(("/resume", "/start"))}, name="plato-1"))
     rest.cluster.put("modelversions", version_object(2, status=ACTIVE))
     rest.cluster.put("modelversions", version_object(1))
+    await api_keys.add(rest.services.engine, API_KEY)
     before = copy.deepcopy(rest.cluster.objects)
     method, path = operation.split()
     response = await rest.ask(method, path.format(**PATH_EXAMPLES), _body(operation, caller), CALLERS[caller])
