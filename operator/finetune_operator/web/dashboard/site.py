@@ -3,13 +3,26 @@
 from fastapi import FastAPI
 from starlette.responses import RedirectResponse
 
-from finetune_operator.web.dashboard import assets, fine_tuning, live, login
+from finetune_operator.web.dashboard import (
+    assets,
+    dataset_pages,
+    fine_tuning,
+    job_pages,
+    live,
+    login,
+    model_pages,
+    new_job,
+)
 from finetune_operator.web.dashboard.visits import SEE_OTHER
 
 PAGES = (
     login.PAGE,
     live.PAGE,
     fine_tuning.PAGE,
+    job_pages.PAGE,
+    new_job.PAGE,
+    dataset_pages.PAGE,
+    model_pages.PAGE,
 )
 HOME = "/fine-tuning"
 
