@@ -3,7 +3,17 @@
 from fastapi import FastAPI
 from starlette.responses import RedirectResponse
 
-from finetune_operator.web.dashboard import assets, fine_tuning, live, login, oidc_login
+from finetune_operator.web.dashboard import (
+    assets,
+    dataset_pages,
+    fine_tuning,
+    job_pages,
+    live,
+    login,
+    model_pages,
+    new_job,
+    oidc_login,
+)
 from finetune_operator.web.dashboard.visits import SEE_OTHER
 
 PAGES = (
@@ -11,6 +21,10 @@ PAGES = (
     oidc_login.PAGE,
     live.PAGE,
     fine_tuning.PAGE,
+    job_pages.PAGE,
+    new_job.PAGE,
+    dataset_pages.PAGE,
+    model_pages.PAGE,
 )
 HOME = "/fine-tuning"
 
