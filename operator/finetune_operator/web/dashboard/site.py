@@ -3,13 +3,24 @@
 from fastapi import FastAPI
 from starlette.responses import RedirectResponse
 
-from finetune_operator.web.dashboard import assets, fine_tuning, live, login
+from finetune_operator.web.dashboard import (
+    ab_test_pages,
+    assets,
+    comparison_pages,
+    fine_tuning,
+    live,
+    login,
+    voting,
+)
 from finetune_operator.web.dashboard.visits import SEE_OTHER
 
 PAGES = (
     login.PAGE,
     live.PAGE,
     fine_tuning.PAGE,
+    comparison_pages.PAGE,
+    ab_test_pages.PAGE,
+    voting.PAGE,
 )
 HOME = "/fine-tuning"
 

@@ -223,7 +223,7 @@ def _efficiency(left: Figures, right: Figures) -> Iterable[Row]:
         Direction.LOWER,
         (left.model_megabytes, right.model_megabytes),
         lambda value: f"{number(value, 1)}{THIN_SPACE}MB",
-        notes=tuple("needs no adapter" if side.is_base else "" for side in (left, right)),
+        notes=(_without_adapter(left), _without_adapter(right)),
     )
     yield _row(
         "Memory of its engine",
@@ -268,11 +268,11 @@ def _row(
     show: Show,
     *,
     share: Callable[[float], float] | None = None,
-    notes: tuple[str, ...] = ("", ""),
+    notes: tuple[str, str] = ("", ""),
     relative: bool = True,
 ) -> Row:
     left, right = values
-    cells = [_cell(value, show, share, note) for value, note in zip(values, notes, strict=True)]
+    cells = (_cell(left, show, share, notes[0]), _cell(right, show, share, notes[1]))
     if left is None or right is None:
         missing = "neither was measured" if left is None and right is None else "one of them was not measured"
         return Row(name, explanation, direction, *cells, Standing.UNKNOWN, missing)
@@ -312,6 +312,10 @@ def seconds(value: float) -> str:
 
 def _band(low: float, high: float) -> str:
     return f"{percent(low, 0)} to {percent(high, 0)}"
+
+
+def _without_adapter(side: Figures) -> str:
+    return "needs no adapter" if side.is_base else ""
 
 
 def _rated(side: Figures) -> str:

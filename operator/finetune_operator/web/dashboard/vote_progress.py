@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from finetune_operator.contract.experiments import VoteCounts, WinRatePoint
-from finetune_operator.core.sequential import bounded_mean_interval, votes_still_needed
+from finetune_operator.core.sequential import preference_interval, votes_still_needed
 from finetune_operator.resources.abtest import Decision, Method, TestPhase, Verdict
 from finetune_operator.web.dashboard.charts import Curve, Line
 from finetune_operator.web.dashboard.version_comparison import Duel, Interval
@@ -93,8 +93,16 @@ def judgement(
 
 
 def win_rate_interval(votes: VoteCounts, alpha: float) -> Interval:
-    """Confidence sequence of the win rate itself: a vote is worth 1, 0, or one half for a tie."""
-    return Interval(*bounded_mean_interval(votes.fine_tuned + votes.tie / 2, votes.base + votes.tie / 2, alpha))
+    """The confidence sequence of the decided votes, on the scale of the win rate at the observed share of ties.
+
+    It leaves one half out exactly while the votes are significant, so that the band and the verdict say the same.
+    """
+    decided = votes.fine_tuned + votes.base
+    if not decided:
+        return Interval(0.0, 1.0)
+    ties = votes.tie / votes.total
+    low, high = preference_interval(votes, alpha)
+    return Interval(EVEN * ties + (1 - ties) * low, EVEN * ties + (1 - ties) * high)
 
 
 def duel_of(votes: VoteCounts, alpha: float) -> Duel | None:

@@ -5,8 +5,16 @@ from datetime import UTC, datetime
 import pytest
 
 from finetune_operator.contract.experiments import VoteCounts, WinRatePoint
+from finetune_operator.core.sequential import p_value
 from finetune_operator.resources.abtest import Decision, Method, TestPhase, Verdict
-from finetune_operator.web.dashboard.vote_progress import Arms, judgement, vote_progress, win_rate_curve
+from finetune_operator.web.dashboard.version_comparison import Interval
+from finetune_operator.web.dashboard.vote_progress import (
+    Arms,
+    judgement,
+    vote_progress,
+    win_rate_curve,
+    win_rate_interval,
+)
 
 ARMS = Arms("plato-v1", "plato-v2")
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -94,3 +102,16 @@ def test_the_curve_has_a_band_that_holds_the_rate_and_narrows() -> None:
 
 def test_without_votes_the_curve_is_empty() -> None:
     assert win_rate_curve([], 0.05).x == ()
+
+
+@pytest.mark.parametrize("ties", [0, 7, 400])
+@pytest.mark.parametrize("wins", range(0, 41, 4))
+def test_the_band_excludes_a_draw_exactly_while_the_votes_are_significant(wins: int, ties: int) -> None:
+    votes = VoteCounts(fine_tuned=wins, base=12, tie=ties)
+    band = win_rate_interval(votes, 0.05)
+    assert (not band.low <= 0.5 <= band.high) == (p_value(votes) <= 0.05)
+    assert band.low <= (votes.win_rate or 0) <= band.high
+
+
+def test_ties_alone_say_nothing_of_the_win_rate() -> None:
+    assert win_rate_interval(VoteCounts(tie=9), 0.05) == Interval(0.0, 1.0)
