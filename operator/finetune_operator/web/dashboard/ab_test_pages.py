@@ -15,6 +15,7 @@ from finetune_operator.web.acting import TESTS, VERSIONS
 from finetune_operator.web.creation import create_once, digest_of, manifest, shown_manifest
 from finetune_operator.web.dashboard.charts import Curve
 from finetune_operator.web.dashboard.comparison_pages import PATH
+from finetune_operator.web.dashboard.forms import mistakes_of
 from finetune_operator.web.dashboard.routing import Page, page_router
 from finetune_operator.web.dashboard.version_comparison import comparison, summary
 from finetune_operator.web.dashboard.version_figures import Figures, figures_of, figures_of_base
@@ -72,15 +73,7 @@ class NewTest:
                 request.model_dump(exclude_unset=True) | ({"test_prompts": self._prompts} if self._prompts else {})
             )
         except ValidationError as error:
-            raise Problem(422, "invalid-request", mistakes(error)) from None
-
-
-def mistakes(error: ValidationError) -> str:
-    """In one line, the field first."""
-    found = error.errors(include_url=False, include_input=False)
-    return "; ".join(
-        f"{'.'.join(str(part) for part in each['loc'])}: {each['msg']}".removeprefix(": ") for each in found
-    )
+            raise Problem(422, "invalid-request", mistakes_of(error)) from None
 
 
 def path_of_test(found: ObjectId) -> str:
@@ -130,27 +123,21 @@ async def preview(visit: VisitOf, form: Annotated[NewTest, Depends()]) -> HTMLRe
 @router.post("")
 async def create_test(visit: VisitOf, form: Annotated[NewTest, Depends()]) -> Response:
     """Make it. The form's name makes it once, however often it is sent."""
-    request = form.request(visit)
-    body = _manifest(request, digest_of(request))
-    if mistake := _lacking(body):
-        raise Problem(422, "invalid-request", mistake)
-    made = await create_once(visit.acting, TESTS, body)
-    metadata = made.body["metadata"]
-    return visit.go(path_of_test(ObjectId(metadata["namespace"], metadata["name"])))
+    return visit.go(path_of_test(await created_test(visit, form)))
 
 
 @router.get("/{test_id}")
 async def one_test_page(visit: VisitOf, test_id: TestId) -> HTMLResponse:
     """Where it stands; a fragment of the same is what changes while people vote."""
     found = visit.acting.identified(test_id)
-    context = await _context(visit, found)
+    context = await context_of_test(visit, found)
     return visit.render("ab_test.html", **context)
 
 
 @router.get("/{test_id}/state")
 async def state_of_test(visit: VisitOf, test_id: TestId) -> HTMLResponse:
     """What changes of the page while it is open."""
-    return visit.render("fragments/ab_test_state.html", **await _context(visit, visit.acting.identified(test_id)))
+    return visit.render("fragments/ab_test_state.html", **await context_of_test(visit, visit.acting.identified(test_id)))
 
 
 @router.get("/{test_id}/win-rates")
@@ -176,6 +163,16 @@ async def cancel(visit: VisitOf, test_id: TestId) -> Response:
     return visit.go(path_of_test(found))
 
 
+async def created_test(visit: Visit, form: NewTest) -> ObjectId:
+    """Raises problems."""
+    request = form.request(visit)
+    body = _manifest(request, digest_of(request))
+    if mistake := _lacking(body):
+        raise Problem(422, "invalid-request", mistake)
+    made = await create_once(visit.acting, TESTS, body)
+    return ObjectId(made.body["metadata"]["namespace"], made.body["metadata"]["name"])
+
+
 def _manifest(request: AbTestRequest, digest: str | None = None) -> Object:
     name = request.name or f"{request.candidate}-test"
     return manifest(TESTS.kind, request.namespace or "", name, abtest_spec(request), digest)
@@ -197,7 +194,8 @@ async def _test(visit: Visit, found: ObjectId) -> ABTest:
     return ABTest.parse(await visit.acting.get(TESTS, found))
 
 
-async def _context(visit: Visit, found: ObjectId) -> Object:
+async def context_of_test(visit: Visit, found: ObjectId) -> Object:
+    """What the templates show of a test. Raises problems."""
     body = await visit.acting.get(TESTS, found)
     test = ABTest.parse(body)
     decision, status = test.spec.decision, test.status

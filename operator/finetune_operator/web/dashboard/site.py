@@ -7,10 +7,15 @@ from finetune_operator.web.dashboard import (
     ab_test_pages,
     assets,
     comparison_pages,
+    dataset_pages,
     fine_tuning,
+    job_pages,
     live,
     login,
+    model_pages,
+    new_job,
     voting,
+    wizard,
 )
 from finetune_operator.web.dashboard.visits import SEE_OTHER
 
@@ -18,9 +23,14 @@ PAGES = (
     login.PAGE,
     live.PAGE,
     fine_tuning.PAGE,
+    job_pages.PAGE,
+    new_job.PAGE,
+    dataset_pages.PAGE,
+    model_pages.PAGE,
     comparison_pages.PAGE,
     ab_test_pages.PAGE,
     voting.PAGE,
+    wizard.PAGE,
 )
 HOME = "/fine-tuning"
 

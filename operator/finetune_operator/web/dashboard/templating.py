@@ -8,6 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from finetune_operator.core.durations import short_duration
+from finetune_operator.core.training_estimates import Range, shown_cost, shown_time
 from finetune_operator.web.dashboard.assets import asset
 
 UNKNOWN = "\u2013"
@@ -59,6 +60,14 @@ def moment(time: datetime | None) -> str | Markup:
     return Markup(pattern).format(f"{at:%Y-%m-%dT%H:%M:%SZ}", f"{at:%Y-%m-%d %H:%M:%S} UTC", f"{at:%d %b %Y, %H:%M}")  # noqa: S704
 
 
+def time_range(seconds: Range | None) -> str:
+    return UNKNOWN if seconds is None else shown_time(seconds)
+
+
+def cost_range(cost: Range | None, currency: str | None) -> str:
+    return UNKNOWN if cost is None else shown_cost(cost, currency)
+
+
 def orelse(value: object) -> object:
     """The value, or a dash for what is unknown or empty."""
     return UNKNOWN if value is None or value == "" else value
@@ -81,6 +90,8 @@ def environment() -> Environment:
         "size": size,
         "duration": duration,
         "moment": moment,
+        "time_range": time_range,
+        "cost_range": cost_range,
         "orelse": orelse,
     }
     made.filters.update(filters)

@@ -1,5 +1,6 @@
 """One request for a page: who asks, by the cookie that the log-in has set, and what a page needs to answer."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, NamedTuple
@@ -37,9 +38,13 @@ class Visit:
     def acting(self) -> Acting:
         return Acting(self.services, self.caller)
 
-    def render(self, template: str, status: int = 200, **context: Any) -> HTMLResponse:
+    def render(self, template: str, http_status: int = 200, /, **context: Any) -> HTMLResponse:
         """A page or a fragment."""
-        return rendered(self.request, self.services, self.caller, template, status, **context)
+        return rendered(self.request, self.services, self.caller, template, http_status, **context)
+
+    async def form(self) -> Mapping[str, Any]:
+        """What the browser sent, a text by each name."""
+        return dict(await self.request.form())
 
     def go(self, path: str) -> RedirectResponse:
         """After something was changed, so that loading the page again changes nothing more."""
@@ -66,7 +71,13 @@ def is_fragment(request: Request) -> bool:
 
 
 def rendered(
-    request: Request, services: Services, caller: Caller | None, template: str, status: int = 200, **context: Any
+    request: Request,
+    services: Services,
+    caller: Caller | None,
+    template: str,
+    http_status: int = 200,
+    /,
+    **context: Any,
 ) -> HTMLResponse:
     """With what the layout needs; `caller` is None where nobody is logged in."""
     navigation: tuple[NavEntry, ...] = request.app.state.navigation
@@ -80,4 +91,4 @@ def rendered(
         "now": services.now(),
     }
     text = TEMPLATES.get_template(template).render(known | context)
-    return HTMLResponse(text, status, headers=dict(PAGE_HEADERS))
+    return HTMLResponse(text, http_status, headers=dict(PAGE_HEADERS))

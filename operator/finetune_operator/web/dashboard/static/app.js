@@ -30,5 +30,13 @@ document.addEventListener("click", async (event) => {
   }
 });
 
+// What is hidden until one opens it is fetched then.
+document.addEventListener("toggle", (event) => {
+  if (event.target.open) event.target.querySelectorAll("[data-live]").forEach((each) => each.dispatchEvent(new Event("live")));
+}, true);
+document.addEventListener("change", (event) => {
+  if (event.target.matches?.("[data-submit]")) event.target.form.requestSubmit();
+});
+
 startCharts();
 startLive();

@@ -25,6 +25,8 @@ function fetchAnew(changed) {
     if (changed && id && id !== changed.id) continue;
     // What shows many objects waits for something that is worth telling of one of them.
     if (changed && !id && changed.what === "progress") continue;
+    // Nobody sees it; it is fetched when it is opened.
+    if (element.closest("details:not([open])")) continue;
     if (element.dataset.chart) element.dispatchEvent(new Event("chart", { bubbles: true }));
     else element.dispatchEvent(new Event("live"));
   }
