@@ -44,6 +44,8 @@ from finetune_operator.resources.abtest import (
 )
 from finetune_operator.resources.modelversion import ModelVersion, State
 
+CANCELLED = "Cancelled"
+
 
 @dataclass(frozen=True)
 class Observed:
@@ -62,7 +64,7 @@ def reconcile(test: ABTest, seen: Observed, now: datetime, config: OperatorConfi
         status = test.status.model_copy(update={"observed_generation": test.metadata.generation})
         return Plan(status=status.to_dict())
     status = _counted(test, seen, now, config.progress_write_seconds)
-    outlook = _aborted(test, seen) or _waiting(test, seen) or judged(test, status, now)
+    outlook = _cancelled(test) or _aborted(test, seen) or _waiting(test, seen) or judged(test, status, now)
     status = _with_outlook(test, seen, status, outlook, now)
     return Plan(
         status=status.to_dict(),
@@ -79,6 +81,13 @@ def is_running(test: ABTest) -> bool:
 def _arm_versions(spec: ABTestSpec) -> tuple[str, ...]:
     names = (spec.baseline.model_version, spec.candidate.model_version)
     return tuple(name for name in names if name)
+
+
+def _cancelled(test: ABTest) -> Outlook | None:
+    if not test.spec.cancel:
+        return None
+    message = "spec.cancel ended the test before its verdict; create a new ABTest to go on"
+    return Outlook(TestPhase.CONCLUDED, CANCELLED, message, Verdict.ABORTED)
 
 
 def _aborted(test: ABTest, seen: Observed) -> Outlook | None:
@@ -334,7 +343,9 @@ def _findings(test: ABTest, seen: Observed, status: ABTestStatus, outlook: Outlo
     yield _sample_ratio(status)
     yield Finding("Concluded", concluded, reason, message)
     yield Finding("Ready", (running or concluded) and not aborted, reason, message)
-    yield Finding("Stalled", True, reason, message) if aborted else Absent("Stalled")
+    # What somebody asked for is nothing to look into.
+    stalled = aborted and reason != CANCELLED
+    yield Finding("Stalled", True, reason, message) if stalled else Absent("Stalled")
     waiting = outlook.phase is TestPhase.PENDING
     yield Finding("Reconciling", True, reason, message) if waiting else Absent("Reconciling")
 

@@ -212,6 +212,11 @@ class ABTestSpec(ApiModel):
             "or raise candidatePercent",
             field_path=".traffic.shadowPercent",
         ),
+        rule(
+            "!(has(oldSelf.cancel) && oldSelf.cancel) || (has(self.cancel) && self.cancel)",
+            "a cancelled test can't be taken up again: create a new one",
+            field_path=".cancel",
+        ),
     )
 
     model: ModelName
@@ -232,6 +237,9 @@ class ABTestSpec(ApiModel):
     """Promote makes a winning candidate the active version, unless it misses what its spec.evaluation requires."""
     on_loss: OnLoss = OnLoss.KEEP
     """Rollback makes the baseline the active version if a candidate loses that is active."""
+    cancel: bool = False
+    """End the test for good before its verdict, which is Aborted then: nothing is promoted and no traffic is split any
+    more. The votes are kept; it can't be set back."""
 
 
 class TestPhase(StrEnum):

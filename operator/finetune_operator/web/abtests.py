@@ -55,7 +55,7 @@ async def create_comparison(
     services: ServicesOf, caller: CallerOf, namespace: Namespace, name: Name, request: ComparisonRequest
 ) -> BlindComparison:
     """Two answers to judge, without names. The evaluator's open comparison is returned until there is a vote on it."""
-    test = await _read_votable_test(services, caller, namespace, name)
+    test = await votable_test(services, caller, namespace, name)
     evaluator = evaluator_of(caller, request.evaluator)
     last = await votes.last_comparison(services.engine, test.metadata.uid, evaluator)
     if last is not None and last[1] is None:
@@ -89,7 +89,7 @@ async def vote(
     services: ServicesOf, caller: CallerOf, namespace: Namespace, name: Name, request: VoteRequest
 ) -> VoteResult:
     """One vote per comparison and evaluator; sending it again changes nothing, another one is a conflict."""
-    test = await _read_votable_test(services, caller, namespace, name)
+    test = await votable_test(services, caller, namespace, name)
     evaluator = evaluator_of(caller, request.evaluator)
     comparison = await votes.find_comparison(services.engine, request.comparison_id)
     if comparison is None or comparison.abtest_uid != test.metadata.uid:
@@ -232,6 +232,31 @@ async def get_comparisons(
     )
 
 
+class Judged(NamedTuple):
+    """A comparison on which its evaluator has voted, so that it is blind no more."""
+
+    comparison: BlindComparison
+    vote: Choice
+    late: bool
+    sides: Sides
+
+
+async def judged(
+    services: Services, caller: Caller, identity: ObjectId, comparison_id: str, said: str | None
+) -> Judged | None:
+    """The evaluator's own comparison; None where it is another's or open. Raises problems."""
+    test = await votable_test(services, caller, *identity)
+    own = (
+        Comparison.id == comparison_id,
+        Comparison.abtest_uid == test.metadata.uid,
+        Comparison.evaluator == evaluator_of(caller, said),
+    )
+    for comparison, cast in await votes.list_comparisons(services.engine, own, 1):
+        if cast is not None:
+            return Judged(_blind(comparison), Choice(cast.choice), cast.late, _sides(comparison))
+    return None
+
+
 class _Material(NamedTuple):
     """What a comparison shows, and who really answered."""
 
@@ -279,8 +304,11 @@ async def _read_body(acting: Acting, namespace: str, name: str) -> Object:
     return await acting.get(TESTS, ObjectId(namespace, name))
 
 
-async def _read_votable_test(services: Services, caller: Caller, namespace: str, name: str) -> ABTest:
-    """To judge its answers, which also costs what the engines take; who may only vote needs no right to read."""
+async def votable_test(services: Services, caller: Caller, namespace: str, name: str) -> ABTest:
+    """One whose answers the caller may judge, which also costs what the engines take.
+
+    Who may only vote needs no right to read.
+    """
     acting = Acting(services, OWN)
     acting.require_served(namespace)
     await require_right(services, caller, VOTE, namespace)

@@ -137,8 +137,14 @@ CHANGED: Spec = {
     "guardrails": {"maxErrorRate": "0.5"},
 }
 
+CANCELLED = "a cancelled test can't be taken up again: create a new one"
+
 UPDATES = [
     *immutable_fields("ABTest", CHANGED),
+    Update("a test is cancelled", "ABTest", {"cancel": True}),
+    Update("a cancelled test gets prompts", "ABTest", {"prompts": ["What is virtue?"]}, {"cancel": True}),
+    Update("a cancelled test is taken up", "ABTest", {"cancel": False}, {"cancel": True}, CANCELLED),
+    Update("a cancelled test forgets it", "ABTest", {"cancel": None}, {"cancel": True}, CANCELLED),
     Update("a test's share grows", "ABTest", {"traffic": {"candidatePercent": 50}}),
     Update("a test's copies end with its split", "ABTest", {"traffic": {"candidatePercent": 50, "shadowPercent": 0}}),
     Update("a test's copies are judged", "ABTest", {"traffic": {"shadowPercent": 5, "pairPercent": 50}}),

@@ -73,6 +73,23 @@ class TestVerdict:
         assert not is_true(status.conditions, "Ready")
         assert [(event.type, event.reason) for event in plan.events] == [("Warning", "Aborted")]
 
+    @pytest.mark.parametrize("status", [RUNNING, {}], ids=["running", "not begun"])
+    def test_who_cancels_ends_it_without_a_winner_and_without_alarm(self, status: dict[str, Any]) -> None:
+        plan = decide(make_test({"cancel": True}, status=status), world(tally(40, 10)))
+        found = status_of(plan)
+        assert (found.phase, found.verdict, found.concluded_at) == (TestPhase.CONCLUDED, Verdict.ABORTED, NOON)
+        assert found.votes is not None
+        assert found.votes.total == 50
+        assert "create a new ABTest" in (found.message or "")
+        assert not is_true(found.conditions, "Stalled")
+        assert not is_true(found.conditions, "Ready")
+        assert [(event.type, event.reason) for event in plan.events] == [("Normal", "Cancelled")]
+
+    def test_a_verdict_is_not_cancelled(self) -> None:
+        won = after(make_test(status=RUNNING), decide(make_test(status=RUNNING), world(tally(40, 10))))
+        cancelled = make_test({"cancel": True}, status=won.status.to_dict())
+        assert status_of(decide(cancelled, world(tally(40, 10)))).verdict is Verdict.WON
+
     def test_an_engine_that_is_late_does_not_end_it(self) -> None:
         late = make_version(1, status=failed("ProgressDeadlineExceeded"))
         status = status_of(decide(make_test(status=RUNNING), world(tally(3, 0), versions=(late, V2))))

@@ -12,6 +12,10 @@ class Line(BaseModel):
     y: tuple[float | None, ...]
     smooth: bool = False
     """Whether the page's slider smooths it; the measured values stay visible beneath."""
+    is_bound: bool = False
+    """Drawn thinly, in the colour of the first line."""
+    is_reference: bool = False
+    """Drawn dashed and grey: nothing that was measured."""
 
 
 class Curve(BaseModel):
@@ -22,3 +26,7 @@ class Curve(BaseModel):
     x_label: str
     x: tuple[float, ...]
     series: tuple[Line, ...]
+    band: tuple[int, int] | None = None
+    """Places of the upper and the lower line between which it is filled."""
+    y_range: tuple[float, float] | None = None
+    """Where the scale must not depend on what was measured."""

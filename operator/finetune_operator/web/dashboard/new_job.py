@@ -83,7 +83,7 @@ async def outlook_of_form(visit: VisitOf) -> HTMLResponse:
     return visit.render(
         "fragments/outlook.html",
         mistake=None,
-        outlook=await _outlook(visit, request, job),
+        outlook=await outlook(visit, request, job),
         yaml=yaml_text(body),
         command=apply_command("job.yaml"),
     )
@@ -115,7 +115,8 @@ def _manifest(visit: Visit, request: JobRequest) -> dict[str, Any]:
     return manifest(KIND, namespace, request.name or f"{spec['model']}-1", spec, None)
 
 
-async def _outlook(visit: Visit, request: JobRequest, job: FineTuneJob) -> Outlook:
+async def outlook(visit: Visit, request: JobRequest, job: FineTuneJob) -> Outlook:
+    """Of the object that the request stands for. Raises problems."""
     rows = await part(_rows(visit, request))
     config = training_config(job, NOWHERE)
     known = catalogued(job.spec.base_model.source.hub.id) if job.spec.base_model.source.hub else None

@@ -4,7 +4,9 @@ from fastapi import FastAPI
 from starlette.responses import RedirectResponse
 
 from finetune_operator.web.dashboard import (
+    ab_test_pages,
     assets,
+    comparison_pages,
     dataset_pages,
     fine_tuning,
     job_pages,
@@ -13,6 +15,8 @@ from finetune_operator.web.dashboard import (
     model_pages,
     new_job,
     oidc_login,
+    voting,
+    wizard,
 )
 from finetune_operator.web.dashboard.visits import SEE_OTHER
 
@@ -25,6 +29,10 @@ PAGES = (
     new_job.PAGE,
     dataset_pages.PAGE,
     model_pages.PAGE,
+    comparison_pages.PAGE,
+    ab_test_pages.PAGE,
+    voting.PAGE,
+    wizard.PAGE,
 )
 HOME = "/fine-tuning"
 

@@ -1,0 +1,326 @@
+"""Two models side by side: each quantity with which of them is better, in words as well as in colour. Pure."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from finetune_operator.web.dashboard.templating import UNKNOWN, money, number, percent
+from finetune_operator.web.dashboard.version_figures import Figures, Money
+
+THIN_SPACE = "\u202f"
+EVEN = 0.5
+
+
+class Direction(StrEnum):
+    """Which way is better."""
+
+    HIGHER = "higher"
+    LOWER = "lower"
+
+
+class Standing(StrEnum):
+    """Of the right side against the left one."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    EQUAL = "equal"
+    UNDECIDED = "undecided"
+    """Measured, but not beyond doubt."""
+    UNKNOWN = "unknown"
+
+
+MIRRORED = {Standing.BETTER: Standing.WORSE, Standing.WORSE: Standing.BETTER}
+
+
+@dataclass(frozen=True)
+class Interval:
+    """What a share may truly be, at all looks together."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Duel:
+    """What votes said of the right side against the left one; `interval` is of the right side's win rate."""
+
+    win_rate: float
+    interval: Interval
+    votes: int
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One side's value: as text, and as a share of a whole bar where it has a natural end."""
+
+    text: str
+    share: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One quantity of both sides; `words` says the difference of the right side against the left one."""
+
+    name: str
+    explanation: str
+    direction: Direction
+    left: Cell
+    right: Cell
+    standing: Standing
+    words: str
+
+    @property
+    def left_standing(self) -> Standing:
+        return MIRRORED.get(self.standing, self.standing)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Quantities of one kind; `note` says how far they can be compared."""
+
+    title: str
+    rows: tuple[Row, ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How many quantities are better on the right side, and in how many of those that both have."""
+
+    better: int
+    worse: int
+    equal: int
+
+    @property
+    def known(self) -> int:
+        return self.better + self.worse + self.equal
+
+
+Show = Callable[[float], str]
+
+
+def comparison(left: Figures, right: Figures, duel: Duel | None = None) -> tuple[Group, ...]:
+    """Quality, speed and efficiency. `duel` is absent where nobody has voted on exactly these two."""
+    return (
+        Group("Quality", tuple(_quality(left, right, duel)), _quality_note(left, right)),
+        Group("Speed", tuple(_speed(left, right))),
+        Group("Size and cost", tuple(_efficiency(left, right))),
+    )
+
+
+def summary(groups: Iterable[Group]) -> Summary:
+    standings = [row.standing for group in groups for row in group.rows]
+    return Summary(*(standings.count(each) for each in (Standing.BETTER, Standing.WORSE, Standing.EQUAL)))
+
+
+def _quality(left: Figures, right: Figures, duel: Duel | None) -> Iterable[Row]:
+    yield _duel_row(duel)
+    yield _row(
+        "Elo rating",
+        "Strength by all votes on this model's versions: 400 points more win ten times as often.",
+        Direction.HIGHER,
+        (left.elo, right.elo),
+        number,
+        relative=False,
+    )
+    yield _row(
+        "Gold-star rate",
+        "Share of users' ratings of its answers that are 4 stars or more.",
+        Direction.HIGHER,
+        (left.gold_star_rate, right.gold_star_rate),
+        percent,
+        share=lambda value: value,
+        notes=(_rated(left), _rated(right)),
+        relative=False,
+    )
+    yield _row(
+        "Average rating",
+        "Of 1 to 5 stars.",
+        Direction.HIGHER,
+        (left.average_rating, right.average_rating),
+        lambda value: f"{number(value, 2)} ★",
+        share=lambda value: value / 5,
+        notes=(_rated(left), _rated(right)),
+    )
+    yield _row(
+        "Consistency",
+        "Standard deviation of the ratings: the smaller, the more even the answers.",
+        Direction.LOWER,
+        (left.rating_deviation, right.rating_deviation),
+        lambda value: f"± {number(value, 2)} ★",
+    )
+    for name in sorted({*left.scores, *right.scores}):
+        yield _row(
+            name,
+            "Of answers to held-out questions, from 0 to 1.",
+            Direction.HIGHER,
+            (left.scores.get(name), right.scores.get(name)),
+            lambda value: number(value, 3),
+            share=lambda value: value,
+        )
+    yield _row(
+        "Loss on held-out rows",
+        "How surprised it is by good answers that it never saw.",
+        Direction.LOWER,
+        (left.test_loss, right.test_loss),
+        lambda value: number(value, 4),
+    )
+
+
+def _quality_note(left: Figures, right: Figures) -> str:
+    digests = {left.dataset_digest, right.dataset_digest} - {None}
+    if len(digests) > 1:
+        return (
+            "The two were trained on different data, so their scores and losses may be of different held-out rows; "
+            "votes and ratings compare them fairly."
+        )
+    return ""
+
+
+def _speed(left: Figures, right: Figures) -> Iterable[Row]:
+    yield _row(
+        "Tokens per second",
+        "Of all answers together, measured on its engine.",
+        Direction.HIGHER,
+        (left.tokens_per_second, right.tokens_per_second),
+        lambda value: number(value, 1),
+    )
+    yield _row(
+        "Time to first token",
+        "How long one waits until the answer begins.",
+        Direction.LOWER,
+        (left.seconds_to_first_token, right.seconds_to_first_token),
+        seconds,
+    )
+    yield _row(
+        "Time of an answer",
+        "Until the whole answer is there, on average.",
+        Direction.LOWER,
+        (left.latency_seconds, right.latency_seconds),
+        seconds,
+    )
+    yield _row(
+        "Slow answers",
+        "19 of 20 answers were complete within this time.",
+        Direction.LOWER,
+        (left.p95_latency_seconds, right.p95_latency_seconds),
+        seconds,
+    )
+    yield _row(
+        "Requests per second at saturation",
+        "The most that its engine answers.",
+        Direction.HIGHER,
+        (left.requests_per_second, right.requests_per_second),
+        lambda value: number(value, 1),
+    )
+
+
+def _efficiency(left: Figures, right: Figures) -> Iterable[Row]:
+    yield _row(
+        "Model size",
+        "Of the adapter's files, beside the base model's weights.",
+        Direction.LOWER,
+        (left.model_megabytes, right.model_megabytes),
+        lambda value: f"{number(value, 1)}{THIN_SPACE}MB",
+        notes=(_without_adapter(left), _without_adapter(right)),
+    )
+    yield _row(
+        "Memory of its engine",
+        "The memory limit of one engine pod.",
+        Direction.LOWER,
+        (left.memory_gigabytes, right.memory_gigabytes),
+        lambda value: f"{number(value, 1)}{THIN_SPACE}GB",
+    )
+    yield _cost_row(
+        "Cost per million tokens",
+        "The price of the engine for the time in which it generates them.",
+        left.cost_per_million_tokens,
+        right.cost_per_million_tokens,
+    )
+    yield _cost_row("Cost per answer", "Of an average answer.", left.cost_per_answer, right.cost_per_answer)
+
+
+def _duel_row(duel: Duel | None) -> Row:
+    """Better or worse only where the band excludes a draw."""
+    name, explanation = "Win rate", "By blind votes on exactly these two, a tie counting half."
+    if duel is None:
+        cells = (Cell(UNKNOWN), Cell(UNKNOWN))
+        return Row(name, explanation, Direction.HIGHER, *cells, Standing.UNKNOWN, "nobody has voted on these two yet")
+    interval = duel.interval
+    votes = _counted(duel.votes, "vote")
+    left = Cell(percent(1 - duel.win_rate), 1 - duel.win_rate, _band(1 - interval.high, 1 - interval.low))
+    right = Cell(percent(duel.win_rate), duel.win_rate, _band(interval.low, interval.high))
+    if interval.low > EVEN:
+        standing, words = Standing.BETTER, f"preferred in {votes}, beyond doubt"
+    elif interval.high < EVEN:
+        standing, words = Standing.WORSE, f"less liked in {votes}, beyond doubt"
+    else:
+        standing, words = Standing.UNDECIDED, f"not decided by {votes}"
+    return Row(name, explanation, Direction.HIGHER, left, right, standing, words)
+
+
+def _row(
+    name: str,
+    explanation: str,
+    direction: Direction,
+    values: tuple[float | None, float | None],
+    show: Show,
+    *,
+    share: Callable[[float], float] | None = None,
+    notes: tuple[str, str] = ("", ""),
+    relative: bool = True,
+) -> Row:
+    left, right = values
+    cells = (_cell(left, show, share, notes[0]), _cell(right, show, share, notes[1]))
+    if left is None or right is None:
+        missing = "neither was measured" if left is None and right is None else "one of them was not measured"
+        return Row(name, explanation, direction, *cells, Standing.UNKNOWN, missing)
+    if cells[0].text == cells[1].text:
+        return Row(name, explanation, direction, *cells, Standing.EQUAL, "the same")
+    is_higher = right > left
+    standing = Standing.BETTER if is_higher == (direction is Direction.HIGHER) else Standing.WORSE
+    way = "higher" if is_higher else "lower"
+    by = f"{number(100 * abs(right - left) / abs(left))}{THIN_SPACE}% " if relative and left else ""
+    return Row(name, explanation, direction, *cells, standing, f"{by}{way}: {standing}")
+
+
+def _cell(value: float | None, show: Show, share: Callable[[float], float] | None, note: str) -> Cell:
+    if value is None:
+        return Cell(UNKNOWN, note=note)
+    return Cell(show(value), share(value) if share else None, note)
+
+
+def _cost_row(name: str, explanation: str, left: Money | None, right: Money | None) -> Row:
+    if left and right and left.currency != right.currency:
+        cells = (Cell(_amount(left)), Cell(_amount(right)))
+        words = "different currencies can't be compared"
+        return Row(name, explanation, Direction.LOWER, *cells, Standing.UNKNOWN, words)
+    currency = next((side.currency for side in (left, right) if side), None)
+    amounts = (left.amount if left else None, right.amount if right else None)
+    return _row(name, explanation, Direction.LOWER, amounts, lambda value: money(value, currency))
+
+
+def _amount(cost: Money) -> str:
+    return money(cost.amount, cost.currency)
+
+
+def seconds(value: float) -> str:
+    """Milliseconds below one second."""
+    return f"{number(1000 * value)}{THIN_SPACE}ms" if value < 1 else f"{number(value, 2)}{THIN_SPACE}s"
+
+
+def _band(low: float, high: float) -> str:
+    return f"{percent(low, 0)} to {percent(high, 0)}"
+
+
+def _without_adapter(side: Figures) -> str:
+    return "needs no adapter" if side.is_base else ""
+
+
+def _rated(side: Figures) -> str:
+    return _counted(side.ratings, "rating") if side.ratings else ""
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{number(count)} {word}" if count == 1 else f"{number(count)} {word}s"
