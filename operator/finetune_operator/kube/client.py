@@ -121,11 +121,28 @@ class KubeClient:
         return await self._request("GET", path_of(plural, namespace, name))
 
     async def create(
-        self, plural: str, namespace: str | None, body: Mapping[str, Any], *, strict: bool = False
+        self,
+        plural: str,
+        namespace: str | None,
+        body: Mapping[str, Any],
+        *,
+        strict: bool = False,
+        dry_run: bool = False,
     ) -> Object:
-        """`strict` refuses fields that the kind does not have, instead of leaving them out."""
-        params = {"fieldValidation": "Strict"} if strict else None
+        """`strict` refuses fields that the kind does not have, instead of leaving them out; `dry_run` keeps nothing."""
+        params = ({"fieldValidation": "Strict"} if strict else {}) | ({"dryRun": "All"} if dry_run else {})
         return await self._request("POST", path_of(plural, namespace), body=body, params=params)
+
+    async def token_of(self, namespace: str, service_account: str, seconds: int) -> str:
+        """A new token of a ServiceAccount, which the API server takes for so long."""
+        body = {
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": {"expirationSeconds": seconds},
+        }
+        path = path_of("serviceaccounts", namespace, service_account, "token")
+        token: str = (await self._request("POST", path, body=body))["status"]["token"]
+        return token
 
     async def delete(self, plural: str, namespace: str, name: str, uid: str) -> None:
         """Delete exactly this object; a later one of the same name is a `Conflict`."""
@@ -180,6 +197,28 @@ class KubeClient:
                     yield event["type"], event["object"]
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             raise Unavailable(f"watch of {plural} broke: {cause(error)}") from error
+
+    async def log(
+        self, namespace: str, pod: str, container: str, *, follow: bool = False, tail_lines: int | None = None
+    ) -> AsyncGenerator[bytes, None]:
+        """A container's log, some bytes at a time; with `follow` until it ends, however long it is silent."""
+        params = {"container": container, "follow": str(follow).lower()}
+        if tail_lines is not None:
+            params["tailLines"] = str(tail_lines)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=None if follow else 60)
+        try:
+            async with self._session.get(
+                self._url(path_of("pods", namespace, pod, "log")),
+                params=params,
+                headers=self._headers(),
+                timeout=timeout,
+                ssl=self._trust,
+            ) as response:
+                await _raise_for_status(response)
+                async for chunk in response.content.iter_any():
+                    yield chunk
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise Unavailable(f"log of {pod} broke: {cause(error)}") from error
 
     async def _request(
         self,

@@ -15,6 +15,7 @@ PREFIXES: dict[str, str] = {
     "services": "/api/v1",
     "configmaps": "/api/v1",
     "events": "/api/v1",
+    "serviceaccounts": "/api/v1",
     "selfsubjectreviews": "/apis/authentication.k8s.io/v1",
     "selfsubjectaccessreviews": "/apis/authorization.k8s.io/v1",
 }
