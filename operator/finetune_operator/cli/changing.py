@@ -61,15 +61,14 @@ async def suspend(cluster: Cluster, names: Sequence[str], *, suspended: bool) ->
 async def promote(cluster: Cluster, name: str, *, yes: bool, notes: str | None, serving: Object) -> None:
     """Serve it, and have the model's name stand for it as soon as it answers."""
     async with connected(cluster) as connection:
-        body = await connection.get(VERSION.plural, _version_name(name))
+        body = await connection.get(VERSION.plural, version_name(name))
         family = await _family(connection, body["spec"]["model"])
         active = _active(family)
         now = f"{active.metadata.name} is live" if active else "none is live"
         if active is None or active.metadata.name != body["metadata"]["name"]:
-            confirm(
-                f"Have {body['spec']['model']} answered by {body['metadata']['name']} in {connection.namespace} ({now})?",
-                yes=yes,
-            )
+            model = body["spec"]["model"]
+            question = f"Have {model} in {connection.namespace} answered by {body['metadata']['name']} ({now})?"
+            confirm(question, yes=yes)
         spec = dict(PIN)
         if any(value is not None for value in serving.values()):
             spec["serving"] = serving_fields(**serving)
@@ -139,7 +138,7 @@ def _job_name(given: str) -> str:
     return _name_of(given, JOB.plural)
 
 
-def _version_name(given: str) -> str:
+def version_name(given: str) -> str:
     return _name_of(given, VERSION.plural)
 
 

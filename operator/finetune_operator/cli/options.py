@@ -36,6 +36,23 @@ class Format(StrEnum):
     JSON = "json"
 
 
+class MadeOutput(StrEnum):
+    """How something that was made is printed."""
+
+    TEXT = "text"
+    NAME = "name"
+    YAML = "yaml"
+    JSON = "json"
+
+
+class DryRun(StrEnum):
+    """How far a submission goes."""
+
+    NONE = "none"
+    CLIENT = "client"
+    SERVER = "server"
+
+
 @dataclass(frozen=True)
 class Cluster:
     """Which API server, as whom, and where in it."""
@@ -99,6 +116,10 @@ class Api:
 Everywhere = Annotated[bool, typer.Option("--all-namespaces", "-A", help="In all namespaces.")]
 OutputOption = Annotated[Output, typer.Option("--output", "-o", help="How to print it.")]
 FormatOption = Annotated[Format, typer.Option("--output", "-o", help="How to print it.")]
+MadeOption = Annotated[MadeOutput, typer.Option("--output", "-o", help="How to print what was made.")]
+DryRunOption = Annotated[
+    DryRun, typer.Option("--dry-run", help="client: judge and print it; server: have the API server judge it, too.")
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
 
 

@@ -50,9 +50,11 @@ def _nothing(name: str, body: Object, container: str | None) -> Failed:
     if container:
         return refused(f"no pod of job {name} has a log of container {container}: leave out -c to see all there is")
     if state in ENDED:
+        kept = next((each["path"] for each in found(body, "status", "artifacts") or () if each["type"] == "Log"), None)
+        where = f" The trainer's log is on the volume of artifacts, {kept} in the job's directory." if kept else ""
         return refused(
-            f"the pods of job {name} ({state}) are gone, and their logs with them: "
-            f"`ftctl status {name}` has the reason, and spec.ttlSecondsAfterFinished keeps pods longer"
+            f"the pods of job {name} ({state}) are gone, and their logs with them; `ftctl status {name}` has the "
+            f"reason.{where}"
         )
     return refused(f"job {name} ({state}) has no log yet: add -f to wait for it")
 

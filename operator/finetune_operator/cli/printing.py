@@ -36,11 +36,10 @@ class Signs(NamedTuple):
     waiting: str
     bar: str
     empty: str
-    unknown: str
 
 
-SIGNS = Signs("✔", "✘", "●", "○", "━", "━", "–")
-ASCII_SIGNS = Signs("+", "x", "*", "o", "=", "-", "-")
+SIGNS = Signs("✔", "✘", "●", "○", "━", "━")
+ASCII_SIGNS = Signs("+", "x", "*", "o", "=", "-")
 
 
 def output() -> Console:

@@ -26,11 +26,12 @@ async def get(
     phase: str | None = None,
 ) -> None:
     """All as a tree, a kind, or some of a kind. Raises `Failed`."""
+    kind: Kind | None = None
     if what and "/" in what:
         kind, name = named(what)
         names = (name, *names)
-    else:
-        kind = kind_named(what) if what else None
+    elif what:
+        kind = kind_named(what)
     if everywhere and names:
         raise usage("a name is in one namespace: leave out -A, and say which one with -n")
     async with connected(cluster) as connection:

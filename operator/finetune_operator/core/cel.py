@@ -145,6 +145,8 @@ class _Parser:
 
     def _primary(self) -> Expression:
         kind, text = self._tokens[self._next]
+        if kind == "end":
+            raise Unsupported("the rule ends too early")
         self._next += 1
         if kind == "number":
             number: float = float(text) if "." in text else int(text)
@@ -179,8 +181,7 @@ class _Parser:
 
     def _member(self, owner: Expression) -> Expression:
         while self._taken("."):
-            name = self._tokens[self._next].text
-            self._next += 1
+            name = self._name()
             if not self._taken("("):
                 owner = _field(owner, name)
             elif name in LOOPS:
@@ -192,8 +193,7 @@ class _Parser:
         return owner
 
     def _loop(self, owner: Expression, name: str) -> Expression:
-        variable = self._tokens[self._next].text
-        self._next += 1
+        variable = self._name()
         self.expect(",")
         test = self.ternary()
         self.expect(")")
@@ -213,6 +213,13 @@ class _Parser:
             found.append(self.ternary())
         self.expect(closing)
         return found
+
+    def _name(self) -> str:
+        kind, text = self._tokens[self._next]
+        if kind != "name":
+            raise Unsupported(f"expected a name, found {text!r}")
+        self._next += 1
+        return text
 
     def _taken(self, text: str) -> bool:
         token = self._tokens[self._next]

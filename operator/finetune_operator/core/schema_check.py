@@ -74,7 +74,7 @@ def _structure(schema: Schema, value: Any, path: Path) -> Iterator[Mistake]:
         if isinstance(value, bool) or not isinstance(value, int | str):
             yield Mistake(path, f"must be an integer or text, not {_shown(value)}")
             return
-    elif (kind := schema.get("type")) in TYPES:
+    elif (kind := schema.get("type", "")) in TYPES:
         is_bool = isinstance(value, bool)
         if not isinstance(value, TYPES[kind]) or (is_bool and kind != "boolean"):
             yield Mistake(path, _of_type(kind, value))

@@ -188,7 +188,7 @@ def _program(plugin: Section) -> str:
 
 
 def _merged(paths: tuple[Path, ...]) -> tuple[str, dict[str, dict[str, Section]]]:
-    """The current context, and what the files name by section; absent files count as empty ones, but not all of them."""
+    """The current context, and what the files name by section; absent files are empty ones, but not all of them."""
     current = ""
     found: dict[str, dict[str, Section]] = {section: {} for section in SECTIONS}
     read = 0
