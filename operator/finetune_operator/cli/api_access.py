@@ -159,9 +159,9 @@ async def service_of(connection: Connection, api: Api) -> tuple[str, str]:
     if api.service:
         namespace, slash, name = api.service.partition("/")
         return (namespace, name) if slash else (connection.namespace, namespace)
-    for namespace in (connection.namespace, None):
+    for here in (connection.namespace, None):
         try:
-            found = await connection.list("services", namespace, SERVICE_SELECTOR)
+            found = await connection.list("services", here, SERVICE_SELECTOR)
         except Failed as failed:
             if failed.code is not ExitCode.REFUSED:
                 raise

@@ -19,7 +19,8 @@ from finetune_operator.kube.kubeconfig import Access, Login, Unusable, kubeconfi
 FIELD_MANAGER = "ftctl"
 """Who changed something, as `managedFields` and a version's history tell it."""
 UNAUTHENTICATED, FORBIDDEN = 401, 403
-OUR_KINDS = ("finetunejobs", "modelversions", "abtests", "batchinferences")
+OUR_KINDS = {"finetunejobs": "job", "modelversions": "version", "abtests": "test", "batchinferences": "batch"}
+"""As people call one of them."""
 
 Object = dict[str, Any]
 
@@ -79,7 +80,7 @@ class Connection:
             case NotFound() if plural in OUR_KINDS and "could not find the requested resource" in str(error):
                 return refused(f"the cluster of context {context} does not know {plural}: install the Helm chart first")
             case NotFound():
-                what = f"{plural} {name}" if name else plural
+                what = f"{OUR_KINDS.get(plural, plural)} {name}" if name else plural
                 return refused(f"there is no {what} in namespace {self.namespace} of context {context}")
             case Conflict():
                 return Failed(f"{error}; look at it again (`ftctl get {plural} {name}`)")

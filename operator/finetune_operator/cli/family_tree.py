@@ -142,7 +142,7 @@ def _add_pod(parent: Tree, pod: Object, here: _Namespace) -> None:
         parts.append(Text(why, style="yellow"))
     restarts = sum(found(each, "restartCount") or 0 for each in found(pod, "status", "containerStatuses") or ())
     if restarts:
-        parts.append(Text(f"{restarts} restarts", style="yellow"))
+        parts.append(Text("1 restart" if restarts == 1 else f"{restarts} restarts", style="yellow"))
     parent.add(_line(here, "pod", pod, POD_STATES.get(phase, phase), parts))
 
 
@@ -196,18 +196,19 @@ def _add_test(parent: Tree, test: Object, here: _Namespace) -> None:
     state, status = test_state(test), found(test, "status") or {}
     votes = status.get("votes") or {}
     baseline, candidate = arms(test)
-    parts = [Text(f"{candidate} against {baseline}", style="bright_black")]
-    if status.get("split"):
-        parts.append(Text(text(status["split"])))
+    parts = []
     if votes.get("total"):
         told = f"{votes['total']} votes"
         if votes.get("winRatePercent"):
-            told += f", {votes['winRatePercent']} for the candidate"
+            told += f", {votes['winRatePercent']} for {candidate}"
         parts.append(Text(told))
     if status.get("pValue") is not None:
         parts.append(Text(f"p {status['pValue']}"))
     if status.get("votesStillNeeded") and not status.get("verdict"):
         parts.append(Text(f"about {status['votesStillNeeded']} more needed", style="yellow"))
+    parts.append(Text(f"against {baseline}", style="bright_black"))
+    if status.get("split"):
+        parts.append(Text(f"traffic {text(status['split'])}", style="bright_black"))
     parent.add(_line(here, "test", test, state, parts, message=state == "Pending"))
 
 

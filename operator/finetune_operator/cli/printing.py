@@ -38,7 +38,7 @@ class Signs(NamedTuple):
     empty: str
 
 
-SIGNS = Signs("✔", "✘", "●", "○", "━", "━")
+SIGNS = Signs("✔", "✘", "●", "○", "━", "─")
 ASCII_SIGNS = Signs("+", "x", "*", "o", "=", "-")
 
 

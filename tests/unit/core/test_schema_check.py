@@ -69,7 +69,7 @@ def test_what_the_api_server_refuses(case: Creation) -> None:
 )
 def test_what_is_said_of_a_mistake(spec: dict[str, Any], expected: str) -> None:
     body = sample("FineTuneJob", "plato-1", {})
-    body["spec"] = body["spec"] | {name: value for name, value in spec.items()}
+    body["spec"] = body["spec"] | spec
     assert expected in told("FineTuneJob", body)
 
 
