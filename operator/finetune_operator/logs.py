@@ -1,9 +1,14 @@
-"""Structured logs of all processes: one JSON object a line on standard error, whatever library wrote it."""
+"""Structured logs of all processes: one JSON object a line on standard error, whatever library wrote it.
+
+The command line, which writes no logs, shares the Kubernetes client and is installed without structlog.
+"""
 
 import logging
 import sys
+from typing import TYPE_CHECKING
 
-import structlog
+if TYPE_CHECKING:
+    import structlog
 
 
 class NamedLogger:
@@ -24,6 +29,8 @@ def configure_logging(level: str = "INFO") -> None:
     Our own records don't pass through the standard library, where one costs two and a half times as much: the gateway
     writes one for each request.
     """
+    import structlog
+
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -55,7 +62,9 @@ def cause(error: BaseException) -> str:
     return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 
-def get_logger(name: str) -> structlog.typing.FilteringBoundLogger:
+def get_logger(name: str) -> "structlog.typing.FilteringBoundLogger":
     """A logger whose keyword arguments become fields."""
+    import structlog
+
     logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(name)
     return logger

@@ -135,10 +135,16 @@ class KubeClient:
         return await self._request("GET", path_of(plural, namespace, name))
 
     async def create(
-        self, plural: str, namespace: str | None, body: Mapping[str, Any], *, strict: bool = False
+        self,
+        plural: str,
+        namespace: str | None,
+        body: Mapping[str, Any],
+        *,
+        strict: bool = False,
+        dry_run: bool = False,
     ) -> Object:
-        """`strict` refuses fields that the kind does not have, instead of leaving them out."""
-        params = {"fieldValidation": "Strict"} if strict else None
+        """`strict` refuses fields that the kind does not have, instead of leaving them out; `dry_run` keeps nothing."""
+        params = ({"fieldValidation": "Strict"} if strict else {}) | ({"dryRun": "All"} if dry_run else {})
         return await self._request("POST", path_of(plural, namespace), body=body, params=params)
 
     async def token_of(self, namespace: str, service_account: str, lifetime_seconds: int) -> Object:

@@ -1,0 +1,233 @@
+"""The api in the caller's own name: at an address, or by kubectl's port-forward to its Service.
+
+Not by the API server's service proxy: it takes the Authorization header for itself, so that the api would not know who
+asks. A port-forward leaves the request as it is; it needs kubectl, and the right to `create` on pods/portforward.
+"""
+
+import asyncio
+import json
+import re
+import shutil
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+
+from finetune_operator.cli.connection import Connection, connected
+from finetune_operator.cli.failures import ExitCode, Failed, refused, unavailable, usage
+from finetune_operator.cli.options import Api, Cluster
+
+SERVICE_SELECTOR = "app.kubernetes.io/name=finetune-operator,app.kubernetes.io/component=api"
+FORWARD_TIMEOUT_SECONDS = 20
+REQUEST_TIMEOUT_SECONDS = 180
+"""An export of many ratings, or two answers of a slow engine."""
+TOKEN_SECONDS = 3600
+CHUNK_BYTES = 1 << 16
+FORWARDING = re.compile(rb"Forwarding from (?P<host>127\.0\.0\.1):(?P<port>\d+)")
+CODES = {
+    401: ExitCode.REFUSED,
+    403: ExitCode.REFUSED,
+    404: ExitCode.REFUSED,
+    422: ExitCode.USAGE,
+    429: ExitCode.UNAVAILABLE,
+    502: ExitCode.UNAVAILABLE,
+    503: ExitCode.UNAVAILABLE,
+    504: ExitCode.UNAVAILABLE,
+}
+
+Answer = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ApiClient:
+    """Asks the api with one token."""
+
+    session: aiohttp.ClientSession
+    url: str
+    token: str | None
+
+    async def ask(self, method: str, path: str, body: object = None, params: Mapping[str, str] | None = None) -> Answer:
+        """The parsed answer. Raises `Failed` with what its problem says."""
+        async with self._asked(method, path, body, params) as response:
+            content = await response.read()
+        if not content:
+            return {}
+        try:
+            answer = json.loads(content)
+        except ValueError:
+            raise unavailable(f"{self.url} is no api of the product: it answers {path} with no JSON") from None
+        return answer if isinstance(answer, dict) else {"items": answer}
+
+    async def download(self, path: str) -> AsyncIterator[bytes]:
+        """Some bytes at a time. Raises `Failed`."""
+        async with self._asked("GET", path, None, None) as response:
+            async for chunk in response.content.iter_chunked(CHUNK_BYTES):
+                yield chunk
+
+    @asynccontextmanager
+    async def _asked(
+        self, method: str, path: str, body: object, params: Mapping[str, str] | None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_SECONDS)
+        try:
+            async with self.session.request(
+                method,
+                self.url + path,
+                json=body,
+                params=params,
+                headers=headers,
+                timeout=timeout,
+                # A redirect could lead the token elsewhere.
+                allow_redirects=False,
+            ) as response:
+                if response.status >= 300:
+                    raise _failed(response.status, await response.text(), self)
+                yield response
+        except aiohttp.InvalidURL:
+            raise usage(f"--server {self.url}: write http://<host>[:<port>] or https://...") from None
+        except (aiohttp.ClientError, TimeoutError) as error:
+            told = str(error) or type(error).__name__
+            raise unavailable(f"the api at {self.url} does not answer: {told}") from None
+
+
+def _failed(status: int, text: str, client: ApiClient) -> Failed:
+    try:
+        problem = json.loads(text)
+        detail = str(problem["detail"])
+    except (ValueError, KeyError, TypeError):
+        detail = f"{client.url} answered {status}; is it the api of the product?"
+    if status == 401 and client.token is None:
+        detail = f"{detail}. Set FTCTL_TOKEN, such as to `kubectl create token <service account>`"
+    return Failed(f"{detail}", CODES.get(status, ExitCode.FAILED))
+
+
+@dataclass(frozen=True)
+class Reached:
+    """The api, and the namespace that commands speak of; None leaves it to an api that serves one."""
+
+    client: ApiClient
+    namespace: str | None
+
+    def id_of(self, name: str) -> str:
+        return segment(f"{self.namespace}.{name}" if self.namespace else name)
+
+
+@asynccontextmanager
+async def api_at(cluster: Cluster, api: Api) -> AsyncIterator[Reached]:
+    """Raises `Failed`. To an address the kubeconfig's own token is not sent: it is for the API server alone."""
+    async with AsyncExitStack() as stack:
+        session = await stack.enter_async_context(aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()))
+        if api.server and not api.service_account:
+            yield Reached(ApiClient(session, _address(api.server), api.token), cluster.namespace)
+            return
+        connection = await stack.enter_async_context(connected(cluster))
+        token = api.token or await token_of(connection, api)
+        if api.server:
+            yield Reached(ApiClient(session, _address(api.server), token), connection.namespace)
+            return
+        url = await stack.enter_async_context(forwarded(connection, await service_of(connection, api)))
+        yield Reached(ApiClient(session, url, token), connection.namespace)
+
+
+def _address(server: str) -> str:
+    if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", server):
+        raise usage(f"--server {server}: write http://<host>[:<port>] or https://...")
+    return server.rstrip("/")
+
+
+async def token_of(connection: Connection, api: Api) -> str:
+    """What the api can find out the caller's name by. Raises `Failed` where the kubeconfig has no such thing."""
+    if api.service_account:
+        with connection.explained("serviceaccounts", api.service_account):
+            made = await connection.client.token_of(connection.namespace, api.service_account, TOKEN_SECONDS)
+            return str(made["token"])
+    with connection.explained("tokens"):
+        credentials = connection.login.credentials()
+    if credentials.token:
+        return str(credentials.token)
+    raise refused(
+        f"context {connection.access.context} logs in by a certificate, which the api can't see: pass "
+        "--service-account NAME (a token of it is made for an hour), or set FTCTL_TOKEN"
+    )
+
+
+async def service_of(connection: Connection, api: Api) -> tuple[str, str]:
+    """Namespace and name of the api's Service. Raises `Failed`."""
+    if api.service:
+        namespace, slash, name = api.service.partition("/")
+        return (namespace, name) if slash else (connection.namespace, namespace)
+    for here in (connection.namespace, None):
+        try:
+            found = await connection.list("services", here, SERVICE_SELECTOR)
+        except Failed as failed:
+            if failed.code is not ExitCode.REFUSED:
+                raise
+            continue
+        places = [(body["metadata"]["namespace"], body["metadata"]["name"]) for body in found]
+        if len(places) > 1:
+            told = ", ".join("/".join(place) for place in places)
+            raise usage(f"there are several apis ({told}): say which one with --api NAMESPACE/SERVICE")
+        if places:
+            return places[0]
+    raise refused(
+        f"no api is found in namespace {connection.namespace}, nor in those that you may look at: "
+        "say where it is with --api NAMESPACE/SERVICE, or --server URL"
+    )
+
+
+@asynccontextmanager
+async def forwarded(connection: Connection, service: tuple[str, str], port: int = 0) -> AsyncIterator[str]:
+    """A local address of the Service as long as the block lasts. Raises `Failed`."""
+    if shutil.which("kubectl") is None:
+        raise usage("kubectl, which forwards a port to the api, is not on the PATH: install it, or pass --server URL")
+    namespace, name = service
+    arguments = ["--context", connection.access.context, "--namespace", namespace]
+    if connection.kubeconfig:
+        arguments += ["--kubeconfig", str(connection.kubeconfig)]
+    arguments += ["port-forward", f"service/{name}", f"{port or ''}:80", "--address", "127.0.0.1"]
+    process = await asyncio.create_subprocess_exec(
+        "kubectl", *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    told = process.stdout or asyncio.StreamReader()
+    draining: asyncio.Task[None] | None = None
+    try:
+        url = await _local_address(told, f"{namespace}/{name}")
+        draining = asyncio.create_task(_drained(told))
+        yield url
+    finally:
+        if draining is not None:
+            draining.cancel()
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+
+
+async def _local_address(told: asyncio.StreamReader, service: str) -> str:
+    words = b""
+    try:
+        async with asyncio.timeout(FORWARD_TIMEOUT_SECONDS):
+            while line := await told.readline():
+                if found := FORWARDING.search(line):
+                    return f"http://{found['host'].decode()}:{found['port'].decode()}"
+                words += line
+    except TimeoutError:
+        raise unavailable(f"kubectl has forwarded no port to {service} for {FORWARD_TIMEOUT_SECONDS} s") from None
+    why = " ".join(words.decode(errors="replace").split())
+    raise refused(
+        f"kubectl can't forward a port to {service}: {why} (it takes `create` on pods/portforward, or --server)"
+    )
+
+
+async def _drained(told: asyncio.StreamReader) -> None:
+    """It tells of each connection, and would wait for a reader once the pipe is full."""
+    while await told.read(CHUNK_BYTES):
+        pass
+
+
+def segment(text: str) -> str:
+    """As a part of a path."""
+    return quote(text, safe="")

@@ -1,0 +1,132 @@
+"""`cost`: what trainings have cost by their statuses. What is not known is said, and never counted as 0."""
+
+from collections.abc import Iterable
+from decimal import Decimal, InvalidOperation
+from typing import Any, NamedTuple
+
+from rich.text import Text
+
+from finetune_operator.cli.connection import connected
+from finetune_operator.cli.kinds import JOB, found, job_state, styled, text
+from finetune_operator.cli.options import Cluster, Format
+from finetune_operator.cli.printing import Column, hint, output, print_data, table
+
+UNKNOWN = "unknown"
+
+Object = dict[str, Any]
+
+
+class JobCost(NamedTuple):
+    """Absent amounts are unknown."""
+
+    namespace: str
+    job: str
+    model: str
+    phase: str
+    currency: str | None
+    spent: Decimal | None
+    estimated: Decimal | None
+    basis: str | None
+    why_unknown: str | None
+
+    def data(self) -> dict[str, Any]:
+        return self._asdict() | {
+            "spent": None if self.spent is None else str(self.spent),
+            "estimated": None if self.estimated is None else str(self.estimated),
+        }
+
+
+async def cost(cluster: Cluster, name: str | None, model: str | None, form: Format, *, everywhere: bool) -> None:
+    """Of one training, or of all. Raises `Failed`."""
+    async with connected(cluster) as connection:
+        if name:
+            bodies = [await connection.get(JOB.plural, name.removeprefix("job/"))]
+        else:
+            bodies = await connection.list(JOB.plural, None if everywhere else connection.namespace)
+    costs = sorted(
+        (cost_of(body) for body in bodies if model is None or body["spec"]["model"] == model),
+        key=lambda each: (each.currency or "", -(each.spent or Decimal(-1))),
+    )
+    if form is not Format.TABLE:
+        data = {"jobs": [each.data() for each in costs], "totals": totals(costs), "unknown": unknown(costs)}
+        print_data(data, form)
+        return
+    if not costs:
+        hint("No trainings here.")
+        return
+    console = output()
+    columns = [
+        *([Column("NAMESPACE")] if everywhere else []), Column("JOB"), Column("MODEL", 3), Column("PHASE", 2),
+        Column("SPENT", right=True), Column("AT ITS END", 1, right=True), Column("BASIS", 4),
+    ]  # fmt: skip
+    rows = [[*([each.namespace] if everywhere else []), *_row(each)] for each in costs]
+    console.print(table(columns, rows, console.width))
+    console.print()
+    for currency, amount in totals(costs).items():
+        console.print(f"[bold]{amount} {currency}[/] spent on {_jobs(costs, currency)}", highlight=False)
+    if missing := unknown(costs):
+        why = next((each.why_unknown for each in costs if each.spent is None and each.why_unknown), None)
+        told = f"{missing} of {len(costs)} unknown, and in no sum" + (f": {why}" if why else "")
+        console.print(Text(told, style="yellow"), soft_wrap=True)
+
+
+def cost_of(body: Object) -> JobCost:
+    known = found(body, "status", "cost") or {}
+    return JobCost(
+        namespace=body["metadata"]["namespace"],
+        job=body["metadata"]["name"],
+        model=text(found(body, "spec", "model")),
+        phase=job_state(body),
+        currency=known.get("currency"),
+        spent=_amount(known.get("spent")),
+        estimated=_amount(known.get("estimated")),
+        basis=known.get("basis"),
+        why_unknown=_why_unknown(body),
+    )
+
+
+def totals(costs: Iterable[JobCost]) -> dict[str, str]:
+    """By currency: amounts of two are not added."""
+    sums: dict[str, Decimal] = {}
+    for each in costs:
+        if each.spent is not None:
+            currency = each.currency or UNKNOWN
+            sums[currency] = sums.get(currency, Decimal(0)) + each.spent
+    return {currency: str(amount) for currency, amount in sorted(sums.items())}
+
+
+def unknown(costs: Iterable[JobCost]) -> int:
+    return sum(each.spent is None for each in costs)
+
+
+def _row(each: JobCost) -> list[str | Text]:
+    missing = Text(UNKNOWN, style="yellow")
+    ends = "" if each.phase in ("Succeeded", "Failed", "Cancelled") else each.estimated
+    return [
+        each.job,
+        each.model,
+        styled(each.phase),
+        missing if each.spent is None else f"{each.spent} {each.currency or ''}".strip(),
+        "" if ends == "" or ends is None else str(ends),
+        text(each.basis),
+    ]
+
+
+def _jobs(costs: Iterable[JobCost], currency: str) -> str:
+    count = sum(each.spent is not None and (each.currency or UNKNOWN) == currency for each in costs)
+    return "1 training" if count == 1 else f"{count} trainings"
+
+
+def _why_unknown(body: Object) -> str | None:
+    """As condition CostKnown tells it."""
+    for condition in found(body, "status", "conditions") or ():
+        if condition["type"] == "CostKnown" and condition["status"] != "True":
+            return text(condition.get("message"))
+    return None
+
+
+def _amount(value: Any) -> Decimal | None:
+    try:
+        return None if value is None else Decimal(str(value))
+    except InvalidOperation:
+        return None

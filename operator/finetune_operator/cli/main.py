@@ -1,0 +1,27 @@
+"""The entry point of `ftctl` and of `kubectl finetune`, which kubectl finds by its name."""
+
+import os
+import sys
+
+from finetune_operator.cli.app import app
+from finetune_operator.cli.failures import ExitCode
+from finetune_operator.cli.named import add_named_commands
+
+add_named_commands(app)
+
+PLUGIN = "kubectl-finetune"
+
+
+def main() -> None:
+    """Help names the command as it was called."""
+    as_plugin = os.path.basename(sys.argv[0]).startswith(PLUGIN)
+    try:
+        app(prog_name="kubectl finetune" if as_plugin else "ftctl")
+    except BrokenPipeError:
+        # The reader, such as `head`, has seen enough; what is left in the buffer must not be complained about at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(ExitCode.DONE)
+
+
+if __name__ == "__main__":
+    main()

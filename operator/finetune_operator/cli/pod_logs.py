@@ -1,0 +1,130 @@
+"""`logs`: what the pods of a training wrote, container after container, and on to the pod that follows."""
+
+import asyncio
+import sys
+from datetime import datetime
+from typing import Any
+
+from finetune_operator.cli.connection import Connection, connected
+from finetune_operator.cli.failures import ExitCode, Failed, refused
+from finetune_operator.cli.family_tree import JOB_LABEL
+from finetune_operator.cli.kinds import JOB, found, job_state, named, text
+from finetune_operator.cli.options import Cluster
+from finetune_operator.cli.printing import hint, note
+from finetune_operator.kube.errors import KubeError, NotFound, Rejected, Unavailable
+from finetune_operator.kube.paths import path_of
+
+AGAIN_SECONDS = 1.0
+ENDED = frozenset({"Succeeded", "Failed", "Cancelled"})
+
+Object = dict[str, Any]
+
+
+async def logs(
+    cluster: Cluster, job: str, *, follow: bool, container: str | None, tail_lines: int | None, everything: bool
+) -> None:
+    """Of the newest pod, or of all with `everything`; with `follow` until the training has ended. Raises `Failed`."""
+    kind, name = named(job)
+    if kind is not JOB:
+        raise refused(f"only trainings have logs here: for an engine, `kubectl logs deployment/...`, not {job}")
+    async with connected(cluster) as connection:
+        path_of("pods", connection.namespace, name)
+        body = await connection.get(JOB.plural, name)
+        read: set[tuple[str, str]] = set()
+        pods = await _pods(connection, name)
+        for pod in pods if everything else pods[-1:]:
+            await _read_pod(connection, pod, container, read, follow=follow, tail_lines=tail_lines)
+        while follow and job_state(body) not in ENDED:
+            await asyncio.sleep(AGAIN_SECONDS)
+            body = await connection.get(JOB.plural, name)
+            for pod in (await _pods(connection, name))[-1:]:
+                await _read_pod(connection, pod, container, read, follow=True, tail_lines=None)
+    if follow:
+        hint(f"job/{name} {job_state(body)}: {text(found(body, 'status', 'message'))}")
+    elif not read:
+        raise _nothing(name, body, container)
+
+
+def _nothing(name: str, body: Object, container: str | None) -> Failed:
+    state = job_state(body)
+    if container:
+        return refused(f"no pod of job {name} has a log of container {container}: leave out -c to see all there is")
+    if state in ENDED:
+        kept = next((each["path"] for each in found(body, "status", "artifacts") or () if each["type"] == "Log"), None)
+        where = f" The trainer's log is on the volume of artifacts, {kept} in the job's directory." if kept else ""
+        return refused(
+            f"the pods of job {name} ({state}) are gone, and their logs with them; `ftctl status {name}` has the "
+            f"reason.{where}"
+        )
+    return refused(f"job {name} ({state}) has no log yet: add -f to wait for it")
+
+
+async def _pods(connection: Connection, job: str) -> list[Object]:
+    """The oldest first."""
+    pods = await connection.list("pods", connection.namespace, f"{JOB_LABEL}={job}")
+    return sorted(pods, key=lambda pod: (text(pod["metadata"].get("creationTimestamp")), pod["metadata"]["name"]))
+
+
+async def _read_pod(
+    connection: Connection,
+    pod: Object,
+    container: str | None,
+    read: set[tuple[str, str]],
+    *,
+    follow: bool,
+    tail_lines: int | None,
+) -> None:
+    """Each container that has begun, in the order in which they run."""
+    name, spec = pod["metadata"]["name"], pod["spec"]
+    begun = _begun(pod)
+    for each in [entry["name"] for entry in (*(spec.get("initContainers") or ()), *spec["containers"])]:
+        key = (pod["metadata"]["uid"], each)
+        if each in begun and key not in read and container in (None, each):
+            note(f"==> pod {name}, container {each}, {_since(begun[each])} <==")
+            if await _copy(connection, name, each, follow=follow, tail_lines=tail_lines):
+                read.add(key)
+
+
+def _begun(pod: Object) -> dict[str, str]:
+    """When which container began."""
+    status = found(pod, "status") or {}
+    begun = {}
+    for entry in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
+        state = entry.get("state") or {}
+        since = found(state, "running", "startedAt") or found(state, "terminated", "startedAt")
+        if since:
+            begun[entry["name"]] = since
+    return begun
+
+
+def _since(started_at: str) -> str:
+    return f"since {datetime.fromisoformat(started_at).astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+async def _copy(connection: Connection, pod: str, container: str, *, follow: bool, tail_lines: int | None) -> bool:
+    """To standard output, as it is. False where it could not be had yet."""
+    log = connection.client.log(connection.namespace, pod, container, follow=follow, tail_lines=tail_lines)
+    try:
+        async for chunk in log:
+            _write(chunk)
+    except NotFound:
+        return False
+    except (Rejected, Unavailable) as error:
+        if not follow or (isinstance(error, Rejected) and error.status == 403):
+            with connection.explained("pods", pod):
+                raise
+        hint(f"the log of {container} broke off ({error}); going on")
+        return isinstance(error, Unavailable)
+    except KubeError as error:
+        raise Failed(str(error), ExitCode.UNAVAILABLE) from None
+    return True
+
+
+def _write(chunk: bytes) -> None:
+    """Bytes as they are, also where a test has put a text stream in place of standard output."""
+    stream = getattr(sys.stdout, "buffer", None)
+    if stream is None:
+        sys.stdout.write(chunk.decode(errors="replace"))
+    else:
+        stream.write(chunk)
+    sys.stdout.flush()
