@@ -16,6 +16,7 @@ from bench import (
     gateway_cost,
     hot_load,
     packing_speed,
+    pages_at_scale,
     resume_overhead,
     route_change,
     trainer_overhead,
@@ -33,6 +34,7 @@ BENCHMARKS: Mapping[str, tuple[str, Callable[[], Report]]] = {
     "backends": ("Unsloth against HuggingFace on the same rows", backend_speed.measure),
     "dataset_export": ("A million ratings to a dataset, against DuckDB's own copy", dataset_export.measure),
     "demo_stages": ("Time of each stage of the last `make demo`", demo_stages.measure),
+    "pages_at_scale": ("Lists and pages with 100,000 trainings and a million votes", pages_at_scale.measure),
     "vote_statistics": ("What one vote costs the statistics of an ABTest", vote_statistics.measure),
     "gateway": ("What the gateway costs", gateway_cost.measure),
 }

@@ -148,7 +148,7 @@ async def get_voters_of(
 
 @router.get("/{test_id}/win-rates", responses=READING)
 async def get_win_rates_of(
-    services: ServicesOf, caller: CallerOf, test_id: TestId, max_points: Annotated[int, Query(ge=2, le=10_000)] = 10_000
+    services: ServicesOf, caller: CallerOf, test_id: TestId, max_points: Annotated[int, Query(ge=2, le=10_000)] = 1000
 ) -> WinRateSeries | TestState:
     """The win rate after each vote; of more votes than `max_points` evenly thinned."""
     if _is_namespace(services, test_id):

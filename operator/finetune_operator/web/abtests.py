@@ -160,7 +160,13 @@ async def get_voters(
     """Whose votes they are, and how well people agree."""
     test = await _read_test(Acting(services, caller), namespace, name)
     told = test.status.voters or Voters()
-    found = await vote_statistics.voters(services.engine, test.metadata.uid, test.spec.decision.max_votes, limit)
+    uid, max_votes = test.metadata.uid, test.spec.decision.max_votes
+    counted = (await votes.tally(services.engine, uid, max_votes)).total
+    found = await services.remembered.answer(
+        ("voters", uid, max_votes, limit),
+        counted,
+        lambda: vote_statistics.voters(services.engine, uid, max_votes, limit),
+    )
     return VoterList(
         evaluators=found.evaluators,
         agreement=found.agreement,
@@ -179,12 +185,17 @@ async def get_win_rates(
     caller: CallerOf,
     namespace: Namespace,
     name: Name,
-    max_points: Annotated[int, Query(ge=2, le=10_000)] = 10_000,
+    max_points: Annotated[int, Query(ge=2, le=10_000)] = 1000,
 ) -> WinRateSeries:
     """The win rate after each vote; of more votes than `max_points` evenly thinned."""
     test = await _read_test(Acting(services, caller), namespace, name)
     uid, max_votes = test.metadata.uid, test.spec.decision.max_votes
-    points = await vote_statistics.win_rates(services.engine, uid, max_votes, max_points)
+    counted = (await votes.tally(services.engine, uid, max_votes)).total
+    points = await services.remembered.answer(
+        ("win rates", uid, max_votes, max_points),
+        counted,
+        lambda: vote_statistics.win_rates(services.engine, uid, max_votes, max_points),
+    )
     return WinRateSeries(
         points=tuple(
             WinRatePoint(time=point.time, tally=Tally.of(point.votes), p_value=p_value(point.votes)) for point in points

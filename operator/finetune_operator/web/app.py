@@ -35,7 +35,7 @@ from finetune_operator.web import (
 )
 from finetune_operator.web.arms import GatewayArms
 from finetune_operator.web.dashboard import site
-from finetune_operator.web.middleware import BodyLimit, RequestLog
+from finetune_operator.web.middleware import BodyLimit, HeadLimit, RequestLog
 from finetune_operator.web.mirroring import Mirroring
 from finetune_operator.web.oidc import OpenIdProvider
 from finetune_operator.web.openai_api import routes as openai_routes
@@ -80,6 +80,7 @@ def create_app(services: Services) -> FastAPI:
     app.add_api_route("/readyz", _readyz, include_in_schema=False)
     settings = services.settings
     app.add_middleware(BodyLimit, max_bytes=settings.body_max_bytes, timeout_seconds=settings.body_timeout_seconds)
+    app.add_middleware(HeadLimit)
     app.add_middleware(RequestLog)
     return app
 

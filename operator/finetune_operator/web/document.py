@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of all operations alike: how to log in, and what may happen to a body."""
+"""What the OpenAPI document says of all operations alike: how to log in, and what no route looks at."""
 
 from typing import Any
 
@@ -8,6 +8,8 @@ from fastapi.openapi.utils import get_openapi
 from finetune_operator.web.openai_api.errors import documented_errors, is_spoken
 from finetune_operator.web.problems import documented
 
+HEAD_STATUS = 431
+"""Too long a path, query and headers."""
 BODY_STATUSES = (408, 413)
 """Too slow, and too large."""
 BEARER = "bearer"
@@ -38,18 +40,17 @@ def _completed(found: dict[str, Any]) -> dict[str, Any]:
             if is_spoken(path):
                 # FastAPI's own word for a wrong request, which is a 400 here.
                 operation["responses"].pop("422", None)
-            if "requestBody" in operation:
-                answers = {str(status): answer for status, answer in _of_bodies(path).items()}
-                operation["responses"] |= answers
+            statuses = (HEAD_STATUS, *(BODY_STATUSES if "requestBody" in operation else ()))
+            operation["responses"] |= {str(status): answer for status, answer in _refusals(path, statuses).items()}
     return found
 
 
-def _of_bodies(path: str) -> dict[int | str, dict[str, Any]]:
+def _refusals(path: str, statuses: tuple[int, ...]) -> dict[int | str, dict[str, Any]]:
     if not is_spoken(path):
-        return documented(*BODY_STATUSES)
+        return documented(*statuses)
     # FastAPI makes a reference of a model where a route names it, and nothing here.
     content = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}
     return {
         status: {"description": answer["description"], "content": content}
-        for status, answer in documented_errors(*BODY_STATUSES).items()
+        for status, answer in documented_errors(*statuses).items()
     }

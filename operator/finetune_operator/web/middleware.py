@@ -1,4 +1,4 @@
-"""What wraps every request: a bound on its body, safe headers, and one log line."""
+"""What wraps every request: bounds on its head and its body, safe headers, and one log line."""
 
 import asyncio
 import time
@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from finetune_operator.logs import get_logger
 from finetune_operator.web.problems import problem_response
 
+HEAD_MAX_BYTES = 65_536
 QUIET_PATHS = frozenset({"/healthz", "/readyz"})
 SAFE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -64,6 +65,23 @@ def _replay(body: bytes, receive: Receive) -> Receive:
         return pending.pop() if pending else await receive()
 
     return replay
+
+
+class HeadLimit:
+    """Refuse a request whose target and headers are together longer than any client's."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int = HEAD_MAX_BYTES) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            target = len(scope.get("raw_path") or b"") + len(scope["query_string"])
+            if target + sum(len(name) + len(value) for name, value in scope["headers"]) > self._max_bytes:
+                detail = f"path, query and headers are together longer than {self._max_bytes} bytes; send less"
+                await problem_response(scope["path"], 431, "large-head", detail)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
 
 class RequestLog:

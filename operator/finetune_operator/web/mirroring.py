@@ -8,6 +8,7 @@ are read from the API server with the caller's rights, as without this.
 import asyncio
 import json
 import random
+import time
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 from typing import Any, Protocol
@@ -27,6 +28,8 @@ from finetune_operator.web.openai_api.views import metadata_of
 VERSIONS, TESTS = "modelversions", "abtests"
 PLURALS = (JOBS, VERSIONS, TESTS)
 BACKOFF_SECONDS, BACKOFF_MAX_SECONDS = 1.0, 30.0
+STEADY_SECONDS = 30.0
+"""A watch that stood so long was one; connecting to an API server that is away takes less to fail."""
 
 Object = dict[str, Any]
 logger = get_logger(__name__)
@@ -52,6 +55,7 @@ class Mirroring:
         self._source = source
         self._namespaces: tuple[str | None, ...] = namespaces or (None,)
         self._standing: set[tuple[str, str | None]] = set()
+        self._versions: dict[tuple[str, str | None], str] = {}
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -76,20 +80,25 @@ class Mirroring:
             await mirrored.drop(self._engine, plural, metadata["namespace"], metadata["name"], metadata["uid"])
 
     async def _follow(self, plural: str, namespace: str | None) -> None:
-        pause = BACKOFF_SECONDS
+        key, pause = (plural, namespace), BACKOFF_SECONDS
         while True:
+            begun = time.monotonic()
             try:
-                version = await self._listed(plural, namespace)
-                self._standing.add((plural, namespace))
+                if key not in self._standing:
+                    self._versions[key] = await self._listed(plural, namespace)
+                    self._standing.add(key)
+                    begun = time.monotonic()
+                await self._watched(plural, namespace)
                 pause = BACKOFF_SECONDS
-                while True:
-                    version = await self._watched(plural, namespace, version)
+            except Gone:
+                self._standing.discard(key)
             except (KubeError, SQLAlchemyError) as error:
-                # Without a watch the tables grow old, and lists are read from the API server.
-                self._standing.discard((plural, namespace))
-                if isinstance(error, Gone):
-                    continue
                 logger.warning("mirror interrupted", plural=plural, namespace=namespace, error=cause(error))
+                if time.monotonic() - begun >= STEADY_SECONDS:
+                    # It goes on where it was: nothing is missed, and a hundred thousand objects are not read anew.
+                    continue
+                # Without a watch the tables grow old, and lists are read from the API server.
+                self._standing.discard(key)
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
                 pause = min(BACKOFF_MAX_SECONDS, pause * 2)
 
@@ -103,19 +112,17 @@ class Mirroring:
         await mirrored.drop_others(self._engine, plural, namespace, present, int(version))
         return version
 
-    async def _watched(self, plural: str, namespace: str | None, version: str) -> str:
-        """The resource version to go on from once the API server has ended the watch."""
-        async with aclosing(self._source.watch(plural, namespace, version)) as changes:
+    async def _watched(self, plural: str, namespace: str | None) -> None:
+        """Until the API server ends the watch; what was seen is where the next one begins."""
+        key = plural, namespace
+        async with aclosing(self._source.watch(plural, namespace, self._versions[key])) as changes:
             async for kind, item in changes:
-                version = item["metadata"]["resourceVersion"]
-                if kind == "BOOKMARK":
-                    continue
                 metadata = item["metadata"]
                 if kind == "DELETED":
                     await mirrored.drop(self._engine, plural, metadata["namespace"], metadata["name"], metadata["uid"])
-                else:
+                elif kind != "BOOKMARK":
                     await mirrored.keep(self._engine, [row_of(plural, item)])
-        return version
+                self._versions[key] = metadata["resourceVersion"]
 
 
 def rows_of(plural: str, items: Iterable[Object]) -> list[Row]:

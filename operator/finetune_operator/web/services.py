@@ -17,6 +17,7 @@ from finetune_operator.web.identity import Identity
 from finetune_operator.web.lists import Lists
 from finetune_operator.web.mirroring import Mirroring
 from finetune_operator.web.oidc import OpenIdProvider
+from finetune_operator.web.remembered import Remembered
 from finetune_operator.web.settings import Settings
 from finetune_operator.web.streams import Streams
 from finetune_operator.web.turns import Turns
@@ -112,6 +113,8 @@ class Services:
     lists: Lists = field(default_factory=Lists)
     mirroring: Mirroring | None = None
     """Lists are read from the API server where there is none."""
+    remembered: Remembered = field(default_factory=Remembered)
+    """What votes say besides their sum, of tests that have many."""
     worker: Worker = field(default_factory=WorkerProcess)
     oidc: OpenIdProvider | None = None
     """Where people can log in, beside with a token that they have."""

@@ -12,7 +12,7 @@ from finetune_operator.resources.modelversion import ModelVersion, RequestedStat
 from finetune_operator.store import vote_statistics, votes
 from finetune_operator.web.abtest_requests import BASE, AbTestRequest, abtest_spec
 from finetune_operator.web.acting import TESTS, VERSIONS
-from finetune_operator.web.creation import create_once, digest_of, manifest, shown_manifest
+from finetune_operator.web.creation import create_once, digest_of, manifest
 from finetune_operator.web.dashboard.charts import Curve
 from finetune_operator.web.dashboard.comparison_pages import PATH
 from finetune_operator.web.dashboard.forms import mistakes_of
@@ -31,6 +31,7 @@ from finetune_operator.web.dashboard.voting import TestId
 from finetune_operator.web.ids import ObjectId
 from finetune_operator.web.problems import FORBIDDEN, NOT_FOUND, Problem
 from finetune_operator.web.services import Object
+from finetune_operator.web.shown import shown_manifest
 
 CURVE_MAX_POINTS = 500
 PROMPTS_MAX_CHARACTERS = 200 * 4097

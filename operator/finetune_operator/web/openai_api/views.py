@@ -8,7 +8,6 @@ from typing import Any
 
 from finetune_operator.contract.training import Progress
 from finetune_operator.resources.finetunejob import KIND, FineTuneJob, Method
-from finetune_operator.resources.modelversion import ModelVersion
 from finetune_operator.web.ids import ObjectId
 from finetune_operator.web.job_events import JobEvent, events_of
 from finetune_operator.web.job_views import JobStatus, status_of
@@ -101,20 +100,22 @@ def job_checkpoints(body: Object, series: Iterable[Progress]) -> list[Object]:
 
 def models(bodies: Iterable[Object]) -> list[Object]:
     """Names of versions, as the gateway answers to them, the newest first."""
-    versions = sorted(
-        map(ModelVersion.parse, bodies),
-        key=lambda version: (_seconds(version.metadata.creation_timestamp) or 0, version.metadata.name),
-        reverse=True,
-    )
-    return [
+    found = [
         {
-            "id": version.metadata.name,
+            "id": body["metadata"]["name"],
             "object": "model",
-            "created": _seconds(version.metadata.creation_timestamp) or 0,
-            "owned_by": version.metadata.namespace,
+            "created": _created(body),
+            "owned_by": body["metadata"]["namespace"],
         }
-        for version in versions
+        for body in bodies
     ]
+    return sorted(found, key=lambda model: (model["created"], model["id"]), reverse=True)
+
+
+def _created(body: Object) -> int:
+    """Of the raw object: there are up to a thousand."""
+    written = body["metadata"].get("creationTimestamp")
+    return int(datetime.fromisoformat(written).timestamp()) if written else 0
 
 
 def listed(items: list[Object], limit: int, after: str | None) -> Object:

@@ -4,15 +4,18 @@ Everything that a request can name is there: trainings, versions, a test with an
 """
 
 import asyncio
+import logging
 import queue
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, MutableMapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import kopf
+import structlog
 import uvicorn
 
 from finetune_operator.kube.client import KubeClient
@@ -50,6 +53,32 @@ class RunningApi:
     url: str
     cluster: PlayedApiServer
     services: Services
+    log: list[str]
+    """What the api's threads have logged."""
+
+
+@contextmanager
+def collected_log() -> Iterator[list[str]]:
+    """All that is logged meanwhile, instead of its being printed: a thread knows no capture of a test's."""
+    lines: list[str] = []
+
+    def collect(_: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        lines.append(f"{method} {event}")
+        raise structlog.DropEvent
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(f"{record.name} {record.getMessage()} {record.exc_info}")
+
+    before, handler = structlog.get_config(), Handler()
+    structlog.configure(processors=[collect])
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        yield lines
+    finally:
+        root.removeHandler(handler)
+        structlog.configure(**before)
 
 
 def furnish(cluster: PlayedApiServer) -> None:
@@ -105,18 +134,19 @@ def running_api(directory: Path, database: str | None = None) -> Iterator[Runnin
             serving = asyncio.create_task(server.serve())
             await eventually(lambda: server.started)
             port = server.servers[0].sockets[0].getsockname()[1]
-            ready.put(RunningApi(f"http://127.0.0.1:{port}", cluster, services))
+            ready.put(RunningApi(f"http://127.0.0.1:{port}", cluster, services, lines))
             await stop.wait()
             services.streams.stop()
             server.should_exit = True
             await serving
 
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(),), name="running-api", daemon=True)
-    thread.start()
-    try:
-        yield ready.get(timeout=START_SECONDS)
-    finally:
-        loop.call_soon_threadsafe(stop.set)
-        thread.join(START_SECONDS)
-        assert not thread.is_alive()
-        loop.close()
+    with collected_log() as lines:
+        thread.start()
+        try:
+            yield ready.get(timeout=START_SECONDS)
+        finally:
+            loop.call_soon_threadsafe(stop.set)
+            thread.join(START_SECONDS)
+            assert not thread.is_alive()
+            loop.close()

@@ -21,7 +21,8 @@ from tests.postgres_server import PostgresServer
 from tests.unit.web.conftest import ENVIRONMENT
 from tests.unit.web.contract.running_api import NAMESPACE, ROLES, RunningApi, running_api
 
-EXAMPLES = int(os.environ.get("FINETUNE_CONTRACT_EXAMPLES", "6"))
+CI_EXAMPLES = 6
+EXAMPLES = int(os.environ.get("FINETUNE_CONTRACT_EXAMPLES") or CI_EXAMPLES)
 REQUEST_SECONDS = 20.0
 KNOWN_VALUES: dict[str, tuple[str, ...]] = {
     "job_id": ("plato-1", "finetune.plato-2", "finetune.plato-3"),

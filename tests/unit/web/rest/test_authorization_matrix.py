@@ -1,0 +1,209 @@
+"""Every operation of the OpenAPI document, by every role, on every namespace: RBAC alone says who is refused.
+
+An operation that has no row here fails, so that none is added without saying which rights it wants.
+"""
+
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.builders import abtest_object, job_object, version_object
+from tests.unit.web.conftest import ENVIRONMENT
+from tests.unit.web.rest.conftest import Rest
+from tests.unit.web.rest.played_api_server import EDIT, VIEW, User
+from tests.unit.web.rest.test_authorization import ACTIVE, BODIES, FLAT_JOB
+from tests.unit.web.test_access import PATH_EXAMPLES, public_routes
+
+NAMESPACES = ("finetune", "other")
+Rights = frozenset[tuple[str, str]]
+
+
+def rights(resource: str, *verbs: str) -> Rights:
+    return frozenset((verb, resource) for verb in verbs)
+
+
+class Needs(NamedTuple):
+    """What an operation asks of RBAC."""
+
+    rights: Rights = frozenset()
+    where: str = "there"
+    """In the namespace that the request names (`there`), in `any` that is served, or in `all` of them."""
+    api_token: bool = True
+    """Whether the api's one token is enough, which has no user and no rights of its own to lend."""
+
+
+READ_JOB = Needs(rights("finetunejobs", "get"), api_token=False)
+LIST_JOBS = Needs(rights("finetunejobs", "list"), api_token=False)
+MAKE_JOB = Needs(rights("finetunejobs", "create"), api_token=False)
+CHANGE_JOB = Needs(rights("finetunejobs", "get", "patch"), api_token=False)
+DELETE_JOB = Needs(rights("finetunejobs", "get", "delete"), api_token=False)
+READ_VERSION = Needs(rights("modelversions", "get"))
+READ_FAMILY = Needs(rights("modelversions", "get", "list"))
+LIST_VERSIONS = Needs(rights("modelversions", "list"))
+CHANGE_VERSION = Needs(rights("modelversions", "get", "list", "patch"), api_token=False)
+READ_TEST = Needs(rights("abtests", "get"))
+LIST_TESTS = Needs(rights("abtests", "list"))
+MAKE_TEST = Needs(rights("abtests", "create"), api_token=False)
+VOTE = Needs(rights("abtests/votes", "create"))
+VOTE_EVERYWHERE = VOTE._replace(where="all")
+RATINGS = Needs(rights("finetunejobs", "create"), "all")
+ANYBODY_KNOWN = Needs()
+
+TESTS, MODELS, JOBS = "/v1/fine-tuning/ab-test", "/v1/fine-tuning/models", "/v1/fine-tuning/jobs"
+PAIR, ONE = f"{TESTS}/{{namespace}}/{{name}}", f"{TESTS}/{{test_id}}"
+TRAINING, DATASETS, OPENAI = "/api/training/jobs", "/v1/fine-tuning/datasets", "/v1/fine_tuning/jobs"
+THEIRS = f"{OPENAI}/{{fine_tuning_job_id}}"
+MATRIX: dict[str, Needs] = {
+    f"GET {JOBS}": LIST_JOBS,
+    f"POST {JOBS}": MAKE_JOB,
+    f"GET {JOBS}/{{job_id}}": READ_JOB,
+    f"DELETE {JOBS}/{{job_id}}": DELETE_JOB,
+    f"GET {JOBS}/{{job_id}}/events": READ_JOB,
+    f"POST {JOBS}/{{job_id}}/cancel": CHANGE_JOB,
+    f"POST {JOBS}/{{job_id}}/suspend": CHANGE_JOB,
+    f"POST {JOBS}/{{job_id}}/resume": CHANGE_JOB,
+    # A series that nobody has is told to anybody: it is empty.
+    f"GET {JOBS}/{{uid}}/progress": ANYBODY_KNOWN,
+    f"GET {TRAINING}": LIST_JOBS,
+    f"POST {TRAINING}": MAKE_JOB,
+    f"GET {TRAINING}/{{job_id}}": READ_JOB,
+    f"DELETE {TRAINING}/{{job_id}}": DELETE_JOB,
+    f"GET {TRAINING}/{{job_id}}/metrics": READ_JOB,
+    f"GET {TRAINING}/{{job_id}}/artifacts": READ_JOB,
+    f"POST {TRAINING}/{{job_id}}/start": CHANGE_JOB,
+    f"POST {TRAINING}/{{job_id}}/cancel": CHANGE_JOB,
+    f"GET {OPENAI}": LIST_JOBS._replace(where="any"),
+    f"POST {OPENAI}": MAKE_JOB,
+    f"GET {THEIRS}": READ_JOB,
+    f"GET {THEIRS}/events": READ_JOB,
+    f"GET {THEIRS}/checkpoints": READ_JOB,
+    f"POST {THEIRS}/cancel": CHANGE_JOB,
+    f"POST {THEIRS}/pause": CHANGE_JOB,
+    f"POST {THEIRS}/resume": CHANGE_JOB,
+    "GET /v1/models": LIST_VERSIONS._replace(where="any"),
+    f"GET {MODELS}": LIST_VERSIONS,
+    f"GET {MODELS}/{{model_id}}": READ_FAMILY,
+    f"POST {MODELS}/{{model_id}}/deploy": CHANGE_VERSION,
+    f"POST {MODELS}/{{model_id}}/rollback": CHANGE_VERSION,
+    "GET /v1/fine-tuning/model-versions/{namespace}/{name}/evaluations": READ_VERSION,
+    f"GET {TESTS}": LIST_TESTS,
+    f"POST {TESTS}": MAKE_TEST,
+    f"GET {ONE}": READ_TEST,
+    f"GET {PAIR}": READ_TEST,
+    f"GET {ONE}/comparisons": READ_TEST,
+    f"GET {ONE}/voters": READ_TEST,
+    f"GET {PAIR}/voters": READ_TEST,
+    f"GET {ONE}/win-rates": READ_TEST,
+    f"GET {PAIR}/win-rates": READ_TEST,
+    "GET /v1/fine-tuning/comparisons": READ_TEST,
+    f"POST {ONE}/comparisons": VOTE,
+    f"POST {PAIR}/comparisons": VOTE,
+    f"POST {ONE}/vote": VOTE,
+    f"POST {PAIR}/vote": VOTE,
+    "POST /v1/fine-tuning/feedback": VOTE_EVERYWHERE,
+    f"GET {DATASETS}": RATINGS,
+    f"POST {DATASETS}/export": RATINGS,
+    f"POST {DATASETS}/statistics": RATINGS,
+    f"GET {DATASETS}/{{dataset_id}}": RATINGS,
+    f"DELETE {DATASETS}/{{dataset_id}}": RATINGS,
+    f"GET {DATASETS}/{{dataset_id}}/rows": RATINGS,
+    f"GET {DATASETS}/{{dataset_id}}/files/{{file}}": RATINGS,
+    "POST /api/training/export/sft": RATINGS,
+    "POST /api/training/export/dpo": RATINGS,
+    "POST /api/training/export/gauntlet": RATINGS,
+    "GET /api/training/stats": RATINGS,
+    "GET /api/training/formats": ANYBODY_KNOWN,
+}
+ROLES: dict[str, User | None] = {
+    "anonymous": None,
+    "api token": None,
+    "nobody": User("nobody"),
+    "viewer": User("viewer", VIEW),
+    "voter": User("voter", {("create", "abtests/votes")}),
+    "voter of finetune": User("local-voter", {("create", "abtests/votes")}, {"finetune"}),
+    "trainer": User("trainer", {("create", "finetunejobs")}),
+    "editor": User("editor", EDIT),
+    "editor of finetune": User("local-editor", EDIT, {"finetune"}),
+    "admin of other": User("other-admin", EDIT, {"other"}),
+}
+"""None of the first two has a user; the others' rights hold in all namespaces, or in those that are said."""
+
+
+def may(role: str, needs: Needs, namespace: str) -> bool:
+    """What the request must come to."""
+    user = ROLES[role]
+    if user is None:
+        return role == "api token" and needs.api_token
+    places = {"there": (namespace,), "any": NAMESPACES, "all": NAMESPACES}[needs.where]
+    granted = [all(user.may(verb, resource, place) for verb, resource in needs.rights) for place in places]
+    return any(granted) if needs.where == "any" else all(granted)
+
+
+def headers_of(role: str) -> dict[str, str]:
+    if (user := ROLES[role]) is not None:
+        return {"Authorization": f"Bearer {user.name}"}
+    return {"Authorization": "Bearer public-token"} if role == "api token" else {}
+
+
+def furnish(rest: Rest, operation: str) -> None:
+    """The same in both namespaces, anew for each request."""
+    rest.cluster.objects.clear()
+    job = job_object({"suspend": operation.endswith(("/resume", "/start"))}, name="plato-1")
+    for namespace in NAMESPACES:
+        for plural, body in (
+            ("finetunejobs", job),
+            ("modelversions", version_object(1)),
+            ("modelversions", version_object(2, status=ACTIVE)),
+            ("abtests", abtest_object(name="v1-v2")),
+        ):
+            metadata = body["metadata"] | {"namespace": namespace, "uid": f"{namespace}-{body['metadata']['name']}"}
+            rest.cluster.put(plural, body | {"metadata": metadata})
+
+
+def body_of(operation: str, role: str, namespace: str) -> Any:
+    body = BODIES.get(operation)
+    if operation in (f"POST {JOBS}", f"POST {TRAINING}", f"POST {OPENAI}", f"POST {TESTS}"):
+        body = (body or FLAT_JOB) | {"namespace": namespace}
+    if body is not None and role != "api token":
+        return {name: value for name, value in body.items() if name != "evaluator"}
+    return body
+
+
+def path_of(operation: str, namespace: str) -> str:
+    path = operation.split()[1].format(
+        **{name: value.replace("finetune.", f"{namespace}.") for name, value in PATH_EXAMPLES.items()}
+        | {"namespace": namespace}
+    )
+    lists = (f"GET {JOBS}", f"GET {TRAINING}", f"GET {MODELS}", f"GET {TESTS}", "GET /v1/fine-tuning/comparisons")
+    return f"{path}?namespace={namespace}" if operation in lists else path
+
+
+class TestEveryOperation:
+    @pytest.fixture
+    def environment(self) -> dict[str, str]:
+        return ENVIRONMENT | {"FINETUNE_NAMESPACES": ",".join(NAMESPACES)}
+
+    @pytest.mark.parametrize("operation", MATRIX)
+    async def test_by_every_role_on_every_namespace(self, rest: Rest, operation: str) -> None:
+        rest.cluster.users |= {user.name: user for user in ROLES.values() if user is not None}
+        wrong = []
+        for role in ROLES:
+            for namespace in NAMESPACES:
+                furnish(rest, operation)
+                before = dict(rest.cluster.objects)
+                path = path_of(operation, namespace)
+                body = body_of(operation, role, namespace)
+                response = await rest.ask(operation.split()[0], path, body, headers_of(role))
+                refused = response.status_code in (401, 403)
+                if refused == may(role, MATRIX[operation], namespace):
+                    wrong.append(f"{role} on {namespace}: {response.status_code} {response.text[:200]}")
+                assert response.status_code < 500, response.text
+                assert response.status_code == 401 or role != "anonymous"
+                if refused:
+                    assert rest.cluster.objects == before, "refused, and changed all the same"
+        assert not wrong, "\n".join(wrong)
+
+
+def test_every_operation_is_in_the_matrix() -> None:
+    known = {(operation.split()[0], operation.split()[1].format(**PATH_EXAMPLES)) for operation in MATRIX}
+    assert known == set(public_routes())
