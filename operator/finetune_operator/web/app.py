@@ -20,6 +20,7 @@ from finetune_operator.store.migrations import SchemaTooNew, migrate
 from finetune_operator.web import (
     abtest_routes,
     abtests,
+    cost_routes,
     datasets,
     evaluations,
     feedback,
@@ -52,6 +53,7 @@ ROUTERS = (
     datasets.router,
     training.router,
     training_jobs.router,
+    cost_routes.router,
     evaluations.internal_router,
     evaluations.router,
     feedback.router,
