@@ -105,6 +105,12 @@ class KubeClient:
                 return
             params["continue"] = more
 
+    async def version(self, plural: str, namespace: str | None) -> str:
+        """The resource version of now, to watch from."""
+        answer = await self._request("GET", path_of(plural, namespace), params={"limit": "1"})
+        found: str = answer["metadata"]["resourceVersion"]
+        return found
+
     async def discovered(self, api_version: str) -> frozenset[str]:
         """The plurals that discovery tells of a group's version, given as `group/version`; none where it has neither.
 
@@ -180,6 +186,28 @@ class KubeClient:
                     yield event["type"], event["object"]
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             raise Unavailable(f"watch of {plural} broke: {cause(error)}") from error
+
+    async def log(
+        self, namespace: str, pod: str, container: str, *, follow: bool = False, tail_lines: int | None = None
+    ) -> AsyncGenerator[bytes, None]:
+        """A container's log, some bytes at a time; with `follow` until it ends, however long it is silent."""
+        params = {"container": container, "follow": str(follow).lower()}
+        if tail_lines is not None:
+            params["tailLines"] = str(tail_lines)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=None if follow else 60)
+        try:
+            async with self._session.get(
+                self._url(path_of("pods", namespace, pod, "log")),
+                params=params,
+                headers=self._headers(),
+                timeout=timeout,
+                ssl=self._trust,
+            ) as response:
+                await _raise_for_status(response)
+                async for chunk in response.content.iter_any():
+                    yield chunk
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise Unavailable(f"log of {pod} broke: {cause(error)}") from error
 
     async def _request(
         self,

@@ -82,7 +82,7 @@ class Acting:
         return place
 
     async def get(self, kind: Kind, found: ObjectId) -> Object:
-        with self._refusals(found.namespace):
+        with self.refusals(found.namespace):
             try:
                 return await self.resources.get(kind.plural, found.namespace, found.name)
             except NotFound:
@@ -107,7 +107,7 @@ class Acting:
         async with self.services.lists.one():
             for each in asked:
                 try:
-                    with self._refusals(each):
+                    with self.refusals(each):
                         async with aclosing(self.resources.chunks(kind.plural, each)) as chunks:
                             async for chunk in chunks:
                                 yield [slim(body) for body in chunk]
@@ -120,6 +120,11 @@ class Acting:
                     refusals.append(problem)
         if len(refusals) == len(asked):
             raise refusals[0]
+
+    async def moment(self, kind: Kind, namespace: str | None) -> str:
+        """The resource version of now, from which changes can be watched."""
+        with self.refusals(namespace):
+            return await self.resources.version(kind.plural, namespace)
 
     async def page(
         self, kind: Kind, namespace: str | None, limit: int, after: str | None, chosen: Callable[[Object], bool]
@@ -149,7 +154,7 @@ class Acting:
 
     async def create(self, kind: Kind, namespace: str, body: Object) -> Object | None:
         """None where the name is taken."""
-        with self._refusals(namespace):
+        with self.refusals(namespace):
             try:
                 return await self._writing(namespace).create(kind.plural, namespace, body, strict=True)
             except KubeError as error:
@@ -164,7 +169,7 @@ class Acting:
         namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
         patch = {"metadata": {"uid": body["metadata"]["uid"]}, "spec": spec}
         writing = self._writing(namespace)
-        with self._refusals(namespace):
+        with self.refusals(namespace):
             try:
                 return await writing.merge_patch(kind.plural, namespace, name, patch)
             except KubeError as error:
@@ -176,7 +181,7 @@ class Acting:
     async def delete(self, kind: Kind, found: ObjectId) -> None:
         writing = self._writing(found.namespace)
         body = await self.get(kind, found)
-        with self._refusals(found.namespace):
+        with self.refusals(found.namespace):
             await writing.delete(kind.plural, found.namespace, found.name, body["metadata"]["uid"])
 
     async def _is_another(self, resources: Resources, kind: Kind, body: Object) -> bool:
@@ -196,7 +201,8 @@ class Acting:
         return self.resources
 
     @contextmanager
-    def _refusals(self, namespace: str | None) -> Iterator[None]:
+    def refusals(self, namespace: str | None) -> Iterator[None]:
+        """What the API server says no to becomes a problem."""
         try:
             yield
         except KubeError as error:

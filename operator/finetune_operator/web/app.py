@@ -33,6 +33,7 @@ from finetune_operator.web import (
     versions,
 )
 from finetune_operator.web.arms import GatewayArms
+from finetune_operator.web.dashboard import site
 from finetune_operator.web.middleware import BodyLimit, RequestLog
 from finetune_operator.web.openai_api import routes as openai_routes
 from finetune_operator.web.services import Services, ServicesOf
@@ -70,6 +71,7 @@ def create_app(services: Services) -> FastAPI:
     problems.install(app)
     for router in ROUTERS:
         app.include_router(router)
+    site.install(app)
     app.add_api_route("/healthz", _healthz, include_in_schema=False)
     app.add_api_route("/readyz", _readyz, include_in_schema=False)
     settings = services.settings

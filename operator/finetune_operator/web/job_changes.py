@@ -43,7 +43,7 @@ async def create_job(
     namespace = acting.place_to_make(request.namespace)
     require_one_name(request.name, key)
     try:
-        spec = spec_of(request, namespace, _claim(acting))
+        spec = spec_of(request, namespace, datasets_claim(acting))
     except WrongRequest as error:
         raise Problem(422, "invalid-request", str(error)) from None
     spec |= extra
@@ -117,6 +117,7 @@ def _name(acting: Acting, spec: dict[str, object], interface: str, namespace: st
     return f"{model if isinstance(model, str) and model else NAME_PREFIX}-{acting.services.suffix()}"
 
 
-def _claim(acting: Acting) -> DatasetsClaim | None:
+def datasets_claim(acting: Acting) -> DatasetsClaim | None:
+    """The volume of the api's datasets, where there is one that jobs can read."""
     place = acting.services.settings.datasets_claim
     return DatasetsClaim(*place.split("/", 1)) if place else None

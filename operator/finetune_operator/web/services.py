@@ -26,7 +26,11 @@ class Resources(Protocol):
 
     async def get(self, plural: str, namespace: str, name: str) -> Object: ...
 
+    async def list(self, plural: str, namespace: str | None, selector: str = "") -> tuple[list[Object], str]: ...
+
     def chunks(self, plural: str, namespace: str | None) -> AsyncGenerator[tuple[Object, ...], None]: ...
+
+    async def version(self, plural: str, namespace: str | None) -> str: ...
 
     async def create(
         self, plural: str, namespace: str | None, body: Mapping[str, Any], *, strict: bool = False
@@ -41,6 +45,10 @@ class Resources(Protocol):
     def watch(
         self, plural: str, namespace: str | None, resource_version: str, selector: str = "", *, name: str = ""
     ) -> AsyncGenerator[tuple[str, Object], None]: ...
+
+    def log(
+        self, namespace: str, pod: str, container: str, *, follow: bool = False, tail_lines: int | None = None
+    ) -> AsyncGenerator[bytes, None]: ...
 
 
 class Cluster(Resources, Protocol):

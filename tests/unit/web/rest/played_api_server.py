@@ -27,7 +27,7 @@ KINDS = {
 READ = ("get", "list", "watch")
 CHANGE = ("create", "patch", "delete")
 OWN_RIGHTS = {(verb, resource) for verb in READ for resource in ("modelversions", "abtests")}
-VIEW = {(verb, resource) for verb in READ for resource in KINDS}
+VIEW = {(verb, resource) for verb in READ for resource in KINDS} | {("list", "pods"), ("get", "pods/log")}
 EDIT = VIEW | {(verb, resource) for verb in CHANGE for resource in KINDS} | {("create", "abtests/votes")}
 
 
@@ -71,6 +71,9 @@ class PlayedApiServer:
         self.watches = 0
         self.lists: list[str] = []
         """Plural of each request for a list."""
+        self.logs: dict[tuple[str, str], str] = {}
+        """Of pods by namespace and name; each has one container, and belongs to the job whose uid is its label."""
+        self.pods: list[Object] = []
         self._events: list[tuple[int, str, str, Object]] = []
         self._news = asyncio.Condition()
         self._versions = itertools.count(1)
@@ -84,6 +87,8 @@ class PlayedApiServer:
             app.router.add_route("*", prefix + "/{plural}", self._serve)
             app.router.add_route("*", prefix + "/namespaces/{namespace}/{plural}", self._serve)
             app.router.add_route("*", prefix + "/namespaces/{namespace}/{plural}/{name}", self._serve)
+        app.router.add_get("/api/v1/namespaces/{namespace}/pods", self._pods)
+        app.router.add_get("/api/v1/namespaces/{namespace}/pods/{name}/log", self._log)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         try:
@@ -120,6 +125,19 @@ class PlayedApiServer:
         async with self._news:
             self._news.notify_all()
 
+    def put_pod(self, namespace: str, name: str, job_uid: str, log: str | None) -> None:
+        """A pod of a training; without a log its container has not begun."""
+        state = {"running": {}} if log is not None else {"waiting": {}}
+        labels = {"finetune.dev/job-uid": job_uid}
+        self.pods.append(
+            {
+                "metadata": {"namespace": namespace, "name": name, "labels": labels},
+                "status": {"containerStatuses": [{"name": "trainer", "state": state}]},
+            }
+        )
+        if log is not None:
+            self.logs[namespace, name] = log
+
     def names(self, plural: str) -> list[str]:
         return sorted(name for kind, _, name in self.objects if kind == plural)
 
@@ -148,6 +166,25 @@ class PlayedApiServer:
         resource = "/".join(filter(None, (asked["resource"], asked.get("subresource"))))
         return web.json_response({"status": {"allowed": user.may(asked["verb"], resource, asked["namespace"])}})
 
+    async def _pods(self, request: web.Request) -> web.Response:
+        user, namespace = self._user(request), request.match_info["namespace"]
+        if not user.may("list", "pods", namespace):
+            raise failure(403, f'pods is forbidden: User "{user.name}" cannot list resource "pods" in API group ""')
+        name, _, value = request.query["labelSelector"].partition("=")
+        found = [
+            pod
+            for pod in self.pods
+            if pod["metadata"]["namespace"] == namespace and pod["metadata"]["labels"].get(name) == value
+        ]
+        return web.json_response({"items": found, "metadata": {"resourceVersion": "1"}})
+
+    async def _log(self, request: web.Request) -> web.Response:
+        user, namespace, name = self._user(request), request.match_info["namespace"], request.match_info["name"]
+        if not user.may("get", "pods/log", namespace):
+            raise failure(403, f'pods "{name}" is forbidden: User "{user.name}" cannot get resource "pods/log"')
+        lines = self.logs[namespace, name].splitlines(keepends=True)
+        return web.Response(text="".join(lines[-int(request.query["tailLines"]) :]))
+
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         user = self._user(request)
         plural, namespace, name = (request.match_info.get(part, "") for part in ("plural", "namespace", "name"))
@@ -159,7 +196,7 @@ class PlayedApiServer:
             resource = f'{plural} is forbidden: User "{user.name}" cannot {verb} resource "{plural}"'
             raise failure(403, f'{resource} in API group "finetune.dev" {where}')
         if verb == "watch":
-            wanted = request.query["fieldSelector"].removeprefix("metadata.name=")
+            wanted = request.query.get("fieldSelector", "").removeprefix("metadata.name=")
             return await self._watch(request, plural, namespace, wanted)
         if verb == "list":
             chosen = sorted(key for key in self.objects if key[0] == plural and namespace in ("", key[1]))
@@ -234,7 +271,7 @@ class PlayedApiServer:
                 number, kind, of, body = self._events[position]
                 position += 1
                 metadata = body["metadata"]
-                is_wanted = of == plural and (metadata["namespace"], metadata["name"]) == (namespace, name)
+                is_wanted = of == plural and namespace in ("", metadata["namespace"]) and name in ("", metadata["name"])
                 if number > after and is_wanted:
                     await response.write(json.dumps({"type": kind, "object": body}).encode() + b"\n")
                     sent += 1

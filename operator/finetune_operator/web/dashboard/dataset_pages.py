@@ -1,0 +1,133 @@
+"""Pages of datasets: what there is, an export with counts while one chooses, rows to look at, downloads."""
+
+import json
+from typing import Annotated
+
+from fastapi import Path, Query
+from starlette.responses import HTMLResponse, Response
+
+from finetune_operator.core.dataset_records import READABLE_FORMATS
+from finetune_operator.store.exported_datasets import DATASET_ID, FileName
+from finetune_operator.web import datasets
+from finetune_operator.web.auth import require_trainer
+from finetune_operator.web.dashboard.fine_tuning import PATH
+from finetune_operator.web.dashboard.forms import described, request_of
+from finetune_operator.web.dashboard.permitted import part
+from finetune_operator.web.dashboard.routing import Page, page_router
+from finetune_operator.web.dashboard.visits import Visit, VisitOf
+from finetune_operator.web.dataset_exports import Exporter
+from finetune_operator.web.dataset_schemas import (
+    FORMATS,
+    DatasetEntry,
+    DatasetList,
+    ExportRequest,
+    FormatName,
+    GoldSelection,
+    RatingStatistics,
+)
+from finetune_operator.web.training import get_stats
+
+DATASETS_PATH = f"{PATH}/datasets"
+LISTED = 50
+SHOWN_ROWS = 5
+DatasetId = Annotated[str, Path(pattern=DATASET_ID)]
+
+router = page_router(DATASETS_PATH)
+
+
+@router.get("")
+async def datasets_page(visit: VisitOf) -> HTMLResponse:
+    """What was exported, and a form for more."""
+    listed = await part(_listed(visit))
+    return visit.render(
+        "datasets.html",
+        datasets=listed.value,
+        refusal=listed.refusal,
+        missing=await _missing(visit),
+        fields=described(ExportRequest),
+        formats=tuple((name, _format_title(name)) for name in FORMATS),
+    )
+
+
+@router.post("")
+async def export(visit: VisitOf) -> Response:
+    """Export ratings, as the form says."""
+    request = request_of(ExportRequest, await visit.form())
+    caller = await require_trainer(visit.services, visit.caller)
+    made = await Exporter(visit.services, visit.request, caller).export(request.config(), FORMATS[request.format])
+    return visit.go(f"{DATASETS_PATH}/{made.dataset.id}")
+
+
+@router.post("/count")
+async def count(visit: VisitOf) -> HTMLResponse:
+    """How many ratings the form's filters leave."""
+    selection = request_of(GoldSelection, await visit.form())
+    counted = await part(counted_ratings(visit, selection))
+    return visit.render("fragments/counts.html", counted=counted.value, refusal=counted.refusal)
+
+
+@router.get("/{dataset_id}")
+async def dataset_page(
+    visit: VisitOf,
+    dataset_id: DatasetId,
+    file: FileName = "train.jsonl",
+    cursor: Annotated[int, Query(ge=0, le=2**62)] = 0,
+) -> HTMLResponse:
+    """One dataset, and some of its rows."""
+    caller = await require_trainer(visit.services, visit.caller)
+    dataset = datasets.get_dataset(visit.services, caller, dataset_id)
+    rows = datasets.get_rows(visit.services, caller, dataset_id, file, cursor, SHOWN_ROWS)
+    return visit.render(
+        "dataset.html",
+        dataset=dataset,
+        request_said=dataset.request.model_dump(exclude_defaults=True),
+        file=file,
+        cursor=cursor,
+        rows=[(row, json.dumps(row.record, indent=2, ensure_ascii=False)) for row in rows.rows],
+        next_cursor=rows.next_cursor,
+        is_readable=FORMATS[dataset.format] in READABLE_FORMATS,
+    )
+
+
+@router.get("/{dataset_id}/files/{file}")
+async def download(visit: VisitOf, dataset_id: DatasetId, file: FileName) -> Response:
+    """A part of it, as it is on the volume."""
+    caller = await require_trainer(visit.services, visit.caller)
+    return datasets.download(visit.services, caller, dataset_id, file)
+
+
+@router.post("/{dataset_id}/delete")
+async def delete(visit: VisitOf, dataset_id: DatasetId) -> Response:
+    """It and its files; what was trained on it stays."""
+    caller = await require_trainer(visit.services, visit.caller)
+    datasets.delete_dataset(visit.services, caller, dataset_id)
+    return visit.go(DATASETS_PATH)
+
+
+async def counted_ratings(visit: Visit, selection: GoldSelection) -> RatingStatistics:
+    """Raises problems."""
+    caller = await require_trainer(visit.services, visit.caller)
+    return await datasets.count_ratings(visit.services, caller, visit.request, selection)
+
+
+async def exported(visit: Visit) -> tuple[DatasetEntry, ...]:
+    """Those that there are. Raises problems."""
+    return (await _listed(visit)).datasets
+
+
+def _format_title(name: FormatName) -> str:
+    return name if FORMATS[name] in READABLE_FORMATS else f"{name} (no training reads it)"
+
+
+async def _listed(visit: Visit) -> DatasetList:
+    caller = await require_trainer(visit.services, visit.caller)
+    return datasets.get_datasets(visit.services, caller, limit=LISTED)
+
+
+async def _missing(visit: Visit) -> tuple[str, ...]:
+    """What is not set up for exports, and what to set."""
+    caller = await part(require_trainer(visit.services, visit.caller))
+    return (await get_stats(visit.services, caller.value)).missing if caller.value else ()
+
+
+PAGE = Page(router)

@@ -1,0 +1,105 @@
+"""Pages of versions and of base models: what there is, what answers now, deploying and going back."""
+
+from typing import Annotated
+
+from fastapi import Path, Query
+from starlette.responses import HTMLResponse, Response
+
+from finetune_operator.core.base_model_catalogue import CATALOGUE
+from finetune_operator.kube.yaml_text import yaml_text
+from finetune_operator.resources.modelversion import State
+from finetune_operator.web import versions
+from finetune_operator.web.dashboard.commands import version_commands
+from finetune_operator.web.dashboard.fine_tuning import PATH
+from finetune_operator.web.dashboard.forms import described, request_of
+from finetune_operator.web.dashboard.permitted import part
+from finetune_operator.web.dashboard.routing import Page, page_router
+from finetune_operator.web.dashboard.visits import VisitOf
+from finetune_operator.web.ids import NAME_PATTERN, NAMESPACE_PATTERN, NamespaceQuery, ObjectId
+from finetune_operator.web.job_routes import After
+from finetune_operator.web.version_views import DeployRequest, RollbackRequest
+
+MODELS_PATH = f"{PATH}/models"
+LISTED = 50
+Namespace = Annotated[str, Path(pattern=f"^{NAMESPACE_PATTERN}$")]
+Name = Annotated[str, Path(max_length=253, pattern=f"^{NAME_PATTERN}$")]
+Text = Annotated[str | None, Query(max_length=256)]
+
+router = page_router(PATH)
+
+
+def model_path(found: ObjectId) -> str:
+    return f"{MODELS_PATH}/{found.namespace}/{found.name}"
+
+
+@router.get("/models")
+async def models_page(
+    visit: VisitOf,
+    namespace: NamespaceQuery = None,
+    state: State | None = None,
+    model: Text = None,
+    after: After = None,
+) -> HTMLResponse:
+    """Versions, the newest first."""
+    listed = await part(
+        versions.get_models(
+            visit.services,
+            visit.caller,
+            namespace=namespace,
+            model=model or None,
+            state=state,
+            limit=LISTED,
+            after=after,
+        )
+    )
+    return visit.render(
+        "models.html",
+        models=listed.value,
+        refusal=listed.refusal,
+        namespace=namespace,
+        states=tuple(State),
+        state=state,
+        model=model,
+    )
+
+
+@router.get("/models/{namespace}/{name}")
+async def model_page(visit: VisitOf, namespace: Namespace, name: Name) -> HTMLResponse:
+    """One version."""
+    found = ObjectId(namespace, name)
+    version = await versions.get_model(visit.services, visit.caller, str(found))
+    return visit.render(
+        "model.html",
+        version=version,
+        path_of_model=model_path(found),
+        yaml=yaml_text(version.manifest),
+        commands=version_commands(found),
+        fields=described(DeployRequest),
+    )
+
+
+@router.post("/models/{namespace}/{name}/deploy")
+async def deploy(visit: VisitOf, namespace: Namespace, name: Name) -> Response:
+    """Serve it, and have the model's name stand for it."""
+    found = ObjectId(namespace, name)
+    request = request_of(DeployRequest, await visit.form())
+    await versions.post_deploy(visit.services, visit.caller, str(found), request)
+    return visit.go(model_path(found))
+
+
+@router.post("/models/{namespace}/{name}/rollback")
+async def roll_back(visit: VisitOf, namespace: Namespace, name: Name) -> Response:
+    """Have the version answer again that did before it."""
+    found = ObjectId(namespace, name)
+    request = request_of(RollbackRequest, await visit.form())
+    now = await versions.post_rollback(visit.services, visit.caller, str(found), request)
+    return visit.go(model_path(ObjectId(now.namespace, now.name)))
+
+
+@router.get("/base-models")
+async def base_models_page(visit: VisitOf) -> HTMLResponse:
+    """Well-known models to begin with."""
+    return visit.render("base_models.html", catalogue=CATALOGUE)
+
+
+PAGE = Page(router)

@@ -1,0 +1,41 @@
+"""All pages of the dashboard, and the links at the top of each."""
+
+from fastapi import FastAPI
+from starlette.responses import RedirectResponse
+
+from finetune_operator.web.dashboard import (
+    assets,
+    dataset_pages,
+    fine_tuning,
+    job_pages,
+    live,
+    login,
+    model_pages,
+    new_job,
+)
+from finetune_operator.web.dashboard.visits import SEE_OTHER
+
+PAGES = (
+    login.PAGE,
+    live.PAGE,
+    fine_tuning.PAGE,
+    job_pages.PAGE,
+    new_job.PAGE,
+    dataset_pages.PAGE,
+    model_pages.PAGE,
+)
+HOME = "/fine-tuning"
+
+
+def install(app: FastAPI) -> None:
+    """Add the pages to the api's application."""
+    entries = [page.navigation for page in PAGES if page.navigation]
+    app.state.navigation = tuple(sorted(entries, key=lambda entry: entry.place))
+    app.include_router(assets.router)
+    for page in PAGES:
+        app.include_router(page.router)
+    app.add_api_route("/", _home, include_in_schema=False)
+
+
+async def _home() -> RedirectResponse:
+    return RedirectResponse(HOME, SEE_OTHER)

@@ -1,0 +1,287 @@
+"""The pages below /fine-tuning: what they show, and what their forms do."""
+
+import re
+from html import unescape
+
+import pytest
+
+from tests.unit.web.dashboard.conftest import Browser
+from tests.unit.web.dashboard.sights import HOSTILE, NAMESPACE
+from tests.unit.web.rest.conftest import Rest
+from tests.unit.web.rest.played_api_server import EDIT, VIEW, User
+
+JOB = f"/fine-tuning/jobs/{NAMESPACE}"
+MODEL = f"/fine-tuning/models/{NAMESPACE}"
+PAGES = (
+    "/fine-tuning",
+    "/fine-tuning?status=failed",
+    "/fine-tuning/gold-stars",
+    "/fine-tuning/new",
+    "/fine-tuning/datasets",
+    "/fine-tuning/models",
+    "/fine-tuning/base-models",
+    f"{JOB}/plato-train",
+    f"{JOB}/plato-train/card",
+    f"{JOB}/plato-train/log",
+    f"{JOB}/plato-wait/log",
+    f"{JOB}/plato-bad",
+    f"{JOB}/plato-done",
+    f"{MODEL}/plato-v2",
+    f"{MODEL}/plato-v3",
+)
+
+
+def words(page: str) -> str:
+    """The text that a person reads."""
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", page)).split())
+
+
+@pytest.mark.parametrize("path", PAGES)
+async def test_each_page_shows_hostile_text_as_text_and_runs_nothing_inline(editor: Browser, path: str) -> None:
+    page = await editor.page(path)
+    assert "<img src=x" not in page
+    assert "document.title=" not in re.sub(r"&[^;]+;", "", page) or "&lt;script&gt;" in page
+    assert not re.search(r"<script(?![^>]*\bsrc=)[^>]*>", page)
+    assert not re.search(r"<[^>]+\s(?:style|on[a-z]+)=", page)
+    assert "javascript:" not in page
+
+
+async def test_the_overview_has_figures_counts_active_and_finished_trainings(editor: Browser) -> None:
+    page = words(await editor.page("/fine-tuning"))
+    assert "Active trainings 3" in page
+    assert "Deployed models 1 of 3 versions" in page
+    assert "Average win rate 67.5 % of 2 judged versions" in page
+    for text in ("queued 2", "training 1", "failed 1", "cancelled 1", "completed 1"):
+        assert text in page
+    assert "Done 42 % Left 58m Step 504 of 1 200" in page
+    assert "Finished trainings" in page
+
+
+async def test_gold_stars_are_counted_in_the_ratings_database(editor: Browser) -> None:
+    assert "Gold stars 25" in words(await editor.page("/fine-tuning/gold-stars"))
+
+
+async def test_what_is_unknown_is_a_dash(editor: Browser) -> None:
+    editor.rest.cluster.objects.clear()
+    page = words(await editor.page("/fine-tuning"))
+    assert "Average win rate – no version was judged yet" in page
+
+
+async def test_trainings_are_chosen_by_status(editor: Browser) -> None:
+    page = await editor.page("/fine-tuning?status=failed")
+    table = page[page.index('id="jobs-title"') :]
+    assert "plato-bad" in table
+    assert "plato-done" not in table
+
+
+async def test_who_may_not_list_trainings_sees_the_rest_and_why(editor: Browser) -> None:
+    rights = {right for right in VIEW if right[1] != "finetunejobs"}
+    editor.rest.cluster.users["editor"] = User("some", rights)
+    page = words(await editor.page("/fine-tuning"))
+    assert "Active trainings –" in page
+    assert 'cannot list resource "finetunejobs"' in page
+    assert "plato-v2" in page
+
+
+async def test_rights_are_those_of_the_namespace(editor: Browser) -> None:
+    editor.rest.cluster.users["editor"] = User("some", EDIT, {"elsewhere"})
+    answer = await editor.get(f"{JOB}/plato-train")
+    assert answer.status_code == 403
+    assert "RoleBinding" in answer.text
+    assert (await editor.get("/fine-tuning/jobs/elsewhere/plato")).status_code == 404
+
+
+async def test_a_job_page_shows_what_is_known(editor: Browser) -> None:
+    page = words(await editor.page(f"{JOB}/plato-done"))
+    for text in (
+        "Final loss 0.9876",
+        "Held-out loss 1.0123",
+        "Base model’s 1.9876",
+        "Trained for 1h30m",
+        "Cost 4.31 USD",
+        "Rouge1 31.0 % 47.0 %",
+        "adapter finetune/plato",
+        "35.0 MiB",
+        "kubectl get finetunejob plato-done -n finetune -o yaml",
+        "kind: FineTuneJob",
+    ):
+        assert text in page, text
+
+
+async def test_a_failed_one_says_why(editor: Browser) -> None:
+    page = words(await editor.page(f"{JOB}/plato-bad"))
+    assert f"the base model answered {HOSTILE}: correct it" in page
+    assert "Train again" in page
+
+
+async def test_the_log_is_the_end_of_what_the_pod_wrote(editor: Browser) -> None:
+    page = words(await editor.page(f"{JOB}/plato-train/log"))
+    assert "The last lines of container trainer of pod plato-train-0-abcde" in page
+    assert f"the model says {HOSTILE}" in page
+    assert "has written nothing yet" in await editor.page(f"{JOB}/plato-wait/log")
+    assert "Its pod is gone" in await editor.page(f"{JOB}/plato-done/log")
+
+
+async def test_who_may_not_read_logs_is_told(editor: Browser) -> None:
+    editor.rest.cluster.users["editor"] = User("some", {right for right in VIEW if "pods" not in right[1]})
+    assert "pods is forbidden" in words(await editor.page(f"{JOB}/plato-train/log"))
+
+
+async def test_the_curve_has_a_value_or_a_gap_for_each_step(editor: Browser) -> None:
+    curve = (await editor.get(f"{JOB}/plato-train/curve")).json()
+    assert [line["label"] for line in curve["series"]] == ["training loss", "held-out loss"]
+    assert curve["x"] == sorted(curve["x"])
+    assert {len(line["y"]) for line in curve["series"]} == {len(curve["x"])}
+    assert None in curve["series"][1]["y"]
+
+
+async def test_cancel_suspend_and_resume(editor: Browser) -> None:
+    def spec(name: str) -> object:
+        return editor.rest.cluster.objects["finetunejobs", NAMESPACE, name]["spec"]
+
+    for verb, name, expected in (
+        ("suspend", "plato-train", {"suspend": True}),
+        ("resume", "plato-rest", {"suspend": False}),
+        ("cancel", "plato-train", {"suspend": True, "cancel": True}),
+    ):
+        answer = await editor.post(f"{JOB}/{name}/{verb}")
+        assert (answer.status_code, answer.headers["location"]) == (303, f"{JOB}/{name}")
+        assert expected.items() <= spec(name).items()  # type: ignore[attr-defined]
+    refused = await editor.post(f"{JOB}/plato-done/cancel")
+    assert refused.status_code == 409
+    assert "has ended and can&#39;t be cancelled" in refused.text
+
+
+async def test_training_again_makes_a_new_job_of_the_same_spec_once(editor: Browser) -> None:
+    first = await editor.post(f"{JOB}/plato-ended/retry", {"key": "0badcafe"})
+    second = await editor.post(f"{JOB}/plato-ended/retry", {"key": "0badcafe"})
+    assert first.headers["location"] == second.headers["location"]
+    made = editor.rest.cluster.objects["finetunejobs", NAMESPACE, first.headers["location"].rpartition("/")[2]]
+    old = editor.rest.cluster.objects["finetunejobs", NAMESPACE, "plato-ended"]
+    assert made["spec"] == {name: value for name, value in old["spec"].items() if name != "cancel"}
+
+
+class TestDatasets:
+    async def test_counts_follow_the_filters(self, editor: Browser) -> None:
+        all_of_them = await editor.post("/fine-tuning/datasets/count", {"switches": "gold_star_only"})
+        assert "25 ratings" in words(all_of_them.text)
+        some = words((await editor.post("/fine-tuning/datasets/count", {"domain": "ethics"})).text)
+        assert "24 ratings" in some
+        assert "Domain ethics 24" in some
+        none = await editor.post("/fine-tuning/datasets/count", {"domain": "law"})
+        assert "0 ratings: loosen a filter" in words(none.text)
+
+    async def test_a_wrong_filter_is_told_where_htmx_shows_it(self, editor: Browser) -> None:
+        answer = await editor.post("/fine-tuning/datasets/count", {"min_rating": "6"}, HX_Request="true")
+        assert (answer.status_code, answer.headers["hx-retarget"]) == (422, "#notices")
+        assert "min_rating: Input should be less than or equal to 5" in words(answer.text)
+
+    async def test_export_look_download_and_delete(self, editor: Browser) -> None:
+        answer = await editor.post("/fine-tuning/datasets", {"test_fraction": "0.2", "switches": "gold_star_only"})
+        where = answer.headers["location"]
+        page = await editor.page(where)
+        assert "&lt;script&gt;document.title" in page or "What is the use of question" in words(page)
+        assert "<script>document" not in page
+        assert where.rpartition("/")[2][:18] in await editor.page("/fine-tuning/datasets")
+        file = await editor.get(f"{where}/files/train.jsonl")
+        assert file.headers["content-type"] == "application/jsonl"
+        assert file.headers["content-disposition"].startswith("attachment")
+        assert (await editor.post(f"{where}/delete")).headers["location"] == "/fine-tuning/datasets"
+        assert (await editor.get(where)).status_code == 404
+
+    async def test_who_may_not_train_sees_no_ratings(self, editor: Browser) -> None:
+        editor.rest.cluster.users["editor"] = User("reader", VIEW)
+        assert "`create` on finetunejobs" in words(await editor.page("/fine-tuning/datasets"))
+        assert "`create` on finetunejobs" in words(await editor.page("/fine-tuning/gold-stars"))
+
+
+class TestNewJob:
+    FORM = {
+        "base_model": "HuggingFaceTB/SmolLM2-135M-Instruct",
+        "model": "plato",
+        "num_epochs": "3",
+        "lora_r": "8",
+        "domain": "ethics",
+        "switches": "gradient_checkpointing gold_star_only",
+        "gradient_checkpointing": "true",
+        "gold_star_only": "true",
+        "key": "0badcafe",
+    }
+
+    async def test_the_outlook_has_rows_memory_time_and_the_object(self, editor: Browser) -> None:
+        page = words((await editor.post("/fine-tuning/new/outlook", self.FORM)).text)
+        assert "Rows to train on 22" in page
+        assert "Parameters 0.13 B" in page
+        assert "GPU memory" in page
+        assert "kind: FineTuneJob" in page
+        assert "epochs" not in page
+        assert "lora: r: 8" in page
+        assert "kubectl apply -f job.yaml" in page
+        assert editor.rest.cluster.writes() == []
+
+    async def test_what_was_shown_is_what_is_made_once(self, editor: Browser) -> None:
+        answer = await editor.post("/fine-tuning/new", self.FORM)
+        again = await editor.post("/fine-tuning/new", self.FORM)
+        assert (answer.status_code, again.headers["location"]) == (303, answer.headers["location"])
+        name = answer.headers["location"].rpartition("/")[2]
+        assert editor.rest.cluster.objects["finetunejobs", NAMESPACE, name]["spec"] == {
+            "model": "plato",
+            "baseModel": {
+                "name": "smollm2-135m-instruct",
+                "source": {"hub": {"id": "HuggingFaceTB/SmolLM2-135M-Instruct"}},
+            },
+            "lora": {"r": 8},
+            "dataset": {"ratings": {"domain": "ethics"}},
+            "resources": {"limits": {"nvidia.com/gpu": 1}},
+        }
+
+    @pytest.mark.parametrize(
+        ("changes", "told"),
+        [
+            ({"base_model": ""}, "base_model must be set"),
+            ({"base_model": "what is this"}, "base_model: write <owner>/<name>"),
+            ({"num_epochs": "many"}, "num_epochs: Input should be a valid integer"),
+            ({"gpus": "0"}, "quantization 4bit needs a GPU"),
+            ({"lora_r": "100000"}, "lora.r"),
+            ({"learning_rate": HOSTILE}, "learning_rate"),
+        ],
+    )
+    async def test_a_mistake_says_what_to_change(self, editor: Browser, changes: dict[str, str], told: str) -> None:
+        answer = await editor.post("/fine-tuning/new/outlook", self.FORM | changes)
+        assert told in words(answer.text)
+        assert "<script>document" not in answer.text
+
+
+class TestModels:
+    async def test_versions_are_chosen_by_state(self, editor: Browser) -> None:
+        page = await editor.page("/fine-tuning/models?state=Ready")
+        assert "plato-v1" in page
+        assert "plato-v2" not in page
+
+    async def test_a_version_has_its_metrics_history_and_yaml(self, editor: Browser) -> None:
+        page = words(await editor.page(f"{MODEL}/plato-v2"))
+        for text in ("Win rate 67.5 %", "Elo 1 532", "kubectl-patch", "kind: ModelVersion", "ethics"):
+            assert text in page, text
+
+    async def test_deploying_and_rolling_back(self, editor: Browser) -> None:
+        answer = await editor.post(f"{MODEL}/plato-v1/deploy", {"max_model_len": "4096", "notes": "better"})
+        assert (answer.status_code, answer.headers["location"]) == (303, f"{MODEL}/plato-v1")
+        spec = editor.rest.cluster.objects["modelversions", NAMESPACE, "plato-v1"]["spec"]
+        assert (spec["state"], spec["serving"], spec["notes"]) == ("Deployed", {"maxModelLen": 4096}, "better")
+        refused = await editor.post(f"{MODEL}/plato-v3/rollback")
+        assert refused.status_code == 409
+        assert "is not the active version" in refused.text
+
+
+async def test_base_models_lead_to_the_form(editor: Browser) -> None:
+    page = await editor.page("/fine-tuning/base-models")
+    assert 'href="/fine-tuning/new?base_model=Qwen/Qwen3-0.6B"' in page
+    chosen = await editor.page("/fine-tuning/new?base_model=Qwen/Qwen3-0.6B")
+    assert 'value="Qwen/Qwen3-0.6B"' in chosen
+
+
+async def test_an_open_api_says_so_and_what_needs_a_token(rest: Rest) -> None:
+    object.__setattr__(rest.services, "settings", rest.services.settings.model_copy(update={"api_token": None}))
+    page = words(await Browser(rest, None).page("/fine-tuning"))
+    assert "This api runs open." in page
+    assert "this needs a Kubernetes token of your own" in page
