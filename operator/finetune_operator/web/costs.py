@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from contextlib import aclosing
 from decimal import Decimal
+from typing import NamedTuple
 
 from finetune_operator.core.roi_inputs import Evidence, currencies, measured_inputs, with_given
 from finetune_operator.resources.abtest import ABTest
@@ -22,24 +23,41 @@ from finetune_operator.web.cost_views import (
     version_cost,
 )
 from finetune_operator.web.ids import ObjectId
-from finetune_operator.web.pages import id_of
+from finetune_operator.web.pages import Page, Pager, id_of
 from finetune_operator.web.problems import FORBIDDEN, NOT_FOUND, Problem
 from finetune_operator.web.services import Object
 
 
+class Overview(NamedTuple):
+    """The totals, and the newest of what they are made of."""
+
+    summary: CostSummary
+    jobs: TrainingCostList
+    models: VersionCostList
+
+
 async def summary(acting: Acting, namespace: str | None) -> CostSummary:
     """Of all that the caller may read; who may read no FineTuneJob is refused. Raises problems."""
+    return (await overview(acting, namespace, 1)).summary
+
+
+async def overview(acting: Acting, namespace: str | None, limit: int) -> Overview:
+    """By one look at each object. Raises problems."""
     totals = Totals()
+    jobs, models = (Pager(limit, None, lambda _: True) for _ in range(2))
+    used: dict[str, usage.Used] = {}
     async with aclosing(acting.chunks(JOBS, namespace)) as chunks:
         async for chunk in chunks:
+            jobs.add(chunk)
             for body in chunk:
                 totals.add_job(body)
     async with aclosing(acting.chunks(VERSIONS, namespace)) as chunks:
         async for chunk in chunks:
-            used = await usage.of_versions(acting.services.engine, _uids(chunk))
+            models.add(chunk)
+            used |= await usage.of_versions(acting.services.engine, _uids(chunk))
             for body in chunk:
                 totals.add_version(body, used.get(body["metadata"]["uid"]))
-    return totals.summary()
+    return Overview(totals.summary(), _trainings(jobs.page(), acting), _versions(models.page(), used))
 
 
 async def trainings(
@@ -47,9 +65,7 @@ async def trainings(
 ) -> TrainingCostList:
     """A page. Raises problems."""
     page = await acting.page(JOBS, namespace, limit, after, lambda body: model in (None, body["spec"]["model"]))
-    now = acting.services.now()
-    found = tuple(training_cost(body, now) for body in page.items)
-    return TrainingCostList(jobs=found, total=page.total, has_more=page.has_more, next=page.next)
+    return _trainings(page, acting)
 
 
 async def versions(
@@ -58,6 +74,16 @@ async def versions(
     """A page. Raises problems."""
     page = await acting.page(VERSIONS, namespace, limit, after, lambda body: model in (None, body["spec"]["model"]))
     used = await usage.of_versions(acting.services.engine, _uids(page.items))
+    return _versions(page, used)
+
+
+def _trainings(page: Page[Object], acting: Acting) -> TrainingCostList:
+    now = acting.services.now()
+    found = tuple(training_cost(body, now) for body in page.items)
+    return TrainingCostList(jobs=found, total=page.total, has_more=page.has_more, next=page.next)
+
+
+def _versions(page: Page[Object], used: Mapping[str, usage.Used]) -> VersionCostList:
     found = tuple(version_cost(body, used.get(body["metadata"]["uid"])) for body in page.items)
     return VersionCostList(models=found, total=page.total, has_more=page.has_more, next=page.next)
 

@@ -5,6 +5,7 @@ from starlette.responses import RedirectResponse
 
 from finetune_operator.web.dashboard import (
     assets,
+    cost_pages,
     dataset_pages,
     fine_tuning,
     job_pages,
@@ -23,6 +24,7 @@ PAGES = (
     new_job.PAGE,
     dataset_pages.PAGE,
     model_pages.PAGE,
+    cost_pages.PAGE,
 )
 HOME = "/fine-tuning"
 
