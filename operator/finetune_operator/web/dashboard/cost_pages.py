@@ -6,20 +6,26 @@ from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import Query
-from starlette.responses import HTMLResponse
+from pydantic import ValidationError
+from starlette.responses import HTMLResponse, Response
 
 from finetune_operator.core.roi import RoiInputs, return_on_investment
 from finetune_operator.web import costs
 from finetune_operator.web.acting import TESTS, VERSIONS
 from finetune_operator.web.cost_views import RoiInput, RoiReport
 from finetune_operator.web.dashboard.charts import Curve, Line
+from finetune_operator.web.dashboard.forms import mistakes_of
+from finetune_operator.web.dashboard.model_pages import Name, Namespace
 from finetune_operator.web.dashboard.permitted import part
 from finetune_operator.web.dashboard.roi_form import FIELDS, RoiForm, given, shown
 from finetune_operator.web.dashboard.routing import Page, page_router
 from finetune_operator.web.dashboard.visits import NavEntry, Visit, VisitOf
-from finetune_operator.web.ids import ID_PATTERN, NamespaceQuery
+from finetune_operator.web.ids import ID_PATTERN, NamespaceQuery, ObjectId
+from finetune_operator.web.job_changes import set_budget
+from finetune_operator.web.job_requests import BudgetRequest
 from finetune_operator.web.job_routes import After
 from finetune_operator.web.pages import id_of
+from finetune_operator.web.problems import Problem
 
 PATH = "/cost"
 SHOWN = 8
@@ -48,6 +54,19 @@ async def trainings_page(
     return visit.render(
         "cost_trainings.html", listed=listed.value, refusal=listed.refusal, namespace=namespace, model=model
     )
+
+
+@router.post("/trainings/{namespace}/{name}/budget")
+async def change_budget(visit: VisitOf, namespace: Namespace, name: Name) -> Response:
+    """What it may cost from now on; an empty field is no budget."""
+    form = await visit.form()
+    said = {"max_cost": str(form.get("max_cost", "")).strip() or None, "currency": form.get("currency", "USD")}
+    try:
+        request = BudgetRequest.model_validate(said)
+    except ValidationError as error:
+        raise Problem(422, "invalid-request", mistakes_of(error)) from None
+    await set_budget(visit.acting, str(ObjectId(namespace, name)), request)
+    return visit.go(f"{PATH}/trainings")
 
 
 @router.get("/models")

@@ -19,7 +19,7 @@ MOST = Decimal(10) ** 12
 
 
 class FieldOf(NamedTuple):
-    """One input; its unit is `money`, `%` or a word."""
+    """One input; its unit is `money`, `%`, a word, or nothing that its label does not say."""
 
     name: str
     label: str
@@ -27,13 +27,13 @@ class FieldOf(NamedTuple):
 
 
 FIELDS = (
-    FieldOf("base_error_rate", "Errors of the model it replaces", "%"),
-    FieldOf("error_rate", "Errors of this version", "%"),
-    FieldOf("value_per_error_saved", "Value of an error saved", "money"),
-    FieldOf("calls_per_day", "Calls a day", "calls"),
-    FieldOf("training_cost", "Training", "money"),
-    FieldOf("base_cost_per_call", "A call of the model it replaces", "money"),
-    FieldOf("cost_per_call", "A call of this version", "money"),
+    FieldOf("base_error_rate", "Errors without it", "%"),
+    FieldOf("error_rate", "Errors with it", "%"),
+    FieldOf("value_per_error_saved", "Value of one saved", "money"),
+    FieldOf("calls_per_day", "Calls a day", ""),
+    FieldOf("training_cost", "Its training", "money"),
+    FieldOf("base_cost_per_call", "A call without it", "money"),
+    FieldOf("cost_per_call", "A call with it", "money"),
     FieldOf("days", "Reckoned over", "days"),
 )
 UNITS = {field.name: field.unit for field in FIELDS}

@@ -58,6 +58,19 @@ async def test_an_unknown_cost_is_a_dash_with_its_reason(priced: Browser) -> Non
     assert "its engine's speed was not measured" in words(await priced.page("/cost/models"))
 
 
+async def test_a_budget_is_raised_on_the_page(priced: Browser) -> None:
+    path = "/cost/trainings/finetune/plato-dear/budget"
+    assert (await priced.post(path, {"max_cost": "40", "currency": "USD"})).headers["location"] == "/cost/trainings"
+    spec = priced.rest.cluster.objects["finetunejobs", "finetune", "plato-dear"]["spec"]
+    assert spec["budget"] == {"maxCost": "40", "currency": "USD"}
+    await priced.post(path, {"max_cost": "", "currency": "USD"})
+    assert not priced.rest.cluster.objects["finetunejobs", "finetune", "plato-dear"]["spec"].get("budget")
+    wrong = await priced.post(path, {"max_cost": "much", "currency": "USD"})
+    assert (wrong.status_code, "max_cost" in wrong.text) == (422, True)
+    done = await priced.post(path.replace("dear", "done"), {"max_cost": "40", "currency": "USD"})
+    assert (done.status_code, "can not be" in words(done.text) or "ended" in words(done.text)) == (409, True)
+
+
 async def test_pages_of_a_list_go_on(priced: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("finetune_operator.web.dashboard.cost_pages.LISTED", 3)
     page = await priced.page("/cost/trainings")

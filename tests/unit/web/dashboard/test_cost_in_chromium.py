@@ -50,7 +50,7 @@ async def test_the_result_follows_as_one_types_without_a_reload(site: Site) -> N
     await page.evaluate("window.neverReloaded = true")
     await page.get_by_label("Calls a day").fill("10")
     await expect(page.locator("#result")).to_contain_text("in 71.9 days")
-    await page.get_by_label("Errors of this version").fill("12")
+    await page.get_by_label("Errors with it").fill("12")
     await expect(page.locator("#result")).to_contain_text("It never pays")
     await expect(page.locator("#roi-curve canvas")).to_be_visible()
     assert await page.evaluate("window.neverReloaded") is True

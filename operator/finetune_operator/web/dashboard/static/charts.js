@@ -47,11 +47,11 @@ function draw(element) {
       series.push({ label: `${each.label}, as measured`, stroke: `${colour}55`, width: 1, points: { show: false }, spanGaps: true });
     }
     data.push(isSmoothed ? smoothed(each.y, weight) : each.y);
-    series.push({ label: each.label, stroke: colour, width: 2, points: { show: each.y.filter((y) => y !== null).length < 3 }, spanGaps: true });
+    series.push({ label: each.label, stroke: colour, width: 2, pxAlign: 0, points: { show: each.y.filter((y) => y !== null).length < 3 }, spanGaps: true });
   });
   const axis = { stroke: paint.text, grid: { stroke: paint.grid, width: 1 }, ticks: { stroke: paint.grid, width: 1 }, font: "12px system-ui" };
   known.plot = new uPlot(
-    { width: place.clientWidth || 300, height: HEIGHT, scales: { x: { time: false } }, axes: [{ ...axis, label: answer.x_label, labelSize: 20, labelFont: "12px system-ui" }, { ...axis, size: 56 }], series, legend: { live: true } },
+    { width: place.clientWidth || 300, height: HEIGHT, scales: { x: { time: false } }, axes: [{ ...axis, label: answer.x_label, labelSize: 20, labelFont: "12px system-ui" }, { ...axis, size: (_, labels) => Math.max(56, 14 + 7 * Math.max(0, ...(labels ?? []).map((label) => label.length))) }], series, legend: { live: true } },
     data,
     place,
   );
