@@ -54,10 +54,10 @@ def cost_series(jobs: Iterable[Object], versions: Iterable[Object]) -> CostSerie
             spent[key] = spent.get(key, Decimal(0)) + value
         elif status.get("allocation"):
             unpriced[(namespace,)] += 1
-        for condition in status.get("conditions") or ():
-            is_refusal = condition["type"] == BUDGET_CONDITION and condition["status"] == "False"
-            if is_refusal and status.get("phase") == "Suspended":
-                held[(namespace, condition["reason"])] += 1
+        if status.get("phase") == "Suspended":
+            for condition in status.get("conditions") or ():
+                if condition["type"] == BUDGET_CONDITION and condition["status"] == "False":
+                    held[(namespace, condition["reason"])] += 1
     per_million, per_answer = _of_versions(versions)
     return CostSeries(_bounded(spent), dict(training), dict(unpriced), dict(held), per_million, per_answer)
 

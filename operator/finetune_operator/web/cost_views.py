@@ -176,9 +176,9 @@ class Totals:
             _add(self._training, cost["currency"], spent)
         elif status.get("allocation"):
             self.trainings_without_price += 1
-        conditions = status.get("conditions") or ()
-        if any(each["type"] == "WithinBudget" and each["status"] == "False" for each in conditions):
-            self.stopped += status.get("phase") == Phase.SUSPENDED
+        if status.get("phase") == Phase.SUSPENDED.value:
+            conditions = status.get("conditions") or ()
+            self.stopped += any(each["type"] == "WithinBudget" and each["status"] == "False" for each in conditions)
 
     def add_version(self, body: Object, used: Used | None) -> None:
         self.versions += 1
@@ -301,6 +301,8 @@ def _why_unknown(job: FineTuneJob) -> str:
         return told.message
     if job.spec.openai is not None:
         return "the provider tells it at the end"
+    if job.status.completion_time is not None:
+        return "it ended before any of its pods had a node"
     return NO_COST_YET
 
 
