@@ -9,7 +9,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from itertools import product
 from typing import Any
 
@@ -25,6 +25,7 @@ from finetune_operator.shell.api import Api
 from finetune_operator.shell.controller import CHILD_PLURALS, CUSTOM_PLURALS, Controller
 from finetune_operator.shell.engines import Engines
 from finetune_operator.shell.execute import Executor
+from finetune_operator.shell.metrics import metrics_server
 from finetune_operator.shell.observe import Observer
 from finetune_operator.shell.settings import Settings, SettingsError
 from finetune_operator.shell.state import ClusterState
@@ -36,6 +37,7 @@ WATCHED: tuple[tuple[str, str, str], ...] = (
     ("apps", "v1", "deployments"),
 )
 DEFINITIONS_RETRY_SECONDS = 2.0
+METRICS_HOST = "0.0.0.0"  # noqa: S104 - Prometheus asks from another pod
 
 logger = get_logger(__name__)
 
@@ -84,15 +86,18 @@ async def serve(settings: Settings) -> None:
             work.cancel()
 
         logger.info("the operator starts", namespaces=settings.namespaces)
+        port = settings.metrics_port
+        metrics = metrics_server(state, settings.namespaces, METRICS_HOST, port) if port else nullcontext()
         try:
-            await kopf.operator(
-                registry=registry,
-                settings=_kopf_settings(),
-                namespaces=settings.namespaces,
-                standalone=True,
-                liveness_endpoint=settings.liveness_endpoint,
-                stop_flag=stop,
-            )
+            async with metrics:
+                await kopf.operator(
+                    registry=registry,
+                    settings=_kopf_settings(),
+                    namespaces=settings.namespaces,
+                    standalone=True,
+                    liveness_endpoint=settings.liveness_endpoint,
+                    stop_flag=stop,
+                )
         finally:
             work.cancel()
             with suppress(asyncio.CancelledError):

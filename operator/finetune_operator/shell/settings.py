@@ -27,6 +27,8 @@ class Settings:
     engine_api_key: str
     engine_url_template: str
     liveness_endpoint: str
+    metrics_port: int | None
+    """Where Prometheus finds `/metrics`; None is nowhere."""
     log_level: str
 
     @classmethod
@@ -63,6 +65,7 @@ class Settings:
             engine_api_key=environ.get("VLLM_API_KEY", ""),
             engine_url_template=environ.get("FINETUNE_ENGINE_POD_URL_TEMPLATE", "http://{ip}:8000"),
             liveness_endpoint=environ.get("FINETUNE_LIVENESS_ENDPOINT", "http://0.0.0.0:8081/healthz"),
+            metrics_port=_port(environ, "FINETUNE_METRICS_PORT"),
             log_level=environ.get("FINETUNE_LOG_LEVEL", "INFO"),
         )
 
@@ -83,6 +86,15 @@ def _number(environ: Mapping[str, str], name: str, default: float) -> float:
     if not 0 < value < inf:
         raise SettingsError(f"{name} must be a finite number above 0, not {text!r}")
     return value
+
+
+def _port(environ: Mapping[str, str], name: str) -> int | None:
+    text = environ.get(name)
+    if not text:
+        return None
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise SettingsError(f"{name} must be a port from 1 to 65535, or empty for none, not {text!r}")
+    return int(text)
 
 
 def _price_book(environ: Mapping[str, str], name: str) -> PriceBook:

@@ -201,7 +201,7 @@ def members_of(body: Object) -> dict[str, Any]:
         "cancelled": spec.cancel,
         "progress": _progress(status),
         "cost": _cost(status),
-        "budget": _budget(job),
+        "budget": budget_of(job),
         "dataset": JobDataset(**status.dataset.model_dump()) if status.dataset else None,
         "result": _result(status),
         "model_version": str(ObjectId(metadata.namespace, version)) if version else None,
@@ -233,7 +233,7 @@ def _cost(status: FineTuneJobStatus) -> JobCost | None:
     return JobCost(currency=known.currency, spent=number(known.spent), estimated=number(known.estimated))
 
 
-def _budget(job: FineTuneJob) -> JobBudget | None:
+def budget_of(job: FineTuneJob) -> JobBudget | None:
     if (budget := job.spec.budget) is None:
         return None
     told = find(job.status.conditions, "WithinBudget")

@@ -48,6 +48,7 @@ def test_everything_that_can_be_set() -> None:
             "VLLM_API_KEY": "key",
             "FINETUNE_ENGINE_POD_URL_TEMPLATE": "http://{ip}:9000",
             "FINETUNE_LIVENESS_ENDPOINT": "http://0.0.0.0:1/healthz",
+            "FINETUNE_METRICS_PORT": "8082",
             "FINETUNE_LOG_LEVEL": "DEBUG",
         }
     )
@@ -77,6 +78,7 @@ def test_everything_that_can_be_set() -> None:
         engine_api_key="key",
         engine_url_template="http://{ip}:9000",
         liveness_endpoint="http://0.0.0.0:1/healthz",
+        metrics_port=8082,
         log_level="DEBUG",
     )
 
@@ -98,6 +100,8 @@ WRONG = {
     ("FINETUNE_ENGINE_ARGS", "[1]"): "list of strings",
     ("FINETUNE_ENGINE_ENV", "[]"): "JSON dict",
     ("FINETUNE_TRAINER_ENV", '{"A": 1}'): "dict of strings",
+    ("FINETUNE_METRICS_PORT", "0"): "a port from 1 to 65535",
+    ("FINETUNE_METRICS_PORT", "http"): "or empty for none",
     ("FINETUNE_PRICES", "2.50"): "must be JSON such as",
     ("FINETUNE_PRICES", '{"perHour": {"cpu": "cheap"}}'): "perHour.cpu",
 }

@@ -7,6 +7,7 @@ from finetune_operator.web.dashboard import (
     ab_test_pages,
     assets,
     comparison_pages,
+    cost_pages,
     dataset_pages,
     fine_tuning,
     job_pages,
@@ -33,6 +34,7 @@ PAGES = (
     ab_test_pages.PAGE,
     voting.PAGE,
     wizard.PAGE,
+    cost_pages.PAGE,
 )
 HOME = "/fine-tuning"
 

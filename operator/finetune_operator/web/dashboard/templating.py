@@ -1,5 +1,7 @@
 """Templates and how values are shown: what is unknown is a dash and never 0. Pure, but for reading the templates."""
 
+import math
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,7 +36,9 @@ def percent(share: float | None, digits: int = 1) -> str:
 def money(amount: float | None, currency: str | None) -> str:
     if amount is None:
         return UNKNOWN
-    shown = f"{amount:,.4f}" if 0 < abs(amount) < HUNDREDTH else f"{amount:,.2f}"
+    # Two digits that say something, also of a fraction of a cent.
+    digits = math.ceil(-math.log10(abs(amount))) + 1 if 0 < abs(amount) < HUNDREDTH else 2
+    shown = f"{amount:,.{digits}f}"
     return f"{shown.replace(',', chr(0x202F))} {currency or ''}".strip()
 
 
@@ -68,6 +72,20 @@ def cost_range(cost: Range | None, currency: str | None) -> str:
     return UNKNOWN if cost is None else shown_cost(cost, currency)
 
 
+def negated(amount: float | None) -> float | None:
+    return None if amount is None else -amount
+
+
+def capitalize_first(text: str) -> str:
+    """The rest stays as it is, unlike by `capitalize`."""
+    return text[:1].upper() + text[1:]
+
+
+def zip_same(texts: Iterable[str]) -> list[tuple[str, str]]:
+    """Options of a choice that are called what they are."""
+    return [(text, text) for text in texts]
+
+
 def orelse(value: object) -> object:
     """The value, or a dash for what is unknown or empty."""
     return UNKNOWN if value is None or value == "" else value
@@ -93,6 +111,9 @@ def environment() -> Environment:
         "time_range": time_range,
         "cost_range": cost_range,
         "orelse": orelse,
+        "negated": negated,
+        "capitalize_first": capitalize_first,
+        "zip_same": zip_same,
     }
     made.filters.update(filters)
     made.globals["asset"] = asset

@@ -58,10 +58,6 @@ async def settled(page: Page) -> None:
     await page.evaluate("document.fonts.ready")
 
 
-def percent(page: Page) -> object:
-    return expect(page.locator("#active-jobs .job", has_text="plato-train").locator("progress"))
-
-
 async def tell(site: Site, done: int) -> None:
     await site.rest.cluster.tell("finetunejobs", NAMESPACE, "plato-train", progress=progressing(done))
 
@@ -201,6 +197,7 @@ async def test_pages_are_for_everybody_and_run_no_strangers_text(site: Site, dar
         await page.goto(PAGES[opened])
         for summary in await page.locator("form summary").all():
             await summary.click()
+        await page.evaluate("scrollTo(0, 0)")
         await _looked_at(page, where / f"{opened}-open.png")
 
 

@@ -30,6 +30,7 @@ TESTS = "/v1/fine-tuning/ab-test"
 TEST, ONE = f"{TESTS}/{{namespace}}/{{name}}", f"{TESTS}/{{test_id}}"
 MODELS = "/v1/fine-tuning/models"
 JOBS = "/v1/fine-tuning/jobs"
+COSTS = "/v1/fine-tuning/costs"
 TRAINING = "/api/training/jobs"
 OPENAI = "/v1/fine_tuning/jobs"
 DATASETS = "/v1/fine-tuning/datasets"
@@ -52,6 +53,8 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
         f"GET {TRAINING}/{{job_id}}",
         f"GET {TRAINING}/{{job_id}}/metrics",
         f"GET {TRAINING}/{{job_id}}/artifacts",
+        f"GET {COSTS}",
+        f"GET {COSTS}/jobs",
     ),
     "change": (
         f"POST {JOBS}",
@@ -80,6 +83,8 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
         f"GET {ONE}/win-rates",
         f"GET {MODELS}",
         "GET /v1/models",
+        f"GET {COSTS}/models",
+        f"GET {COSTS}/roi",
         f"GET {MODELS}/{{model_id}}",
         f"GET {TEST}",
         f"GET {TEST}/voters",
@@ -139,6 +144,8 @@ BODIES: dict[str, Any] = {
 }
 
 
+QUERIES = {f"GET {COSTS}/roi": "?version=finetune.plato-v2"}
+"""What has to be asked with."""
 NOT_DONE: dict[str, int] = {
     f"POST {TEST}/vote": 404,
     f"POST {ONE}/vote": 404,
@@ -170,7 +177,8 @@ async def test_who_is_refused(rest: Rest, operation: str, caller: str) -> None:
     await api_keys.add(rest.services.engine, API_KEY)
     before = copy.deepcopy(rest.cluster.objects)
     method, path = operation.split()
-    response = await rest.ask(method, path.format(**PATH_EXAMPLES), _body(operation, caller), CALLERS[caller])
+    asked = path.format(**PATH_EXAMPLES) + QUERIES.get(operation, "")
+    response = await rest.ask(method, asked, _body(operation, caller), CALLERS[caller])
     refused = response.status_code in (401, 403)
     assert refused == (caller in REFUSED_TO[SORTS[operation]]), (response.status_code, response.text)
     if caller == "anonymous":

@@ -50,13 +50,13 @@ function draw(element) {
     places.push(data.length);
     data.push(isSmoothed ? smoothed(each.y, weight) : each.y);
     const look = each.is_reference ? { width: 1, dash: [4, 4] } : { width: each.is_bound ? 0.5 : 2 };
-    series.push({ label: each.label, stroke: colour, ...look, points: { show: each.y.filter((y) => y !== null).length < 3 }, spanGaps: true });
+    series.push({ label: each.label, stroke: colour, ...look, pxAlign: 0, points: { show: each.y.filter((y) => y !== null).length < 3 }, spanGaps: true });
   });
   const axis = { stroke: paint.text, grid: { stroke: paint.grid, width: 1 }, ticks: { stroke: paint.grid, width: 1 }, font: "12px system-ui" };
   const bands = answer.band ? [{ series: answer.band.map((index) => places[index]), fill: `${paint.lines[0]}22` }] : [];
   const y = answer.y_range ? { range: answer.y_range } : {};
   known.plot = new uPlot(
-    { width: place.clientWidth || 300, height: HEIGHT, scales: { x: { time: false }, y }, bands, axes: [{ ...axis, label: answer.x_label, labelSize: 20, labelFont: "12px system-ui" }, { ...axis, size: 56 }], series, legend: { live: true } },
+    { width: place.clientWidth || 300, height: HEIGHT, scales: { x: { time: false }, y }, bands, axes: [{ ...axis, label: answer.x_label, labelSize: 20, labelFont: "12px system-ui" }, { ...axis, size: (_, labels) => Math.max(56, 14 + 7 * Math.max(0, ...(labels ?? []).map((label) => label.length))) }], series, legend: { live: true } },
     data,
     place,
   );

@@ -1,0 +1,314 @@
+"""What REST says of costs. Pure. Absent amounts are unknown, not 0, and have a reason beside them."""
+
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from finetune_operator.core import allocations
+from finetune_operator.core.conditions import find
+from finetune_operator.core.inference_cost import TokenPrice, amount, inference_cost, rounded, token_price
+from finetune_operator.core.roi import Roi, return_on_investment
+from finetune_operator.core.roi_inputs import Calls, Input, Inputs, Origin, roi_inputs
+from finetune_operator.resources.common import ConditionStatus
+from finetune_operator.resources.finetunejob import FineTuneJob, Phase
+from finetune_operator.resources.modelversion import ModelVersion
+from finetune_operator.store.usage import Used
+from finetune_operator.web.ids import ObjectId
+from finetune_operator.web.job_views import STATUSES, JobBudget, JobStatus, budget_of
+
+Object = dict[str, Any]
+NO_COST_YET = "the operator has not counted it yet"
+
+
+class _View(BaseModel):
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+
+class TrainingCost(_View):
+    """What one FineTuneJob costs, failed and suspended attempts included."""
+
+    id: str
+    """`<namespace>.<name>`."""
+    model: str
+    status: JobStatus
+    currency: str | None
+    spent: float | None
+    """Until now, or at its end."""
+    estimated: float | None
+    """At its end at the present pace."""
+    allocated_seconds: int | None
+    """Time of all its pods on nodes."""
+    attempts: int | None
+    basis: str | None
+    """What is multiplied by what."""
+    unknown: str | None
+    """Why there is no amount."""
+    budget: JobBudget | None
+    created_at: datetime | None
+    finished_at: datetime | None
+
+
+class TrainingCostList(_View):
+    """The newest first; `after` of the next page is `next`."""
+
+    jobs: tuple[TrainingCost, ...]
+    total: int
+    has_more: bool
+    next: str | None
+
+
+class VersionCost(_View):
+    """What the answers of one ModelVersion have cost: those that gateways have told of, copies for tests aside."""
+
+    id: str
+    """`<namespace>.<name>`."""
+    model: str
+    currency: str | None
+    total: float | None
+    """Of all calls whose tokens are known."""
+    per_call: float | None
+    """Mean of those calls."""
+    per_million_tokens: float | None
+    """Generated tokens."""
+    calls: int
+    """Answered."""
+    failed: int
+    calls_with_tokens: int
+    """Whose engine told the tokens: a stream does where its client asks for `stream_options.include_usage`."""
+    prompt_tokens: int
+    completion_tokens: int
+    calls_per_day: float | None
+    first_day: date | None
+    last_day: date | None
+    basis: str | None
+    """What is multiplied by what."""
+    unknown: str | None
+    """Why an amount is missing."""
+
+
+class VersionCostList(_View):
+    """The newest first; `after` of the next page is `next`."""
+
+    models: tuple[VersionCost, ...]
+    total: int
+    has_more: bool
+    next: str | None
+
+
+class CurrencyTotal(_View):
+    """Sums of one currency; currencies are never converted."""
+
+    currency: str
+    training: float
+    """Spent on all trainings that are there."""
+    inference: float
+    """Of all answers whose tokens are known."""
+
+
+class CostSummary(_View):
+    """All that the caller may see. What was deleted is not in it."""
+
+    totals: tuple[CurrencyTotal, ...]
+    trainings: int
+    trainings_without_price: int
+    """Of those that have begun, so that the totals lack them."""
+    trainings_stopped_by_budget: int
+    versions: int
+    versions_without_price: int
+    """That were called, so that the totals lack them."""
+    calls: int
+
+
+class RoiInput(_View):
+    """One input."""
+
+    value: float | None
+    origin: Origin
+    """`measured`, `given` by you, a `default`, or `unknown`."""
+    source: str
+    """Where it comes from; of an unknown one, what would make it known."""
+
+
+class RoiReport(_View):
+    """What a version's fewer errors are worth against what it costs. Amounts are in `currency`."""
+
+    id: str
+    """Of the version."""
+    currency: str | None
+    inputs: dict[str, RoiInput]
+    verdict: str
+    missing: tuple[str, ...]
+    """Inputs that are unknown."""
+    errors_saved_per_call: float | None
+    extra_cost_per_call: float | None
+    net_value_per_call: float | None
+    calls: float | None
+    """Within `days`."""
+    errors_saved: float | None
+    value_of_errors_saved: float | None
+    extra_inference_cost: float | None
+    net_value: float | None
+    roi: float | None
+    """Net value by the training's cost: 1 earns it once more."""
+    never_breaks_even: bool | None
+    break_even_calls: int | None
+    payback_days: float | None
+
+
+class Totals:
+    """Sums up objects as they come; nothing of them is kept."""
+
+    def __init__(self) -> None:
+        self.trainings = self.trainings_without_price = self.stopped = 0
+        self.versions = self.versions_without_price = self.calls = 0
+        self._training: dict[str, Decimal] = {}
+        self._inference: dict[str, Decimal] = {}
+
+    def add_job(self, body: Object) -> None:
+        """Raw, since there may be a hundred thousand."""
+        status = body.get("status") or {}
+        self.trainings += 1
+        cost = status.get("cost") or {}
+        spent = amount(cost.get("spent"))
+        if spent is not None and cost.get("currency"):
+            _add(self._training, cost["currency"], spent)
+        elif status.get("allocation"):
+            self.trainings_without_price += 1
+        if status.get("phase") == Phase.SUSPENDED.value:
+            conditions = status.get("conditions") or ()
+            self.stopped += any(each["type"] == "WithinBudget" and each["status"] == "False" for each in conditions)
+
+    def add_version(self, body: Object, used: Used | None) -> None:
+        self.versions += 1
+        if used is None:
+            return
+        self.calls += used.calls
+        price = token_price(ModelVersion.parse(body))
+        found = inference_cost(price, used.calls, used.calls_with_tokens, used.completion_tokens)
+        if found.total is not None and found.currency is not None:
+            _add(self._inference, found.currency, found.total)
+        elif used.calls:
+            self.versions_without_price += 1
+
+    def summary(self) -> CostSummary:
+        names = sorted(self._training.keys() | self._inference.keys())
+        return CostSummary(
+            totals=tuple(
+                CurrencyTotal(
+                    currency=name,
+                    training=float(rounded(self._training.get(name, Decimal(0)))),
+                    inference=float(rounded(self._inference.get(name, Decimal(0)))),
+                )
+                for name in names
+            ),
+            trainings=self.trainings,
+            trainings_without_price=self.trainings_without_price,
+            trainings_stopped_by_budget=self.stopped,
+            versions=self.versions,
+            versions_without_price=self.versions_without_price,
+            calls=self.calls,
+        )
+
+
+def training_cost(body: Object, now: datetime) -> TrainingCost:
+    job = FineTuneJob.parse(body)
+    status, cost = job.status, job.status.cost
+    spent = amount(cost.spent) if cost else None
+    return TrainingCost(
+        id=str(ObjectId(job.metadata.namespace, job.metadata.name)),
+        model=job.spec.model,
+        status=STATUSES[status.phase] if status.phase else JobStatus.QUEUED,
+        currency=cost.currency if cost else None,
+        spent=_float(spent),
+        estimated=_float(amount(cost.estimated)) if cost else None,
+        allocated_seconds=allocations.seconds(status.allocation, now) if status.allocation else None,
+        attempts=status.attempts,
+        basis=cost.basis if cost else None,
+        unknown=None if spent is not None else _why_unknown(job),
+        budget=budget_of(job),
+        created_at=job.metadata.creation_timestamp,
+        finished_at=status.completion_time,
+    )
+
+
+def version_cost(body: Object, used: Used | None) -> VersionCost:
+    version = ModelVersion.parse(body)
+    price = token_price(version)
+    told = used or Used(0, 0, 0, 0, 0, date.min, date.min)
+    found = inference_cost(price, told.calls, told.calls_with_tokens, told.completion_tokens)
+    per_day = calls_of(used)
+    return VersionCost(
+        id=str(ObjectId(version.metadata.namespace, version.metadata.name)),
+        model=version.spec.model,
+        currency=found.currency,
+        total=_float(found.total),
+        per_call=_float(found.per_call),
+        per_million_tokens=float(price.per_million) if isinstance(price, TokenPrice) else None,
+        calls=told.calls,
+        failed=told.failed,
+        calls_with_tokens=told.calls_with_tokens,
+        prompt_tokens=told.prompt_tokens,
+        completion_tokens=told.completion_tokens,
+        calls_per_day=round(per_day.calls / per_day.days, 2) if per_day else None,
+        first_day=used.first_day if used else None,
+        last_day=used.last_day if used else None,
+        basis=found.basis,
+        unknown=found.unknown,
+    )
+
+
+def calls_of(used: Used | None) -> Calls | None:
+    """None where nobody has called it."""
+    if used is None or not used.calls:
+        return None
+    return Calls(used.calls, (used.last_day - used.first_day).days + 1)
+
+
+def roi_report(identity: ObjectId, currency: str | None, inputs: Inputs) -> RoiReport:
+    found: Roi = return_on_investment(roi_inputs(inputs))
+    amounts = {
+        name: _float(getattr(found, name))
+        for name in ("extra_cost_per_call", "net_value_per_call", "value_of_errors_saved", "extra_inference_cost",
+                     "net_value")
+    }  # fmt: skip
+    numbers = {
+        name: None if getattr(found, name) is None else round(float(getattr(found, name)), 6)
+        for name in ("errors_saved_per_call", "calls", "errors_saved", "roi", "payback_days")
+    }
+    return RoiReport(
+        id=str(identity),
+        currency=currency,
+        inputs={name: _input(each) for name, each in inputs.items()},
+        verdict=found.verdict,
+        missing=found.missing,
+        never_breaks_even=found.never_breaks_even,
+        break_even_calls=found.break_even_calls,
+        **amounts,
+        **numbers,
+    )
+
+
+def _input(known: Input) -> RoiInput:
+    value = None if known.value is None else float(known.value)
+    return RoiInput(value=value, origin=known.origin, source=known.source)
+
+
+def _why_unknown(job: FineTuneJob) -> str:
+    told = find(job.status.conditions, "CostKnown")
+    if told and told.status is not ConditionStatus.TRUE:
+        return told.message
+    if job.spec.openai is not None:
+        return "the provider tells it at the end"
+    if job.status.completion_time is not None:
+        return "it ended before any of its pods had a node"
+    return NO_COST_YET
+
+
+def _add(totals: dict[str, Decimal], currency: str, value: Decimal) -> None:
+    totals[currency] = totals.get(currency, Decimal(0)) + value
+
+
+def _float(value: Decimal | None) -> float | None:
+    return None if value is None else float(rounded(value))

@@ -1,0 +1,140 @@
+"""What trainings and answers cost, gathered in the caller's name from the cluster and the database."""
+
+from collections.abc import Iterable, Mapping
+from contextlib import aclosing
+from decimal import Decimal
+from typing import NamedTuple
+
+from finetune_operator.core.roi_inputs import Evidence, currencies, measured_inputs, with_given
+from finetune_operator.resources.abtest import ABTest
+from finetune_operator.resources.finetunejob import FineTuneJob
+from finetune_operator.resources.modelversion import ModelVersion
+from finetune_operator.store import usage
+from finetune_operator.web.acting import JOBS, TESTS, VERSIONS, Acting
+from finetune_operator.web.cost_views import (
+    CostSummary,
+    RoiReport,
+    Totals,
+    TrainingCostList,
+    VersionCostList,
+    calls_of,
+    roi_report,
+    training_cost,
+    version_cost,
+)
+from finetune_operator.web.ids import ObjectId
+from finetune_operator.web.pages import Page, Pager, id_of
+from finetune_operator.web.problems import FORBIDDEN, NOT_FOUND, Problem
+from finetune_operator.web.services import Object
+
+
+class Overview(NamedTuple):
+    """The totals, and the newest of what they are made of."""
+
+    summary: CostSummary
+    jobs: TrainingCostList
+    models: VersionCostList
+
+
+async def summary(acting: Acting, namespace: str | None) -> CostSummary:
+    """Of all that the caller may read; who may read no FineTuneJob is refused. Raises problems."""
+    return (await overview(acting, namespace, 1)).summary
+
+
+async def overview(acting: Acting, namespace: str | None, limit: int) -> Overview:
+    """By one look at each object. Raises problems."""
+    totals = Totals()
+    jobs, models = (Pager(limit, None, lambda _: True) for _ in range(2))
+    used: dict[str, usage.Used] = {}
+    async with aclosing(acting.chunks(JOBS, namespace)) as chunks:
+        async for chunk in chunks:
+            jobs.add(chunk)
+            for body in chunk:
+                totals.add_job(body)
+    async with aclosing(acting.chunks(VERSIONS, namespace)) as chunks:
+        async for chunk in chunks:
+            models.add(chunk)
+            used |= await usage.of_versions(acting.services.engine, _uids(chunk))
+            for body in chunk:
+                totals.add_version(body, used.get(body["metadata"]["uid"]))
+    return Overview(totals.summary(), _trainings(jobs.page(), acting), _versions(models.page(), used))
+
+
+async def trainings(
+    acting: Acting, namespace: str | None, model: str | None, limit: int, after: str | None
+) -> TrainingCostList:
+    """A page. Raises problems."""
+    page = await acting.page(JOBS, namespace, limit, after, lambda body: model in (None, body["spec"]["model"]))
+    return _trainings(page, acting)
+
+
+async def versions(
+    acting: Acting, namespace: str | None, model: str | None, limit: int, after: str | None
+) -> VersionCostList:
+    """A page. Raises problems."""
+    page = await acting.page(VERSIONS, namespace, limit, after, lambda body: model in (None, body["spec"]["model"]))
+    used = await usage.of_versions(acting.services.engine, _uids(page.items))
+    return _versions(page, used)
+
+
+def _trainings(page: Page[Object], acting: Acting) -> TrainingCostList:
+    now = acting.services.now()
+    found = tuple(training_cost(body, now) for body in page.items)
+    return TrainingCostList(jobs=found, total=page.total, has_more=page.has_more, next=page.next)
+
+
+def _versions(page: Page[Object], used: Mapping[str, usage.Used]) -> VersionCostList:
+    found = tuple(version_cost(body, used.get(body["metadata"]["uid"])) for body in page.items)
+    return VersionCostList(models=found, total=page.total, has_more=page.has_more, next=page.next)
+
+
+async def roi(acting: Acting, version_id: str, test_id: str | None, given: Mapping[str, Decimal | None]) -> RoiReport:
+    """Of one version; what is given goes before what was measured. Raises problems."""
+    body = await acting.find(VERSIONS, version_id)
+    version = ModelVersion.parse(body)
+    used = await usage.of_versions(acting.services.engine, _uids([body]))
+    known = Evidence(
+        version=version,
+        job=await _job(acting, version),
+        test=await _test(acting, version, test_id) if test_id else None,
+        calls=calls_of(used.get(version.metadata.uid)),
+    )
+    found = currencies(known)
+    if len(found) > 1 and given.get("training_cost") is None:
+        detail = f"the training was paid in {found[0]} and answers in {found[1]}: say training_cost in {found[1]}"
+        raise Problem(422, "two-currencies", detail)
+    currency = found[0] if len(found) == 1 else _currency_of_answers(version)
+    return roi_report(id_of(body), currency, with_given(measured_inputs(known), given))
+
+
+def _currency_of_answers(version: ModelVersion) -> str | None:
+    evaluation = version.status.evaluation
+    return evaluation.cost_per_answer.currency if evaluation and evaluation.cost_per_answer else None
+
+
+async def _job(acting: Acting, version: ModelVersion) -> FineTuneJob | None:
+    """What made it, unless that is gone, another one of its name, or not for the caller."""
+    lineage = version.spec.lineage
+    if lineage.fine_tune_job is None:
+        return None
+    try:
+        body = await acting.get(JOBS, ObjectId(version.metadata.namespace, lineage.fine_tune_job))
+    except Problem as problem:
+        if problem.status not in (FORBIDDEN, NOT_FOUND):
+            raise
+        return None
+    return FineTuneJob.parse(body) if body["metadata"]["uid"] == lineage.job_uid else None
+
+
+async def _test(acting: Acting, version: ModelVersion, test_id: str) -> ABTest:
+    body = await acting.find(TESTS, test_id)
+    test, own = ABTest.parse(body), version.metadata
+    candidate = test.spec.candidate.model_version
+    if test.metadata.namespace != own.namespace or candidate != own.name:
+        detail = f"test: the candidate of ABTest {test.metadata.name} is {candidate}, not {own.name}"
+        raise Problem(422, "other-candidate", detail)
+    return test
+
+
+def _uids(bodies: Iterable[Object]) -> list[str]:
+    return [body["metadata"]["uid"] for body in bodies]
