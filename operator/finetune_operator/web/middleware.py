@@ -10,6 +10,8 @@ from finetune_operator.logs import get_logger
 from finetune_operator.web.problems import problem_response
 
 QUIET_PATHS = frozenset({"/healthz", "/readyz"})
+STREAMED = frozenset({("POST", "/v1/files")})
+"""Read as they come, with bounds of their own."""
 SAFE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -28,7 +30,7 @@ class BodyLimit:
         self._timeout_seconds = timeout_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or (scope["method"], scope["path"]) in STREAMED:
             await self._app(scope, receive, send)
             return
         declared = Headers(scope=scope).get("content-length", "")

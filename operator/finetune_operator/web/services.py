@@ -103,6 +103,8 @@ class Services:
     version_namespaces: dict[str, str] = field(default_factory=dict)
     """Of versions that were judged, by their uids."""
     lists: Lists = field(default_factory=Lists)
+    uploads: Lists = field(default_factory=Lists)
+    """How many files may be on their way at once."""
     worker: Worker = field(default_factory=WorkerProcess)
     oidc: OpenIdProvider | None = None
     """Where people can log in, beside with a token that they have."""
