@@ -86,6 +86,10 @@ class Cluster:
         return self.layout.audit_log
 
     @property
+    def authentication_file(self) -> Path:
+        return self.layout.authentication_file
+
+    @property
     def bin_dir(self) -> Path:
         return toolchain.bin_dir()
 

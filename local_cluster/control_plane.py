@@ -13,6 +13,8 @@ from local_cluster.processes import Processes, Service, command
 READY_TIMEOUT_SECONDS = 90.0
 LOOPBACK = "127.0.0.1"
 AUDIT_LOG_MEGABYTES = 500
+NO_ISSUER = {"apiVersion": "apiserver.config.k8s.io/v1", "kind": "AuthenticationConfiguration", "jwt": []}
+"""Tests of a control plane add theirs."""
 
 
 class ControlPlane:
@@ -49,6 +51,8 @@ class ControlPlane:
 
     def write_files(self) -> None:
         self._policy_file.write_text(json.dumps(audit.policy(), indent=1))
+        if self._layout.control_plane_only:
+            self._layout.authentication_file.write_text(json.dumps(NO_ISSUER))
 
     @property
     def _policy_file(self) -> Path:
@@ -133,6 +137,8 @@ class ControlPlane:
             "audit-log-maxsize": str(AUDIT_LOG_MEGABYTES),
             "audit-log-maxbackup": "2",
         }
+        if layout.control_plane_only:
+            flags["authentication-config"] = str(layout.authentication_file)
         return Service(
             "kube-apiserver",
             command(self._bin_dir / "kube-apiserver", flags),

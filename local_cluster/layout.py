@@ -118,6 +118,11 @@ class Layout:
         return self.logs / "audit.jsonl"
 
     @property
+    def authentication_file(self) -> Path:
+        """Issuers of OpenID Connect that the API server trusts; it reads the file again when that changes."""
+        return self.state / "authentication.json"
+
+    @property
     def containerd_socket(self) -> Path:
         return self.runtime / "containerd.sock"
 

@@ -17,6 +17,7 @@ import yaml
 from finetune_operator.kube.client import KubeClient
 from local_cluster import versions
 from local_cluster.cluster import Cluster
+from local_cluster.control_plane import NO_ISSUER
 from local_cluster.layout import cache_root
 from tests.cluster.audit import AuditLog
 
@@ -48,6 +49,7 @@ class ControlPlane:
         self.directory = directory
         self.audit = AuditLog(cluster.audit_log, OPERATOR_USER)
         self._bin_dir = cluster.bin_dir
+        self._authentication_file = cluster.authentication_file
         self._admin = json.loads(cluster.kubeconfig.read_text())
         self._access = ("--kubeconfig", str(cluster.kubeconfig))
         self._chart: list[Manifest] = []
@@ -85,6 +87,13 @@ class ControlPlane:
         await self.apply(namespace, *(body for body in self._chart if _namespace_of(body) in (RELEASE_NAMESPACE, None)))
         token = ("create", "token", OPERATOR_ACCOUNT, "-n", RELEASE_NAMESPACE, "--duration", TOKEN_DURATION)
         self._token = (await self.kubectl(*token)).strip()
+
+    def trust_issuer(self, url: str, authority: str, client_id: str, prefix: str) -> None:
+        """Have the API server take tokens of an issuer, soon; without one, of none any more."""
+        issuer = {"url": url, "certificateAuthority": authority, "audiences": [client_id]}
+        mapping = {"username": {"claim": "email", "prefix": prefix}}
+        jwt = [{"issuer": issuer, "claimMappings": mapping}] if url else []
+        self._authentication_file.write_text(json.dumps(NO_ISSUER | {"jwt": jwt}))
 
     def rights_in(self, namespace: str) -> list[Manifest]:
         """What the chart would install of Roles and ServiceAccounts in a watched namespace."""

@@ -57,8 +57,13 @@ async def rest_api(world: World, directory: Path) -> AsyncIterator[RestApi]:
     """An api of its own for the world's namespace, on a port."""
     engine = async_engine(parse_url(f"sqlite:///{directory}/api.db"))
     await migrate(engine)
-    keys = {"FINETUNE_API_KEY_ACCOUNTS": f"{world.namespace}/{KEY_ACCOUNT}"}
-    settings = Settings.from_environment(ENVIRONMENT | keys | {"FINETUNE_NAMESPACES": world.namespace})
+    told = {
+        "FINETUNE_NAMESPACES": world.namespace,
+        "FINETUNE_API_KEY_ACCOUNTS": f"{world.namespace}/{KEY_ACCOUNT}",
+        "FINETUNE_DATASETS_DIRECTORY": str(directory / "datasets"),
+        "FINETUNE_DATASETS_MIN_FREE_BYTES": "0",
+    }
+    settings = Settings.from_environment(ENVIRONMENT | told)
     port = free_port()
     async with aiohttp.ClientSession() as session:
         own = await token_of_account(world, f"{RELEASE_NAME}-api", RELEASE_NAMESPACE)

@@ -34,6 +34,7 @@ def test_lint_is_clean(helm: Helm, profile: str) -> None:
         ("api.datasets.maxCount=0", "maxCount"),
         ("api.datasets.claimName=../x", "claimName"),
         ("api.keys.serviceAccounts[0].name=robot", "namespace"),
+        ("api.files.maxBytes=0", "maxBytes"),
         ("api.oidc.issuer=http://issuer.example", "issuer"),
         ("api.oidc.issuer=https://issuer.example", "needs api.oidc.clientId"),
         ("api.oidc.issuer=https://issuer.example,api.oidc.clientId=c", "needs api.oidc.redirectUrl"),

@@ -36,14 +36,29 @@ class ObjectSource(Message):
     endpoint: str | None = None
 
 
+class StoredSource(Message):
+    """One JSONL file that the api keeps; the token to fetch it comes in `INTERNAL_TOKEN_VARIABLE`.
+
+    `path` is `<id>/<file>`, and an uploaded file's id begins its SHA-256. `url` is absent where the operator knows no
+    api.
+    """
+
+    kind: Literal["Stored"] = "Stored"
+    path: str
+    url: str | None = None
+
+
 class DatasetConfig(Message):
     """How the prepare container makes `train.jsonl` and `test.jsonl`.
+
+    With `validation` its rows are `test.jsonl`, and none are held out.
 
     Whatever `format` the source has, their lines are TRL's conversational records: `{"messages": [...]}` for SFT,
     `{"prompt": [...], "chosen": [...], "rejected": [...]}` for DPO.
     """
 
-    source: Annotated[RatingsSource | VolumeSource | ObjectSource, Field(discriminator="kind")]
+    source: Annotated[RatingsSource | VolumeSource | ObjectSource | StoredSource, Field(discriminator="kind")]
+    validation: StoredSource | None = None
     format: Literal["ChatML", "Alpaca", "OpenAI", "RawJSONL", "Instruction", "DPO", "Preference"] = "ChatML"
     test_fraction: float = 0.1
     min_examples: int = 1

@@ -56,6 +56,7 @@ USAGE_PATH = "/internal/v1/usage"
 TALLY_PATH = "/internal/v1/abtests/{uid}/tally"
 VERSION_RATINGS_PATH = "/internal/v1/versions/{uid}/ratings"
 PAIRS_PATH = "/internal/v1/abtests/{uid}/pairs"
+STORED_FILE_PATH = "/internal/v1/datasets/{namespace}/{id}/{file}"
 EVALUATION_PATH = "/internal/v1/evaluations/{id}"
 
 

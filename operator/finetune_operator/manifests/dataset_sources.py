@@ -1,11 +1,12 @@
 """A dataset's source as a pod reads it: mounted paths instead of claims, environment variables instead of Secrets."""
 
-from finetune_operator.contract.dataset import DatasetConfig, ObjectSource, RatingsSource, VolumeSource
+from finetune_operator.contract.dataset import DatasetConfig, ObjectSource, RatingsSource, StoredSource, VolumeSource
 from finetune_operator.contract.places import (
     DATABASE_URL_VARIABLE,
     DATASETS_ROOT,
     RATINGS_ROOT,
     STORE_CREDENTIAL_VARIABLES,
+    STORED_FILE_PATH,
 )
 from finetune_operator.core.config import OperatorConfig
 from finetune_operator.manifests.common import Manifest, claim_volume, secret_variable
@@ -16,8 +17,15 @@ from finetune_operator.resources.evaluation import EvaluationDataset
 AnyDataset = Dataset | EvaluationDataset | BatchDataset
 
 
+def stored_source(path: str, namespace: str, config: OperatorConfig) -> StoredSource:
+    """A file of the api, which keeps those that were uploaded by namespace."""
+    identity, _, name = path.partition("/")
+    below = STORED_FILE_PATH.format(namespace=namespace, id=identity, file=name)
+    return StoredSource(path=path, url=f"{config.api_url}{below}" if config.api_url else None)
+
+
 def dataset_source(dataset: AnyDataset) -> RatingsSource | VolumeSource | ObjectSource:
-    """Where the rows come from, and which of a database's are taken."""
+    """Where the rows come from, and which of a database's are taken; what the api keeps is for trainings alone."""
     if dataset.ratings:
         ratings = dataset.ratings
         return RatingsSource(

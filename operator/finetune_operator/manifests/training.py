@@ -49,7 +49,13 @@ from finetune_operator.manifests.common import (
     scratch_volumes,
     secret_variable,
 )
-from finetune_operator.manifests.dataset_sources import dataset_source, source_mounts, source_secrets, source_volumes
+from finetune_operator.manifests.dataset_sources import (
+    dataset_source,
+    source_mounts,
+    source_secrets,
+    source_volumes,
+    stored_source,
+)
 from finetune_operator.manifests.nodes import gpus_per_node, group_arguments, one_pod_a_node, processes
 from finetune_operator.manifests.remote import remote_config, remote_trainer, token_volume
 from finetune_operator.manifests.training_parameters import tracking_config, tracking_secrets, training_parameters
@@ -148,12 +154,19 @@ def _prepare(job: FineTuneJob, config: OperatorConfig) -> Manifest:
         "image": config.operator_image,
         "imagePullPolicy": config.image_pull_policy,
         "args": ["prepare", CONFIG_FILE],
-        "env": [*source_secrets(job.spec.dataset), *environment({"HOME": "/tmp"})],  # noqa: S108 - an emptyDir
+        "env": [*source_secrets(job.spec.dataset), *_api_token(job, config), *environment({"HOME": "/tmp"})],  # noqa: S108 - an emptyDir
         "volumeMounts": [*_common_mounts(job), *source_mounts(job.spec.dataset)],
         "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
         "securityContext": container_security(),
         "terminationMessagePolicy": "FallbackToLogsOnError",
     }
+
+
+def _api_token(job: FineTuneJob, config: OperatorConfig) -> list[Manifest]:
+    """For files that the api keeps."""
+    if not job.spec.dataset.stored:
+        return []
+    return [secret_variable(INTERNAL_TOKEN_VARIABLE, config.secret_name, INTERNAL_TOKEN_KEY)]
 
 
 def _fetch(job: FineTuneJob, config: OperatorConfig) -> list[Manifest]:
@@ -260,9 +273,12 @@ def _lora_config(job: FineTuneJob) -> LoraConfig:
 
 
 def _dataset_config(job: FineTuneJob, config: OperatorConfig) -> DatasetConfig:
-    dataset = job.spec.dataset
+    dataset, namespace = job.spec.dataset, job.metadata.namespace
+    stored = dataset.stored
+    validation = stored.validation_path if stored else None
     return DatasetConfig(
-        source=dataset_source(dataset),
+        source=stored_source(stored.path, namespace, config) if stored else dataset_source(dataset),
+        validation=stored_source(validation, namespace, config) if validation else None,
         format="DPO" if job.spec.method is Method.DPO else dataset.format.value,
         test_fraction=float(dataset.test_fraction),
         min_examples=dataset.min_examples,

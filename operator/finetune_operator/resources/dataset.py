@@ -69,10 +69,23 @@ class ObjectRef(ApiModel):
     """A Secret with the keys AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; absent for a public object."""
 
 
+STORED_PATH = r"^[a-z]{3,16}-[0-9a-f]{32}/(train|test|data)\.jsonl$"
+StoredPath = Annotated[str, Field(max_length=64, pattern=STORED_PATH)]
+
+
+class StoredFiles(ApiModel):
+    """Files that the api keeps: uploaded ones, and exported datasets."""
+
+    path: StoredPath
+    """`<id>/<file>`: `file-<digest>/data.jsonl` for an uploaded file, or `dataset_path` of an exported dataset."""
+    validation_path: StoredPath | None = None
+    """The rows to evaluate by, of the same format; where absent, testFraction of the prompts is held out."""
+
+
 class Dataset(ApiModel):
     """What to train on."""
 
-    model_config = rules(exactly_one("ratings", "volume", "s3"))
+    model_config = rules(exactly_one("ratings", "volume", "s3", "stored"))
 
     ratings: Ratings | None = None
     """Export from a ratings database."""
@@ -80,6 +93,8 @@ class Dataset(ApiModel):
     """A JSONL or Parquet file on a volume."""
     s3: ObjectRef | None = None
     """A JSONL or Parquet file in an S3-compatible store."""
+    stored: StoredFiles | None = None
+    """Files of the api, which are fetched when the training is prepared; no volume is needed."""
     format: DatasetFormat = DatasetFormat.CHAT_ML
     """Format of the records (SFT)."""
     test_fraction: Fraction = "0.1"

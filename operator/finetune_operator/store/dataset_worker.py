@@ -1,4 +1,4 @@
-"""A process that does one piece of work on the ratings database for the api, and can be killed at any moment.
+"""A process that does one piece of work on ratings or rows for the api, and can be killed at any moment.
 
     python -m finetune_operator.store.dataset_worker < order.json
 
@@ -48,7 +48,16 @@ class StatisticsOrder(Message):
     database_timeout_seconds: float = 60.0
 
 
-Order = Annotated[ExportOrder | StatisticsOrder, Field(discriminator="kind")]
+class CheckOrder(Message):
+    """Read a file that somebody has sent, row by row."""
+
+    kind: Literal["Check"] = "Check"
+    file: Path
+    name: str
+    """As its sender calls it."""
+
+
+Order = Annotated[ExportOrder | StatisticsOrder | CheckOrder, Field(discriminator="kind")]
 
 
 class ExportMade(Message):
@@ -85,7 +94,15 @@ class RatingsCounted(Message):
     average_response_characters: float
 
 
-Outcome = Annotated[ExportMade | ExportEmpty | RatingsCounted | Failure, Field(discriminator="kind")]
+class FileChecked(Message):
+    """Each row can be trained on."""
+
+    kind: Literal["FileChecked"] = "FileChecked"
+    rows: int
+    format: Literal["OpenAI", "DPO"]
+
+
+Outcome = Annotated[ExportMade | ExportEmpty | RatingsCounted | FileChecked | Failure, Field(discriminator="kind")]
 ORDER: TypeAdapter[Order] = TypeAdapter(Order)
 OUTCOME: TypeAdapter[Outcome] = TypeAdapter(Outcome)
 
@@ -110,6 +127,8 @@ def _end_with_the_input() -> None:
 def done(order: Order) -> Outcome:
     """Do the work."""
     try:
+        if isinstance(order, CheckOrder):
+            return _check(order)
         url = _url(order.url_file)
         if isinstance(order, StatisticsOrder):
             return _count(order, url)
@@ -172,6 +191,20 @@ def _count(order: StatisticsOrder, url: str) -> RatingsCounted:
         return RatingsCounted.model_validate(found._asdict())
     finally:
         database.close()
+
+
+def _check(order: CheckOrder) -> Outcome:
+    """The first row says whether they are conversations or pairs."""
+    from finetune_operator.store.datasets.files import json_lines
+
+    with order.file.open("rb") as content:
+        first = content.readline(HASHED_BYTES)
+        found: Literal["OpenAI", "DPO"] = "DPO" if b'"chosen"' in first and b'"messages"' not in first else "OpenAI"
+        content.seek(0)
+        rows = sum(1 for _ in json_lines(content, order.name, found))
+    if not rows:
+        raise Refused.because(FailureReason.DATASET_EMPTY, f"{order.name} has no rows", "send one record in each line")
+    return FileChecked(rows=rows, format=found)
 
 
 def _described(path: Path, name: FileName, rows: int) -> StoredFile:

@@ -214,22 +214,29 @@ class ExportedDatasets:
     @contextmanager
     def _opened(self, dataset: str, name: str) -> Iterator[int]:
         """A handle on a regular file of a dataset. Raises `UnknownDataset`."""
-        if not re.fullmatch(DATASET_ID, dataset):
-            raise UnknownDataset(dataset)
-        try:
-            parent = os.open(self.directory / dataset, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-            try:
-                handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=parent)
-            finally:
-                os.close(parent)
-        except OSError:
-            raise UnknownDataset(dataset) from None
-        try:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise UnknownDataset(dataset)
+        with opened_file(self.directory, dataset, name) as handle:
             yield handle
+
+
+@contextmanager
+def opened_file(directory: Path, identity: str, name: str) -> Iterator[int]:
+    """A handle on a regular file of what has this id, no symbolic link followed. Raises `UnknownDataset`."""
+    if not re.fullmatch(DATASET_ID, identity):
+        raise UnknownDataset(identity)
+    try:
+        parent = os.open(directory / identity, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=parent)
         finally:
-            os.close(handle)
+            os.close(parent)
+    except OSError:
+        raise UnknownDataset(identity) from None
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise UnknownDataset(identity)
+        yield handle
+    finally:
+        os.close(handle)
 
 
 def directory_bytes(directory: Path) -> int:

@@ -39,6 +39,7 @@ from finetune_operator.web.dashboard import site
 from finetune_operator.web.middleware import BodyLimit, HeadLimit, RequestLog
 from finetune_operator.web.mirroring import Mirroring
 from finetune_operator.web.oidc import OpenIdProvider
+from finetune_operator.web.openai_api import files as openai_files
 from finetune_operator.web.openai_api import routes as openai_routes
 from finetune_operator.web.services import Services, ServicesOf
 from finetune_operator.web.settings import InvalidSettings, Settings
@@ -64,6 +65,7 @@ ROUTERS = (
     feedback.router,
     api_key_routes.router,
     openai_routes.router,
+    openai_files.router,
 )
 
 logger = get_logger(__name__)

@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi.responses import FileResponse
 
 from finetune_operator.contract.experiments import AbTestTally, AnswerPairs, RatingTally, SampleBatch
 from finetune_operator.contract.places import (
@@ -10,6 +11,7 @@ from finetune_operator.contract.places import (
     PROGRESS_BATCH_PATH,
     PROGRESS_PATH,
     SAMPLES_PATH,
+    STORED_FILE_PATH,
     TALLY_PATH,
     USAGE_PATH,
     VERSION_RATINGS_PATH,
@@ -18,8 +20,11 @@ from finetune_operator.contract.training import LatestProgress, Progress, Progre
 from finetune_operator.contract.usage import UsageReport
 from finetune_operator.resources.abtest import WIN_RATES_MAX_POINTS
 from finetune_operator.store import feedback, pairs, progress, samples, usage, vote_statistics, votes
+from finetune_operator.store.exported_datasets import DATASET_ID
 from finetune_operator.web.auth import open_api, require_internal
+from finetune_operator.web.ids import NAMESPACE_PATTERN
 from finetune_operator.web.services import ServicesOf
+from finetune_operator.web.stored_files import stored_file
 
 Uid = Annotated[str, Path(pattern=r"^[-A-Za-z0-9]{1,64}$")]
 
@@ -76,6 +81,18 @@ async def get_tally(
 @router.get(VERSION_RATINGS_PATH)
 async def get_version_ratings(services: ServicesOf, uid: Uid) -> RatingTally:
     return await feedback.of_version(services.engine, uid)
+
+
+@router.get(STORED_FILE_PATH, response_class=FileResponse)
+def get_stored_file(
+    services: ServicesOf,
+    namespace: Annotated[str, Path(pattern=f"^{NAMESPACE_PATTERN}$")],
+    identity: Annotated[str, Path(alias="id", pattern=DATASET_ID)],
+    file: Annotated[str, Path(pattern=r"^[a-z]+\.jsonl$")],
+) -> FileResponse:
+    """For whoever prepares a training there; the ETag is the SHA-256. Ids are digests, so that none can be guessed."""
+    path, sha256 = stored_file(services, namespace, identity, file)
+    return FileResponse(path, media_type="application/jsonl", headers={"ETag": f'"{sha256}"'})
 
 
 @router.put(PAIRS_PATH, status_code=204)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, m
 
 from finetune_operator.core.decimals import BoundedDecimal, decimal_text
 from finetune_operator.resources.common import ModelName, ShortText
-from finetune_operator.resources.dataset import Dataset, DatasetFormat, Ratings
+from finetune_operator.resources.dataset import STORED_PATH, Dataset, DatasetFormat, Ratings, StoredPath
 from finetune_operator.resources.finetunejob import Backend, Method
 from finetune_operator.resources.training import Lora, Training
 from finetune_operator.web.dataset_schemas import FORMATS, FormatName
@@ -21,6 +21,7 @@ from finetune_operator.web.ids import NAME_PATTERN, NAMESPACE_PATTERN
 Spec = dict[str, Any]
 
 FAMILY_MAX_CHARACTERS = 40
+UPLOAD_PREFIX = "file-"
 GPU_RESOURCE = "nvidia.com/gpu"
 OWN_MEMBERS = frozenset({"namespace", "name", "spec", "start"})
 """What goes with both forms; `start` is of one interface only."""
@@ -144,8 +145,10 @@ class JobRequest(BaseModel):
     """GPUs (`nvidia.com/gpu`) of the trainer; 0 trains on CPUs, which only quantization `none` does. Where absent: one
     for 4bit and 8bit, else none."""
     dataset_path: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
-    """`volume://<claim>/<path>`, `s3://<bucket>/<key>`, or `dataset_path` of an exported dataset; ratings are exported
-    where absent."""
+    """`volume://<claim>/<path>`, `s3://<bucket>/<key>`, `dataset_path` of an exported dataset, or
+    `file-<digest>/data.jsonl` of an uploaded file; ratings are exported where absent."""
+    validation_path: StoredPath | None = None
+    """What to evaluate by, of another exported dataset or uploaded file; rows are held out where absent."""
     format: FormatName = "chatml"
     """Of the records at `dataset_path`, or that ratings are exported as."""
     philosopher: ShortText | None = None
@@ -186,6 +189,8 @@ class JobRequest(BaseModel):
         filters = sorted(self.model_fields_set & RATINGS_MEMBERS)
         if self.dataset_path is not None and filters:
             raise ValueError(f"{', '.join(filters)} choose ratings, which dataset_path replaces: remove one of them")
+        if self.validation_path is not None and not re.fullmatch(STORED_PATH, self.dataset_path or ""):
+            raise ValueError("validation_path goes with a dataset_path of an exported dataset or an uploaded file")
         return self
 
     @property
@@ -213,7 +218,7 @@ def spec_of(request: JobRequest, namespace: str, claim: DatasetsClaim | None) ->
     if "format" in request.model_fields_set:
         _put(spec, ("dataset", "format"), _format(request))
     if request.dataset_path is not None:
-        spec["dataset"] = spec.get("dataset", {}) | _source(request.dataset_path, namespace, claim)
+        spec["dataset"] = spec.get("dataset", {}) | _source(request, request.dataset_path, namespace, claim)
     elif "dataset" in spec:
         spec["dataset"].setdefault("ratings", {})
     return spec
@@ -270,23 +275,21 @@ def _base_model(request: JobRequest) -> Spec:
     return {"name": found["name"].lower(), "source": {"hub": hub}}
 
 
-def _source(path: str, namespace: str, claim: DatasetsClaim | None) -> Spec:
+def _source(request: JobRequest, path: str, namespace: str, claim: DatasetsClaim | None) -> Spec:
     if path.startswith("s3://"):
         return {"s3": {"url": path}}
     if path.startswith("volume://"):
         name, below = _on_volume("dataset_path", path)
         return {"volume": {"claimName": name, "path": below}}
-    if claim is None:
+    on_volume = claim is not None and claim.namespace == namespace and not path.startswith(UPLOAD_PREFIX)
+    if claim is not None and on_volume and request.validation_path is None:
+        return {"volume": {"claimName": claim.name, "path": path}}
+    if not re.fullmatch(STORED_PATH, path):
         raise WrongRequest(
-            "dataset_path: jobs can't read this api's datasets, which have no volume of their own: set the chart's "
-            "value api.datasets.claimName, or write volume://<claim>/<path> or s3://<bucket>/<key>"
+            "dataset_path: write volume://<claim>/<path>, s3://<bucket>/<key>, or <id>/<file> of what this api keeps"
         )
-    if claim.namespace != namespace:
-        raise WrongRequest(
-            f"dataset_path: this api's datasets are on a volume of namespace {claim.namespace}, which jobs in "
-            f"{namespace} can't read: write volume://<claim>/<path> or s3://<bucket>/<key>"
-        )
-    return {"volume": {"claimName": claim.name, "path": path}}
+    validation = {"validationPath": request.validation_path} if request.validation_path else {}
+    return {"stored": {"path": path, **validation}}
 
 
 def _on_volume(member: str, text: str) -> tuple[str, str]:

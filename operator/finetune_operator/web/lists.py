@@ -26,7 +26,7 @@ class Lists:
             async with asyncio.timeout(WAIT_SECONDS):
                 await self._room.acquire()
         except TimeoutError:
-            detail = "too many lists are asked for at once; try again after Retry-After"
+            detail = "too many requests of this kind go on at once; try again after Retry-After"
             raise Problem(503, "too-many-lists", detail) from None
         try:
             yield

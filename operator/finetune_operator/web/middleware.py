@@ -11,6 +11,8 @@ from finetune_operator.web.problems import problem_response
 
 HEAD_MAX_BYTES = 65_536
 QUIET_PATHS = frozenset({"/healthz", "/readyz"})
+STREAMED = frozenset({("POST", "/v1/files")})
+"""Read as they come, with bounds of their own."""
 SAFE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -29,7 +31,7 @@ class BodyLimit:
         self._timeout_seconds = timeout_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] != "http" or (scope["method"], scope["path"]) in STREAMED:
             await self._app(scope, receive, send)
             return
         declared = Headers(scope=scope).get("content-length", "")

@@ -115,6 +115,8 @@ class Services:
     """Lists are read from the API server where there is none."""
     remembered: Remembered = field(default_factory=Remembered)
     """What votes say besides their sum, of tests that have many."""
+    uploads: Lists = field(default_factory=Lists)
+    """How many files may be on their way at once."""
     worker: Worker = field(default_factory=WorkerProcess)
     oidc: OpenIdProvider | None = None
     """Where people can log in, beside with a token that they have."""

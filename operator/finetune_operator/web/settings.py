@@ -103,6 +103,12 @@ class Settings(BaseModel):
     """Most bytes that all exported datasets together may have."""
     datasets_min_free_bytes: int = Field(268_435_456, alias="FINETUNE_DATASETS_MIN_FREE_BYTES", ge=0)
     """Bytes that an export leaves free on its volume, where the api's own database may be, too."""
+    file_max_bytes: int = Field(536_870_912, alias="FINETUNE_FILE_MAX_BYTES", ge=1024)
+    """Largest file that may be uploaded."""
+    files_max_bytes: int = Field(2_147_483_648, alias="FINETUNE_FILES_MAX_BYTES", ge=1024)
+    """Most bytes that all uploaded files together may have, beside exported datasets."""
+    file_timeout_seconds: float = Field(1800.0, alias="FINETUNE_FILE_TIMEOUT_SECONDS", gt=0, le=86_400)
+    """Time that an upload may take."""
     datasets_timeout_seconds: float = Field(1800.0, alias="FINETUNE_DATASETS_TIMEOUT_SECONDS", gt=0, le=86_400)
     """Time that an export may take."""
 

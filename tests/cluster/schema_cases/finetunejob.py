@@ -26,7 +26,14 @@ def stored(url: str, **changes: Any) -> Spec:
     return {"dataset": {"ratings": None, "s3": {"url": url, **changes}}}
 
 
+def kept(path: str, **changes: Any) -> Spec:
+    return {"dataset": {"ratings": None, "stored": {"path": path, **changes}}}
+
+
+UPLOADED = f"file-{'0' * 32}/data.jsonl"
 ACCEPTED = [
+    Creation("a job on an uploaded file", "FineTuneJob", kept(UPLOADED)),
+    Creation("one to evaluate by", "FineTuneJob", kept(f"chatml-{'0' * 32}/train.jsonl", validationPath=UPLOADED)),
     Creation("a job on ratings", "FineTuneJob"),
     Creation("a job on a volume", "FineTuneJob", {"dataset": {"ratings": None, "volume": VOLUME}}),
     Creation("a job with a name of 52 characters", "FineTuneJob", name="a" * 52),
@@ -83,7 +90,19 @@ REFUSED = [
         }.items()
     ),
     Creation(
-        "no dataset source", "FineTuneJob", dataset(ratings=None), refused="set exactly one of ratings, volume, s3"
+        "no dataset source",
+        "FineTuneJob",
+        dataset(ratings=None),
+        refused="set exactly one of ratings, volume, s3, stored",
+    ),
+    Creation("a file beside ratings", "FineTuneJob", dataset(stored={"path": UPLOADED}), refused="set exactly one of"),
+    Creation("a file by its name", "FineTuneJob", kept("rows.jsonl"), refused="path in body should match"),
+    Creation("a file elsewhere", "FineTuneJob", kept("../file/data.jsonl"), refused="path in body should match"),
+    Creation(
+        "one to evaluate by elsewhere",
+        "FineTuneJob",
+        kept(UPLOADED, validationPath="http://host/file"),
+        refused="validationPath in body should match",
     ),
     Creation(
         "two dataset sources", "FineTuneJob", dataset(volume=VOLUME), refused="set exactly one of ratings, volume"

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from finetune_operator.contract.dataset import StoredSource
 from finetune_operator.contract.failures import EXIT_CODES
 from finetune_operator.contract.places import CONFIG_ANNOTATION
 from finetune_operator.contract.training import TrainingConfig
@@ -42,6 +43,17 @@ JOBS: dict[str, FineTuneJob] = {
             "dataset": {"ratings": None, "volume": {"claimName": "datasets", "path": "pairs.jsonl"}},
             "training": {"dpoBeta": "0.2", "quantization": "none"},
             "suspend": True,
+        }
+    ),
+    "sft-from-the-api": make_job(
+        {
+            "dataset": {
+                "ratings": None,
+                "stored": {
+                    "path": f"file-{'0' * 32}/data.jsonl",
+                    "validationPath": f"chatml-{'1' * 32}/test.jsonl",
+                },
+            }
         }
     ),
 }
@@ -138,6 +150,17 @@ def test_only_the_preparation_sees_the_stores_credentials_and_by_reference_alone
         name: {"name": "store", "key": name} for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
     }
     assert all("AWS" not in variable["name"] for container in pod["containers"] for variable in container["env"])
+
+
+def test_only_the_preparation_fetches_from_the_api_for_its_own_namespace() -> None:
+    job = JOBS["sft-from-the-api"]
+    source = training_config(job, CONFIG).dataset.source
+    assert isinstance(source, StoredSource)
+    assert source.url == f"{CONFIG.api_url}/internal/v1/datasets/{job.metadata.namespace}/file-{'0' * 32}/data.jsonl"
+    (prepare,) = pod_of(job)["initContainers"]
+    assert "FINETUNE_INTERNAL_TOKEN" in [variable["name"] for variable in prepare["env"]]
+    (other,) = pod_of(make_job())["initContainers"]
+    assert "FINETUNE_INTERNAL_TOKEN" not in [variable["name"] for variable in other["env"]]
 
 
 def test_a_job_without_a_dataset_exports_gold_stars_from_the_database_of_the_namespace() -> None:

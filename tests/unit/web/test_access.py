@@ -12,6 +12,7 @@ from finetune_operator.contract.places import (
     PROGRESS_BATCH_PATH,
     PROGRESS_PATH,
     SAMPLES_PATH,
+    STORED_FILE_PATH,
     TALLY_PATH,
     USAGE_PATH,
     VERSION_RATINGS_PATH,
@@ -34,6 +35,7 @@ PATH_EXAMPLES = {
     "dataset_id": f"chatml-{'0' * 32}",
     "file": "train.jsonl",
     "key_id": "0" * 16,
+    "file_id": f"file-finetune.{'0' * 32}",
 }
 
 
@@ -54,6 +56,7 @@ INTERNAL_ROUTES = [
     ("POST", USAGE_PATH),
     ("GET", TALLY_PATH.format(uid="uid")),
     ("GET", VERSION_RATINGS_PATH.format(uid="uid")),
+    ("GET", STORED_FILE_PATH.format(namespace="finetune", id=f"file-{'0' * 32}", file="data.jsonl")),
     ("PUT", PAIRS_PATH.format(uid="uid")),
     ("PUT", EVALUATION_PATH.format(id="uid")),
 ]

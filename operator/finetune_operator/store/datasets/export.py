@@ -1,11 +1,12 @@
 """One dataset from its source to its two files and its report; used by the prepare container and the command line."""
 
+import hashlib
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from finetune_operator.contract.dataset import DatasetConfig, DatasetReport, ObjectSource, RatingsSource
+from finetune_operator.contract.dataset import DatasetConfig, DatasetReport, ObjectSource, RatingsSource, StoredSource
 from finetune_operator.contract.failures import FailureReason, Refused
 from finetune_operator.contract.places import DATABASE_URL_VARIABLE
 from finetune_operator.core import datasets
@@ -15,6 +16,7 @@ from finetune_operator.store.datasets.files import Numbered, inside, records
 from finetune_operator.store.datasets.ratings_scan import spool_ratings
 from finetune_operator.store.datasets.space import told_when_full
 from finetune_operator.store.datasets.spool import Spool
+from finetune_operator.store.datasets.stored import fetch_stored
 from finetune_operator.store.ratings import RatingsDatabase, is_writable
 from finetune_operator.store.urls import parse_url
 
@@ -33,6 +35,25 @@ class Export:
 
     def write(self) -> DatasetReport:
         """Write `train.jsonl` and `test.jsonl` into the directory. Raises `Refused`."""
+        report = self._split()
+        return self._with_validation(report, self.config.validation) if self.config.validation else report
+
+    def _with_validation(self, report: DatasetReport, source: StoredSource) -> DatasetReport:
+        """Rows to evaluate by, of a file of their own, which is read as the other is and held out as a whole."""
+        with tempfile.TemporaryDirectory(prefix="validation-", dir=self.directory) as place:
+            config = self.config.model_copy(
+                update={"source": source, "validation": None, "test_fraction": 0.0, "min_examples": 1}
+            )
+            try:
+                held_out = replace(self, config=config, directory=Path(place)).write()
+            except Refused as refused:
+                failure = refused.failure
+                raise Refused.because(failure.reason, f"validation: {failure.message}", failure.remedy) from None
+            (Path(place) / "train.jsonl").replace(self.directory / "test.jsonl")
+        both = hashlib.sha256(f"{report.digest} {held_out.digest}\n".encode()).hexdigest()
+        return report.model_copy(update={"test_rows": held_out.rows, "digest": f"sha256:{both}"})
+
+    def _split(self) -> DatasetReport:
         with told_when_full(), tempfile.TemporaryDirectory(prefix="work-", dir=self.directory) as work:
             spool, warnings = self._read(Path(work))
             try:
@@ -40,9 +61,8 @@ class Export:
                 failure = datasets.size_failure(kept, spool.dropped.counts, self.config, self._method)
                 if failure and kept == 0:
                     raise Refused(failure)
-                parts = spool.write(
-                    self.directory / "train.jsonl", self.directory / "test.jsonl", self.config.test_fraction
-                )
+                fraction = 0.0 if self.config.validation else self.config.test_fraction
+                parts = spool.write(self.directory / "train.jsonl", self.directory / "test.jsonl", fraction)
             finally:
                 spool.close()
         kept = parts.rows + parts.test_rows
@@ -72,7 +92,14 @@ class Export:
         source = self.config.source
         if isinstance(source, RatingsSource):
             return self._from_ratings(source, work)
-        if isinstance(source, ObjectSource):
+        if isinstance(source, StoredSource):
+            rows = records(
+                fetch_stored(source, self.environment, work, self.config.max_bytes),
+                source.path,
+                self._input_format,
+                work,
+            )
+        elif isinstance(source, ObjectSource):
             # Only whoever reads from a store pays for its client.
             from finetune_operator.store.datasets.objects import fetch
 

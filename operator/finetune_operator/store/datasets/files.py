@@ -66,17 +66,30 @@ def rows(file: Path, name: str, kind: Rows[R], work: Path) -> Iterator[tuple[int
     with file.open("rb") as content:
         head = content.read(8)
         content.seek(0)
-        for magic, compression in COMPRESSED.items():
-            if head.startswith(magic):
-                raise Refused.because(
-                    FailureReason.DATASET_INVALID,
-                    f"{name} is compressed with {compression}",
-                    "decompress it, or write it as Parquet, whose columns may be compressed",
-                )
+        _require_uncompressed(head, name)
         if head.startswith(PARQUET_MAGIC):
             yield from _parquet(content, name, kind, work)
         else:
             yield from _json_lines(content, name, kind)
+
+
+def json_lines(content: IO[bytes], name: str, record_format: Format) -> Iterator[Numbered]:
+    """As `records`, of what has to be JSON lines."""
+    head = content.read(8)
+    content.seek(0)
+    _require_uncompressed(head, name)
+    parse: Callable[[bytes], Record] = partial(parse_record, record_format=record_format)
+    yield from _json_lines(content, name, Rows(record_format, EXPECTED[record_format], parse))
+
+
+def _require_uncompressed(head: bytes, name: str) -> None:
+    for magic, compression in COMPRESSED.items():
+        if head.startswith(magic):
+            raise Refused.because(
+                FailureReason.DATASET_INVALID,
+                f"{name} is compressed with {compression}",
+                "decompress it, or write it as Parquet, whose columns may be compressed",
+            )
 
 
 def _json_lines(content: IO[bytes], name: str, kind: Rows[R]) -> Iterator[tuple[int, R]]:

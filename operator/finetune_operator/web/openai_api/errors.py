@@ -5,10 +5,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
-PATHS = ("/v1/fine_tuning/", "/v1/models")
+PATHS = ("/v1/fine_tuning/", "/v1/models", "/v1/files")
 STATUSES = {422: 400}
 """OpenAI has one status for all that is wrong with a request."""
-FINAL_KINDS = frozenset({"finished", "cancelled", "already-exists", "idempotency-key-reused"})
+FINAL_KINDS = frozenset(
+    {"finished", "cancelled", "already-exists", "idempotency-key-reused", "file-in-use", "datasets-not-configured"}
+)
 """Conflicts that another try won't solve: OpenAI's clients send a 409 again by themselves."""
 
 

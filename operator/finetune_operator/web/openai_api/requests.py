@@ -14,6 +14,7 @@ from finetune_operator.web.job_requests import JobRequest, WrongRequest, family_
 
 RATINGS = "ratings"
 FILE_PREFIX = "file-"
+PUBLIC_FILE_ID = rf"{FILE_PREFIX}{NAMESPACE_PATTERN}\.[0-9a-f]{{32}}"
 LEARNING_RATE = Decimal(Training().learning_rate)
 
 Auto = Literal["auto"]
@@ -59,9 +60,10 @@ class FineTuningRequest(_Body):
     model: Annotated[str, Field(min_length=1, max_length=1024)]
     """The base model: `<owner>/<name>[@<revision>]` of the hub, or `volume://<claim>/<path>`."""
     training_file: Annotated[str, Field(min_length=1, max_length=1024)]
-    """`ratings` to export them, the id of an exported dataset, `volume://<claim>/<path>` or `s3://<bucket>/<key>`."""
-    validation_file: str | None = None
-    """Not taken: rows are held out of the training file."""
+    """The id of a file, `ratings` to export them, the id of an exported dataset, `volume://<claim>/<path>` or
+    `s3://<bucket>/<key>`."""
+    validation_file: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
+    """The id of a file to evaluate by, beside a training file that is one; rows are held out of that where absent."""
     suffix: Annotated[str, Field(min_length=1, max_length=64)] | None = None
     """Name of the family that the versions belong to; the base model's where absent."""
     seed: Annotated[int, Field(ge=0, le=2_147_483_647)] | None = None
@@ -77,24 +79,47 @@ class FineTuningRequest(_Body):
 
 def job_request(request: FineTuningRequest) -> JobRequest:
     """Raises `WrongRequest`."""
-    if request.validation_file is not None:
-        raise WrongRequest("validation_file: rows are held out of training_file by themselves; leave it out")
     if request.integrations:
         raise WrongRequest("integrations: make a FineTuneJob with spec.reportTo instead, and leave this out")
     method = request.method.type if request.method else "supervised"
     flat: dict[str, Any] = {"model": family_name(request), "base_model": request.model}
-    if request.namespace:
-        flat["namespace"] = request.namespace
+    namespace = file_namespace(request)
+    if namespace:
+        flat["namespace"] = namespace
     if request.seed is not None:
         flat["seed"] = request.seed
     if method == "dpo":
         flat["method"] = "dpo"
     flat |= _hyperparameters(request) | _dataset(request.training_file, is_dpo=method == "dpo")
+    if request.validation_file is not None:
+        flat["validation_path"] = _stored_path(request.validation_file)
     try:
         return JobRequest.model_validate(flat)
     except ValidationError as error:
         mistakes = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
         raise WrongRequest("; ".join(mistakes)) from None
+
+
+def file_ids(request: FineTuningRequest) -> list[str]:
+    """Those of uploaded files."""
+    named = (request.training_file, request.validation_file)
+    return [text for text in named if text and re.fullmatch(PUBLIC_FILE_ID, text)]
+
+
+def file_namespace(request: FineTuningRequest) -> str | None:
+    """Where the training is made: said, or that of its files. Raises `WrongRequest` for another one than theirs."""
+    found = {text.removeprefix(FILE_PREFIX).partition(".")[0] for text in file_ids(request)}
+    if request.namespace:
+        found.add(request.namespace)
+    if len(found) > 1:
+        raise WrongRequest(f"the files and the training must be in one namespace, not in {', '.join(sorted(found))}")
+    return found.pop() if found else None
+
+
+def _stored_path(text: str) -> str:
+    if re.fullmatch(PUBLIC_FILE_ID, text):
+        return f"{FILE_PREFIX}{text.rpartition('.')[2]}/data.jsonl"
+    raise WrongRequest("validation_file: send the id of a file that was uploaded (file-<namespace>.<digest>)")
 
 
 def family_name(request: FineTuningRequest) -> str:
@@ -124,6 +149,8 @@ def _scaled(multiplier: Decimal | str | None) -> Decimal | None:
 def _dataset(training_file: str, *, is_dpo: bool) -> dict[str, Any]:
     if training_file == RATINGS:
         return {} if is_dpo else {"format": "openai"}
+    if re.fullmatch(PUBLIC_FILE_ID, training_file):
+        return {"dataset_path": _stored_path(training_file)} | ({} if is_dpo else {"format": "openai"})
     known = training_file.removeprefix(FILE_PREFIX)
     if re.fullmatch(DATASET_ID, known):
         # The format is the first part of a dataset's id.

@@ -14,7 +14,8 @@ from finetune_operator.web.creation import IdempotencyKey
 from finetune_operator.web.job_changes import cancel_job, create_job, suspend_job
 from finetune_operator.web.job_requests import WrongRequest
 from finetune_operator.web.openai_api.errors import documented_errors
-from finetune_operator.web.openai_api.requests import FineTuningRequest, job_request
+from finetune_operator.web.openai_api.files import found_file
+from finetune_operator.web.openai_api.requests import FineTuningRequest, file_ids, file_namespace, job_request
 from finetune_operator.web.openai_api.schemas import (
     Checkpoints,
     FineTuningEvents,
@@ -54,11 +55,16 @@ async def create_fine_tuning_job(
 ) -> Object:
     """Train. What else a FineTuneJob can do is at `/v1/fine-tuning/jobs`."""
     acting = Acting(services, caller)
-    acting.place_to_make(request.namespace)
     try:
+        acting.place_to_make(file_namespace(request))
         job = job_request(request)
     except WrongRequest as error:
         raise Problem(422, "invalid-request", str(error)) from None
+    for text in file_ids(request):
+        file = await found_file(services, caller, text)
+        if (file.format == "DPO") != (job.method == "dpo"):
+            wanted = "pairs (prompt, chosen, rejected)" if job.method == "dpo" else "conversations (messages)"
+            raise Problem(422, "invalid-request", f"{text} is of another method: it should have {wanted}")
     noted = {METADATA_ANNOTATION: json.dumps(request.metadata, sort_keys=True)} if request.metadata else {}
     made = await create_job(acting, job, idempotency_key, interface=JOBS_PATH, said=request, annotations=noted)
     return fine_tuning_job(made.body)

@@ -49,7 +49,7 @@ class FineTuningJobObject(_Object):
     method: dict[str, Any]
     seed: int
     training_file: str
-    validation_file: None
+    validation_file: str | None
     result_files: list[str]
     trained_tokens: None
     integrations: list[Any]
@@ -81,6 +81,30 @@ class CheckpointObject(_Object):
     fine_tuning_job_id: str
     step_number: int
     metrics: dict[str, float]
+
+
+class FileObject(_Object):
+    """OpenAI's `file`."""
+
+    id: str
+    """`file-<namespace>.<digest of the content>`."""
+    object: Literal["file"]
+    bytes: int
+    created_at: int
+    filename: str
+    purpose: Literal["fine-tune"]
+    status: Literal["processed"]
+    """Each row was read before the file was taken."""
+    expires_at: None
+    status_details: None
+
+
+class DeletedFile(_Object):
+    """OpenAI's answer to a deletion."""
+
+    id: str
+    object: Literal["file"]
+    deleted: Literal[True]
 
 
 class ModelObject(_Object):
@@ -115,6 +139,12 @@ class Checkpoints(_List):
     """The newest first."""
 
     data: list[CheckpointObject]
+
+
+class Files(_List):
+    """The newest first, unless asked otherwise."""
+
+    data: list[FileObject]
 
 
 class Models(_Object):

@@ -1,6 +1,7 @@
 """A FineTuneJob and a ModelVersion in OpenAI's words. Pure; times are seconds since 1970."""
 
 import json
+import re
 from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal
@@ -8,10 +9,11 @@ from typing import Any
 
 from finetune_operator.contract.training import Progress
 from finetune_operator.resources.finetunejob import KIND, FineTuneJob, Method
+from finetune_operator.store.uploaded_files import FILE_ID, UploadedFile
 from finetune_operator.web.ids import ObjectId
 from finetune_operator.web.job_events import JobEvent, events_of
 from finetune_operator.web.job_views import JobStatus, status_of
-from finetune_operator.web.openai_api.requests import LEARNING_RATE, RATINGS
+from finetune_operator.web.openai_api.requests import FILE_PREFIX, LEARNING_RATE, RATINGS
 from finetune_operator.web.pages import Page
 from finetune_operator.web.shown import shown_manifest
 
@@ -55,7 +57,7 @@ def fine_tuning_job(body: Object, *, whole: bool = True) -> Object:
         "method": _method(job),
         "seed": spec.training.seed,
         "training_file": _training_file(job),
-        "validation_file": None,
+        "validation_file": _validation_file(job),
         "result_files": [],
         "trained_tokens": None,
         "integrations": [],
@@ -116,6 +118,26 @@ def _created(body: Object) -> int:
     """Of the raw object: there are up to a thousand."""
     written = body["metadata"].get("creationTimestamp")
     return int(datetime.fromisoformat(written).timestamp()) if written else 0
+
+
+def file_object(file: UploadedFile) -> Object:
+    """OpenAI's `file`."""
+    return {
+        "id": public_file_id(file.namespace, file.id),
+        "object": "file",
+        "bytes": file.bytes,
+        "created_at": _seconds(file.created_at),
+        "filename": file.filename,
+        "purpose": "fine-tune",
+        "status": "processed",
+        "expires_at": None,
+        "status_details": None,
+    }
+
+
+def public_file_id(namespace: str, identity: str) -> str:
+    """With the namespace, as all ids of REST have it."""
+    return f"{FILE_PREFIX}{namespace}.{identity.removeprefix(FILE_PREFIX)}"
 
 
 def listed(items: list[Object], limit: int, after: str | None) -> Object:
@@ -195,9 +217,24 @@ def _method(job: FineTuneJob) -> Object:
 
 def _training_file(job: FineTuneJob) -> str:
     dataset = job.spec.dataset
+    if dataset.stored:
+        return _stored_file(job, dataset.stored.path)
     if dataset.volume:
         return f"volume://{dataset.volume.claim_name}/{dataset.volume.path}"
     return dataset.s3.url if dataset.s3 else RATINGS
+
+
+def _validation_file(job: FineTuneJob) -> str | None:
+    stored = job.spec.dataset.stored
+    return _stored_file(job, stored.validation_path) if stored and stored.validation_path else None
+
+
+def _stored_file(job: FineTuneJob, path: str) -> str:
+    """An uploaded file's id, or an exported dataset's."""
+    identity = path.partition("/")[0]
+    if not re.fullmatch(FILE_ID, identity):
+        return identity
+    return public_file_id(job.metadata.namespace, identity)
 
 
 def _error(job: FineTuneJob) -> Object:

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import ssl
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,7 @@ import jwt
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from tests.unit.gateway.servers import Server
+from tests.unit.gateway.servers import HOST, Server
 
 CLIENT_ID = "finetune-dashboard"
 CLIENT_SECRET = "hunter2"  # noqa: S105 - of this test
@@ -21,8 +22,9 @@ Claims = dict[str, Any]
 class Issuer(Server):
     """Everybody is Ada. A test changes the claims before they are signed, or how they are."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         super().__init__()
+        self._tls = tls
         self.key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         self.key_id = "first"
         self.change: Callable[[Claims], Claims] = lambda claims: claims
@@ -32,6 +34,15 @@ class Issuer(Server):
         self.asked: list[str] = []
         self.is_public = False
         self.answer: Callable[[str], web.Response] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"{'https' if self._tls else 'http'}://{HOST}:{self.port}"
+
+    async def start(self) -> None:
+        self._runner = web.AppRunner(self.application(), access_log=None, shutdown_timeout=0.1)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, HOST, self.port, ssl_context=self._tls).start()
 
     def application(self) -> web.Application:
         application = web.Application()
@@ -85,7 +96,7 @@ class Issuer(Server):
             return _refused("the verifier is another one")
         now = int(time.time())
         claims = {"iss": self.url, "sub": "ada", "aud": CLIENT_ID, "iat": now, "exp": now + 300}
-        claims |= {"nonce": begun["nonce"], "email": "ada@example.com"}
+        claims |= {"nonce": begun["nonce"], "email": "ada@example.com", "email_verified": True}
         return web.json_response({"token_type": "Bearer", "id_token": self.sign(self.change(claims))})
 
     def _is_client(self, request: web.Request, form: dict[str, Any]) -> bool:

@@ -35,6 +35,7 @@ TRAINING = "/api/training/jobs"
 OPENAI = "/v1/fine_tuning/jobs"
 DATASETS = "/v1/fine-tuning/datasets"
 KEYS = "/v1/api-keys"
+FILES = "/v1/files"
 OPERATIONS: dict[str, tuple[str, ...]] = {
     "anybody known": (
         # A series that nobody has is told to anybody: it is empty.
@@ -111,6 +112,11 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
         "POST /api/training/export/dpo",
         "POST /api/training/export/gauntlet",
         "GET /api/training/stats",
+        f"POST {FILES}",
+        f"GET {FILES}",
+        f"GET {FILES}/{{file_id}}",
+        f"GET {FILES}/{{file_id}}/content",
+        f"DELETE {FILES}/{{file_id}}",
     ),
     "tokens": (
         f"POST {KEYS}",
@@ -150,7 +156,11 @@ NOT_DONE: dict[str, int] = {
     f"POST {TEST}/vote": 404,
     f"POST {ONE}/vote": 404,
     # No place for datasets, and no database of ratings to read.
-    **{operation: 409 for operation in OPERATIONS["ratings"] if operation != "GET /api/training/stats"},
+    **{
+        operation: 400 if FILES in operation else 409
+        for operation in OPERATIONS["ratings"]
+        if operation != "GET /api/training/stats"
+    },
 }
 """What is answered to who may, where there is nothing of it here; all else is done."""
 

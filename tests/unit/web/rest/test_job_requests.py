@@ -19,6 +19,7 @@ DERIVED = {
 }
 CLAIM = DatasetsClaim("finetune", "datasets")
 
+EXPORTED, UPLOADED = f"chatml-{'0' * 32}/train.jsonl", f"file-{'0' * 32}/data.jsonl"
 SPECS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "as little as possible": ({"base_model": "Qwen/Qwen3-0.6B@v1"}, DERIVED | GPU),
     "a name": (FLAT, SPEC | GPU),
@@ -117,6 +118,26 @@ SPECS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
+STORED: dict[str, tuple[dict[str, str], DatasetsClaim | None, dict[str, Any]]] = {
+    "without a volume": ({"dataset_path": EXPORTED}, None, {"path": EXPORTED}),
+    "whose volume is elsewhere": ({"dataset_path": EXPORTED}, DatasetsClaim("other", "d"), {"path": EXPORTED}),
+    "uploaded, and on the volume under another name": ({"dataset_path": UPLOADED}, CLAIM, {"path": UPLOADED}),
+    "with one to evaluate by": (
+        {"dataset_path": EXPORTED, "validation_path": UPLOADED},
+        CLAIM,
+        {"path": EXPORTED, "validationPath": UPLOADED},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", STORED)
+def test_what_the_api_keeps_is_fetched_from_it(case: str) -> None:
+    body, claim, stored = STORED[case]
+    found = spec_of(JobRequest.model_validate(FLAT | body), "finetune", claim)
+    assert found["dataset"] == {"stored": stored}
+    FineTuneJobSpec.model_validate(found)
+
+
 @pytest.mark.parametrize("case", SPECS)
 def test_specs(case: str) -> None:
     body, spec = SPECS[case]
@@ -176,12 +197,8 @@ REFUSED: dict[str, tuple[dict[str, Any], DatasetsClaim | None, str]] = {
     ),
     "a base model that is nowhere": (FLAT | {"base_model": "llama"}, CLAIM, "write <owner>/<name>"),
     "a volume without a path": (FLAT | {"base_model": "volume://models"}, CLAIM, "volume://<claim>/<path>, not"),
-    "datasets without a volume": (FLAT | {"dataset_path": "x/train.jsonl"}, None, "set the chart's"),
-    "datasets elsewhere": (
-        FLAT | {"dataset_path": "x/train.jsonl"},
-        DatasetsClaim("other", "d"),
-        "volume of namespace other",
-    ),
+    "what the api can't keep": (FLAT | {"dataset_path": "x/train.jsonl"}, None, "<id>/<file> of what this api keeps"),
+    "a path with a line feed": (FLAT | {"dataset_path": f"{UPLOADED}\n"}, None, "<id>/<file> of what this api keeps"),
     "a format for people": (FLAT | {"format": "gauntlet"}, CLAIM, "a training reads alpaca, chatml"),
 }
 

@@ -179,6 +179,8 @@ async def test_unknown_jobs_and_finished_ones(rest: Rest, client: AsyncOpenAI) -
 
 
 DATASET = f"alpaca-{'0' * 32}"
+FILE = f"file-finetune.{'0' * 32}"
+PATH = f"file-{'0' * 32}/data.jsonl"
 REQUESTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "the base model's family": (
         {"model": "Qwen/Qwen3-0.6B@v1"},
@@ -188,6 +190,11 @@ REQUESTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "an exported dataset": ({"training_file": DATASET}, {"dataset_path": f"{DATASET}/train.jsonl", "format": "alpaca"}),
     "as a file": ({"training_file": f"file-{DATASET}"}, {"dataset_path": f"{DATASET}/train.jsonl", "format": "alpaca"}),
     "a volume": ({"training_file": "volume://c/p.jsonl"}, {"dataset_path": "volume://c/p.jsonl", "format": "openai"}),
+    "an uploaded file": (
+        {"training_file": FILE},
+        {"dataset_path": PATH, "format": "openai", "namespace": "finetune"},
+    ),
+    "two uploaded files": ({"training_file": FILE, "validation_file": FILE}, {"validation_path": PATH}),
     "auto": ({"hyperparameters": {"n_epochs": "auto", "batch_size": 2}}, {"batch_size": 2}),
     "pairs": (
         {"training_file": "s3://b/k", "method": {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.2}}}},
@@ -209,7 +216,10 @@ def test_requests(case: str) -> None:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ({"validation_file": "file-1"}, "validation_file: rows are held out"),
+        ({"validation_file": "file-1"}, "validation_file: send the id of a file that was uploaded"),
+        ({"validation_file": FILE}, "validation_path goes with a dataset_path of"),
+        ({"training_file": FILE, "validation_file": FILE.replace("finetune", "other")}, "not in finetune, other"),
+        ({"training_file": FILE, "namespace": "other"}, "must be in one namespace, not in finetune, other"),
         ({"integrations": [{"type": "wandb"}]}, "spec.reportTo"),
         ({"suffix": "\u00e4"}, "letters from a to z"),
         ({"hyperparameters": {"learning_rate_multiplier": "1e-10"}}, "learning_rate: .*at most 24 characters"),

@@ -1,0 +1,41 @@
+"""Where the api keeps what trainings fetch from it: uploaded files, and exported datasets."""
+
+import re
+from pathlib import Path
+from typing import NamedTuple, cast, get_args
+
+from finetune_operator.store.exported_datasets import FileName, UnknownDataset
+from finetune_operator.store.uploaded_files import DATA_NAME, FILE_ID, UnknownFile, UploadedFiles
+from finetune_operator.web.dataset_exports import datasets_of
+from finetune_operator.web.problems import Problem
+from finetune_operator.web.services import Services
+
+DIRECTORY = "files"
+
+
+class Stored(NamedTuple):
+    """A file on the disk."""
+
+    path: Path
+    sha256: str
+
+
+def files_of(services: Services) -> UploadedFiles:
+    """Beside the datasets, among which its name is none. Raises a problem where no place is set."""
+    return UploadedFiles(datasets_of(services).directory / DIRECTORY)
+
+
+def stored_file(services: Services, namespace: str, identity: str, name: str) -> Stored:
+    """Raises 404."""
+    try:
+        if re.fullmatch(FILE_ID, identity):
+            files = files_of(services)
+            if name != DATA_NAME:
+                raise UnknownFile(identity)
+            return Stored(files.path(namespace, identity), files.find(namespace, identity).sha256)
+        if name not in get_args(FileName):
+            raise UnknownDataset(identity)
+        part, datasets = cast(FileName, name), datasets_of(services)
+        return Stored(datasets.path(identity, part), datasets.find(identity).file(part).sha256)
+    except (UnknownFile, UnknownDataset):
+        raise Problem(404, "unknown-file", f"there is no {identity}/{name} for namespace {namespace}") from None
