@@ -88,6 +88,7 @@ def rendered(
         "issuer_name": services.oidc.name if services.oidc else None,
         "navigation": navigation,
         "path": request.url.path,
+        "query_text": request.url.query,
         "served_namespaces": services.settings.namespaces,
         "now": services.now(),
     }
