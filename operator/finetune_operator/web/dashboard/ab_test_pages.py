@@ -137,7 +137,9 @@ async def one_test_page(visit: VisitOf, test_id: TestId) -> HTMLResponse:
 @router.get("/{test_id}/state")
 async def state_of_test(visit: VisitOf, test_id: TestId) -> HTMLResponse:
     """What changes of the page while it is open."""
-    return visit.render("fragments/ab_test_state.html", **await context_of_test(visit, visit.acting.identified(test_id)))
+    return visit.render(
+        "fragments/ab_test_state.html", **await context_of_test(visit, visit.acting.identified(test_id))
+    )
 
 
 @router.get("/{test_id}/win-rates")

@@ -92,7 +92,7 @@ async def choose_data(visit: VisitOf) -> HTMLResponse:
         2,
         choices,
         "wizard_data.html",
-        values=prefilled(like) | choices.said,
+        values=prefilled(like) | dict(choices.said),
         fields=described(JobRequest),
         datasets=[(f"{each.id}/train.jsonl", f"{each.format}, {each.rows} rows") for each in datasets.value or ()],
     )
@@ -110,7 +110,7 @@ async def choose_settings(visit: VisitOf) -> HTMLResponse:
         3,
         Choices({**choices.said, "key": key}),
         "wizard_train.html",
-        values=prefilled(like) | choices.said,
+        values=prefilled(like) | dict(choices.said),
         fields=described(JobRequest),
     )
 

@@ -88,7 +88,7 @@ def spec_of_choices(choices: Choices, like: Spec | None, namespace: str, claim: 
     return merged | {"serving": like.get("serving") or {}, "promotion": "Manual"}
 
 
-def prefilled(like: Spec | None) -> Mapping[str, str]:
+def prefilled(like: Spec | None) -> dict[str, str]:
     """What the fields say before somebody changes them: defaults, or what the other training had."""
     like = like or {}
     training, lora = like.get("training") or {}, like.get("lora") or {}
