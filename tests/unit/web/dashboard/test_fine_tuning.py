@@ -53,7 +53,7 @@ async def test_the_overview_has_figures_counts_active_and_finished_trainings(edi
     assert "Average win rate 67.5 % of 2 judged versions" in page
     for text in ("queued 2", "training 1", "failed 1", "cancelled 1", "completed 1"):
         assert text in page
-    assert "42 % Left 58m Step 504 of 1 200" in page
+    assert "Done 42 % Left 58m Step 504 of 1 200" in page
     assert "Finished trainings" in page
 
 

@@ -1,0 +1,219 @@
+"""The pages in a real browser: live without a reload, whole after each break, usable by keyboard and by everybody."""
+
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Browser as Chromium
+from playwright.async_api import Page, expect
+
+from tests import chromium
+from tests.unit.web.dashboard import sights
+from tests.unit.web.dashboard.real_site import Site
+from tests.unit.web.dashboard.sights import NAMESPACE, progressing
+from tests.unit.web.rest.conftest import Rest
+
+AXE = (Path(__file__).parent / "axe" / "axe.min.js").read_text(encoding="utf-8")
+SCREENSHOTS = Path(__file__).parents[4] / "artifacts" / "screenshots"
+SERIOUS = {"serious", "critical"}
+LIVE = "main[data-live-open=true]"
+PAGES = {
+    "overview": "/fine-tuning",
+    "job": f"/fine-tuning/jobs/{NAMESPACE}/plato-train",
+    "job-done": f"/fine-tuning/jobs/{NAMESPACE}/plato-done",
+    "job-failed": f"/fine-tuning/jobs/{NAMESPACE}/plato-bad",
+    "new": "/fine-tuning/new?base_model=Qwen/Qwen3-0.6B",
+    "datasets": "/fine-tuning/datasets",
+    "models": "/fine-tuning/models",
+    "model": f"/fine-tuning/models/{NAMESPACE}/plato-v2",
+    "base-models": "/fine-tuning/base-models",
+    "no-such-job": f"/fine-tuning/jobs/{NAMESPACE}/nothing",
+}
+
+
+@pytest.fixture(scope="module")
+async def browser() -> AsyncIterator[Chromium]:
+    async with chromium.running() as found:
+        yield found
+
+
+@pytest.fixture
+async def site(sighted: Rest, browser: Chromium) -> AsyncIterator[Site]:
+    """No page may break the policy, or cause an error in the browser, whatever the test does."""
+    made = Site(sighted, browser)
+    await made.start()
+    try:
+        yield made
+        assert made.complaints == []
+    finally:
+        await made.close()
+        await made.stop()
+
+
+async def settled(page: Page) -> None:
+    """All that a page fetches for itself has arrived."""
+    await expect(page.locator(".htmx-request")).to_have_count(0)
+    await expect(page.locator(".chart-state", has_text="Loading")).to_have_count(0)
+    await page.evaluate("document.fonts.ready")
+
+
+def percent(page: Page) -> object:
+    return expect(page.locator("#active-jobs .job", has_text="plato-train").locator("progress"))
+
+
+async def tell(site: Site, done: int) -> None:
+    await site.rest.cluster.tell("finetunejobs", NAMESPACE, "plato-train", progress=progressing(done))
+
+
+async def test_progress_shows_without_a_reload_in_two_tabs(site: Site) -> None:
+    first = await site.logged_in()
+    second = await first.context.new_page()
+    await second.goto("/fine-tuning")
+    for page in (first, second):
+        await page.wait_for_selector(LIVE)
+        await page.evaluate("window.neverReloaded = true")
+    await tell(site, 57)
+    for page in (first, second):
+        await expect(page.locator("#card-" + sights.uid_of(1))).to_contain_text("57 %")
+        assert await page.evaluate("window.neverReloaded") is True
+    await site.rest.cluster.tell("finetunejobs", NAMESPACE, "plato-train", phase="Succeeded")
+    for page in (first, second):
+        await expect(page.locator("#active-jobs")).not_to_contain_text("plato-train")
+        await expect(page.locator("table").first).to_contain_text("plato-train")
+        assert await page.evaluate("window.neverReloaded") is True
+
+
+async def test_what_a_dropped_stream_missed_is_caught_up(site: Site) -> None:
+    page = await site.logged_in()
+    await page.wait_for_selector(LIVE)
+    await page.context.set_offline(True)
+    site.services.streams.stop()
+    await tell(site, 63)
+    await expect(page.locator("#live-state")).to_contain_text("The connection was lost")
+    object.__setattr__(site.services, "streams", type(site.services.streams)())
+    await page.context.set_offline(False)
+    await expect(page.locator("#card-" + sights.uid_of(1))).to_contain_text("63 %")
+    await expect(page.locator("#live-state")).to_be_hidden()
+
+
+async def test_a_restart_of_the_api_loses_nothing(site: Site) -> None:
+    page = await site.logged_in()
+    await page.wait_for_selector(LIVE)
+    await page.evaluate("window.neverReloaded = true")
+    await site.stop()
+    await tell(site, 71)
+    await expect(page.locator("#live-state")).to_contain_text("The connection was lost")
+    await site.start()
+    await expect(page.locator("#card-" + sights.uid_of(1))).to_contain_text("71 %")
+    assert await page.evaluate("window.neverReloaded") is True
+    await tell(site, 72)
+    await expect(page.locator("#card-" + sights.uid_of(1))).to_contain_text("72 %")
+    await page.reload()
+    await expect(page.locator("#card-" + sights.uid_of(1))).to_contain_text("72 %")
+
+
+async def test_the_curve_grows_while_one_looks_and_the_log_stays_open(site: Site) -> None:
+    page = await site.logged_in()
+    await page.goto(PAGES["job"])
+    await page.wait_for_selector(LIVE)
+    await expect(page.locator("#curve canvas")).to_be_visible()
+    await expect(page.locator("#log")).to_contain_text("the model says")
+    await page.get_by_text("Conditions").click()
+    requested: list[str] = []
+    page.on("request", lambda request: requested.append(request.url))
+    await sights.measure(site.services.engine, 253, 301)
+    await tell(site, 58)
+    await expect(page.locator("#job")).to_contain_text("58 %")
+    await page.wait_for_function("() => document.querySelector('#curve canvas')")
+    await settled(page)
+    assert any(url.endswith("/plato-train/curve") for url in requested)
+    await expect(page.get_by_role("region", name="Conditions")).to_be_visible()
+    await expect(page.locator("#log")).to_contain_text("the model says")
+
+
+async def test_a_training_is_made_by_keyboard_alone(site: Site) -> None:
+    page = await site.logged_in()
+    await page.goto("/fine-tuning/new")
+    await page.keyboard.press("Tab")
+    await expect(page.get_by_text("Skip to the content")).to_be_focused()
+    await page.keyboard.press("Enter")
+    await page.get_by_label("Base model", exact=True).focus()
+    await page.keyboard.type("Qwen/Qwen3-0.6B")
+    await page.keyboard.press("Tab")
+    await page.keyboard.type("socrates")
+    await page.keyboard.press("Tab")
+    await expect(page.locator("#outlook")).to_contain_text("model: socrates")
+    await expect(page.locator("#outlook")).to_contain_text("0.60 B")
+    await page.get_by_label("Name of the model", exact=True).press("Enter")
+    await page.wait_for_url(re.compile("/fine-tuning/jobs/finetune/job-"))
+    await expect(page.locator("#job")).to_contain_text("socrates")
+
+
+async def test_cancelling_asks_once_more(site: Site) -> None:
+    page = await site.logged_in()
+    card = page.locator("#card-" + sights.uid_of(1))
+    await card.locator("summary", has_text="Cancel").press("Enter")
+    await card.get_by_role("button", name="Cancel", exact=True).click()
+    await page.wait_for_url("**/plato-train")
+    await expect(page.locator("#job")).to_contain_text("being cancelled")
+    assert site.rest.cluster.objects["finetunejobs", NAMESPACE, "plato-train"]["spec"]["cancel"] is True
+
+
+async def test_counts_follow_the_filters_as_one_types(site: Site) -> None:
+    page = await site.logged_in()
+    await page.goto("/fine-tuning/datasets")
+    await expect(page.locator("#counts")).to_contain_text("25 ratings")
+    await page.get_by_label("Domain", exact=True).fill("ethics")
+    await expect(page.locator("#counts")).to_contain_text("24 ratings")
+    await page.get_by_role("button", name="Export").click()
+    await expect(page.locator("main")).to_contain_text("Rows of train.jsonl")
+    async with page.expect_download() as download:
+        await page.get_by_role("link", name="train.jsonl").first.click()
+    assert (await download.value).suggested_filename.endswith(".train.jsonl")
+
+
+async def test_the_theme_is_switched_and_kept(site: Site) -> None:
+    page = await site.logged_in()
+    background = "getComputedStyle(document.body).backgroundColor"
+    light = await page.evaluate(background)
+    await page.get_by_role("button", name="Switch between light and dark").click()
+    dark = await page.evaluate(background)
+    assert light != dark
+    await page.reload()
+    assert await page.evaluate(background) == dark
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("phone", [False, True], ids=["desktop", "phone"])
+async def test_pages_are_for_everybody_and_run_no_strangers_text(site: Site, dark: bool, phone: bool) -> None:
+    """axe finds nothing serious, nothing is wider than the screen, and hostile texts stay texts."""
+    where = SCREENSHOTS / f"{'phone' if phone else 'desktop'}-{'dark' if dark else 'light'}"
+    where.mkdir(parents=True, exist_ok=True)
+    visitor = await (await site.person(dark=dark, phone=phone)).new_page()
+    await visitor.goto("/login")
+    await _looked_at(visitor, where / "login.png")
+    page = await site.logged_in(dark=dark, phone=phone)
+    for name, path in PAGES.items():
+        await page.goto(path)
+        await _looked_at(page, where / f"{name}.png")
+    for opened in ("datasets", "new"):
+        await page.goto(PAGES[opened])
+        for summary in await page.locator("form summary").all():
+            await summary.click()
+        await _looked_at(page, where / f"{opened}-open.png")
+
+
+async def _looked_at(page: Page, file: Path) -> None:
+    await settled(page)
+    await page.screenshot(path=file, full_page=True)
+    assert "owned" not in await page.title()
+    assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{file}: wider than the screen"
+    await page.evaluate(AXE)
+    found = await page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+    told = [
+        f"{each['id']}: {each['help']}: {[node['html'][:200] for node in each['nodes'][:3]]}"
+        for each in found["violations"]
+        if each["impact"] in SERIOUS
+    ]
+    assert told == [], file
