@@ -9,11 +9,18 @@ from tests.builders import merged
 from tests.unit.web.conftest import model_version
 from tests.unit.web.dashboard.conftest import Browser
 from tests.unit.web.dashboard.test_wizard_choices import LIKE
+from tests.unit.web.rest.conftest import Rest
 from tests.unit.web.rest.played_api_server import PlayedApiServer
 
 CHOSEN = {"base_model": "Qwen/Qwen3-0.6B", "model": "plato", "domain": "ethics"}
 QUERY = "base_model=Qwen%2FQwen3-0.6B&model=plato&domain=ethics"
 EVIL = '"><script>alert(1)</script>'
+
+
+@pytest.fixture
+def editor(rest: Rest) -> Browser:
+    """With one ABTest and its candidate to look at, and nothing else."""
+    return Browser(rest, "editor")
 
 
 def job(status: dict[str, Any] | None = None) -> dict[str, Any]:
