@@ -133,6 +133,8 @@ async def test_deploying_and_going_back(editor: Browser, cluster: PlayedApiServe
         "finetune",
         "plato-v2",
         state="Deployed",
+        engine="vllm-1",
+        servedName="plato-v2",
         promotedAt="2026-11-22T12:00:00.000000Z",
         conditions=[
             {"type": "Loaded", "status": "True", "reason": "Loaded", "lastTransitionTime": "2026-11-22T12:00:00Z"}
