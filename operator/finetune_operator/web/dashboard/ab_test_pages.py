@@ -221,7 +221,7 @@ async def context_of_test(visit: Visit, found: ObjectId) -> Object:
         "arms": arms,
         "counts": counts,
         "progress": vote_progress(counts, decision, status.verdict),
-        "judgement": judgement(arms, counts, status.phase, status.verdict, status.message),
+        "judgement": judgement(arms, counts, float(decision.alpha), status.phase, status.verdict, status.message),
         "is_ending": test.spec.cancel and status.verdict is None,
         "is_running": status.phase is TestPhase.RUNNING,
         "is_won": status.verdict is Verdict.WON,

@@ -6,6 +6,7 @@ from starlette.responses import RedirectResponse
 from finetune_operator.web.dashboard import (
     ab_test_pages,
     assets,
+    batches,
     comparison_pages,
     dataset_pages,
     fine_tuning,
@@ -31,6 +32,7 @@ PAGES = (
     ab_test_pages.PAGE,
     voting.PAGE,
     wizard.PAGE,
+    batches.PAGE,
 )
 HOME = "/fine-tuning"
 

@@ -60,7 +60,10 @@ def request_of_choices(choices: Choices, like: Spec | None) -> JobRequest:
     said = {name: text for name, text in choices.said.items() if name not in OWN}
     if "dataset_path" in said:
         said = {name: text for name, text in said.items() if name not in FILTERS}
-    if like is not None:
+    if like is None:
+        defaults = prefilled(None)
+        said = {name: text for name, text in said.items() if text != defaults.get(name)}
+    else:
         said["base_model"] = said.get("base_model") or "taken/over"
     try:
         request = JobRequest.model_validate_strings(said)

@@ -1,4 +1,4 @@
-"""Comparison, voting and the wizard in a real browser: by keyboard alone, in two tabs, through outages, for everybody."""
+"""Comparison, voting and the wizard in a real browser: by keyboard, in two tabs, through outages, for everybody."""
 
 import re
 from collections.abc import AsyncIterator
