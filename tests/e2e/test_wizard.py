@@ -132,7 +132,7 @@ async def train(page: Page) -> str:
     await seen(page, "3-trained")
     await expect(page.locator("#training")).to_have_attribute("data-status", "completed")
     assert await page.evaluate("window.neverReloaded") is True
-    onward = page.get_by_role("link", name="Next: compare")
+    onward = page.get_by_role("button", name="Next: compare")
     version = (await onward.get_attribute("href") or "").rpartition(".")[2]
     await onward.click()
     return version
@@ -145,7 +145,7 @@ async def compare(page: Page, version: str) -> None:
     await expect(page.locator("#preview")).to_contain_text("kind: ABTest")
     await seen(page, "4-new-test")
     await page.get_by_role("button", name="Let people vote").click()
-    vote = page.get_by_role("link", name="Vote", exact=True)
+    vote = page.get_by_role("button", name="Vote", exact=True)
     await expect(vote).to_be_visible(timeout=1000 * SERVING_TIMEOUT_SECONDS)
     await seen(page, "4-compare")
     await vote.click()
@@ -159,7 +159,7 @@ async def compare(page: Page, version: str) -> None:
         await page.keyboard.press("n")
     await page.goto(here)
     await expect(page.locator("#test-state")).to_contain_text(f"{len(VOTES)} of")
-    await page.get_by_role("link", name="Next: deploy").click()
+    await page.get_by_role("button", name="Next: deploy").click()
 
 
 async def deploy_and_go_back(page: Page, world: World, version: str) -> None:

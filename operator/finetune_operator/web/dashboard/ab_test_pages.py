@@ -65,7 +65,12 @@ class NewTest:
     def request(self, visit: Visit) -> AbTestRequest:
         """Raises 422 with what to change."""
         found = visit.acting.identified(self.candidate)
-        said = {name: text.strip() for name, text in self._flat.items() if text.strip()}
+        defaults = AbTestRequest.model_fields
+        said = {
+            name: text.strip()
+            for name, text in self._flat.items()
+            if text.strip() and text.strip() != str(defaults[name].default)
+        }
         said |= {"namespace": found.namespace, "candidate": found.name}
         try:
             request = AbTestRequest.model_validate_strings(said)

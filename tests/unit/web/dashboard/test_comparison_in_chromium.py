@@ -36,8 +36,14 @@ PAGES = {
     "wizard-4-compare": f"/wizard/compare/{NAMESPACE}.plato-v2",
     "wizard-4-new": f"/wizard/compare/{NAMESPACE}.plato-v1",
     "wizard-5-deploy": f"/wizard/deploy/{NAMESPACE}.plato-v2",
+    "batches": "/batches",
+    "batch-new": "/batches/new",
+    "batch": f"/batches/{NAMESPACE}.answers",
     "wizard-5-live": f"/wizard/deploy/{NAMESPACE}.plato-v1",
 }
+
+
+expect.set_options(timeout=20_000)
 
 
 @pytest.fixture(scope="module")
@@ -194,18 +200,18 @@ async def test_the_wizard_leads_from_a_model_to_a_deployed_version(site: Site) -
     made = (set(cluster.names("finetunejobs")) - known).pop()
     await cluster.tell("finetunejobs", NAMESPACE, made, phase="Succeeded", modelVersion="plato-v3")
     cluster.put("modelversions", experiment_sights.sights.version(3, "Ready", conditions=[]))
-    await page.get_by_role("link", name="Next: compare").click()
+    await page.get_by_role("button", name="Next: compare").click()
     await page.get_by_label("Questions, one on each line").fill("What is time?\nWhat is virtue?")
     await expect(page.locator("#preview")).to_contain_text("What is virtue?")
     await page.get_by_role("button", name="Let people vote").click()
     await expect(page.locator("#test-state")).to_contain_text("Not started yet")
     await cluster.tell("abtests", NAMESPACE, "plato-v3-wizard", phase="Running")
-    await page.get_by_role("link", name="Vote", exact=True).click()
+    await page.get_by_role("button", name="Vote", exact=True).click()
     await stage(page, "pair")
     await page.keyboard.press("1")
     await stage(page, "revealed")
     await page.goto(f"/wizard/compare/{NAMESPACE}.plato-v3")
-    await page.get_by_role("link", name="Next: deploy").click()
+    await page.get_by_role("button", name="Next: deploy").click()
     await page.get_by_role("button", name="Deploy plato-v3").click()
     await expect(page.locator("#deployment")).to_contain_text("It was asked for")
     assert cluster.objects["modelversions", NAMESPACE, "plato-v3"]["spec"]["state"] == "Deployed"
