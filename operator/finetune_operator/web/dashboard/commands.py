@@ -45,11 +45,13 @@ def version_commands(found: ObjectId) -> tuple[Command, ...]:
             f"kubectl patch modelversion {found.name} {where} --type merge -p '{patch}'\n"
             f"ftctl promote {found.name} {where}",
         ),
+        Command("Go back to the one before it", f"ftctl rollback {found.name} {where}"),
     )
 
 
-def apply_command(file: str) -> str:
-    return f"kubectl apply -f {file}"
+def submit_command(file: str) -> str:
+    """Of an object in a file."""
+    return f"kubectl apply -f {file}\nftctl submit -f {file}"
 
 
 def _patch(purpose: str, verb: str, found: ObjectId, spec: dict[str, Any]) -> Command:

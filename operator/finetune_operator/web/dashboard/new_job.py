@@ -16,7 +16,7 @@ from finetune_operator.kube.yaml_text import yaml_text
 from finetune_operator.manifests.training import training_config
 from finetune_operator.resources.finetunejob import KIND, FineTuneJob
 from finetune_operator.web.creation import manifest
-from finetune_operator.web.dashboard.commands import apply_command
+from finetune_operator.web.dashboard.commands import submit_command
 from finetune_operator.web.dashboard.dataset_pages import counted_ratings, exported
 from finetune_operator.web.dashboard.fine_tuning import PATH
 from finetune_operator.web.dashboard.forms import described, mistakes_of, request_of
@@ -85,7 +85,7 @@ async def outlook_of_form(visit: VisitOf) -> HTMLResponse:
         mistake=None,
         outlook=await outlook(visit, request, job),
         yaml=yaml_text(body),
-        command=apply_command("job.yaml"),
+        command=submit_command("job.yaml"),
     )
 
 

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 
 from finetune_operator.kube.errors import KubeError
+from finetune_operator.logs import get_logger
 from finetune_operator.web.dashboard.policy import SAFE_METHODS, is_from_here
 from finetune_operator.web.dashboard.visits import COOKIE, SEE_OTHER, NavEntry, is_fragment, rendered
 from finetune_operator.web.problems import Problem
@@ -24,6 +25,8 @@ FOREIGN = (
     "this request did not come from a page of this dashboard: open the page and send its form again; programs "
     "use the REST interface below /v1"
 )
+EXPECTED = (Problem, RequestValidationError, HTTPException, KubeError, DBAPIError, NoConnection)
+logger = get_logger(__name__)
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
@@ -45,7 +48,10 @@ class PageRoute(APIRoute):
                 if request.method not in SAFE_METHODS and not is_from_here(request.headers):
                     raise Problem(HTTPStatus.FORBIDDEN, "foreign-request", FOREIGN)
                 return await handle(request)
-            except (Problem, RequestValidationError, HTTPException, KubeError, DBAPIError, NoConnection) as error:
+            except EXPECTED as error:
+                return await _refused(request, error)
+            except Exception as error:
+                logger.exception("a page failed", path=request.url.path)
                 return await _refused(request, error)
 
         return answer

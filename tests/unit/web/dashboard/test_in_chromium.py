@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from playwright.async_api import Browser as Chromium
-from playwright.async_api import Page, expect
+from playwright.async_api import expect
 
 from tests import chromium
 from tests.unit.web.dashboard import sights
@@ -46,10 +46,6 @@ async def site(sighted: Rest, browser: Chromium) -> AsyncIterator[Site]:
     finally:
         await made.close()
         await made.stop()
-
-
-def percent(page: Page) -> object:
-    return expect(page.locator("#active-jobs .job", has_text="plato-train").locator("progress"))
 
 
 async def tell(site: Site, done: int) -> None:
@@ -191,4 +187,5 @@ async def test_pages_are_for_everybody_and_run_no_strangers_text(site: Site, dar
         await page.goto(PAGES[opened])
         for summary in await page.locator("form summary").all():
             await summary.click()
+        await page.evaluate("scrollTo(0, 0)")
         await looked_at(page, where / f"{opened}-open.png")

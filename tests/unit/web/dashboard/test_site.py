@@ -2,15 +2,17 @@
 
 import hashlib
 import tomllib
+from pathlib import Path
 
 import pytest
 
-from finetune_operator.web.dashboard import assets
+from finetune_operator.web.dashboard import assets, fine_tuning
 from finetune_operator.web.dashboard.policy import is_from_here, is_secure, safe_path
 from finetune_operator.web.dashboard.visits import COOKIE
 from tests.unit.web.dashboard.conftest import Browser
 
 VENDOR = assets.STATIC / "vendor"
+AXE = Path(__file__).parent / "axe"
 
 
 async def test_who_is_not_logged_in_is_sent_to_the_form_and_back(stranger: Browser) -> None:
@@ -119,13 +121,27 @@ async def test_files_are_kept_for_ever_under_a_path_that_names_what_they_contain
     assert (await stranger.get(f"/static/{assets.DIGEST}/%2e%2e/login.py")).status_code == 404
 
 
-def test_vendored_files_are_what_was_published_with_their_licences() -> None:
-    packages = tomllib.loads((VENDOR / "VENDORED.toml").read_text())["package"]
+@pytest.mark.parametrize("directory", [VENDOR, AXE], ids=["served", "of tests"])
+def test_vendored_files_are_what_was_published_with_their_licences(directory: Path) -> None:
+    packages = tomllib.loads((directory / "VENDORED.toml").read_text())["package"]
     listed = {name: digest for package in packages for name, digest in package["files"].items()}
-    there = {path.name for path in VENDOR.iterdir()} - {"VENDORED.toml"}
+    there = {path.name for path in directory.iterdir()} - {"VENDORED.toml"}
     assert there == set(listed)
     for name, digest in listed.items():
-        assert hashlib.sha256((VENDOR / name).read_bytes()).hexdigest() == digest, name
+        assert hashlib.sha256((directory / name).read_bytes()).hexdigest() == digest, name
     for package in packages:
         assert package["license"]
-        assert any(name.endswith("-LICENSE.txt") for name in package["files"]), package["name"]
+        assert any("LICENSE" in name for name in package["files"]), package["name"]
+
+
+async def test_an_unexpected_failure_is_a_page_that_tells_nothing_else(
+    editor: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: object) -> None:
+        raise RuntimeError("a secret")
+
+    monkeypatch.setattr(fine_tuning, "jobs_of", broken)
+    answer = await editor.get("/fine-tuning")
+    assert (answer.status_code, answer.headers["content-type"]) == (500, "text/html; charset=utf-8")
+    assert "an unexpected RuntimeError" in answer.text
+    assert "a secret" not in answer.text
