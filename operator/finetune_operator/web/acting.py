@@ -35,6 +35,7 @@ class Kind(NamedTuple):
 JOBS = Kind("finetunejobs", "FineTuneJob", "job")
 VERSIONS = Kind("modelversions", "ModelVersion", "model-version")
 TESTS = Kind("abtests", "ABTest", "ab-test")
+BATCHES = Kind("batchinferences", "BatchInference", "batch-inference")
 
 
 OWN = Caller("finetune-api")

@@ -66,7 +66,12 @@ class NewTest:
     def request(self, visit: Visit) -> AbTestRequest:
         """Raises 422 with what to change."""
         found = visit.acting.identified(self.candidate)
-        said = {name: text.strip() for name, text in self._flat.items() if text.strip()}
+        defaults = AbTestRequest.model_fields
+        said = {
+            name: text.strip()
+            for name, text in self._flat.items()
+            if text.strip() and text.strip() != str(defaults[name].default)
+        }
         said |= {"namespace": found.namespace, "candidate": found.name}
         try:
             request = AbTestRequest.model_validate_strings(said)
@@ -222,7 +227,7 @@ async def context_of_test(visit: Visit, found: ObjectId) -> Object:
         "arms": arms,
         "counts": counts,
         "progress": vote_progress(counts, decision, status.verdict),
-        "judgement": judgement(arms, counts, status.phase, status.verdict, status.message),
+        "judgement": judgement(arms, counts, float(decision.alpha), status.phase, status.verdict, status.message),
         "is_ending": test.spec.cancel and status.verdict is None,
         "is_running": status.phase is TestPhase.RUNNING,
         "is_won": status.verdict is Verdict.WON,

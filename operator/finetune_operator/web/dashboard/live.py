@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from finetune_operator.kube.errors import KubeError
 from finetune_operator.logs import cause, get_logger
-from finetune_operator.web.acting import JOBS, TESTS, VERSIONS, Acting, Kind
+from finetune_operator.web.acting import BATCHES, JOBS, TESTS, VERSIONS, Acting, Kind
 from finetune_operator.web.dashboard.routing import Page, page_router
 from finetune_operator.web.dashboard.visits import VisitOf
 from finetune_operator.web.ids import NamespaceQuery
@@ -25,7 +25,7 @@ from finetune_operator.web.problems import FORBIDDEN, Problem
 from finetune_operator.web.services import Object, Resources
 from finetune_operator.web.streams import EventStream
 
-KINDS = {kind.plural: kind for kind in (JOBS, VERSIONS, TESTS)}
+KINDS = {kind.plural: kind for kind in (JOBS, VERSIONS, TESTS, BATCHES)}
 HEARTBEAT_SECONDS = 15.0
 MAX_WAITING = 1000
 HELLO = "event: hello\ndata: {}\n\n"

@@ -6,6 +6,7 @@ from starlette.responses import RedirectResponse
 from finetune_operator.web.dashboard import (
     ab_test_pages,
     assets,
+    batches,
     comparison_pages,
     cost_pages,
     dataset_pages,
@@ -35,6 +36,7 @@ PAGES = (
     voting.PAGE,
     wizard.PAGE,
     cost_pages.PAGE,
+    batches.PAGE,
 )
 HOME = "/fine-tuning"
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from finetune_operator.contract.experiments import VoteCounts, WinRatePoint
-from finetune_operator.core.sequential import preference_interval, votes_still_needed
+from finetune_operator.core.sequential import p_value, preference_interval, votes_still_needed
 from finetune_operator.resources.abtest import Decision, Method, TestPhase, Verdict
 from finetune_operator.web.dashboard.charts import Curve, Line
 from finetune_operator.web.dashboard.version_comparison import Duel, Interval
@@ -58,14 +58,14 @@ def vote_progress(votes: VoteCounts, decision: Decision, verdict: Verdict | None
         return VoteProgress(cast, None, f"{_votes(cast)}, and neither leads: nobody can say yet how many it takes")
     about = min(cast + needed, decision.max_votes)
     if not needed:
-        return VoteProgress(cast, cast, f"{_votes(cast)}: they are clear enough, the verdict is on its way")
+        return VoteProgress(cast, cast, f"{_votes(cast)}, which is enough for a verdict")
     if about == decision.max_votes:
         return VoteProgress(cast, about, f"{cast} of {about} votes, the most that this test takes: it is close")
     return VoteProgress(cast, about, f"{cast} of about {about} votes, if they go on like this")
 
 
 def judgement(
-    arms: Arms, votes: VoteCounts, phase: TestPhase | None, verdict: Verdict | None, message: str | None
+    arms: Arms, votes: VoteCounts, alpha: float, phase: TestPhase | None, verdict: Verdict | None, message: str | None
 ) -> Judgement:
     """What came out, or who is ahead."""
     decided = votes.fine_tuned + votes.base
@@ -86,10 +86,10 @@ def judgement(
     if votes.fine_tuned == votes.base:
         return Judgement("Undecided so far", "Neither side is ahead.", "wait")
     leader = arms.candidate if votes.fine_tuned > votes.base else arms.baseline
-    ahead = max(votes.fine_tuned, votes.base)
-    return Judgement(
-        "Undecided so far", f"{leader} is ahead with {ahead} of {decided} decided votes, not beyond doubt.", "wait"
-    )
+    ahead = f"{max(votes.fine_tuned, votes.base)} of {decided} votes that were not ties"
+    if p_value(votes) <= alpha:
+        return Judgement("Nearly decided", f"{leader} is clearly ahead with {ahead}.", "wait")
+    return Judgement("Undecided so far", f"{leader} is ahead with {ahead}, which may be chance.", "wait")
 
 
 def win_rate_interval(votes: VoteCounts, alpha: float) -> Interval:

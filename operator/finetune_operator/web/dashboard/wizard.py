@@ -20,7 +20,7 @@ from finetune_operator.web import versions
 from finetune_operator.web.acting import JOBS, TESTS, VERSIONS
 from finetune_operator.web.creation import manifest
 from finetune_operator.web.dashboard.ab_test_pages import NewTest, context_of_test, created_test
-from finetune_operator.web.dashboard.commands import apply_command, version_commands
+from finetune_operator.web.dashboard.commands import submit_command, version_commands
 from finetune_operator.web.dashboard.comparison_pages import id_of
 from finetune_operator.web.dashboard.dataset_pages import exported
 from finetune_operator.web.dashboard.forms import described, mistakes_of
@@ -92,7 +92,7 @@ async def choose_data(visit: VisitOf) -> HTMLResponse:
         2,
         choices,
         "wizard_data.html",
-        values=prefilled(like) | choices.said,
+        values=prefilled(like) | dict(choices.said),
         fields=described(JobRequest),
         datasets=[(f"{each.id}/train.jsonl", f"{each.format}, {each.rows} rows") for each in datasets.value or ()],
     )
@@ -110,7 +110,7 @@ async def choose_settings(visit: VisitOf) -> HTMLResponse:
         3,
         Choices({**choices.said, "key": key}),
         "wizard_train.html",
-        values=prefilled(like) | choices.said,
+        values=prefilled(like) | dict(choices.said),
         fields=described(JobRequest),
     )
 
@@ -133,7 +133,7 @@ async def outlook_of_choices(visit: VisitOf) -> HTMLResponse:
         mistake=None,
         outlook=found,
         yaml=yaml_text(body),
-        command=apply_command("job.yaml"),
+        command=submit_command("job.yaml"),
     )
 
 

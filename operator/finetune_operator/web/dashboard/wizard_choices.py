@@ -60,7 +60,10 @@ def request_of_choices(choices: Choices, like: Spec | None) -> JobRequest:
     said = {name: text for name, text in choices.said.items() if name not in OWN}
     if "dataset_path" in said:
         said = {name: text for name, text in said.items() if name not in FILTERS}
-    if like is not None:
+    if like is None:
+        defaults = prefilled(None)
+        said = {name: text for name, text in said.items() if text != defaults.get(name)}
+    else:
         said["base_model"] = said.get("base_model") or "taken/over"
     try:
         request = JobRequest.model_validate_strings(said)
@@ -88,7 +91,7 @@ def spec_of_choices(choices: Choices, like: Spec | None, namespace: str, claim: 
     return merged | {"serving": like.get("serving") or {}, "promotion": "Manual"}
 
 
-def prefilled(like: Spec | None) -> Mapping[str, str]:
+def prefilled(like: Spec | None) -> dict[str, str]:
     """What the fields say before somebody changes them: defaults, or what the other training had."""
     like = like or {}
     training, lora = like.get("training") or {}, like.get("lora") or {}

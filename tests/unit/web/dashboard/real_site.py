@@ -16,7 +16,7 @@ from tests.waiting import eventually
 
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
-EXPECTED_MESSAGES = ("net::ERR_", "the server responded with a status of")
+EXPECTED_MESSAGES = ("net::ERR_", "Failed to fetch", "the server responded with a status of")
 """What a browser says of requests that fail, which some tests have them do."""
 
 

@@ -25,6 +25,12 @@ MEASURED = {
 }
 
 
+@pytest.fixture
+def editor(rest: Rest) -> Browser:
+    """With one ABTest and its candidate to look at, and nothing else."""
+    return Browser(rest, "editor")
+
+
 def first_version() -> dict[str, Any]:
     return merged(model_version("plato-v1"), {"spec": {"version": 1}})
 

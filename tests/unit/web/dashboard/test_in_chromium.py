@@ -2,21 +2,18 @@
 
 import re
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from playwright.async_api import Browser as Chromium
-from playwright.async_api import Page, expect
+from playwright.async_api import expect
 
 from tests import chromium
 from tests.unit.web.dashboard import sights
+from tests.unit.web.dashboard.looking import SCREENSHOTS, looked_at, settled
 from tests.unit.web.dashboard.real_site import Site
 from tests.unit.web.dashboard.sights import NAMESPACE, progressing
 from tests.unit.web.rest.conftest import Rest
 
-AXE = (Path(__file__).parent / "axe" / "axe.min.js").read_text(encoding="utf-8")
-SCREENSHOTS = Path(__file__).parents[4] / "artifacts" / "screenshots"
-SERIOUS = {"serious", "critical"}
 LIVE = "main[data-live-open=true]"
 PAGES = {
     "overview": "/fine-tuning",
@@ -49,13 +46,6 @@ async def site(sighted: Rest, browser: Chromium) -> AsyncIterator[Site]:
     finally:
         await made.close()
         await made.stop()
-
-
-async def settled(page: Page) -> None:
-    """All that a page fetches for itself has arrived."""
-    await expect(page.locator(".htmx-request")).to_have_count(0)
-    await expect(page.locator(".chart-state", has_text="Loading")).to_have_count(0)
-    await page.evaluate("document.fonts.ready")
 
 
 async def tell(site: Site, done: int) -> None:
@@ -188,29 +178,14 @@ async def test_pages_are_for_everybody_and_run_no_strangers_text(site: Site, dar
     where.mkdir(parents=True, exist_ok=True)
     visitor = await (await site.person(dark=dark, phone=phone)).new_page()
     await visitor.goto("/login")
-    await _looked_at(visitor, where / "login.png")
+    await looked_at(visitor, where / "login.png")
     page = await site.logged_in(dark=dark, phone=phone)
     for name, path in PAGES.items():
         await page.goto(path)
-        await _looked_at(page, where / f"{name}.png")
+        await looked_at(page, where / f"{name}.png")
     for opened in ("datasets", "new"):
         await page.goto(PAGES[opened])
         for summary in await page.locator("form summary").all():
             await summary.click()
         await page.evaluate("scrollTo(0, 0)")
-        await _looked_at(page, where / f"{opened}-open.png")
-
-
-async def _looked_at(page: Page, file: Path) -> None:
-    await settled(page)
-    await page.screenshot(path=file, full_page=True)
-    assert "owned" not in await page.title()
-    assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{file}: wider than the screen"
-    await page.evaluate(AXE)
-    found = await page.evaluate("axe.run(document, {resultTypes: ['violations']})")
-    told = [
-        f"{each['id']}: {each['help']}: {[node['html'][:200] for node in each['nodes'][:3]]}"
-        for each in found["violations"]
-        if each["impact"] in SERIOUS
-    ]
-    assert told == [], file
+        await looked_at(page, where / f"{opened}-open.png")

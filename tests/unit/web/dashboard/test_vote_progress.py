@@ -45,7 +45,7 @@ PROGRESS = {
         USUAL,
         None,
         30,
-        "30 votes: they are clear enough, the verdict is on its way",
+        "30 votes, which is enough for a verdict",
     ),
     "of a fixed size": (VoteCounts(fine_tuned=5, base=9), FIXED, None, 60, "14 of 60 votes, then it is decided"),
     "ended": (VoteCounts(fine_tuned=1), USUAL, Verdict.WON, 1, "1 vote; the test has ended"),
@@ -69,6 +69,7 @@ JUDGEMENTS = {
     "inconclusive": (VoteCounts(tie=9), Verdict.INCONCLUSIVE, "No clear winner", "too alike", "wait"),
     "aborted": (VoteCounts(), Verdict.ABORTED, "The test was ended early", "message", "quiet"),
     "leading": (VoteCounts(fine_tuned=3, base=1), None, "Undecided so far", "plato-v2 is ahead with 3 of 4", "wait"),
+    "clear": (VoteCounts(fine_tuned=30), None, "Nearly decided", "clearly ahead with 30 of 30", "wait"),
     "behind": (VoteCounts(fine_tuned=1, base=3), None, "Undecided so far", "plato-v1 is ahead with 3 of 4", "wait"),
     "even": (VoteCounts(fine_tuned=1, base=1), None, "Undecided so far", "Neither side", "wait"),
 }
@@ -76,14 +77,16 @@ JUDGEMENTS = {
 
 @pytest.mark.parametrize(("votes", "verdict", "title", "words", "tone"), JUDGEMENTS.values(), ids=JUDGEMENTS)
 def test_what_came_out(votes: VoteCounts, verdict: Verdict | None, title: str, words: str, tone: str) -> None:
-    found = judgement(ARMS, votes, TestPhase.RUNNING, verdict, "the message")
+    found = judgement(ARMS, votes, 0.05, TestPhase.RUNNING, verdict, "the message")
     assert (found.title, found.tone) == (title, tone)
     assert words in found.words
 
 
 def test_a_test_that_waits_says_why() -> None:
-    assert judgement(ARMS, VoteCounts(), TestPhase.PENDING, None, "plato-v2 is not loaded").words.startswith("plato-v2")
-    assert judgement(ARMS, VoteCounts(), None, None, None).title == "Not started yet"
+    assert judgement(ARMS, VoteCounts(), 0.05, TestPhase.PENDING, None, "plato-v2 is not loaded").words.startswith(
+        "plato-v2"
+    )
+    assert judgement(ARMS, VoteCounts(), 0.05, None, None, None).title == "Not started yet"
 
 
 def test_the_curve_has_a_band_that_holds_the_rate_and_narrows() -> None:

@@ -15,6 +15,12 @@ NAMES = ("plato-v2", "tiny")
 EVIL = '<script>alert(1)</script><img src=x onerror="alert(2)">{{ 7 * 7 }}'
 
 
+@pytest.fixture
+def editor(rest: Rest) -> Browser:
+    """With one ABTest and its candidate to look at, and nothing else."""
+    return Browser(rest, "editor")
+
+
 async def pair(browser: Browser) -> str:
     answer = await browser.post(f"{HERE}/pair", **HTMX)
     assert answer.status_code == 200, answer.text

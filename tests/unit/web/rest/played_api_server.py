@@ -14,6 +14,7 @@ from aiohttp import web
 
 from finetune_operator.kube.paths import PREFIXES
 from finetune_operator.resources.abtest import ABTest, ABTestSpec
+from finetune_operator.resources.batch_inference import BatchInference, BatchInferenceSpec
 from finetune_operator.resources.finetunejob import FineTuneJob, FineTuneJobSpec
 from finetune_operator.resources.modelversion import ModelVersion, ModelVersionSpec
 from tests.builders import merged
@@ -25,6 +26,7 @@ KINDS = {
     "finetunejobs": (FineTuneJob, FineTuneJobSpec),
     "modelversions": (ModelVersion, ModelVersionSpec),
     "abtests": (ABTest, ABTestSpec),
+    "batchinferences": (BatchInference, BatchInferenceSpec),
 }
 READ = ("get", "list", "watch")
 CHANGE = ("create", "patch", "delete")
