@@ -19,6 +19,7 @@ KEY_LINE = "a  left is better   b  right is better   t  tie   x  both bad   s  s
 NARROW_KEY_LINE = "a  first is better   b  second   t  tie   x  both bad   s  stop"
 STOPS = frozenset({"s", "q", "\x03", "\x04", ""})
 SIDE_BY_SIDE_COLUMNS = 90
+READABLE_COLUMNS = 140
 
 Answer = dict[str, Any]
 
@@ -42,7 +43,8 @@ async def vote(
                     hint(str(failed))
                     break
                 raise
-            console.print(shown(pair, console.width))
+            width = min(console.width, READABLE_COLUMNS)
+            console.print(shown(pair, width), width=width)
             key = _key(console)
             if key is None:
                 break

@@ -1,4 +1,4 @@
-"""The played API server with pods, engines, Services, logs and tokens of ServiceAccounts; and a family of everything."""
+"""The played API server with pods, engines, Services, logs and tokens of ServiceAccounts; and one of everything."""
 
 import asyncio
 from typing import Any
@@ -26,7 +26,9 @@ class PlayedCluster(PlayedApiServer):
         self.users |= {
             "editor": User("system:serviceaccount:finetune:editor", everything, {NAMESPACE}),
             "reader": User("system:serviceaccount:finetune:reader", VIEW | READ_OTHERS, {NAMESPACE}),
-            "narrow": User("narrow", {right for right in VIEW | READ_OTHERS if right[1] not in ("pods", "deployments")}),
+            "narrow": User(
+                "narrow", {right for right in VIEW | READ_OTHERS if right[1] not in ("pods", "deployments")}
+            ),
             "admin": User("admin", everything),
         }
         self.logs: dict[tuple[str, str], list[bytes]] = {}
@@ -141,7 +143,9 @@ def populate(cluster: PlayedCluster) -> None:
     cluster.put("modelversions", version("plato-v2", "Ready"))
     cluster.put(
         "modelversions",
-        version("socrates-v1", "Failed", spec={"model": "socrates"}, status={"replicas": "0/1", "message": "no such file"}),
+        version(
+            "socrates-v1", "Failed", spec={"model": "socrates"}, status={"replicas": "0/1", "message": "no such file"}
+        ),
     )
     cluster.put(
         "deployments",
@@ -156,7 +160,10 @@ def populate(cluster: PlayedCluster) -> None:
         merged(
             placed(ab_test("plato-v1-v2")),
             {
-                "spec": {"baseline": {"base": None, "modelVersion": "plato-v1"}, "candidate": {"modelVersion": "plato-v2"}},
+                "spec": {
+                    "baseline": {"base": None, "modelVersion": "plato-v1"},
+                    "candidate": {"modelVersion": "plato-v2"},
+                },
                 "status": {
                     "phase": "Running",
                     "split": "80/20",

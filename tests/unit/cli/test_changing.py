@@ -51,8 +51,12 @@ async def test_several_are_cancelled_or_none(ftctl: Ftctl, cluster: PlayedCluste
     assert cluster.writes() == []
 
 
-@pytest.mark.parametrize("arguments", [("cancel", "plato-2"), ("promote", "plato-v2"), ("rollback", "plato", "--to", "plato-v2")])
-async def test_what_is_not_undone_easily_is_asked(ftctl: Ftctl, cluster: PlayedCluster, arguments: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "arguments", [("cancel", "plato-2"), ("promote", "plato-v2"), ("rollback", "plato", "--to", "plato-v2")]
+)
+async def test_what_is_not_undone_easily_is_asked(
+    ftctl: Ftctl, cluster: PlayedCluster, arguments: tuple[str, ...]
+) -> None:
     ended = await ftctl(*arguments)
     assert ended.code == ExitCode.USAGE
     assert "Nobody can be asked here: pass --yes" in ended.err
@@ -190,8 +194,12 @@ async def test_what_was_made_is_printed_for_scripts(ftctl: Ftctl) -> None:
         (("submit",), ExitCode.USAGE, "what is to be trained? Pass --base-model"),
         (("submit", "--base-model", "Qwen"), ExitCode.USAGE, "write <owner>/<name>[@<revision>]"),
         (("submit", "--base-model", "volume://models"), ExitCode.USAGE, "write volume://<claim>/<path>"),
-        ((*HUB, "--dataset", "/tmp/x"), ExitCode.USAGE, "write volume://<claim>/<path> or s3://"),
-        ((*HUB, "--dataset", "s3://bucket/x", "--domain", "a"), ExitCode.USAGE, "--domain choose ratings, which --dataset"),
+        ((*HUB, "--dataset", "/data/x"), ExitCode.USAGE, "write volume://<claim>/<path> or s3://"),
+        (
+            (*HUB, "--dataset", "s3://bucket/x", "--domain", "a"),
+            ExitCode.USAGE,
+            "--domain choose ratings, which --dataset",
+        ),
         ((*HUB, "--gpus", "0"), ExitCode.USAGE, "need a GPU: add --quantization none"),
         ((*HUB, "--epochs", "0"), ExitCode.USAGE, "spec.training.epochs: 0 is too small: at least 1"),
         ((*HUB, "--learning-rate", "fast"), ExitCode.USAGE, "spec.training.learningRate"),
@@ -209,7 +217,11 @@ async def test_what_was_made_is_printed_for_scripts(ftctl: Ftctl) -> None:
         (("setup-ab-test", "plato-v1", "--baseline", "plato-v1"), ExitCode.USAGE, "must be different versions"),
         (("setup-ab-test", "plato-v1", "--prompts-file", "/nowhere"), ExitCode.USAGE, "/nowhere"),
         (("create-ollama-script", "plato-v1"), ExitCode.USAGE, "pass --architecture"),
-        (("create-ollama-script", "plato-v1", "--architecture", "Qwen3ForCausalLM"), ExitCode.FAILED, "takes no adapter"),
+        (
+            ("create-ollama-script", "plato-v1", "--architecture", "Qwen3ForCausalLM"),
+            ExitCode.FAILED,
+            "takes no adapter",
+        ),
         (("nonsense",), ExitCode.USAGE, "No such command"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
@@ -260,7 +272,9 @@ async def test_a_file_of_another_namespace_is_not_put_here(ftctl: Ftctl, tmp_pat
 
 async def test_a_providers_training(ftctl: Ftctl, cluster: PlayedCluster) -> None:
     arguments = ("--base-model", "gpt-4.1-mini", "--secret", "openai", "--suffix", "ada", "--epochs", "2")
-    ended = await ftctl("create-openai-job", "mine", *arguments, "--learning-rate-multiplier", "0.5", "--model", "plato")
+    ended = await ftctl(
+        "create-openai-job", "mine", *arguments, "--learning-rate-multiplier", "0.5", "--model", "plato"
+    )
     assert (ended.code, ended.out) == (ExitCode.DONE, "job/mine made\n")
     assert spec_of(cluster, "finetunejobs", "mine") == {
         "model": "plato",
