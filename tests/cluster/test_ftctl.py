@@ -1,7 +1,6 @@
 """`ftctl` on a real API server: a process with a kubeconfig, real tokens, real RBAC, the real schema."""
 
 import asyncio
-import base64
 import json
 import os
 import subprocess
@@ -39,8 +38,7 @@ class Ftctl:
 
 async def user(world: World, directory: Path, name: str, cluster_role: str | None = None) -> Ftctl:
     """With a token, in the world's namespace, once the ClusterRoles are aggregated."""
-    authority = base64.b64encode(world.plane.authority.encode()).decode()
-    cluster = {"server": world.plane.server, "certificate-authority-data": authority}
+    cluster = {"server": world.plane.server, "certificate-authority-data": world.plane.authority}
     config: dict[str, Any] = {
         "current-context": "test",
         "contexts": [{"name": "test", "context": {"cluster": "c", "user": "u", "namespace": world.namespace}}],
@@ -137,18 +135,18 @@ async def test_a_vote_by_the_kubeconfigs_user(resting_world: World, tmp_path: Pa
     """The port-forward is played, since no kubelet runs here; who asks and what they may is real."""
     world = resting_world
     editor = await user(world, tmp_path, "editor", "edit")
-    code, _, err = await editor("register-model", "plato", "--base-model", "volume://models/tiny", "--uri",
-                                "volume://artifacts/x/adapter", "--digest", "sha256:" + "a" * 64, "--serve")  # fmt: skip
+    artifact = ("--uri", "volume://artifacts/x/adapter", "--digest", "sha256:" + "a" * 64)
+    code, _, err = await editor("register-model", "plato", "--base-model", "volume://models/tiny", *artifact, "--serve")
     assert code == ExitCode.DONE, err
-    assert (await editor("setup-ab-test", "plato-v1", "--name", "duel", "--prompt", "What is virtue?"))[
-        0
-    ] == ExitCode.DONE
+    code, _, err = await editor("setup-ab-test", "plato-v1", "--name", "duel", "--prompt", "What is virtue?")
+    assert code == ExitCode.DONE, err
     async with rest_api(world, tmp_path) as api:
         _put_kubectl(tmp_path, api)
         path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
         service = ("--api", f"{world.namespace}/finetune-api")
         code, _, err = await editor("vote", "duel", *service, PATH=path)
-        assert (code, "nothing was stored, try again" in err) == (ExitCode.UNAVAILABLE, True), "no gateway answers here"
+        # No gateway answers here.
+        assert (code, "nothing was stored, try again" in err) == (ExitCode.UNAVAILABLE, True), err
         reader = await user(world, tmp_path, "reader", "view")
         code, _, err = await reader("vote", "duel", *service, PATH=path)
         assert (code, "`create` on abtests/votes" in err) == (ExitCode.REFUSED, True)
