@@ -143,7 +143,8 @@ async def token_of(connection: Connection, api: Api) -> str:
     """What the api can find out the caller's name by. Raises `Failed` where the kubeconfig has no such thing."""
     if api.service_account:
         with connection.explained("serviceaccounts", api.service_account):
-            return await connection.client.token_of(connection.namespace, api.service_account, TOKEN_SECONDS)
+            made = await connection.client.token_of(connection.namespace, api.service_account, TOKEN_SECONDS)
+            return str(made["token"])
     with connection.explained("tokens"):
         credentials = connection.login.credentials()
     if credentials.token:

@@ -121,28 +121,19 @@ class KubeClient:
         return await self._request("GET", path_of(plural, namespace, name))
 
     async def create(
-        self,
-        plural: str,
-        namespace: str | None,
-        body: Mapping[str, Any],
-        *,
-        strict: bool = False,
-        dry_run: bool = False,
+        self, plural: str, namespace: str | None, body: Mapping[str, Any], *, strict: bool = False
     ) -> Object:
-        """`strict` refuses fields that the kind does not have, instead of leaving them out; `dry_run` keeps nothing."""
-        params = ({"fieldValidation": "Strict"} if strict else {}) | ({"dryRun": "All"} if dry_run else {})
+        """`strict` refuses fields that the kind does not have, instead of leaving them out."""
+        params = {"fieldValidation": "Strict"} if strict else None
         return await self._request("POST", path_of(plural, namespace), body=body, params=params)
 
-    async def token_of(self, namespace: str, service_account: str, seconds: int) -> str:
-        """A new token of a ServiceAccount, which the API server takes for so long."""
-        body = {
-            "apiVersion": "authentication.k8s.io/v1",
-            "kind": "TokenRequest",
-            "spec": {"expirationSeconds": seconds},
-        }
+    async def token_of(self, namespace: str, service_account: str, lifetime_seconds: int) -> Object:
+        """The status of a TokenRequest: `token` and `expirationTimestamp`. The API server bounds the lifetime."""
         path = path_of("serviceaccounts", namespace, service_account, "token")
-        token: str = (await self._request("POST", path, body=body))["status"]["token"]
-        return token
+        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest"}
+        answer = await self._request("POST", path, body=body | {"spec": {"expirationSeconds": lifetime_seconds}})
+        status: Object = answer["status"]
+        return status
 
     async def delete(self, plural: str, namespace: str, name: str, uid: str) -> None:
         """Delete exactly this object; a later one of the same name is a `Conflict`."""
@@ -164,6 +155,11 @@ class KubeClient:
         return await self._request(
             "PATCH", path_of(plural, namespace, name), body=body, content_type=APPLY_PATCH, params=params
         )
+
+    async def judge(self, plural: str, namespace: str, body: Mapping[str, Any]) -> Object:
+        """What a strict `create` would make, defaults included; nothing is kept (`dryRun`)."""
+        params = {"fieldValidation": "Strict", "dryRun": "All"}
+        return await self._request("POST", path_of(plural, namespace), body=body, params=params)
 
     async def watch(
         self, plural: str, namespace: str | None, resource_version: str, selector: str = "", *, name: str = ""

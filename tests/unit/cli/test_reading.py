@@ -206,7 +206,7 @@ async def test_logs_go_on_to_the_next_pod_until_the_training_has_ended(ftctl: Ft
     await eventually(lambda: any(path.endswith("/log") for _, _, path in cluster.requests))
     second = pod("plato-2-fghij", "plato-2", "Running", containerStatuses=[running("trainer")])
     second["metadata"]["creationTimestamp"] = "2026-11-22T13:00:00Z"
-    cluster.logs[("plato-2-fghij", "trainer")] = [b"resumed at step 200\n"]
+    cluster.container_logs[("plato-2-fghij", "trainer")] = [b"resumed at step 200\n"]
     cluster.put("pods", second)
     await cluster.tell("finetunejobs", "finetune", "plato-2", phase="Succeeded")
 
