@@ -127,8 +127,8 @@ async def test_versions_are_promoted_and_taken_back(world: World, tmp_path: Path
     assert (code, out) == (ExitCode.DONE, "version/plato-v1 answers plato once it is loaded\n"), err
     await world.reaches("modelversions", "plato-v1", state="Deployed")
     await world.reaches("modelversions", "plato-v2", state="Ready")
-    history = (await world.get("modelversions", "plato-v1"))["status"]["history"]
-    assert history[-1]["who"] == "ftctl"
+    history = (await world.get("modelversions", "plato-v2"))["status"]["history"]
+    assert history[0]["who"] == "ftctl", "its promotion"
 
 
 async def test_a_vote_by_the_kubeconfigs_user(resting_world: World, tmp_path: Path) -> None:
