@@ -16,7 +16,7 @@ from finetune_operator.cli.printing import clean, hint, output, signs
 
 KEYS = {"a": "a", "b": "b", "t": "tie", "x": "both_bad"}
 KEY_LINE = "a  left is better   b  right is better   t  tie   x  both bad   s  stop"
-NARROW_KEY_LINE = "a  first is better   b  second   t  tie   x  both bad   s  stop"
+NARROW_KEY_LINE = "a first   b second   t tie   x both bad   s stop"
 STOPS = frozenset({"s", "q", "\x03", "\x04", ""})
 SIDE_BY_SIDE_COLUMNS = 90
 READABLE_COLUMNS = 140
@@ -60,7 +60,7 @@ def shown(pair: Answer, width: int) -> RenderableType:
     prompt = Panel(Text(clean(pair["prompt"])), title="Question", title_align="left", border_style="bright_black")
     answers = pair["answers"]
     panels = [
-        Panel(Text(clean(answers[side])), title=f" {side.upper()} ", title_align="left", border_style=style)
+        Panel(Text(clean(answers[side])), title=side.upper(), title_align="left", border_style=style)
         for side, style in (("a", "cyan"), ("b", "magenta"))
     ]
     if width < SIDE_BY_SIDE_COLUMNS:
