@@ -356,15 +356,32 @@ async def export(
 @command
 async def cost(
     cluster: Cluster,
+    api: Api,
     job: Annotated[str | None, typer.Argument(metavar="[JOB]", help="Only of this training.")] = None,
     model: Annotated[str | None, typer.Option("--model", help="Only of this model.")] = None,
+    totals: Annotated[
+        bool, typer.Option("--totals", help="Ask the api for the sums of trainings and answers.")
+    ] = False,
+    roi: Annotated[
+        str | None, typer.Option("--roi", metavar="VERSION", help="Ask the api whether this version pays.")
+    ] = None,
+    value_per_error: Annotated[
+        str | None, typer.Option("--value-per-error", help="What an error saved is worth, with --roi. Default: 10.")
+    ] = None,
     output: FormatOption = Format.TABLE,
     everywhere: Everywhere = False,
 ) -> None:
     """Tell what trainings have cost, and which costs are unknown."""
-    from finetune_operator.cli.costs import cost as run
+    from finetune_operator.cli import costs
 
-    await run(cluster, job, model, output, everywhere=everywhere)
+    if value_per_error is not None and roi is None:
+        raise usage("--value-per-error goes with --roi VERSION")
+    if roi is not None:
+        await costs.roi(cluster, api, roi, value_per_error, output)
+    elif totals:
+        await costs.totals_by_api(cluster, api, output)
+    else:
+        await costs.cost(cluster, job, model, output, everywhere=everywhere)
 
 
 @app.command(rich_help_panel=DATA)

@@ -53,7 +53,9 @@ class Connection:
     async def create(self, plural: str, body: Object, *, dry_run: bool = False) -> Object:
         namespace = body["metadata"].get("namespace") or self.namespace
         with self.explained(plural, body["metadata"].get("name", "")):
-            return await self.client.create(plural, namespace, body, strict=True, dry_run=dry_run)
+            if dry_run:
+                return await self.client.judge(plural, namespace, body)
+            return await self.client.create(plural, namespace, body, strict=True)
 
     @contextmanager
     def explained(self, plural: str, name: str = "") -> Iterator[None]:

@@ -1,4 +1,7 @@
-"""`cost`: what trainings have cost by their statuses. What is not known is said, and never counted as 0."""
+"""`cost`: what trainings have cost by their statuses; with the api also answers, and whether a version pays.
+
+What is not known is said, and never counted as 0.
+"""
 
 from collections.abc import Iterable
 from decimal import Decimal, InvalidOperation
@@ -6,12 +9,24 @@ from typing import Any, NamedTuple
 
 from rich.text import Text
 
+from finetune_operator.cli.api_access import api_at
 from finetune_operator.cli.connection import connected
+from finetune_operator.cli.failures import ExitCode, Failed, refused
 from finetune_operator.cli.kinds import JOB, found, job_state, styled, text
-from finetune_operator.cli.options import Cluster, Format
-from finetune_operator.cli.printing import Column, hint, output, print_data, table
+from finetune_operator.cli.options import Api, Cluster, Format
+from finetune_operator.cli.printing import Column, clean, hint, output, print_data, table
 
 UNKNOWN = "unknown"
+COSTS_PATH = "/v1/fine-tuning/costs"
+ROI_LINES = (
+    ("net_value_per_call", "net value of a call"),
+    ("value_of_errors_saved", "value of the errors saved"),
+    ("extra_inference_cost", "answers cost more by"),
+    ("net_value", "net value"),
+    ("roi", "return on the investment"),
+    ("break_even_calls", "calls until it has paid"),
+    ("payback_days", "days until it has paid"),
+)
 
 Object = dict[str, Any]
 
@@ -68,6 +83,64 @@ async def cost(cluster: Cluster, name: str | None, model: str | None, form: Form
         why = next((each.why_unknown for each in costs if each.spent is None and each.why_unknown), None)
         told = f"{missing} of {len(costs)} unknown, and in no sum" + (f": {why}" if why else "")
         console.print(Text(told, style="yellow"), soft_wrap=True)
+
+
+async def totals_by_api(cluster: Cluster, api: Api, form: Format) -> None:
+    """Trainings and answers of each currency. Raises `Failed`."""
+    answer = await _asked(cluster, api, COSTS_PATH, {})
+    if form is not Format.TABLE:
+        print_data(answer, form)
+        return
+    columns = [Column("CURRENCY"), Column("TRAININGS", right=True), Column("ANSWERS", right=True)]
+    rows = [[each["currency"], _number(each["training"]), _number(each["inference"])] for each in answer["totals"]]
+    console = output()
+    if rows:
+        console.print(table(columns, rows, console.width))
+    counts = f"{answer['trainings']} trainings, {answer['versions']} versions, {answer['calls']} calls"
+    console.print(counts, highlight=False)
+    missing = answer["trainings_without_price"] + answer["versions_without_price"]
+    if missing:
+        console.print(Text(f"{missing} of them without a price, and in no sum", style="yellow"))
+
+
+async def roi(cluster: Cluster, api: Api, version: str, value_per_error: str | None, form: Format) -> None:
+    """Whether a version pays, with what that was computed from. Raises `Failed`."""
+    params = {"value_per_error_saved": value_per_error} if value_per_error else {}
+    answer = await _asked(cluster, api, f"{COSTS_PATH}/roi", params, version=version.removeprefix("version/"))
+    if form is not Format.TABLE:
+        print_data(answer, form)
+        return
+    console = output()
+    console.print(f"{answer['id']}: {clean(answer['verdict'])}", highlight=False, markup=False, soft_wrap=True)
+    rows = [[label, _number(answer[name])] for name, label in ROI_LINES if answer.get(name) is not None]
+    rows += [
+        [f"from {name.replace('_', ' ')}", f"{_number(each['value'])}  ({clean(each['source'])})"]
+        for name, each in answer["inputs"].items()
+    ]
+    console.print(table([Column(""), Column(answer["currency"] or "")], rows, console.width))
+    if answer["missing"]:
+        told = f"unknown: {', '.join(answer['missing'])}; what depends on it is left out"
+        console.print(Text(told, style="yellow"), soft_wrap=True)
+
+
+async def _asked(cluster: Cluster, api: Api, path: str, params: dict[str, str], version: str = "") -> Object:
+    async with api_at(cluster, api) as reached:
+        if version:
+            params = {**params, "version": f"{reached.namespace}.{version}" if reached.namespace else version}
+        elif reached.namespace:
+            params = {**params, "namespace": reached.namespace}
+        try:
+            return await reached.client.ask("GET", path, params=params)
+        except Failed as failed:
+            if failed.code is ExitCode.REFUSED and str(failed) == "Not Found":
+                raise refused(
+                    "this api keeps no costs: update the Helm chart, or leave out --totals and --roi"
+                ) from None
+            raise
+
+
+def _number(value: Any) -> str:
+    return UNKNOWN if value is None else f"{value:,.10g}" if isinstance(value, int | float) else text(value)
 
 
 def cost_of(body: Object) -> JobCost:

@@ -124,13 +124,18 @@ def _tell_counts(answer: Answer) -> None:
 def prepare_dataset(arguments: Sequence[str]) -> int:
     """`finetune-operator dataset export` under the name of the pipeline's command line. Raises `Failed`."""
     try:
-        from finetune_operator.store.datasets.arguments import add_arguments
+        from finetune_operator.store.datasets.arguments import add_export_arguments
         from finetune_operator.store.datasets.command import main
     except ImportError as error:
         raise usage(f"{error.name} is missing, which reads and writes datasets here: {EXTRA}") from None
-    parser = argparse.ArgumentParser(prog="ftctl", description=prepare_dataset.__doc__)
-    add_arguments(parser)
-    options = parser.parse_args(["export", *arguments])
+    parser = argparse.ArgumentParser(
+        prog="ftctl prepare-dataset",
+        description="Make train.jsonl and test.jsonl on this machine, from a database of ratings or a file.",
+        allow_abbrev=False,
+    )
+    parser.set_defaults(dataset_command="export")
+    add_export_arguments(parser)
+    options = parser.parse_args(arguments)
     try:
         return main(options, os.environ)
     except ImportError as error:

@@ -18,6 +18,7 @@ from finetune_operator.resources.crd import DEFINITIONS, custom_resource_definit
 
 SUFFIXES = frozenset({".yaml", ".yml", ".json"})
 STDIN = "-"
+MAX_PARTS = 100_000
 
 Lines = dict[tuple[str | int, ...], int]
 
@@ -32,7 +33,9 @@ class Document:
 
     @property
     def is_ours(self) -> bool:
-        return str(self.body.get("apiVersion", "")).partition("/")[0] == GROUP or self.body.get("kind") in schemas()
+        return (
+            str(self.body.get("apiVersion", "")).partition("/")[0] == GROUP or str(self.body.get("kind")) in schemas()
+        )
 
     def line_of(self, path: tuple[str | int, ...]) -> int:
         """Of what is there of the path: what is missing has its parent's."""
@@ -103,7 +106,7 @@ def read_documents(file: str) -> Iterator[Document]:
         while loader.check_node():
             node = loader.get_node()
             lines: Lines = {}
-            _mark(node, (), lines)
+            _mark(file, node, (), lines)
             yield from _split(file, loader.construct_document(node), lines)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -130,7 +133,7 @@ def findings(document: Document) -> list[Finding]:
 
 
 def _mistakes(body: Mapping[str, Any]) -> list[Mistake]:
-    kind = body.get("kind")
+    kind = str(body.get("kind"))
     if kind not in schemas():
         return [Mistake(("kind",), f"{kind!r} is no kind of {GROUP}: write {', '.join(schemas())}")]
     if body.get("apiVersion") != API_VERSION:
@@ -157,13 +160,21 @@ def _split(file: str, value: Any, lines: Lines) -> Iterator[Document]:
     yield Document(file, value, lines)
 
 
-def _mark(node: Any, path: tuple[str | int, ...], lines: Lines) -> None:
-    lines.setdefault(path, node.start_mark.line + 1)
+def _mark(file: str, node: Any, path: tuple[str | int, ...], lines: Lines) -> None:
+    """Raises `Failed` for a key that is there twice, of which YAML readers take one or the other."""
+    if len(lines) > MAX_PARTS:
+        raise usage(f"{file}: more than {MAX_PARTS} parts, or anchors that unfold to them")
+    line = node.start_mark.line + 1
+    lines.setdefault(path, line)
     if isinstance(node, yaml.MappingNode):
+        seen = set()
         for key, value in node.value:
-            below = (*path, str(key.value))
-            lines[below] = key.start_mark.line + 1
-            _mark(value, below, lines)
+            name, line = str(key.value), key.start_mark.line + 1
+            if name in seen:
+                raise usage(f"{file}:{line}: {name} is there twice: remove one")
+            seen.add(name)
+            lines[(*path, name)] = line
+            _mark(file, value, (*path, name), lines)
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
-            _mark(value, (*path, index), lines)
+            _mark(file, value, (*path, index), lines)

@@ -1,8 +1,9 @@
 """What belongs together as a tree: job -> pods -> version -> engine -> tests. Pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from rich.text import Text
@@ -28,6 +29,8 @@ JOB_LABEL = "finetune.dev/job"
 ENGINE_LABEL = "finetune.dev/engine"
 BAR_COLUMNS = 16
 GUIDE_STYLE = "bright_black"
+PAST_JOBS_SHOWN = 5
+"""Of each model, those that have ended and of which nothing is served; `get jobs` lists all."""
 POD_STATES = {"Succeeded": "Succeeded", "Failed": "Failed", "Running": "Running"}
 TREE_PLURALS = ("finetunejobs", "pods", "modelversions", "deployments", "abtests", "batchinferences")
 CHILD_SELECTOR = "app.kubernetes.io/managed-by=finetune-operator"
@@ -58,14 +61,51 @@ class _Namespace:
     """One namespace while its tree grows; what was shown is not shown again."""
 
     name: str
-    cluster: Snapshot
+    snapshot: Snapshot
     now: datetime
     signs: Signs
     shown: set[str] = field(default_factory=set)
     """Uids of versions and tests."""
+    _known: dict[str, list[Object]] = field(default_factory=dict)
 
     def of(self, plural: str) -> list[Object]:
-        return self.cluster.of(plural, self.name)
+        if plural not in self._known:
+            self._known[plural] = self.snapshot.of(plural, self.name)
+        return self._known[plural]
+
+    @cached_property
+    def pods(self) -> dict[str, list[Object]]:
+        """By the name of their job."""
+        return _by(self.of("pods"), lambda pod: found(pod, "metadata", "labels", JOB_LABEL))
+
+    @cached_property
+    def versions(self) -> dict[str, list[Object]]:
+        """By the name of the job that made them."""
+        return _by(self.of("modelversions"), lambda version: found(version, "spec", "lineage", "fineTuneJob"))
+
+    @cached_property
+    def tests(self) -> dict[str, list[Object]]:
+        """By their candidates."""
+        return _by(self.of("abtests"), lambda test: arms(test)[1])
+
+    @cached_property
+    def engines(self) -> dict[str, list[Object]]:
+        """By their names."""
+        return _by(self.of("deployments"), lambda deployment: deployment["metadata"]["name"])
+
+    def versions_of(self, job: Object) -> list[Object]:
+        """A later job of the same name has not made them."""
+        uid = job["metadata"]["uid"]
+        made = self.versions.get(job["metadata"]["name"], [])
+        return [version for version in made if found(version, "spec", "lineage", "jobUid") in (None, uid)]
+
+
+def _by(bodies: Iterable[Object], key: Callable[[Object], Any]) -> dict[str, list[Object]]:
+    found_by: dict[str, list[Object]] = {}
+    for body in bodies:
+        if name := key(body):
+            found_by.setdefault(name, []).append(body)
+    return found_by
 
 
 def trees(cluster: Snapshot, now: datetime, *, signs: Signs = SIGNS, namespaced: bool = False) -> list[Tree]:
@@ -81,8 +121,14 @@ def _tree(here: _Namespace, *, namespaced: bool) -> Tree:
     models = dict.fromkeys(found(body, "spec", "model") for body in (*jobs, *versions, *tests))
     for model in models:
         family = root.add(_model_line(model, versions))
-        for job in jobs:
-            if found(job, "spec", "model") == model:
+        own = [job for job in jobs if found(job, "spec", "model") == model]
+        past = [job for job in own if _is_past(job, here)][:-PAST_JOBS_SHOWN]
+        if past:
+            family.add(Text(f"and {len(past)} earlier jobs: ftctl get jobs --model {model}", style="bright_black"))
+            here.shown |= {version["metadata"]["uid"] for job in past for version in here.versions_of(job)}
+        hidden = {job["metadata"]["uid"] for job in past}
+        for job in own:
+            if job["metadata"]["uid"] not in hidden:
                 _add_job(family, job, here)
         for version in versions:
             if found(version, "spec", "model") == model and version["metadata"]["uid"] not in here.shown:
@@ -98,6 +144,15 @@ def _tree(here: _Namespace, *, namespaced: bool) -> Tree:
         ]
         root.add(_line(here, "batch", batch, state, parts, message=standing(state) is Standing.BAD))
     return root
+
+
+def _is_past(job: Object, here: _Namespace) -> bool:
+    """It has ended, and nothing of it is served or tested."""
+    has_ended = standing(job_state(job)) in (Standing.GOOD, Standing.BAD)
+    return has_ended and not any(
+        version_state(version) in ("Pending", "Ready", "Deployed") or version["metadata"]["name"] in here.tests
+        for version in here.versions_of(job)
+    )
 
 
 def _model_line(model: Any, versions: Iterable[Object]) -> Text:
@@ -125,14 +180,10 @@ def _add_job(parent: Tree, job: Object, here: _Namespace) -> None:
         parts.append(Text(money(cost["spent"], cost.get("currency")), style="bright_black"))
     is_told = standing(state) in (Standing.BAD, Standing.WAITING)
     node = parent.add(_line(here, "job", job, state, parts, message=is_told))
-    name, uid = job["metadata"]["name"], job["metadata"]["uid"]
-    for pod in here.of("pods"):
-        if found(pod, "metadata", "labels", JOB_LABEL) == name:
-            _add_pod(node, pod, here)
-    for version in here.of("modelversions"):
-        lineage = found(version, "spec", "lineage") or {}
-        if lineage.get("fineTuneJob") == name and lineage.get("jobUid") in (None, uid):
-            _add_version(node, version, here)
+    for pod in here.pods.get(job["metadata"]["name"], ()):
+        _add_pod(node, pod, here)
+    for version in here.versions_of(job):
+        _add_version(node, version, here)
 
 
 def _add_pod(parent: Tree, pod: Object, here: _Namespace) -> None:
@@ -174,12 +225,10 @@ def _add_version(parent: Tree, version: Object, here: _Namespace) -> None:
         parts.append(Text(f"rated {rating}"))
     is_told = state in ("Failed", "Pending")
     node = parent.add(_line(here, "version", version, state, parts, message=is_told))
-    engine = found(version, "status", "engine")
-    for deployment in here.of("deployments"):
-        if engine and deployment["metadata"]["name"] == engine:
-            _add_engine(node, deployment, here)
-    for test in here.of("abtests"):
-        if arms(test)[1] == name and test["metadata"]["uid"] not in here.shown:
+    for deployment in here.engines.get(text(found(version, "status", "engine")), ()):
+        _add_engine(node, deployment, here)
+    for test in here.tests.get(name, ()):
+        if test["metadata"]["uid"] not in here.shown:
             _add_test(node, test, here)
 
 

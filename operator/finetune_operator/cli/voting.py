@@ -16,9 +16,10 @@ from finetune_operator.cli.printing import clean, hint, output, signs
 
 KEYS = {"a": "a", "b": "b", "t": "tie", "x": "both_bad"}
 KEY_LINE = "a  left is better   b  right is better   t  tie   x  both bad   s  stop"
-NARROW_KEY_LINE = "a  first is better   b  second   t  tie   x  both bad   s  stop"
+NARROW_KEY_LINE = "a first   b second   t tie   x both bad   s stop"
 STOPS = frozenset({"s", "q", "\x03", "\x04", ""})
 SIDE_BY_SIDE_COLUMNS = 90
+READABLE_COLUMNS = 140
 
 Answer = dict[str, Any]
 
@@ -42,7 +43,8 @@ async def vote(
                     hint(str(failed))
                     break
                 raise
-            console.print(shown(pair, console.width))
+            width = min(console.width, READABLE_COLUMNS)
+            console.print(shown(pair, width), width=width)
             key = _key(console)
             if key is None:
                 break
@@ -58,7 +60,7 @@ def shown(pair: Answer, width: int) -> RenderableType:
     prompt = Panel(Text(clean(pair["prompt"])), title="Question", title_align="left", border_style="bright_black")
     answers = pair["answers"]
     panels = [
-        Panel(Text(clean(answers[side])), title=f" {side.upper()} ", title_align="left", border_style=style)
+        Panel(Text(clean(answers[side])), title=side.upper(), title_align="left", border_style=style)
         for side, style in (("a", "cyan"), ("b", "magenta"))
     ]
     if width < SIDE_BY_SIDE_COLUMNS:

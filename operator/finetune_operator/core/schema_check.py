@@ -7,7 +7,7 @@ from datetime import datetime
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
-from finetune_operator.core.cel import absolute, holds
+from finetune_operator.core.rules import holds
 
 Path = tuple[str | int, ...]
 Schema = Mapping[str, Any]
@@ -112,7 +112,7 @@ def _value(schema: Schema, value: Any, path: Path) -> Iterator[Mistake]:
             )
         if length > schema.get("maxLength", length):
             yield Mistake(path, f"has {length} characters: at most {schema['maxLength']}")
-        elif "pattern" in schema and not re.search(absolute(schema["pattern"]), value):
+        elif "pattern" in schema and not re.search(_absolute(schema["pattern"]), value):
             yield Mistake(path, f"{_shown(value)} does not look like {schema['pattern']}")
         if schema.get("format") == "date-time" and not _is_time(value):
             yield Mistake(path, f"{_shown(value)} is no time: write it as 2026-01-31T12:00:00Z")
@@ -186,3 +186,8 @@ def _is_time(text: str) -> bool:
 def _shown(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 3] + "..."
+
+
+def _absolute(pattern: str) -> str:
+    """For Python, whose `$` also matches before a line break at the end; RE2's does not."""
+    return re.sub(r"(?<!\\)\$(?=$|[)|])", r"\\Z", pattern)

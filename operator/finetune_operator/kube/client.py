@@ -135,16 +135,10 @@ class KubeClient:
         return await self._request("GET", path_of(plural, namespace, name))
 
     async def create(
-        self,
-        plural: str,
-        namespace: str | None,
-        body: Mapping[str, Any],
-        *,
-        strict: bool = False,
-        dry_run: bool = False,
+        self, plural: str, namespace: str | None, body: Mapping[str, Any], *, strict: bool = False
     ) -> Object:
-        """`strict` refuses fields that the kind does not have, instead of leaving them out; `dry_run` keeps nothing."""
-        params = ({"fieldValidation": "Strict"} if strict else {}) | ({"dryRun": "All"} if dry_run else {})
+        """`strict` refuses fields that the kind does not have, instead of leaving them out."""
+        params = {"fieldValidation": "Strict"} if strict else None
         return await self._request("POST", path_of(plural, namespace), body=body, params=params)
 
     async def token_of(self, namespace: str, service_account: str, lifetime_seconds: int) -> Object:
@@ -175,6 +169,11 @@ class KubeClient:
         return await self._request(
             "PATCH", path_of(plural, namespace, name), body=body, content_type=APPLY_PATCH, params=params
         )
+
+    async def judge(self, plural: str, namespace: str, body: Mapping[str, Any]) -> Object:
+        """What a strict `create` would make, defaults included; nothing is kept (`dryRun`)."""
+        params = {"fieldValidation": "Strict", "dryRun": "All"}
+        return await self._request("POST", path_of(plural, namespace), body=body, params=params)
 
     async def watch(
         self, plural: str, namespace: str | None, resource_version: str, selector: str = "", *, name: str = ""

@@ -10,6 +10,7 @@ from finetune_operator.resources.abtest import ABTest
 from finetune_operator.resources.finetunejob import FineTuneJob
 from finetune_operator.resources.modelversion import ModelVersion
 from finetune_operator.store import usage
+from finetune_operator.store.mirrored import Wanted
 from finetune_operator.web.acting import JOBS, TESTS, VERSIONS, Acting
 from finetune_operator.web.cost_views import (
     CostSummary,
@@ -64,7 +65,7 @@ async def trainings(
     acting: Acting, namespace: str | None, model: str | None, limit: int, after: str | None
 ) -> TrainingCostList:
     """A page. Raises problems."""
-    page = await acting.page(JOBS, namespace, limit, after, lambda body: model in (None, body["spec"]["model"]))
+    page = await acting.page(JOBS, namespace, limit, after, Wanted(JOBS.plural, model=model))
     return _trainings(page, acting)
 
 
@@ -72,7 +73,7 @@ async def versions(
     acting: Acting, namespace: str | None, model: str | None, limit: int, after: str | None
 ) -> VersionCostList:
     """A page. Raises problems."""
-    page = await acting.page(VERSIONS, namespace, limit, after, lambda body: model in (None, body["spec"]["model"]))
+    page = await acting.page(VERSIONS, namespace, limit, after, Wanted(VERSIONS.plural, model=model))
     used = await usage.of_versions(acting.services.engine, _uids(page.items))
     return _versions(page, used)
 

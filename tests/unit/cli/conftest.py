@@ -34,7 +34,7 @@ Ftctl = Callable[..., Coroutine[Any, Any, Ended]]
 @pytest.fixture
 async def empty_cluster() -> AsyncIterator[PlayedCluster]:
     async with PlayedCluster().running() as cluster:
-        yield cluster  # type: ignore[misc]
+        yield cluster
 
 
 @pytest.fixture

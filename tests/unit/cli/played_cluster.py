@@ -1,6 +1,8 @@
-"""The played API server with pods, engines, Services, logs and tokens of ServiceAccounts; and a family of everything."""
+"""The played API server with pods, engines, Services, logs and tokens of ServiceAccounts; and one of everything."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from aiohttp import web
@@ -8,7 +10,7 @@ from aiohttp import web
 from finetune_operator.kube.paths import PREFIXES
 from tests.builders import merged
 from tests.cluster.samples import ab_test, batch_inference, fine_tune_job, model_version
-from tests.unit.web.rest.played_api_server import EDIT, READ, VIEW, PlayedApiServer, User, failure
+from tests.unit.web.rest.played_api_server import EDIT, KINDS, READ, VIEW, PlayedApiServer, User, failure
 
 Object = dict[str, Any]
 NAMESPACE = "finetune"
@@ -31,24 +33,63 @@ class PlayedCluster(PlayedApiServer):
             ),
             "admin": User("admin", everything),
         }
-        self.logs: dict[tuple[str, str], list[bytes]] = {}
+        self.container_logs: dict[tuple[str, str], list[bytes]] = {}
         """By pod and container."""
 
-    def add_routes(self, app: web.Application) -> None:
-        app.router.add_get("/api/v1/namespaces/{namespace}/pods/{name}/log", self._log)
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["PlayedCluster"]:
+        """On a port of its own: `url`."""
+        app = web.Application()
+        app.router.add_post("/apis/authentication.k8s.io/v1/selfsubjectreviews", self._who)
+        app.router.add_post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", self._may)
+        app.router.add_get("/api/v1/namespaces/{namespace}/pods/{name}/log", self._container_log)
         app.router.add_post("/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token", self._token)
-        super().add_routes(app)
-        for prefix in {PREFIXES[plural] for plural in OTHERS} - {PREFIXES["finetunejobs"]}:
-            app.router.add_route("*", prefix + "/{plural}", self._serve)
-            app.router.add_route("*", prefix + "/namespaces/{namespace}/{plural}", self._serve)
+        for prefix in {PREFIXES[plural] for plural in (*KINDS, *OTHERS)}:
+            app.router.add_get(prefix + "/{plural}", self._list_or_serve)
+            app.router.add_get(prefix + "/namespaces/{namespace}/{plural}", self._list_or_serve)
+            app.router.add_post(prefix + "/namespaces/{namespace}/{plural}", self._create_or_judge)
             app.router.add_route("*", prefix + "/namespaces/{namespace}/{plural}/{name}", self._serve)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, "127.0.0.1", 0)
+            await site.start()
+            self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+            yield self
+        finally:
+            await runner.cleanup()
 
-    async def _log(self, request: web.Request) -> web.StreamResponse:
+    async def _list_or_serve(self, request: web.Request) -> web.StreamResponse:
+        """Lists by label, which the REST interface does not ask for."""
+        selector = dict(part.split("=") for part in request.query.get("labelSelector", "").split(",") if part)
+        hidden = {
+            key: body
+            for key, body in self.objects.items()
+            if not selector.items() <= (body["metadata"].get("labels") or {}).items()
+        }
+        if request.query.get("watch") == "true" or not hidden:
+            return await self._serve(request)
+        everything = self.objects
+        self.objects = {key: body for key, body in everything.items() if key not in hidden}
+        try:
+            return await self._serve(request)
+        finally:
+            self.objects = everything
+
+    async def _create_or_judge(self, request: web.Request) -> web.StreamResponse:
+        """A dry run leaves nothing behind."""
+        before = dict(self.objects)
+        response = await self._serve(request)
+        if request.query.get("dryRun") == "All":
+            self.objects = before
+        return response
+
+    async def _container_log(self, request: web.Request) -> web.StreamResponse:
         self._user(request)
         key = (request.match_info["name"], request.query["container"])
-        if key not in self.logs:
+        if key not in self.container_logs:
             raise failure(404, f"container {key[1]} is not there")
-        lines = self.logs[key]
+        lines = self.container_logs[key]
         if "tailLines" in request.query:
             lines = lines[-int(request.query["tailLines"]) :]
         response = web.StreamResponse()
@@ -135,8 +176,8 @@ def populate(cluster: PlayedCluster) -> None:
             containerStatuses=[running("trainer") | {"restartCount": 1}],
         ),
     )
-    cluster.logs[("plato-2-abcde", "prepare")] = [b"134 rows exported\n"]
-    cluster.logs[("plato-2-abcde", "trainer")] = [b"step 239 loss 0.31\n", b"step 240 loss 0.2992\n"]
+    cluster.container_logs[("plato-2-abcde", "prepare")] = [b"134 rows exported\n"]
+    cluster.container_logs[("plato-2-abcde", "trainer")] = [b"step 239 loss 0.31\n", b"step 240 loss 0.2992\n"]
     lineage = {"lineage": {"fineTuneJob": "plato-1", "jobUid": "plato-1-uid"}}
     promoted = {"promotedAt": "2026-11-22T12:04:00.000000Z", "history": []}
     cluster.put("modelversions", version("plato-v1", "Deployed", spec=lineage, status=promoted))

@@ -194,7 +194,7 @@ async def test_what_was_made_is_printed_for_scripts(ftctl: Ftctl) -> None:
         (("submit",), ExitCode.USAGE, "what is to be trained? Pass --base-model"),
         (("submit", "--base-model", "Qwen"), ExitCode.USAGE, "write <owner>/<name>[@<revision>]"),
         (("submit", "--base-model", "volume://models"), ExitCode.USAGE, "write volume://<claim>/<path>"),
-        ((*HUB, "--dataset", "/tmp/x"), ExitCode.USAGE, "write volume://<claim>/<path> or s3://"),
+        ((*HUB, "--dataset", "/data/x"), ExitCode.USAGE, "write volume://<claim>/<path> or s3://"),
         (
             (*HUB, "--dataset", "s3://bucket/x", "--domain", "a"),
             ExitCode.USAGE,

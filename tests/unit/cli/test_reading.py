@@ -11,6 +11,7 @@ from finetune_operator.cli.failures import ExitCode
 from finetune_operator.cli.printing import Column, fitting
 from tests.unit.cli.conftest import Ftctl
 from tests.unit.cli.played_cluster import PlayedCluster, job, pod, running, version
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -168,8 +169,7 @@ async def test_a_state_can_be_asked_for(ftctl: Ftctl) -> None:
 
 async def test_status_waits_for_the_end(ftctl: Ftctl, cluster: PlayedCluster) -> None:
     waiting = asyncio.create_task(ftctl("check-job-status", "plato-2", "--timeout", "1m"))
-    while not cluster.watches:
-        await asyncio.sleep(0.01)
+    await eventually(lambda: cluster.watches)
     await cluster.tell("finetunejobs", "finetune", "plato-2", progress={"summary": "99%"})
     await cluster.tell("finetunejobs", "finetune", "plato-2", phase="Failed", message="the node is gone")
 
@@ -187,8 +187,7 @@ async def test_status_waits_no_longer_than_it_is_told(ftctl: Ftctl) -> None:
 
 async def test_what_is_deleted_meanwhile_is_not_waited_for(ftctl: Ftctl, cluster: PlayedCluster) -> None:
     waiting = asyncio.create_task(ftctl("status", "plato-2", "--timeout", "1m"))
-    while not cluster.watches:
-        await asyncio.sleep(0.01)
+    await eventually(lambda: cluster.watches)
     await cluster.remove("finetunejobs", "finetune", "plato-2")
     ended = await waiting
     assert ended.code == ExitCode.REFUSED
@@ -204,11 +203,10 @@ async def test_logs_of_each_container_in_turn(ftctl: Ftctl) -> None:
 
 async def test_logs_go_on_to_the_next_pod_until_the_training_has_ended(ftctl: Ftctl, cluster: PlayedCluster) -> None:
     following = asyncio.create_task(ftctl("logs", "-f", "plato-2", "-c", "trainer"))
-    while not any(path.endswith("/log") for _, _, path in cluster.requests):
-        await asyncio.sleep(0.01)
+    await eventually(lambda: any(path.endswith("/log") for _, _, path in cluster.requests))
     second = pod("plato-2-fghij", "plato-2", "Running", containerStatuses=[running("trainer")])
     second["metadata"]["creationTimestamp"] = "2026-11-22T13:00:00Z"
-    cluster.logs[("plato-2-fghij", "trainer")] = [b"resumed at step 200\n"]
+    cluster.container_logs[("plato-2-fghij", "trainer")] = [b"resumed at step 200\n"]
     cluster.put("pods", second)
     await cluster.tell("finetunejobs", "finetune", "plato-2", phase="Succeeded")
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from finetune_operator.cli.family_tree import TREE_PLURALS, Snapshot, bar, trees
 from finetune_operator.cli.printing import ASCII_SIGNS, SIGNS, Signs, age, duration
 from tests.golden_files import assert_golden_text
-from tests.unit.cli.played_cluster import PlayedCluster, job, populate
+from tests.unit.cli.played_cluster import PlayedCluster, job, populate, version
 
 NOW = datetime(2026, 11, 22, 13, tzinfo=UTC)
 
@@ -56,6 +56,27 @@ def test_a_message_can_not_speak_to_the_terminal() -> None:
     assert "\x1b" not in text
     assert "\u202e" not in text
     assert "owned" in text
+
+
+def test_of_many_jobs_that_have_ended_the_latest_are_shown() -> None:
+    jobs = [job(f"plato-{number:03}", "Failed") for number in range(400)]
+    for number, body in enumerate(jobs):
+        body["metadata"] |= {
+            "uid": str(number),
+            "creationTimestamp": f"2026-11-22T{number // 60:02}:{number % 60:02}:00Z",
+        }
+    jobs[7]["status"]["phase"] = "Training"
+    versions = [version("plato-v1", "Deployed"), version("plato-v2", "Archived")]
+    for number, body in zip((3, 4), versions, strict=True):
+        body["metadata"]["uid"] = f"v{number}"
+        body["spec"]["lineage"] = {"fineTuneJob": f"plato-{number:03}", "jobUid": str(number)}
+
+    lines = drawn(Snapshot({"finetunejobs": tuple(jobs), "modelversions": tuple(versions)}), 100).splitlines()
+
+    assert lines[1] == "├── and 393 earlier jobs: ftctl get jobs --model plato"
+    shown = [line.split("job ")[1].split()[0] for line in lines if " job " in line]
+    assert shown == ["plato-003", "plato-007", *(f"plato-{number}" for number in range(395, 400))]
+    assert not any("plato-v2" in line for line in lines), "it went with its job"
 
 
 def test_a_version_is_not_a_child_of_another_job_of_the_same_name() -> None:

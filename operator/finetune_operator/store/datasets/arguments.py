@@ -13,7 +13,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `dataset` and of its three commands."""
     commands = parser.add_subparsers(dest="dataset_command", required=True)
     commands.add_parser("formats", help="list the formats, with what a record of each looks like")
-    export = commands.add_parser("export", help="write train.jsonl and test.jsonl into a directory", allow_abbrev=False)
+    add_export_arguments(
+        commands.add_parser("export", help="write train.jsonl and test.jsonl into a directory", allow_abbrev=False)
+    )
+    stats = commands.add_parser("stats", help="count ratings by domain, task type and rating", allow_abbrev=False)
+    _add_ratings_arguments(stats)
+
+
+def add_export_arguments(export: argparse.ArgumentParser) -> None:
+    """The arguments of `dataset export`."""
     export.add_argument("directory", type=Path, help="made where absent; must hold no dataset yet")
     export.add_argument("--format", choices=sorted(get_args(Format)), default="ChatML", help="what to write")
     source = export.add_mutually_exclusive_group()
@@ -30,15 +38,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     export.add_argument("--min-rating-difference", type=int, default=defaults.min_rating_difference)
     export.add_argument("--max-bytes", type=int, default=defaults.max_bytes)
     export.add_argument("--seed", type=int, default=defaults.seed)
-    stats = commands.add_parser("stats", help="count ratings by domain, task type and rating", allow_abbrev=False)
-    for command in (export, stats):
-        command.add_argument(
-            "--url-file", type=Path, help=f"file with the database's URL; else it is in {DATABASE_URL_VARIABLE}"
-        )
-        command.add_argument("--philosopher")
-        command.add_argument("--domain")
-        command.add_argument("--task-type")
-        command.add_argument("--min-rating", type=int, default=RatingsSource().min_rating)
-        command.add_argument("--min-confidence", type=float)
-        command.add_argument("--all", action="store_true", help="not only gold stars")
-        command.add_argument("--limit", type=int, help="at most this many rows, the newest first")
+    _add_ratings_arguments(export)
+
+
+def _add_ratings_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--url-file", type=Path, help=f"file with the database's URL; else it is in {DATABASE_URL_VARIABLE}"
+    )
+    command.add_argument("--philosopher")
+    command.add_argument("--domain")
+    command.add_argument("--task-type")
+    command.add_argument("--min-rating", type=int, default=RatingsSource().min_rating)
+    command.add_argument("--min-confidence", type=float)
+    command.add_argument("--all", action="store_true", help="not only gold stars")
+    command.add_argument("--limit", type=int, help="at most this many rows, the newest first")

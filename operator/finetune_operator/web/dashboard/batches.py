@@ -10,8 +10,9 @@ from starlette.responses import HTMLResponse, Response
 from finetune_operator.kube.yaml_text import yaml_text
 from finetune_operator.resources.batch_inference import BatchInference, BatchPhase
 from finetune_operator.resources.modelversion import ModelVersion
+from finetune_operator.store.mirrored import Wanted
 from finetune_operator.web.acting import BATCHES, JOBS, TESTS, VERSIONS, Acting
-from finetune_operator.web.creation import create_once, shown_manifest
+from finetune_operator.web.creation import create_once
 from finetune_operator.web.dashboard.batch_forms import BatchForm, BatchObjects, objects_of
 from finetune_operator.web.dashboard.comparison_pages import id_of
 from finetune_operator.web.dashboard.forms import mistakes_of
@@ -22,6 +23,7 @@ from finetune_operator.web.ids import ID_PATTERN, ObjectId
 from finetune_operator.web.job_routes import After
 from finetune_operator.web.problems import Problem
 from finetune_operator.web.services import Object
+from finetune_operator.web.shown import shown_manifest
 
 PATH = "/batches"
 LISTED = 50
@@ -40,7 +42,7 @@ router = page_router(PATH)
 @router.get("")
 async def batches_page(visit: VisitOf, after: After = None) -> HTMLResponse:
     """The newest first."""
-    page = await visit.acting.page(BATCHES, None, LISTED, after, lambda body: True)
+    page = await visit.acting.page(BATCHES, None, LISTED, after, Wanted(BATCHES.plural))
     batches = [(BatchInference.parse(body), ObjectId(*_place(body))) for body in page.items]
     return visit.render("batches.html", batches=batches, page=page, tones=TONES)
 

@@ -1,8 +1,8 @@
 """Pages of cost: what trainings and answers cost, and a calculator of whether a version pays."""
 
-from collections.abc import Mapping
+from contextlib import aclosing
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import urlencode
 
 from fastapi import Query
@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from starlette.responses import HTMLResponse, Response
 
 from finetune_operator.core.roi import RoiInputs, return_on_investment
+from finetune_operator.store.mirrored import Wanted
 from finetune_operator.web import costs
 from finetune_operator.web.acting import TESTS, VERSIONS
 from finetune_operator.web.cost_views import RoiInput, RoiReport
@@ -83,7 +84,7 @@ async def models_page(
 @router.get("/roi")
 async def roi_page(visit: VisitOf, version: Id = None, test: Id = None) -> HTMLResponse:
     """The calculator of one version; of none, a choice."""
-    versions = await part(visit.acting.page(VERSIONS, None, CHOICES, None, lambda _: True))
+    versions = await part(visit.acting.page(VERSIONS, None, CHOICES, None, Wanted(VERSIONS.plural)))
     known = tuple(str(id_of(body)) for body in versions.value.items) if versions.value else ()
     chosen = version or (known[0] if known else None)
     report = await costs.roi(visit.acting, chosen, test or None, {}) if chosen else None
@@ -144,11 +145,17 @@ async def _tests_of(visit: Visit, version_id: str) -> tuple[str, ...]:
     """Those in which it is the candidate, as far as the caller may see them."""
     found = visit.acting.identified(version_id)
 
-    def compares(body: Mapping[str, Any]) -> bool:
-        return bool(body["spec"]["candidate"].get("modelVersion") == found.name)
+    async def candidates() -> tuple[str, ...]:
+        async with aclosing(visit.acting.chunks(TESTS, found.namespace)) as chunks:
+            compared = [
+                str(id_of(body))
+                async for chunk in chunks
+                for body in chunk
+                if body["spec"]["candidate"].get("modelVersion") == found.name
+            ]
+        return tuple(compared[:CHOICES])
 
-    page = await part(visit.acting.page(TESTS, found.namespace, CHOICES, None, compares))
-    return tuple(str(id_of(body)) for body in page.value.items) if page.value else ()
+    return (await part(candidates())).value or ()
 
 
 PAGE = Page(router, NavEntry("Cost", PATH, 40))

@@ -92,7 +92,12 @@ class PlayedApiServer:
     @asynccontextmanager
     async def running(self) -> AsyncIterator["PlayedApiServer"]:
         app = web.Application()
-        self.add_routes(app)
+        app.router.add_post("/apis/authentication.k8s.io/v1/selfsubjectreviews", self._who)
+        app.router.add_post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", self._may)
+        for prefix in {PREFIXES[plural] for plural in KINDS}:
+            app.router.add_route("*", prefix + "/{plural}", self._serve)
+            app.router.add_route("*", prefix + "/namespaces/{namespace}/{plural}", self._serve)
+            app.router.add_route("*", prefix + "/namespaces/{namespace}/{plural}/{name}", self._serve)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         try:
@@ -102,17 +107,6 @@ class PlayedApiServer:
             yield self
         finally:
             await runner.cleanup()
-
-    def add_routes(self, app: web.Application) -> None:
-        app.router.add_post("/apis/authentication.k8s.io/v1/selfsubjectreviews", self._who)
-        app.router.add_post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", self._may)
-        app.router.add_post("/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token", self._token)
-        for prefix in {PREFIXES[plural] for plural in KINDS}:
-            app.router.add_route("*", prefix + "/{plural}", self._serve)
-            app.router.add_route("*", prefix + "/namespaces/{namespace}/{plural}", self._serve)
-            app.router.add_route("*", prefix + "/namespaces/{namespace}/{plural}/{name}", self._serve)
-        app.router.add_get("/api/v1/namespaces/{namespace}/pods", self._pods)
-        app.router.add_get("/api/v1/namespaces/{namespace}/pods/{name}/log", self._log)
 
     def put(self, plural: str, body: Object) -> Object:
         """As if somebody had created or changed it."""
@@ -234,8 +228,7 @@ class PlayedApiServer:
             wanted = request.query.get("fieldSelector", "").removeprefix("metadata.name=")
             return await self._watch(request, plural, namespace, wanted)
         if verb == "list":
-            labelled = self._labelled(request.query.get("labelSelector", ""))
-            chosen = sorted(key for key in labelled if key[0] == plural and namespace in ("", key[1]))
+            chosen = sorted(key for key in self.objects if key[0] == plural and namespace in ("", key[1]))
             self.lists.append(plural)
             begin = int(request.query.get("continue", 0))
             end = begin + int(request.query.get("limit", len(chosen)))
@@ -265,8 +258,6 @@ class PlayedApiServer:
         except ValueError as error:
             raise failure(422, f"{body['kind']} {name} is invalid: {error}") from None
         body["metadata"]["namespace"] = namespace
-        if request.query.get("dryRun") == "All":
-            return web.json_response(body, status=201)
         made = self.put(plural, body)
         async with self._news:
             self._news.notify_all()
@@ -326,14 +317,6 @@ class PlayedApiServer:
                 if is_open() and position == len(self._events):
                     await self._news.wait()
         return response
-
-    def _labelled(self, selector: str) -> list[tuple[str, str, str]]:
-        wanted = dict(part.split("=") for part in selector.split(",") if part)
-        return [
-            key
-            for key, body in self.objects.items()
-            if wanted.items() <= (body["metadata"].get("labels") or {}).items()
-        ]
 
     def _events_end(self) -> int:
         return self._events[-1][0] if self._events else 0

@@ -1,0 +1,271 @@
+"""Votes and exports: the real api on a port, asked by way of a kubectl that forwards to it, or at its address."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import kopf
+import pytest
+import uvicorn
+from structlog.testing import capture_logs
+
+from finetune_operator.cli.failures import ExitCode
+from finetune_operator.cli.voting import shown
+from finetune_operator.kube.client import KubeClient
+from finetune_operator.store.database import async_engine, parse_url
+from finetune_operator.store.migrations import migrate
+from finetune_operator.web.app import create_app
+from finetune_operator.web.services import Services
+from finetune_operator.web.settings import Settings
+from tests.unit.cli.conftest import Ftctl
+from tests.unit.cli.played_cluster import NAMESPACE, PlayedCluster, placed
+from tests.unit.gateway.servers import HOST, free_port
+from tests.unit.kubeconfig import kubeconfig
+from tests.unit.store.ratings_database import rating, write_ratings
+from tests.unit.web.conftest import ENVIRONMENT, FakeArms, ab_test, model_version
+from tests.unit.web.ratings_api import WorkerThread
+from tests.unit.web.rest.played_api_server import OWN_TOKEN, User
+from tests.waiting import eventually
+
+KUBECTL = """#!/bin/sh
+echo "$@" >> {calls}
+[ -z "{error}" ] || {{ echo "{error}" >&2; exit 1; }}
+echo "Forwarding from 127.0.0.1:{port} -> 8080"
+exec sleep 600
+"""
+SERVICE = {
+    "metadata": {
+        "name": "finetune-api",
+        "namespace": NAMESPACE,
+        "labels": {"app.kubernetes.io/name": "finetune-operator", "app.kubernetes.io/component": "api"},
+    }
+}
+TEST = "v1-v2"
+
+
+@dataclass(frozen=True)
+class RunningApi:
+    port: int
+    directory: Path
+    services: Services
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+    def kubectl_calls(self) -> list[str]:
+        calls = self.directory / "kubectl-calls"
+        return calls.read_text().splitlines() if calls.exists() else []
+
+    def put_kubectl(self, error: str = "") -> None:
+        kubectl = self.directory / "kubectl"
+        kubectl.write_text(KUBECTL.format(port=self.port, error=error, calls=self.directory / "kubectl-calls"))
+        kubectl.chmod(0o755)
+
+
+@pytest.fixture
+async def api(cluster: PlayedCluster, tmp_path: Path) -> AsyncIterator[RunningApi]:
+    cluster.put("abtests", ab_test())
+    cluster.put("modelversions", model_version())
+    cluster.put("services", SERVICE)
+    url = write_ratings(tmp_path / "ratings.db", [rating(number, domain="law") for number in range(12)])
+    (tmp_path / "url").write_text(f"{url}\n")
+    settings = Settings.from_environment(
+        ENVIRONMENT
+        | {
+            "FINETUNE_NAMESPACES": NAMESPACE,
+            "FINETUNE_RATINGS_URL_FILE": str(tmp_path / "url"),
+            "FINETUNE_DATASETS_DIRECTORY": str(tmp_path / "datasets"),
+            "FINETUNE_DATASETS_MIN_FREE_BYTES": "0",
+        }
+    )
+    engine = async_engine(parse_url(f"sqlite:///{tmp_path}/api.db"))
+    await migrate(engine)
+    # Its logs go to the same standard output, which is the command's meanwhile.
+    async with aiohttp.ClientSession() as session:
+        with capture_logs():
+            kube = KubeClient(session, kopf.ConnectionInfo(server=cluster.url, token=OWN_TOKEN))
+            services = Services(settings, engine, kube, FakeArms(), coin=lambda: True, worker=WorkerThread())
+            port = free_port()
+            config = uvicorn.Config(create_app(services), host=HOST, port=port, log_config=None, access_log=False)
+            server = uvicorn.Server(config)
+            task = asyncio.create_task(server.serve())
+            await eventually(lambda: server.started)
+            running = RunningApi(port, tmp_path, services)
+            running.put_kubectl()
+            yield running
+            server.should_exit = True
+            await task
+    await engine.dispose()
+
+
+async def test_blind_votes_in_the_callers_name(ftctl: Ftctl, api: RunningApi) -> None:
+    ended = await ftctl("vote", TEST, stdin="a\nz\nT\ns\n")
+
+    assert (ended.code, ended.err) == (ExitCode.DONE, "")
+    assert ended.out.count("Question") == 3
+    assert "What is justice?" in ended.out
+    assert "2 votes cast, 2 in all." in ended.out
+    assert "A was" not in ended.out, "nobody is told whose answers they are"
+    assert max(map(len, ended.lines)) <= 140
+    assert api.kubectl_calls() == [
+        "--context test --namespace finetune port-forward service/finetune-api :80 --address 127.0.0.1"
+    ]
+    address = f"{api.url}/v1/fine-tuning/ab-test/finetune.{TEST}/voters"
+    headers = {"Authorization": "Bearer editor"}
+    async with aiohttp.ClientSession(headers=headers) as session, session.get(address) as response:
+        voters = (await response.json())["voters"]
+    assert [(voter["evaluator"], voter["tally"]["tie"]) for voter in voters] == [
+        ("system:serviceaccount:finetune:editor", 1)
+    ]
+
+
+async def test_a_count_of_votes_and_who_was_who(ftctl: Ftctl, api: RunningApi) -> None:
+    ended = await ftctl("vote", f"test/{TEST}", "--count", "1", "--reveal", stdin="b\n")
+    assert (ended.code, ended.out.count("Question")) == (ExitCode.DONE, 1)
+    assert "A was plato-v2, B was tiny" in ended.out
+
+
+async def test_the_end_of_the_input_is_the_end(ftctl: Ftctl, api: RunningApi) -> None:
+    ended = await ftctl("vote", TEST, stdin="")
+    assert (ended.code, ended.err) == (ExitCode.DONE, "")
+    assert "cast" not in ended.out
+
+
+async def test_an_export_is_downloaded_whole(ftctl: Ftctl, api: RunningApi, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    ended = await ftctl("export", str(out), "--format", "alpaca", "--domain", "law", user="admin")
+    assert (ended.code, "12 to train, 0 held out" in ended.out) == (ExitCode.DONE, True)
+    assert len((out / "train.jsonl").read_text().splitlines()) == 12
+    assert sorted(path.name for path in out.iterdir()) == ["test.jsonl", "train.jsonl"]
+
+    again = await ftctl("export", str(out), "--format", "alpaca", "--domain", "law", user="admin")
+    assert again.code == ExitCode.USAGE
+    assert "is there already" in again.err
+
+    listed = json.loads((await ftctl("export", "--list", "-o", "json", user="admin")).out)
+    assert [entry["format"] for entry in listed["datasets"]] == ["alpaca"]
+    assert "alpaca" in (await ftctl("export", "--list", user="admin")).out
+
+
+async def test_ratings_are_counted(ftctl: Ftctl, api: RunningApi) -> None:
+    ended = await ftctl("export", "--count", "--domain", "law")
+    assert ended.lines[0] == "12 ratings"
+    assert "by domain  law: 12" in ended.out
+
+
+async def test_at_an_address_only_a_token_that_was_meant_for_it_is_sent(ftctl: Ftctl, api: RunningApi) -> None:
+    api.put_kubectl("must not be called")
+    refused = await ftctl("export", "--count", "--server", api.url)
+    assert refused.code == ExitCode.REFUSED
+    assert "Set FTCTL_TOKEN" in refused.err
+
+    taken = await ftctl(
+        "export", "--count", FTCTL_SERVER=api.url, FTCTL_TOKEN=ENVIRONMENT["FINETUNE_API_TOKEN"], KUBECONFIG="/nowhere"
+    )
+    assert (taken.code, taken.lines[0]) == (ExitCode.DONE, "12 ratings")
+    assert api.kubectl_calls() == []
+
+
+async def test_a_token_of_a_service_account_is_made(ftctl: Ftctl, api: RunningApi, cluster: PlayedCluster) -> None:
+    cluster.users["token-of-ada"] = User("system:serviceaccount:finetune:ada", cluster.users["editor"].rights)
+    ended = await ftctl("vote", TEST, "--count", "1", "--service-account", "ada", stdin="a\n")
+    assert ended.code == ExitCode.DONE
+    assert any(name.endswith(":ada") for name, _, _ in cluster.requests)
+
+
+async def test_a_kubeconfig_with_certificates_is_told_what_to_do(
+    ftctl: Ftctl, api: RunningApi, cluster: PlayedCluster, tmp_path: Path
+) -> None:
+    file = tmp_path / "certificates"
+    file.write_text(kubeconfig(cluster.url).replace("token: test", "username: ada, password: secret"))
+    ended = await ftctl("vote", TEST, "-n", NAMESPACE, "--api", "finetune/finetune-api", KUBECONFIG=str(file))
+    assert ended.code == ExitCode.REFUSED
+    assert "pass --service-account NAME" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "user", "code", "words"),
+    [
+        (("vote", "nope"), "editor", ExitCode.REFUSED, "there is no ABTest nope"),
+        (("vote", TEST), "reader", ExitCode.REFUSED, "`create` on abtests/votes"),
+        (("vote", TEST, "--evaluator", "bob"), "editor", ExitCode.REFUSED, "evaluator"),
+        (("export", "--format", "nonsense"), "editor", ExitCode.USAGE, "format"),
+        (("export", "--domain", "nothing"), "editor", ExitCode.USAGE, "nothing"),
+        (("export", "--count", "--server", "ftp://x"), "editor", ExitCode.USAGE, "write http://"),
+        (("export", "--count", "--server", "http://127.0.0.1:1"), "editor", ExitCode.UNAVAILABLE, "does not answer"),
+        (("export", "--count", "--api", "finetune/x/y"), "editor", ExitCode.DONE, ""),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+async def test_what_the_api_refuses(
+    ftctl: Ftctl, api: RunningApi, arguments: tuple[str, ...], user: str, code: ExitCode, words: str
+) -> None:
+    ended = await ftctl(*arguments, user=user)
+    assert ended.code == code, ended
+    assert words in ended.err
+
+
+async def test_a_port_that_can_not_be_forwarded(ftctl: Ftctl, api: RunningApi) -> None:
+    api.put_kubectl("error: pods finetune-api is forbidden")
+    ended = await ftctl("vote", TEST)
+    assert ended.code == ExitCode.REFUSED
+    assert "error: pods finetune-api is forbidden" in ended.err
+    assert "pods/portforward" in ended.err
+
+
+async def test_no_kubectl(ftctl: Ftctl, api: RunningApi) -> None:
+    ended = await ftctl("vote", TEST, PATH="/nowhere")
+    assert ended.code == ExitCode.USAGE
+    assert "kubectl, which forwards a port to the api, is not on the PATH" in ended.err
+
+
+async def test_no_api(ftctl: Ftctl, cluster: PlayedCluster) -> None:
+    ended = await ftctl("export", "--count")
+    assert ended.code == ExitCode.REFUSED
+    assert "--api NAMESPACE/SERVICE, or --server URL" in ended.err
+
+
+async def test_several_apis(ftctl: Ftctl, api: RunningApi, cluster: PlayedCluster) -> None:
+    cluster.put("services", placed(SERVICE, "second-api"))
+    ended = await ftctl("export", "--count")
+    assert ended.code == ExitCode.USAGE
+    assert "finetune/finetune-api, finetune/second-api" in ended.err
+
+
+async def test_the_dashboard_ends_its_forwarding(ftctl: Ftctl, api: RunningApi, tmp_path: Path) -> None:
+    await ftctl("get")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "finetune_operator.cli.main", "dashboard", "--no-browser",
+        stdout=subprocess.PIPE,
+        env=os.environ
+        | {"KUBECONFIG": str(tmp_path / "editor.kubeconfig"), "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+    )  # fmt: skip
+    assert process.stdout is not None
+    line = await asyncio.wait_for(process.stdout.readline(), 30)
+    assert line.decode() == f"http://127.0.0.1:{api.port}/fine-tuning\n"
+    process.send_signal(signal.SIGINT)
+    assert await asyncio.wait_for(process.wait(), 30) == ExitCode.INTERRUPTED
+
+
+@pytest.mark.parametrize("width", [120, 60])
+def test_a_pair_is_text_whatever_it_says(width: int) -> None:
+    from io import StringIO
+
+    from rich.console import Console
+
+    stream = StringIO()
+    hostile = "[red]no markup[/red] \x1b[31mno escape\x1b[0m"
+    pair = {"prompt": "Why?", "answers": {"a": hostile, "b": "Because."}}
+    Console(file=stream, width=width, force_terminal=True).print(shown(pair, width))
+    assert "[red]no markup[/red]" in stream.getvalue()
+    assert "\x1b[31mno escape" not in stream.getvalue()
+    side_by_side = any("no markup" in line and "Because." in line for line in stream.getvalue().splitlines())
+    assert side_by_side == (width > 90)
