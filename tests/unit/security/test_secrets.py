@@ -20,7 +20,7 @@ import yaml
 from structlog.testing import capture_logs
 
 from finetune_operator.contract.adapters import Adapter
-from finetune_operator.contract.dataset import DatasetConfig, ObjectSource, RatingsSource
+from finetune_operator.contract.dataset import DatasetConfig, ObjectSource, RatingsSource, StoredSource
 from finetune_operator.contract.experiments import AnswerPairs, Sample
 from finetune_operator.contract.failures import Refused
 from finetune_operator.contract.places import (
@@ -53,6 +53,7 @@ from finetune_operator.reconcile.finetunejob import Observed, reconcile
 from finetune_operator.shell.api import Api
 from finetune_operator.shell.engines import Engines, EngineUnavailable
 from finetune_operator.store import base_models, prepare
+from finetune_operator.store.datasets import stored
 from finetune_operator.store.reporting import Reporter
 from tests.builders import CONFIG, DIGEST, NOON, job_body, job_condition, make_job, pod_body, terminated, training_pod
 from tests.unit.security.careless_server import careless_http, careless_postgres
@@ -71,7 +72,9 @@ def assert_nowhere(secret: str, *texts: str) -> None:
 
 
 USED_BY: Mapping[str, frozenset[str]] = {
-    PREPARE_CONTAINER: frozenset({DATABASE_URL_VARIABLE, HUB_TOKEN_VARIABLE, *STORE_CREDENTIAL_VARIABLES}),
+    PREPARE_CONTAINER: frozenset(
+        {DATABASE_URL_VARIABLE, HUB_TOKEN_VARIABLE, INTERNAL_TOKEN_VARIABLE, *STORE_CREDENTIAL_VARIABLES}
+    ),
     FETCH_CONTAINER: frozenset({HUB_TOKEN_VARIABLE}),
     TRAINER_CONTAINER: frozenset(
         {INTERNAL_TOKEN_VARIABLE, PROVIDER_KEY_VARIABLE, MLFLOW_TOKEN_VARIABLE, WANDB_KEY_VARIABLE}
@@ -111,7 +114,7 @@ def test_the_reviewed_manifests_use_every_secret_there_is() -> None:
     assert SECRETS - used == set()
 
 
-def config(source: RatingsSource | ObjectSource) -> TrainingConfig:
+def config(source: RatingsSource | ObjectSource | StoredSource) -> TrainingConfig:
     return TrainingConfig(
         job=JOB,
         model="plato",
@@ -135,7 +138,7 @@ class Pod:
         for name in ("datasets", "artifacts"):
             (root / name).mkdir()
 
-    def prepare(self, source: RatingsSource | ObjectSource, environment: Mapping[str, str]) -> int:
+    def prepare(self, source: RatingsSource | ObjectSource | StoredSource, environment: Mapping[str, str]) -> int:
         file, root = self.root / "training.json", self.root
         file.write_text(config(source).model_dump_json(by_alias=True))
         surroundings = prepare.Surroundings(
@@ -203,6 +206,19 @@ def test_credentials_of_a_store_that_repeats_them(pod: Pod, capfd: pytest.Captur
         code = pod.prepare(source, dict(zip(STORE_CREDENTIAL_VARIABLES, ("key-id", CANARY), strict=True)))
     assert "s3://data/rows.jsonl" in pod.said
     pod.assert_nowhere(CANARY, capfd.readouterr().err, code)
+
+
+@pytest.mark.parametrize("token", [TOKEN, f"{TOKEN}\n", CANARY])
+@pytest.mark.parametrize("how", HOWS)
+def test_the_token_of_an_api_that_repeats_it(
+    pod: Pod, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, how: str, token: str
+) -> None:
+    monkeypatch.setattr(stored, "BACKOFF_FIRST_SECONDS", 0.0)
+    with careless_http() as url:
+        source = StoredSource(path=f"file-{'0' * 32}/data.jsonl", url=f"{url}/{how}")
+        code = pod.prepare(source, {INTERNAL_TOKEN_VARIABLE: token})
+    assert pod.said
+    pod.assert_nowhere(token.strip() if token != CANARY else token, capfd.readouterr().err, code)
 
 
 @pytest.mark.parametrize("how", HOWS)

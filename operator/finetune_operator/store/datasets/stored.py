@@ -5,6 +5,7 @@ id begins with.
 """
 
 import hashlib
+import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 from finetune_operator.contract.dataset import StoredSource
 from finetune_operator.contract.failures import FailureReason, Refused
 from finetune_operator.contract.places import INTERNAL_TOKEN_VARIABLE
+from finetune_operator.core.redaction import blanked
 from finetune_operator.logs import get_logger
 from finetune_operator.store.datasets.space import too_large
 
@@ -21,6 +23,7 @@ TRIES = 5
 BACKOFF_FIRST_SECONDS = 1.0
 MESSAGE_MAX_CHARACTERS = 300
 NOT_FOUND, OK, PARTIAL, UNSATISFIABLE = 404, 200, 206, 416
+SENDABLE = re.compile("[!-~]*")
 REFUSING = frozenset({401, 403})
 
 logger = get_logger(__name__)
@@ -38,12 +41,18 @@ def fetch_stored(source: StoredSource, environment: Mapping[str, str], work: Pat
             f"{source.path} is kept by the api, and this operator knows none",
             "set FINETUNE_API_URL for the operator (the chart does), or use another source than spec.dataset.stored",
         )
-    target = work / "stored"
+    target, token = work / "stored", environment.get(INTERNAL_TOKEN_VARIABLE, "")
+    if not SENDABLE.fullmatch(token):
+        raise Refused.because(
+            FailureReason.INVALID_CONFIG,
+            "the internal token of this namespace can't be sent in a header",
+            "write internal-token of the chart's Secret in visible ASCII characters, without a line feed",
+        )
     for number in range(1, TRIES + 1):
         try:
-            _copy(source, source.url, environment.get(INTERNAL_TOKEN_VARIABLE, ""), target, max_bytes)
+            _copy(source, source.url, token, target, max_bytes)
         except Unfetched as error:
-            words = str(error)[:MESSAGE_MAX_CHARACTERS]
+            words = blanked(str(error), [token])[:MESSAGE_MAX_CHARACTERS]
             logger.warning("the file did not arrive", path=source.path, tried=number, error=words)
             if number == TRIES:
                 raise Refused.because(
