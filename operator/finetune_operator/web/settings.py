@@ -8,6 +8,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from finetune_operator.contract.places import DATABASE_URL_VARIABLE, INTERNAL_TOKEN_VARIABLE
+from finetune_operator.core.cost import PriceBook, price_book
 
 ISSUER_PATTERN = r"^(https://[^\s?#@]+|http://(localhost|127\.0\.0\.1)(:[0-9]+)?(/[^\s?#]*)?)$"
 AccountName = Annotated[str, Field(pattern=r"^[a-z0-9][-a-z0-9]{0,62}/[a-z0-9][-.a-z0-9]{0,252}$")]
@@ -31,6 +32,10 @@ class OidcSettings:
     client_secret: SecretStr | None
     scopes: str
     name: str
+
+
+def _price_book(value: object) -> object:
+    return price_book(value) if isinstance(value, str) else value
 
 
 class Settings(BaseModel):
@@ -111,6 +116,9 @@ class Settings(BaseModel):
     """Time that an upload may take."""
     datasets_timeout_seconds: float = Field(1800.0, alias="FINETUNE_DATASETS_TIMEOUT_SECONDS", gt=0, le=86_400)
     """Time that an export may take."""
+
+    prices: Annotated[PriceBook, BeforeValidator(_price_book)] = Field(PriceBook(), alias="FINETUNE_PRICES")
+    """The installation's prices, as JSON: what an estimate of a training multiplies its time with."""
 
     @model_validator(mode="after")
     def _closed_unless_said_otherwise(self) -> Self:
