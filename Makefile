@@ -50,6 +50,10 @@ load: up  ## Ask ten thousand requests while versions change and an engine is re
 votes: venv  ## Cast fifty thousand votes while database and api are killed (an hour on two cores)
 	FINETUNE_TEST_VOTES=50000 .venv/bin/pytest --timeout=7200 tests/unit/web/test_votes_and_kills.py
 
+.PHONY: contract
+contract: venv  ## Hold REST to its OpenAPI document and attack it, with many requests (20 minutes)
+	FINETUNE_CONTRACT_EXAMPLES=100 .venv/bin/pytest --timeout=7200 tests/unit/web/contract
+
 .PHONY: images
 images: venv  ## Run the images' trainer and server, however they did before (30 minutes)
 	.venv/bin/pytest tests/images

@@ -119,6 +119,7 @@ async def serve(settings: Settings) -> None:
             arms = GatewayArms(session, settings)
             services = Services(settings, engine, cluster, arms, oidc=oidc, mirroring=mirroring)
             following = asyncio.create_task(mirroring.run())
+            following.add_done_callback(_mirror_ended)
             try:
                 await _run(create_app(services), services)
             finally:
@@ -126,6 +127,12 @@ async def serve(settings: Settings) -> None:
                 await asyncio.gather(following, return_exceptions=True)
     finally:
         await engine.dispose()
+
+
+def _mirror_ended(task: "asyncio.Task[None]") -> None:
+    """Unless at the end of the process: lists go on, slower, with the API server's own."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.error("the mirror of the cluster has ended", exc_info=error)
 
 
 class _Server(uvicorn.Server):

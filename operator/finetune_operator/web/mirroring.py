@@ -58,11 +58,14 @@ class Mirroring:
         self._versions: dict[tuple[str, str | None], str] = {}
 
     async def run(self) -> None:
-        """Until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            for plural in PLURALS:
-                for namespace in self._namespaces:
-                    tasks.create_task(self._follow(plural, namespace))
+        """Until cancelled. However it ends, nobody takes the tables for current after it."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for plural in PLURALS:
+                    for namespace in self._namespaces:
+                        tasks.create_task(self._follow(plural, namespace))
+        finally:
+            self._standing.clear()
 
     def is_current(self, *plurals: str) -> bool:
         """Whether the tables have all of these kinds as they are now."""

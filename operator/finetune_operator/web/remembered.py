@@ -16,6 +16,8 @@ from finetune_operator.logs import cause, get_logger
 Answer = TypeVar("Answer")
 
 QUICK_SECONDS = 0.05
+MANY_ROWS = 10_000
+"""Of fewer, an answer is slow because the machine is, and told anew all the same."""
 REST_FACTOR = 10.0
 """After an answer that took a second nothing is worked out anew for ten."""
 MAX_ENTRIES = 64
@@ -32,7 +34,7 @@ class _Kept:
 
     @property
     def is_slow(self) -> bool:
-        return self.took_seconds > QUICK_SECONDS
+        return self.rows >= MANY_ROWS and self.took_seconds > QUICK_SECONDS
 
     def is_good_for(self, rows: int, now: float) -> bool:
         return self.rows == rows or (self.is_slow and now < self.at + REST_FACTOR * self.took_seconds)

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from finetune_operator.web.remembered import MAX_ENTRIES, Remembered
+from finetune_operator.web.remembered import MANY_ROWS, MAX_ENTRIES, Remembered
 
 
 class Work:
@@ -44,14 +44,21 @@ async def test_quick_answers_are_of_this_moment() -> None:
 async def test_slow_answers_are_worked_out_beside() -> None:
     work = Work(2.0)
     remembered = Remembered(lambda: work.time)
-    assert await remembered.answer("k", 1, work) == 1
-    assert [await remembered.answer("k", rows, work) for rows in (2, 3)] == [1, 1], "not yet, it took two seconds"
+    assert await remembered.answer("k", MANY_ROWS, work) == 1
+    later = [await remembered.answer("k", MANY_ROWS + more, work) for more in (1, 2)]
+    assert later == [1, 1], "not yet, it took two seconds"
     await settle()
     assert work.done == 1
     work.time += 21
-    assert await remembered.answer("k", 4, work) == 1, "nobody waits"
+    assert await remembered.answer("k", 2 * MANY_ROWS, work) == 1, "nobody waits"
     await settle()
-    assert await remembered.answer("k", 4, work) == 2
+    assert await remembered.answer("k", 2 * MANY_ROWS, work) == 2
+
+
+async def test_few_rows_are_looked_at_however_long_it_takes() -> None:
+    work = Work(2.0)
+    remembered = Remembered(lambda: work.time)
+    assert [await remembered.answer("k", rows, work) for rows in (1, 2, MANY_ROWS - 1)] == [1, 2, 3]
 
 
 async def test_equal_questions_are_one() -> None:

@@ -147,13 +147,17 @@ async def test_without_a_watch_the_api_server_is_asked(rest: Rest) -> None:
     made = Mirroring(rest.services.engine, rest.services.cluster, ("finetune",))  # type: ignore[arg-type]
     rest.app.state.services = replace(rest.services, mirroring=made)
     task = asyncio.create_task(made.run())
-    await eventually(lambda: rest.cluster.watches >= len(PLURALS))
-    await eventually(lambda: not made.is_current("finetunejobs"))
-    rest.cluster.lists.clear()
-    assert (await rest.get(JOBS)).json()["total"] == 7
-    assert rest.cluster.lists == ["finetunejobs"]
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    try:
+        await eventually(lambda: rest.cluster.watches >= len(PLURALS))
+        await eventually(lambda: not made.is_current("finetunejobs"))
+        rest.cluster.requests.clear()
+        assert (await rest.get(JOBS)).json()["total"] == 7
+        asked = ("system:serviceaccount:finetune:editor", "GET")
+        assert asked in [request[:2] for request in rest.cluster.requests], "with the caller's rights"
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert not made.is_current("modelversions"), "nobody follows any more"
 
 
 class TestTwoNamespaces:
