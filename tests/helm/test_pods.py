@@ -128,8 +128,9 @@ def test_cpu_profile_configures_the_engine(helm: Helm) -> None:
     assert yaml.safe_load(found["FINETUNE_ENGINE_ENV"])["VLLM_CPU_KVCACHE_SPACE"] == "1"
 
 
-def test_the_operator_reads_the_prices_that_the_chart_writes(helm: Helm) -> None:
+@pytest.mark.parametrize("component", ["operator", "api"])
+def test_the_prices_are_read_that_the_chart_writes(helm: Helm, component: str) -> None:
     values = "--set-string", r"prices.perHour.nvidia\.com/gpu=2.50", "--set", "prices.gpuTypes.NVIDIA-L4=0.8"
-    book = price_book(environment(helm.render(*values), "operator")["FINETUNE_PRICES"])
+    book = price_book(environment(helm.render(*values), component)["FINETUNE_PRICES"])
     assert book == PriceBook(per_hour={"nvidia.com/gpu": Decimal("2.50")}, gpu_types={"NVIDIA-L4": Decimal("0.8")})
-    assert price_book(environment(helm.render(), "operator")["FINETUNE_PRICES"]) == PriceBook()
+    assert price_book(environment(helm.render(), component)["FINETUNE_PRICES"]) == PriceBook()

@@ -7,6 +7,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from finetune_operator.contract.places import DATABASE_URL_VARIABLE, INTERNAL_TOKEN_VARIABLE
+from finetune_operator.core.cost import PriceBook, price_book
 
 
 class InvalidSettings(ValueError):
@@ -15,6 +16,10 @@ class InvalidSettings(ValueError):
 
 def _names(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _price_book(value: object) -> object:
+    return price_book(value) if isinstance(value, str) else value
 
 
 class Settings(BaseModel):
@@ -71,6 +76,9 @@ class Settings(BaseModel):
     """Bytes that an export leaves free on its volume, where the api's own database may be, too."""
     datasets_timeout_seconds: float = Field(1800.0, alias="FINETUNE_DATASETS_TIMEOUT_SECONDS", gt=0, le=86_400)
     """Time that an export may take."""
+
+    prices: Annotated[PriceBook, BeforeValidator(_price_book)] = Field(PriceBook(), alias="FINETUNE_PRICES")
+    """The installation's prices, as JSON: what an estimate of a training multiplies its time with."""
 
     @model_validator(mode="after")
     def _closed_unless_said_otherwise(self) -> Self:

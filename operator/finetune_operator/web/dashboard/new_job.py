@@ -9,7 +9,6 @@ from starlette.responses import HTMLResponse, Response
 from finetune_operator.contract.preflight import Preflight, TokenLengths
 from finetune_operator.core.base_model_catalogue import CATALOGUE, catalogued
 from finetune_operator.core.config import OperatorConfig
-from finetune_operator.core.cost import PriceBook
 from finetune_operator.core.preflight import Rows, preflight, refusal
 from finetune_operator.core.training_estimates import Estimate, compared, estimate_of_job
 from finetune_operator.kube.yaml_text import yaml_text
@@ -130,8 +129,8 @@ async def outlook(visit: Visit, request: JobRequest, job: FineTuneJob) -> Outloo
         rows_note=rows.refusal,
         found=found,
         refusal=f"{impossible.message}: {impossible.remedy}" if impossible else None,
-        own=estimate_of_job(found, job.spec.resources, job.spec.scheduling, PriceBook()),
-        compared=compared(found, PriceBook()) if found.work else (),
+        own=estimate_of_job(found, job.spec.resources, job.spec.scheduling, visit.services.settings.prices),
+        compared=compared(found, visit.services.settings.prices) if found.work else (),
     )
 
 

@@ -87,6 +87,7 @@ def rendered(
         "is_open": services.settings.api_token is None,
         "navigation": navigation,
         "path": request.url.path,
+        "query_text": request.url.query,
         "served_namespaces": services.settings.namespaces,
         "now": services.now(),
     }

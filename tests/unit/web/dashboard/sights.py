@@ -141,6 +141,8 @@ def version(number: int, state: str, **status: Any) -> Object:
         "status": {
             "state": state,
             "replicas": "1/1",
+            "engine": "vllm-a",
+            "servedName": f"plato-v{number}",
             "metrics": {"winRate": "0.675", "elo": 1532, "ratings": RATED},
             "history": [{"time": at(-90), "state": state, "who": "kubectl-patch", "why": HOSTILE}],
         }
@@ -149,7 +151,7 @@ def version(number: int, state: str, **status: Any) -> Object:
 
 
 VERSIONS = (
-    version(1, "Ready", promotedAt=at(-95)),
+    version(1, "Ready", promotedAt=at(-95), conditions=[condition("Loaded")]),
     version(2, "Deployed", promotedAt=at(-90), conditions=[condition("Loaded"), condition("Ready")]),
     version(3, "Failed", message=HOSTILE, metrics=None),
 )

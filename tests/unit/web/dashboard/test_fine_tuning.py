@@ -5,6 +5,7 @@ from html import unescape
 
 import pytest
 
+from finetune_operator.core.cost import price_book
 from finetune_operator.web.dashboard.templating import UNKNOWN
 from tests.unit.web.dashboard.conftest import Browser
 from tests.unit.web.dashboard.sights import HOSTILE, NAMESPACE
@@ -219,6 +220,14 @@ class TestNewJob:
         assert "lora: r: 8" in page
         assert "kubectl apply -f job.yaml" in page
         assert editor.rest.cluster.writes() == []
+
+    async def test_it_costs_what_the_installation_says(self, editor: Browser) -> None:
+        prices = price_book('{"currency": "EUR", "perHour": {"cpu": "0.04"}, "gpuTypes": {"NVIDIA-L4": "0.80"}}')
+        services = editor.rest.services
+        object.__setattr__(services, "settings", services.settings.model_copy(update={"prices": prices}))
+        page = words((await editor.post("/fine-tuning/new/outlook", self.FORM)).text)
+        assert re.search(r"L4 Likely \S+ to \S+ 0\.\d+ to 0\.\d+ EUR", page), page
+        assert re.search("H100 Likely \\S+ to \\S+ " + UNKNOWN, page), page
 
     async def test_what_was_shown_is_what_is_made_once(self, editor: Browser) -> None:
         answer = await editor.post("/fine-tuning/new", self.FORM)

@@ -34,6 +34,13 @@ document.addEventListener("click", async (event) => {
 document.addEventListener("toggle", (event) => {
   if (event.target.open) event.target.querySelectorAll("[data-live]").forEach((each) => each.dispatchEvent(new Event("live")));
 }, true);
+// A log is read from its end.
+document.addEventListener("htmx:after:swap", () => {
+  document.querySelectorAll(".log-text:not([data-shown])").forEach((each) => {
+    each.dataset.shown = "true";
+    each.scrollTop = each.scrollHeight;
+  });
+});
 document.addEventListener("change", (event) => {
   if (event.target.matches?.("[data-submit]")) event.target.form.requestSubmit();
 });

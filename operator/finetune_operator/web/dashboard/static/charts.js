@@ -33,7 +33,7 @@ function draw(element) {
   known.plot?.destroy();
   known.plot = null;
   place.replaceChildren();
-  state.textContent = answer.x.length ? "" : "No measurements yet.";
+  state.textContent = answer.x.length ? "" : "No measurements.";
   state.hidden = answer.x.length > 0;
   if (!answer.x.length) return;
   const paint = colours();
@@ -64,6 +64,8 @@ function draw(element) {
 
 async function load(element) {
   const known = charts.get(element);
+  // It has left the page meanwhile.
+  if (!known) return;
   if (known.loading) {
     known.again = true;
     return;
