@@ -29,7 +29,7 @@ from finetune_operator.web.creation import (
 from finetune_operator.web.ids import ID_PATTERN, NamespaceQuery
 from finetune_operator.web.job_routes import CHANGING, READING, After
 from finetune_operator.web.pages import Time
-from finetune_operator.web.problems import documented
+from finetune_operator.web.problems import Problem, documented
 from finetune_operator.web.schemas import (
     BlindComparison,
     ComparisonList,
@@ -40,7 +40,7 @@ from finetune_operator.web.schemas import (
     VoterList,
     WinRateSeries,
 )
-from finetune_operator.web.services import Services, ServicesOf
+from finetune_operator.web.services import Object, Services, ServicesOf
 
 TESTS_PATH = "/v1/fine-tuning/ab-test"
 NAME_PREFIX = "test"
@@ -113,6 +113,12 @@ async def post_comparison(
     return await abtests.create_comparison(services, caller, namespace, name, request)
 
 
+@router.post("/{test_id}/cancel", responses=CHANGING)
+async def post_test_cancel(services: ServicesOf, caller: CallerOf, test_id: TestId) -> AbTestDetail:
+    """End it for good before its verdict; the votes are kept. Asking again changes nothing."""
+    return abtest_detail(await cancel_test(Acting(services, caller), test_id))
+
+
 @router.post("/{test_id}/vote", responses=CHANGING)
 async def post_vote(services: ServicesOf, caller: CallerOf, test_id: TestId, request: VoteRequest) -> VoteResult:
     """One vote per comparison and evaluator; sending it again changes nothing, another one is a conflict."""
@@ -155,6 +161,17 @@ async def get_win_rates_of(
         return await abtests.get_test(services, caller, test_id, "win-rates")
     namespace, name = Acting(services, caller).identified(test_id)
     return await abtests.get_win_rates(services, caller, namespace, name, max_points)
+
+
+async def cancel_test(acting: Acting, test_id: str) -> Object:
+    """Raises problems, 409 for one that has its verdict."""
+    body = await acting.find(TESTS, test_id)
+    if body["spec"].get("cancel"):
+        return body
+    if body.get("status", {}).get("verdict"):
+        detail = f"ABTest {body['metadata']['name']} has its verdict: there is nothing to end any more"
+        raise Problem(409, "finished", detail)
+    return await acting.change(TESTS, body, {"cancel": True})
 
 
 def _is_namespace(services: Services, text: str) -> bool:

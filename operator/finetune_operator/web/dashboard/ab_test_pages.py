@@ -11,6 +11,7 @@ from finetune_operator.resources.abtest import ABTest, ABTestSpec, TestPhase, Ve
 from finetune_operator.resources.modelversion import ModelVersion, RequestedState
 from finetune_operator.store import vote_statistics, votes
 from finetune_operator.web.abtest_requests import BASE, AbTestRequest, abtest_spec
+from finetune_operator.web.abtest_routes import cancel_test
 from finetune_operator.web.acting import TESTS, VERSIONS
 from finetune_operator.web.creation import create_once, digest_of, manifest
 from finetune_operator.web.dashboard.charts import Curve
@@ -162,13 +163,8 @@ async def win_rates(visit: VisitOf, test_id: TestId) -> Curve:
 @router.post("/{test_id}/cancel")
 async def cancel(visit: VisitOf, test_id: TestId) -> Response:
     """End it before its verdict. Asking again changes nothing."""
-    found = visit.acting.identified(test_id)
-    body = await visit.acting.get(TESTS, found)
-    if body.get("status", {}).get("verdict"):
-        raise Problem(409, "finished", f"ABTest {found.name} has its verdict: there is nothing to end any more")
-    if not body["spec"].get("cancel"):
-        await visit.acting.change(TESTS, body, {"cancel": True})
-    return visit.go(path_of_test(found))
+    await cancel_test(visit.acting, test_id)
+    return visit.go(path_of_test(visit.acting.identified(test_id)))
 
 
 async def created_test(visit: Visit, form: NewTest) -> ObjectId:

@@ -9,7 +9,7 @@ from starlette.responses import HTMLResponse, Response
 
 from finetune_operator.kube.yaml_text import yaml_text
 from finetune_operator.resources.batch_inference import BatchInference, BatchPhase
-from finetune_operator.resources.modelversion import ModelVersion
+from finetune_operator.resources.modelversion import ModelVersion, State
 from finetune_operator.store.mirrored import Wanted
 from finetune_operator.web.acting import BATCHES, JOBS, TESTS, VERSIONS, Acting
 from finetune_operator.web.creation import create_once
@@ -36,6 +36,8 @@ TONES = {
     BatchPhase.FAILED: "bad",
 }
 
+NOT_SERVED = (State.FAILED, State.ARCHIVED)
+
 router = page_router(PATH)
 
 
@@ -52,7 +54,7 @@ async def new_batch_page(visit: VisitOf, version: Annotated[str | None, Query(ma
     """The form."""
     bodies = await visit.acting.every(VERSIONS)
     known = sorted((ModelVersion.parse(body) for body in bodies), key=lambda each: each.spec.version, reverse=True)
-    served = [each for each in known if each.spec.serving is not None]
+    served = [each for each in known if each.spec.serving is not None and each.status.state not in NOT_SERVED]
     claim = await part(_ratings_claim(visit.acting))
     return visit.render(
         "new_batch.html",
@@ -72,7 +74,7 @@ async def preview(visit: VisitOf) -> HTMLResponse:
         made = _objects(visit, await visit.form())
     except Problem as problem:
         return visit.render("fragments/manifest.html", mistake=problem.detail)
-    documents = [yaml_text(body) for body in made if body is not None]
+    documents = [yaml_text(shown_manifest(body["kind"], body)) for body in made if body is not None]
     return visit.render("fragments/manifest.html", mistake=None, yaml="---\n".join(documents), file="batch.yaml")
 
 
@@ -119,11 +121,13 @@ def _objects(visit: Visit, sent: Mapping[str, Any]) -> BatchObjects:
 
 async def _ratings_claim(acting: Acting) -> str | None:
     """The volume of the ratings that the newest training of ratings on one has read."""
-    jobs = sorted(
-        await acting.every(JOBS), key=lambda body: str(body["metadata"].get("creationTimestamp", "")), reverse=True
-    )
-    claims = ((body["spec"].get("dataset", {}).get("ratings") or {}).get("claimName") for body in jobs)
-    return next((claim for claim in claims if claim), None)
+    page = await acting.page(JOBS, None, 1, None, lambda body: _claim(body) is not None)
+    return next(map(_claim, page.items), None)
+
+
+def _claim(job: Object) -> str | None:
+    claim: str | None = (job["spec"].get("dataset", {}).get("ratings") or {}).get("claimName")
+    return claim
 
 
 def _place(body: Object) -> tuple[str, str]:

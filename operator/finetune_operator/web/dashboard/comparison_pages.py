@@ -8,7 +8,7 @@ from starlette.responses import HTMLResponse, Response
 from finetune_operator.contract.experiments import VoteCounts
 from finetune_operator.core.routing import active_version
 from finetune_operator.resources.abtest import ABTest, TestPhase
-from finetune_operator.resources.modelversion import ModelVersion
+from finetune_operator.resources.modelversion import ModelVersion, State
 from finetune_operator.web import versions
 from finetune_operator.web.abtest_requests import BASE
 from finetune_operator.web.acting import TESTS, VERSIONS
@@ -132,7 +132,8 @@ def _chosen(
     running = next((test for test in tests if test.status.phase is TestPhase.RUNNING), None)
     if running is not None and (pair := _arms(known, running)):
         return pair
-    newest = next(iter(known.values()), None)
+    working = (version for version in known.values() if version.status.state is not State.FAILED)
+    newest = next(working, next(iter(known.values()), None))
     return Pair(_predecessor(known, newest), newest) if newest else None
 
 

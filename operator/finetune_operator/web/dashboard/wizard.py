@@ -41,7 +41,6 @@ from finetune_operator.web.ids import ID_PATTERN, ObjectId
 from finetune_operator.web.job_changes import create_job, datasets_claim
 from finetune_operator.web.job_requests import JobRequest, family_of
 from finetune_operator.web.job_views import JobStatus, detail_of, is_finished
-from finetune_operator.web.pages import Pager
 from finetune_operator.web.problems import Problem
 from finetune_operator.web.services import Object
 
@@ -253,14 +252,13 @@ def _steps(number: int, choices: Choices, context: Mapping[str, object]) -> tupl
 
 async def _trainings(visit: Visit) -> tuple[tuple[str, str], ...]:
     """Ids and names of the newest, whose settings can be taken over."""
-    pager = Pager(LISTED_TRAININGS, None, lambda body: "openai" not in body["spec"])
-    pager.add(await visit.acting.every(JOBS))
+    page = await visit.acting.page(JOBS, None, LISTED_TRAININGS, None, lambda body: "openai" not in body["spec"])
     return tuple(
         (
             str(ObjectId(body["metadata"]["namespace"], body["metadata"]["name"])),
             f"{body['metadata']['name']}: {body['spec']['model']} from {body['spec']['baseModel']['name']}",
         )
-        for body in pager.page().items
+        for body in page.items
     )
 
 

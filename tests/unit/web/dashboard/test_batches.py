@@ -114,6 +114,7 @@ async def test_the_preview_shows_both_objects(editor: Browser, cluster: PlayedAp
     text = (await editor.post("/batches/preview", FORM, HX_Request="true")).text
     assert "kind: ABTest" in text
     assert "kind: BatchInference" in text
+    assert "request-digest" not in text
     assert cluster.names("batchinferences") == []
 
 

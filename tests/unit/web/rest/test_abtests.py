@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from finetune_operator.resources.abtest import ABTestSpec
 from finetune_operator.web.abtest_requests import AbTestRequest, abtest_spec
+from tests.unit.web.conftest import ab_test
 from tests.unit.web.rest.conftest import API_TOKEN, READER, Rest
 from tests.unit.web.rest.played_api_server import User
 from tests.unit.web.test_access import is_problem
@@ -112,3 +113,12 @@ async def test_a_test_is_told_to_who_may_not_read_versions(rest: Rest) -> None:
     response = await rest.get(f"{TESTS}/v1-v2", {"Authorization": "Bearer judge"})
     assert (response.status_code, response.json()["baseline"]) == (200, None)
     assert (await rest.get(f"{TESTS}/v1-v2", READER)).json()["baseline"] == "tiny"
+
+
+async def test_ending_a_test_is_asked_for_once_and_not_after_its_verdict(rest: Rest) -> None:
+    for _ in range(2):
+        answer = await rest.post(f"{TESTS}/v1-v2/cancel")
+        assert answer.json()["manifest"]["spec"]["cancel"] is True
+    assert len(rest.cluster.writes()) == 1
+    rest.cluster.put("abtests", ab_test() | {"status": {"verdict": "Won"}})
+    assert is_problem(await rest.post(f"{TESTS}/v1-v2/cancel"), 409, "finished")

@@ -75,6 +75,7 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
         f"POST {MODELS}/{{model_id}}/deploy",
         f"POST {MODELS}/{{model_id}}/rollback",
         f"POST {TESTS}",
+        f"POST {ONE}/cancel",
     ),
     "what the api may read": (
         f"GET {TESTS}",
