@@ -97,6 +97,39 @@ async def test_rbac_decides(resting_world: World, tmp_path: Path) -> None:
     assert await world.names("finetunejobs") == [made["name"]]
 
 
+async def test_costs_and_budgets_are_those_of_the_callers_rights(world: World, tmp_path: Path) -> None:
+    editor, reader = await token_with(world, "editor", "edit"), await token_with(world, "reader", "view")
+    costs = "/v1/fine-tuning/costs"
+    job, pod = await world.train(resources={"limits": {"nvidia.com/gpu": 1}})
+    await world.kubelet.succeed(pod)
+    done = await world.reaches("finetunejobs", "plato-1", phase="Succeeded")
+    async with rest_api(world, tmp_path) as api:
+        await may(api, reader, costs)
+        await may(api, editor, costs)
+        _, found = await api.ask("GET", f"{costs}/jobs", reader)
+        (training,) = found["jobs"]
+        assert training["spent"] == float(done["status"]["cost"]["spent"])
+        assert training["basis"] == done["status"]["cost"]["basis"]
+        _, body = await api.ask("GET", costs, reader)
+        assert body["totals"] == [{"currency": "USD", "training": training["spent"], "inference": 0.0}]
+        version = done["status"]["modelVersion"]
+        _, report = await api.ask("GET", f"{costs}/roi?version={version}&calls_per_day=7", reader)
+        assert report["inputs"]["training_cost"]["value"] == training["spent"]
+        assert "error_rate" in report["missing"]
+        assert (await api.ask("GET", costs, API_TOKEN))[0] == 403
+
+        _, made = await api.ask("POST", JOBS, editor, FLAT | {"max_cost": "2.50"})
+        assert made["manifest"]["spec"]["budget"] == {"maxCost": "2.5", "currency": "USD"}
+        budget = f"{JOBS}/{made['id']}/budget"
+        assert (await api.ask("PUT", budget, reader, {"max_cost": 3}))[0] == 403
+        status, raised = await api.ask("PUT", budget, editor, {"max_cost": 3})
+        assert (status, raised["budget"]["max_cost"]) == (200, 3.0)
+        status, gone = await api.ask("PUT", budget, editor, {"max_cost": None})
+        assert (status, gone["budget"]) == (200, None)
+        status, ended = await api.ask("PUT", f"{JOBS}/{job['metadata']['name']}/budget", editor, {"max_cost": 3})
+        assert (status, ended["type"].rsplit(":", 1)[1]) == (409, "finished")
+
+
 async def test_versions_are_deployed_and_rolled_back(world: World, tmp_path: Path) -> None:
     await world.serve("plato-v1", "plato-v2")
     editor = await token_with(world, "editor", "edit")
