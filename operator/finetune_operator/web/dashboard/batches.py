@@ -120,9 +120,9 @@ def _objects(visit: Visit, sent: Mapping[str, Any]) -> BatchObjects:
 
 
 async def _ratings_claim(acting: Acting) -> str | None:
-    """The volume of the ratings that the newest training of ratings on one has read."""
-    page = await acting.page(JOBS, None, 1, None, lambda body: _claim(body) is not None)
-    return next(map(_claim, page.items), None)
+    """The volume of the ratings that the newest of the latest trainings on one has read."""
+    page = await acting.page(JOBS, None, LISTED, None, Wanted(JOBS.plural))
+    return next((claim for body in page.items if (claim := _claim(body)) is not None), None)
 
 
 def _claim(job: Object) -> str | None:

@@ -16,6 +16,7 @@ from finetune_operator.kube.yaml_text import yaml_text
 from finetune_operator.resources.abtest import ABTest
 from finetune_operator.resources.finetunejob import KIND, FineTuneJob
 from finetune_operator.resources.modelversion import ModelVersion, State
+from finetune_operator.store.mirrored import Wanted
 from finetune_operator.web import versions
 from finetune_operator.web.acting import JOBS, TESTS, VERSIONS
 from finetune_operator.web.creation import manifest
@@ -252,13 +253,14 @@ def _steps(number: int, choices: Choices, context: Mapping[str, object]) -> tupl
 
 async def _trainings(visit: Visit) -> tuple[tuple[str, str], ...]:
     """Ids and names of the newest, whose settings can be taken over."""
-    page = await visit.acting.page(JOBS, None, LISTED_TRAININGS, None, lambda body: "openai" not in body["spec"])
+    page = await visit.acting.page(JOBS, None, LISTED_TRAININGS, None, Wanted(JOBS.plural))
     return tuple(
         (
             str(ObjectId(body["metadata"]["namespace"], body["metadata"]["name"])),
             f"{body['metadata']['name']}: {body['spec']['model']} from {body['spec']['baseModel']['name']}",
         )
         for body in page.items
+        if "openai" not in body["spec"]
     )
 
 
