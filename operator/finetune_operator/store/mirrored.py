@@ -121,14 +121,16 @@ async def page(engine: AsyncEngine, wanted: Wanted, after: Position | None, limi
     """At most `limit` after a place. What is chosen by is in an index, so that only the page's bodies are read."""
     chosen = _conditions(wanted)
     order = MirroredResource.created, MirroredResource.namespace, MirroredResource.name
-    keys = select(*order).where(*chosen).order_by(*(column.desc() for column in order)).limit(limit)
+    keys = (
+        select(*order, MirroredResource.uid).where(*chosen).order_by(*(column.desc() for column in order)).limit(limit)
+    )
     if after is not None:
         keys = keys.where(tuple_(*order) < tuple_(*after))
     count = select(func.count()).select_from(MirroredResource).where(*chosen)
     async with engine.connect() as connection:
         total = (await connection.execute(count)).scalar_one()
         found = (await connection.execute(keys)).all()
-        bodies = await _bodies(connection, wanted.plural, [(row.namespace, row.name) for row in found])
+        bodies = await _bodies(connection, wanted.plural, [row.uid for row in found])
     return Found(tuple(bodies[key] for row in found if (key := (row.namespace, row.name)) in bodies), total)
 
 
@@ -231,9 +233,8 @@ def _trainings(namespaces: tuple[str, ...] | None, chosen: dict[str, str]) -> Se
     return select(MirroredResource.uid).where(*of_jobs)
 
 
-async def _bodies(
-    connection: AsyncConnection, plural: str, keys: Sequence[tuple[str, str]]
-) -> dict[tuple[str, str], Object]:
-    columns = MirroredResource.namespace, MirroredResource.name
-    query = select(*columns, MirroredResource.body).where(MirroredResource.plural == plural, tuple_(*columns).in_(keys))
-    return {(row.namespace, row.name): row.body for row in (await connection.execute(query)).all()}
+async def _bodies(connection: AsyncConnection, plural: str, uids: Sequence[str]) -> dict[tuple[str, str], Object]:
+    # By uid alone: SQLite looks for pairs of names, and for a kind, by reading all of the kind.
+    columns = MirroredResource.plural, MirroredResource.namespace, MirroredResource.name, MirroredResource.body
+    rows = (await connection.execute(select(*columns).where(MirroredResource.uid.in_(uids)))).all()
+    return {(row.namespace, row.name): row.body for row in rows if row.plural == plural}
