@@ -58,6 +58,7 @@ BODIES: dict[str, bytes] = {
     "many members": json.dumps({f"zzz{number}": number for number in range(20_000)}).encode(),
     "large": b'{"zzz": "' + b"a" * 2_000_000 + b'"}',
 }
+JSON_TYPE = "application/json"
 CONTENT_TYPES = (
     "text/plain",
     "application/xml",
@@ -106,12 +107,17 @@ def texts_for(place: Place, count: int) -> dict[str, str]:
 
 
 def with_bodies(document: Json) -> list[tuple[str, str]]:
-    return [(method, path) for method, path, operation in operations(document) if "requestBody" in operation]
+    """Operations that take JSON."""
+    return [(method, path) for method, path, operation in operations(document) if _takes_json(operation)]
+
+
+def _takes_json(operation: Json) -> bool:
+    return JSON_TYPE in operation.get("requestBody", {}).get("content", {})
 
 
 def _members(document: Json, operation: Json) -> Iterator[str]:
-    if "requestBody" in operation:
-        schema = _resolved(document, operation["requestBody"]["content"]["application/json"]["schema"])
+    if _takes_json(operation):
+        schema = _resolved(document, operation["requestBody"]["content"][JSON_TYPE]["schema"])
         for name, member in schema.get("properties", {}).items():
             yield from _texts_of(document, name, member)
 

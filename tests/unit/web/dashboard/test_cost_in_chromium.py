@@ -8,9 +8,9 @@ from playwright.async_api import expect
 
 from tests import chromium
 from tests.unit.web.dashboard import prices
+from tests.unit.web.dashboard.looking import SCREENSHOTS, looked_at, settled
 from tests.unit.web.dashboard.prices import VERSION
 from tests.unit.web.dashboard.real_site import Site
-from tests.unit.web.dashboard.test_in_chromium import SCREENSHOTS, _looked_at, settled
 from tests.unit.web.rest.conftest import Rest
 
 PAGES = {
@@ -77,4 +77,4 @@ async def test_pages_are_for_everybody(site: Site, dark: bool, phone: bool) -> N
     page = await site.logged_in(dark=dark, phone=phone)
     for name, path in PAGES.items():
         await page.goto(path)
-        await _looked_at(page, where / f"{name}.png")
+        await looked_at(page, where / f"{name}.png")
