@@ -75,7 +75,8 @@ async def stage(page: Page, name: str, timeout_seconds: float = STEP_TIMEOUT_SEC
 
     async def is_reached() -> bool:
         if await page.locator("#booth").get_attribute("data-stage") == name:
-            return True
+            # Before htmx has the form, a press is sent as by a browser without scripts.
+            return await page.locator("#booth form[data-htmx-powered]").count() == 1
         retry = page.locator("#booth button.retry")
         if name == "pair" and await retry.is_visible():
             await retry.click()
