@@ -1,17 +1,13 @@
 """The dashboard on a real API server: logged in with a real token, and with the rights of RBAC alone."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
-import aiohttp
-
+from tests.cluster.pages import page_of, person
 from tests.cluster.rest_api import rest_api, token_with
 from tests.cluster.test_rest import JOBS, may
 from tests.cluster.world import World
 
 FORM = {"base_model": "Qwen/Qwen3-0.6B", "model": "plato", "key": "0badcafe"}
-HERE = {"Sec-Fetch-Site": "same-origin"}
 
 
 async def test_a_person_trains_by_a_form_and_sees_it_change(resting_world: World, tmp_path: Path) -> None:
@@ -20,7 +16,7 @@ async def test_a_person_trains_by_a_form_and_sees_it_change(resting_world: World
     async with rest_api(world, tmp_path) as api:
         await may(api, editor, JOBS)
         await may(api, reader, JOBS)
-        async with _person(api.url, reader) as looking, _person(api.url, editor) as training:
+        async with person(api.url, reader) as looking, person(api.url, editor) as training:
             async with looking.get("/live?kinds=finetunejobs+modelversions") as stream:
                 assert stream.status == 200
                 assert await stream.content.readline() == b"event: hello\n"
@@ -32,31 +28,15 @@ async def test_a_person_trains_by_a_form_and_sees_it_change(resting_world: World
                 while f"{world.namespace}.{name}".encode() not in told:
                     told = await stream.content.readline()
                 assert b'"what": "state"' in told
-            text = await _page(looking, "/fine-tuning")
+            text = await page_of(looking, "/fine-tuning")
             assert name in text
-            assert "There is no pod yet." in await _page(looking, f"{page}/log")
+            assert "There is no pod yet." in await page_of(looking, f"{page}/log")
             async with looking.post(f"{page}/cancel") as refused:
                 assert refused.status == 403
                 assert "RoleBinding" in await refused.text()
-            assert "being cancelled" not in await _page(looking, page)
+            assert "being cancelled" not in await page_of(looking, page)
             async with training.post(f"{page}/cancel") as cancelled:
                 assert "being cancelled" in await cancelled.text()
     stored = await world.get("finetunejobs", name)
     assert stored["spec"]["cancel"] is True
     assert stored["spec"]["baseModel"]["source"]["hub"]["id"] == "Qwen/Qwen3-0.6B"
-
-
-@asynccontextmanager
-async def _person(url: str, token: str) -> AsyncIterator[aiohttp.ClientSession]:
-    """A browser's session, logged in by the form."""
-    jar = aiohttp.CookieJar(unsafe=True)  # of an address without a name
-    async with aiohttp.ClientSession(url, cookie_jar=jar, headers=HERE) as session:
-        async with session.post("/login", data={"token": token}, allow_redirects=False) as answer:
-            assert answer.status == 303, await answer.text()
-        yield session
-
-
-async def _page(person: aiohttp.ClientSession, path: str) -> str:
-    async with person.get(path) as answer:
-        assert answer.status == 200, await answer.text()
-        return await answer.text()

@@ -23,9 +23,9 @@ from finetune_operator.web.creation import manifest
 from finetune_operator.web.dashboard.ab_test_pages import NewTest, context_of_test, created_test
 from finetune_operator.web.dashboard.commands import submit_command, version_commands
 from finetune_operator.web.dashboard.comparison_pages import id_of
-from finetune_operator.web.dashboard.dataset_pages import exported
-from finetune_operator.web.dashboard.forms import described, mistakes_of
-from finetune_operator.web.dashboard.new_job import outlook
+from finetune_operator.web.dashboard.dataset_pages import counted_ratings, exported
+from finetune_operator.web.dashboard.forms import described, mistakes_of, request_of
+from finetune_operator.web.dashboard.new_job import Outlook, outlook
 from finetune_operator.web.dashboard.permitted import part
 from finetune_operator.web.dashboard.routing import Page, page_router
 from finetune_operator.web.dashboard.visits import NavEntry, Visit, VisitOf
@@ -38,6 +38,7 @@ from finetune_operator.web.dashboard.wizard_choices import (
     request_of_choices,
     spec_of_choices,
 )
+from finetune_operator.web.dataset_schemas import GoldSelection
 from finetune_operator.web.ids import ID_PATTERN, ObjectId
 from finetune_operator.web.job_changes import create_job, datasets_claim
 from finetune_operator.web.job_requests import JobRequest, family_of
@@ -98,6 +99,16 @@ async def choose_data(visit: VisitOf) -> HTMLResponse:
     )
 
 
+@router.post("/data/count")
+async def count(visit: VisitOf) -> HTMLResponse:
+    """How many ratings the filters leave; a database that is away stops nobody, since the training asks it again."""
+    try:
+        counted = await counted_ratings(visit, request_of(GoldSelection, await visit.form()))
+    except Problem as problem:
+        return visit.render("fragments/counts.html", counted=None, refusal=problem.detail)
+    return visit.render("fragments/counts.html", counted=counted, refusal=None)
+
+
 @router.get("/train")
 async def choose_settings(visit: VisitOf) -> HTMLResponse:
     """Step 3: settings with their defaults explained, and what they come to."""
@@ -123,7 +134,7 @@ async def outlook_of_choices(visit: VisitOf) -> HTMLResponse:
         like = await _like(visit, choices)
         body = manifest(KIND, _namespace(visit, choices), *_name_and_spec(visit, choices, like), None)
         job = FineTuneJob.parse(body | {"metadata": body["metadata"] | {"uid": "none"}})
-        found = await outlook(visit, request_of_choices(choices, like), job)
+        found = await _outlook(visit, request_of_choices(choices, like), job)
     except (Problem, WrongChoice) as mistake:
         return visit.render("fragments/outlook.html", mistake=str(mistake))
     except ValidationError as error:
@@ -249,6 +260,14 @@ def _steps(number: int, choices: Choices, context: Mapping[str, object]) -> tupl
         Step(place, title, paths.get(place) if place <= reachable and place != number else None)
         for place, title in enumerate(TITLES, 1)
     )
+
+
+async def _outlook(visit: Visit, request: JobRequest, job: FineTuneJob) -> Outlook:
+    """What it takes is worth knowing, and nothing to wait for: the training itself looks again."""
+    try:
+        return await outlook(visit, request, job)
+    except Problem as problem:
+        return Outlook(None, problem.detail, None, None, None, ())
 
 
 async def _trainings(visit: Visit) -> tuple[tuple[str, str], ...]:

@@ -75,12 +75,14 @@ async def tally(site: Site) -> VoteCounts:
 async def voting(site: Site, *, phone: bool = False) -> Page:
     page = await site.logged_in(phone=phone)
     await page.goto(VOTE_PAGE)
-    await expect(page.locator("#booth")).to_have_attribute("data-stage", "pair")
+    await stage(page, "pair")
     return page
 
 
 async def stage(page: Page, name: str) -> None:
+    """Shown, and its form in the hands of htmx: before, a press is sent as by a browser without scripts."""
     await expect(page.locator("#booth")).to_have_attribute("data-stage", name)
+    await expect(page.locator("#booth form[data-htmx-powered]")).to_have_count(1)
 
 
 async def test_one_votes_by_keyboard_alone(site: Site) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from finetune_operator.web.problems import Problem
 from tests.builders import merged
 from tests.unit.web.conftest import model_version
 from tests.unit.web.dashboard.conftest import Browser
@@ -58,6 +59,22 @@ async def test_what_it_would_make_is_shown_before(editor: Browser, cluster: Play
     assert "domain: ethics" in answer.text
     assert "kubectl apply -f job.yaml" in answer.text
     assert cluster.names("finetunejobs") == []
+
+
+class BrokenWorker:
+    """A ratings database that does not answer."""
+
+    async def outcome(self, *_: object) -> None:
+        raise Problem(503, "ratings-unreachable", "the ratings database did not answer")
+
+
+async def test_a_ratings_database_that_is_away_hides_the_counts_alone(editor: Browser) -> None:
+    object.__setattr__(editor.rest.services, "worker", BrokenWorker())
+    answer = await editor.post("/wizard/train/outlook", CHOSEN, HX_Request="true")
+    assert "the ratings database did not answer" in answer.text
+    assert "kind: FineTuneJob" in answer.text
+    counts = await editor.post("/wizard/data/count", CHOSEN, HX_Request="true")
+    assert (counts.status_code, "did not answer" in counts.text) == (200, True)
 
 
 async def test_a_mistake_is_told_beside_the_form_and_makes_nothing(editor: Browser, cluster: PlayedApiServer) -> None:
