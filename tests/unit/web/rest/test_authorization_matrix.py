@@ -96,6 +96,7 @@ MATRIX: dict[str, Needs] = {
     f"GET {ONE}/win-rates": READ_TEST,
     f"GET {PAIR}/win-rates": READ_TEST,
     "GET /v1/fine-tuning/comparisons": READ_TEST,
+    f"POST {ONE}/cancel": Needs(rights("abtests", "get", "patch"), api_token=False),
     f"POST {ONE}/comparisons": VOTE,
     f"POST {PAIR}/comparisons": VOTE,
     f"POST {ONE}/vote": VOTE,
