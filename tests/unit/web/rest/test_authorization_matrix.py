@@ -47,11 +47,13 @@ MAKE_TEST = Needs(rights("abtests", "create"), api_token=False)
 VOTE = Needs(rights("abtests/votes", "create"))
 VOTE_EVERYWHERE = VOTE._replace(where="all")
 RATINGS = Needs(rights("finetunejobs", "create"), "all")
+TRAIN_THERE = Needs(rights("finetunejobs", "create"))
 ANYBODY_KNOWN = Needs()
 
 TESTS, MODELS, JOBS = "/v1/fine-tuning/ab-test", "/v1/fine-tuning/models", "/v1/fine-tuning/jobs"
 PAIR, ONE = f"{TESTS}/{{namespace}}/{{name}}", f"{TESTS}/{{test_id}}"
 TRAINING, DATASETS, OPENAI = "/api/training/jobs", "/v1/fine-tuning/datasets", "/v1/fine_tuning/jobs"
+COSTS, FILES = "/v1/fine-tuning/costs", "/v1/files"
 THEIRS = f"{OPENAI}/{{fine_tuning_job_id}}"
 MATRIX: dict[str, Needs] = {
     f"GET {JOBS}": LIST_JOBS,
@@ -114,7 +116,18 @@ MATRIX: dict[str, Needs] = {
     "POST /api/training/export/gauntlet": RATINGS,
     "GET /api/training/stats": RATINGS,
     "GET /api/training/formats": ANYBODY_KNOWN,
+    f"PUT {JOBS}/{{job_id}}/budget": CHANGE_JOB,
+    f"GET {COSTS}": LIST_JOBS,
+    f"GET {COSTS}/jobs": LIST_JOBS,
+    f"GET {COSTS}/models": LIST_VERSIONS,
+    f"GET {COSTS}/roi": READ_VERSION,
+    f"GET {FILES}": TRAIN_THERE._replace(where="any"),
+    f"GET {FILES}/{{file_id}}": TRAIN_THERE,
+    f"GET {FILES}/{{file_id}}/content": TRAIN_THERE,
+    f"DELETE {FILES}/{{file_id}}": TRAIN_THERE,
 }
+ELSEWHERE = ("POST /v1/files", "POST /v1/api-keys", "GET /v1/api-keys", "DELETE /v1/api-keys/{key_id}")
+"""Forms, and rights on one ServiceAccount by its name: `test_authorization` has them."""
 ROLES: dict[str, User | None] = {
     "anonymous": None,
     "api token": None,
@@ -175,7 +188,18 @@ def path_of(operation: str, namespace: str) -> str:
         **{name: value.replace("finetune.", f"{namespace}.") for name, value in PATH_EXAMPLES.items()}
         | {"namespace": namespace}
     )
-    lists = (f"GET {JOBS}", f"GET {TRAINING}", f"GET {MODELS}", f"GET {TESTS}", "GET /v1/fine-tuning/comparisons")
+    if operation == f"GET {COSTS}/roi":
+        return f"{path}?version={namespace}.plato-v2"
+    lists = (
+        f"GET {COSTS}",
+        f"GET {COSTS}/jobs",
+        f"GET {COSTS}/models",
+        f"GET {JOBS}",
+        f"GET {TRAINING}",
+        f"GET {MODELS}",
+        f"GET {TESTS}",
+        "GET /v1/fine-tuning/comparisons",
+    )
     return f"{path}?namespace={namespace}" if operation in lists else path
 
 
@@ -206,5 +230,7 @@ class TestEveryOperation:
 
 
 def test_every_operation_is_in_the_matrix() -> None:
-    known = {(operation.split()[0], operation.split()[1].format(**PATH_EXAMPLES)) for operation in MATRIX}
+    known = {
+        (operation.split()[0], operation.split()[1].format(**PATH_EXAMPLES)) for operation in (*MATRIX, *ELSEWHERE)
+    }
     assert known == set(public_routes())
