@@ -210,7 +210,7 @@ async def test_large_bodies_are_refused(api: Api) -> None:
 
 async def test_a_database_that_fails_is_a_503(api: Api) -> None:
     async with api.services.engine.begin() as connection:
-        await connection.exec_driver_sql("DROP TABLE abtest_votes")
+        await connection.exec_driver_sql("DROP TABLE abtest_counts")
     response = await api.get(TEST)
     assert is_problem(response, 503, "database-unavailable")
     assert response.headers["retry-after"]

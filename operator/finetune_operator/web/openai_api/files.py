@@ -123,7 +123,7 @@ async def create_file(
     return file_object(kept)
 
 
-@router.get("", response_model=Files, responses=documented_errors(400, 401, 403, 409, 503))
+@router.get("", response_model=Files, responses=documented_errors(400, 401, 403, 404, 409, 503))
 async def list_files(
     services: ServicesOf,
     caller: CallerOf,

@@ -94,6 +94,9 @@ class PlayedApiServer:
         app = web.Application()
         app.router.add_post("/apis/authentication.k8s.io/v1/selfsubjectreviews", self._who)
         app.router.add_post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", self._may)
+        app.router.add_post("/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token", self._token)
+        app.router.add_get("/api/v1/namespaces/{namespace}/pods", self._pods)
+        app.router.add_get("/api/v1/namespaces/{namespace}/pods/{name}/log", self._log)
         for prefix in {PREFIXES[plural] for plural in KINDS}:
             app.router.add_route("*", prefix + "/{plural}", self._serve)
             app.router.add_route("*", prefix + "/namespaces/{namespace}/{plural}", self._serve)
