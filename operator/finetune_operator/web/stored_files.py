@@ -35,7 +35,21 @@ def stored_file(services: Services, namespace: str, identity: str, name: str) ->
             return Stored(files.path(namespace, identity), files.find(namespace, identity).sha256)
         if name not in get_args(FileName):
             raise UnknownDataset(identity)
+        _require_home(services, namespace)
         part, datasets = cast(FileName, name), datasets_of(services)
         return Stored(datasets.path(identity, part), datasets.find(identity).file(part).sha256)
     except (UnknownFile, UnknownDataset):
         raise Problem(404, "unknown-file", f"there is no {identity}/{name} for namespace {namespace}") from None
+
+
+def _require_home(services: Services, namespace: str) -> None:
+    """Exported datasets are ratings of all namespaces, and their ids are told wherever one was trained on. Raises 404."""
+    settings = services.settings
+    claimed = (settings.datasets_claim or "").partition("/")[0]
+    if settings.namespaces != (namespace,) and namespace != claimed:
+        raise Problem(
+            404,
+            "unknown-file",
+            f"no exported dataset is given to namespace {namespace}, since it holds ratings of all: upload it there as "
+            "a file, or train in the namespace of api.datasets.claimName",
+        )

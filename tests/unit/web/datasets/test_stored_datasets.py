@@ -2,11 +2,14 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from finetune_operator.store import exported_datasets
+from finetune_operator.web.problems import Problem
+from finetune_operator.web.stored_files import stored_file
 from tests.unit.store.ratings_database import rating
 from tests.unit.web.conftest import Api
 from tests.unit.web.datasets.conftest import ABSENT, lines
@@ -121,3 +124,27 @@ async def test_links_that_others_put_onto_the_volume_lead_nowhere(exports: Ratin
     for dataset in (made["id"], ABSENT):
         for path in ("files/train.jsonl", "rows"):
             assert is_problem(await exports.client.get(f"{DATASETS}/{dataset}/{path}"), 404, "unknown-dataset")
+
+
+@pytest.mark.parametrize(
+    ("served", "claim", "given"),
+    [
+        (("finetune",), None, True),
+        (("finetune", "other"), None, False),
+        ((), None, False),
+        ((), "finetune/datasets", True),
+        ((), "other/datasets", False),
+    ],
+)
+async def test_trainings_are_given_ratings_where_no_other_namespaces_can_be_among_them(
+    exports: RatingsApi, served: tuple[str, ...], claim: str | None, given: bool
+) -> None:
+    made = await exports.made()
+    settings = exports.services.settings.model_copy(update={"namespaces": served, "datasets_claim": claim})
+    services = replace(exports.services, settings=settings)
+    if given:
+        found = stored_file(services, "finetune", made["id"], "train.jsonl")
+        assert found.path == exports.directory / made["id"] / "train.jsonl"
+    else:
+        with pytest.raises(Problem, match="no exported dataset is given to namespace finetune"):
+            stored_file(services, "finetune", made["id"], "train.jsonl")
