@@ -248,7 +248,7 @@ FORMS: dict[str, tuple[bytes, dict[str, str], int, str]] = {
     ),
     "a field many times": (form(*[PURPOSE_PART] * 17, FILE_PART), FORM, 400, "more than 16 parts"),
     "long headers": (
-        form(*[(f'name="purpose"\r\nX-Long: {"x" * 30_000}', b"fine-tune")] * 3, FILE_PART),
+        form(*[(f'name="purpose"\r\nX-A: {"a" * 3000}\r\nX-B: {"b" * 3000}', b"fine-tune")] * 15, FILE_PART),
         FORM,
         400,
         "65536 bytes besides its file",
