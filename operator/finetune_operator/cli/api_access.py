@@ -5,6 +5,7 @@ asks. A port-forward leaves the request as it is; it needs kubectl, and the righ
 """
 
 import asyncio
+import ipaddress
 import json
 import re
 import shutil
@@ -12,7 +13,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import aiohttp
 
@@ -122,21 +123,35 @@ async def api_at(cluster: Cluster, api: Api) -> AsyncIterator[Reached]:
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()))
         if api.server and not api.service_account:
-            yield Reached(ApiClient(session, _address(api.server), api.token), cluster.namespace)
+            yield Reached(ApiClient(session, _address(api.server, api.token), api.token), cluster.namespace)
             return
+        address = _address(api.server, api.token or api.service_account) if api.server else None
         connection = await stack.enter_async_context(connected(cluster))
         token = api.token or await token_of(connection, api)
-        if api.server:
-            yield Reached(ApiClient(session, _address(api.server), token), connection.namespace)
+        if address:
+            yield Reached(ApiClient(session, address, token), connection.namespace)
             return
         url = await stack.enter_async_context(forwarded(connection, await service_of(connection, api)))
         yield Reached(ApiClient(session, url, token), connection.namespace)
 
 
-def _address(server: str) -> str:
+def _address(server: str, secret: str | None) -> str:
+    """Raises `Failed`, also where something secret would go unencrypted to another machine."""
     if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", server):
         raise usage(f"--server {server}: write http://<host>[:<port>] or https://...")
+    if secret and server.startswith("http://") and not _is_loopback(urlsplit(server).hostname or ""):
+        raise usage(
+            f"--server {server}: a token would be sent unencrypted; write https://..., or forward a port to the api "
+            "and write http://localhost:<port>"
+        )
     return server.rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 async def token_of(connection: Connection, api: Api) -> str:

@@ -73,15 +73,16 @@ class Outbox(ABC, Generic[Item]):
         """What one takes of the room."""
         return 1
 
-    def put(self, item: Item) -> None:
-        """Returns at once."""
+    def put(self, item: Item) -> bool:
+        """Whether there was room for it. Returns at once."""
         weight = self.weight(item)
         if self._waiting + weight > self.room:
             self._outcomes.labels("dropped").inc()
-            return
+            return False
         self._buffer.append(item)
         self._waiting += weight
         self._filled.set()
+        return True
 
     async def run(self) -> None:
         """Send until cancelled, then once more what is left."""

@@ -57,9 +57,8 @@ class UsageSender(Outbox[Sum]):
         key = Sum(version_uid, self._today())
         known = self._sums.get(key) or DayOfUsage(version_uid=key.version_uid, day=key.day)
         self._sums[key] = _with(known, usage)
-        if key not in self._changed:
+        if key not in self._changed and self.put(key):
             self._changed.add(key)
-            self.put(key)
 
     def letter(self, items: deque[Sum]) -> Letter:
         """Whatever is added from here on changes its sum again, and is told by another letter."""
@@ -70,6 +69,12 @@ class UsageSender(Outbox[Sum]):
         self._forget_past(keep={*items})
         body = UsageReport(reporter=self._reporter, days=days).model_dump_json(by_alias=True).encode()
         return Letter("POST", USAGE_PATH, body, len(oldest))
+
+    async def _send(self, timeout_seconds: float) -> None:
+        # What has changed since a letter that failed waits twice.
+        self._buffer = deque(dict.fromkeys(self._buffer))
+        self._waiting = len(self._buffer)
+        await super()._send(timeout_seconds)
 
     def _forget_past(self, keep: set[Sum]) -> None:
         """A past day grows no more; its sum is needed only as long as it waits to be sent."""

@@ -194,11 +194,16 @@ def _merged(paths: tuple[Path, ...]) -> tuple[str, dict[str, dict[str, Section]]
     read = 0
     for path in paths:
         try:
-            document = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            text = path.read_text(encoding="utf-8")
+            document = yaml.safe_load(text) or {}
         except FileNotFoundError:
             continue
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except (OSError, UnicodeDecodeError) as error:
             raise Unusable(f"{path} is no kubeconfig: {error}") from None
+        except yaml.YAMLError as error:
+            # What the parser says quotes the line, which may be a token.
+            line = _line_of(error, text)
+            raise Unusable(f"{path} is no kubeconfig: it can't be read as YAML, look at line {line}") from None
         read += 1
         if not isinstance(document, dict):
             raise Unusable(f"{path} is no kubeconfig: it should be a mapping with clusters, users and contexts")
@@ -209,6 +214,12 @@ def _merged(paths: tuple[Path, ...]) -> tuple[str, dict[str, dict[str, Section]]
     if not read:
         raise Unusable(f"there is no kubeconfig at {', '.join(map(str, paths))}: set KUBECONFIG or pass --kubeconfig")
     return current, found
+
+
+def _line_of(error: yaml.YAMLError, text: str) -> int:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        return int(error.problem_mark.line) + 1
+    return text.count("\n", 0, getattr(error, "position", 0)) + 1
 
 
 def _placed(section: Section, directory: Path) -> Section:

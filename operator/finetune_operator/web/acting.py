@@ -129,6 +129,7 @@ class Acting:
 
     async def moment(self, kind: Kind, namespace: str | None) -> str:
         """The resource version of now, from which changes can be watched."""
+        self._require_token(kind, namespace)
         with self.refusals(namespace):
             return await self.resources.version(kind.plural, namespace)
 

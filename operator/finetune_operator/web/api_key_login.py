@@ -17,8 +17,10 @@ VALUE = "the chart's value api.keys.serviceAccounts (FINETUNE_API_KEY_ACCOUNTS)"
 logger = get_logger(__name__)
 
 
-async def login(services: Services, shown: ApiKey) -> SecretStr:
-    """The token to act with. Raises 401 for a key that is unknown or has ended."""
+async def login(services: Services, shown: ApiKey, not_this: SecretStr | None = None) -> SecretStr:
+    """The token to act with, never one that the API server has refused. Raises 401 for a key that is unknown or has
+    ended.
+    """
     now = services.now()
     key = await api_keys.find(services.engine, shown.id)
     if key is None or not is_secret(shown.secret, key.digest):
@@ -27,17 +29,17 @@ async def login(services: Services, shown: ApiKey) -> SecretStr:
         services.account_tokens.drop(key.id)
         ended = "was revoked" if key.revoked_at else f"expired on {key.expires_at:%Y-%m-%d}"
         raise _refused(key.id, f"the API key {key.id} ({key.name}) {ended}: make another one by POST /v1/api-keys")
-    token = await token_for(services, key)
+    token = await token_for(services, key, not_this)
     if await api_keys.note_use(services.engine, key, now):
         logger.info("api key used", key=key.id, account=str(key.account))
     return token
 
 
-async def token_for(services: Services, key: KeyRecord) -> SecretStr:
+async def token_for(services: Services, key: KeyRecord, not_this: SecretStr | None = None) -> SecretStr:
     """Raises problems that say what has to be set."""
     require_listed(services, key.account)
     try:
-        return await services.account_tokens.token_for(key)
+        return await services.account_tokens.token_for(key, not_this)
     except NotFound:
         services.account_tokens.drop(key.id)
         detail = f"there is no ServiceAccount {key.account.name} in namespace {key.account.namespace}; create it"

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from finetune_operator.core.api_keys import parsed_key
 from finetune_operator.kube.errors import KubeError
 from finetune_operator.web.api_key_login import login
-from finetune_operator.web.identity import EXPORT, Decision, Right
+from finetune_operator.web.identity import EXPORT, UNAUTHENTICATED, Decision, Right
 from finetune_operator.web.problems import Problem
 from finetune_operator.web.refusals import forbidden, refused, unauthorized
 from finetune_operator.web.services import Services, ServicesOf
@@ -59,9 +59,17 @@ async def require_caller(services: ServicesOf, authorization: Authorization = No
     key = parsed_key(shown)
     token = await login(services, key) if key else SecretStr(shown)
     try:
-        return Caller(await services.identity.name_of(token), token, by_api_key=key is not None)
+        try:
+            name = await services.identity.name_of(token)
+        except KubeError as error:
+            if key is None or error.status != UNAUTHENTICATED:
+                raise
+            # The token of a ServiceAccount that was deleted and made anew is bound to the one before.
+            token = await login(services, key, not_this=token)
+            name = await services.identity.name_of(token)
     except KubeError as error:
         raise refused(error, None, own_token=True) from error
+    return Caller(name, token, by_api_key=key is not None)
 
 
 CallerOf = Annotated[Caller, Depends(require_caller)]

@@ -174,6 +174,21 @@ async def test_at_an_address_only_a_token_that_was_meant_for_it_is_sent(ftctl: F
     assert api.kubectl_calls() == []
 
 
+@pytest.mark.parametrize(
+    "server",
+    ["http://10.0.0.1", "http://api.example.org:8080/ft", "http://localhost.example.org", "http://127.0.0.1@x"],
+)
+@pytest.mark.parametrize("by", ["token", "service account"])
+async def test_a_token_goes_unencrypted_to_this_machine_alone(
+    ftctl: Ftctl, api: RunningApi, server: str, by: str
+) -> None:
+    told = ("--service-account", "ada") if by == "service account" else ()
+    environment = {"FTCTL_TOKEN": "a"} if by == "token" else {}
+    ended = await ftctl("export", "--count", "--server", server, *told, **environment)
+    assert ended.code == ExitCode.USAGE
+    assert "write https://" in ended.err
+
+
 async def test_a_token_of_a_service_account_is_made(ftctl: Ftctl, api: RunningApi, cluster: PlayedCluster) -> None:
     cluster.users["token-of-ada"] = User("system:serviceaccount:finetune:ada", cluster.users["editor"].rights)
     ended = await ftctl("vote", TEST, "--count", "1", "--service-account", "ada", stdin="a\n")

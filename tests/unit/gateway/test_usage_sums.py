@@ -1,18 +1,22 @@
 """What the api is told of each version's calls and tokens: sums, which may come twice."""
 
+import asyncio
 from collections import deque
 from datetime import date
 from typing import Any
 
 import aiohttp
+import pytest
 
 from finetune_operator.contract.usage import UsageReport
 from finetune_operator.gateway.metrics import Metrics
+from finetune_operator.gateway.outbox import ApiAway
 from finetune_operator.gateway.usage import UNKNOWN, Usage
 from finetune_operator.gateway.usage_sums import Sum, UsageSender
 from tests.unit.gateway.clients import answer_of, chat
 from tests.unit.gateway.conftest import World
 from tests.unit.resource_builders import version_object
+from tests.waiting import eventually
 
 TOLD = {"prompt_tokens": 7, "completion_tokens": 42, "total_tokens": 49}
 MONDAY, TUESDAY = date(2026, 11, 23), date(2026, 11, 24)
@@ -84,3 +88,34 @@ async def test_a_letter_has_the_sums_of_the_moment_and_a_past_day_is_forgotten_o
         assert told(sender, monday, tuesday) == [(MONDAY, 3, 20), (TUESDAY, 1, 5)]
         assert told(sender, tuesday) == [(TUESDAY, 1, 5)]
         assert list(sender._sums) == [tuesday]
+
+
+async def test_what_waits_does_not_grow_while_the_api_is_away(world: World) -> None:
+    async with aiohttp.ClientSession() as session, world.intake.running():
+        world.intake.usage_failures = [503] * 5
+        sender = UsageSender(session, world.intake.url, "token", Metrics().usage)
+        for _ in range(5):
+            sender.add("v1", Usage(1, 10))
+            with pytest.raises(ApiAway):
+                await sender._send(5)
+        sender.add("v1", Usage(1, 10))
+        assert len(sender._buffer) <= 2, "one that is sent, and one that has come meanwhile"
+        await sender._send(5)
+        assert not sender._buffer
+    assert last_of(world.intake.usage)["calls"] == 6
+
+
+async def test_a_sum_without_room_is_told_once_there_is_some(world: World) -> None:
+    async with aiohttp.ClientSession() as session:
+        sender = UsageSender(session, world.intake.url, "token", Metrics().usage, interval_seconds=0.001)
+        sender.room = 1
+        sender.add("v1", Usage(1, 10))
+        sender.add("v2", Usage(1, 10))
+        async with world.intake.running():
+            sending = asyncio.create_task(sender.run())
+            await eventually(lambda: len(world.intake.usage) == 1 and not sender._buffer)
+            sender.add("v2", Usage(1, 10))
+            await eventually(lambda: len(world.intake.usage) == 2)
+            sending.cancel()
+            await asyncio.wait([sending])
+    assert [(day["versionUid"], day["calls"]) for day in world.intake.usage[-1]["days"]] == [("v2", 2)]

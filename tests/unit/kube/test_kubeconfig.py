@@ -107,6 +107,17 @@ def test_what_is_no_kubeconfig(tmp_path: Path, text: str, words: str) -> None:
     assert words in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["token: hunter2: x", "token: [hunter2", 'token: "hunter2', "token: *hunter2", "token: !hunter2", "hunter2\x00"],
+)
+def test_what_can_not_be_read_is_told_by_its_line_and_not_shown(tmp_path: Path, line: str) -> None:
+    (tmp_path / "config").write_text(f"users:\n- name: ada\n  user:\n    {line}\n")
+    with pytest.raises(Unusable, match=r"is no kubeconfig: it can't be read as YAML, look at line [45]") as refusal:
+        read_access((tmp_path / "config",))
+    assert "hunter2" not in str(refusal.value)
+
+
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(Unusable, match="set KUBECONFIG or pass --kubeconfig"):
         read_access((tmp_path / "none",))

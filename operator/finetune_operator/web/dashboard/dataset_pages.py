@@ -12,7 +12,7 @@ from finetune_operator.web import datasets
 from finetune_operator.web.auth import require_trainer
 from finetune_operator.web.dashboard.fine_tuning import PATH
 from finetune_operator.web.dashboard.forms import described, request_of
-from finetune_operator.web.dashboard.permitted import part
+from finetune_operator.web.dashboard.permitted import part, told
 from finetune_operator.web.dashboard.routing import Page, page_router
 from finetune_operator.web.dashboard.visits import Visit, VisitOf
 from finetune_operator.web.dataset_exports import Exporter
@@ -62,7 +62,7 @@ async def export(visit: VisitOf) -> Response:
 async def count(visit: VisitOf) -> HTMLResponse:
     """How many ratings the form's filters leave."""
     selection = request_of(GoldSelection, await visit.form())
-    counted = await part(counted_ratings(visit, selection))
+    counted = await told(counted_ratings(visit, selection))
     return visit.render("fragments/counts.html", counted=counted.value, refusal=counted.refusal)
 
 

@@ -28,6 +28,8 @@ from finetune_operator.web.streams import EventStream
 KINDS = {kind.plural: kind for kind in (JOBS, VERSIONS, TESTS, BATCHES)}
 HEARTBEAT_SECONDS = 15.0
 MAX_WAITING = 1000
+MAX_REMEMBERED = 1000
+"""Objects of one watch, the last that have changed."""
 HELLO = "event: hello\ndata: {}\n\n"
 HEARTBEAT = ": still there\n\n"
 MOVING = frozenset({"progress", "cost", "observedGeneration"})
@@ -71,7 +73,7 @@ async def changes(resources: Resources, watched: Sequence[Watched]) -> AsyncGene
     """Text of the stream. It ends with the first watch that breaks: the next stream begins with the whole present."""
     yield HELLO
     news: asyncio.Queue[str | None] = asyncio.Queue(MAX_WAITING)
-    tasks = [asyncio.create_task(_follow(resources, each, news)) for each in watched]
+    tasks = [asyncio.create_task(_told(resources, each, news)) for each in watched]
     try:
         while True:
             try:
@@ -107,8 +109,17 @@ async def _watched(acting: Acting, kinds: Sequence[Kind], namespace: str | None)
     return found
 
 
+async def _told(resources: Resources, watched: Watched, news: asyncio.Queue[str | None]) -> None:
+    """One kind's changes, then None, unless nobody reads any more: the queue may be full for ever then."""
+    try:
+        await _follow(resources, watched, news)
+    except Exception:
+        logger.exception("watch of a page failed", kind=watched.kind.plural)
+    await news.put(None)
+
+
 async def _follow(resources: Resources, watched: Watched, news: asyncio.Queue[str | None]) -> None:
-    """One kind's changes, then None: the API server ends each watch now and then, and a new one goes on from there."""
+    """The API server ends each watch now and then, and a new one goes on from there."""
     stamps: dict[str, Stamp] = {}
     version = watched.version
     try:
@@ -124,18 +135,16 @@ async def _follow(resources: Resources, watched: Watched, news: asyncio.Queue[st
                 return
     except KubeError as error:
         logger.info("watch of a page broke", kind=watched.kind.plural, error=cause(error))
-    finally:
-        await news.put(None)
 
 
 def _changed(kind: Kind, change: str, item: Object, stamps: dict[str, Stamp]) -> str:
     """`progress` where nothing else has changed; of what was not seen before that can't be told."""
     identity = str(id_of(item))
-    known, now = stamps.get(identity), _stamp(item)
-    if change == "DELETED":
-        stamps.pop(identity, None)
-    else:
+    known, now = stamps.pop(identity, None), _stamp(item)
+    if change != "DELETED":
         stamps[identity] = now
+    if len(stamps) > MAX_REMEMBERED:
+        del stamps[next(iter(stamps))]
     what = "progress" if change == "MODIFIED" and known == now else "state"
     return f"event: changed\ndata: {json.dumps({'kind': kind.plural, 'id': identity, 'what': what})}\n\n"
 

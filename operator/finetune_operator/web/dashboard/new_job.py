@@ -20,7 +20,7 @@ from finetune_operator.web.dashboard.dataset_pages import counted_ratings, expor
 from finetune_operator.web.dashboard.fine_tuning import PATH
 from finetune_operator.web.dashboard.forms import described, mistakes_of, request_of
 from finetune_operator.web.dashboard.job_pages import JOBS_PATH, job_path
-from finetune_operator.web.dashboard.permitted import part
+from finetune_operator.web.dashboard.permitted import part, told
 from finetune_operator.web.dashboard.routing import Page, page_router
 from finetune_operator.web.dashboard.visits import Visit, VisitOf
 from finetune_operator.web.dataset_schemas import DatasetEntry, GoldSelection
@@ -116,7 +116,7 @@ def _manifest(visit: Visit, request: JobRequest) -> dict[str, Any]:
 
 async def outlook(visit: Visit, request: JobRequest, job: FineTuneJob) -> Outlook:
     """Of the object that the request stands for. Raises problems."""
-    rows = await part(_rows(visit, request))
+    rows = await told(_rows(visit, request))
     config = training_config(job, NOWHERE)
     known = catalogued(job.spec.base_model.source.hub.id) if job.spec.base_model.source.hub else None
     count = rows.value.count if rows.value else None

@@ -26,3 +26,11 @@ async def part(asked: Awaitable[Value]) -> Part[Value]:
         if problem.status not in (FORBIDDEN, CONFLICT):
             raise
         return Part(None, problem.detail)
+
+
+async def told(asked: Awaitable[Value]) -> Part[Value]:
+    """As `part`, with any problem: where a page waits for nothing else."""
+    try:
+        return Part(await asked)
+    except Problem as problem:
+        return Part(None, problem.detail)

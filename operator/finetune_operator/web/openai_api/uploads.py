@@ -18,6 +18,7 @@ FIELD_MAX_BYTES = 256
 FILENAME_MAX_CHARACTERS = 255
 FORM_MAX_BYTES = 65_536
 """Of everything but the file."""
+MAX_PARTS = 16
 WRITTEN_BYTES = 1_048_576
 LARGE = 413
 
@@ -52,6 +53,7 @@ class _Form:
         self._disposition = b""
         self._name = ""
         self._value = b""
+        self._parts = 0
         self._parser = MultipartParser(
             boundary,
             {
@@ -77,6 +79,9 @@ class _Form:
 
     def _begin(self) -> None:
         self._disposition, self._value = b"", b""
+        self._parts += 1
+        if self._parts > MAX_PARTS:
+            raise _bad_form(f"the form has more than {MAX_PARTS} parts: send purpose and file alone")
 
     def _add_header_name(self, data: bytes, start: int, end: int) -> None:
         self._header_name += data[start:end]
@@ -125,7 +130,9 @@ async def received(content_type: str | None, body: AsyncIterator[bytes], target:
         async for piece in _in_time(body, bounds.idle_seconds):
             taken += len(piece)
             waiting += form.content(piece)
-            if size + len(waiting) > bounds.max_bytes or taken > bounds.max_bytes + FORM_MAX_BYTES:
+            if taken - size - len(waiting) > FORM_MAX_BYTES:
+                raise _bad_form(f"the form has more than {FORM_MAX_BYTES} bytes besides its file: send purpose alone")
+            if size + len(waiting) > bounds.max_bytes:
                 detail = (
                     f"the file is larger than {bounds.max_bytes} bytes (FINETUNE_FILE_MAX_BYTES): send a smaller one"
                 )

@@ -7,6 +7,7 @@ import pytest
 
 from finetune_operator.core.cost import price_book
 from finetune_operator.web.dashboard.templating import UNKNOWN
+from finetune_operator.web.problems import Problem
 from tests.unit.web.dashboard.conftest import Browser
 from tests.unit.web.dashboard.sights import HOSTILE, NAMESPACE
 from tests.unit.web.rest.conftest import Rest
@@ -163,7 +164,19 @@ async def test_training_again_makes_a_new_job_of_the_same_spec_once(editor: Brow
     assert made["spec"] == {name: value for name, value in old["spec"].items() if name != "cancel"}
 
 
+class BrokenWorker:
+    """A ratings database that does not answer."""
+
+    async def outcome(self, *_: object) -> None:
+        raise Problem(503, "ratings-unreachable", "the ratings database did not answer")
+
+
 class TestDatasets:
+    async def test_counts_say_why_there_are_none(self, editor: Browser) -> None:
+        object.__setattr__(editor.rest.services, "worker", BrokenWorker())
+        answer = await editor.post("/fine-tuning/datasets/count", {"domain": "ethics"}, HX_Request="true")
+        assert (answer.status_code, "did not answer" in answer.text) == (200, True)
+
     async def test_counts_follow_the_filters(self, editor: Browser) -> None:
         all_of_them = await editor.post("/fine-tuning/datasets/count", {"switches": "gold_star_only"})
         assert "25 ratings" in words(all_of_them.text)
@@ -220,6 +233,13 @@ class TestNewJob:
         assert "lora: r: 8" in page
         assert "kubectl apply -f job.yaml" in page
         assert editor.rest.cluster.writes() == []
+
+    async def test_the_outlook_without_a_ratings_database_lacks_the_rows_alone(self, editor: Browser) -> None:
+        object.__setattr__(editor.rest.services, "worker", BrokenWorker())
+        answer = await editor.post("/fine-tuning/new/outlook", self.FORM, HX_Request="true")
+        assert answer.status_code == 200
+        assert "the ratings database did not answer" in answer.text
+        assert "kind: FineTuneJob" in answer.text
 
     async def test_it_costs_what_the_installation_says(self, editor: Browser) -> None:
         prices = price_book('{"currency": "EUR", "perHour": {"cpu": "0.04"}, "gpuTypes": {"NVIDIA-L4": "0.80"}}')

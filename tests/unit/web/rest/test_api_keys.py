@@ -10,7 +10,9 @@ from openai import AsyncOpenAI
 from structlog.testing import capture_logs
 
 from finetune_operator.store.tables import StoredApiKey
+from finetune_operator.web.account_tokens import RENEWED_AFTER
 from finetune_operator.web.api_key_routes import MAX_ACTIVE
+from finetune_operator.web.identity import Identity
 from tests.unit.web.conftest import Clock
 from tests.unit.web.rest.conftest import API_TOKEN, EDITOR, NOBODY, READER, ROBOT, Rest
 from tests.unit.web.rest.played_api_server import OWN_TOKEN, VIEW, User
@@ -188,6 +190,32 @@ async def test_tokens_are_made_anew_before_they_end(rest: Rest) -> None:
     assert rest.cluster.made_tokens == 1
     clock(rest).time += timedelta(minutes=61)
     assert (await rest.get(JOBS, holder(key))).status_code == 200
+    assert rest.cluster.made_tokens == 2
+
+
+def make_the_account_anew(rest: Rest) -> None:
+    """Tokens of the one before are bound to its uid."""
+    for token in [token for token, user in rest.cluster.users.items() if user is rest.cluster.accounts[ROBOT]]:
+        del rest.cluster.users[token]
+
+
+async def test_a_key_outlives_the_deletion_of_its_service_account(rest: Rest) -> None:
+    key = await made(rest)
+    assert (await rest.get(JOBS, holder(key))).status_code == 200
+    object.__setattr__(rest.services, "identity", Identity(rest.services.cluster))
+    clock(rest).time += RENEWED_AFTER
+    make_the_account_anew(rest)
+    assert (await rest.get(JOBS, holder(key))).status_code == 200
+    assert rest.cluster.made_tokens == 2
+
+
+async def test_an_api_server_that_knows_none_of_its_own_tokens_is_not_asked_for_one_by_each_request(rest: Rest) -> None:
+    key = await made(rest)
+    clock(rest).time += RENEWED_AFTER
+    for status in (200, 401, 401):
+        make_the_account_anew(rest)
+        object.__setattr__(rest.services, "identity", Identity(rest.services.cluster))
+        assert (await rest.get(JOBS, holder(key))).status_code == status
     assert rest.cluster.made_tokens == 2
 
 

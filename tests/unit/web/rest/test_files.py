@@ -241,10 +241,17 @@ FORMS: dict[str, tuple[bytes, dict[str, str], int, str]] = {
     "nonsense": (b"nonsense", FORM, 400, "the form can't be read"),
     "a long field": (form(('name="purpose"', LONG), FILE_PART), FORM, 400, "longer than 256 bytes"),
     "many fields": (
-        form(*[(f'name="field-{number}"', b"x" * 250) for number in range(900)], FILE_PART),
+        form(*[(f'name="field-{number}"', b"") for number in range(17)], FILE_PART),
         FORM,
-        413,
-        "larger than 100000 bytes",
+        400,
+        "more than 16 parts",
+    ),
+    "a field many times": (form(*[PURPOSE_PART] * 17, FILE_PART), FORM, 400, "more than 16 parts"),
+    "long headers": (
+        form(*[(f'name="purpose"\r\nX-A: {"a" * 3000}\r\nX-B: {"b" * 3000}', b"fine-tune")] * 15, FILE_PART),
+        FORM,
+        400,
+        "65536 bytes besides its file",
     ),
     "a large file": (form(PURPOSE_PART, (FILE_PART[0], rows(2000))), FORM, 413, "larger than 100000 bytes"),
 }
