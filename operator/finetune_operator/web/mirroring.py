@@ -106,13 +106,14 @@ class Mirroring:
                 pause = min(BACKOFF_MAX_SECONDS, pause * 2)
 
     async def _listed(self, plural: str, namespace: str | None) -> str:
+        before = await mirrored.known(self._engine, plural, namespace)
         present: set[tuple[str, str]] = set()
         version = "0"
         async with aclosing(self._source.versioned_chunks(plural, namespace)) as chunks:
             async for items, version in chunks:  # noqa: B007 - the last one's is used
-                await mirrored.keep(self._engine, rows_of(plural, items))
+                await mirrored.keep(self._engine, rows_of(plural, items), before)
                 present |= {(item["metadata"]["namespace"], item["metadata"]["name"]) for item in items}
-        await mirrored.drop_others(self._engine, plural, namespace, present, int(version))
+        await mirrored.drop_others(self._engine, plural, namespace, present, int(version), before)
         return version
 
     async def _watched(self, plural: str, namespace: str | None) -> None:

@@ -4,6 +4,7 @@ from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -47,6 +48,45 @@ async def test_what_came_after_a_list_was_not_missing_in_it(engine: AsyncEngine)
     await mirrored.keep(engine, [job(5), job(9, "b")])
     await mirrored.drop_others(engine, JOBS, "finetune", set(), until=8)
     assert await messages(engine) == ["state 9"]
+
+
+Listed = tuple[tuple[str, int, str], ...]
+"""Name, resource version and uid."""
+RESTORED: list[tuple[str, Listed, Listed, list[str]]] = [
+    ("a restored cluster knows an older state", (("a", 90, "a1"),), (("a", 7, "a1"),), ["a1 at 7"]),
+    ("a new cluster has another of its name", (("a", 90, "a1"),), (("a", 7, "a2"),), ["a2 at 7"]),
+    ("one that is gone, of a higher version than the list", (("a", 90, "a1"),), (("b", 7, "b1"),), ["b1 at 7"]),
+    ("a list that is newer", (("a", 3, "a1"),), (("a", 7, "a1"),), ["a1 at 7"]),
+]
+
+
+def _of(listed: Listed) -> list[Row]:
+    bodies = [(job_object(name=name, status={}, resource_version=str(at)), at, uid) for name, at, uid in listed]
+    for body, at, uid in bodies:
+        body["metadata"]["uid"] = uid
+        body["status"]["message"] = f"{uid} at {at}"
+    return [Row(JOBS, body, Facts()) for body, _, _ in bodies]
+
+
+@pytest.mark.parametrize(
+    ("kept", "listed", "expected"), [row[1:] for row in RESTORED], ids=[row[0] for row in RESTORED]
+)
+async def test_a_list_says_more_than_what_was_there_before_it(
+    engine: AsyncEngine, kept: Listed, listed: Listed, expected: list[str]
+) -> None:
+    await mirrored.keep(engine, _of(kept))
+    before = await mirrored.known(engine, JOBS, "finetune")
+    await mirrored.keep(engine, _of((("meanwhile", 91, "m"),)))
+    await mirrored.keep(engine, _of(listed), before)
+    await mirrored.drop_others(engine, JOBS, "finetune", {("finetune", name) for name, _, _ in listed}, 8, before)
+    assert sorted(await messages(engine)) == [*expected, "m at 91"]
+
+
+async def test_what_came_since_is_no_older_than_the_list(engine: AsyncEngine) -> None:
+    before = await mirrored.known(engine, JOBS, "finetune")
+    await mirrored.keep(engine, _of((("a", 9, "a1"),)))
+    await mirrored.keep(engine, _of((("a", 7, "a1"),)), before)
+    assert await messages(engine) == ["a1 at 9"]
 
 
 async def test_pages_and_filters(engine: AsyncEngine) -> None:

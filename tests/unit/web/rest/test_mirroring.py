@@ -141,6 +141,22 @@ async def test_what_went_while_nobody_looked_is_gone(rest: Rest) -> None:
         assert (await rest.get(JOBS)).json()["total"] == 6
 
 
+async def execute(rest: Rest, statement: str) -> None:
+    async with rest.services.engine.begin() as connection:
+        await connection.execute(text(statement))
+
+
+async def test_tables_of_before_the_cluster_was_restored(rest: Rest) -> None:
+    furnish(rest)
+    async with mirroring(rest):
+        assert (await rest.get(JOBS)).json()["total"] == 7
+    await rest.cluster.remove("finetunejobs", "finetune", "plato-3")
+    await execute(rest, "UPDATE resources SET resource_version = 1000000, state = 'of later'")
+    async with mirroring(rest):
+        assert (await rest.get(JOBS)).json()["total"] == 6
+        assert (await rest.get(JOBS, status="failed")).json()["total"] == 2
+
+
 async def test_without_a_watch_the_api_server_is_asked(rest: Rest) -> None:
     furnish(rest)
     rest.cluster.watch_failure = lambda: failure(503, "etcd is away")
