@@ -9,8 +9,8 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from typing import Any, Protocol
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -74,13 +74,24 @@ class Mirroring:
     async def note(self, plural: str, body: Object) -> None:
         """What the API server has just answered a write with, so that whoever wrote sees it in the next list."""
         if plural in PLURALS:
-            await mirrored.keep(self._engine, [row_of(plural, body)])
+            with self._outdated_by_failures(plural, body["metadata"]["namespace"]):
+                await mirrored.keep(self._engine, [row_of(plural, body)])
 
     async def note_deleted(self, plural: str, body: Object) -> None:
         """As `note`; what has finalizers is not gone yet."""
         metadata = body["metadata"]
         if plural in PLURALS and not metadata.get("finalizers"):
-            await mirrored.drop(self._engine, plural, metadata["namespace"], metadata["name"], metadata["uid"])
+            with self._outdated_by_failures(plural, metadata["namespace"]):
+                await mirrored.drop(self._engine, plural, metadata["namespace"], metadata["name"], metadata["uid"])
+
+    @contextmanager
+    def _outdated_by_failures(self, plural: str, namespace: str) -> Iterator[None]:
+        """What was written is in the cluster all the same: lists come from there until the kind is listed anew."""
+        try:
+            yield
+        except SQLAlchemyError as error:
+            logger.warning("mirror not written", plural=plural, namespace=namespace, error=cause(error))
+            self._standing -= {(plural, namespace), (plural, None)}
 
     async def _follow(self, plural: str, namespace: str | None) -> None:
         key, pause = (plural, namespace), BACKOFF_SECONDS
@@ -117,7 +128,7 @@ class Mirroring:
         return version
 
     async def _watched(self, plural: str, namespace: str | None) -> None:
-        """Until the API server ends the watch; what was seen is where the next one begins."""
+        """Until the API server ends the watch, or a new list is due; what was seen is where the next one begins."""
         key = plural, namespace
         async with aclosing(self._source.watch(plural, namespace, self._versions[key])) as changes:
             async for kind, item in changes:
@@ -127,6 +138,8 @@ class Mirroring:
                 elif kind != "BOOKMARK":
                     await mirrored.keep(self._engine, [row_of(plural, item)])
                 self._versions[key] = metadata["resourceVersion"]
+                if key not in self._standing:
+                    return
 
 
 def rows_of(plural: str, items: Iterable[Object]) -> list[Row]:

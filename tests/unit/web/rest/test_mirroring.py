@@ -157,6 +157,25 @@ async def test_tables_of_before_the_cluster_was_restored(rest: Rest) -> None:
         assert (await rest.get(JOBS, status="failed")).json()["total"] == 2
 
 
+async def test_a_write_is_done_though_the_tables_cannot_be_written(rest: Rest) -> None:
+    async with mirroring(rest) as made:
+        for change in ("INSERT", "DELETE"):
+            await execute(
+                rest, f"CREATE TRIGGER no_{change} BEFORE {change} ON resources BEGIN SELECT RAISE(ABORT, 'full'); END"
+            )
+        flat = {"model": "plato", "base_model": "volume://models/tiny", "name": "mine"}
+        assert (await rest.post(JOBS, flat)).status_code == 201
+        assert not made.is_current("finetunejobs")
+        assert (await rest.get(JOBS)).json()["total"] == 1
+        await execute(rest, "DROP TRIGGER no_INSERT")
+        await eventually(lambda: made.is_current("finetunejobs"))
+        assert (await rest.ask("DELETE", f"{JOBS}/mine")).status_code == 204
+        assert (await rest.get(JOBS)).json()["total"] == 0
+        await execute(rest, "DROP TRIGGER no_DELETE")
+        await eventually(lambda: made.is_current("finetunejobs"))
+        assert (await rest.get(JOBS)).json()["total"] == 0
+
+
 async def test_without_a_watch_the_api_server_is_asked(rest: Rest) -> None:
     furnish(rest)
     rest.cluster.watch_failure = lambda: failure(503, "etcd is away")
