@@ -7,8 +7,10 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Delete, Select, delete, func, select, tuple_
+from sqlalchemy.exc import DataError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from finetune_operator.logs import cause, get_logger
 from finetune_operator.store.database import upsert_dialect
 from finetune_operator.store.tables import Deployment, MirroredResource
 
@@ -16,6 +18,7 @@ Object = dict[str, Any]
 JOBS = "finetunejobs"
 INSERTED_AT_ONCE = 200
 """SQLite takes 32,766 values in a statement."""
+logger = get_logger(__name__)
 
 
 Before = Mapping[tuple[str, str], int]
@@ -109,10 +112,9 @@ async def keep(engine: AsyncEngine, rows: Iterable[Row], before: Before = NOTHIN
     But for those of a list that began after `before` was read: versions only go back where the cluster was restored or
     is another one, and then the list is right.
     """
-    async with engine.begin() as connection:
-        pending = list(rows)
-        for begin in range(0, len(pending), INSERTED_AT_ONCE):
-            await _keep(connection, pending[begin : begin + INSERTED_AT_ONCE], before)
+    pending = list(rows)
+    for begin in range(0, len(pending), INSERTED_AT_ONCE):
+        await _keep_possible(engine, pending[begin : begin + INSERTED_AT_ONCE], before)
 
 
 async def drop(engine: AsyncEngine, plural: str, namespace: str, name: str, uid: str) -> None:
@@ -193,6 +195,21 @@ async def namespace_of(engine: AsyncEngine, plural: str, uid: str) -> str | None
     query = select(MirroredResource.namespace).where(MirroredResource.plural == plural, MirroredResource.uid == uid)
     async with engine.connect() as connection:
         return (await connection.execute(query)).scalar_one_or_none()
+
+
+async def _keep_possible(engine: AsyncEngine, rows: Sequence[Row], before: Before) -> None:
+    """One that the database does not take is left out, and logged, so that the others of its kind are kept."""
+    try:
+        async with engine.begin() as connection:
+            await _keep(connection, rows, before)
+    except DataError as error:
+        if len(rows) == 1:
+            metadata = rows[0].body["metadata"]
+            named = {"plural": rows[0].plural, "namespace": metadata["namespace"], "name": metadata["name"]}
+            logger.error("mirror left out what the database does not take", **named, error=cause(error.orig or error))
+            return
+        for row in rows:
+            await _keep_possible(engine, [row], before)
 
 
 async def _keep(connection: AsyncConnection, rows: Sequence[Row], before: Before) -> None:

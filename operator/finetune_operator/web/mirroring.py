@@ -148,7 +148,17 @@ def rows_of(plural: str, items: Iterable[Object]) -> list[Row]:
 
 def row_of(plural: str, body: Object) -> Row:
     """As it is kept."""
+    body = _without_nul(body)
     return Row(plural, slim(body), facts_of(plural, body), _changes(body) if plural == VERSIONS else ())
+
+
+def _without_nul(value: Any) -> Any:
+    """PostgreSQL takes every character but this one."""
+    if isinstance(value, str):
+        return value.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    if isinstance(value, dict):
+        return {_without_nul(key): _without_nul(each) for key, each in value.items()}
+    return [_without_nul(each) for each in value] if isinstance(value, list) else value
 
 
 def facts_of(plural: str, body: Object) -> Facts:
