@@ -144,6 +144,12 @@ async def drop_others(
             await connection.execute(_deletion(plural, gone[begin : begin + INSERTED_AT_ONCE]))
 
 
+async def drop_elsewhere(engine: AsyncEngine, namespaces: Collection[str]) -> None:
+    """What is in none of these namespaces is followed by nobody."""
+    async with engine.begin() as connection:
+        await connection.execute(delete(MirroredResource).where(MirroredResource.namespace.not_in(namespaces)))
+
+
 async def page(engine: AsyncEngine, wanted: Wanted, after: Position | None, limit: int) -> Found:
     """At most `limit` after a place. What is chosen by is in an index, so that only the page's bodies are read."""
     chosen = _conditions(wanted)
@@ -181,11 +187,15 @@ async def loaded(engine: AsyncEngine, plural: str, models: Collection[tuple[str,
     return [row.body for row in rows if (row.namespace, row.model) in models]
 
 
-async def origins(engine: AsyncEngine, plural: str, uids: Collection[str]) -> dict[str, tuple[str | None, str | None]]:
-    """Philosopher and domain of these trainings, as far as they are there."""
+async def origins(
+    engine: AsyncEngine, plural: str, uids: Collection[str], namespaces: tuple[str, ...] | None
+) -> dict[str, tuple[str | None, str | None]]:
+    """Philosopher and domain of these trainings, as far as they are there, in these namespaces; None for all."""
     query = select(MirroredResource.uid, MirroredResource.philosopher, MirroredResource.domain).where(
         MirroredResource.plural == plural, MirroredResource.uid.in_(uids)
     )
+    if namespaces is not None:
+        query = query.where(MirroredResource.namespace.in_(namespaces))
     async with engine.connect() as connection:
         return {row.uid: (row.philosopher, row.domain) for row in (await connection.execute(query)).all()}
 

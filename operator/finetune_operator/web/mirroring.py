@@ -62,6 +62,7 @@ class Mirroring:
     async def run(self) -> None:
         """Until cancelled. However it ends, nobody takes the tables for current after it."""
         try:
+            await self._forget_others()
             async with asyncio.TaskGroup() as tasks:
                 for plural in PLURALS:
                     for namespace in self._namespaces:
@@ -94,6 +95,14 @@ class Mirroring:
         except SQLAlchemyError as error:
             logger.warning("mirror not written", plural=plural, namespace=namespace, error=cause(error))
             self._standing -= {(plural, namespace), (plural, None)}
+
+    async def _forget_others(self) -> None:
+        """Nothing would ever drop the rows of namespaces that are not served any more."""
+        if served := [namespace for namespace in self._namespaces if namespace is not None]:
+            try:
+                await mirrored.drop_elsewhere(self._engine, served)
+            except SQLAlchemyError as error:
+                logger.warning("mirror keeps namespaces that are not served", error=cause(error))
 
     async def _follow(self, plural: str, namespace: str | None) -> None:
         key, pause = (plural, namespace), BACKOFF_SECONDS

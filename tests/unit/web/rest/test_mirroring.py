@@ -298,6 +298,32 @@ class TestTwoNamespaces:
             assert {model["philosopher"] for model in shown} == {None}
             assert is_problem(await rest.get(MODELS, half, philosopher="plato"), 403, "forbidden")
 
+    async def test_who_may_list_in_one_namespace_is_told_nothing_of_another(self, rest: Rest) -> None:
+        """Whoever makes a version may write the uid of any training into it."""
+        secret = job_object({"dataset": {"ratings": {"philosopher": "secret"}}}, name="secret")
+        secret["metadata"]["namespace"] = "other"
+        rest.cluster.put("finetunejobs", secret)
+        lineage = {"lineage": {"jobUid": secret["metadata"]["uid"]}}
+        rest.cluster.put("modelversions", version_object(1, lineage, status={"state": "Ready"}))
+        rest.cluster.users["half"] = User("half", VIEW, {"finetune"})
+        async with mirroring(rest):
+            told = {}
+            for caller in ("half", "editor"):
+                answer = await rest.get(MODELS, {"Authorization": f"Bearer {caller}"}, model="plato")
+                told[caller] = {model["name"]: model["philosopher"] for model in answer.json()["models"]}["plato-v1"]
+        assert told == {"half": None, "editor": "secret"}
+
+    async def test_namespaces_that_are_not_served_any_more(self, rest: Rest) -> None:
+        furnish(rest)
+        elsewhere = [job_object(name=namespace) for namespace in ("other", "former")]
+        for body in elsewhere:
+            body["metadata"]["namespace"] = body["metadata"]["name"]
+            rest.cluster.put("finetunejobs", body)
+        await mirrored.keep(rest.services.engine, [row_of("finetunejobs", body) for body in elsewhere])
+        async with mirroring(rest), rest.services.engine.connect() as connection:
+            found = await connection.execute(text("SELECT DISTINCT namespace FROM training_jobs"))
+            assert set(found.scalars()) == {"finetune", "other"}
+
 
 async def test_what_a_sql_client_reads(rest: Rest) -> None:
     furnish(rest)
