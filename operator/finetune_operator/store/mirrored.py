@@ -1,13 +1,16 @@
 """Custom resources as rows: what lists are made of, and what SQL clients read. The cluster's are the truth."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Select, delete, func, select, tuple_
+from sqlalchemy import ColumnElement, Delete, Select, delete, func, select, tuple_
+from sqlalchemy.exc import DataError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from finetune_operator.logs import cause, get_logger
 from finetune_operator.store.database import upsert_dialect
 from finetune_operator.store.tables import Deployment, MirroredResource
 
@@ -15,6 +18,12 @@ Object = dict[str, Any]
 JOBS = "finetunejobs"
 INSERTED_AT_ONCE = 200
 """SQLite takes 32,766 values in a statement."""
+logger = get_logger(__name__)
+
+
+Before = Mapping[tuple[str, str], int]
+"""Resource versions by namespace and name, as they were kept before a list began."""
+NOTHING: Before = MappingProxyType({})
 
 
 class Facts(NamedTuple):
@@ -86,12 +95,26 @@ class Found(NamedTuple):
     total: int
 
 
-async def keep(engine: AsyncEngine, rows: Iterable[Row]) -> None:
-    """Newer states replace older ones; an older one than what is there changes nothing, whoever sends it."""
-    async with engine.begin() as connection:
-        pending = list(rows)
-        for begin in range(0, len(pending), INSERTED_AT_ONCE):
-            await _keep(connection, pending[begin : begin + INSERTED_AT_ONCE])
+async def known(engine: AsyncEngine, plural: str, namespace: str | None) -> dict[tuple[str, str], int]:
+    """Resource versions of what is kept, by namespace and name."""
+    query = select(MirroredResource.namespace, MirroredResource.name, MirroredResource.resource_version)
+    query = query.where(MirroredResource.plural == plural)
+    if namespace is not None:
+        query = query.where(MirroredResource.namespace == namespace)
+    async with engine.connect() as connection:
+        rows = (await connection.execute(query)).all()
+    return {(row.namespace, row.name): row.resource_version for row in rows}
+
+
+async def keep(engine: AsyncEngine, rows: Iterable[Row], before: Before = NOTHING) -> None:
+    """Newer states replace older ones; an older one than what is there changes nothing, whoever sends it.
+
+    But for those of a list that began after `before` was read: versions only go back where the cluster was restored or
+    is another one, and then the list is right.
+    """
+    pending = list(rows)
+    for begin in range(0, len(pending), INSERTED_AT_ONCE):
+        await _keep_possible(engine, pending[begin : begin + INSERTED_AT_ONCE], before)
 
 
 async def drop(engine: AsyncEngine, plural: str, namespace: str, name: str, uid: str) -> None:
@@ -102,19 +125,29 @@ async def drop(engine: AsyncEngine, plural: str, namespace: str, name: str, uid:
 
 
 async def drop_others(
-    engine: AsyncEngine, plural: str, namespace: str | None, present: Collection[tuple[str, str]], until: int
+    engine: AsyncEngine,
+    plural: str,
+    namespace: str | None,
+    present: Collection[tuple[str, str]],
+    until: int,
+    before: Before = NOTHING,
 ) -> None:
-    """What a list of the resource version `until` did not have is gone, but for what came later."""
-    columns = MirroredResource.namespace, MirroredResource.name
-    known = select(*columns).where(MirroredResource.plural == plural, MirroredResource.resource_version <= until)
-    if namespace is not None:
-        known = known.where(MirroredResource.namespace == namespace)
+    """What a list of the resource version `until` did not have is gone, but for what came later.
+
+    What is as it was `before` the list began did not come later, whatever its version.
+    """
+    kept = await known(engine, plural, namespace)
+    missing = ((key, version) for key, version in kept.items() if key not in present)
+    gone = [(*key, version) for key, version in missing if version <= until or before.get(key) == version]
     async with engine.begin() as connection:
-        gone = [key for key in map(tuple, (await connection.execute(known)).all()) if key not in present]
         for begin in range(0, len(gone), INSERTED_AT_ONCE):
-            some = tuple_(*columns).in_(gone[begin : begin + INSERTED_AT_ONCE])
-            older = MirroredResource.resource_version <= until
-            await connection.execute(delete(MirroredResource).where(MirroredResource.plural == plural, some, older))
+            await connection.execute(_deletion(plural, gone[begin : begin + INSERTED_AT_ONCE]))
+
+
+async def drop_elsewhere(engine: AsyncEngine, namespaces: Collection[str]) -> None:
+    """What is in none of these namespaces is followed by nobody."""
+    async with engine.begin() as connection:
+        await connection.execute(delete(MirroredResource).where(MirroredResource.namespace.not_in(namespaces)))
 
 
 async def page(engine: AsyncEngine, wanted: Wanted, after: Position | None, limit: int) -> Found:
@@ -154,11 +187,15 @@ async def loaded(engine: AsyncEngine, plural: str, models: Collection[tuple[str,
     return [row.body for row in rows if (row.namespace, row.model) in models]
 
 
-async def origins(engine: AsyncEngine, plural: str, uids: Collection[str]) -> dict[str, tuple[str | None, str | None]]:
-    """Philosopher and domain of these trainings, as far as they are there."""
+async def origins(
+    engine: AsyncEngine, plural: str, uids: Collection[str], namespaces: tuple[str, ...] | None
+) -> dict[str, tuple[str | None, str | None]]:
+    """Philosopher and domain of these trainings, as far as they are there, in these namespaces; None for all."""
     query = select(MirroredResource.uid, MirroredResource.philosopher, MirroredResource.domain).where(
         MirroredResource.plural == plural, MirroredResource.uid.in_(uids)
     )
+    if namespaces is not None:
+        query = query.where(MirroredResource.namespace.in_(namespaces))
     async with engine.connect() as connection:
         return {row.uid: (row.philosopher, row.domain) for row in (await connection.execute(query)).all()}
 
@@ -170,18 +207,45 @@ async def namespace_of(engine: AsyncEngine, plural: str, uid: str) -> str | None
         return (await connection.execute(query)).scalar_one_or_none()
 
 
-async def _keep(connection: AsyncConnection, rows: Sequence[Row]) -> None:
+async def _keep_possible(engine: AsyncEngine, rows: Sequence[Row], before: Before) -> None:
+    """One that the database does not take is left out, and logged, so that the others of its kind are kept."""
+    try:
+        async with engine.begin() as connection:
+            await _keep(connection, rows, before)
+    except DataError as error:
+        if len(rows) == 1:
+            metadata = rows[0].body["metadata"]
+            named = {"plural": rows[0].plural, "namespace": metadata["namespace"], "name": metadata["name"]}
+            logger.error("mirror left out what the database does not take", **named, error=cause(error.orig or error))
+            return
+        for row in rows:
+            await _keep_possible(engine, [row], before)
+
+
+async def _keep(connection: AsyncConnection, rows: Sequence[Row], before: Before) -> None:
+    values = [_values(row) for row in rows]
+    held = ((each, before.get((each["namespace"], each["name"]), 0)) for each in values)
+    if ahead := [(each["namespace"], each["name"], was) for each, was in held if was > each["resource_version"]]:
+        await connection.execute(_deletion(values[0]["plural"], ahead))
     upsert = upsert_dialect(connection.dialect).insert(MirroredResource)
     mutable = ("uid", "resource_version", "created", *Facts._fields, "body")
+    is_later = MirroredResource.resource_version < upsert.excluded.resource_version
+    is_successor = (MirroredResource.uid != upsert.excluded.uid) & (MirroredResource.created <= upsert.excluded.created)
     statement = upsert.on_conflict_do_update(
         index_elements=["plural", "namespace", "name"],
         set_={name: getattr(upsert.excluded, name) for name in mutable},
-        where=MirroredResource.resource_version < upsert.excluded.resource_version,
+        where=is_later | is_successor,
     )
-    await connection.execute(statement, [_values(row) for row in rows])
+    await connection.execute(statement, values)
     if changes := [change._asdict() for row in rows for change in row.changes]:
         history = upsert_dialect(connection.dialect).insert(Deployment).on_conflict_do_nothing()
         await connection.execute(history, changes)
+
+
+def _deletion(plural: str, versions: Sequence[tuple[str, str, int]]) -> Delete:
+    """Of exactly these versions, given with namespace and name."""
+    columns = MirroredResource.namespace, MirroredResource.name, MirroredResource.resource_version
+    return delete(MirroredResource).where(MirroredResource.plural == plural, tuple_(*columns).in_(versions))
 
 
 def _values(row: Row) -> Object:

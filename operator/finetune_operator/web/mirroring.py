@@ -9,14 +9,14 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from typing import Any, Protocol
 
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from finetune_operator.kube.errors import Gone, KubeError
+from finetune_operator.kube.errors import Gone
 from finetune_operator.logs import cause, get_logger
 from finetune_operator.resources.modelversion import ModelVersion
 from finetune_operator.store import mirrored
@@ -30,6 +30,7 @@ PLURALS = (JOBS, VERSIONS, TESTS)
 BACKOFF_SECONDS, BACKOFF_MAX_SECONDS = 1.0, 30.0
 STEADY_SECONDS = 30.0
 """A watch that stood so long was one; connecting to an API server that is away takes less to fail."""
+RELIST_SECONDS = 3600.0
 
 Object = dict[str, Any]
 logger = get_logger(__name__)
@@ -56,10 +57,12 @@ class Mirroring:
         self._namespaces: tuple[str | None, ...] = namespaces or (None,)
         self._standing: set[tuple[str, str | None]] = set()
         self._versions: dict[tuple[str, str | None], str] = {}
+        self._due: dict[tuple[str, str | None], float] = {}
 
     async def run(self) -> None:
         """Until cancelled. However it ends, nobody takes the tables for current after it."""
         try:
+            await self._forget_others()
             async with asyncio.TaskGroup() as tasks:
                 for plural in PLURALS:
                     for namespace in self._namespaces:
@@ -74,49 +77,79 @@ class Mirroring:
     async def note(self, plural: str, body: Object) -> None:
         """What the API server has just answered a write with, so that whoever wrote sees it in the next list."""
         if plural in PLURALS:
-            await mirrored.keep(self._engine, [row_of(plural, body)])
+            with self._outdated_by_failures(plural, body["metadata"]["namespace"]):
+                await mirrored.keep(self._engine, rows_of(plural, [body]))
 
     async def note_deleted(self, plural: str, body: Object) -> None:
         """As `note`; what has finalizers is not gone yet."""
         metadata = body["metadata"]
         if plural in PLURALS and not metadata.get("finalizers"):
-            await mirrored.drop(self._engine, plural, metadata["namespace"], metadata["name"], metadata["uid"])
+            with self._outdated_by_failures(plural, metadata["namespace"]):
+                await mirrored.drop(self._engine, plural, metadata["namespace"], metadata["name"], metadata["uid"])
+
+    @contextmanager
+    def _outdated_by_failures(self, plural: str, namespace: str) -> Iterator[None]:
+        """What was written is in the cluster all the same: lists come from there until the kind is listed anew."""
+        try:
+            yield
+        except SQLAlchemyError as error:
+            logger.warning("mirror not written", plural=plural, namespace=namespace, error=cause(error))
+            self._standing -= {(plural, namespace), (plural, None)}
+
+    async def _forget_others(self) -> None:
+        """Nothing would ever drop the rows of namespaces that are not served any more."""
+        if served := [namespace for namespace in self._namespaces if namespace is not None]:
+            try:
+                await mirrored.drop_elsewhere(self._engine, served)
+            except SQLAlchemyError as error:
+                logger.warning("mirror keeps namespaces that are not served", error=cause(error))
 
     async def _follow(self, plural: str, namespace: str | None) -> None:
         key, pause = (plural, namespace), BACKOFF_SECONDS
         while True:
-            begun = time.monotonic()
+            begun: float | None = None
+            broken: Exception | None = None
             try:
-                if key not in self._standing:
+                if self._is_due(key):
                     self._versions[key] = await self._listed(plural, namespace)
+                    self._due[key] = time.monotonic() + RELIST_SECONDS * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
                     self._standing.add(key)
-                    begun = time.monotonic()
+                begun = time.monotonic()
                 await self._watched(plural, namespace)
-                pause = BACKOFF_SECONDS
-            except Gone:
-                self._standing.discard(key)
-            except (KubeError, SQLAlchemyError) as error:
+            except Exception as error:  # noqa: BLE001 - the boundary of this kind: reported, then tried again
+                broken = error
                 logger.warning("mirror interrupted", plural=plural, namespace=namespace, error=cause(error))
-                if time.monotonic() - begun >= STEADY_SECONDS:
-                    # It goes on where it was: nothing is missed, and a hundred thousand objects are not read anew.
-                    continue
+            stood_seconds = time.monotonic() - begun if begun is not None else 0.0
+            if isinstance(broken, Gone) or (broken and stood_seconds < STEADY_SECONDS):
                 # Without a watch the tables grow old, and lists are read from the API server.
                 self._standing.discard(key)
-                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
-                pause = min(BACKOFF_MAX_SECONDS, pause * 2)
+            # After a steady one it goes on where it was: nothing is missed, and not all objects are read anew.
+            if stood_seconds >= (STEADY_SECONDS if broken else BACKOFF_SECONDS):
+                pause = BACKOFF_SECONDS
+                continue
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+            pause = min(BACKOFF_MAX_SECONDS, pause * 2) if broken else BACKOFF_SECONDS
+
+    def _is_due(self, key: tuple[str, str | None]) -> bool:
+        """Whether a list is to be read: at first, after failures, and now and then for what events did not tell.
+
+        Such as a row that another api wrote late, of what this one had already dropped.
+        """
+        return key not in self._standing or time.monotonic() >= self._due[key]
 
     async def _listed(self, plural: str, namespace: str | None) -> str:
+        before = await mirrored.known(self._engine, plural, namespace)
         present: set[tuple[str, str]] = set()
         version = "0"
         async with aclosing(self._source.versioned_chunks(plural, namespace)) as chunks:
             async for items, version in chunks:  # noqa: B007 - the last one's is used
-                await mirrored.keep(self._engine, rows_of(plural, items))
+                await mirrored.keep(self._engine, rows_of(plural, items), before)
                 present |= {(item["metadata"]["namespace"], item["metadata"]["name"]) for item in items}
-        await mirrored.drop_others(self._engine, plural, namespace, present, int(version))
+        await mirrored.drop_others(self._engine, plural, namespace, present, int(version), before)
         return version
 
     async def _watched(self, plural: str, namespace: str | None) -> None:
-        """Until the API server ends the watch; what was seen is where the next one begins."""
+        """Until the API server ends the watch, or a new list is due; what was seen is where the next one begins."""
         key = plural, namespace
         async with aclosing(self._source.watch(plural, namespace, self._versions[key])) as changes:
             async for kind, item in changes:
@@ -124,17 +157,37 @@ class Mirroring:
                 if kind == "DELETED":
                     await mirrored.drop(self._engine, plural, metadata["namespace"], metadata["name"], metadata["uid"])
                 elif kind != "BOOKMARK":
-                    await mirrored.keep(self._engine, [row_of(plural, item)])
+                    await mirrored.keep(self._engine, rows_of(plural, [item]))
                 self._versions[key] = metadata["resourceVersion"]
+                if self._is_due(key):
+                    return
 
 
 def rows_of(plural: str, items: Iterable[Object]) -> list[Row]:
-    return [row_of(plural, item) for item in items]
+    """Of those that this release understands; each other one is logged."""
+    rows = []
+    for item in items:
+        try:
+            rows.append(row_of(plural, item))
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one, the others are kept
+            named = {"plural": plural, "namespace": item["metadata"]["namespace"], "name": item["metadata"]["name"]}
+            logger.error("mirror left out what it does not understand", **named, error=cause(error))
+    return rows
 
 
 def row_of(plural: str, body: Object) -> Row:
     """As it is kept."""
+    body = _without_nul(body)
     return Row(plural, slim(body), facts_of(plural, body), _changes(body) if plural == VERSIONS else ())
+
+
+def _without_nul(value: Any) -> Any:
+    """PostgreSQL takes every character but this one."""
+    if isinstance(value, str):
+        return value.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    if isinstance(value, dict):
+        return {_without_nul(key): _without_nul(each) for key, each in value.items()}
+    return [_without_nul(each) for each in value] if isinstance(value, list) else value
 
 
 def facts_of(plural: str, body: Object) -> Facts:

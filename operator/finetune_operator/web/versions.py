@@ -88,12 +88,8 @@ async def _mirrored_list(
     page = await acting.page(VERSIONS, namespace, limit, after, replace(wanted, origins_in=readable))
     shown = {(body["metadata"]["namespace"], body["spec"]["model"]) for body in page.items}
     active = active_ids(await mirrored.loaded(engine, VERSIONS.plural, shown))
-    told = [
-        body["spec"].get("lineage", {}).get("jobUid", "")
-        for body in page.items
-        if readable is None or body["metadata"]["namespace"] in readable
-    ]
-    origins = await mirrored.origins(engine, JOBS.plural, told)
+    trainings = [body["spec"].get("lineage", {}).get("jobUid", "") for body in page.items]
+    origins = await mirrored.origins(engine, JOBS.plural, trainings, readable)
     entries = tuple(version_entry(body, active, origins) for body in page.items)
     return VersionList(models=entries, total=page.total, has_more=page.has_more, next=page.next)
 

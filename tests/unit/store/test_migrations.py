@@ -1,5 +1,6 @@
 """The migrations make exactly the tables that the models describe."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from finetune_operator.store.database import UnusableUrl, async_engine, parse_ur
 from finetune_operator.store.migrations import MIGRATIONS, SchemaTooNew, apply_migrations, migrate
 from finetune_operator.store.tables import Base
 from finetune_operator.store.urls import without_secrets
+from tests.postgres_server import PostgresServer
+from tests.waiting import eventually
 
 
 def engine_of(file: Path) -> Engine:
@@ -72,6 +75,43 @@ async def test_a_failing_migration_leaves_nothing(tmp_path: Path, monkeypatch: p
         await migrate(engine)
     async with engine.connect() as connection:
         assert await connection.run_sync(lambda sync: inspect(sync).get_table_names()) == []
+    await engine.dispose()
+
+
+COMPARISON = """
+    INSERT INTO abtest_comparisons (
+        id, abtest_uid, namespace, name, evaluator, number, prompt, baseline_served_name, candidate_served_name,
+        baseline_answer, candidate_answer, candidate_side, created_at
+    ) VALUES ('1', 't', 'n', 't', 'ada', 1, 'p', 'b', 'c', 'b', 'c', 'a', now())
+"""
+VOTE = """
+    INSERT INTO abtest_votes (comparison_id, evaluator, abtest_uid, choice, late, created_at)
+    VALUES ('1', 'ada', 't', 'base', FALSE, now())
+"""
+WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+
+
+async def test_a_vote_that_comes_while_votes_are_counted(
+    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = async_engine(parse_url(postgres.database()))
+    with monkeypatch.context() as patch:
+        patch.setattr("finetune_operator.store.migrations.MIGRATIONS", MIGRATIONS[:8])
+        await migrate(engine)
+
+    async def is_waiting() -> bool:
+        async with engine.connect() as connection:
+            return bool(await connection.scalar(text(WAITING)))
+
+    async with engine.begin() as connection:
+        await connection.execute(text(COMPARISON))
+        await connection.execute(text(VOTE))
+        migrating = asyncio.create_task(migrate(engine))
+        await eventually(is_waiting)
+    await migrating
+    async with engine.connect() as connection:
+        counted = (await connection.execute(text("SELECT abtest_uid, comparisons, base FROM abtest_counts"))).all()
+    assert [tuple(row) for row in counted] == [("t", 1, 1)]
     await engine.dispose()
 
 

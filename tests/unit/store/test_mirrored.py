@@ -1,18 +1,26 @@
 """What both databases keep of the cluster's resources, and what they count of votes by themselves."""
 
+import contextlib
+import json
+import sqlite3
 from collections import Counter
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-from sqlalchemy import insert, text
+import pytest
+from sqlalchemy import event, insert
+from sqlalchemy import text as sql
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from finetune_operator.contract.experiments import VoteCounts
 from finetune_operator.store import migrations, mirrored, votes
+from finetune_operator.store.database import async_engine, parse_url
 from finetune_operator.store.migrations import MIGRATIONS, migrate
 from finetune_operator.store.mirrored import Change, Facts, Position, Row, Wanted
 from finetune_operator.store.tables import Comparison, Vote
 from finetune_operator.store.votes import Choice
+from finetune_operator.web.mirroring import row_of
 from tests.builders import job_object, version_object
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -49,6 +57,84 @@ async def test_what_came_after_a_list_was_not_missing_in_it(engine: AsyncEngine)
     assert await messages(engine) == ["state 9"]
 
 
+async def test_another_may_write_while_what_is_gone_is_dropped(tmp_path: Path) -> None:
+    """SQLite refuses at once who has read before another wrote, and then writes."""
+    engine = async_engine(parse_url(f"sqlite:///{tmp_path}/api.db"))
+    await migrate(engine)
+    await mirrored.keep(engine, [job(5)])
+
+    def write(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if statement.startswith("DELETE"):
+            with contextlib.closing(sqlite3.connect(tmp_path / "api.db")) as other, other:
+                other.execute("UPDATE resources SET state = 'x'")
+
+    event.listen(engine.sync_engine, "before_cursor_execute", write)
+    await mirrored.drop_others(engine, JOBS, "finetune", set(), until=8)
+    assert await messages(engine) == []
+    await engine.dispose()
+
+
+async def test_one_that_the_database_does_not_take_is_left_out(engine: AsyncEngine) -> None:
+    unusable = job(2, "b", state="x" * 33)
+    await mirrored.keep(engine, [job(1), unusable, job(3, "c")])
+    unbounded = engine.dialect.name == "sqlite"
+    assert await messages(engine) == ["state 3", *(["state 2"] if unbounded else []), "state 1"]
+
+
+@pytest.mark.parametrize("name", ["model", "philosopher", "annotation", "message"])
+async def test_no_character_keeps_a_resource_out(engine: AsyncEngine, name: str) -> None:
+    text = dict.fromkeys(("model", "philosopher", "annotation", "message"), "x") | {name: "x\0y"}
+    ratings = {"philosopher": text["philosopher"], "domain": "ethics"}
+    spec = {"model": text["model"], "dataset": {"ratings": ratings}}
+    status = {"phase": "Succeeded", "message": text["message"]}
+    body = job_object(spec, status=status, resource_version="1")
+    body["metadata"]["annotations"] = {"finetune.dev/openai-metadata": json.dumps({"n": text["annotation"]})}
+    body["metadata"]["annotations"]["note"] = text["annotation"]
+    await mirrored.keep(engine, [row_of(JOBS, body)])
+    async with engine.connect() as connection:
+        ((shown,),) = (await connection.execute(sql("SELECT message FROM training_jobs"))).all()
+    assert shown == text["message"].replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+Listed = tuple[tuple[str, int, str], ...]
+"""Name, resource version and uid."""
+RESTORED: list[tuple[str, Listed, Listed, list[str]]] = [
+    ("a restored cluster knows an older state", (("a", 90, "a1"),), (("a", 7, "a1"),), ["a1 at 7"]),
+    ("a new cluster has another of its name", (("a", 90, "a1"),), (("a", 7, "a2"),), ["a2 at 7"]),
+    ("one that is gone, of a higher version than the list", (("a", 90, "a1"),), (("b", 7, "b1"),), ["b1 at 7"]),
+    ("a list that is newer", (("a", 3, "a1"),), (("a", 7, "a1"),), ["a1 at 7"]),
+]
+
+
+def _of(listed: Listed) -> list[Row]:
+    bodies = [(job_object(name=name, status={}, resource_version=str(at)), at, uid) for name, at, uid in listed]
+    for body, at, uid in bodies:
+        body["metadata"]["uid"] = uid
+        body["status"]["message"] = f"{uid} at {at}"
+    return [Row(JOBS, body, Facts()) for body, _, _ in bodies]
+
+
+@pytest.mark.parametrize(
+    ("kept", "listed", "expected"), [row[1:] for row in RESTORED], ids=[row[0] for row in RESTORED]
+)
+async def test_a_list_says_more_than_what_was_there_before_it(
+    engine: AsyncEngine, kept: Listed, listed: Listed, expected: list[str]
+) -> None:
+    await mirrored.keep(engine, _of(kept))
+    before = await mirrored.known(engine, JOBS, "finetune")
+    await mirrored.keep(engine, _of((("meanwhile", 91, "m"),)))
+    await mirrored.keep(engine, _of(listed), before)
+    await mirrored.drop_others(engine, JOBS, "finetune", {("finetune", name) for name, _, _ in listed}, 8, before)
+    assert sorted(await messages(engine)) == [*expected, "m at 91"]
+
+
+async def test_what_came_since_is_no_older_than_the_list(engine: AsyncEngine) -> None:
+    before = await mirrored.known(engine, JOBS, "finetune")
+    await mirrored.keep(engine, _of((("a", 9, "a1"),)))
+    await mirrored.keep(engine, _of((("a", 7, "a1"),)), before)
+    assert await messages(engine) == ["a1 at 9"]
+
+
 async def test_pages_and_filters(engine: AsyncEngine) -> None:
     rows = [
         job(number, f"job-{number:03}", state="failed" if number % 3 else "completed", attached=f'{{"N": "{number}"}}')
@@ -73,7 +159,7 @@ async def test_the_tables_for_sql_clients(engine: AsyncEngine) -> None:
     await mirrored.keep(engine, [job(1, philosopher="kant"), Row(VERSIONS, version, facts, (change,))])
     await mirrored.keep(engine, [Row(VERSIONS, version, facts, (change,))])
     async with engine.connect() as connection:
-        found = {view: (await connection.execute(text(f"SELECT * FROM {view}"))).mappings().all() for view in VIEWS}  # noqa: S608
+        found = {view: (await connection.execute(sql(f"SELECT * FROM {view}"))).mappings().all() for view in VIEWS}  # noqa: S608
     assert [row["base_model"] for row in found["training_jobs"]] == ["tiny-llama"]
     (model,) = found["fine_tuned_models"]
     assert (model["version"], model["elo"], model["philosopher"], model["training_job"]) == (2, 1540, "kant", "a")
@@ -105,8 +191,8 @@ async def test_counts_are_those_of_the_rows(engine: AsyncEngine) -> None:
         first[Choice.FINE_TUNED], first[Choice.BASE], first[Choice.BOTH_BAD],
     )  # fmt: skip
     async with engine.begin() as connection:
-        await connection.execute(text("DELETE FROM abtest_votes WHERE comparison_id IN ('0', '90')"))
-        await connection.execute(text("DELETE FROM abtest_comparisons WHERE id IN ('0', '90')"))
+        await connection.execute(sql("DELETE FROM abtest_votes WHERE comparison_id IN ('0', '90')"))
+        await connection.execute(sql("DELETE FROM abtest_comparisons WHERE id IN ('0', '90')"))
     assert await votes.standing(engine, "t") == (VoteCounts(fine_tuned=4, base=3, tie=3, both_bad=1), 0, 10)
 
 

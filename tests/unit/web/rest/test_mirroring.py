@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from finetune_operator.web.mirroring import PLURALS, Mirroring
+from finetune_operator.store import mirrored
+from finetune_operator.web.mirroring import PLURALS, Mirroring, row_of
 from tests.builders import job_object, version_object
 from tests.unit.web.conftest import ENVIRONMENT
 from tests.unit.web.rest.conftest import API_TOKEN, EDITOR, NOBODY, READER, Rest
 from tests.unit.web.rest.played_api_server import VIEW, User, failure
 from tests.unit.web.test_access import is_problem
-from tests.waiting import eventually
+from tests.waiting import eventually, throughout
 
 JOBS, MODELS, TESTS = "/v1/fine-tuning/jobs", "/v1/fine-tuning/models", "/v1/fine-tuning/ab-test"
 OPENAI = "/v1/fine_tuning/jobs"
@@ -141,6 +143,115 @@ async def test_what_went_while_nobody_looked_is_gone(rest: Rest) -> None:
         assert (await rest.get(JOBS)).json()["total"] == 6
 
 
+async def execute(rest: Rest, statement: str) -> None:
+    async with rest.services.engine.begin() as connection:
+        await connection.execute(text(statement))
+
+
+async def test_tables_of_before_the_cluster_was_restored(rest: Rest) -> None:
+    furnish(rest)
+    async with mirroring(rest):
+        assert (await rest.get(JOBS)).json()["total"] == 7
+    await rest.cluster.remove("finetunejobs", "finetune", "plato-3")
+    await execute(rest, "UPDATE resources SET resource_version = 1000000, state = 'of later'")
+    async with mirroring(rest):
+        assert (await rest.get(JOBS)).json()["total"] == 6
+        assert (await rest.get(JOBS, status="failed")).json()["total"] == 2
+
+
+async def test_a_write_is_done_though_the_tables_cannot_be_written(rest: Rest) -> None:
+    async with mirroring(rest) as made:
+        for change in ("INSERT", "DELETE"):
+            await execute(
+                rest, f"CREATE TRIGGER no_{change} BEFORE {change} ON resources BEGIN SELECT RAISE(ABORT, 'full'); END"
+            )
+        flat = {"model": "plato", "base_model": "volume://models/tiny", "name": "mine"}
+        assert (await rest.post(JOBS, flat)).status_code == 201
+        assert not made.is_current("finetunejobs")
+        assert (await rest.get(JOBS)).json()["total"] == 1
+        await execute(rest, "DROP TRIGGER no_INSERT")
+        await eventually(lambda: made.is_current("finetunejobs"))
+        assert (await rest.ask("DELETE", f"{JOBS}/mine")).status_code == 204
+        assert (await rest.get(JOBS)).json()["total"] == 0
+        await execute(rest, "DROP TRIGGER no_DELETE")
+        await eventually(lambda: made.is_current("finetunejobs"))
+        assert (await rest.get(JOBS)).json()["total"] == 0
+
+
+HISTORY_OF_LATER = {"state": "Ready", "history": [{"time": "2026-11-22T12:00:00Z", "state": "Unheard of"}]}
+MISSHAPEN: list[tuple[str, dict[str, Any]]] = [
+    ("modelversions", version_object(9, status=HISTORY_OF_LATER)),
+    ("finetunejobs", job_object({"dataset": ["of another release"]}, name="odd")),
+    ("abtests", {"metadata": {"namespace": "finetune", "name": "odd"}, "spec": "of another release"}),
+]
+
+
+@pytest.mark.parametrize("begins", ["with a list", "with an event"])
+@pytest.mark.parametrize(("plural", "misshapen"), MISSHAPEN, ids=[plural for plural, _ in MISSHAPEN])
+async def test_what_is_not_understood_keeps_no_other_out(
+    rest: Rest, plural: str, misshapen: dict[str, Any], begins: str
+) -> None:
+    furnish(rest)
+    if begins == "with a list":
+        rest.cluster.put(plural, misshapen)
+    async with mirroring(rest) as made:
+        rest.cluster.put(plural, misshapen)
+        await rest.cluster.tell("finetunejobs", "finetune", "plato-2", phase="Succeeded")
+        await eventually(lambda: _state(rest, "completed", 4))
+        assert made.is_current(*PLURALS)
+
+
+async def _state(rest: Rest, status: str, total: int) -> bool:
+    return bool((await rest.get(JOBS, status=status)).json()["total"] == total)
+
+
+async def test_an_unexpected_failure_is_tried_again(rest: Rest, monkeypatch: pytest.MonkeyPatch) -> None:
+    furnish(rest)
+    listed, failures = mirrored.known, iter([RuntimeError("unexpected")])
+
+    async def known(engine: AsyncEngine, plural: str, namespace: str | None) -> dict[tuple[str, str], int]:
+        for unexpected in failures:
+            raise unexpected
+        return await listed(engine, plural, namespace)
+
+    monkeypatch.setattr(mirrored, "known", known)
+    async with mirroring(rest):
+        assert (await rest.get(JOBS)).json()["total"] == 7
+
+
+@pytest.mark.parametrize("ended", ["gone", "at once"])
+async def test_a_watch_that_ends_at_once_is_not_opened_at_once(rest: Rest, ended: str) -> None:
+    if ended == "gone":
+        rest.cluster.watch_failure = lambda: failure(410, "too old resource version")
+    else:
+        rest.cluster.watch_ends_after = 0
+    made = Mirroring(rest.services.engine, rest.services.cluster, ("finetune",))  # type: ignore[arg-type]
+    task = asyncio.create_task(made.run())
+    await eventually(lambda: rest.cluster.watches >= 2 * len(PLURALS))
+    begun = rest.cluster.watches
+    await throughout(lambda: None, 0.4)
+    assert rest.cluster.watches - begun <= 2 * len(PLURALS)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_lists_are_read_anew_now_and_then(rest: Rest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They drop what an api wrote, that had not heard yet that it was gone, before it ended."""
+    furnish(rest)
+    monkeypatch.setattr("finetune_operator.web.mirroring.RELIST_SECONDS", 0.2)
+    async with mirroring(rest):
+        ghost = rest.cluster.objects["finetunejobs", "finetune", "plato-3"]
+        await rest.cluster.remove("finetunejobs", "finetune", "plato-3")
+        await eventually(lambda: _total(rest, 6))
+        await mirrored.keep(rest.services.engine, [row_of("finetunejobs", ghost)])
+        await rest.cluster.tell("finetunejobs", "finetune", "plato-2", phase="Succeeded")
+        await eventually(lambda: _total(rest, 6))
+
+
+async def _total(rest: Rest, total: int) -> bool:
+    return bool((await rest.get(JOBS)).json()["total"] == total)
+
+
 async def test_without_a_watch_the_api_server_is_asked(rest: Rest) -> None:
     furnish(rest)
     rest.cluster.watch_failure = lambda: failure(503, "etcd is away")
@@ -186,6 +297,32 @@ class TestTwoNamespaces:
             shown = (await rest.get(MODELS, half)).json()["models"]
             assert {model["philosopher"] for model in shown} == {None}
             assert is_problem(await rest.get(MODELS, half, philosopher="plato"), 403, "forbidden")
+
+    async def test_who_may_list_in_one_namespace_is_told_nothing_of_another(self, rest: Rest) -> None:
+        """Whoever makes a version may write the uid of any training into it."""
+        secret = job_object({"dataset": {"ratings": {"philosopher": "secret"}}}, name="secret")
+        secret["metadata"]["namespace"] = "other"
+        rest.cluster.put("finetunejobs", secret)
+        lineage = {"lineage": {"jobUid": secret["metadata"]["uid"]}}
+        rest.cluster.put("modelversions", version_object(1, lineage, status={"state": "Ready"}))
+        rest.cluster.users["half"] = User("half", VIEW, {"finetune"})
+        async with mirroring(rest):
+            told = {}
+            for caller in ("half", "editor"):
+                answer = await rest.get(MODELS, {"Authorization": f"Bearer {caller}"}, model="plato")
+                told[caller] = {model["name"]: model["philosopher"] for model in answer.json()["models"]}["plato-v1"]
+        assert told == {"half": None, "editor": "secret"}
+
+    async def test_namespaces_that_are_not_served_any_more(self, rest: Rest) -> None:
+        furnish(rest)
+        elsewhere = [job_object(name=namespace) for namespace in ("other", "former")]
+        for body in elsewhere:
+            body["metadata"]["namespace"] = body["metadata"]["name"]
+            rest.cluster.put("finetunejobs", body)
+        await mirrored.keep(rest.services.engine, [row_of("finetunejobs", body) for body in elsewhere])
+        async with mirroring(rest), rest.services.engine.connect() as connection:
+            found = await connection.execute(text("SELECT DISTINCT namespace FROM training_jobs"))
+            assert set(found.scalars()) == {"finetune", "other"}
 
 
 async def test_what_a_sql_client_reads(rest: Rest) -> None:
