@@ -43,7 +43,7 @@ def stored_file(services: Services, namespace: str, identity: str, name: str) ->
 
 
 def _require_home(services: Services, namespace: str) -> None:
-    """Exported datasets are ratings of all namespaces, and their ids are told wherever one was trained on. Raises 404."""
+    """Exported datasets are ratings of all namespaces, and their ids are told where one was trained on. Raises 404."""
     settings = services.settings
     claimed = (settings.datasets_claim or "").partition("/")[0]
     if settings.namespaces != (namespace,) and namespace != claimed:
