@@ -68,7 +68,7 @@ class PairSender(Outbox[TrafficPair]):
 class Pairs:
     """Decides which requests become pairs; `record` takes those that do."""
 
-    def __init__(self, record: Callable[[TrafficPair], None], metrics: Metrics) -> None:
+    def __init__(self, record: Callable[[TrafficPair], object], metrics: Metrics) -> None:
         self._record = record
         self._metrics = metrics
         self._kept_at_once = 0

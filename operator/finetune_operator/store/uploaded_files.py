@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 from pydantic import ValidationError
 
@@ -98,13 +98,19 @@ class UploadedFiles:
         with self._opened(namespace, identity, DATA_NAME):
             return self.directory / namespace / identity / DATA_NAME
 
+    def opened(self, namespace: str, identity: str) -> IO[bytes]:
+        """The content, which stays readable though it is deleted. Raises `UnknownFile`."""
+        with self._opened(namespace, identity, DATA_NAME) as handle:
+            return os.fdopen(os.dup(handle), "rb")
+
     def delete(self, namespace: str, identity: str) -> None:
         """Raises `UnknownFile`."""
         self.find(namespace, identity)
         aside = Path(tempfile.mkdtemp(prefix=DELETED_PREFIX, dir=self.directory))
         try:
-            (self.directory / namespace / identity).rename(aside / identity)
-            durable.sync(self.directory / namespace)
+            with self._locked():
+                (self.directory / namespace / identity).rename(aside / identity)
+                durable.sync(self.directory / namespace)
         except FileNotFoundError:
             raise UnknownFile(identity) from None
         finally:

@@ -153,9 +153,12 @@ async def state_of_test(visit: VisitOf, test_id: TestId) -> HTMLResponse:
 async def win_rates(visit: VisitOf, test_id: TestId) -> Curve:
     """For the chart."""
     test = await _test(visit, visit.acting.identified(test_id))
-    decision = test.spec.decision
-    points = await vote_statistics.win_rates(
-        visit.services.engine, test.metadata.uid, decision.max_votes, CURVE_MAX_POINTS
+    engine, uid, decision = visit.services.engine, test.metadata.uid, test.spec.decision
+    counted = (await votes.tally(engine, uid, decision.max_votes)).total
+    points = await visit.services.remembered.answer(
+        ("win rates", uid, decision.max_votes, CURVE_MAX_POINTS),
+        counted,
+        lambda: vote_statistics.win_rates(engine, uid, decision.max_votes, CURVE_MAX_POINTS),
     )
     return win_rate_curve(points, float(decision.alpha))
 

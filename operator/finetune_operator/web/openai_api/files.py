@@ -4,15 +4,16 @@ Files are personal data as ratings are: whoever may train in a namespace may sen
 """
 
 import asyncio
+import os
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import IO, Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi import Path as PathParameter
-from fastapi.responses import FileResponse
+from fastapi.responses import FileResponse, StreamingResponse
 
 from finetune_operator.contract.failures import Failure
 from finetune_operator.logs import get_logger
@@ -62,6 +63,8 @@ MULTIPART = {
 
 ID_PATTERN = rf"^{UPLOAD_PREFIX}{NAMESPACE_PATTERN}\.[0-9a-f]{{32}}$"
 FileId = Annotated[str, PathParameter(pattern=ID_PATTERN, description="`file-<namespace>.<digest>`")]
+SENT_HEADERS = ("content-disposition", "content-length", "last-modified", "etag")
+SENT_BYTES = 65_536
 READING = documented_errors(400, 401, 403, 404, 409, 503)
 
 logger = get_logger(__name__)
@@ -163,11 +166,13 @@ async def retrieve_file_content(services: ServicesOf, caller: CallerOf, file_id:
     """What was sent."""
     file = await found_file(services, caller, file_id)
     try:
-        path = await asyncio.to_thread(files_of(services).path, file.namespace, file.id)
+        content = await asyncio.to_thread(files_of(services).opened, file.namespace, file.id)
     except UnknownFile:
         raise _unknown(file_id) from None
     logger.info("file downloaded", file=file.id, namespace=file.namespace, by=caller.name)
-    return FileResponse(path, media_type="application/jsonl", filename=file.filename)
+    named = FileResponse("", filename=file.filename, stat_result=os.fstat(content.fileno()))
+    headers = {name: named.headers[name] for name in SENT_HEADERS}
+    return StreamingResponse(_blocks(content), media_type="application/jsonl", headers=headers)
 
 
 @router.delete("/{file_id}", response_model=DeletedFile, responses=READING)
@@ -264,6 +269,12 @@ async def _work_directory(files: UploadedFiles) -> AsyncIterator[Path]:
         yield directory
     finally:
         await asyncio.to_thread(made.__exit__, None, None, None)
+
+
+async def _blocks(content: IO[bytes]) -> AsyncIterator[bytes]:
+    with content:
+        while block := await asyncio.to_thread(content.read, SENT_BYTES):
+            yield block
 
 
 async def _body(request: Request) -> AsyncIterator[bytes]:

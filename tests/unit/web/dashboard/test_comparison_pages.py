@@ -3,7 +3,10 @@
 from typing import Any
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from finetune_operator.store import vote_statistics
+from finetune_operator.store.vote_statistics import WinRatePoint
 from tests.builders import merged
 from tests.unit.web.conftest import ab_test, model_version
 from tests.unit.web.dashboard.conftest import Browser
@@ -94,6 +97,23 @@ async def test_the_curve_follows_the_votes(editor: Browser, rest: Rest) -> None:
     assert curve["x"] == [1.0, 2.0, 3.0]
     assert curve["series"][0]["y"] == [100.0, 50.0, 50.0]
     assert curve["band"] == [2, 1]
+
+
+async def test_the_curve_is_worked_out_once_as_long_as_nobody_votes(
+    editor: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work_out, asked = vote_statistics.win_rates, []
+
+    async def counted(
+        engine: AsyncEngine, abtest_uid: str, max_votes: int | None, max_points: int
+    ) -> tuple[WinRatePoint, ...]:
+        asked.append(abtest_uid)
+        return await work_out(engine, abtest_uid, max_votes, max_points)
+
+    monkeypatch.setattr(vote_statistics, "win_rates", counted)
+    for _ in range(3):
+        assert (await editor.get(f"{TEST}/win-rates")).status_code == 200
+    assert len(asked) == 1
 
 
 async def test_the_form_makes_the_test_once(editor: Browser, cluster: PlayedApiServer) -> None:

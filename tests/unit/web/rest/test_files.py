@@ -1,6 +1,7 @@
 """Files to train on, by OpenAI's own client, unmodified, and over a real socket to the container that prepares."""
 
 import asyncio
+import fcntl
 import hashlib
 import json
 import os
@@ -114,6 +115,28 @@ async def test_the_life_of_a_file(client: AsyncOpenAI, directory: Path) -> None:
     with pytest.raises(openai.NotFoundError, match="there is no file"):
         await client.files.retrieve(made.id)
     assert left(directory) == []
+
+
+async def test_a_file_that_is_deleted_while_it_is_sent_is_sent_whole(
+    client: AsyncOpenAI, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await upload(client)
+    monkeypatch.setattr(
+        "finetune_operator.web.openai_api.files.logger.info", lambda *_, **__: shutil.rmtree(directory / "files")
+    )
+    assert (await client.files.content(made.id)).content == CONTENT
+    assert not (directory / "files").exists()
+
+
+async def test_a_file_is_not_deleted_while_another_process_publishes(client: AsyncOpenAI, directory: Path) -> None:
+    made = await upload(client)
+    with (directory / "files" / ".lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        deleting = asyncio.create_task(client.files.delete(made.id))
+        await asyncio.wait([deleting], timeout=0.3)
+        assert not deleting.done()
+        assert (await client.files.content(made.id)).content == CONTENT
+    assert (await deleting).deleted
 
 
 async def test_lists_are_paged_and_ordered(client: AsyncOpenAI) -> None:
