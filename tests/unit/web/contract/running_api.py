@@ -57,6 +57,10 @@ class RunningApi:
     """What the api's threads have logged."""
 
 
+CLIENT = "httpx2"
+"""Whoever attacks logs, too."""
+
+
 @contextmanager
 def collected_log() -> Iterator[list[str]]:
     """All that is logged meanwhile, instead of its being printed: a thread knows no capture of a test's."""
@@ -68,17 +72,20 @@ def collected_log() -> Iterator[list[str]]:
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            lines.append(f"{record.name} {record.getMessage()} {record.exc_info}")
+            if record.name != CLIENT:
+                lines.append(f"{record.name} {record.getMessage()} {record.exc_info}")
 
-    before, handler = structlog.get_config(), Handler()
-    structlog.configure(processors=[collect])
+    # In place, as structlog's own `capture_logs`: loggers that were used before keep their list.
+    processors, handler = structlog.get_config()["processors"], Handler()
+    before = list(processors)
+    processors[:] = [collect]
     root = logging.getLogger()
     root.addHandler(handler)
     try:
         yield lines
     finally:
         root.removeHandler(handler)
-        structlog.configure(**before)
+        processors[:] = before
 
 
 def furnish(cluster: PlayedApiServer) -> None:
