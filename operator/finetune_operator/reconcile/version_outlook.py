@@ -70,10 +70,11 @@ def moving(version: ModelVersion, here: Outlook, there: Outlook, engine: Engine,
     """It answers from `here` until it does from all pods that `there`, in the next engine, are to be.
 
     A single one would be asked all that its predecessors answered together. Only what is `there` can be final. It is
-    also kept by what its former engine is `needed` for.
+    also kept by what its former engine is `needed` for. Pods without a Deployment are what is left of a former one.
     """
     wanted = engine.deployment.wanted_replicas if engine.deployment else 1
     is_there = there.loaded and (there.loaded_pods >= wanted or not here.loaded)
+    is_there = is_there and (engine.deployment is not None or not here.loaded)
     if is_there and needed and here.loaded:
         return replace(here, ahead=Outlook(State.PENDING, "BaseModelNeeded", needed))
     if is_there:

@@ -82,6 +82,10 @@ class Observer:
     async def _engine(self, namespace: str, name: str) -> Engine:
         body = self.state.get("deployments", namespace, name)
         bodies = [pod for pod in self.state.group("pods", name) if pod["metadata"]["namespace"] == namespace]
+        if body:
+            # A Deployment that was deleted and made anew has a name, and so labels, of pods that are about to go.
+            begun = body["metadata"].get("creationTimestamp", "")
+            bodies = [pod for pod in bodies if pod["metadata"].get("creationTimestamp", begun) >= begun]
         pods = await self.engines.observe(tuple(pod_facts(pod) for pod in bodies), merged=is_merged_engine(name))
         return Engine(name, deployment_facts(body, REVISION_ANNOTATION) if body else None, pods)
 

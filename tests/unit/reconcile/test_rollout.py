@@ -153,6 +153,13 @@ def test_once_it_answers_there_routes_move_and_only_then_the_former_goes() -> No
     assert decide(arrived, replace(there, versions=(arrived,))).actions == (GONE,)
 
 
+def test_pods_that_a_former_deployment_left_are_no_arrival() -> None:
+    """They answer until the garbage collector comes."""
+    seen = moving(pods=(engine_pod("plato-v1", name="left"),))
+    status = status_of(decide(MOVED, replace(seen, deployment=None)))
+    assert (status.state, status.engine, status.next_engine) == (State.DEPLOYED, ENGINE, NEXT)
+
+
 def test_it_moves_when_as_many_pods_answer_as_there_are_to_be() -> None:
     """Unless nothing answers from the former engine, where any pod is better than none."""
     seen = moving(pods=(engine_pod("plato-v1", name="new"),))

@@ -78,6 +78,21 @@ async def test_engines_that_were_made_for_a_version_are_seen_until_they_are_gone
     assert seen.deployment is not None
 
 
+async def test_pods_of_a_deployment_that_was_made_anew_are_not_those_of_the_former_one() -> None:
+    async with aiohttp.ClientSession() as session:
+        state = ClusterState()
+        state.see("modelversions", version_object(1))
+        deployment = deployment_body(ENGINE)
+        deployment["metadata"]["creationTimestamp"] = "2026-11-22T12:00:05Z"
+        state.see("deployments", deployment)
+        for name, created in (("left", "2026-11-22T12:00:04Z"), ("new", "2026-11-22T12:00:05Z")):
+            pod = pod_body(name, labels={"finetune.dev/engine": ENGINE})
+            pod["metadata"]["creationTimestamp"] = created
+            state.see("pods", pod)
+        seen = await Observer(state, SlowEngines(session, state), Api(session, None, "")).modelversion(V1)
+    assert [entry.pod.name for entry in seen.pods] == ["new"]
+
+
 async def test_a_registered_version_has_no_engine_to_look_at() -> None:
     async with aiohttp.ClientSession() as session:
         state = ClusterState()
