@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Page, expect
 
+from demo import install
 from demo.chat import ask, client
 from demo.story import ALIAS, FIRST, FIRST_JOB, QUESTIONS, SERVING_TIMEOUT_SECONDS, TRAINING_TIMEOUT_SECONDS
 from demo.target import NAMESPACE
@@ -50,8 +51,16 @@ def token(world: World) -> str:
 async def person(world: World) -> AsyncIterator[tuple[Page, list[str]]]:
     """A page, and what the browser refused on it."""
     refused: list[str] = []
+    # One of its own: that of all tests ends with the pod that it began with, and others kill pods.
+    with world.kubectl.port_forward(f"{install.RELEASE}-api") as api_url:
+        async with _page(api_url, refused) as page:
+            yield page, refused
+
+
+@asynccontextmanager
+async def _page(api_url: str, refused: list[str]) -> AsyncIterator[Page]:
     async with chromium.running() as browser:
-        context = await browser.new_context(base_url=world.api_url, viewport={"width": 1280, "height": 900})
+        context = await browser.new_context(base_url=api_url, viewport={"width": 1280, "height": 900})
         context.set_default_timeout(1000 * STEP_TIMEOUT_SECONDS)
         page = await context.new_page()
         page.on(
@@ -60,7 +69,7 @@ async def person(world: World) -> AsyncIterator[tuple[Page, list[str]]]:
         )
         page.on("pageerror", lambda error: refused.append(str(error)))
         try:
-            yield page, refused
+            yield page
         finally:
             await seen(page, "last")
 
