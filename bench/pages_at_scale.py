@@ -31,7 +31,7 @@ from finetune_operator.store.migrations import migrate
 from finetune_operator.store.tables import ArmSample, Base, Comparison, Vote
 from finetune_operator.web.app import create_app
 from finetune_operator.web.mirroring import PLURALS, Mirroring
-from finetune_operator.web.services import Services
+from finetune_operator.web.services import ArmUnavailable, Services
 from finetune_operator.web.settings import Settings
 from tests import postgres_server
 
@@ -163,7 +163,7 @@ async def _api(engine: AsyncEngine, cluster: ManyResources, directory: Path) -> 
 
 class _NoArms:
     async def ask(self, served_name: str, prompt: str) -> str:
-        raise NotImplementedError("nothing here is compared anew")
+        raise ArmUnavailable("nothing here is compared anew")
 
 
 async def _fill(engine: AsyncEngine) -> None:

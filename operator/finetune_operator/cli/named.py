@@ -9,15 +9,20 @@ from finetune_operator.cli.app import CODES, VersionName, cost, evaluate, rollba
 from finetune_operator.cli.failures import ExitCode
 from finetune_operator.cli.options import (
     Cluster,
+    DatasetOption,
     DryRun,
     DryRunOption,
+    EpochsOption,
     Everywhere,
     Format,
     FormatOption,
     MadeOption,
     MadeOutput,
+    MethodOption,
+    MinExamplesOption,
     Output,
     OutputOption,
+    PhilosopherOption,
     command,
 )
 
@@ -61,15 +66,13 @@ async def create_openai_job(
     learning_rate_multiplier: Annotated[
         str | None, typer.Option("--learning-rate-multiplier", help="Such as 0.5; the provider chooses without it.")
     ] = None,
-    method: Annotated[str | None, typer.Option("--method", help="SFT or DPO.")] = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the dataset.")] = None,
+    method: MethodOption = None,
+    epochs: EpochsOption = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="Examples in a step.")] = None,
-    dataset: Annotated[
-        str | None, typer.Option("--dataset", help="volume://CLAIM/PATH or s3://BUCKET/KEY. Default: ratings.")
-    ] = None,
+    dataset: DatasetOption = None,
     domain: Annotated[str | None, typer.Option("--domain", help="Only ratings of this domain.")] = None,
-    philosopher: Annotated[str | None, typer.Option("--philosopher", help="Only judgements of this person.")] = None,
-    min_examples: Annotated[int | None, typer.Option("--min-examples", help="Refuse to train on fewer.")] = None,
+    philosopher: PhilosopherOption = None,
+    min_examples: MinExamplesOption = None,
     test_fraction: Annotated[str | None, typer.Option("--test-fraction", help="Share for validation.")] = None,
     dry_run: DryRunOption = DryRun.NONE,
     output: MadeOption = MadeOutput.TEXT,

@@ -120,6 +120,13 @@ MadeOption = Annotated[MadeOutput, typer.Option("--output", "-o", help="How to p
 DryRunOption = Annotated[
     DryRun, typer.Option("--dry-run", help="client: judge and print it; server: have the API server judge it, too.")
 ]
+MethodOption = Annotated[str | None, typer.Option("--method", help="SFT or DPO.")]
+EpochsOption = Annotated[int | None, typer.Option("--epochs", help="Passes over the dataset.")]
+PhilosopherOption = Annotated[str | None, typer.Option("--philosopher", help="Only judgements of this person.")]
+MinExamplesOption = Annotated[int | None, typer.Option("--min-examples", help="Refuse to train on fewer.")]
+DatasetOption = Annotated[
+    str | None, typer.Option("--dataset", help="volume://CLAIM/PATH or s3://BUCKET/KEY. Default: ratings.")
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
 
 

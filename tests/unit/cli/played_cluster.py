@@ -1,8 +1,6 @@
 """The played API server with pods, engines, Services, logs and tokens of ServiceAccounts; and one of everything."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 from aiohttp import web
@@ -36,10 +34,7 @@ class PlayedCluster(PlayedApiServer):
         self.container_logs: dict[tuple[str, str], list[bytes]] = {}
         """By pod and container."""
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator["PlayedCluster"]:
-        """On a port of its own: `url`."""
-        app = web.Application()
+    def add_routes(self, app: web.Application) -> None:
         app.router.add_post("/apis/authentication.k8s.io/v1/selfsubjectreviews", self._who)
         app.router.add_post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", self._may)
         app.router.add_get("/api/v1/namespaces/{namespace}/pods/{name}/log", self._container_log)
@@ -49,15 +44,6 @@ class PlayedCluster(PlayedApiServer):
             app.router.add_get(prefix + "/namespaces/{namespace}/{plural}", self._list_or_serve)
             app.router.add_post(prefix + "/namespaces/{namespace}/{plural}", self._create_or_judge)
             app.router.add_route("*", prefix + "/namespaces/{namespace}/{plural}/{name}", self._serve)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await runner.setup()
-        try:
-            site = web.TCPSite(runner, "127.0.0.1", 0)
-            await site.start()
-            self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-            yield self
-        finally:
-            await runner.cleanup()
 
     async def _list_or_serve(self, request: web.Request) -> web.StreamResponse:
         """Lists by label, which the REST interface does not ask for."""

@@ -1,12 +1,15 @@
 """The dashboard on a played API server: asked for as a browser does, with the cookie of who is logged in."""
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+from playwright.async_api import Browser as Chromium
 
 from finetune_operator.web.dashboard.visits import COOKIE
+from tests import chromium
 from tests.unit.store.ratings_database import rating, write_ratings
 from tests.unit.web.conftest import ENVIRONMENT
 from tests.unit.web.dashboard import sights
@@ -81,3 +84,9 @@ def editor(sighted: Rest) -> Browser:
 @pytest.fixture
 def stranger(rest: Rest) -> Browser:
     return Browser(rest, None)
+
+
+@pytest.fixture(scope="module")
+async def browser() -> AsyncIterator[Chromium]:
+    async with chromium.running() as found:
+        yield found

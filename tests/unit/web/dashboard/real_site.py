@@ -1,7 +1,8 @@
 """The dashboard on a port, for a real browser: it can be stopped and started again like a process of the api."""
 
 import asyncio
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import uvicorn
@@ -89,3 +90,16 @@ class Site:
     def _said(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning") and not any(text in message.text for text in EXPECTED_MESSAGES):
             self.complaints.append(f"{message.type}: {message.text}")
+
+
+@asynccontextmanager
+async def opened(rest: Rest, browser: Browser) -> AsyncIterator[Site]:
+    """No page may break the policy, or cause an error in the browser, whatever the test does."""
+    site = Site(rest, browser)
+    await site.start()
+    try:
+        yield site
+        assert site.complaints == []
+    finally:
+        await site.close()
+        await site.stop()

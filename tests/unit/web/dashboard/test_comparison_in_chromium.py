@@ -9,11 +9,10 @@ from playwright.async_api import Page, expect
 
 from finetune_operator.contract.experiments import VoteCounts
 from finetune_operator.store import votes
-from tests import chromium
 from tests.unit.web.dashboard import experiment_sights
 from tests.unit.web.dashboard.experiment_sights import TEST, TEST_UID, Philosophers
 from tests.unit.web.dashboard.looking import SCREENSHOTS, looked_at
-from tests.unit.web.dashboard.real_site import Site
+from tests.unit.web.dashboard.real_site import Site, opened
 from tests.unit.web.dashboard.sights import HOSTILE, NAMESPACE
 from tests.unit.web.rest.conftest import Rest
 from tests.waiting import eventually
@@ -46,26 +45,13 @@ PAGES = {
 expect.set_options(timeout=20_000)
 
 
-@pytest.fixture(scope="module")
-async def browser() -> AsyncIterator[Chromium]:
-    async with chromium.running() as found:
-        yield found
-
-
 @pytest.fixture
 async def site(sighted: Rest, browser: Chromium) -> AsyncIterator[Site]:
-    """No page may break the policy, or cause an error in the browser, whatever the test does."""
     experiment_sights.fill(sighted.cluster)
     await experiment_sights.vote(sighted.services.engine, BEFORE)
     object.__setattr__(sighted.services, "arms", Philosophers())
-    made = Site(sighted, browser)
-    await made.start()
-    try:
+    async with opened(sighted, browser) as made:
         yield made
-        assert made.complaints == []
-    finally:
-        await made.close()
-        await made.stop()
 
 
 async def tally(site: Site) -> VoteCounts:

@@ -6,11 +6,10 @@ import pytest
 from playwright.async_api import Browser as Chromium
 from playwright.async_api import expect
 
-from tests import chromium
 from tests.unit.web.dashboard import prices
 from tests.unit.web.dashboard.looking import SCREENSHOTS, looked_at, settled
 from tests.unit.web.dashboard.prices import VERSION
-from tests.unit.web.dashboard.real_site import Site
+from tests.unit.web.dashboard.real_site import Site, opened
 from tests.unit.web.rest.conftest import Rest
 
 PAGES = {
@@ -22,24 +21,11 @@ PAGES = {
 }
 
 
-@pytest.fixture(scope="module")
-async def browser() -> AsyncIterator[Chromium]:
-    async with chromium.running() as found:
-        yield found
-
-
 @pytest.fixture
 async def site(sighted: Rest, browser: Chromium) -> AsyncIterator[Site]:
-    """No page may break the policy, or cause an error in the browser, whatever the test does."""
     await prices.fill(sighted)
-    made = Site(sighted, browser)
-    await made.start()
-    try:
+    async with opened(sighted, browser) as made:
         yield made
-        assert made.complaints == []
-    finally:
-        await made.close()
-        await made.stop()
 
 
 async def test_the_result_follows_as_one_types_without_a_reload(site: Site) -> None:

@@ -7,10 +7,9 @@ import pytest
 from playwright.async_api import Browser as Chromium
 from playwright.async_api import expect
 
-from tests import chromium
 from tests.unit.web.dashboard import sights
 from tests.unit.web.dashboard.looking import SCREENSHOTS, looked_at, settled
-from tests.unit.web.dashboard.real_site import Site
+from tests.unit.web.dashboard.real_site import Site, opened
 from tests.unit.web.dashboard.sights import NAMESPACE, progressing
 from tests.unit.web.rest.conftest import Rest
 
@@ -29,23 +28,10 @@ PAGES = {
 }
 
 
-@pytest.fixture(scope="module")
-async def browser() -> AsyncIterator[Chromium]:
-    async with chromium.running() as found:
-        yield found
-
-
 @pytest.fixture
 async def site(sighted: Rest, browser: Chromium) -> AsyncIterator[Site]:
-    """No page may break the policy, or cause an error in the browser, whatever the test does."""
-    made = Site(sighted, browser)
-    await made.start()
-    try:
+    async with opened(sighted, browser) as made:
         yield made
-        assert made.complaints == []
-    finally:
-        await made.close()
-        await made.stop()
 
 
 async def tell(site: Site, done: int) -> None:
@@ -183,9 +169,9 @@ async def test_pages_are_for_everybody_and_run_no_strangers_text(site: Site, dar
     for name, path in PAGES.items():
         await page.goto(path)
         await looked_at(page, where / f"{name}.png")
-    for opened in ("datasets", "new"):
-        await page.goto(PAGES[opened])
+    for form in ("datasets", "new"):
+        await page.goto(PAGES[form])
         for summary in await page.locator("form summary").all():
             await summary.click()
         await page.evaluate("scrollTo(0, 0)")
-        await looked_at(page, where / f"{opened}-open.png")
+        await looked_at(page, where / f"{form}-open.png")

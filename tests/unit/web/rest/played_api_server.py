@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Self
 
 from aiohttp import web
 
@@ -90,17 +90,10 @@ class PlayedApiServer:
         self._versions = itertools.count(1)
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator["PlayedApiServer"]:
+    async def running(self) -> AsyncIterator[Self]:
+        """On a port of its own: `url`."""
         app = web.Application()
-        app.router.add_post("/apis/authentication.k8s.io/v1/selfsubjectreviews", self._who)
-        app.router.add_post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", self._may)
-        app.router.add_post("/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token", self._token)
-        app.router.add_get("/api/v1/namespaces/{namespace}/pods", self._pods)
-        app.router.add_get("/api/v1/namespaces/{namespace}/pods/{name}/log", self._log)
-        for prefix in {PREFIXES[plural] for plural in KINDS}:
-            app.router.add_route("*", prefix + "/{plural}", self._serve)
-            app.router.add_route("*", prefix + "/namespaces/{namespace}/{plural}", self._serve)
-            app.router.add_route("*", prefix + "/namespaces/{namespace}/{plural}/{name}", self._serve)
+        self.add_routes(app)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         try:
@@ -110,6 +103,17 @@ class PlayedApiServer:
             yield self
         finally:
             await runner.cleanup()
+
+    def add_routes(self, app: web.Application) -> None:
+        app.router.add_post("/apis/authentication.k8s.io/v1/selfsubjectreviews", self._who)
+        app.router.add_post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", self._may)
+        app.router.add_post("/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token", self._token)
+        app.router.add_get("/api/v1/namespaces/{namespace}/pods", self._pods)
+        app.router.add_get("/api/v1/namespaces/{namespace}/pods/{name}/log", self._log)
+        for prefix in {PREFIXES[plural] for plural in KINDS}:
+            app.router.add_route("*", prefix + "/{plural}", self._serve)
+            app.router.add_route("*", prefix + "/namespaces/{namespace}/{plural}", self._serve)
+            app.router.add_route("*", prefix + "/namespaces/{namespace}/{plural}/{name}", self._serve)
 
     def put(self, plural: str, body: Object) -> Object:
         """As if somebody had created or changed it."""
