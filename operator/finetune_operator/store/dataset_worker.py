@@ -150,6 +150,7 @@ def _url(file: Path) -> str:
 
 def _export(order: ExportOrder, url: str) -> Outcome:
     from finetune_operator.store.datasets.export import Export
+    from finetune_operator.store.datasets.spool import DROPPED_NAME
 
     export = Export(order.config, order.format, Path(), {DATABASE_URL_VARIABLE: url}, order.directory)
     try:
@@ -158,6 +159,8 @@ def _export(order: ExportOrder, url: str) -> Outcome:
         if refused.failure.reason == FailureReason.DATASET_EMPTY and (counted := _emptied(order, url)):
             return counted
         raise
+    # The api counts what it keeps, and gives the report's counts alone.
+    (order.directory / DROPPED_NAME).unlink()
     rows: dict[FileName, int] = {"train.jsonl": report.rows, "test.jsonl": report.test_rows}
     files = tuple(_described(order.directory / name, name, rows[name]) for name in get_args(FileName))
     return ExportMade(report=report, files=files)

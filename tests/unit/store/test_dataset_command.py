@@ -31,7 +31,7 @@ def test_export_tells_what_it_made(tmp_path: Path, url: str, capsys: pytest.Capt
     told = answer(capsys)
     assert (told["sample_count"], told["rows"], told["test_rows"], told["format"]) == (20, 18, 2, "Alpaca")
     assert told["dataset_path"] == str(directory / "train.jsonl")
-    assert {path.name for path in directory.iterdir()} == {"train.jsonl", "test.jsonl", "report.json"}
+    assert {path.name for path in directory.iterdir()} == {"train.jsonl", "test.jsonl", "report.json", "dropped.jsonl"}
     assert json.loads(Path(told["dataset_path"]).read_text().split("\n")[0]).keys() == {
         "instruction",
         "input",

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from finetune_operator.contract.dataset import DatasetConfig
 from finetune_operator.core.dataset_records import Format
 from finetune_operator.store.datasets import spool as spools
 from tests.unit.store.conftest import Fill
-from tests.unit.store.dataset_exports import export, from_ratings, lines
+from tests.unit.store.dataset_exports import export, from_ratings, lines, put
 from tests.unit.store.ratings_database import rating, write_ratings
 
 
@@ -40,6 +41,51 @@ def test_rows_that_are_left_out_are_named(fill: Fill, tmp_path: Path) -> None:
         "ShortPrompt": ("4",),
         "ShortResponse": ("5",),
     }
+
+
+def named(directory: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (directory / spools.DROPPED_NAME).read_text().splitlines()]
+
+
+def test_each_row_that_is_left_out_is_in_a_file_with_its_reason(fill: Fill, tmp_path: Path) -> None:
+    short = [rating(number, prompt="Why?") for number in range(3, 23)]
+    export(tmp_path / "1", from_ratings(), fill([rating(1), rating(2), rating(2), *short]))
+    *rows, rest = named(tmp_path / "1")
+    assert sorted(rows, key=lambda each: int(str(each["row"]))) == [
+        {"reason": "ShortPrompt", "row": str(number), "rows": 1} for number in range(4, 24)
+    ]
+    assert rest == {"reason": "Duplicate", "rows": 1}
+
+
+def test_rows_of_a_file_are_named_by_their_number(tmp_path: Path) -> None:
+    rows = [{"prompt": f"What is question {number}?", "response": "x" * 30} for number in range(3)]
+    rows[1]["response"] = "So."
+    content = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    config = DatasetConfig(source=put(tmp_path / "1", content), format="RawJSONL")
+    export(tmp_path / "1", config)
+    assert named(tmp_path / "1") == [{"reason": "ShortResponse", "row": "2", "rows": 1}]
+
+
+def test_ratings_that_make_no_pair_are_named_by_their_prompts_first(fill: Fill, tmp_path: Path) -> None:
+    pair = [rating(1, rating=5), rating(1, rating=1, response="y" * 40)]
+    alone = [rating(2, rating=5), rating(2, rating=5, response="z" * 40)]
+    export(tmp_path / "1", from_ratings(test_fraction=0), fill([*pair, *alone]), "DPO")
+    assert named(tmp_path / "1") == [{"reason": "NoPair", "row": "3", "rows": 2}]
+
+
+def test_where_nearly_all_of_a_large_table_is_left_out_the_rest_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spools, "NAMED_MAX_ROWS", 2)
+    dropped = spools.Dropped(tmp_path / spools.DROPPED_NAME)
+    for number in range(5):
+        dropped.add("LowRating", str(number))
+    dropped.finish()
+    assert named(tmp_path) == [
+        {"reason": "LowRating", "row": "0", "rows": 1},
+        {"reason": "LowRating", "row": "1", "rows": 1},
+        {"reason": "LowRating", "rows": 3},
+    ]
 
 
 def test_text_of_sqlite_that_is_no_text_is_left_out_and_counted(tmp_path: Path) -> None:

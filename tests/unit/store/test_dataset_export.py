@@ -180,7 +180,7 @@ def test_more_rows_than_fit_into_memory_are_arranged_as_a_few_are(
     assert lines(directory / "out") == tuple(expected)
     assert (parts.rows, parts.test_rows) == (len(expected.train), len(expected.test))
     assert spool.dropped.counts["Duplicate"] == len(rows) - parts.rows - parts.test_rows
-    assert not [path for path in directory.iterdir() if path.is_file()]
+    assert [path.name for path in directory.iterdir() if path.is_file()] == [spools.DROPPED_NAME]
 
 
 def test_each_format_is_written_from_ratings_as_it_is_read(fill: Fill, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_a_file_of_the_api_becomes_a_dataset(api: Api, tmp_path: Path) -> None:
     report = exported(api, tmp_path)
     assert (report.rows, report.test_rows) == (18, 2)
     assert api.tokens == {"Bearer secret"}
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["test.jsonl", "train.jsonl"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["dropped.jsonl", "test.jsonl", "train.jsonl"]
 
 
 def test_what_broke_off_goes_on(api: Api, tmp_path: Path) -> None:

@@ -68,6 +68,7 @@ def _stats(options: argparse.Namespace, environment: Mapping[str, str]) -> dict[
 
 def _export(options: argparse.Namespace, environment: Mapping[str, str]) -> dict[str, object]:
     from finetune_operator.store.datasets.export import Export
+    from finetune_operator.store.datasets.spool import DROPPED_NAME
 
     config = _config(options)
     directory: Path = options.directory
@@ -86,7 +87,7 @@ def _export(options: argparse.Namespace, environment: Mapping[str, str]) -> dict
     try:
         report = Export(config, output_format, volume, environment, work).write()
         (work / "report.json").write_text(report.model_dump_json(by_alias=True, indent=2))
-        for name in ("test.jsonl", "report.json", "train.jsonl"):
+        for name in ("test.jsonl", DROPPED_NAME, "report.json", "train.jsonl"):
             (work / name).rename(directory / name)
     finally:
         shutil.rmtree(work, ignore_errors=True)

@@ -15,7 +15,7 @@ from finetune_operator.core.datasets import DropReason
 from finetune_operator.store.datasets.files import Numbered, inside, records
 from finetune_operator.store.datasets.ratings_scan import spool_ratings
 from finetune_operator.store.datasets.space import told_when_full
-from finetune_operator.store.datasets.spool import Spool
+from finetune_operator.store.datasets.spool import DROPPED_NAME, Spool
 from finetune_operator.store.datasets.stored import fetch_stored
 from finetune_operator.store.ratings import RatingsDatabase, is_writable
 from finetune_operator.store.urls import parse_url
@@ -34,7 +34,7 @@ class Export:
     directory: Path
 
     def write(self) -> DatasetReport:
-        """Write `train.jsonl` and `test.jsonl` into the directory. Raises `Refused`."""
+        """Write `train.jsonl`, `test.jsonl` and `dropped.jsonl` into the directory. Raises `Refused`."""
         report = self._split()
         return self._with_validation(report, self.config.validation) if self.config.validation else report
 
@@ -63,6 +63,7 @@ class Export:
                     raise Refused(failure)
                 fraction = 0.0 if self.config.validation else self.config.test_fraction
                 parts = spool.write(self.directory / "train.jsonl", self.directory / "test.jsonl", fraction)
+                spool.dropped.path.replace(self.directory / DROPPED_NAME)
             finally:
                 spool.close()
         kept = parts.rows + parts.test_rows

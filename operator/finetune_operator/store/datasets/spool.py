@@ -7,12 +7,13 @@ last ones of the order, so that the test part is cut off the end of the file.
 """
 
 import heapq
+import json
 import os
 import tempfile
 import threading
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, chain, groupby, islice
 from pathlib import Path
 from queue import Queue
@@ -34,6 +35,10 @@ WRITTEN_PARTS = 256
 COPIED_BYTES = 1024 * 1024
 DROPPED_SHOWN = 5
 SHOWN_ROW_MAX_CHARACTERS = 24
+DROPPED_NAME = "dropped.jsonl"
+# Forty megabytes of names, and no more, where nearly all of a large table is left out.
+NAMED_MAX_ROWS = 1_000_000
+NAMED_ROW_MAX_CHARACTERS = 256
 ROW_OVERHEAD_BYTES = 64
 
 
@@ -46,25 +51,47 @@ class Parts(NamedTuple):
 
 
 class Dropped:
-    """Counts what is left out, and remembers the first few rows of each reason."""
+    """Counts what is left out, remembers the first few rows of each reason, and writes all of them to a file.
 
-    def __init__(self) -> None:
+    A line of it is {"reason": ..., "row": ..., "rows": ...}, `rows` being how many are counted by this one; the last
+    ones have no `row`: what was not named, such as duplicates, which are equal to a row that was taken.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
         self.counts: Counter[str] = Counter()
         self._rows: dict[str, list[str]] = {}
+        self._named: Counter[str] = Counter()
+        self._file = path.open("w", encoding="utf-8")
 
     def add(self, reason: str, row: str, count: int = 1) -> None:
         self.counts[reason] += count
         shown = self._rows.setdefault(reason, [])
         if len(shown) < DROPPED_SHOWN:
             shown.append(row[:SHOWN_ROW_MAX_CHARACTERS])
+        if self._named.total() < NAMED_MAX_ROWS:
+            self._named[reason] += count
+            self._write({"reason": reason, "row": row[:NAMED_ROW_MAX_CHARACTERS], "rows": count})
+
+    def finish(self) -> None:
+        """Write what was counted alone."""
+        for reason, count in sorted((self.counts - self._named).items()):
+            self._write({"reason": reason, "rows": count})
+        self.close()
+
+    def close(self) -> None:
+        self._file.close()
 
     @property
     def rows(self) -> dict[str, tuple[str, ...]]:
         return {reason: tuple(rows) for reason, rows in sorted(self._rows.items())}
 
+    def _write(self, line: Mapping[str, str | int]) -> None:
+        self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
 
 class Spool:
-    """Rows on their way into a dataset; `directory` must be empty and is left empty.
+    """Rows on their way into a dataset; `directory` must be empty, and is left with the file of dropped rows.
 
     Rows wait in memory by the first digits of their keys. Once they are many they go to one file as a run: the buckets
     one after the other, from high to low digits, and then a table of where each begins. So neighbouring buckets are
@@ -83,7 +110,7 @@ class Spool:
         self._bytes = 0
         self._spilled = 0
         self.rows = 0
-        self.dropped = Dropped()
+        self.dropped = Dropped(directory / DROPPED_NAME)
 
     def add(self, rows: Sequence[bytes]) -> None:
         """Take rows that hold no line feed; those that begin with the mark of dropped ones are counted instead. Raises
@@ -107,6 +134,7 @@ class Spool:
 
     def close(self) -> None:
         self._file.close()
+        self.dropped.close()
         self._buckets.clear()
 
     def write(self, train: Path, test: Path, test_fraction: float) -> Parts:
@@ -121,6 +149,7 @@ class Spool:
         duplicates = self.rows - writer.rows
         if duplicates:
             self.dropped.counts[DropReason.DUPLICATE] = duplicates
+        self.dropped.finish()
         rows, size = self._cut(groups, test_fraction, writer)
         _move_end(train, test, size)
         return Parts(rows, writer.rows - rows, writer.digest.close(rows, writer.rows - rows))
