@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 NAME, PLAIN = "packed_sdpa", "sdpa"
 # A GPU is faster at one masked call of this many tokens than at dozens of small ones; a CPU is not.
-TOGETHER_ON_GPU = 1024
+TOGETHER_ON_CPU, TOGETHER_ON_GPU = 0, 1024
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,12 @@ def use_packed_attention(model: Any) -> bool:
 
 
 def attend(
-    module: Any, query: "Tensor", key: "Tensor", value: "Tensor", attention_mask: "Blocks | Tensor | None", **options: Any
+    module: Any,
+    query: "Tensor",
+    key: "Tensor",
+    value: "Tensor",
+    attention_mask: "Blocks | Tensor | None",
+    **options: Any,
 ) -> "tuple[Tensor, None]":
     """Transformers' attention function: (batch, heads, tokens, width) in, (batch, tokens, heads, width) out."""
     import torch
@@ -89,7 +94,7 @@ def blocks_of(**asked: Any) -> "Blocks | Tensor | None":
     ends = torch.cat([begins[1:], first + tokens])
     is_causal = visible(ends - 1, begins).tolist()
     spans = zip(begins.tolist(), ends.tolist(), is_causal, strict=True)
-    together = TOGETHER_ON_GPU if torch.device(device).type == "cuda" else 0
+    together = TOGETHER_ON_GPU if torch.device(device).type == "cuda" else TOGETHER_ON_CPU
     lengths, masks = [], []
     for start, end, plain in joined(spans, together):
         span = position[start:end]
