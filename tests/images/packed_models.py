@@ -65,11 +65,14 @@ def compared(plain: Any, *, together: int = 0, checkpointing: bool = False) -> d
 
 def main() -> None:
     torch.manual_seed(7)
-    llama = LlamaConfig(**SHAPE, **HEADS)
+
+    def llama() -> Any:
+        return LlamaForCausalLM(LlamaConfig(**SHAPE, **HEADS))
+
     cases = {
-        "each by itself": compared(LlamaForCausalLM(llama)),
-        "neighbours together": compared(LlamaForCausalLM(llama), together=40),
-        "recomputed in the backward pass": compared(LlamaForCausalLM(llama), checkpointing=True),
+        "each by itself": compared(llama()),
+        "neighbours together": compared(llama(), together=40),
+        "recomputed in the backward pass": compared(llama(), checkpointing=True),
         "in a window": compared(MistralForCausalLM(MistralConfig(**SHAPE, **HEADS, sliding_window=8))),
     }
     print(json.dumps(cases))
