@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from arguments import WHERE, known_fields, parse, refused
-from failures import GivenUp
+from failures import GivenUp, log
 from process_group import ProcessGroup, name_cpu_without_number, training_arguments
 from rows import tokenize_all
 
@@ -46,6 +46,7 @@ def make_trainer(config: TrainingConfig, model: Any, tokenizer: Any, rows: Rows,
     if training.packing:
         # Without a GPU Unsloth turns it off, since it takes SDPA for unable; `check_packing` finds out.
         arguments.packing = True
+        attend_by_conversation(config, model)
     trainer = _taken(config, lambda: trainer_class(model=model, args=arguments, processing_class=tokenizer, **datasets))
     name_cpu_without_number(trainer.args)
     if training.packing:
@@ -64,6 +65,17 @@ def make_trainer(config: TrainingConfig, model: Any, tokenizer: Any, rows: Rows,
 
         trainer.add_callback(EarlyStoppingCallback(training.early_stopping))
     return trainer
+
+
+def attend_by_conversation(config: TrainingConfig, model: Any) -> None:
+    """On a GPU Unsloth has kernels of its own for packed rows."""
+    import torch
+
+    if config.backend == "Unsloth" and torch.cuda.is_available():
+        return
+    from packed_attention import use_packed_attention
+
+    log("packed rows", attended_by_conversation=use_packed_attention(model))
 
 
 def own_arguments(config: TrainingConfig) -> dict[str, Any]:

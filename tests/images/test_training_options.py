@@ -28,6 +28,7 @@ def test_packed_conversations_make_fewer_steps_and_do_not_see_each_other(
     packed = job(f"packed-{backend}".lower(), conversations, backend=backend, packing=True, epochs=4)
     attempt = packed.run()
 
+    assert [line["attended_by_conversation"] for line in attempt.lines("packed rows")] == [True]
     (tried,) = attempt.lines("packing")
     assert tried["loss_packed"] == pytest.approx(tried["loss_alone"], rel=1e-3)
     rows = attempt.lines("training")[0]["rows"]
