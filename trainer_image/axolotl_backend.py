@@ -15,8 +15,8 @@ from typing import Any
 
 import yaml
 from arguments import refused
-from backends import with_adapter
 from failures import GivenUp, log
+from peft_models import with_adapter
 from rows import IGNORED
 
 from finetune_operator.contract.failures import FailureReason
@@ -58,9 +58,10 @@ def load(config: TrainingConfig) -> tuple[Any, Any]:
 
 def make_trainer(config: TrainingConfig, model: Any, tokenizer: Any, rows: Rows, test_rows: Rows, output: Path) -> Any:
     """Axolotl's trainer on the job's own dataset files, beside `output`, the directory of the checkpoints."""
-    from trainers import logging_steps
+    from trainers import check_held_out, logging_steps
     from transformers import ProgressCallback
 
+    check_held_out(config, test_rows)
     settings = settings_of(config, output.parent / DATASET_NAME, output)
     settings.logging_steps = logging_steps(config, len(rows))
     data = read_dataset(config, settings)

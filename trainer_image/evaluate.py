@@ -65,8 +65,8 @@ def measure(config: TrainingConfig, paths: JobPaths, output: Path) -> None:
 def load_published(config: TrainingConfig, adapter: Path) -> tuple[Any, Any]:
     """The base model, quantized as for the training, with the adapter on it; and the base model's tokenizer."""
     import torch
-    from backends import quantization
     from peft import PeftModel
+    from peft_models import quantization
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     has_gpu = torch.cuda.is_available()

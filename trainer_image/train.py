@@ -216,13 +216,13 @@ def train(
     log("loaded", base_model=config.base_model_name, seconds=round(time.monotonic() - started, 1))
 
     # After `load`: Unsloth has to be imported before TRL and Transformers.
+    from backends import make_trainer
     from best_checkpoint import BestCheckpoint
     from checkpoints import CheckpointCallback, last_complete_checkpoint, stop_at_the_end
     from held_out import HeldOut
     from progress import ProgressCallback
     from starting_point import load_starting_adapter
     from trackers import make_trackers
-    from trainers import make_trainer
     from transformers import PrinterCallback
 
     load_starting_adapter(config, model)
@@ -292,11 +292,11 @@ def load(config: TrainingConfig) -> tuple[Any, Any]:
             f"quantization {config.training.quantization} needs a GPU and there is none",
             "set spec.training.quantization: none, or ask for a GPU in spec.resources",
         )
-    from backends import BACKENDS
+    import backends
 
     # Without a GPU in float32: bfloat16 is emulated on most CPUs, and slower.
     dtype = torch.bfloat16 if has_gpu and torch.cuda.is_bf16_supported() else None if has_gpu else torch.float32
-    model, tokenizer = BACKENDS[config.backend](config, dtype)
+    model, tokenizer = backends.load(config, dtype)
     if not tokenizer.chat_template:
         raise GivenUp(
             FailureReason.INVALID_CONFIG,

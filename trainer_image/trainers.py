@@ -1,4 +1,4 @@
-"""The trainer for a job, TRL's or Axolotl's: its dataset, its arguments, and what of them the user wrote."""
+"""TRL's trainer for a job: its dataset, its arguments, and what of them the user wrote."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -18,15 +18,7 @@ Rows = list[dict[str, Any]]
 
 
 def make_trainer(config: TrainingConfig, model: Any, tokenizer: Any, rows: Rows, test_rows: Rows, output: Path) -> Any:
-    """To be called after the model is loaded: Unsloth has to be imported before TRL.
-
-    The held-out rows are only used where the job evaluates while it trains.
-    """
-    if config.backend == "Axolotl":
-        import axolotl_backend
-
-        check_held_out(config, test_rows)
-        return axolotl_backend.make_trainer(config, model, tokenizer, rows, test_rows, output)
+    """TRL's, as `backends.make_trainer`."""
     from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
     training = config.training

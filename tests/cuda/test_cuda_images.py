@@ -15,7 +15,7 @@ from local_cluster.versions import BASE_IMAGE
 
 REPOSITORY = Path(__file__).parents[2]
 START_TIMEOUT_SECONDS = 300
-CPU_FALLBACK = "import backends; backends.hide_vllm(); import unsloth, bitsandbytes, torch, train; "
+CPU_FALLBACK = "import peft_models; peft_models.hide_vllm(); import unsloth, bitsandbytes, torch, train; "
 AXOLOTL = (
     "import axolotl_backend; axolotl_backend.settings_of; import axolotl.cli.config, axolotl.common.datasets, "
     "axolotl.train, axolotl.core.builders, bitsandbytes, torch, train; "

@@ -49,7 +49,7 @@ print(json.dumps({
     "adapted_from_base": float((adapted - alone).abs().max()),
 }))
 """
-# vLLM is in the images' common layer, and Unsloth would load it; see trainer_image/backends.py.
+# vLLM is in the images' common layer, and Unsloth would load it; see trainer_image/peft_models.py.
 RUN_SCRIPT = """
 import runpy, sys
 sys.modules["vllm"] = None

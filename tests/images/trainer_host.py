@@ -30,11 +30,11 @@ def import_trainer(directory: Path, backend: str = "Unsloth") -> Any:
     """All that an attempt would import; the backend's own first, as the trainer has it."""
     sys.path.insert(0, str(directory))
     import axolotl_backend
-    import backends
+    import peft_models
     import train
 
     os.environ.update(axolotl_backend.ENVIRONMENT)
-    backends.hide_vllm()
+    peft_models.hide_vllm()
     for name in (*LIBRARIES[backend], *PARTS):
         __import__(name)
     return train
