@@ -10,6 +10,7 @@ from finetune_operator.contract.experiments import AbTestTally, ArmTally, VoteCo
 from finetune_operator.core.chi_squared import chi_squared_p_value
 from finetune_operator.core.conditions import Absent, Finding, find, shortened, with_findings
 from finetune_operator.core.config import OperatorConfig
+from finetune_operator.core.group_sequential import looked, most_votes
 from finetune_operator.core.routing import is_loaded
 from finetune_operator.core.sample_ratio import sample_ratio_p_value
 from finetune_operator.core.score_interval import score_interval
@@ -35,6 +36,7 @@ from finetune_operator.resources.abtest import (
     Arms,
     ArmStatus,
     Decision,
+    Look,
     Method,
     TestPhase,
     Verdict,
@@ -155,13 +157,13 @@ def _counted(test: ABTest, seen: Observed, now: datetime, write_seconds: float) 
         return old.model_copy(update={"split": split})
     votes = tally.votes
     leader = _leader(spec, votes, baseline_name)
-    smallest = p_value(votes)
+    counted, smallest = _votes(spec.decision, votes), p_value(votes)
     if old.p_value and old.leader == leader:
         smallest = min(smallest, float(old.p_value))
     return old.model_copy(
         update={
             "split": split,
-            "votes": _votes(spec.decision, votes),
+            "votes": counted,
             "voters": _voters(spec, tally, baseline_name),
             "win_rates": tuple(
                 WinRatePoint(time=point.time, votes=point.votes.total, win_rate=_four_digits(point.votes.win_rate or 0))
@@ -170,11 +172,20 @@ def _counted(test: ABTest, seen: Observed, now: datetime, write_seconds: float) 
             or None,
             "p_value": printed(smallest) if votes.total else None,
             "chi_squared_p_value": printed(chi_squared_p_value(votes)) if votes.total else None,
+            "looks": _looks(test, counted),
             "leader": leader,
             "votes_still_needed": _votes_still_needed(spec.decision, votes),
             "arms": _arms(test, baseline_name, tally, now, write_seconds),
         }
     )
+
+
+def _looks(test: ABTest, votes: Votes) -> tuple[Look, ...] | None:
+    """Only a running test looks: what is counted before has no verdict that could follow."""
+    looks = test.status.looks or ()
+    if test.spec.decision.min_effect is None or test.status.phase is not TestPhase.RUNNING:
+        return looks or None
+    return looked(test.spec.decision, looks, votes) or None
 
 
 def _leader(spec: ABTestSpec, votes: VoteCounts, baseline_name: str | None) -> str | None:
@@ -189,7 +200,8 @@ def _voters(spec: ABTestSpec, tally: AbTestTally, baseline_name: str | None) -> 
         return None
     heaviest, agreement = tally.voters.heaviest, tally.voters.agreement
     rest = tally.votes.without(heaviest)
-    p = chi_squared_p_value if spec.decision.method is Method.CHI_SQUARED else p_value
+    is_sized = spec.decision.method is Method.CHI_SQUARED or spec.decision.min_effect is not None
+    p = chi_squared_p_value if is_sized else p_value
     return Voters(
         evaluators=tally.voters.evaluators,
         heaviest_votes=heaviest.total,
@@ -200,8 +212,8 @@ def _voters(spec: ABTestSpec, tally: AbTestTally, baseline_name: str | None) -> 
 
 
 def _votes_still_needed(decision: Decision, votes: VoteCounts) -> int | None:
-    if decision.method is Method.CHI_SQUARED:
-        return max(0, decision.max_votes - votes.total)
+    if decision.method is Method.CHI_SQUARED or decision.min_effect is not None:
+        return max(0, most_votes(decision) - votes.total)
     needed = votes_still_needed(votes, float(decision.alpha))
     return None if needed is None else max(needed, decision.min_votes - votes.total)
 
