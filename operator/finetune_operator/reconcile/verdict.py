@@ -179,8 +179,13 @@ def _remarks(test: ABTest, status: ABTestStatus) -> Iterable[str]:
         takes = horizon(float(decision.min_effect), float(decision.alpha))
         if decision.max_votes < takes:
             yield f"maxVotes {decision.max_votes} may miss minEffect {decision.min_effect}, which takes up to {takes}"
+    yield from _score_remarks(test, status)
     if few := _few_samples(test, status):
         yield few
+
+
+def _score_remarks(test: ABTest, status: ABTestStatus) -> Iterable[str]:
+    decision = test.spec.decision
     if decision.weights is None:
         return
     if status.arms is None:
@@ -191,7 +196,7 @@ def _remarks(test: ABTest, status: ABTestStatus) -> Iterable[str]:
         yield f"no weighted score: {bounds.reason}"
         return
     preferred, better = status.leader, _score_leader(status)
-    if preferred and preferred != better and not found:
+    if preferred and preferred != better and not is_mismatched(status.arms):
         candidate = status.arms.candidate
         score = f"{_scores(candidate)} of {candidate.served_name}"
         judgement = f"prefers {better}" if better else "does not exclude a tie"

@@ -28,6 +28,7 @@ BETWEEN_0_AND_1 = r"^0\.[0-9]*[1-9][0-9]*$"
 MIN_EFFECT = r"^0\.(0[1-9]|[1-4])[0-9]*$"
 WIN_RATES_MAX_POINTS = 50
 DEFAULT_MAX_VOTES = 2000
+ERROR_EFFECTS = 14
 VOTE_LOOKS = 10
 """How often a test with a minimum effect looks at its votes."""
 ABOVE_0 = r"^([1-9][0-9]*(\.[0-9]+)?|0\.[0-9]*[1-9][0-9]*)$"
@@ -170,7 +171,8 @@ class Decision(ApiModel):
     method: Method = Method.ALWAYS_VALID
     """AlwaysValid may decide after each vote; ChiSquared decides once, at maxVotes votes."""
     alpha: Annotated[str, Field(max_length=12, pattern=BETWEEN_0_AND_1)] = "0.05"
-    """Largest acceptable probability of a false verdict by votes, and of a false alarm by maxErrorRate."""
+    """Largest acceptable probability of a false verdict by votes, and of a false alarm by each guardrail
+    of errors."""
     min_votes: Annotated[int, Field(ge=1, le=1_000_000)] = 10
     """No verdict by votes before this many of them."""
     max_votes: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
@@ -191,6 +193,10 @@ class Decision(ApiModel):
 
 class Guardrails(ApiModel):
     """What the candidate must not exceed in production traffic; a breach loses the test at once."""
+
+    no_more_errors: bool = False
+    """The candidate's requests must not fail more often than the baseline's, by an always-valid test of the two at
+    decision.alpha; copies don't count in it."""
 
     max_error_rate: Annotated[str, Field(max_length=12, pattern=BETWEEN_0_AND_1)] | None = None
     """Share of the candidate's requests that may fail, judged by an always-valid test at decision.alpha."""
@@ -382,6 +388,10 @@ class Arms(ApiModel):
 
     baseline: ArmStatus
     candidate: ArmStatus
+    error_rates_p_value: Decimal | None = None
+    """Always-valid p-value of both arms' requests failing equally often."""
+    error_evidence: Annotated[tuple[ShortText, ...], Field(max_length=ERROR_EFFECTS)] | None = None
+    """What that is worked out from: logarithms of e-values, one for each size of a difference."""
     sample_ratio_p_value: Decimal | None = None
     """Always-valid p-value of the subjects being split as traffic.candidatePercent says."""
     last_update_time: Timestamp | None = None
