@@ -2,17 +2,18 @@
 
 Counts come in blocks. Of each block the alternative says, from the counts before it alone, how often each arm fails:
 the common rate so far, with the arms apart by a fixed log odds ratio. Divided by the likelihood of one rate for both,
-the mean of the two weighted by the block's own sizes, this is an e-variable whatever the true common rate is and however
-large a part of the block each arm has (Turner, Ly, Gruenwald, "Generic E-variables for exact sequential k-sample tests
-that allow for optional stopping", 2021). The products over blocks, mixed over several ratios, ever reach 1/alpha with
-probability alpha at most. All that is kept is one number for each ratio. Sizes of blocks must not depend on outcomes.
+the mean of the two weighted by the block's own sizes, this is an e-variable whatever the true common rate is and
+however large a part of the block each arm has (Turner, Ly, Gruenwald, "Generic E-variables for exact sequential
+k-sample tests that allow for optional stopping", 2021). The products over blocks, mixed over several ratios, ever reach
+1/alpha with probability alpha at most. All that is kept is one number for each ratio. Sizes of blocks must not depend
+on outcomes.
 """
 
 from collections.abc import Iterable
 from math import exp, fsum, log
 from typing import NamedTuple
 
-RATIOS_AND_WEIGHTS = ((0.2, 2.0), (0.28, 2.0), (0.4, 2.0), (0.57, 2.0), (0.8, 1.5), (1.13, 1.0), (1.6, 0.5))
+RATIOS_AND_WEIGHTS = ((0.2, 3.0), (0.28, 2.0), (0.4, 2.0), (0.57, 1.7), (0.8, 1.3), (1.13, 0.9), (1.6, 0.5))
 """Log odds ratios between the arms, each either way; small differences are what takes long to find."""
 EFFECTS = tuple(sign * ratio for ratio, _ in RATIOS_AND_WEIGHTS for sign in (1, -1))
 _WHOLE = 2 * fsum(weight for _, weight in RATIOS_AND_WEIGHTS)

@@ -76,7 +76,7 @@ def fixed_size(first: float, second: float) -> int:
 
 
 def blocks_evidence(failures: Floats, before: int, ours: Floats, size: int, theirs: Floats, other_size: int) -> Floats:
-    """What `with_block` adds, of many tests at once: `failures` of all `before` requests, and the block's of each arm."""
+    """What `with_block` adds, of many tests at once; `failures` are those of all `before` requests."""
     rate = (failures + PRIOR) / (before + 2 * PRIOR)
     odds, effects = np.log(rate / (1 - rate))[:, None], np.array(EFFECTS)
     candidate, baseline = 1 / (1 + np.exp(-odds - effects / 2)), 1 / (1 + np.exp(-odds + effects / 2))
