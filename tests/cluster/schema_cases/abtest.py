@@ -29,6 +29,7 @@ ACCEPTED = [
     Creation("as many votes at least as a test takes", "ABTest", {"decision": {"minVotes": 2000}}),
     Creation("limits of samples", "ABTest", {"decision": {"minSamplesPerArm": 5, "maxSamplesPerArm": 5}}),
     Creation("guardrails", "ABTest", {"guardrails": {"maxErrorRate": "0.02", "maxLatencyRatio": "1.5"}}),
+    Creation("no more errors than the baseline", "ABTest", {"guardrails": {"noMoreErrors": True}}),
     Creation("one guardrail", "ABTest", {"guardrails": {"maxLatencyRatio": "0.75"}}),
     Creation("a rollback to a version", "ABTest", {"onLoss": "Rollback"}),
 ]
