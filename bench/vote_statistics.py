@@ -11,7 +11,9 @@ from collections.abc import Callable
 
 from bench.report import Figure, Report
 from finetune_operator.contract.experiments import VoteCounts
+from finetune_operator.core.group_sequential import looked
 from finetune_operator.core.sequential import p_value, preference_interval, votes_still_needed
+from finetune_operator.resources.abtest import Decision, Look, Votes
 
 VOTES = 2_000
 ROUNDS = 5
@@ -29,6 +31,15 @@ def measure() -> Report:
     evidence = _microseconds(series, p_value)
     interval = _microseconds(series, lambda votes: preference_interval(votes, ALPHA))
     needed = _microseconds(series, lambda votes: votes_still_needed(votes, ALPHA))
+    decision = Decision(min_effect="0.05", max_votes=VOTES)
+    looks: list[Look] = []
+
+    def look(votes: VoteCounts) -> None:
+        if votes.total == 1:
+            looks.clear()
+        looks[:] = looked(decision, tuple(looks), Votes(**votes.model_dump()))
+
+    group_sequential = _microseconds(series, look)
     grown = _peak_bytes(_series(10 * VOTES)[-1]) - _peak_bytes(series[0])
     whole, how = evidence + interval + needed, f"median of {ROUNDS} rounds of {VOTES} votes, CPU time"
     goal = f"<= {GOAL_MICROSECONDS:g} us"
@@ -38,6 +49,13 @@ def measure() -> Report:
             Figure("confidence sequence", f"{interval:.1f} us", how),
             Figure("votes still needed", f"{needed:.1f} us", how),
             Figure("all three", f"{whole:.1f} us", "their sum", goal, whole <= GOAL_MICROSECONDS),
+            Figure(
+                "looks for a minimum effect",
+                f"{group_sequential:.1f} us",
+                how,
+                goal,
+                group_sequential <= GOAL_MICROSECONDS,
+            ),
             Figure(
                 "memory",
                 f"{grown:+d} B",

@@ -1,7 +1,7 @@
 """The pipeline's commands under the names that its users know: faces of what `ftctl` does anyway."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -152,6 +152,12 @@ async def setup_ab_test(
     method: Annotated[str | None, typer.Option("--method", help="AlwaysValid or ChiSquared.")] = None,
     min_votes: Annotated[int | None, typer.Option("--min-votes", help="No verdict before.")] = None,
     max_votes: Annotated[int | None, typer.Option("--max-votes", help="The test ends then.")] = None,
+    min_effect: Annotated[
+        str | None, typer.Option("--min-effect", help="Least difference of the win rate from 0.5 that matters.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option("--weights", help="Of accuracy, latency and cost, in percent, such as 60,20,20.")
+    ] = None,
     on_win: Annotated[str | None, typer.Option("--on-win", help="Promote or Notify.")] = None,
     on_loss: Annotated[str | None, typer.Option("--on-loss", help="Keep or Rollback.")] = None,
     dry_run: DryRunOption = DryRun.NONE,
@@ -159,10 +165,11 @@ async def setup_ab_test(
 ) -> None:
     """Compare a version with another one or with its base model, by blind votes and live traffic."""
     from finetune_operator.cli import submitting
-    from finetune_operator.cli.registering import ab_test
+    from finetune_operator.cli.registering import ab_test, weights_of
 
     traffic = {"candidatePercent": candidate_percent, "shadowPercent": shadow_percent}
-    decision = {"alpha": alpha, "method": method, "minVotes": min_votes, "maxVotes": max_votes}
+    decision: dict[str, Any] = {"alpha": alpha, "method": method, "minVotes": min_votes, "maxVotes": max_votes}
+    decision |= {"minEffect": min_effect, "weights": weights_of(weights) if weights else None}
     others = {"onWin": on_win, "onLoss": on_loss}
     made = ab_test(
         name, candidate, baseline, prompts or [], prompts_file, traffic, decision, others, submitting.suffix()

@@ -13,6 +13,9 @@ from finetune_operator.cli.options import Cluster
 Object = dict[str, Any]
 Made = Callable[[str], list[Object]]
 
+WEIGHTS = ("accuracy", "latency", "cost")
+WHOLE_PERCENT = 100
+
 
 def openai_job(
     name: str | None,
@@ -61,6 +64,17 @@ def ab_test(
             spec[field] = said
     spec |= {key: value for key, value in others.items() if value is not None}
     return lambda namespace: [manifest("ABTest", namespace, name or f"{candidate}-{suffix}", spec)]
+
+
+def weights_of(said: str) -> Object:
+    """Of ACCURACY,LATENCY,COST in percent. Raises `Failed`."""
+    parts = said.split(",")
+    if len(parts) != len(WEIGHTS) or not all(part.strip().isdecimal() for part in parts):
+        raise usage(f"--weights {said!r}: write accuracy,latency,cost in percent, such as 60,20,20")
+    weights = dict(zip(WEIGHTS, map(int, parts), strict=True))
+    if sum(weights.values()) != WHOLE_PERCENT:
+        raise usage(f"--weights {said!r} sum to {sum(weights.values())}: make them sum to {WHOLE_PERCENT}")
+    return weights
 
 
 async def next_version(cluster: Cluster, model: str) -> int:

@@ -23,8 +23,11 @@ def alternative(max_error_rate: float) -> float:
 
 def breach(guardrails: Guardrails, decision: Decision, arms: Arms) -> str | None:
     """Which number of the candidate has exceeded what, if one has."""
+    more_errors = _more_errors(guardrails, decision, arms)
     arms = arms.model_copy(update={"candidate": _with_copies(arms.candidate)})
-    return _too_many_errors(guardrails, decision, arms.candidate) or _too_slow(guardrails, decision, arms)
+    return (
+        _too_many_errors(guardrails, decision, arms.candidate) or more_errors or _too_slow(guardrails, decision, arms)
+    )
 
 
 def _with_copies(arm: ArmStatus) -> ArmStatus:
@@ -51,6 +54,20 @@ def _too_many_errors(guardrails: Guardrails, decision: Decision, candidate: ArmS
     return (
         f"{candidate.errors} of {candidate.samples} requests to {candidate.served_name} failed: "
         f"an error rate of {rate:.3g} exceeds maxErrorRate {limit}"
+    )
+
+
+def _more_errors(guardrails: Guardrails, decision: Decision, arms: Arms) -> str | None:
+    """Of users' requests alone: the baseline has no copies that could be compared."""
+    p, baseline, candidate = arms.error_rates_p_value, arms.baseline, arms.candidate
+    if not guardrails.no_more_errors or p is None or float(p) > float(decision.alpha):
+        return None
+    if candidate.errors * baseline.samples <= baseline.errors * candidate.samples:
+        return None
+    return (
+        f"{candidate.errors} of {candidate.samples} requests to {candidate.served_name} failed, "
+        f"{baseline.errors} of {baseline.samples} to {baseline.served_name}: "
+        f"more by p {p} <= alpha {decision.alpha}, which noMoreErrors forbids"
     )
 
 

@@ -10,10 +10,13 @@ from finetune_operator.contract.experiments import AbTestTally, ArmTally, VoteCo
 from finetune_operator.core.chi_squared import chi_squared_p_value
 from finetune_operator.core.conditions import Absent, Finding, find, shortened, with_findings
 from finetune_operator.core.config import OperatorConfig
+from finetune_operator.core.group_sequential import looked, most_votes
 from finetune_operator.core.routing import is_loaded
 from finetune_operator.core.sample_ratio import sample_ratio_p_value
 from finetune_operator.core.score_interval import score_interval
 from finetune_operator.core.sequential import p_value, preference_interval, printed, votes_still_needed
+from finetune_operator.core.two_proportions import NO_EVIDENCE, Counts, with_block
+from finetune_operator.core.two_proportions import p_value as error_rates_p_value
 from finetune_operator.core.weights import NoScore, candidate_score
 from finetune_operator.reconcile.engine_sharing import is_refused
 from finetune_operator.reconcile.plan import Event, Plan
@@ -35,6 +38,7 @@ from finetune_operator.resources.abtest import (
     Arms,
     ArmStatus,
     Decision,
+    Look,
     Method,
     TestPhase,
     Verdict,
@@ -45,6 +49,7 @@ from finetune_operator.resources.abtest import (
 from finetune_operator.resources.modelversion import ModelVersion, State
 
 CANCELLED = "Cancelled"
+EVIDENCE_PLACES = Decimal("0.000001")
 
 
 @dataclass(frozen=True)
@@ -155,13 +160,13 @@ def _counted(test: ABTest, seen: Observed, now: datetime, write_seconds: float) 
         return old.model_copy(update={"split": split})
     votes = tally.votes
     leader = _leader(spec, votes, baseline_name)
-    smallest = p_value(votes)
+    counted, smallest = _votes(spec.decision, votes), p_value(votes)
     if old.p_value and old.leader == leader:
         smallest = min(smallest, float(old.p_value))
     return old.model_copy(
         update={
             "split": split,
-            "votes": _votes(spec.decision, votes),
+            "votes": counted,
             "voters": _voters(spec, tally, baseline_name),
             "win_rates": tuple(
                 WinRatePoint(time=point.time, votes=point.votes.total, win_rate=_four_digits(point.votes.win_rate or 0))
@@ -170,11 +175,20 @@ def _counted(test: ABTest, seen: Observed, now: datetime, write_seconds: float) 
             or None,
             "p_value": printed(smallest) if votes.total else None,
             "chi_squared_p_value": printed(chi_squared_p_value(votes)) if votes.total else None,
+            "looks": _looks(test, counted),
             "leader": leader,
             "votes_still_needed": _votes_still_needed(spec.decision, votes),
             "arms": _arms(test, baseline_name, tally, now, write_seconds),
         }
     )
+
+
+def _looks(test: ABTest, votes: Votes) -> tuple[Look, ...] | None:
+    """Only a running test looks: what is counted before has no verdict that could follow."""
+    looks = test.status.looks or ()
+    if test.spec.decision.min_effect is None or test.status.phase is not TestPhase.RUNNING:
+        return looks or None
+    return looked(test.spec.decision, looks, votes) or None
 
 
 def _leader(spec: ABTestSpec, votes: VoteCounts, baseline_name: str | None) -> str | None:
@@ -189,7 +203,8 @@ def _voters(spec: ABTestSpec, tally: AbTestTally, baseline_name: str | None) -> 
         return None
     heaviest, agreement = tally.voters.heaviest, tally.voters.agreement
     rest = tally.votes.without(heaviest)
-    p = chi_squared_p_value if spec.decision.method is Method.CHI_SQUARED else p_value
+    is_sized = spec.decision.method is Method.CHI_SQUARED or spec.decision.min_effect is not None
+    p = chi_squared_p_value if is_sized else p_value
     return Voters(
         evaluators=tally.voters.evaluators,
         heaviest_votes=heaviest.total,
@@ -200,8 +215,8 @@ def _voters(spec: ABTestSpec, tally: AbTestTally, baseline_name: str | None) -> 
 
 
 def _votes_still_needed(decision: Decision, votes: VoteCounts) -> int | None:
-    if decision.method is Method.CHI_SQUARED:
-        return max(0, decision.max_votes - votes.total)
+    if decision.method is Method.CHI_SQUARED or decision.min_effect is not None:
+        return max(0, most_votes(decision) - votes.total)
     needed = votes_still_needed(votes, float(decision.alpha))
     return None if needed is None else max(needed, decision.min_votes - votes.total)
 
@@ -216,15 +231,18 @@ def _arms(
     fresh = _scored(
         test.spec.decision,
         _votes(test.spec.decision, tally.votes),
-        Arms(
-            baseline=_arm(baseline_name, tally.arms.baseline, sum(split.baseline for split in tally.splits)),
-            candidate=_arm(
-                test.spec.candidate.model_version,
-                tally.arms.candidate,
-                sum(split.candidate for split in tally.splits),
+        _with_error_rates(
+            old,
+            Arms(
+                baseline=_arm(baseline_name, tally.arms.baseline, sum(split.baseline for split in tally.splits)),
+                candidate=_arm(
+                    test.spec.candidate.model_version,
+                    tally.arms.candidate,
+                    sum(split.candidate for split in tally.splits),
+                ),
+                sample_ratio_p_value=printed(sample_ratio_p_value(tally.splits)) if tally.splits else None,
+                last_update_time=now,
             ),
-            sample_ratio_p_value=printed(sample_ratio_p_value(tally.splits)) if tally.splits else None,
-            last_update_time=now,
         ),
     )
     if old is None or fresh == old.model_copy(update={"last_update_time": now}):
@@ -232,6 +250,24 @@ def _arms(
     voted = test.status.votes != _votes(test.spec.decision, tally.votes)
     recent = old.last_update_time is not None and (now - old.last_update_time).total_seconds() < write_seconds
     return old if recent and not voted else fresh
+
+
+def _with_error_rates(old: Arms | None, fresh: Arms) -> Arms:
+    """What was counted since the last write is one block: when that was does not depend on who failed."""
+    so_far = NO_EVIDENCE
+    if old is not None and old.error_evidence is not None and len(old.error_evidence) == len(NO_EVIDENCE):
+        so_far = tuple(float(value) for value in old.error_evidence)
+    evidence = with_block(so_far, _failures(old) if old else Counts(), _failures(fresh))
+    if evidence == NO_EVIDENCE:
+        return fresh
+    written = tuple(str(Decimal(value).quantize(EVIDENCE_PLACES, ROUND_FLOOR)) for value in evidence)
+    p = error_rates_p_value(tuple(map(float, written)))
+    return fresh.model_copy(update={"error_evidence": written, "error_rates_p_value": printed(p)})
+
+
+def _failures(arms: Arms) -> Counts:
+    baseline, candidate = arms.baseline, arms.candidate
+    return Counts(candidate.errors, candidate.samples, baseline.errors, baseline.samples)
 
 
 def _scored(decision: Decision, votes: Votes, arms: Arms) -> Arms:

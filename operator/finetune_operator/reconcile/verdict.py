@@ -7,14 +7,25 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
+from finetune_operator.core.group_sequential import horizon, most_votes, next_look
 from finetune_operator.core.guardrails import breach
 from finetune_operator.core.sample_ratio import MISMATCH_ALPHA, is_mismatched
 from finetune_operator.core.score_interval import score_interval
 from finetune_operator.core.weights import NoScore
-from finetune_operator.resources.abtest import ABTest, ABTestStatus, ArmStatus, Method, TestPhase, Verdict, Votes
+from finetune_operator.resources.abtest import (
+    VOTE_LOOKS,
+    ABTest,
+    ABTestStatus,
+    ArmStatus,
+    Method,
+    TestPhase,
+    Verdict,
+    Votes,
+)
 
 GUARDRAIL_BREACHED = "GuardrailBreached"
 SAMPLE_RATIO_MISMATCH = "SampleRatioMismatch"
+RECOMMENDED_SAMPLES_PER_ARM = 100
 TIE = 0.5
 """The score of an arm that is as good as the other."""
 
@@ -53,7 +64,7 @@ def _decided(test: ABTest, status: ABTestStatus) -> Outlook | None:
     votes = status.votes or Votes()
     verdict = Verdict.WON if votes.fine_tuned > votes.base else Verdict.LOST
     share = f"{votes.fine_tuned} votes against {votes.base}, {votes.tie} ties"
-    message = f"{status.leader} is preferred: {share}, {significance} <= alpha {test.spec.decision.alpha}"
+    message = f"{status.leader} is preferred: {share}, {significance}"
     if test.spec.decision.weights and status.arms:
         message += f", weighted score {_scores(status.arms.candidate)} against {_scores(status.arms.baseline)}"
     return _concluded(verdict, "; ".join((message, *_frailty(test, status))))
@@ -72,19 +83,33 @@ def _frailty(test: ABTest, status: ABTestStatus) -> Iterable[str]:
 
 
 def _significance(test: ABTest, status: ABTestStatus) -> str | None:
-    """The p-value by which the votes differ significantly, as it is printed; only of a method that may decide now."""
+    """By what the votes differ significantly, as it is printed; only of a method that may decide now."""
     decision, votes = test.spec.decision, status.votes or Votes()
     alpha = float(decision.alpha)
     match decision.method:
         case Method.CHI_SQUARED:
-            if votes.total < decision.max_votes or status.chi_squared_p_value is None:
+            if votes.total < most_votes(decision) or status.chi_squared_p_value is None:
                 return None
             p = status.chi_squared_p_value
-            return f"chi-squared p {p}" if float(p) <= alpha else None
+            return f"chi-squared p {p} <= alpha {decision.alpha}" if float(p) <= alpha else None
+        case Method.ALWAYS_VALID if decision.min_effect is not None:
+            return _significant_look(status)
         case Method.ALWAYS_VALID:
             if votes.total < decision.min_votes or status.p_value is None:
                 return None
-            return f"p {status.p_value}" if float(status.p_value) <= alpha else None
+            return f"p {status.p_value} <= alpha {decision.alpha}" if float(status.p_value) <= alpha else None
+
+
+def _significant_look(status: ABTestStatus) -> str | None:
+    """The look that decided; it speaks for the arm that led then, whatever else has been awaited since."""
+    looks, votes = status.looks or (), status.votes or Votes()
+    if not looks or not looks[-1].is_significant:
+        return None
+    last = looks[-1]
+    lead = last.fine_tuned - last.base
+    if lead * (votes.fine_tuned - votes.base) <= 0:
+        return None
+    return f"a lead of {abs(lead)} at look {len(looks)} of {VOTE_LOOKS}, which needed {last.lead_needed}"
 
 
 def _scores(arm: ArmStatus) -> str:
@@ -113,7 +138,7 @@ def _ended(test: ABTest, status: ABTestStatus, now: datetime) -> Outlook | None:
 
 def _limit(test: ABTest, status: ABTestStatus, now: datetime) -> str | None:
     decision, votes, arms = test.spec.decision, status.votes or Votes(), status.arms
-    if votes.total >= decision.max_votes:
+    if votes.total >= most_votes(decision):
         return f"{votes.total} votes"
     most = decision.max_samples_per_arm
     if most is not None and arms and min(arms.baseline.samples, arms.candidate.samples) >= most:
@@ -130,7 +155,14 @@ def _running(test: ABTest, status: ABTestStatus) -> Outlook:
 def _awaited(test: ABTest, status: ABTestStatus) -> str:
     needed = status.votes_still_needed
     if test.spec.decision.method is Method.CHI_SQUARED:
-        return f"{needed if needed is not None else test.spec.decision.max_votes} more votes until ChiSquared decides"
+        return f"{needed if needed is not None else most_votes(test.spec.decision)} more votes until ChiSquared decides"
+    if test.spec.decision.min_effect is not None:
+        looks = status.looks or ()
+        due = next_look(test.spec.decision, looks)
+        if due is None:
+            return "the votes are significant"
+        most = most_votes(test.spec.decision)
+        return f"look {len(looks) + 1} of {VOTE_LOOKS} at vote {due}, the last one at vote {most}"
     if needed is None:
         return "no leader yet"
     return f"about {needed} more votes at the present win rate" if needed else "the votes are significant"
@@ -143,6 +175,17 @@ def _remarks(test: ABTest, status: ABTestStatus) -> Iterable[str]:
         yield found
     if test.spec.guardrails and not test.spec.traffic.any:
         yield "guardrails get no requests to judge at traffic.candidatePercent 0: raise it, or traffic.shadowPercent"
+    if decision.min_effect is not None and decision.max_votes is not None:
+        takes = horizon(float(decision.min_effect), float(decision.alpha))
+        if decision.max_votes < takes:
+            yield f"maxVotes {decision.max_votes} may miss minEffect {decision.min_effect}, which takes up to {takes}"
+    yield from _score_remarks(test, status)
+    if few := _few_samples(test, status):
+        yield few
+
+
+def _score_remarks(test: ABTest, status: ABTestStatus) -> Iterable[str]:
+    decision = test.spec.decision
     if decision.weights is None:
         return
     if status.arms is None:
@@ -153,11 +196,26 @@ def _remarks(test: ABTest, status: ABTestStatus) -> Iterable[str]:
         yield f"no weighted score: {bounds.reason}"
         return
     preferred, better = status.leader, _score_leader(status)
-    if preferred and preferred != better and not found:
+    if preferred and preferred != better and not is_mismatched(status.arms):
         candidate = status.arms.candidate
         score = f"{_scores(candidate)} of {candidate.served_name}"
         judgement = f"prefers {better}" if better else "does not exclude a tie"
         yield f"people prefer {preferred}, the weighted score {score} {judgement}"
+
+
+def _few_samples(test: ABTest, status: ABTestStatus) -> str | None:
+    """While latencies, costs or errors are compared, and an arm has had fewer answers than are recommended."""
+    weights, guardrails, traffic = test.spec.decision.weights, test.spec.guardrails, test.spec.traffic
+    compares = (weights is not None and weights.latency + weights.cost > 0) or guardrails is not None
+    if not compares or not traffic.candidate_percent or status.arms is None:
+        return None
+    baseline, candidate = status.arms.baseline.answers, status.arms.candidate.answers
+    if min(baseline, candidate) >= RECOMMENDED_SAMPLES_PER_ARM:
+        return None
+    return (
+        f"{baseline} answers of the baseline and {candidate} of the candidate: {RECOMMENDED_SAMPLES_PER_ARM} of each "
+        "are recommended before latencies and costs are believed"
+    )
 
 
 def sample_ratio_mismatch(status: ABTestStatus) -> str | None:

@@ -25,7 +25,12 @@ from finetune_operator.resources.common import (
 
 KIND = "ABTest"
 BETWEEN_0_AND_1 = r"^0\.[0-9]*[1-9][0-9]*$"
+MIN_EFFECT = r"^0\.(0[1-9]|[1-4])[0-9]*$"
 WIN_RATES_MAX_POINTS = 50
+DEFAULT_MAX_VOTES = 2000
+ERROR_EFFECTS = 14
+VOTE_LOOKS = 10
+"""How often a test with a minimum effect looks at its votes."""
 ABOVE_0 = r"^([1-9][0-9]*(\.[0-9]+)?|0\.[0-9]*[1-9][0-9]*)$"
 
 
@@ -125,15 +130,15 @@ class Weights(ApiModel):
     model_config = rules(
         rule(
             "self.accuracy + self.latency + self.cost == 100",
-            "weights must sum to 100: change accuracy, latency or cost",
+            "weights must sum to 100 (those left out are accuracy 60, latency 20, cost 20): change them",
         )
     )
 
-    accuracy: Percent = 0
+    accuracy: Percent = 60
     """Weight of the win rate by votes."""
-    latency: Percent = 0
+    latency: Percent = 20
     """Weight of the mean latency of production traffic; the quicker arm has the larger share."""
-    cost: Percent = 0
+    cost: Percent = 20
     """Weight of the mean completion tokens of an answer; the terser arm has the larger share."""
 
 
@@ -142,9 +147,19 @@ class Decision(ApiModel):
 
     model_config = rules(
         rule(
-            "self.minVotes <= self.maxVotes",
+            "!has(self.maxVotes) || self.minVotes <= self.maxVotes",
             "minVotes must not be larger than maxVotes",
             field_path=".minVotes",
+        ),
+        rule(
+            f"has(self.maxVotes) || has(self.minEffect) || self.minVotes <= {DEFAULT_MAX_VOTES}",
+            f"without maxVotes the test ends at {DEFAULT_MAX_VOTES} votes: set maxVotes, or lower minVotes",
+            field_path=".minVotes",
+        ),
+        rule(
+            "!has(self.minEffect) || self.method == 'AlwaysValid'",
+            "minEffect needs method AlwaysValid: ChiSquared looks once, at maxVotes",
+            field_path=".minEffect",
         ),
         rule(
             "!has(self.maxSamplesPerArm) || self.minSamplesPerArm <= self.maxSamplesPerArm",
@@ -156,16 +171,20 @@ class Decision(ApiModel):
     method: Method = Method.ALWAYS_VALID
     """AlwaysValid may decide after each vote; ChiSquared decides once, at maxVotes votes."""
     alpha: Annotated[str, Field(max_length=12, pattern=BETWEEN_0_AND_1)] = "0.05"
-    """Largest acceptable probability of a false verdict by votes, and of a false alarm by maxErrorRate."""
+    """Largest acceptable probability of a false verdict by votes, and of a false alarm by each guardrail
+    of errors."""
     min_votes: Annotated[int, Field(ge=1, le=1_000_000)] = 10
     """No verdict by votes before this many of them."""
-    max_votes: Annotated[int, Field(ge=1, le=1_000_000)] = 2000
-    """The test ends at this many votes; later ones don't count."""
+    max_votes: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """The test ends at this many votes; later ones don't count. Absent: what minEffect takes, else 2000."""
+    min_effect: Annotated[str, Field(max_length=12, pattern=MIN_EFFECT)] | None = None
+    """Least difference of the win rate from one half that matters, from 0.01 to below 0.5. With it the test looks at
+    the votes ten times on the way to maxVotes and needs fewer of them; one that large is found with probability 0.8."""
     max_duration_seconds: Annotated[int, Field(ge=1, le=31_536_000)] = 604_800
     """Inconclusive after this time."""
     min_samples_per_arm: Annotated[int, Field(ge=1, le=1_000_000)] = 30
     """Latencies and costs of fewer answers are not compared, neither by weights, which ask for 30 of each arm in any
-    case, nor by maxLatencyRatio."""
+    case, nor by maxLatencyRatio; 100 are recommended, and a message says so until then."""
     max_samples_per_arm: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
     """Inconclusive once each arm has had this many requests."""
     weights: Weights | None = None
@@ -174,6 +193,10 @@ class Decision(ApiModel):
 
 class Guardrails(ApiModel):
     """What the candidate must not exceed in production traffic; a breach loses the test at once."""
+
+    no_more_errors: bool = False
+    """The candidate's requests must not fail more often than the baseline's, by an always-valid test of the two at
+    decision.alpha; copies don't count in it."""
 
     max_error_rate: Annotated[str, Field(max_length=12, pattern=BETWEEN_0_AND_1)] | None = None
     """Share of the candidate's requests that may fail, judged by an always-valid test at decision.alpha."""
@@ -285,7 +308,7 @@ class Voters(ApiModel):
     leader_without_heaviest: ServedName | None = None
     """The arm with more votes but for these."""
     p_value_without_heaviest: Decimal | None = None
-    """The p-value of decision.method but for these votes."""
+    """The p-value of decision.method but for these votes; with decision.minEffect that of a test of fixed size."""
     agreement: Decimal | None = None
     """How often two people said the same of one prompt, between 0 and 1, each by the first vote on it."""
 
@@ -343,11 +366,32 @@ class ArmStatus(ApiModel):
         return self.samples - self.errors
 
 
+class Look(ApiModel):
+    """What one look of a test with decision.minEffect found."""
+
+    votes: int
+    """All votes then."""
+    fine_tuned: int
+    """Those for the candidate."""
+    base: int
+    """Those for the baseline."""
+    lead_needed: int
+    """Votes by which one of the two had to lead for a verdict, worked out from this look and those before."""
+
+    @property
+    def is_significant(self) -> bool:
+        return abs(self.fine_tuned - self.base) >= self.lead_needed
+
+
 class Arms(ApiModel):
     """Both arms."""
 
     baseline: ArmStatus
     candidate: ArmStatus
+    error_rates_p_value: Decimal | None = None
+    """Always-valid p-value of both arms' requests failing equally often."""
+    error_evidence: Annotated[tuple[ShortText, ...], Field(max_length=ERROR_EFFECTS)] | None = None
+    """What that is worked out from: logarithms of e-values, one for each size of a difference."""
     sample_ratio_p_value: Decimal | None = None
     """Always-valid p-value of the subjects being split as traffic.candidatePercent says."""
     last_update_time: Timestamp | None = None
@@ -377,10 +421,13 @@ class ABTestStatus(ApiModel):
     """Always-valid p-value: may be looked at after each vote."""
     chi_squared_p_value: Decimal | None = None
     """Of a test of fixed size: not to be peeked at, since it holds only once, at decision.maxVotes votes."""
+    looks: Annotated[tuple[Look, ...], Field(max_length=VOTE_LOOKS)] | None = None
+    """With decision.minEffect: the looks that may decide. Each happens once, at the first count that is due."""
     leader: ServedName | None = None
     """The arm with more votes."""
     votes_still_needed: int | None = None
-    """Votes until a verdict: an estimate at the present win rate, or exact where ChiSquared decides."""
+    """Votes until a verdict: an estimate at the present win rate, or exact where ChiSquared decides; with
+    decision.minEffect the most there may be."""
     verdict: Verdict | None = None
     """Written once, never changed by late votes."""
     start_time: Timestamp | None = None

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from finetune_operator.core.group_sequential import most_votes
 from finetune_operator.core.merged_weights import is_merged_engine
 from finetune_operator.core.workloads import deployment_facts, job_facts, pod_facts
 from finetune_operator.manifests.batch_inference import batch_job_name
@@ -90,7 +91,7 @@ class Observer:
         return Engine(name, deployment_facts(body, REVISION_ANNOTATION) if body else None, pods)
 
     async def abtest(self, test: ABTest) -> abtest.Observed:
-        namespace, max_votes = test.metadata.namespace, test.spec.decision.max_votes
+        namespace, max_votes = test.metadata.namespace, most_votes(test.spec.decision)
         return abtest.Observed(
             versions=self.state.resources(ModelVersion, "modelversions", namespace),
             tests=self.state.resources(ABTest, "abtests", namespace),

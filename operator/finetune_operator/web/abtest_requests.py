@@ -7,20 +7,41 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from finetune_operator.core.decimals import BoundedDecimal, decimal_text
-from finetune_operator.resources.abtest import KIND, ABTest, Decision, OnLoss, OnWin, TestPhase, Verdict
+from finetune_operator.resources.abtest import KIND, ABTest, Decision, OnLoss, OnWin, TestPhase, Verdict, Weights
 from finetune_operator.web.ids import NAME_PATTERN, NAMESPACE_PATTERN, ObjectId
 from finetune_operator.web.shown import shown_manifest
 
 Object = dict[str, Any]
 BASE = "base"
 OWN_MEMBERS = frozenset({"namespace", "name", "spec"})
-_DECISION = Decision()
+_DECISION, _WEIGHTS = Decision(), Weights()
+WHOLE_PERCENT = 100
 ON_WIN: dict[str, OnWin] = {word.lower(): word for word in OnWin}
 ON_LOSS: dict[str, OnLoss] = {word.lower(): word for word in OnLoss}
 
 VersionName = Annotated[str, Field(max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?-v[1-9][0-9]{0,5}$")]
 Prompt = Annotated[str, Field(min_length=1, max_length=4096)]
+Percent = Annotated[int, Field(ge=0, le=100)]
 Votes = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+class AskedWeights(BaseModel):
+    """What an arm's score consists of, in percent; they sum to 100."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    accuracy: Percent = _WEIGHTS.accuracy
+    """Weight of the win rate by votes."""
+    latency: Percent = _WEIGHTS.latency
+    """Weight of the mean latency."""
+    cost: Percent = _WEIGHTS.cost
+    """Weight of the mean completion tokens."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if (total := self.accuracy + self.latency + self.cost) != WHOLE_PERCENT:
+            raise ValueError(f"weights must sum to {WHOLE_PERCENT}, not {total}: change accuracy, latency or cost")
+        return self
 
 
 class AbTestRequest(BaseModel):
@@ -46,8 +67,12 @@ class AbTestRequest(BaseModel):
     """Largest acceptable probability of a false verdict."""
     min_votes: Votes = _DECISION.min_votes
     """No verdict before this many votes."""
-    max_votes: Votes = _DECISION.max_votes
-    """The test ends at this many votes."""
+    max_votes: Votes | None = None
+    """The test ends at this many votes; absent, at what `min_effect` takes, else at 2000."""
+    min_effect: Annotated[BoundedDecimal, Field(ge=Decimal("0.01"), lt=Decimal("0.5"))] | None = None
+    """Least difference of the win rate from one half that matters: with it fewer votes are needed."""
+    weights: AskedWeights | None = None
+    """Score that must agree with the votes, in percent; `{}` is accuracy 60, latency 20, cost 20."""
     on_win: Literal["promote", "notify"] = "promote"
     """`promote` makes a winning candidate the active version."""
     on_loss: Literal["keep", "rollback"] = "keep"
@@ -125,8 +150,12 @@ def abtest_spec(request: AbTestRequest) -> Object:
         decision["alpha"] = decimal_text(request.alpha)
     if "min_votes" in said:
         decision["minVotes"] = request.min_votes
-    if "max_votes" in said:
+    if request.max_votes is not None:
         decision["maxVotes"] = request.max_votes
+    if request.min_effect is not None:
+        decision["minEffect"] = decimal_text(request.min_effect)
+    if request.weights is not None:
+        decision["weights"] = request.weights.model_dump()
     if decision:
         spec["decision"] = decision
     if "on_win" in said:

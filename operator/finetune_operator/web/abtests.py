@@ -7,6 +7,7 @@ from typing import Annotated, NamedTuple
 
 from fastapi import APIRouter, Depends, Path, Query
 
+from finetune_operator.core.group_sequential import most_votes
 from finetune_operator.core.sequential import p_value
 from finetune_operator.resources.abtest import ABTest, Arm, Voters
 from finetune_operator.resources.modelversion import ModelVersion
@@ -108,7 +109,7 @@ async def vote(
         vote=choice,
         late=stored.late,
         sides=_sides(comparison),
-        tally=Tally.of(await votes.tally(services.engine, test.metadata.uid, test.spec.decision.max_votes)),
+        tally=Tally.of(await votes.tally(services.engine, test.metadata.uid, most_votes(test.spec.decision))),
     )
 
 
@@ -120,7 +121,7 @@ async def get_test(services: ServicesOf, caller: CallerOf, namespace: Namespace,
     test = ABTest.parse(body)
     uid, status = test.metadata.uid, test.status
     rated = await feedback.by_arm(services.engine, uid)
-    standing = await votes.standing(services.engine, uid, test.spec.decision.max_votes)
+    standing = await votes.standing(services.engine, uid, most_votes(test.spec.decision))
     return TestState(
         id=str(ObjectId(namespace, name)),
         namespace=namespace,
@@ -140,6 +141,7 @@ async def get_test(services: ServicesOf, caller: CallerOf, namespace: Namespace,
         votes_still_needed=status.votes_still_needed,
         preference_lower=status.votes.preference_lower if status.votes else None,
         preference_upper=status.votes.preference_upper if status.votes else None,
+        error_rates_p_value=status.arms.error_rates_p_value if status.arms else None,
         sample_ratio_p_value=status.arms.sample_ratio_p_value if status.arms else None,
         tally=Tally.of(standing.votes),
         late_votes=standing.late_votes,
@@ -160,7 +162,7 @@ async def get_voters(
     """Whose votes they are, and how well people agree."""
     test = await _read_test(Acting(services, caller), namespace, name)
     told = test.status.voters or Voters()
-    uid, max_votes = test.metadata.uid, test.spec.decision.max_votes
+    uid, max_votes = test.metadata.uid, most_votes(test.spec.decision)
     counted = (await votes.tally(services.engine, uid, max_votes)).total
     found = await services.remembered.answer(
         ("voters", uid, max_votes, limit),
@@ -189,7 +191,7 @@ async def get_win_rates(
 ) -> WinRateSeries:
     """The win rate after each vote; of more votes than `max_points` evenly thinned."""
     test = await _read_test(Acting(services, caller), namespace, name)
-    uid, max_votes = test.metadata.uid, test.spec.decision.max_votes
+    uid, max_votes = test.metadata.uid, most_votes(test.spec.decision)
     counted = (await votes.tally(services.engine, uid, max_votes)).total
     points = await services.remembered.answer(
         ("win rates", uid, max_votes, max_points),

@@ -139,6 +139,7 @@ class TestState(_Body):
     votes_still_needed: int | None
     preference_lower: str | None
     preference_upper: str | None
+    error_rates_p_value: str | None
     sample_ratio_p_value: str | None
     tally: Tally
     late_votes: int

@@ -215,6 +215,8 @@ async def test_what_was_made_is_printed_for_scripts(ftctl: Ftctl) -> None:
         (("register-model", "plato", "--base-model", "volume://m/a", "--uri", "ftp://x"), ExitCode.USAGE, "artifact"),
         (("setup-ab-test", "plato"), ExitCode.USAGE, "'plato' is no version"),
         (("setup-ab-test", "plato-v1", "--baseline", "plato-v1"), ExitCode.USAGE, "must be different versions"),
+        (("setup-ab-test", "plato-v1", "--weights", "60,40"), ExitCode.USAGE, "write accuracy,latency,cost"),
+        (("setup-ab-test", "plato-v1", "--weights", "60,40,20"), ExitCode.USAGE, "sum to 120: make them sum to 100"),
         (("setup-ab-test", "plato-v1", "--prompts-file", "/nowhere"), ExitCode.USAGE, "/nowhere"),
         (("create-ollama-script", "plato-v1"), ExitCode.USAGE, "pass --architecture"),
         (
@@ -295,6 +297,7 @@ async def test_a_test(ftctl: Ftctl, cluster: PlayedCluster, tmp_path: Path) -> N
     ended = await ftctl(
         "setup-ab-test", "plato-v2", "--name", "duel", "--baseline", "plato-v1", "--prompt", "Who are you?",
         "--prompts-file", str(prompts), "--candidate-percent", "20", "--max-votes", "50", "--on-win", "Notify",
+        "--min-effect", "0.1", "--weights", "70,20,10",
     )  # fmt: skip
     assert (ended.code, ended.out) == (ExitCode.DONE, "test/duel made\n")
     assert spec_of(cluster, "abtests", "duel") == {
@@ -303,7 +306,11 @@ async def test_a_test(ftctl: Ftctl, cluster: PlayedCluster, tmp_path: Path) -> N
         "candidate": {"modelVersion": "plato-v2"},
         "prompts": ["Who are you?", "What is virtue?", "What is time?"],
         "traffic": {"candidatePercent": 20},
-        "decision": {"maxVotes": 50},
+        "decision": {
+            "maxVotes": 50,
+            "minEffect": "0.1",
+            "weights": {"accuracy": 70, "latency": 20, "cost": 10},
+        },
         "onWin": "Notify",
     }
 

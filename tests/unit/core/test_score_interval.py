@@ -49,8 +49,13 @@ def interval(
 KNOWN: dict[str, tuple[Weights, ArmStatus, Votes, Interval]] = {
     "alike but for the votes": (ALL, arm(), votes(40, 10, 5), Interval(0.5111, 0.7659)),
     "slow and long": (ALL, arm(latency_ms=2000, tokens=2000), votes(40, 10, 5), Interval(0.3324, 0.5735)),
-    "latency alone": (Weights(latency=100), arm(), votes(40, 10, 5), Interval(0.4805, 0.5195)),
-    "nothing known but votes": (Weights(accuracy=100), arm(0), votes(12, 5, 3), Interval(0.3646, 0.9035)),
+    "latency alone": (Weights(accuracy=0, latency=100, cost=0), arm(), votes(40, 10, 5), Interval(0.4805, 0.5195)),
+    "nothing known but votes": (
+        Weights(accuracy=100, latency=0, cost=0),
+        arm(0),
+        votes(12, 5, 3),
+        Interval(0.3646, 0.9035),
+    ),
 }
 
 

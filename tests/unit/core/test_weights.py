@@ -29,11 +29,11 @@ def score(candidate: ArmStatus, baseline: ArmStatus, weights: Weights = ALL, vot
 
 SCORES: dict[str, tuple[Weights, ArmStatus, float]] = {
     "alike but for the votes": (ALL, arm(), 0.6 * 0.675 + 0.4 * 0.5),
-    "votes alone": (Weights(accuracy=100), arm(), 0.675),
-    "half of the time": (Weights(latency=100), arm(latency_ms=50), 2 / 3),
-    "three times the tokens": (Weights(cost=100), arm(tokens="150.0"), 0.25),
+    "votes alone": (Weights(accuracy=100, latency=0, cost=0), arm(), 0.675),
+    "half of the time": (Weights(accuracy=0, latency=100, cost=0), arm(latency_ms=50), 2 / 3),
+    "three times the tokens": (Weights(accuracy=0, latency=0, cost=100), arm(tokens="150.0"), 0.25),
     "all parts": (ALL, arm(latency_ms=50, tokens="150.0"), 0.6 * 0.675 + 0.2 * 2 / 3 + 0.2 * 0.25),
-    "no time at all": (Weights(latency=100), arm(latency_ms=0), 1.0),
+    "no time at all": (Weights(accuracy=0, latency=100, cost=0), arm(latency_ms=0), 1.0),
 }
 
 
@@ -43,7 +43,7 @@ def test_known_scores(weights: Weights, candidate: ArmStatus, expected: float) -
 
 
 def test_two_empty_answers_cost_the_same() -> None:
-    assert score(arm(tokens="0.0"), arm(tokens="0.0"), Weights(cost=100)) == 0.5
+    assert score(arm(tokens="0.0"), arm(tokens="0.0"), Weights(accuracy=0, latency=0, cost=100)) == 0.5
 
 
 MISSING: dict[str, tuple[Weights, ArmStatus, ArmStatus, Votes, str]] = {
@@ -65,7 +65,7 @@ def test_too_little_data(weights: Weights, candidate: ArmStatus, baseline: ArmSt
 
 def test_a_part_without_weight_needs_no_data() -> None:
     nothing = arm(0, None, None)
-    assert score(nothing, nothing, Weights(accuracy=100)) == 0.675
+    assert score(nothing, nothing, Weights(accuracy=100, latency=0, cost=0)) == 0.675
 
 
 PERCENTS = (

@@ -48,7 +48,9 @@ class TestCount:
             "preferenceUpper": "0.9335",
         }
         assert status.arms is not None
-        assert status.arms.to_dict() == {
+        assert (len(status.arms.error_evidence or ()), status.arms.error_rates_p_value) == (14, "1")
+        counted = status.arms.model_copy(update={"error_evidence": None, "error_rates_p_value": None})
+        assert counted.to_dict() == {
             "baseline": {"servedName": "plato-v1", "samples": 80, "errors": 1, "meanLatencyMs": 120},
             "candidate": {"servedName": "plato-v2", "samples": 20, "errors": 0},
             "lastUpdateTime": "2026-01-01T12:00:00Z",

@@ -1,7 +1,7 @@
 """Which errors and latencies of the candidate lose an ABTest at once."""
 
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -9,7 +9,7 @@ from finetune_operator.contract.experiments import AbTestTally, ArmTally
 from finetune_operator.core.conditions import find, is_true
 from finetune_operator.reconcile.abtest import reconcile
 from finetune_operator.reconcile.plan import Plan
-from finetune_operator.resources.abtest import Verdict
+from finetune_operator.resources.abtest import ABTestStatus, Verdict
 from tests.builders import CONFIG, NOON, after, make_test
 from tests.unit.reconcile.comparisons import (
     CLEAR,
@@ -78,7 +78,7 @@ class TestGuardrails:
 
     def test_copies_are_no_requests(self) -> None:
         """Neither the limit of samples nor the weighted score counts them; the status shows them apart."""
-        decision = {"maxSamplesPerArm": 40, "weights": {"latency": 100}}
+        decision = {"maxSamplesPerArm": 40, "weights": {"accuracy": 0, "latency": 100, "cost": 0}}
         seen = world(traffic((3, 1, 0), copies(errors=1)))
         status = status_of(decide(make_test({"decision": decision}, status=RUNNING), seen))
         assert status.verdict is None
@@ -97,3 +97,43 @@ class TestGuardrails:
         lost = after(test, decide(test, world(traffic((3, 1, 0), answers(latency_ms=151)))))
         seen = world(traffic(CLEAR, answers()))
         assert reconcile(lost, seen, NOON + timedelta(days=1), CONFIG) == Plan(status=lost.status.to_dict())
+
+
+class TestMoreErrors:
+    """Errors of the candidate against those of the baseline: what came between two writes is one block."""
+
+    SPEC: ClassVar[dict[str, Any]] = {"guardrails": {"noMoreErrors": True}}
+
+    def told(self, candidate_errors: int, baseline_errors: int, spec: dict[str, Any] | None = None) -> ABTestStatus:
+        """After ten blocks of 100 requests to each arm."""
+        test = make_test(spec if spec is not None else self.SPEC, status=RUNNING)
+        for block in range(1, 11):
+            candidate = answers((100 - candidate_errors) * block, errors=candidate_errors * block)
+            baseline = answers((100 - baseline_errors) * block, errors=baseline_errors * block)
+            later = NOON + timedelta(minutes=block)
+            test = after(test, reconcile(test, world(traffic((0, 0, 0), candidate, baseline)), later, CONFIG))
+        return test.status
+
+    def test_more_of_the_candidate_lose(self) -> None:
+        status = self.told(12, 4)
+        assert status.verdict is Verdict.LOST
+        assert "to plato-v1: more by p 0.0" in (status.message or "")
+        assert "which noMoreErrors forbids" in (status.message or "")
+
+    def test_more_of_the_baseline_do_not(self) -> None:
+        status = self.told(4, 12)
+        assert status.verdict is None
+        assert status.arms is not None
+        assert float(status.arms.error_rates_p_value or 1) < 0.001
+
+    def test_as_many_do_not(self) -> None:
+        status = self.told(8, 8)
+        assert status.verdict is None
+        assert status.arms is not None
+        assert float(status.arms.error_rates_p_value or 0) > 0.5
+
+    def test_it_is_told_where_nothing_is_forbidden(self) -> None:
+        status = self.told(12, 4, {})
+        assert status.verdict is None
+        assert status.arms is not None
+        assert float(status.arms.error_rates_p_value or 1) < 0.001

@@ -142,3 +142,50 @@ class TestChiSquared:
         early = after(test, decide(test, world(tally(30, 0))))
         status = status_of(decide(early, world(tally(31, 29))))
         assert (status.verdict, status.chi_squared_p_value) == (Verdict.INCONCLUSIVE, "0.898")
+
+
+class TestMinimumEffect:
+    DECISION: ClassVar[dict[str, Any]] = {"minEffect": "0.1", "maxVotes": 220, "minVotes": 1}
+    CASES: ClassVar[dict[str, tuple[AbTestTally, Verdict | None, str]]] = {
+        "before the first look, however clear": (
+            tally(21, 0),
+            None,
+            "look 1 of 10 at vote 22, the last one at vote 220",
+        ),
+        "the candidate is better": (tally(70, 30, 10), Verdict.WON, "a lead of 40 at look 1 of 10, which needed "),
+        "the baseline is better": (tally(30, 70, 10), Verdict.LOST, "plato-v1 is preferred"),
+        "a lead that may be chance": (tally(60, 50), None, "look 2 of 10 at vote 132"),
+        "enough votes without a winner": (tally(115, 105), Verdict.INCONCLUSIVE, "no significant difference after 220"),
+        "all are ties": (tally(0, 0, 220), Verdict.INCONCLUSIVE, "no significant difference"),
+    }
+
+    @pytest.mark.parametrize(("votes", "verdict", "hint"), CASES.values(), ids=CASES.keys())
+    def test_looks_decide(self, votes: AbTestTally, verdict: Verdict | None, hint: str) -> None:
+        status = status_of(decide(make_test({"decision": self.DECISION}, status=RUNNING), world(votes)))
+        assert status.verdict is verdict
+        assert hint in (status.message or "")
+        assert status.votes_still_needed == (None if verdict else 220 - votes.votes.total)
+
+    def test_a_look_is_kept_and_not_taken_again(self) -> None:
+        test = make_test({"decision": self.DECISION}, status=RUNNING)
+        first = after(test, decide(test, world(tally(12, 10))))
+        second = after(first, decide(first, world(tally(40, 3))))
+        assert [look.votes for look in first.status.looks or ()] == [22]
+        assert second.status.looks == first.status.looks
+        assert second.status.verdict is None
+        third = after(second, decide(second, world(tally(41, 3))))
+        assert third.status.verdict is Verdict.WON
+
+    def test_votes_before_the_start_are_no_look(self) -> None:
+        status = status_of(decide(make_test({"decision": self.DECISION}), world(tally(70, 30))))
+        assert status.looks is None
+
+    def test_without_most_votes_the_effect_says_how_many(self) -> None:
+        decision = {"minEffect": "0.1"}
+        status = status_of(decide(make_test({"decision": decision}, status=RUNNING), world(tally(5, 5))))
+        assert "the last one at vote 214" in (status.message or "")
+
+    def test_too_few_votes_for_the_effect_are_remarked(self) -> None:
+        decision = {"minEffect": "0.1", "maxVotes": 100}
+        status = status_of(decide(make_test({"decision": decision}, status=RUNNING), world(tally(3, 2))))
+        assert "maxVotes 100 may miss minEffect 0.1, which takes up to 214" in (status.message or "")

@@ -112,6 +112,17 @@ class TestWeights:
         assert hint in (status.message or "")
         assert status.verdict is verdict
 
+    @pytest.mark.parametrize(("count", "is_said"), [(40, True), (99, True), (100, False)])
+    def test_fewer_answers_than_are_recommended_are_remarked(self, count: int, is_said: bool) -> None:
+        test = make_test({"decision": {"weights": WEIGHTS}}, status=RUNNING)
+        status = status_of(decide(test, world(traffic((3, 1, 0), answers(count), answers(200)))))
+        remark = f"200 answers of the baseline and {count} of the candidate: 100 of each are recommended"
+        assert (remark in (status.message or "")) is is_said
+
+    def test_votes_alone_have_no_such_remark(self) -> None:
+        status = status_of(decide(make_test(status=RUNNING), world(traffic((3, 1, 0), answers()))))
+        assert "recommended" not in (status.message or "")
+
     def test_what_a_score_looks_like(self) -> None:
         test = make_test({"decision": {"weights": WEIGHTS}}, status=RUNNING)
         seen = traffic((3, 1, 0), answers(latency_ms=50, tokens=25))

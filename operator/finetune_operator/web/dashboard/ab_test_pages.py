@@ -6,6 +6,7 @@ from fastapi import Depends, Form, Query
 from pydantic import ValidationError
 from starlette.responses import HTMLResponse, Response
 
+from finetune_operator.core.group_sequential import most_votes
 from finetune_operator.kube.yaml_text import yaml_text
 from finetune_operator.resources.abtest import ABTest, ABTestSpec, TestPhase, Verdict
 from finetune_operator.resources.modelversion import ModelVersion, RequestedState
@@ -154,11 +155,11 @@ async def win_rates(visit: VisitOf, test_id: TestId) -> Curve:
     """For the chart."""
     test = await _test(visit, visit.acting.identified(test_id))
     engine, uid, decision = visit.services.engine, test.metadata.uid, test.spec.decision
-    counted = (await votes.tally(engine, uid, decision.max_votes)).total
+    counted = (await votes.tally(engine, uid, most_votes(decision))).total
     points = await visit.services.remembered.answer(
-        ("win rates", uid, decision.max_votes, CURVE_MAX_POINTS),
+        ("win rates", uid, most_votes(decision), CURVE_MAX_POINTS),
         counted,
-        lambda: vote_statistics.win_rates(engine, uid, decision.max_votes, CURVE_MAX_POINTS),
+        lambda: vote_statistics.win_rates(engine, uid, most_votes(decision), CURVE_MAX_POINTS),
     )
     return win_rate_curve(points, float(decision.alpha))
 
@@ -207,7 +208,7 @@ async def context_of_test(visit: Visit, found: ObjectId) -> Object:
     test = ABTest.parse(body)
     decision, status = test.spec.decision, test.status
     engine = visit.services.engine
-    counts = await votes.tally(engine, test.metadata.uid, decision.max_votes)
+    counts = await votes.tally(engine, test.metadata.uid, most_votes(decision))
     candidate = await _version(visit, found.namespace, test.spec.candidate.model_version)
     baseline_name = test.spec.baseline.model_version
     baseline = await _version(visit, found.namespace, baseline_name) if baseline_name else None

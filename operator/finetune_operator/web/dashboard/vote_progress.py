@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from finetune_operator.contract.experiments import VoteCounts, WinRatePoint
+from finetune_operator.core.group_sequential import most_votes
 from finetune_operator.core.sequential import p_value, preference_interval, votes_still_needed
-from finetune_operator.resources.abtest import Decision, Method, TestPhase, Verdict
+from finetune_operator.resources.abtest import VOTE_LOOKS, Decision, Method, TestPhase, Verdict
 from finetune_operator.web.dashboard.charts import Curve, Line
 from finetune_operator.web.dashboard.version_comparison import Duel, Interval
 
@@ -48,18 +49,24 @@ def vote_progress(votes: VoteCounts, decision: Decision, verdict: Verdict | None
     cast = votes.total
     if verdict is not None:
         return VoteProgress(cast, cast, f"{_votes(cast)}; the test has ended")
+    most = most_votes(decision)
     if decision.method is Method.CHI_SQUARED:
-        return VoteProgress(cast, decision.max_votes, f"{cast} of {decision.max_votes} votes, then it is decided")
+        return VoteProgress(cast, most, f"{cast} of {most} votes, then it is decided")
+    if decision.min_effect is not None:
+        words = (
+            f"{cast} of at most {most} votes; it is looked at {VOTE_LOOKS} times on the way, and may be decided earlier"
+        )
+        return VoteProgress(cast, most, words)
     needed = votes_still_needed(votes, float(decision.alpha))
     if cast < decision.min_votes and (needed is None or cast + needed <= decision.min_votes):
         words = f"{cast} of at least {decision.min_votes} votes"
         return VoteProgress(cast, decision.min_votes, words)
     if needed is None:
         return VoteProgress(cast, None, f"{_votes(cast)}, and neither leads: nobody can say yet how many it takes")
-    about = min(cast + needed, decision.max_votes)
+    about = min(cast + needed, most)
     if not needed:
         return VoteProgress(cast, cast, f"{_votes(cast)}, which is enough for a verdict")
-    if about == decision.max_votes:
+    if about == most:
         return VoteProgress(cast, about, f"{cast} of {about} votes, the most that this test takes: it is close")
     return VoteProgress(cast, about, f"{cast} of about {about} votes, if they go on like this")
 

@@ -11,6 +11,7 @@ from fastapi import Form, Path, Query
 from pydantic import TypeAdapter, ValidationError
 from starlette.responses import HTMLResponse, Response
 
+from finetune_operator.core.group_sequential import most_votes
 from finetune_operator.resources.abtest import ABTest
 from finetune_operator.store import votes
 from finetune_operator.store.votes import Choice
@@ -160,7 +161,7 @@ async def _page(
 
 
 async def _progress(visit: Visit, test: ABTest) -> VoteProgress:
-    counts = await votes.tally(visit.services.engine, test.metadata.uid, test.spec.decision.max_votes)
+    counts = await votes.tally(visit.services.engine, test.metadata.uid, most_votes(test.spec.decision))
     return vote_progress(counts, test.spec.decision, test.status.verdict)
 
 

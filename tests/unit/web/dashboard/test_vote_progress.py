@@ -48,6 +48,13 @@ PROGRESS = {
         "30 votes, which is enough for a verdict",
     ),
     "of a fixed size": (VoteCounts(fine_tuned=5, base=9), FIXED, None, 60, "14 of 60 votes, then it is decided"),
+    "for a minimum effect": (
+        VoteCounts(fine_tuned=5, base=9),
+        Decision(min_effect="0.1"),
+        None,
+        214,
+        "14 of at most 214 votes; it is looked at 10 times on the way, and may be decided earlier",
+    ),
     "ended": (VoteCounts(fine_tuned=1), USUAL, Verdict.WON, 1, "1 vote; the test has ended"),
 }
 
