@@ -154,6 +154,10 @@ async def test_an_export_is_downloaded_whole(ftctl: Ftctl, api: RunningApi, tmp_
     assert [entry["format"] for entry in listed["datasets"]] == ["alpaca"]
     assert "alpaca" in (await ftctl("export", "--list", user="admin")).out
 
+    pairs = ("export", "--format", "dpo", "--min-confidence-diff", "0.5")
+    assert "min_rating_difference" in (await ftctl(*pairs, "--min-rating-difference", "2", user="admin")).err
+    assert "differ by 2 or more" in (await ftctl(*pairs, user="admin")).err
+
 
 async def test_ratings_are_counted(ftctl: Ftctl, api: RunningApi) -> None:
     ended = await ftctl("export", "--count", "--domain", "law")

@@ -163,6 +163,16 @@ def test_only_the_preparation_fetches_from_the_api_for_its_own_namespace() -> No
     assert "FINETUNE_INTERNAL_TOKEN" not in [variable["name"] for variable in other["env"]]
 
 
+@pytest.mark.parametrize(
+    ("difference", "points"),
+    [({}, 1), ({"minRatingDifference": 2}, 2), ({"minConfidenceDiff": "0.5"}, 2), ({"minConfidenceDiff": "0.75"}, 3)],
+    ids=str,
+)
+def test_pairs_are_apart_by_points_or_by_a_share_of_the_scale(difference: dict[str, Any], points: int) -> None:
+    job = make_job({"method": "DPO", "dataset": difference})
+    assert training_config(job, CONFIG).dataset.min_rating_difference == points
+
+
 def test_a_job_without_a_dataset_exports_gold_stars_from_the_database_of_the_namespace() -> None:
     spec = make_job().spec.model_dump(by_alias=True, exclude={"dataset"})
     dataset = FineTuneJobSpec.model_validate(spec).dataset
