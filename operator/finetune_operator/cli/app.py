@@ -124,6 +124,7 @@ async def status(
 @command
 async def logs(
     cluster: Cluster,
+    api: Api,
     job: Annotated[str, typer.Argument(metavar="JOB", help="Name of a FineTuneJob.")],
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Until the training has ended, over all pods.")
@@ -132,10 +133,10 @@ async def logs(
     tail: Annotated[int | None, typer.Option("--tail", min=0, help="Only the last lines.")] = None,
     every: Annotated[bool, typer.Option("--all", help="Of all pods, not of the newest one alone.")] = False,
 ) -> None:
-    """Print what a training's pods wrote."""
+    """Print what a training's pods wrote; when they are gone, the last lines that the api keeps."""
     from finetune_operator.cli.pod_logs import logs as run
 
-    await run(cluster, job, follow=follow, container=container, tail_lines=tail, everything=every)
+    await run(cluster, api, job, follow=follow, container=container, tail_lines=tail, everything=every)
 
 
 @app.command(rich_help_panel=TRAIN)

@@ -164,10 +164,9 @@ def _prepare(job: FineTuneJob, config: OperatorConfig) -> Manifest:
 
 
 def _api_token(job: FineTuneJob, config: OperatorConfig) -> list[Manifest]:
-    """For files that the api keeps."""
-    if not job.spec.dataset.stored:
-        return []
-    return [secret_variable(INTERNAL_TOKEN_VARIABLE, config.secret_name, INTERNAL_TOKEN_KEY)]
+    """For files that the api keeps, without which nothing can be prepared, and for the log, which is worth less."""
+    is_optional = job.spec.dataset.stored is None
+    return [secret_variable(INTERNAL_TOKEN_VARIABLE, config.secret_name, INTERNAL_TOKEN_KEY, optional=is_optional)]
 
 
 def _fetch(job: FineTuneJob, config: OperatorConfig) -> list[Manifest]:

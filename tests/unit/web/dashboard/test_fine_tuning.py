@@ -1,11 +1,15 @@
 """The pages below /fine-tuning: what they show, and what their forms do."""
 
 import re
+from datetime import UTC, datetime
 from html import unescape
 
 import pytest
 
+from finetune_operator.contract.job_logs import LogTail
+from finetune_operator.contract.training import JobIdentity
 from finetune_operator.core.cost import price_book
+from finetune_operator.store import job_logs
 from finetune_operator.web.dashboard.templating import UNKNOWN
 from finetune_operator.web.problems import Problem
 from tests.unit.web.dashboard.conftest import Browser
@@ -123,6 +127,16 @@ async def test_the_log_is_the_end_of_what_the_pod_wrote(editor: Browser) -> None
     assert f"the model says {HOSTILE}" in page
     assert "has written nothing yet" in await editor.page(f"{JOB}/plato-wait/log")
     assert "Its pod is gone" in await editor.page(f"{JOB}/plato-done/log")
+
+
+async def test_the_log_of_a_training_without_a_pod_is_what_it_told_last(editor: Browser) -> None:
+    metadata = editor.rest.cluster.objects["finetunejobs", NAMESPACE, "plato-done"]["metadata"]
+    job = JobIdentity(namespace=NAMESPACE, name="plato-done", uid=metadata["uid"])
+    tail = LogTail.of(job, "trainer", f"the model said {HOSTILE}", datetime(2026, 11, 22, 12, tzinfo=UTC))
+    await job_logs.record(editor.rest.services.engine, tail)
+    page = words(await editor.page(f"{JOB}/plato-done/log"))
+    assert "The last lines of container trainer, kept when the pod ended" in page
+    assert f"the model said {HOSTILE}" in page
 
 
 async def test_who_may_not_read_logs_is_told(editor: Browser) -> None:
