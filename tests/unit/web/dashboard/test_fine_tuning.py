@@ -279,9 +279,42 @@ class TestNewJob:
             "resources": {"limits": {"nvidia.com/gpu": 1}},
         }
 
+    async def test_a_provider_trains_within_a_budget(self, editor: Browser) -> None:
+        provider = {
+            "backend": "openai",
+            "base_model": "gpt-4.1-mini",
+            "lora_r": "",
+            "openai_secret": "openai/api-key",
+            "openai_base_url": "https://provider.test/v1",
+            "openai_multiplier": "0.5",
+            "max_cost": "25",
+            "currency": "EUR",
+        }
+        page = words((await editor.post("/fine-tuning/new/outlook", self.FORM | provider)).text)
+        assert "baseUrl: https://provider.test/v1" in page
+        answer = await editor.post("/fine-tuning/new", self.FORM | provider)
+        name = answer.headers["location"].rpartition("/")[2]
+        spec = editor.rest.cluster.objects["finetunejobs", NAMESPACE, name]["spec"]
+        assert spec["openai"] == {
+            "secretRef": {"name": "openai", "key": "api-key"},
+            "baseUrl": "https://provider.test/v1",
+            "learningRateMultiplier": "0.5",
+        }
+        assert (spec["backend"], spec["budget"]) == ("OpenAI", {"maxCost": "25", "currency": "EUR"})
+        assert "resources" not in spec
+
+    async def test_the_form_explains_providers_and_budgets(self, editor: Browser) -> None:
+        page = words(await editor.page("/fine-tuning/new"))
+        for text in ("A provider with an OpenAI-compatible API", "Secret with the API key", "What it may cost"):
+            assert text in page, text
+
     @pytest.mark.parametrize(
         ("changes", "told"),
         [
+            ({"backend": "openai"}, "openai_secret: write <name>/<key>"),
+            ({"openai_suffix": "plato"}, "openai_suffix: of a provider"),
+            ({"max_cost": "0"}, "max_cost: Input should be greater than 0"),
+            ({"currency": "EUR"}, "currency is of max_cost"),
             ({"base_model": ""}, "base_model must be set"),
             ({"base_model": "what is this"}, "base_model: write <owner>/<name>"),
             ({"num_epochs": "many"}, "num_epochs: Input should be a valid integer"),
