@@ -109,9 +109,8 @@ async def create(visit: VisitOf) -> Response:
 def job_request(form: Mapping[str, Any]) -> JobRequest:
     """What the form says; of a provider it has fields of its own. Raises problems."""
     request = request_of(JobRequest, form)
-    said = {
-        name: text for name in PROVIDER_FIELDS if isinstance(text := form.get(name), str) and (text := text.strip())
-    }
+    texts = {name: str(form.get(name, "")).strip() for name in PROVIDER_FIELDS}
+    said = {name: text for name, text in texts.items() if text}
     if request.backend != "openai":
         if said:
             remedy = "choose the back end of a provider, or leave them empty"
