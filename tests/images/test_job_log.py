@@ -79,7 +79,7 @@ def test_attempts_follow_one_another_by_name(job_log: ModuleType, tmp_path: Path
 def test_the_last_part_is_of_both_files_and_whole_lines(
     job_log: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job_log, "LAST_PART_BYTES", 12)
+    monkeypatch.setattr(job_log, "LAST_PART_BYTES", 11)
     assert job_log.last_part(tmp_path / "train.log") == ""
     (tmp_path / "train.log.1").write_text("one\ntwo\nthree\nfour\n")
     (tmp_path / "train.log").write_text("five\nsix\n")
