@@ -4,6 +4,7 @@ Every line of every attempt, with the attempt's name; a file that is full become
 before. A volume that takes no more lines does not end a training.
 """
 
+import atexit
 import json
 import os
 import sys
@@ -14,8 +15,12 @@ from typing import Any
 
 import failures
 
-from finetune_operator.contract.places import OLDER_LOG_NAME
+from finetune_operator.contract.job_logs import LOG_MAX_BYTES
+from finetune_operator.contract.places import OLDER_LOG_NAME, TRAINER_CONTAINER
+from finetune_operator.contract.training import TrainingConfig
+from finetune_operator.log_posts import LogPosts
 
+LAST_PART_BYTES = 4 * LOG_MAX_BYTES
 MOST_BYTES = 50_000_000
 """Of one file; there are at most two."""
 
@@ -56,6 +61,46 @@ class JobLog:
             return os.path.samestat(os.fstat(descriptor), self._file.stat())
         except FileNotFoundError:
             return False
+
+
+class PostedLog:
+    """The end of the log, this attempt's and what those before it have left on the volume, for the api to keep."""
+
+    def __init__(self) -> None:
+        self._posts: LogPosts | None = None
+
+    def begin(self, config: TrainingConfig, file: Path) -> None:
+        self._posts = LogPosts(
+            config,
+            TRAINER_CONTAINER,
+            os.environ,
+            lambda: last_part(file),
+            lambda error: failures.log("the log can't be posted; the training goes on", error=error),
+        )
+        atexit.register(self.close)
+
+    def close(self) -> None:
+        """Before the process ends in a way of which the interpreter learns nothing."""
+        if self._posts is not None:
+            self._posts.close()
+
+
+POSTED = PostedLog()
+
+
+def last_part(file: Path) -> str:
+    """Whole lines from the end of both files."""
+    parts = []
+    for each in (file.with_name(OLDER_LOG_NAME), file):
+        try:
+            with each.open("rb") as log:
+                begin = max(0, log.seek(0, os.SEEK_END) - LAST_PART_BYTES)
+                log.seek(begin)
+                content = log.read(LAST_PART_BYTES)
+        except FileNotFoundError:
+            continue
+        parts.append(content.partition(b"\n")[2] if begin else content)
+    return b"".join(parts).decode(errors="replace")
 
 
 def keep_log(file: Path, attempt: str, *, crashes_only: bool = False) -> None:

@@ -26,7 +26,7 @@ import failures
 from attempt import EXIT_TERMINATED, Termination, exclusive, new_attempt_id
 from failures import GivenUp, is_out_of_memory, log, out_of_memory
 from finishing import finish, keep, tidy_up, with_losses
-from job_log import keep_log
+from job_log import POSTED, keep_log
 from launch import is_trained, launch, message_of
 from memory import give_back
 from process_group import EXIT_PEERS_LOST, ProcessGroup
@@ -82,6 +82,7 @@ def main() -> int:
     except Exception:  # noqa: BLE001 - as the interpreter ends a program
         sys.excepthook(*sys.exc_info())
         code = 1
+    POSTED.close()
     sys.stdout.flush()
     sys.stderr.flush()
     # Without the end of connections to processes that may be gone: others wait for this one's exit code.
@@ -125,6 +126,8 @@ def run(arguments: argparse.Namespace, termination: Termination, group: ProcessG
     attempt = new_attempt_id()
     Path(paths.directory).mkdir(parents=True, exist_ok=True)
     keep_log(Path(paths.log), attempt, crashes_only=not group.is_leader)
+    if group.is_leader:
+        POSTED.begin(config, Path(paths.log))
     if not group.is_alone:
         failures.COMMON_FIELDS["rank"] = group.rank
     log("attempt", attempt=attempt, job=config.job.name, method=config.method, backend=config.backend)
@@ -367,6 +370,7 @@ def installed(packages: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 if __name__ == "__main__":
     code = main()
+    POSTED.close()
     # Unsloth and TRL leave threads and GPU handles whose teardown takes seconds; everything is on the disk.
     gc.disable()
     sys.stdout.flush()

@@ -5,10 +5,15 @@ The command line, which writes no logs, shares the Kubernetes client and is inst
 
 import logging
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     import structlog
+
+
+COPIES: list[Callable[[str], None]] = []
+"""Who else gets each line."""
 
 
 class NamedLogger:
@@ -19,8 +24,19 @@ class NamedLogger:
 
     def msg(self, message: str) -> None:
         sys.stderr.write(f"{message}\n")
+        for copy in COPIES:
+            copy(message)
 
     debug = info = warning = error = critical = msg
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Of the standard library's records."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        super().emit(record)
+        for copy in COPIES:
+            copy(self.format(record))
 
 
 def configure_logging(level: str = "INFO") -> None:
@@ -46,7 +62,7 @@ def configure_logging(level: str = "INFO") -> None:
         logger_factory=NamedLogger,
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler()
+    handler = _Handler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.ExtraAdder(), *shared],

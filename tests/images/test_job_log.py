@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 
+from finetune_operator.contract.dataset import DatasetConfig, RatingsSource
+from finetune_operator.contract.training import JobIdentity, LoraConfig, TrainingConfig, TrainingParameters
 from tests.images.ml_environment import REPOSITORY
+from tests.images.training import progress_server
 
 TRAINER = REPOSITORY / "trainer_image"
 CRASH = """
@@ -23,6 +26,29 @@ keep_log(Path(sys.argv[2]), "pod-1")
 log("begins", seconds=1.5)
 raise RuntimeError("the GPU fell off")
 """
+
+POSTING = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from finetune_operator.contract.training import TrainingConfig
+from job_log import POSTED
+POSTED.begin(TrainingConfig.model_validate_json(Path(sys.argv[3]).read_bytes()), Path(sys.argv[2]))
+"""
+
+
+def training_config(progress_url: str) -> TrainingConfig:
+    return TrainingConfig(
+        job=JobIdentity(namespace="finetune", name="plato", uid="uid"),
+        model="plato",
+        method="SFT",
+        backend="HuggingFace",
+        base_model_name="tiny",
+        dataset=DatasetConfig(source=RatingsSource()),
+        lora=LoraConfig(),
+        training=TrainingParameters(),
+        progress_url=progress_url,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +74,28 @@ def test_attempts_follow_one_another_by_name(job_log: ModuleType, tmp_path: Path
         {"time": "t1", "attempt": "pod-1", "message": "step", "step": 1},
         {"time": "t2", "attempt": "pod-2", "message": "step", "step": 2},
     ]
+
+
+def test_the_last_part_is_of_both_files_and_whole_lines(
+    job_log: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_log, "LAST_PART_BYTES", 11)
+    assert job_log.last_part(tmp_path / "train.log") == ""
+    (tmp_path / "train.log.1").write_text("one\ntwo\nthree\nfour\n")
+    (tmp_path / "train.log").write_text("five\nsix\n")
+    assert job_log.last_part(tmp_path / "train.log") == "four\nfive\nsix\n"
+
+
+def test_the_end_of_the_log_is_posted_with_the_crash(tmp_path: Path) -> None:
+    with progress_server() as server:
+        config = tmp_path / "config.json"
+        config.write_text(training_config(server.url).model_dump_json(by_alias=True))
+        command = [sys.executable, "-c", POSTING + CRASH, str(TRAINER), str(tmp_path / "train.log"), str(config)]
+        ended = subprocess.run(command, check=False, capture_output=True)
+    assert ended.returncode == 1
+    said = [json.loads(line) for line in server.logs[-1].text.splitlines()]
+    assert [line["message"] for line in said] == ["begins", "the trainer crashed"]
+    assert "the GPU fell off" in said[-1]["error"]
 
 
 def test_a_full_file_is_put_aside_once(job_log: ModuleType, tmp_path: Path) -> None:

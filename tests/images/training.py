@@ -19,7 +19,8 @@ import pytest
 from finetune_operator.contract.artifacts import Output
 from finetune_operator.contract.dataset import DatasetConfig, DatasetReport, RatingsSource
 from finetune_operator.contract.evaluation import EvaluationConfig
-from finetune_operator.contract.places import JobPaths
+from finetune_operator.contract.job_logs import LogTail
+from finetune_operator.contract.places import PROGRESS_LOG_PATH, JobPaths
 from finetune_operator.contract.tracking import TrackingConfig
 from finetune_operator.contract.training import (
     JobIdentity,
@@ -265,6 +266,7 @@ class ProgressServer:
     def __init__(self, port: int = 0) -> None:
         self.received: list[Progress] = []
         self.batches: list[int] = []
+        self.logs: list[LogTail] = []
         self.tokens: set[str | None] = set()
         outer = self
 
@@ -272,6 +274,11 @@ class ProgressServer:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 outer.tokens.add(self.headers.get("Authorization"))
+                if self.path == PROGRESS_LOG_PATH:
+                    outer.logs.append(LogTail.model_validate_json(body))
+                    self.send_response(204)
+                    self.end_headers()
+                    return
                 points = ProgressBatch.model_validate_json(body).points
                 outer.received.extend(points)
                 outer.batches.append(len(points))

@@ -23,6 +23,7 @@ from finetune_operator.cli.options import (
     MadeOutput,
     MethodOption,
     MinExamplesOption,
+    MinRatingDifferenceOption,
     Output,
     OutputOption,
     PhilosopherOption,
@@ -123,6 +124,7 @@ async def status(
 @command
 async def logs(
     cluster: Cluster,
+    api: Api,
     job: Annotated[str, typer.Argument(metavar="JOB", help="Name of a FineTuneJob.")],
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Until the training has ended, over all pods.")
@@ -131,10 +133,10 @@ async def logs(
     tail: Annotated[int | None, typer.Option("--tail", min=0, help="Only the last lines.")] = None,
     every: Annotated[bool, typer.Option("--all", help="Of all pods, not of the newest one alone.")] = False,
 ) -> None:
-    """Print what a training's pods wrote."""
+    """Print what a training's pods wrote; when they are gone, the last lines that the api keeps."""
     from finetune_operator.cli.pod_logs import logs as run
 
-    await run(cluster, job, follow=follow, container=container, tail_lines=tail, everything=every)
+    await run(cluster, api, job, follow=follow, container=container, tail_lines=tail, everything=every)
 
 
 @app.command(rich_help_panel=TRAIN)
@@ -159,6 +161,10 @@ async def submit(
     task_type: Annotated[str | None, typer.Option("--task-type", help="Only this type of task.")] = None,
     min_rating: Annotated[int | None, typer.Option("--min-rating", help="Lowest rating that is taken.")] = None,
     limit: Annotated[int | None, typer.Option("--limit", help="At most this many ratings, the newest first.")] = None,
+    min_rating_difference: MinRatingDifferenceOption = None,
+    min_confidence_diff: Annotated[
+        str | None, typer.Option("--min-confidence-diff", help="The same as a share of the scale: 0.5 are two points.")
+    ] = None,
     ratings_claim: Annotated[
         str | None, typer.Option("--ratings-claim", help="Volume of an SQLite database of ratings.")
     ] = None,
@@ -192,6 +198,7 @@ async def submit(
     flags = {
         "method": method, "backend": backend, "format": format_, "philosopher": philosopher, "domain": domain,
         "task_type": task_type, "min_rating": min_rating, "limit": limit, "ratings_claim": ratings_claim,
+        "min_rating_difference": min_rating_difference, "min_confidence_diff": min_confidence_diff,
         "test_fraction": test_fraction, "min_examples": min_examples, "epochs": epochs, "max_steps": max_steps,
         "batch_size": batch_size, "learning_rate": learning_rate, "max_seq_length": max_seq_length,
         "quantization": quantization, "lora_r": lora_r, "lora_alpha": lora_alpha, "lora_dropout": lora_dropout,
@@ -337,6 +344,11 @@ async def export(
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many, the newest first.")] = None,
     test_fraction: Annotated[float | None, typer.Option("--test-fraction", min=0, help="Share for test.jsonl.")] = None,
     min_examples: Annotated[int | None, typer.Option("--min-examples", min=1, help="Refuse fewer.")] = None,
+    min_rating_difference: MinRatingDifferenceOption = None,
+    min_confidence_diff: Annotated[
+        float | None,
+        typer.Option("--min-confidence-diff", min=0, max=1, help="The same as a share of the scale: 0.5: two points."),
+    ] = None,
     count: Annotated[bool, typer.Option("--count", help="Only count what would be exported.")] = False,
     listing: Annotated[bool, typer.Option("--list", help="List what was exported before.")] = False,
     output: FormatOption = Format.TABLE,
@@ -351,6 +363,7 @@ async def export(
         "format": format_, "philosopher": philosopher, "domain": domain, "task_type": task_type,
         "min_rating": min_rating, "gold_star_only": False if all_ratings else None, "limit": limit,
         "test_fraction": test_fraction, "min_examples": min_examples,
+        "min_rating_difference": min_rating_difference, "min_confidence_diff": min_confidence_diff,
     }  # fmt: skip
     await datasets.export(cluster, api, request, directory, output, count_only=count)
 

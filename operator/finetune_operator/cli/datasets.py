@@ -13,6 +13,7 @@ from finetune_operator.cli.options import Api, Cluster, Format
 from finetune_operator.cli.printing import note, output, print_data
 
 DATASETS_PATH = "/v1/fine-tuning/datasets"
+NOT_COUNTED = ("format", "test_fraction", "min_examples", "min_rating_difference", "min_confidence_diff")
 EXTRA = "pip install 'finetune-operator[datasets,operator]'"
 
 Answer = dict[str, Any]
@@ -25,7 +26,7 @@ async def export(
     body = {name: value for name, value in request.items() if value is not None}
     async with api_at(cluster, api) as reached:
         if count_only:
-            unfit = [name for name in ("format", "test_fraction", "min_examples") if body.pop(name, None) is not None]
+            unfit = [name for name in NOT_COUNTED if body.pop(name, None) is not None]
             if unfit:
                 note(f"{', '.join(unfit)}: not asked of a count")
             answer = await reached.client.ask("POST", f"{DATASETS_PATH}/statistics", body)

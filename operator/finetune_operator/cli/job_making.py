@@ -27,6 +27,8 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "format": ("dataset", "format"),
     "test_fraction": ("dataset", "testFraction"),
     "min_examples": ("dataset", "minExamples"),
+    "min_rating_difference": ("dataset", "minRatingDifference"),
+    "min_confidence_diff": ("dataset", "minConfidenceDiff"),
     "philosopher": ("dataset", "ratings", "philosopher"),
     "domain": ("dataset", "ratings", "domain"),
     "task_type": ("dataset", "ratings", "taskType"),

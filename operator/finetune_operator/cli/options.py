@@ -124,6 +124,9 @@ MethodOption = Annotated[str | None, typer.Option("--method", help="SFT or DPO."
 EpochsOption = Annotated[int | None, typer.Option("--epochs", help="Passes over the dataset.")]
 PhilosopherOption = Annotated[str | None, typer.Option("--philosopher", help="Only judgements of this person.")]
 MinExamplesOption = Annotated[int | None, typer.Option("--min-examples", help="Refuse to train on fewer.")]
+MinRatingDifferenceOption = Annotated[
+    int | None, typer.Option("--min-rating-difference", min=1, max=4, help="Points between the answers of a pair.")
+]
 DatasetOption = Annotated[
     str | None, typer.Option("--dataset", help="volume://CLAIM/PATH or s3://BUCKET/KEY. Default: ratings.")
 ]

@@ -5,11 +5,12 @@ import sys
 from datetime import datetime
 from typing import Any
 
+from finetune_operator.cli.api_access import api_at, segment
 from finetune_operator.cli.connection import Connection, connected
 from finetune_operator.cli.failures import ExitCode, Failed, refused
 from finetune_operator.cli.family_tree import JOB_LABEL
 from finetune_operator.cli.kinds import JOB, found, job_state, named, text
-from finetune_operator.cli.options import Cluster
+from finetune_operator.cli.options import Api, Cluster
 from finetune_operator.cli.printing import hint, note
 from finetune_operator.kube.errors import KubeError, NotFound, Rejected, Unavailable
 from finetune_operator.kube.paths import path_of
@@ -21,9 +22,18 @@ Object = dict[str, Any]
 
 
 async def logs(
-    cluster: Cluster, job: str, *, follow: bool, container: str | None, tail_lines: int | None, everything: bool
+    cluster: Cluster,
+    api: Api,
+    job: str,
+    *,
+    follow: bool,
+    container: str | None,
+    tail_lines: int | None,
+    everything: bool,
 ) -> None:
-    """Of the newest pod, or of all with `everything`; with `follow` until the training has ended. Raises `Failed`."""
+    """Of the newest pod, or of all with `everything`; with `follow` until the training has ended. Of a training that
+    has ended, and whose pods are gone, the last lines that the api keeps. Raises `Failed`.
+    """
     kind, name = named(job)
     if kind is not JOB:
         raise refused(f"only trainings have logs here: for an engine, `kubectl logs deployment/...`, not {job}")
@@ -39,13 +49,37 @@ async def logs(
             body = await connection.get(JOB.plural, name)
             for pod in (await _pods(connection, name))[-1:]:
                 await _read_pod(connection, pod, container, read, follow=True, tail_lines=None)
+    why_not = None
+    if not read and job_state(body) in ENDED:
+        why_not = await _tell_kept(cluster, api, body, container, tail_lines)
+        if why_not is None and not follow:
+            return
     if follow:
         hint(f"job/{name} {job_state(body)}: {text(found(body, 'status', 'message'))}")
     elif not read:
-        raise _nothing(name, body, container)
+        raise _nothing(name, body, container, why_not)
 
 
-def _nothing(name: str, body: Object, container: str | None) -> Failed:
+async def _tell_kept(
+    cluster: Cluster, api: Api, body: Object, container: str | None, tail_lines: int | None
+) -> str | None:
+    """The last lines that the api keeps; why there are none, where nothing was printed."""
+    metadata = body["metadata"]
+    path = f"/v1/fine-tuning/jobs/{segment(metadata['namespace'] + '.' + metadata['name'])}/logs"
+    try:
+        async with api_at(cluster, api) as reached:
+            answer = await reached.client.ask("GET", path)
+    except Failed as error:
+        return f"The api keeps their last lines, but can't be asked: {error}"
+    logs = [log for log in answer["logs"] if container in (None, log["container"])]
+    for log in logs:
+        note(f"==> container {log['container']}, whose pod is gone: its last lines, kept by the api <==")
+        lines = log["text"].splitlines(keepends=True)
+        _write("".join(lines if tail_lines is None else lines[max(0, len(lines) - tail_lines) :]).encode())
+    return None if logs else "The api has not heard of them either."
+
+
+def _nothing(name: str, body: Object, container: str | None, why_not: str | None) -> Failed:
     state = job_state(body)
     if container:
         return refused(f"no pod of job {name} has a log of container {container}: leave out -c to see all there is")
@@ -54,7 +88,7 @@ def _nothing(name: str, body: Object, container: str | None) -> Failed:
         where = f" The trainer's log is on the volume of artifacts, {kept} in the job's directory." if kept else ""
         return refused(
             f"the pods of job {name} ({state}) are gone, and their logs with them; `ftctl status {name}` has the "
-            f"reason.{where}"
+            f"reason.{where}{f' {why_not}' if why_not else ''}"
         )
     return refused(f"job {name} ({state}) has no log yet: add -f to wait for it")
 

@@ -1,6 +1,7 @@
 """Where the processes find each other's files, and the names of containers, variables and paths."""
 
 from pathlib import PurePosixPath
+from typing import Literal
 from urllib.parse import quote
 
 from finetune_operator.contract.training import TrainingConfig
@@ -19,9 +20,9 @@ DATASETS_ROOT = "/datasets"
 RATINGS_ROOT = "/ratings"
 TERMINATION_MESSAGE_FILE = "/dev/termination-log"
 TERMINATION_MESSAGE_MAX_BYTES = 4096
-PREPARE_CONTAINER = "prepare"
+PREPARE_CONTAINER: Literal["prepare"] = "prepare"
 FETCH_CONTAINER = "fetch"
-TRAINER_CONTAINER = "trainer"
+TRAINER_CONTAINER: Literal["trainer"] = "trainer"
 ENGINE_CONTAINER = "vllm"
 EVALUATOR_CONTAINER = "evaluator"
 BATCH_CONTAINER = "batch"
@@ -35,6 +36,16 @@ INTERNAL_TOKEN_VARIABLE = "FINETUNE_INTERNAL_TOKEN"  # noqa: S105 - the variable
 ENGINE_API_KEY_VARIABLE = "VLLM_API_KEY"
 HUB_TOKEN_VARIABLE = "HF_TOKEN"  # noqa: S105 - the variable's name, not a secret
 PROVIDER_KEY_VARIABLE = "FINETUNE_PROVIDER_KEY"
+TRACKING_SECRET_VARIABLES = ("MLFLOW_TRACKING_TOKEN", "WANDB_API_KEY")
+# What a training's containers may know, and no log may say.
+SECRET_VARIABLES = (
+    DATABASE_URL_VARIABLE,
+    *STORE_CREDENTIAL_VARIABLES,
+    INTERNAL_TOKEN_VARIABLE,
+    HUB_TOKEN_VARIABLE,
+    PROVIDER_KEY_VARIABLE,
+    *TRACKING_SECRET_VARIABLES,
+)
 # Filled from the label by which the Job controller marks its pods.
 JOB_VARIABLE = "FINETUNE_JOB"
 # What is in a job's directory.
@@ -51,6 +62,7 @@ SCRIPT_NAME = "train_unsloth.py"
 BATCHES_NAME = "batches"
 PROGRESS_PATH = "/internal/v1/progress"
 PROGRESS_BATCH_PATH = f"{PROGRESS_PATH}/batch"
+PROGRESS_LOG_PATH = f"{PROGRESS_PATH}/log"
 SAMPLES_PATH = "/internal/v1/samples"
 USAGE_PATH = "/internal/v1/usage"
 TALLY_PATH = "/internal/v1/abtests/{uid}/tally"

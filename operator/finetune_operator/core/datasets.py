@@ -5,6 +5,7 @@ content, so that the same data gives the same files whatever they come from and 
 """
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple
@@ -16,12 +17,16 @@ from finetune_operator.core.dataset_records import Record
 RECOMMENDED_EXAMPLES = 500
 GOOD_EXAMPLES = 1_000
 BEST_EXAMPLES = 5_000
+RATING_STEPS = 4
 # What `str.strip` removes; written out, since SQL must remove the same.
 WHITESPACE = (
     "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680"
     + "".join(map(chr, range(0x2000, 0x200B)))
     + ("\u2028\u2029\u202f\u205f\u3000")
 )
+
+
+_NEARER_PAIRS = "lower dataset.minRatingDifference or dataset.minConfidenceDiff, whichever is set"
 
 
 class DropReason(StrEnum):
@@ -45,6 +50,16 @@ def quality(record: Record, config: DatasetConfig) -> DropReason | None:
     if len(record.prompt) + len(record.response) > config.max_characters:
         return DropReason.OVER_LENGTH
     return None
+
+
+def rating_difference(points: int | None, share: float | None) -> int:
+    """How many points apart the answers of a pair must be: as said, or as a share of the scale from 1 to 5, of which
+    0.5 are two points. Answers of the same rating are never a pair.
+    """
+    if points is not None:
+        return points
+    # 0.75 is three points also where it came as a sum that has a trace more.
+    return max(1, math.ceil(round((share or 0.0) * RATING_STEPS, 9)))
 
 
 class RatedAnswer(NamedTuple):
@@ -147,7 +162,7 @@ def size_failure(kept: int, dropped: Mapping[str, int], config: DatasetConfig, m
             reason=FailureReason.DATASET_EMPTY,
             message=f"no prompt has two answers whose ratings differ by {config.min_rating_difference} or more "
             f"({total} ratings read; dropped: {reasons})",
-            remedy="rate several answers to the same prompt, or lower dataset.minRatingDifference",
+            remedy=f"rate several answers to the same prompt, or {_NEARER_PAIRS}",
         )
     if total == 0:
         return Failure(
@@ -182,7 +197,7 @@ def _remedy_for(dropped: Mapping[str, int]) -> str:
         DropReason.SHORT_RESPONSE: "lower dataset.minResponseCharacters",
         DropReason.LOW_RATING: "lower dataset.ratings.minRating",
         DropReason.DUPLICATE: "remove what makes the rows equal",
-        DropReason.NO_PAIR: "lower dataset.minRatingDifference",
+        DropReason.NO_PAIR: _NEARER_PAIRS,
         DropReason.OVER_LENGTH: "raise dataset.maxCharacters",
         DropReason.INVALID_TEXT: "store the texts as UTF-8",
     }

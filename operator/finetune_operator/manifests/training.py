@@ -20,6 +20,7 @@ from finetune_operator.contract.places import (
 from finetune_operator.contract.training import JobIdentity, LoraConfig, StartingAdapter, TrainingConfig
 from finetune_operator.core.config import OperatorConfig
 from finetune_operator.core.cost import GPU_TYPE_LABEL
+from finetune_operator.core.datasets import rating_difference
 from finetune_operator.core.endings import FINAL_EXIT_CODES, PEERS_LOST_EXIT_CODE, TERMINATED_EXIT_CODE
 from finetune_operator.core.workloads import QUEUE_LABEL
 from finetune_operator.manifests.base_models import (
@@ -163,10 +164,9 @@ def _prepare(job: FineTuneJob, config: OperatorConfig) -> Manifest:
 
 
 def _api_token(job: FineTuneJob, config: OperatorConfig) -> list[Manifest]:
-    """For files that the api keeps."""
-    if not job.spec.dataset.stored:
-        return []
-    return [secret_variable(INTERNAL_TOKEN_VARIABLE, config.secret_name, INTERNAL_TOKEN_KEY)]
+    """For files that the api keeps, without which nothing can be prepared, and for the log, which is worth less."""
+    is_optional = job.spec.dataset.stored is None
+    return [secret_variable(INTERNAL_TOKEN_VARIABLE, config.secret_name, INTERNAL_TOKEN_KEY, optional=is_optional)]
 
 
 def _fetch(job: FineTuneJob, config: OperatorConfig) -> list[Manifest]:
@@ -285,7 +285,10 @@ def _dataset_config(job: FineTuneJob, config: OperatorConfig) -> DatasetConfig:
         min_prompt_characters=dataset.min_prompt_characters,
         min_response_characters=dataset.min_response_characters,
         max_characters=dataset.max_characters,
-        min_rating_difference=dataset.min_rating_difference,
+        min_rating_difference=rating_difference(
+            dataset.min_rating_difference,
+            None if dataset.min_confidence_diff is None else float(dataset.min_confidence_diff),
+        ),
         max_bytes=dataset.max_bytes,
         seed=job.spec.training.seed,
         database_timeout_seconds=config.database_timeout_seconds,

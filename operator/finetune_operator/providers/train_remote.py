@@ -13,13 +13,18 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import aiohttp
 
 from finetune_operator.contract.failures import EXIT_CODES, Failure, FailureReason, Refused
-from finetune_operator.contract.places import INTERNAL_TOKEN_VARIABLE, JOB_VARIABLE, PROVIDER_KEY_VARIABLE
+from finetune_operator.contract.places import (
+    INTERNAL_TOKEN_VARIABLE,
+    JOB_VARIABLE,
+    PROVIDER_KEY_VARIABLE,
+    TRAINER_CONTAINER,
+)
 from finetune_operator.contract.remote import RemoteConfig
 from finetune_operator.contract.training import TrainingConfig, TrainingResult
 from finetune_operator.core.endings import LOCKED_EXIT_CODE, TERMINATED_EXIT_CODE
@@ -28,6 +33,7 @@ from finetune_operator.providers.files import LockTaken, termination_message
 from finetune_operator.providers.fine_tuning_client import FineTuningClient, Unanswered
 from finetune_operator.providers.training import RemoteTraining, Surroundings, TryAgain
 from finetune_operator.store.container import read_config
+from finetune_operator.store.posted_log import posted_log
 from finetune_operator.store.reporting import Reporter
 
 logger = get_logger(__name__)
@@ -44,15 +50,25 @@ async def attempt(
 ) -> int:
     """One attempt, and its exit code."""
     try:
-        config, remote, key = _read(config_file, environment)
+        config = read_config(TrainingConfig, config_file)
+    except Refused as error:
+        return _gave_up(error.failure, surroundings)
+    # What calls a training off is another container, in whose log nobody looks for the training's.
+    with nullcontext() if cancel else posted_log(config, TRAINER_CONTAINER, environment):
+        return await _attempted(config, surroundings, environment, cancel=cancel)
+
+
+async def _attempted(
+    config: TrainingConfig, surroundings: Surroundings, environment: Mapping[str, str], *, cancel: bool
+) -> int:
+    try:
+        remote, key = _provider(config, environment)
         if cancel:
             await _called_off(config, remote, key, surroundings, environment)
             return 0
         result = await _trained(config, remote, key, surroundings, environment)
     except Refused as error:
-        logger.error("gave up", **error.failure.model_dump())
-        _tell(error.failure, surroundings)
-        return EXIT_CODES[error.failure.reason]
+        return _gave_up(error.failure, surroundings)
     except LockTaken as error:
         logger.warning("another attempt is at work; leaving", error=str(error))
         return LOCKED_EXIT_CODE
@@ -67,16 +83,21 @@ async def attempt(
     return 0
 
 
+def _gave_up(failure: Failure, surroundings: Surroundings) -> int:
+    logger.error("gave up", **failure.model_dump())
+    _tell(failure, surroundings)
+    return EXIT_CODES[failure.reason]
+
+
 def _tell(outcome: TrainingResult | Failure, surroundings: Surroundings) -> None:
     surroundings.termination_log.write_bytes(termination_message(outcome))
 
 
-def _read(config_file: Path, environment: Mapping[str, str]) -> tuple[TrainingConfig, RemoteConfig, str]:
-    config = read_config(TrainingConfig, config_file)
+def _provider(config: TrainingConfig, environment: Mapping[str, str]) -> tuple[RemoteConfig, str]:
     if config.remote is None:
         raise Refused.because(
             FailureReason.INVALID_CONFIG,
-            f"{config_file} names no provider",
+            "the container's config names no provider",
             "run the operator and its images from the same release",
         )
     key = environment.get(PROVIDER_KEY_VARIABLE, "").strip()
@@ -86,7 +107,7 @@ def _read(config_file: Path, environment: Mapping[str, str]) -> tuple[TrainingCo
             "the Secret that spec.openai.secretRef names holds no usable API key",
             "put the API key into that key of the Secret, as one line",
         )
-    return config, config.remote, key
+    return config.remote, key
 
 
 async def _called_off(

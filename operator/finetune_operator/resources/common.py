@@ -54,6 +54,11 @@ def exactly_one(*names: str) -> Rule:
     return rule(f"[{members}].filter(isSet, isSet).size() == 1", f"set exactly one of {', '.join(names)}")
 
 
+def at_most_one(first: str, second: str) -> Rule:
+    """Two fields that say the same in different ways: one of them may be set."""
+    return rule(f"!has(self.{first}) || !has(self.{second})", f"set one of {first} and {second}, not both")
+
+
 def immutable(name: str) -> Rule:
     """A field that keeps its value; guarded from the parent, so that adding or removing it is a change too."""
     return rule(

@@ -12,6 +12,7 @@ from finetune_operator.resources.common import (
     SecretKeyRef,
     ShortText,
     VolumeRef,
+    at_most_one,
     exactly_one,
     rules,
 )
@@ -85,7 +86,9 @@ class StoredFiles(ApiModel):
 class Dataset(ApiModel):
     """What to train on."""
 
-    model_config = rules(exactly_one("ratings", "volume", "s3", "stored"))
+    model_config = rules(
+        exactly_one("ratings", "volume", "s3", "stored"), at_most_one("minRatingDifference", "minConfidenceDiff")
+    )
 
     ratings: Ratings | None = None
     """Export from a ratings database."""
@@ -107,7 +110,9 @@ class Dataset(ApiModel):
     """Drop rows with a shorter response."""
     max_characters: Annotated[int, Field(ge=1, le=10_000_000)] = 1_000_000
     """Drop rows whose prompt and response together are longer."""
-    min_rating_difference: Annotated[int, Field(ge=1, le=4)] = 1
-    """How much better the chosen answer of a pair must be rated (DPO)."""
+    min_rating_difference: Annotated[int, Field(ge=1, le=4)] | None = None
+    """How many points better the chosen answer of a pair must be rated (DPO); 1 where neither difference is set."""
+    min_confidence_diff: Fraction | None = None
+    """The same as a share of the scale from 1 to 5: 0.5 are two points."""
     max_bytes: Annotated[int, Field(ge=1, le=10_000_000_000_000)] = 10 * 1024**3
     """Refuse a dataset whose rows have more bytes than this, so that a small compressed file can't fill the volume."""

@@ -475,6 +475,23 @@ MIGRATIONS: tuple[Migration, ...] = (
             "CREATE INDEX api_keys_account ON api_keys (namespace, service_account)",
         ),
     ),
+    Migration(
+        12,
+        (
+            """
+            CREATE TABLE training_logs (
+                job_uid VARCHAR(64) NOT NULL,
+                container VARCHAR(63) NOT NULL,
+                namespace VARCHAR(63) NOT NULL,
+                name VARCHAR(253) NOT NULL,
+                text TEXT NOT NULL,
+                time {timestamp} NOT NULL,
+                PRIMARY KEY (job_uid, container)
+            )
+            """,
+            "CREATE INDEX training_logs_time ON training_logs (time)",
+        ),
+    ),
 )
 
 

@@ -18,6 +18,7 @@ from finetune_operator.contract.places import (
     ARTIFACTS_ROOT,
     DATASETS_ROOT,
     MODELS_ROOT,
+    PREPARE_CONTAINER,
     TERMINATION_MESSAGE_FILE,
     TERMINATION_MESSAGE_MAX_BYTES,
     JobPaths,
@@ -28,6 +29,7 @@ from finetune_operator.logs import configure_logging, get_logger
 from finetune_operator.store import durable
 from finetune_operator.store.container import read_config
 from finetune_operator.store.datasets.export import Export
+from finetune_operator.store.posted_log import posted_log
 from finetune_operator.store.preflight import require_memory, run_preflight
 
 WORK_PREFIX = ".dataset-"
@@ -54,15 +56,27 @@ def main(
     surroundings = surroundings or Surroundings()
     environment = os.environ if environment is None else environment
     try:
-        report = prepare(read_config(TrainingConfig, config_file), surroundings, environment)
+        config = read_config(TrainingConfig, config_file)
     except Refused as refused:
-        failure = refused.failure
-        logger.error("dataset refused", reason=failure.reason, message=failure.message, remedy=failure.remedy)
-        surroundings.termination_log.write_text(_as_termination_message(failure))
-        return EXIT_CODES.get(failure.reason, TRY_AGAIN_EXIT_CODE)
+        return _refused(refused.failure, surroundings)
+    with posted_log(config, PREPARE_CONTAINER, environment):
+        return _attempt(config, surroundings, environment)
+
+
+def _attempt(config: TrainingConfig, surroundings: Surroundings, environment: Mapping[str, str]) -> int:
+    try:
+        report = prepare(config, surroundings, environment)
+    except Refused as refused:
+        return _refused(refused.failure, surroundings)
     logger.info("dataset ready", **report.model_dump())
     surroundings.termination_log.write_text(as_short_report(report))
     return 0
+
+
+def _refused(failure: Failure, surroundings: Surroundings) -> int:
+    logger.error("dataset refused", reason=failure.reason, message=failure.message, remedy=failure.remedy)
+    surroundings.termination_log.write_text(_as_termination_message(failure))
+    return EXIT_CODES.get(failure.reason, TRY_AGAIN_EXIT_CODE)
 
 
 def prepare(config: TrainingConfig, surroundings: Surroundings, environment: Mapping[str, str]) -> DatasetReport:

@@ -103,6 +103,20 @@ class ProgressPoint(Base):
     time: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+class TrainingLog(Base):
+    """The last lines of a training's container, as it told them last."""
+
+    __tablename__ = "training_logs"
+    __table_args__ = (Index("training_logs_time", "time"),)
+
+    job_uid: Mapped[str] = mapped_column(String(64), primary_key=True)
+    container: Mapped[str] = mapped_column(String(63), primary_key=True)
+    namespace: Mapped[str] = mapped_column(String(63))
+    name: Mapped[str] = mapped_column(String(253))
+    text: Mapped[str] = mapped_column(Text)
+    time: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
 class ArmSample(Base):
     """One request of production traffic that an arm answered, or a copy of one that it answered for nobody."""
 

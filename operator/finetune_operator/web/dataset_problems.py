@@ -14,6 +14,7 @@ FIELDS = {
     "taskType": "task_type",
     "dataset.maxBytes": "FINETUNE_DATASETS_MAX_BYTES",
     "dataset.maxCharacters": "max_characters",
+    "dataset.minConfidenceDiff": "min_confidence_diff",
     "dataset.minExamples": "min_examples",
     "dataset.minPromptCharacters": "min_prompt_characters",
     "dataset.minRatingDifference": "min_rating_difference",

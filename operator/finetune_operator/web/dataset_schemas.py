@@ -1,17 +1,17 @@
 """Bodies of the datasets' interface."""
 
 from datetime import datetime
-from math import ceil
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from finetune_operator.contract.dataset import DatasetConfig, RatingsSource
 from finetune_operator.core.dataset_records import Format
+from finetune_operator.core.datasets import rating_difference
 from finetune_operator.resources.common import ShortText
 from finetune_operator.store.exported_datasets import FileName, StoredDataset
 
-RATING_STEPS = 4
+DIFFERENCES = ("min_rating_difference", "min_confidence_diff")
 DATASETS_PATH = "/v1/fine-tuning/datasets"
 
 FormatName = Literal["chatml", "alpaca", "openai", "rawjsonl", "instruction", "dpo", "preference", "gauntlet"]
@@ -81,11 +81,21 @@ class ExportRequest(GoldSelection):
     max_characters: Annotated[int, Field(ge=1, le=10_000_000)] = 1_000_000
     """Leave out rows whose prompt and response together are longer."""
     min_rating_difference: Annotated[int, Field(ge=1, le=4)] = 1
-    """How much better the chosen answer of a pair must be rated."""
+    """How many points better the chosen answer of a pair must be rated."""
+    min_confidence_diff: Share | None = None
+    """The same as a share of the scale from 1 to 5: 0.5 are two points. A dataset tells the points."""
+
+    @model_validator(mode="after")
+    def _one_difference(self) -> Self:
+        if self.min_confidence_diff is not None and "min_rating_difference" in self.model_fields_set:
+            raise ValueError("set one of min_rating_difference and min_confidence_diff, not both")
+        return self
 
     def config(self) -> DatasetConfig:
-        own = set(ExportRequest.model_fields) - set(GoldSelection.model_fields) - {"format"}
-        return DatasetConfig(source=self.source(), **self.model_dump(include=own))
+        own = set(ExportRequest.model_fields) - set(GoldSelection.model_fields) - {"format", *DIFFERENCES}
+        said = self.min_rating_difference if self.min_confidence_diff is None else None
+        points = rating_difference(said, self.min_confidence_diff)
+        return DatasetConfig(source=self.source(), min_rating_difference=points, **self.model_dump(include=own))
 
 
 class SftExportRequest(GoldSelection):
@@ -104,7 +114,7 @@ class DpoExportRequest(Selection):
 
     def config(self) -> DatasetConfig:
         source = RatingsSource(**self.model_dump(include=set(Selection.model_fields)))
-        points = max(1, ceil(round(self.min_confidence_diff * RATING_STEPS, 9)))
+        points = rating_difference(None, self.min_confidence_diff)
         return DatasetConfig(source=source, test_fraction=0.0, min_rating_difference=points)
 
 

@@ -6,9 +6,11 @@ from fastapi import APIRouter, Depends, Path, Query, Response
 from fastapi.responses import FileResponse
 
 from finetune_operator.contract.experiments import AbTestTally, AnswerPairs, RatingTally, SampleBatch
+from finetune_operator.contract.job_logs import LogTail
 from finetune_operator.contract.places import (
     PAIRS_PATH,
     PROGRESS_BATCH_PATH,
+    PROGRESS_LOG_PATH,
     PROGRESS_PATH,
     SAMPLES_PATH,
     STORED_FILE_PATH,
@@ -19,7 +21,7 @@ from finetune_operator.contract.places import (
 from finetune_operator.contract.training import LatestProgress, Progress, ProgressBatch
 from finetune_operator.contract.usage import UsageReport
 from finetune_operator.resources.abtest import WIN_RATES_MAX_POINTS
-from finetune_operator.store import feedback, pairs, progress, samples, usage, vote_statistics, votes
+from finetune_operator.store import feedback, job_logs, pairs, progress, samples, usage, vote_statistics, votes
 from finetune_operator.store.exported_datasets import DATASET_ID
 from finetune_operator.web.auth import open_api, require_internal
 from finetune_operator.web.ids import NAMESPACE_PATTERN
@@ -40,6 +42,12 @@ async def post_progress(point: Progress, services: ServicesOf) -> Response:
 @router.post(PROGRESS_BATCH_PATH, status_code=204)
 async def post_progress_batch(batch: ProgressBatch, services: ServicesOf) -> Response:
     await progress.record(services.engine, batch.points)
+    return Response(status_code=204)
+
+
+@router.post(PROGRESS_LOG_PATH, status_code=204)
+async def post_log(tail: LogTail, services: ServicesOf) -> Response:
+    await job_logs.record(services.engine, tail)
     return Response(status_code=204)
 
 

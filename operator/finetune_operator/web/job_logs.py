@@ -1,17 +1,48 @@
-"""The last lines that a training's pod has written, with the rights of who asks."""
+"""The last lines of a training's log: its pod's, with the rights of who asks, and those that it told the api."""
 
 from collections import deque
 from contextlib import aclosing
+from datetime import datetime
 from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict
 
 from finetune_operator.kube.errors import KubeError
 from finetune_operator.manifests.common import JOB_UID_LABEL
+from finetune_operator.store import job_logs
 from finetune_operator.web.acting import Acting
-from finetune_operator.web.services import Object
+from finetune_operator.web.services import Object, Services
 
 TAIL_LINES = 200
 TAIL_MAX_BYTES = 262_144
 BAD_REQUEST = 400
+
+
+class KeptLog(BaseModel):
+    """The last lines of a container, as it told them."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    container: str
+    """`prepare`, which makes the dataset, or `trainer`."""
+    text: str
+    """At most 200 lines and 64 KiB."""
+    time: datetime
+    """When it told them."""
+
+
+class KeptLogs(BaseModel):
+    """Of each container that has told the api of its log, in the order in which they run."""
+
+    model_config = ConfigDict(frozen=True)
+
+    logs: tuple[KeptLog, ...]
+
+
+async def kept_logs(services: Services, job: Object) -> tuple[KeptLog, ...]:
+    """What the containers of a training have told: it is there without their pods, too."""
+    found = await job_logs.of_job(services.engine, job["metadata"]["uid"])
+    return tuple(KeptLog(container=tail.container, text=tail.text, time=tail.time) for tail in found)
 
 
 class JobLog(NamedTuple):

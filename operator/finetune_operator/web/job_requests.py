@@ -53,6 +53,8 @@ PLACES: dict[str, tuple[str, ...]] = {
     "limit": ("dataset", "ratings", "limit"),
     "test_fraction": ("dataset", "testFraction"),
     "min_examples": ("dataset", "minExamples"),
+    "min_rating_difference": ("dataset", "minRatingDifference"),
+    "min_confidence_diff": ("dataset", "minConfidenceDiff"),
     "openai": ("openai",),
     "max_cost": ("budget", "maxCost"),
     "currency": ("budget", "currency"),
@@ -167,6 +169,10 @@ class JobRequest(BaseModel):
     """Share of prompts that is held out for evaluation."""
     min_examples: int = _DATASET.min_examples
     """Refuse to train on fewer rows than this."""
+    min_rating_difference: int | None = None
+    """How many points better the chosen answer of a pair must be rated (DPO); 1 where absent."""
+    min_confidence_diff: Share | None = None
+    """The same as a share of the scale from 1 to 5: 0.5 are two points."""
 
     max_cost: Annotated[BoundedDecimal, Field(gt=0)] | None = None
     """What it may cost: it does not begin if it costs more at the least, and is suspended when this is spent."""
@@ -186,6 +192,8 @@ class JobRequest(BaseModel):
             )
         if self.max_cost is None and self.currency is not None:
             raise ValueError("currency is of max_cost: set that, too, or remove currency")
+        if self.min_rating_difference is not None and self.min_confidence_diff is not None:
+            raise ValueError("set one of min_rating_difference and min_confidence_diff, not both")
         filters = sorted(self.model_fields_set & RATINGS_MEMBERS)
         if self.dataset_path is not None and filters:
             raise ValueError(f"{', '.join(filters)} choose ratings, which dataset_path replaces: remove one of them")

@@ -10,6 +10,7 @@ from finetune_operator.web.creation import IdempotencyKey, answered
 from finetune_operator.web.ids import ID_PATTERN, NamespaceQuery
 from finetune_operator.web.job_changes import cancel_job, create_job, jobs_page, set_budget, suspend_job
 from finetune_operator.web.job_events import JobEventList, events_of
+from finetune_operator.web.job_logs import KeptLogs, kept_logs
 from finetune_operator.web.job_requests import BudgetRequest, JobRequest
 from finetune_operator.web.job_stream import Follower, known_version
 from finetune_operator.web.job_views import JobDetail, JobList, JobStatus, detail_of, entry_of, is_finished
@@ -108,6 +109,13 @@ async def get_events(
     who = caller.name if caller.token is not None else None
     services.streams.require_room(who)
     return EventStream(Follower(acting, body, known).events(), services.streams, who)
+
+
+@router.get("/{job_id}/logs", responses=READING)
+async def get_logs(services: ServicesOf, caller: CallerOf, job_id: JobId) -> KeptLogs:
+    """The last lines of its containers' logs, some seconds old while it runs; they are kept when the pods are gone."""
+    acting = Acting(services, caller)
+    return KeptLogs(logs=await kept_logs(services, await acting.find(JOBS, job_id)))
 
 
 @router.post("/{job_id}/cancel", responses=CHANGING)

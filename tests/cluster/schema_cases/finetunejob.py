@@ -53,6 +53,8 @@ ACCEPTED = [
     Creation("a job without a dataset", "FineTuneJob", {"dataset": None}),
     Creation("ratings without a secret", "FineTuneJob", dataset(ratings={"secretRef": None})),
     Creation("the surest ratings", "FineTuneJob", dataset(ratings={"minConfidence": "0.95"})),
+    Creation("pairs two points apart", "FineTuneJob", dataset(minRatingDifference=2)),
+    Creation("pairs half the scale apart", "FineTuneJob", dataset(minConfidenceDiff="0.5")),
     Creation("a bound on characters", "FineTuneJob", dataset(maxCharacters=20_000)),
     Creation("a bound on bytes", "FineTuneJob", dataset(maxBytes=10**12)),
     Creation("raw rows", "FineTuneJob", dataset(format="RawJSONL")),
@@ -145,6 +147,15 @@ REFUSED = [
         refused="Required value",
     ),
     Creation("too sure", "FineTuneJob", dataset(ratings={"minConfidence": "1.1"}), refused="minConfidence in body"),
+    Creation(
+        "pairs more than the scale apart", "FineTuneJob", dataset(minConfidenceDiff="1.5"), refused="should match"
+    ),
+    Creation(
+        "pairs apart by points and by a share",
+        "FineTuneJob",
+        dataset(minRatingDifference=2, minConfidenceDiff="0.5"),
+        refused="set one of minRatingDifference and minConfidenceDiff, not both",
+    ),
     Creation("no characters", "FineTuneJob", dataset(maxCharacters=0), refused="greater than or equal to 1"),
     Creation("no bytes", "FineTuneJob", dataset(maxBytes=0), refused="greater than or equal to 1"),
     Creation(

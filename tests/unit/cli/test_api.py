@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import aiohttp
@@ -18,7 +19,10 @@ from structlog.testing import capture_logs
 
 from finetune_operator.cli.failures import ExitCode
 from finetune_operator.cli.voting import shown
+from finetune_operator.contract.job_logs import LogTail
+from finetune_operator.contract.training import JobIdentity
 from finetune_operator.kube.client import KubeClient
+from finetune_operator.store import job_logs
 from finetune_operator.store.database import async_engine, parse_url
 from finetune_operator.store.migrations import migrate
 from finetune_operator.web.app import create_app
@@ -154,11 +158,33 @@ async def test_an_export_is_downloaded_whole(ftctl: Ftctl, api: RunningApi, tmp_
     assert [entry["format"] for entry in listed["datasets"]] == ["alpaca"]
     assert "alpaca" in (await ftctl("export", "--list", user="admin")).out
 
+    pairs = ("export", "--format", "dpo", "--min-confidence-diff", "0.5")
+    assert "min_rating_difference" in (await ftctl(*pairs, "--min-rating-difference", "2", user="admin")).err
+    assert "differ by 2 or more" in (await ftctl(*pairs, user="admin")).err
+
 
 async def test_ratings_are_counted(ftctl: Ftctl, api: RunningApi) -> None:
     ended = await ftctl("export", "--count", "--domain", "law")
     assert ended.lines[0] == "12 ratings"
     assert "by domain  law: 12" in ended.out
+
+
+async def test_logs_of_pods_that_are_gone_are_those_that_the_api_keeps(
+    ftctl: Ftctl, api: RunningApi, cluster: PlayedCluster
+) -> None:
+    ended = await ftctl("logs", "plato-1")
+    assert (ended.code, ended.out) == (ExitCode.REFUSED, "")
+    assert "are gone, and their logs with them" in ended.err
+    assert "The api has not heard of them either" in " ".join(ended.err.split())
+
+    uid = cluster.objects["finetunejobs", NAMESPACE, "plato-1"]["metadata"]["uid"]
+    job = JobIdentity(namespace=NAMESPACE, name="plato-1", uid=uid)
+    for container, text in (("prepare", "134 rows exported"), ("trainer", "step 1\nstep 2")):
+        await job_logs.record(api.services.engine, LogTail.of(job, container, text, datetime(2026, 11, 22, tzinfo=UTC)))
+    ended = await ftctl("logs", "plato-1")
+    assert (ended.code, ended.out) == (ExitCode.DONE, "134 rows exported\nstep 1\nstep 2\n")
+    assert "container trainer, whose pod is gone: its last lines, kept by the api" in " ".join(ended.err.split())
+    assert (await ftctl("logs", "plato-1", "-c", "trainer", "--tail", "1")).out == "step 2\n"
 
 
 async def test_at_an_address_only_a_token_that_was_meant_for_it_is_sent(ftctl: Ftctl, api: RunningApi) -> None:

@@ -153,6 +153,16 @@ async def test_a_version_that_can_not_be_taken(
             },
         ),
         (
+            ("--dataset", "s3://bucket/a.jsonl", "--method", "DPO", "--min-confidence-diff", "0.5"),
+            {
+                "model": "qwen3-0-6b",
+                "baseModel": QWEN,
+                "method": "DPO",
+                "dataset": {"s3": {"url": "s3://bucket/a.jsonl"}, "minConfidenceDiff": "0.5"},
+                "resources": GPU,
+            },
+        ),
+        (
             ("--dataset", "s3://bucket/a.jsonl", "--set", "training.packing=true", "--set", "spec.outputs=[GgufQ8]"),
             {
                 "model": "qwen3-0-6b",

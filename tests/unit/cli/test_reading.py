@@ -201,6 +201,14 @@ async def test_logs_of_each_container_in_turn(ftctl: Ftctl) -> None:
     assert (await ftctl("logs", "plato-2", "-c", "trainer", "--tail", "1")).out == "step 240 loss 0.2992\n"
 
 
+async def test_logs_of_pods_that_are_gone_need_an_api(ftctl: Ftctl) -> None:
+    ended = await ftctl("logs", "plato-1")
+    said = " ".join(ended.err.split())
+    assert (ended.code, ended.out) == (ExitCode.REFUSED, "")
+    assert "the pods of job plato-1 (Succeeded) are gone, and their logs with them" in said
+    assert "The api keeps their last lines, but can't be asked" in said
+
+
 async def test_logs_go_on_to_the_next_pod_until_the_training_has_ended(ftctl: Ftctl, cluster: PlayedCluster) -> None:
     following = asyncio.create_task(ftctl("logs", "-f", "plato-2", "-c", "trainer"))
     await eventually(lambda: any(path.endswith("/log") for _, _, path in cluster.requests))

@@ -53,6 +53,23 @@ def test_a_pair_is_the_best_answer_against_the_worst(
     assert datasets.best_pair(rated[::-1], difference) == expected
 
 
+@pytest.mark.parametrize(
+    ("points", "share", "expected"),
+    [
+        (None, None, 1),
+        (3, None, 3),
+        (None, 0.0, 1),
+        (None, 0.25, 1),
+        (None, 0.26, 2),
+        (None, 0.5, 2),
+        (None, 0.75, 3),
+        (None, 1.0, 4),
+    ],
+)
+def test_a_difference_is_points_or_a_share_of_the_scale(points: int | None, share: float | None, expected: int) -> None:
+    assert datasets.rating_difference(points, share) == expected
+
+
 ROWS = st.lists(st.tuples(st.text(max_size=4), st.binary(max_size=4)), max_size=60)
 
 

@@ -144,7 +144,7 @@ def test_only_the_preparation_sees_the_stores_credentials_and_by_reference_alone
     references = {
         variable["name"]: variable["valueFrom"]["secretKeyRef"]
         for variable in prepare["env"]
-        if "valueFrom" in variable
+        if "valueFrom" in variable and variable["name"] != "FINETUNE_INTERNAL_TOKEN"
     }
     assert references == {
         name: {"name": "store", "key": name} for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
@@ -152,15 +152,28 @@ def test_only_the_preparation_sees_the_stores_credentials_and_by_reference_alone
     assert all("AWS" not in variable["name"] for container in pod["containers"] for variable in container["env"])
 
 
-def test_only_the_preparation_fetches_from_the_api_for_its_own_namespace() -> None:
+def test_the_preparation_fetches_from_the_api_for_its_own_namespace() -> None:
     job = JOBS["sft-from-the-api"]
     source = training_config(job, CONFIG).dataset.source
     assert isinstance(source, StoredSource)
     assert source.url == f"{CONFIG.api_url}/internal/v1/datasets/{job.metadata.namespace}/file-{'0' * 32}/data.jsonl"
-    (prepare,) = pod_of(job)["initContainers"]
-    assert "FINETUNE_INTERNAL_TOKEN" in [variable["name"] for variable in prepare["env"]]
-    (other,) = pod_of(make_job())["initContainers"]
-    assert "FINETUNE_INTERNAL_TOKEN" not in [variable["name"] for variable in other["env"]]
+
+
+@pytest.mark.parametrize(("name", "is_optional"), [("sft-from-the-api", False), ("sft-from-ratings", True)])
+def test_the_preparation_needs_the_apis_token_for_its_files_and_not_for_its_log(name: str, is_optional: bool) -> None:
+    (prepare,) = pod_of(JOBS[name])["initContainers"]
+    (token,) = (variable for variable in prepare["env"] if variable["name"] == "FINETUNE_INTERNAL_TOKEN")
+    assert token["valueFrom"]["secretKeyRef"].get("optional", False) is is_optional
+
+
+@pytest.mark.parametrize(
+    ("difference", "points"),
+    [({}, 1), ({"minRatingDifference": 2}, 2), ({"minConfidenceDiff": "0.5"}, 2), ({"minConfidenceDiff": "0.75"}, 3)],
+    ids=str,
+)
+def test_pairs_are_apart_by_points_or_by_a_share_of_the_scale(difference: dict[str, Any], points: int) -> None:
+    job = make_job({"method": "DPO", "dataset": difference})
+    assert training_config(job, CONFIG).dataset.min_rating_difference == points
 
 
 def test_a_job_without_a_dataset_exports_gold_stars_from_the_database_of_the_namespace() -> None:

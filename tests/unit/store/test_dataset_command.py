@@ -52,6 +52,42 @@ def test_what_was_exported_can_be_exported_again_in_another_format(
     assert (tmp_path / "3" / "train.jsonl").read_bytes() == (tmp_path / "2" / "train.jsonl").read_bytes()
 
 
+def test_pairs_as_far_apart_as_points_or_a_share_of_the_scale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = [
+        rating(
+            2 * prompt + answer,
+            prompt=f"Question {prompt}?",
+            response=f"{answer} is all that I know of it.",
+            rating=4 - answer * apart,
+        )
+        for prompt, apart in enumerate((1, 2, 3))
+        for answer in (0, 1)
+    ]
+    monkeypatch.setenv(DATABASE_URL_VARIABLE, write_ratings(tmp_path / "ratings.db", answers))
+    counts = {}
+    for flags in (
+        (),
+        ("--min-rating-difference", "2"),
+        ("--min-confidence-diff", "0.5"),
+        ("--min-confidence-diff=0.75",),
+    ):
+        out = str(tmp_path / "-".join(("out", *flags)))
+        assert main(["dataset", "export", out, "--format", "DPO", "--test-fraction", "0", *flags]) == 0
+        counts[flags] = answer(capsys)["rows"]
+    assert list(counts.values()) == [3, 2, 2, 1]
+    for wrong in (
+        ["--min-confidence-diff", "1.5"],
+        ["--min-confidence-diff=x"],
+        [*("--min-rating-difference", "2"), *("--min-confidence-diff", "0.5")],
+    ):
+        with pytest.raises(SystemExit):
+            main(["dataset", "export", str(tmp_path / "no"), "--format", "DPO", *wrong])
+        said = capsys.readouterr().err
+        assert "write a number from 0 to 1" in said or "not allowed with" in said
+
+
 def test_no_gold_stars_names_the_filter(tmp_path: Path, url: str, capsys: pytest.CaptureFixture[str]) -> None:
     code = main(["dataset", "export", str(tmp_path / "out"), "--philosopher", "kant"])
     assert code == EXIT_CODES[FailureReason.DATASET_EMPTY]

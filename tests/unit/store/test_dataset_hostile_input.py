@@ -78,6 +78,8 @@ REFUSED_FILES: dict[str, tuple[bytes, str]] = {
         "row 2 of rows .* same key twice",
     ),
     "a line of 17 MiB": (record() + b"\n" + b" " * 17 * 2**20, "row 2 of rows is .* longer than"),
+    "one array": (b"\xef\xbb\xbf [\n  " + record() + b"\n]", "is one JSON array"),
+    "one array in one line": (b"[" + record() + b" " * 17 * 2**20 + b"]", "is one JSON array"),
     "gzip": (gzip.compress(b"0" * 10_000_000), "compressed with gzip"),
     "zip": (zipped(), "compressed with zip"),
     "Parquet cut off": (b"PAR1" + b"\x00" * 100, "can't be read as Parquet"),
@@ -93,6 +95,13 @@ def test_a_hostile_file_is_refused_by_the_row(tmp_path: Path, content: bytes, me
         export(tmp_path / "out", DatasetConfig(source=source, format="RawJSONL"))
     assert caught.value.failure.reason == FailureReason.DATASET_INVALID
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_an_array_is_told_how_it_becomes_lines(tmp_path: Path) -> None:
+    source = put(tmp_path / "out", b'[{"instruction": "Why?", "output": "Because."}]')
+    with pytest.raises(Refused) as caught:
+        export(tmp_path / "out", DatasetConfig(source=source, format="Alpaca"))
+    assert "jq -c '.[]' file.json > file.jsonl" in caught.value.failure.remedy
 
 
 def test_odd_but_sound_rows_are_kept(tmp_path: Path) -> None:

@@ -35,10 +35,24 @@ def add_export_arguments(export: argparse.ArgumentParser) -> None:
     export.add_argument("--min-prompt-characters", type=int, default=defaults.min_prompt_characters)
     export.add_argument("--min-response-characters", type=int, default=defaults.min_response_characters)
     export.add_argument("--max-characters", type=int, default=defaults.max_characters)
-    export.add_argument("--min-rating-difference", type=int, default=defaults.min_rating_difference)
+    difference = export.add_mutually_exclusive_group()
+    difference.add_argument("--min-rating-difference", type=int, help="points between the answers of a pair; else 1")
+    difference.add_argument(
+        "--min-confidence-diff", type=_share, help="the same as a share of the scale from 1 to 5: 0.5 are two points"
+    )
     export.add_argument("--max-bytes", type=int, default=defaults.max_bytes)
     export.add_argument("--seed", type=int, default=defaults.seed)
     _add_ratings_arguments(export)
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"{text}: write a number from 0 to 1")
+    return share
 
 
 def _add_ratings_arguments(command: argparse.ArgumentParser) -> None:

@@ -21,6 +21,7 @@ from finetune_operator.contract.dataset import DatasetConfig, ObjectSource, Rati
 from finetune_operator.contract.failures import EXIT_CODES, TRY_AGAIN_EXIT_CODE, FailureReason, Refused
 from finetune_operator.contract.places import DATABASE_URL_VARIABLE
 from finetune_operator.core.dataset_records import EXPECTED, PAIR_FORMATS, READABLE_FORMATS, Format
+from finetune_operator.core.datasets import rating_difference
 from finetune_operator.logs import configure_logging, get_logger
 
 logger = get_logger(__name__)
@@ -119,7 +120,7 @@ def _config(options: argparse.Namespace) -> DatasetConfig:
             min_prompt_characters=options.min_prompt_characters,
             min_response_characters=options.min_response_characters,
             max_characters=options.max_characters,
-            min_rating_difference=options.min_rating_difference,
+            min_rating_difference=rating_difference(options.min_rating_difference, options.min_confidence_diff),
             seed=options.seed,
             max_bytes=options.max_bytes,
         )

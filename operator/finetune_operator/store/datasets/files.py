@@ -92,10 +92,21 @@ def _require_uncompressed(head: bytes, name: str) -> None:
             )
 
 
+def _require_lines(first: bytes, name: str) -> None:
+    if first.removeprefix(BYTE_ORDER_MARK).lstrip().startswith(b"["):
+        raise Refused.because(
+            FailureReason.DATASET_INVALID,
+            f"{name} is one JSON array, where each line has to be a record",
+            "write a record a line: jq -c '.[]' file.json > file.jsonl",
+        )
+
+
 def _json_lines(content: IO[bytes], name: str, kind: Rows[R]) -> Iterator[tuple[int, R]]:
     number = 0
     while line := content.readline(LINE_MAX_BYTES + 1):
         number += 1
+        if number == 1:
+            _require_lines(line, name)
         if len(line) > LINE_MAX_BYTES:
             raise _bad_row(name, number, f"longer than {LINE_MAX_BYTES} bytes", kind)
         line = line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line

@@ -17,7 +17,7 @@ from finetune_operator.web.dashboard.visits import Visit, VisitOf
 from finetune_operator.web.ids import NAME_PATTERN, NAMESPACE_PATTERN, ObjectId
 from finetune_operator.web.job_changes import cancel_job, create_job, suspend_job
 from finetune_operator.web.job_events import events_of
-from finetune_operator.web.job_logs import log_tail
+from finetune_operator.web.job_logs import kept_logs, log_tail
 from finetune_operator.web.job_requests import JobRequest
 from finetune_operator.web.job_views import detail_of, entry_of, is_finished
 from finetune_operator.web.jobs import ProgressSeries, get_series
@@ -81,7 +81,11 @@ async def job_log(visit: VisitOf, namespace: Namespace, name: Name) -> HTMLRespo
     """The end of its log."""
     body = await visit.acting.find(JOBS, str(ObjectId(namespace, name)))
     told = await part(log_tail(visit.acting, body))
-    return visit.render("fragments/log.html", log=told.value, refusal=told.refusal, is_finished=is_finished(body))
+    is_read = told.value is not None and told.value.text is not None
+    kept = () if is_read else await kept_logs(visit.services, body)
+    return visit.render(
+        "fragments/log.html", log=told.value, kept=kept, refusal=told.refusal, is_finished=is_finished(body)
+    )
 
 
 @router.post("/{namespace}/{name}/cancel")

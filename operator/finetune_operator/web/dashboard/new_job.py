@@ -1,9 +1,10 @@
 """Page: a new training. Beside the form is what it would come to: rows, memory, time, and the object itself."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import Query
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 from starlette.responses import HTMLResponse, Response
 
 from finetune_operator.contract.preflight import Preflight, TokenLengths
@@ -31,6 +32,13 @@ from finetune_operator.web.problems import Problem
 
 CHARACTERS_A_TOKEN = 4
 FILTERS = frozenset({"philosopher", "domain", "task_type", "min_rating", "gold_star_only", "limit"})
+# Those of spec.openai, but for the Secret, which has two parts.
+PROVIDER_FIELDS: Mapping[str, str | None] = {
+    "openai_secret": None,
+    "openai_base_url": "baseUrl",
+    "openai_suffix": "suffix",
+    "openai_multiplier": "learningRateMultiplier",
+}
 NOWHERE = OperatorConfig(operator_image="", trainer_image="", server_image="")
 
 router = page_router(PATH)
@@ -72,7 +80,7 @@ async def outlook_of_form(visit: VisitOf) -> HTMLResponse:
     """The object that would be made, and what it would take; mistakes are told and nothing is made."""
     form = await visit.form()
     try:
-        request = request_of(JobRequest, form)
+        request = job_request(form)
         body = _manifest(visit, request)
         job = FineTuneJob.parse(body | {"metadata": body["metadata"] | {"uid": "none"}})
     except Problem as problem:
@@ -92,10 +100,28 @@ async def outlook_of_form(visit: VisitOf) -> HTMLResponse:
 async def create(visit: VisitOf) -> Response:
     """Train. The form's key makes it once, however often the form is sent; a name of one's own is enough for that."""
     form = await visit.form()
-    request = request_of(JobRequest, form)
+    request = job_request(form)
     key = str(form.get("key", "")) or None
     made = await create_job(visit.acting, request, None if request.name else key, interface=JOBS_PATH)
     return visit.go(job_path(ObjectId(made.body["metadata"]["namespace"], made.body["metadata"]["name"])))
+
+
+def job_request(form: Mapping[str, Any]) -> JobRequest:
+    """What the form says; of a provider it has fields of its own. Raises problems."""
+    request = request_of(JobRequest, form)
+    texts = {name: str(form.get(name, "")).strip() for name in PROVIDER_FIELDS}
+    said = {name: text for name, text in texts.items() if text}
+    if request.backend != "openai":
+        if said:
+            remedy = "choose the back end of a provider, or leave them empty"
+            raise Problem(422, "invalid-request", f"{', '.join(said)}: of a provider; {remedy}")
+        return request
+    name, slash, key = said.get("openai_secret", "").partition("/")
+    if not (name and slash and key):
+        raise Problem(422, "invalid-request", "openai_secret: write <name>/<key> of the Secret with the API key")
+    openai: dict[str, JsonValue] = {"secretRef": {"name": name, "key": key}}
+    openai |= {member: said[field] for field, member in PROVIDER_FIELDS.items() if member and field in said}
+    return request.model_copy(update={"openai": openai})
 
 
 def _named(dataset: DatasetEntry) -> str:

@@ -1,11 +1,15 @@
 """The pages below /fine-tuning: what they show, and what their forms do."""
 
 import re
+from datetime import UTC, datetime
 from html import unescape
 
 import pytest
 
+from finetune_operator.contract.job_logs import LogTail
+from finetune_operator.contract.training import JobIdentity
 from finetune_operator.core.cost import price_book
+from finetune_operator.store import job_logs
 from finetune_operator.web.dashboard.templating import UNKNOWN
 from finetune_operator.web.problems import Problem
 from tests.unit.web.dashboard.conftest import Browser
@@ -123,6 +127,16 @@ async def test_the_log_is_the_end_of_what_the_pod_wrote(editor: Browser) -> None
     assert f"the model says {HOSTILE}" in page
     assert "has written nothing yet" in await editor.page(f"{JOB}/plato-wait/log")
     assert "Its pod is gone" in await editor.page(f"{JOB}/plato-done/log")
+
+
+async def test_the_log_of_a_training_without_a_pod_is_what_it_told_last(editor: Browser) -> None:
+    metadata = editor.rest.cluster.objects["finetunejobs", NAMESPACE, "plato-done"]["metadata"]
+    job = JobIdentity(namespace=NAMESPACE, name="plato-done", uid=metadata["uid"])
+    tail = LogTail.of(job, "trainer", f"the model said {HOSTILE}", datetime(2026, 11, 22, 12, tzinfo=UTC))
+    await job_logs.record(editor.rest.services.engine, tail)
+    page = words(await editor.page(f"{JOB}/plato-done/log"))
+    assert "The last lines of container trainer, kept when the pod ended" in page
+    assert f"the model said {HOSTILE}" in page
 
 
 async def test_who_may_not_read_logs_is_told(editor: Browser) -> None:
@@ -265,9 +279,42 @@ class TestNewJob:
             "resources": {"limits": {"nvidia.com/gpu": 1}},
         }
 
+    async def test_a_provider_trains_within_a_budget(self, editor: Browser) -> None:
+        provider = {
+            "backend": "openai",
+            "base_model": "gpt-4.1-mini",
+            "lora_r": "",
+            "openai_secret": "openai/api-key",
+            "openai_base_url": "https://provider.test/v1",
+            "openai_multiplier": "0.5",
+            "max_cost": "25",
+            "currency": "EUR",
+        }
+        page = words((await editor.post("/fine-tuning/new/outlook", self.FORM | provider)).text)
+        assert "baseUrl: https://provider.test/v1" in page
+        answer = await editor.post("/fine-tuning/new", self.FORM | provider)
+        name = answer.headers["location"].rpartition("/")[2]
+        spec = editor.rest.cluster.objects["finetunejobs", NAMESPACE, name]["spec"]
+        assert spec["openai"] == {
+            "secretRef": {"name": "openai", "key": "api-key"},
+            "baseUrl": "https://provider.test/v1",
+            "learningRateMultiplier": "0.5",
+        }
+        assert (spec["backend"], spec["budget"]) == ("OpenAI", {"maxCost": "25", "currency": "EUR"})
+        assert "resources" not in spec
+
+    async def test_the_form_explains_providers_and_budgets(self, editor: Browser) -> None:
+        page = words(await editor.page("/fine-tuning/new"))
+        for text in ("A provider with an OpenAI-compatible API", "Secret with the API key", "What it may cost"):
+            assert text in page, text
+
     @pytest.mark.parametrize(
         ("changes", "told"),
         [
+            ({"backend": "openai"}, "openai_secret: write <name>/<key>"),
+            ({"openai_suffix": "plato"}, "openai_suffix: of a provider"),
+            ({"max_cost": "0"}, "max_cost: Input should be greater than 0"),
+            ({"currency": "EUR"}, "currency is of max_cost"),
             ({"base_model": ""}, "base_model must be set"),
             ({"base_model": "what is this"}, "base_model: write <owner>/<name>"),
             ({"num_epochs": "many"}, "num_epochs: Input should be a valid integer"),

@@ -12,7 +12,7 @@ import pytest
 from finetune_operator.core.written_records import WRITTEN
 from finetune_operator.store import exported_datasets
 from finetune_operator.web.app import create_app
-from finetune_operator.web.dataset_schemas import FORMATS, DpoExportRequest
+from finetune_operator.web.dataset_schemas import FORMATS, DpoExportRequest, ExportRequest
 from tests.postgres_server import PostgresServer, running
 from tests.unit.store.ratings_database import fill_database
 from tests.unit.web.datasets.conftest import all_kinds_of_rows, lines
@@ -115,9 +115,25 @@ async def test_an_exporter_needs_no_body(exports: RatingsApi) -> None:
     assert (response.status_code, response.json()["sample_count"]) == (201, 10)
 
 
-@pytest.mark.parametrize(("share", "points"), [(0.0, 1), (0.25, 1), (0.26, 2), (0.5, 2), (0.75, 3), (1.0, 4)])
-def test_a_difference_of_confidence_is_a_share_of_the_scale(share: float, points: int) -> None:
-    assert DpoExportRequest(min_confidence_diff=share).config().min_rating_difference == points
+@pytest.mark.parametrize(
+    ("request_", "points"),
+    [
+        (DpoExportRequest(), 1),
+        (DpoExportRequest(min_confidence_diff=0.5), 2),
+        (ExportRequest(), 1),
+        (ExportRequest(min_rating_difference=3), 3),
+        (ExportRequest(min_confidence_diff=0.5), 2),
+    ],
+)
+def test_a_difference_is_points_or_a_share_of_the_scale(
+    request_: DpoExportRequest | ExportRequest, points: int
+) -> None:
+    assert request_.config().min_rating_difference == points
+
+
+async def test_pairs_as_far_apart_as_a_share_of_the_scale(exports: RatingsApi) -> None:
+    made = await exports.made(format="dpo", min_confidence_diff=1.0)
+    assert (made["sample_count"], made["request"]["min_rating_difference"]) == (10, 4)
 
 
 async def test_stats_tell_exporters_directory_and_files(exports: RatingsApi) -> None:

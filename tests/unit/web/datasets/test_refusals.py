@@ -20,6 +20,7 @@ from tests.unit.web.test_access import is_problem
         ({"format": "ChatML"}, "format"),
         ({"min_rating": 6}, "min_rating"),
         ({"min_rating": "5"}, "min_rating"),
+        ({"min_confidence_diff": 1.5}, "min_confidence_diff"),
         ({"min_rating": True}, "min_rating"),
         ({"limit": 0}, "limit"),
         ({"limit": 10**18}, "limit"),
@@ -38,6 +39,12 @@ async def test_wrong_requests_name_the_field(exports: RatingsApi, body: dict[str
     assert is_problem(response, 422, "invalid-request")
     assert f"body.{field}" in response.json()["detail"]
     assert not exports.directory.exists()
+
+
+async def test_pairs_are_apart_by_points_or_by_a_share(exports: RatingsApi) -> None:
+    response = await exports.client.post(EXPORT, json={"min_rating_difference": 1, "min_confidence_diff": 0.5})
+    assert is_problem(response, 422, "invalid-request")
+    assert "set one of min_rating_difference and min_confidence_diff, not both" in response.json()["detail"]
 
 
 @pytest.mark.parametrize("body", [b'{"min_confidence": NaN}', b'{"philosopher": "\\ud800"}', b"[]", b"\xff"])
@@ -86,7 +93,7 @@ async def test_pairs_need_two_answers(api: Api, tmp_path: Path) -> None:
     async with ratings_api(api, tmp_path, [rating(number) for number in range(3)]) as exports:
         response = await exports.export("/api/training/export/dpo")
         assert is_problem(response, 422, "dataset-empty")
-        assert "min_rating_difference" in response.json()["detail"]
+        assert "lower min_rating_difference or min_confidence_diff" in response.json()["detail"]
 
 
 async def test_an_api_without_a_ratings_database_says_what_to_set(exports: RatingsApi) -> None:

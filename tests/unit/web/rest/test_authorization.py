@@ -46,6 +46,7 @@ OPERATIONS: dict[str, tuple[str, ...]] = {
         f"GET {JOBS}",
         f"GET {JOBS}/{{job_id}}",
         f"GET {JOBS}/{{job_id}}/events",
+        f"GET {JOBS}/{{job_id}}/logs",
         f"GET {OPENAI}",
         f"GET {OPENAI}/{{fine_tuning_job_id}}",
         f"GET {OPENAI}/{{fine_tuning_job_id}}/events",

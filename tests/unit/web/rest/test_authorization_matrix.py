@@ -61,6 +61,7 @@ MATRIX: dict[str, Needs] = {
     f"GET {JOBS}/{{job_id}}": READ_JOB,
     f"DELETE {JOBS}/{{job_id}}": DELETE_JOB,
     f"GET {JOBS}/{{job_id}}/events": READ_JOB,
+    f"GET {JOBS}/{{job_id}}/logs": READ_JOB,
     f"POST {JOBS}/{{job_id}}/cancel": CHANGE_JOB,
     f"POST {JOBS}/{{job_id}}/suspend": CHANGE_JOB,
     f"POST {JOBS}/{{job_id}}/resume": CHANGE_JOB,

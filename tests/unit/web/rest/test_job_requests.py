@@ -100,6 +100,14 @@ SPECS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         | {"dataset": {"ratings": {"philosopher": "ada", "domain": "law", "minRating": 5}, "format": "Alpaca"}},
     ),
     "ratings by default": (FLAT | {"min_examples": 5}, SPEC | GPU | {"dataset": {"minExamples": 5, "ratings": {}}}),
+    "pairs two points apart": (
+        FLAT | {"method": "dpo", "min_rating_difference": 2},
+        SPEC | GPU | {"method": "DPO", "dataset": {"minRatingDifference": 2, "ratings": {}}},
+    ),
+    "pairs half the scale apart": (
+        FLAT | {"method": "dpo", "min_confidence_diff": 0.5},
+        SPEC | GPU | {"method": "DPO", "dataset": {"minConfidenceDiff": "0.5", "ratings": {}}},
+    ),
     "a file on a volume": (
         FLAT | {"dataset_path": "volume://data/rows.jsonl", "test_fraction": 0.25},
         SPEC | GPU | {"dataset": {"testFraction": "0.25", "volume": {"claimName": "data", "path": "rows.jsonl"}}},
@@ -177,6 +185,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "a truth as a number": (FLAT | {"num_epochs": True}, "num_epochs"),
     "not a number": (FLAT | {"learning_rate": "fast"}, "learning_rate"),
     "infinite": (FLAT | {"learning_rate": "Infinity"}, "learning_rate"),
+    "both differences": (FLAT | {"min_rating_difference": 2, "min_confidence_diff": 0.5}, "set one of min_rating_diff"),
     "a namespace that is none": (FLAT | {"namespace": "A/b"}, "namespace"),
     "a method that is none": (FLAT | {"method": "rlhf"}, "method"),
 }

@@ -1,0 +1,36 @@
+"""The end of a container's log as it is told to the api, where it outlives the pod."""
+
+from datetime import datetime
+from typing import Annotated, Literal, Self
+
+from pydantic import Field
+
+from finetune_operator.contract.base import Report
+from finetune_operator.contract.training import JobIdentity
+
+LOG_MAX_LINES = 200
+LOG_MAX_BYTES = 65_536
+LINE_MAX_CHARACTERS = 8_192
+
+
+class LogTail(Report):
+    """Body of `PROGRESS_LOG_PATH`: the last lines at `time`, which take the place of those told before."""
+
+    job: JobIdentity
+    container: Literal["prepare", "trainer"]
+    text: Annotated[str, Field(max_length=LOG_MAX_BYTES)]
+    time: datetime
+
+    @classmethod
+    def of(cls, job: JobIdentity, container: Literal["prepare", "trainer"], text: str, time: datetime) -> Self:
+        """The last whole lines of a text, as many as there is room for; NUL is what PostgreSQL can't keep."""
+        lines = [_shortened(line) for line in text.replace("\0", "\ufffd").splitlines()[-LOG_MAX_LINES:]]
+        room, first = LOG_MAX_BYTES, len(lines)
+        while first and (room := room - len(lines[first - 1].encode()) - 1) >= 0:
+            first -= 1
+        return cls(job=job, container=container, text="".join(f"{line}\n" for line in lines[first:]), time=time)
+
+
+def _shortened(line: str) -> str:
+    clean = line.encode(errors="replace").decode()
+    return clean if len(clean) <= LINE_MAX_CHARACTERS else f"{clean[:LINE_MAX_CHARACTERS]}..."
