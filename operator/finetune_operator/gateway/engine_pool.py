@@ -39,16 +39,17 @@ class EnginePool:
         self._lookups: dict[tuple[str, int], tuple[float, asyncio.Task[tuple[str, ...]]]] = {}
         self._sweeping: asyncio.TimerHandle | None = None
 
-    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> EngineAnswer:
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes, *, fresh: bool = False) -> EngineAnswer:
         """The answer as soon as its head has come; whoever gets it ends it with `release`.
 
+        A `fresh` connection is made for it, which leads to any of the engine's pods, rather than one that was kept.
         Raises `EngineUnreachable`, `EngineLost`, `EngineSilent`; being cancelled closes the connection.
         """
         place = place_of(url)
         told = "".join(f"{name}: {_line(value)}\r\n" for name, value in headers.items())
         head = f"{told}Accept-Encoding: identity\r\nContent-Length: {len(body)}\r\n\r\n"
         request = b"".join((place.head, head.encode("utf-8", "surrogateescape"), body))
-        connection = self._kept(place) or await self._connected(place)
+        connection = (None if fresh else self._kept(place)) or await self._connected(place)
         return await connection.ask(request)
 
     def close(self) -> None:
@@ -98,11 +99,16 @@ class EnginePool:
                         return connection
                 raise failure or OSError("its name has no address")
         except TimeoutError as error:
-            self._lookups.pop(key, None)
+            self._forget(key)
             raise EngineUnreachable(f"{place.host} did not take a connection in time") from error
         except OSError as error:
-            self._lookups.pop(key, None)
+            self._forget(key)
             raise EngineUnreachable(str(error) or type(error).__name__) from error
+
+    def _forget(self, key: tuple[str, int]) -> None:
+        """Addresses that lead nowhere; a lookup that is under way may yet find others."""
+        if key in self._lookups and self._lookups[key][1].done():
+            del self._lookups[key]
 
     async def _addresses(self, key: tuple[str, int]) -> tuple[str, ...]:
         """Raises `OSError` for an unknown name."""
