@@ -5,8 +5,8 @@ It asks that many requests, and goes on until SIGUSR1 says that it is enough.
     python open_loop.py <url> <model> <requests> <requests per second> <tokens of an answer>
 
 Runs in a pod of the cluster, from the operator's image. One line of JSON for each request: when it was sent, when
-its answer began and when it was whole (seconds since the epoch), which version the header names, which the engine itself
-names, and what went wrong. Every third request is streamed.
+its answer began and when it was whole (seconds since the epoch), which version the header names, which the engine
+itself names, and what went wrong. Every third request is streamed.
 """
 
 import asyncio

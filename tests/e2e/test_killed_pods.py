@@ -21,7 +21,8 @@ from tests.e2e.test_ten_thousand_requests import answers, load
 from tests.e2e.test_whole_node import is_dead, pids
 
 REPLICAS = 2
-REQUESTS = 500
+REQUESTS, REQUESTS_PER_SECOND = 200, 6.0
+"""So that two cores also start an engine beside it."""
 TOKENS = 24
 """So that streams are always under way."""
 READY_SECONDS = 420
@@ -64,7 +65,7 @@ def pair(world: World) -> Iterator[World]:
 
 @pytest.mark.timeout(4 * READY_SECONDS)
 def test_only_streams_that_a_killed_pod_had_begun_may_fail(pair: World) -> None:
-    with load(pair, REQUESTS, TOKENS):
+    with load(pair, REQUESTS, REQUESTS_PER_SECOND, TOKENS):
         deaths = []
         if pair.target.name == "local":
             # Elsewhere the node's processes are not ours; the pod stays, and its container comes back.

@@ -90,7 +90,7 @@ def test_none_of_ten_thousand_requests_fails_or_is_misled(world: World) -> None:
     kubectl = world.kubectl
     reigns = Reigns(kubectl, [Reign(FIRST, 0.0, 0.0)])
     reigns.begin(FIRST)
-    with load(world, REQUESTS, TOKENS):
+    with load(world, REQUESTS, REQUESTS_PER_SECOND, TOKENS):
         for version in (SECOND, FIRST, SECOND):
             reigns.begin(version)
         roll(world, reigns, SECOND, max_model_len=OTHER_MAX_MODEL_LEN)
@@ -126,11 +126,11 @@ def roll(world: World, reigns: Reigns, version: str, max_model_len: int) -> None
 
 
 @contextmanager
-def load(world: World, requests: int, tokens: int) -> Iterator[None]:
+def load(world: World, requests: int, requests_per_second: float, tokens: int) -> Iterator[None]:
     """A client in a pod of its own, which asks in the background."""
     operator = world.kubectl.get("deployment", f"{RELEASE}-operator")["spec"]["template"]["spec"]
     container = operator["containers"][0]
-    arguments = (f"http://{RELEASE}-gateway", ALIAS, str(requests), str(REQUESTS_PER_SECOND), str(tokens))
+    arguments = (f"http://{RELEASE}-gateway", ALIAS, str(requests), str(requests_per_second), str(tokens))
     world.kubectl.apply(
         {
             "apiVersion": "v1",

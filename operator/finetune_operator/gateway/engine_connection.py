@@ -15,8 +15,8 @@ HEAD_MAX_BYTES = 64 * 1024
 BUFFERED_MAX_BYTES = 128 * 1024
 """Of an answer that nobody has taken yet; beyond it the engine has to wait."""
 GONE_SECONDS = 20
-"""After which a node that answers no packet is gone; a busy engine's kernel answers at once. What an engine does not read
-counts as well, hence no less."""
+"""After which a node that answers no packet is gone; a busy engine's kernel answers at once. What an engine does not
+read counts as well, hence no less."""
 PROBE_SECONDS = 5
 
 

@@ -1,7 +1,7 @@
 """Whether and when an attempt at an engine is repeated; nothing of it may have reached the client.
 
-A Service still leads to a dead pod until kubelet, its EndpointSlice and kube-proxy have noticed, which takes seconds. Each
-new connection may meet another pod, so that going on trying finds a living one long before that.
+A Service still leads to a dead pod until kubelet, its EndpointSlice and kube-proxy have noticed, which takes seconds.
+Each new connection may meet another pod, so that going on trying finds a living one long before that.
 """
 
 import random

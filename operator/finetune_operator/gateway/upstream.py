@@ -1,8 +1,8 @@
 """Passes a request to an engine and its answer back, byte for byte and as it comes.
 
 An attempt is repeated only before the client has got its first byte: a whole answer has to be there, or the first event
-of a stream, before any of it is handed on. Leaving `ask` early closes the connection, which is how an engine learns that
-its client has gone.
+of a stream, before any of it is handed on. Leaving `ask` early closes the connection, which is how an engine learns
+that its client has gone.
 """
 
 import asyncio
