@@ -12,6 +12,8 @@ from enum import StrEnum
 
 ATTEMPTS_MAX = 3
 """For each of the reasons that count attempts. A request that kills engines kills no more than these."""
+UNREACHABLE_ATTEMPTS_MIN = 6
+"""However long each takes: of two pods, one dead, all of them meet that one once in 64 times."""
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 1.0
 
@@ -43,7 +45,7 @@ class Retries:
         self._failures[reason] += 1
         if reason is Reason.UNREACHABLE:
             since = self._unreachable_since = begun if self._unreachable_since is None else self._unreachable_since
-            may_repeat = now - since < self._seconds
+            may_repeat = now - since < self._seconds or self._failures[reason] < UNREACHABLE_ATTEMPTS_MIN
         else:
             self._unreachable_since = None
             may_repeat = self._failures[reason] < ATTEMPTS_MAX
@@ -51,7 +53,7 @@ class Retries:
             return None
         # Of few bits, however often it fails.
         doublings = min(self._failures.total() - 1, 10)
-        pause = min(FIRST_PAUSE_SECONDS * 2**doublings, LONGEST_PAUSE_SECONDS) * (1 + luck) / 2
+        pause = min(FIRST_PAUSE_SECONDS * 2.0**doublings, LONGEST_PAUSE_SECONDS) * (1 + luck) / 2
         # Whoever has waited in vain for a connection has waited already.
         return max(0.0, pause - (now - begun)) if reason is Reason.UNREACHABLE else pause
 

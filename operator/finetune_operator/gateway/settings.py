@@ -45,10 +45,10 @@ class GatewaySettings:
     """FINETUNE_REQUESTS_PER_MINUTE, FINETUNE_TOKENS_PER_MINUTE, FINETUNE_REQUESTS_AT_ONCE: of each client; 0: none."""
     max_concurrent_shadows: int = 8
     """FINETUNE_SHADOWS_AT_ONCE: beyond it, copies for the candidates of ABTests are dropped."""
-    connect_timeout_seconds: float = 1.0
+    connect_timeout_seconds: float = 3.0
     """FINETUNE_CONNECT_TIMEOUT_SECONDS: time to connect to an engine, for each attempt."""
     retry_seconds: float = 10.0
-    """FINETUNE_RETRY_SECONDS: how long to go on trying to connect; each new connection may meet another pod."""
+    """FINETUNE_RETRY_SECONDS: how long, and six times at least, to try to connect: each may meet another pod."""
     answer_timeout_seconds: float = 600.0
     """FINETUNE_ANSWER_TIMEOUT_SECONDS: longest silence of an engine, before and within an answer."""
     drain_delay_seconds: float = 1.0

@@ -13,11 +13,15 @@ CASES: dict[str, tuple[list[tuple[Reason, float, float]], list[float | None]]] =
         [(UNREACHABLE, second, second) for second in range(6)],
         [0.1, 0.2, 0.4, 0.8, 1.0, None],
     ),
+    "six times at least": (
+        [(UNREACHABLE, 9 * n, 9 * n + 9) for n in range(6)],
+        [0.0, 0.0, 0.0, 0.0, 0.0, None],
+    ),
     "a connection that hung has been a pause": ([(UNREACHABLE, 0, 1), (UNREACHABLE, 1, 2)], [0.0, 0.0]),
     "lost after a long while, then unreachable": ([(LOST, 0, 500), (UNREACHABLE, 501, 501)], [0.1, 0.2]),
     "unreachable, reached and lost, unreachable": (
-        [(UNREACHABLE, 0, 0), (LOST, 1, 400), (UNREACHABLE, 401, 401), (UNREACHABLE, 405, 406)],
-        [0.1, 0.2, 0.4, None],
+        [(UNREACHABLE, n, n) for n in range(5)] + [(LOST, 5, 400), (UNREACHABLE, 401, 401), (UNREACHABLE, 405, 406)],
+        [0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0, None],
     ),
     "what was unreachable does not count as lost": (
         [(UNREACHABLE, 0, 0), (UNREACHABLE, 1, 1), (UNREACHABLE, 2, 2), (LOST, 3, 3), (LOST, 4, 4), (LOST, 5, 5)],
