@@ -2,11 +2,11 @@
 
 It asks that many requests, and goes on until SIGUSR1 says that it is enough.
 
-    python open_loop.py <url> <model> <requests> <requests per second>
+    python open_loop.py <url> <model> <requests> <requests per second> <tokens of an answer>
 
-Runs in a pod of the cluster, from the operator's image. One line of JSON for each request: when it was sent and when
-its answer was whole (seconds since the epoch), which version the header names, which the engine itself names, and what
-went wrong. Every third request is streamed.
+Runs in a pod of the cluster, from the operator's image. One line of JSON for each request: when it was sent, when
+its answer began and when it was whole (seconds since the epoch), which version the header names, which the engine
+itself names, and what went wrong. Every third request is streamed.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ QUESTIONS = ("You are arrogant", "Are you afraid of the dark?", "You will be hap
 TIMEOUT_SECONDS = 120
 
 
-async def main(url: str, model: str, requests: int, requests_per_second: float) -> None:
+async def main(url: str, model: str, requests: int, requests_per_second: float, max_tokens: int) -> None:
     timeout, enough = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS), asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, enough.set)
     async with aiohttp.ClientSession(url, timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as session:
@@ -33,21 +33,22 @@ async def main(url: str, model: str, requests: int, requests_per_second: float) 
                 if number >= requests and enough.is_set():
                     break
                 await asyncio.sleep(begun + number / requests_per_second - time.monotonic())
-                group.create_task(ask(session, model, number))
+                group.create_task(ask(session, model, number, max_tokens))
 
 
-async def ask(session: aiohttp.ClientSession, model: str, number: int) -> None:
+async def ask(session: aiohttp.ClientSession, model: str, number: int, max_tokens: int) -> None:
     streamed = number % STREAMED_EVERY == 0
     body = {
         "model": model,
         "messages": [{"role": "user", "content": QUESTIONS[number % len(QUESTIONS)]}],
-        "max_tokens": 4,
+        "max_tokens": max_tokens,
         "stream": streamed,
         "user": f"subject-{number}",
     }
-    told = {"sent": time.time(), "streamed": streamed, "version": "", "engine": [], "problem": ""}
+    told = {"sent": time.time(), "begun": None, "streamed": streamed, "version": "", "engine": [], "problem": ""}
     try:
         async with session.post("/v1/chat/completions", json=body) as answer:
+            told["begun"] = time.time()
             told["version"] = answer.headers.get("x-finetune-version", "")
             text = await answer.text()
             if answer.status != 200:
@@ -65,4 +66,4 @@ async def ask(session: aiohttp.ClientSession, model: str, number: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4])))
+    asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5])))

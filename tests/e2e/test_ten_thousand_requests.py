@@ -19,6 +19,7 @@ from tests.e2e.test_failures import kill, status_of
 REQUESTS = 10_000
 REQUESTS_PER_SECOND = 12.5
 """So that two cores also start an engine beside it."""
+TOKENS = 4
 SWITCH_SECONDS = 1.0
 """The promise: so soon after a change of the resource, an answer comes from the other version."""
 MAX_MODEL_LEN, OTHER_MAX_MODEL_LEN = 512, 320
@@ -89,7 +90,7 @@ def test_none_of_ten_thousand_requests_fails_or_is_misled(world: World) -> None:
     kubectl = world.kubectl
     reigns = Reigns(kubectl, [Reign(FIRST, 0.0, 0.0)])
     reigns.begin(FIRST)
-    with load(world):
+    with load(world, REQUESTS, REQUESTS_PER_SECOND, TOKENS):
         for version in (SECOND, FIRST, SECOND):
             reigns.begin(version)
         roll(world, reigns, SECOND, max_model_len=OTHER_MAX_MODEL_LEN)
@@ -125,11 +126,11 @@ def roll(world: World, reigns: Reigns, version: str, max_model_len: int) -> None
 
 
 @contextmanager
-def load(world: World) -> Iterator[None]:
+def load(world: World, requests: int, requests_per_second: float, tokens: int) -> Iterator[None]:
     """A client in a pod of its own, which asks in the background."""
     operator = world.kubectl.get("deployment", f"{RELEASE}-operator")["spec"]["template"]["spec"]
     container = operator["containers"][0]
-    arguments = (f"http://{RELEASE}-gateway", ALIAS, str(REQUESTS), str(REQUESTS_PER_SECOND))
+    arguments = (f"http://{RELEASE}-gateway", ALIAS, str(requests), str(requests_per_second), str(tokens))
     world.kubectl.apply(
         {
             "apiVersion": "v1",

@@ -5,6 +5,7 @@ copied that a passed-on answer does not need. llhttp reads the wire.
 """
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import cast
 
@@ -13,6 +14,10 @@ import httptools
 HEAD_MAX_BYTES = 64 * 1024
 BUFFERED_MAX_BYTES = 128 * 1024
 """Of an answer that nobody has taken yet; beyond it the engine has to wait."""
+GONE_SECONDS = 20
+"""After which a node that answers no packet is gone; a busy engine's kernel answers at once. What an engine does not
+read counts as well, hence no less."""
+PROBE_SECONDS = 5
 
 
 class EngineLost(Exception):
@@ -179,6 +184,12 @@ class EngineConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        # Else a pod whose node has lost its power would be waited for as long as an engine may be silent.
+        connected = transport.get_extra_info("socket")
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, PROBE_SECONDS)
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, PROBE_SECONDS)
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, GONE_SECONDS * 1000)
 
     def data_received(self, data: bytes) -> None:
         if self._answer is None:

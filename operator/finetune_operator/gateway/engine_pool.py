@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -14,6 +14,7 @@ IDLE_SECONDS = 3.0
 """Shorter than the 5 s after which vLLM's server closes an idle connection."""
 ADDRESSES_SECONDS = 10.0
 """How long a looked-up name is believed: many clients that come at once shall not wait for as many lookups."""
+SECOND_LOOK_SECONDS = 0.1
 
 
 class EngineUnreachable(Exception):
@@ -39,16 +40,17 @@ class EnginePool:
         self._lookups: dict[tuple[str, int], tuple[float, asyncio.Task[tuple[str, ...]]]] = {}
         self._sweeping: asyncio.TimerHandle | None = None
 
-    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> EngineAnswer:
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes, *, fresh: bool = False) -> EngineAnswer:
         """The answer as soon as its head has come; whoever gets it ends it with `release`.
 
+        A `fresh` connection is made for it, which leads to any of the engine's pods, rather than one that was kept.
         Raises `EngineUnreachable`, `EngineLost`, `EngineSilent`; being cancelled closes the connection.
         """
         place = place_of(url)
         told = "".join(f"{name}: {_line(value)}\r\n" for name, value in headers.items())
         head = f"{told}Accept-Encoding: identity\r\nContent-Length: {len(body)}\r\n\r\n"
         request = b"".join((place.head, head.encode("utf-8", "surrogateescape"), body))
-        connection = self._kept(place) or await self._connected(place)
+        connection = (None if fresh else self._kept(place)) or await self._connected(place)
         return await connection.ask(request)
 
     def close(self) -> None:
@@ -80,29 +82,46 @@ class EnginePool:
             if self._sweeping is None:
                 self._sweeping = loop.call_later(IDLE_SECONDS, self._sweep)
 
+        connecting = asyncio.create_task(self._connect(place, released))
         try:
-            async with asyncio.timeout(self._connect_timeout_seconds):
-                failure: OSError | None = None
-                for address in await self._addresses(key):
-                    try:
-                        _, connection = await loop.create_connection(
-                            lambda: EngineConnection(self._silence_seconds, released),
-                            address,
-                            place.port,
-                            ssl=_trust() if place.tls else None,
-                            server_hostname=place.host if place.tls else None,
-                        )
-                    except OSError as error:
-                        failure = error
-                    else:
-                        return connection
-                raise failure or OSError("its name has no address")
-        except TimeoutError as error:
-            self._lookups.pop(key, None)
-            raise EngineUnreachable(f"{place.host} did not take a connection in time") from error
+            done, _ = await asyncio.wait({connecting}, timeout=self._connect_timeout_seconds)
+            if not done:
+                # Where the loop itself was late, it has yet to look at what has come meanwhile.
+                done, _ = await asyncio.wait({connecting}, timeout=SECOND_LOOK_SECONDS)
+            if not done:
+                raise EngineUnreachable(f"{place.host} did not take a connection in time")
+        except BaseException:
+            connecting.add_done_callback(_close_unused)
+            connecting.cancel()
+            raise
+        try:
+            return connecting.result()
         except OSError as error:
-            self._lookups.pop(key, None)
+            self._forget(key)
             raise EngineUnreachable(str(error) or type(error).__name__) from error
+
+    async def _connect(self, place: Place, released: Callable[[EngineConnection], None]) -> EngineConnection:
+        """To the first of its addresses that takes a connection; raises `OSError`."""
+        loop, failure = asyncio.get_running_loop(), OSError("its name has no address")
+        for address in await self._addresses((place.host, place.port)):
+            try:
+                _, connection = await loop.create_connection(
+                    lambda: EngineConnection(self._silence_seconds, released),
+                    address,
+                    place.port,
+                    ssl=_trust() if place.tls else None,
+                    server_hostname=place.host if place.tls else None,
+                )
+            except OSError as error:
+                failure = error
+            else:
+                return connection
+        raise failure
+
+    def _forget(self, key: tuple[str, int]) -> None:
+        """Addresses that refuse; a lookup that is under way may yet find others."""
+        if key in self._lookups and self._lookups[key][1].done():
+            del self._lookups[key]
 
     async def _addresses(self, key: tuple[str, int]) -> tuple[str, ...]:
         """Raises `OSError` for an unknown name."""
@@ -138,6 +157,12 @@ def place_of(url: str) -> Place:
     tls = parts.scheme == "https"
     head = f"POST {parts.path or '/'} HTTP/1.1\r\nHost: {parts.netloc}\r\n"
     return Place(parts.hostname, parts.port or (443 if tls else 80), tls, head.encode())
+
+
+def _close_unused(connecting: "asyncio.Task[EngineConnection]") -> None:
+    """A connection that came about when nobody waited for it any more."""
+    if not connecting.cancelled() and connecting.exception() is None:
+        connecting.result().close()
 
 
 async def _lookup(host: str, port: int) -> tuple[str, ...]:

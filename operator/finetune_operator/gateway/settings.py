@@ -45,8 +45,10 @@ class GatewaySettings:
     """FINETUNE_REQUESTS_PER_MINUTE, FINETUNE_TOKENS_PER_MINUTE, FINETUNE_REQUESTS_AT_ONCE: of each client; 0: none."""
     max_concurrent_shadows: int = 8
     """FINETUNE_SHADOWS_AT_ONCE: beyond it, copies for the candidates of ABTests are dropped."""
-    connect_timeout_seconds: float = 5.0
+    connect_timeout_seconds: float = 3.0
     """FINETUNE_CONNECT_TIMEOUT_SECONDS: time to connect to an engine, for each attempt."""
+    retry_seconds: float = 10.0
+    """FINETUNE_RETRY_SECONDS: how long, and six times at least, to try to connect: each may meet another pod."""
     answer_timeout_seconds: float = 600.0
     """FINETUNE_ANSWER_TIMEOUT_SECONDS: longest silence of an engine, before and within an answer."""
     drain_delay_seconds: float = 1.0
@@ -78,6 +80,7 @@ class GatewaySettings:
             ),
             max_concurrent_shadows=int(_number(environ, "FINETUNE_SHADOWS_AT_ONCE", cls.max_concurrent_shadows)),
             connect_timeout_seconds=_number(environ, "FINETUNE_CONNECT_TIMEOUT_SECONDS", cls.connect_timeout_seconds),
+            retry_seconds=_number(environ, "FINETUNE_RETRY_SECONDS", cls.retry_seconds),
             answer_timeout_seconds=_number(environ, "FINETUNE_ANSWER_TIMEOUT_SECONDS", cls.answer_timeout_seconds),
             drain_delay_seconds=_number(environ, "FINETUNE_DRAIN_DELAY_SECONDS", cls.drain_delay_seconds),
             drain_timeout_seconds=_number(environ, "FINETUNE_DRAIN_TIMEOUT_SECONDS", cls.drain_timeout_seconds),

@@ -1,12 +1,14 @@
 """Passes a request to an engine and its answer back, byte for byte and as it comes.
 
-An attempt is repeated only before the client has got its first byte. Leaving `ask` early closes the connection, which
-is how an engine learns that its client has gone.
+An attempt is repeated only before the client has got its first byte: a whole answer has to be there, or the first event
+of a stream, before any of it is handed on. Leaving `ask` early closes the connection, which is how an engine learns
+that its client has gone.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from aiohttp import hdrs, web
 
@@ -18,12 +20,11 @@ from finetune_operator.gateway.engine_pool import EnginePool, EngineUnreachable
 from finetune_operator.gateway.errors import GatewayError
 from finetune_operator.gateway.exchange import REQUEST_ID_HEADER, Exchange
 from finetune_operator.gateway.metrics import Metrics
+from finetune_operator.gateway.retries import Reason, Retries, WaitingRoom, luck
 from finetune_operator.gateway.settings import GatewaySettings
 
-MAX_ATTEMPTS = 3
-MAX_LOST_ATTEMPTS = 2
-"""An engine that died may have died of this very request, hence no more than one repetition."""
-RETRY_DELAY_SECONDS = 0.1
+WAITING_SHARE = 2
+"""One engine's requests may wait in this part of the gateway's places, half of them: the others are for the others."""
 FIRST_EVENT_MAX_BYTES = 1024 * 1024
 EVENT_STREAM = "text/event-stream"
 TRACE_HEADERS = ("traceparent", "tracestate")
@@ -37,50 +38,60 @@ class Upstream:
         self._pool = pool
         self._settings = settings
         self._metrics = metrics
+        self._waiting = WaitingRoom(settings.max_concurrent_requests // WAITING_SHARE)
 
     async def pass_on(
         self, request: web.Request, target: Target, body: bytes, exchange: Exchange
     ) -> web.StreamResponse:
         """The engine's answer to the client; raises `GatewayError` as long as nothing has been sent."""
-        async with self._ask(request.headers, target, body, exchange) as answer:
-            if _is_stream(answer):
-                return await self._stream(request, target, answer, exchange)
-            return await self._whole(target, answer, exchange)
+        async with self._ask(request.headers, target, body, exchange) as begun:
+            if begun.is_stream:
+                return await self._stream(request, target, begun, exchange)
+            return await self._whole(target, begun, exchange)
 
     async def copy(self, target: Target, body: bytes, exchange: Exchange) -> None:
         """The engine's answer to nobody, read to its end; raises `GatewayError`."""
-        async with self._ask({}, target, body, exchange) as answer:
-            if not _is_stream(answer):
-                await self._whole(target, answer, exchange)
+        async with self._ask({}, target, body, exchange) as begun:
+            if not begun.is_stream:
+                await self._whole(target, begun, exchange)
                 return
-            exchange.note_chunk(await self._first_event(target, answer))
-            async for chunk in answer:
+            exchange.note_chunk(begun.head)
+            async for chunk in begun.answer:
                 exchange.note_chunk(chunk)
-            exchange.status = answer.status
+            exchange.status = begun.answer.status
 
     @asynccontextmanager
     async def _ask(
         self, received: Mapping[str, str], target: Target, body: bytes, exchange: Exchange
-    ) -> AsyncIterator[EngineAnswer]:
-        """An engine's answer to be read within the block, where a broken one is a `GatewayError` as well."""
-        headers = self._headers(received, exchange)
-        while True:
-            exchange.attempts += 1
-            try:
-                answer = await self._attempt(target, exchange.path, body, headers, exchange.attempts)
-                break
-            except _Repeatable as failure:
-                self._metrics.retries.labels(failure.reason).inc()
-                await asyncio.sleep(RETRY_DELAY_SECONDS * exchange.attempts)
+    ) -> AsyncIterator["_Begun"]:
+        """An answer whose rest is to be read within the block, where a broken one is a `GatewayError` as well."""
+        begun = await self._begin(self._headers(received, exchange), target, body, exchange)
         try:
-            yield answer
+            yield begun
         except EngineSilent as error:
             raise errors.engine_silent(target.served_name, self._settings.answer_timeout_seconds) from error
         except EngineLost as error:
             raise errors.engine_failed(target.served_name, str(error)) from error
         finally:
             # What has not been read to its end is closed by this; a whole answer's connection is used again.
-            answer.release()
+            begun.answer.release()
+
+    async def _begin(self, headers: Mapping[str, str], target: Target, body: bytes, exchange: Exchange) -> "_Begun":
+        """Attempts until one succeeds, or no other is allowed."""
+        retries, clock = Retries(self._settings.retry_seconds), asyncio.get_running_loop().time
+        while True:
+            exchange.attempts += 1
+            begun_at = clock()
+            try:
+                # Kept connections may all be to the pod that has just failed.
+                return await self._attempt(target, exchange.path, body, headers, fresh=exchange.attempts > 1)
+            except _Repeatable as failed:
+                pause_seconds = retries.pause_seconds(failed.reason, begun_at, clock(), luck())
+                if pause_seconds is None or not self._waiting.has_seat(target.url):
+                    raise failed.failure from failed
+                self._metrics.retries.labels(failed.reason.value).inc()
+            with self._waiting.seat(target.url):
+                await asyncio.sleep(pause_seconds)
 
     def _headers(self, received: Mapping[str, str], exchange: Exchange) -> dict[str, str]:
         headers = {name: received[name] for name in TRACE_HEADERS if name in received}
@@ -91,30 +102,33 @@ class Upstream:
         return headers
 
     async def _attempt(
-        self, target: Target, path: str, body: bytes, headers: Mapping[str, str], attempt: int
-    ) -> EngineAnswer:
-        """An engine's answer that may reach the client; raises `_Repeatable` where another attempt is allowed."""
+        self, target: Target, path: str, body: bytes, headers: Mapping[str, str], *, fresh: bool
+    ) -> "_Begun":
+        """An answer of which something may reach the client; raises `_Repeatable` where another attempt is allowed."""
         try:
-            answer = await self._pool.post(target.url + path, headers, body)
-            refusal = await _refusal(target, answer)
+            answer = await self._pool.post(target.url + path, headers, body, fresh=fresh)
+            try:
+                return await self._beginning(target, answer)
+            except BaseException:
+                answer.close()
+                raise
         except EngineUnreachable as error:
             failure = errors.engine_unavailable(target.served_name, str(error))
-            raise _repeatable("unreachable", failure, attempt, MAX_ATTEMPTS) from error
+            raise _Repeatable(Reason.UNREACHABLE, failure) from error
         except EngineSilent as error:
             raise errors.engine_silent(target.served_name, self._settings.answer_timeout_seconds) from error
         except EngineLost as error:
-            failure = errors.engine_failed(target.served_name, str(error))
-            raise _repeatable("lost", failure, attempt, MAX_LOST_ATTEMPTS) from error
-        if refusal:
-            # Closed rather than kept, so that the next attempt's connection may reach another pod.
-            answer.close()
-            if refusal.status == 503:
-                raise _repeatable("refused", refusal, attempt, MAX_ATTEMPTS)
-            raise refusal
-        return answer
+            raise _Repeatable(Reason.LOST, errors.engine_failed(target.served_name, str(error))) from error
 
-    async def _whole(self, target: Target, answer: EngineAnswer, exchange: Exchange) -> web.Response:
-        body = await answer.read()
+    async def _beginning(self, target: Target, answer: EngineAnswer) -> "_Begun":
+        if refusal := await _refusal(target, answer):
+            raise _Repeatable(Reason.REFUSED, refusal) if refusal.status == 503 else refusal
+        if _is_stream(answer):
+            return _Begun(answer, await self._first_event(target, answer), is_stream=True)
+        return _Begun(answer, await answer.read(), is_stream=False)
+
+    async def _whole(self, target: Target, begun: "_Begun", exchange: Exchange) -> web.Response:
+        answer, body = begun.answer, begun.head
         if answer.status == 200:
             _check_model(target, answered_model(body))
             exchange.note_whole(body)
@@ -122,9 +136,9 @@ class Upstream:
         return web.Response(status=answer.status, body=body, headers=_answer_headers(answer, exchange))
 
     async def _stream(
-        self, request: web.Request, target: Target, answer: EngineAnswer, exchange: Exchange
+        self, request: web.Request, target: Target, begun: "_Begun", exchange: Exchange
     ) -> web.StreamResponse:
-        head = await self._first_event(target, answer)
+        answer, head = begun.answer, begun.head
         response = web.StreamResponse(headers=_answer_headers(answer, exchange))
         exchange.note_first_token()
         try:
@@ -183,20 +197,26 @@ class Upstream:
             raise failure from error
 
 
-class _Repeatable(Exception):
-    """Another attempt may succeed, and none has reached the client."""
+@dataclass(frozen=True)
+class _Begun:
+    """An answer that is good so far: its body, or everything up to the first event of a stream."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
+    answer: EngineAnswer
+    head: bytes
+    is_stream: bool
+
+
+class _Repeatable(Exception):
+    """Another attempt may succeed, and none has reached the client; else the `failure` is what it is told."""
+
+    def __init__(self, reason: Reason, failure: GatewayError) -> None:
+        super().__init__(failure.message)
         self.reason = reason
+        self.failure = failure
 
 
 def _is_stream(answer: EngineAnswer) -> bool:
     return answer.status == 200 and answer.content_type == EVENT_STREAM
-
-
-def _repeatable(reason: str, failure: GatewayError, attempt: int, max_attempts: int) -> Exception:
-    return _Repeatable(reason) if attempt < max_attempts else failure
 
 
 async def _refusal(target: Target, answer: EngineAnswer) -> GatewayError | None:

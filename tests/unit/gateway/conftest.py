@@ -75,6 +75,7 @@ class World:
             "port": self.port,
             "engine_url_template": f"http://{HOST}:{{engine}}",
             "engine_api_key": "engine-key",
+            "retry_seconds": 0.3,
             "drain_delay_seconds": 0.0,
             "drain_timeout_seconds": 5.0,
         }

@@ -24,13 +24,14 @@ def free_port() -> int:
 class Server:
     """Listens from `start` to `stop`, always on the same port."""
 
-    def __init__(self) -> None:
-        self.port = free_port()
+    def __init__(self, host: str = HOST, port: int | None = None) -> None:
+        self.host = host
+        self.port = port or free_port()
         self._runner: web.AppRunner | None = None
 
     @property
     def url(self) -> str:
-        return f"http://{HOST}:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     def application(self) -> web.Application:
         raise NotImplementedError
@@ -40,7 +41,7 @@ class Server:
             self.application(), access_log=None, handler_cancellation=True, shutdown_timeout=0.1
         )
         await self._runner.setup()
-        await web.TCPSite(self._runner, HOST, self.port, reuse_address=True).start()
+        await web.TCPSite(self._runner, self.host, self.port, reuse_address=True).start()
 
     async def stop(self) -> None:
         if self._runner:
@@ -59,8 +60,8 @@ class Server:
 class Engine(Server):
     """Answers as vLLM does: the model's name comes back, unknown names are a 404, a stream is server-sent events."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, host: str = HOST, port: int | None = None) -> None:
+        super().__init__(host, port)
         self.models = {"tiny", "plato-v1", "plato-v2"}
         self.requests: list[web.Request] = []
         self.bodies: list[bytes] = []
@@ -69,17 +70,27 @@ class Engine(Server):
         """Statuses of the next answers, before it behaves again."""
         self.answers_as: str | None = None
         self.breaks: str | None = None
-        """`before`, `within` or `between` events; `error event` reports the failure first."""
+        """`before`, `within` or `between` events; `error event` reports the failure first; `halfway` a whole answer."""
         self.usage: dict[str, int] | None = None
         """Tokens of each answer; a stream tells them only where it is asked to."""
         self.proceed = asyncio.Event()
+        """Until then, whole answers do not begin, and streams do not go on after their first words."""
         self.proceed.set()
+        self.speaks = asyncio.Event()
+        """Until then, streams have a head and no event."""
+        self.speaks.set()
         self.busy = asyncio.Event()
 
     def application(self) -> web.Application:
         app = web.Application(client_max_size=64 * 1024 * 1024)
         app.router.add_post("/v1/{path:.+}", self._complete)
         return app
+
+    async def kill(self) -> None:
+        """As SIGKILL does: the kernel ends all connections, and takes no other."""
+        for transport in {request.transport for request in self.requests} - {None}:
+            transport.abort()  # type: ignore[union-attr]
+        await self.stop()
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         raw = await request.read()
@@ -98,6 +109,12 @@ class Engine(Server):
                 tells_usage = (body.get("stream_options") or {}).get("include_usage", False)
                 return await self._stream(request, name, tells_usage)
             await self.proceed.wait()
+            if self.breaks == "halfway":
+                response = web.StreamResponse(headers={"Content-Type": "application/json"})
+                response.content_length = 1000
+                await response.prepare(request)
+                await response.write(b'{"model"')
+                return self._abort(request, response)
             if self.breaks and request.transport:
                 request.transport.abort()
             return web.Response(text=self.whole_answer(name, self.usage), content_type="application/json")
@@ -130,6 +147,7 @@ class Engine(Server):
     async def _stream(self, request: web.Request, name: str, tells_usage: bool) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
         await response.prepare(request)
+        await self.speaks.wait()
         if self.breaks == "before":
             return self._abort(request, response)
         if self.breaks == "error event":

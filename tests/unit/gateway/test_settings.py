@@ -32,6 +32,7 @@ def test_everything_can_be_set() -> None:
             "FINETUNE_REQUESTS_AT_ONCE": "4",
             "FINETUNE_SHADOWS_AT_ONCE": "5",
             "FINETUNE_CONNECT_TIMEOUT_SECONDS": "0.5",
+            "FINETUNE_RETRY_SECONDS": "6",
             "FINETUNE_ANSWER_TIMEOUT_SECONDS": "3",
             "FINETUNE_DRAIN_DELAY_SECONDS": "4",
             "FINETUNE_DRAIN_TIMEOUT_SECONDS": "5",
