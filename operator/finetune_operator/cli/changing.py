@@ -13,6 +13,7 @@ from finetune_operator.cli.options import Cluster
 from finetune_operator.cli.printing import hint, print_line
 from finetune_operator.core.routing import active_version, rival_pins
 from finetune_operator.core.version_changes import PIN, UNPIN, previous_version, serving_fields
+from finetune_operator.resources.known_part import known_part
 from finetune_operator.resources.modelversion import ModelVersion
 
 ENDED = frozenset({"Succeeded", "Failed", "Cancelled"})
@@ -102,7 +103,7 @@ def _target(family: dict[str, Object], active: ModelVersion, to: str | None) -> 
         if to not in family:
             raise refused(f"{active.spec.model} has no version {to}: there is {', '.join(sorted(family))}")
         return to
-    previous = previous_version(active, map(ModelVersion.parse, family.values()))
+    previous = previous_version(active, _known(family))
     if previous is None:
         raise Failed(
             f"no version was live before {active.metadata.name}, or it is gone or failed: say which one with --to"
@@ -113,10 +114,15 @@ def _target(family: dict[str, Object], active: ModelVersion, to: str | None) -> 
 async def _pin(connection: Connection, body: Object, family: dict[str, Object], spec: Object) -> None:
     """The new pin comes first, so that the model's name never falls back meanwhile; then pins that could win go."""
     changed = await connection.change(VERSION.plural, body, spec)
-    rivals = rival_pins(ModelVersion.parse(changed), map(ModelVersion.parse, family.values()))
+    rivals = rival_pins(ModelVersion.parse(changed), _known(family))
     for rival in rivals:
         await connection.change(VERSION.plural, family[rival.metadata.name], UNPIN)
     print_line(f"version/{body['metadata']['name']} answers {body['spec']['model']} once it is loaded")
+
+
+def _known(family: dict[str, Object]) -> list[ModelVersion]:
+    """As far as they are understood: what a newer operator wrote of one must not keep people from another one."""
+    return [known_part(ModelVersion, body)[0] for body in family.values()]
 
 
 async def _family(connection: Connection, model: str) -> dict[str, Object]:
@@ -125,7 +131,7 @@ async def _family(connection: Connection, model: str) -> dict[str, Object]:
 
 
 def _active(family: dict[str, Object]) -> ModelVersion | None:
-    return active_version([ModelVersion.parse(body) for body in family.values()])
+    return active_version(_known(family))
 
 
 def _require_unfinished(body: Object, participle: str) -> None:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 from finetune_operator.core.decimals import BoundedDecimal, decimal_text
 from finetune_operator.resources.abtest import KIND, ABTest, Decision, OnLoss, OnWin, TestPhase, Verdict
 from finetune_operator.web.ids import NAME_PATTERN, NAMESPACE_PATTERN, ObjectId
+from finetune_operator.web.odd_resources import parsed
 from finetune_operator.web.shown import shown_manifest
 
 Object = dict[str, Any]
@@ -145,7 +146,7 @@ def abtest_detail(body: Object) -> AbTestDetail:
 
 
 def _members(body: Object) -> dict[str, Any]:
-    test = ABTest.parse(body)
+    test = parsed(ABTest, body)
     metadata, spec, status = test.metadata, test.spec, test.status
     return {
         "id": str(ObjectId(metadata.namespace, metadata.name)),

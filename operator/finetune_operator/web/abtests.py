@@ -18,6 +18,7 @@ from finetune_operator.web.auth import Caller, CallerOf, decide, require_caller,
 from finetune_operator.web.evaluators import evaluator_of
 from finetune_operator.web.identity import READ_TESTS, VOTE
 from finetune_operator.web.ids import NamespaceQuery, ObjectId
+from finetune_operator.web.odd_resources import parsed
 from finetune_operator.web.pages import Time
 from finetune_operator.web.problems import Problem, documented
 from finetune_operator.web.schemas import (
@@ -117,7 +118,7 @@ async def get_test(services: ServicesOf, caller: CallerOf, namespace: Namespace,
     """Where a test stands."""
     acting = Acting(services, caller)
     body = await _read_body(acting, namespace, name)
-    test = ABTest.parse(body)
+    test = parsed(ABTest, body)
     uid, status = test.metadata.uid, test.status
     rated = await feedback.by_arm(services.engine, uid)
     standing = await votes.standing(services.engine, uid, test.spec.decision.max_votes)
@@ -354,7 +355,7 @@ async def _baseline_name(acting: Acting, test: ABTest) -> str | None:
         if problem.status == 404:
             return None
         raise
-    return ModelVersion.parse(found).spec.base_model.name
+    return parsed(ModelVersion, found).spec.base_model.name
 
 
 async def _readable_baseline_name(acting: Acting, test: ABTest) -> str | None:

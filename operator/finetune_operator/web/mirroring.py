@@ -23,6 +23,7 @@ from finetune_operator.store import mirrored
 from finetune_operator.store.mirrored import JOBS, Change, Facts, Row, Wanted
 from finetune_operator.web.job_views import status_of
 from finetune_operator.web.lists import slim
+from finetune_operator.web.odd_resources import parsed
 from finetune_operator.web.openai_api.views import metadata_of
 
 VERSIONS, TESTS = "modelversions", "abtests"
@@ -231,7 +232,7 @@ def _attached(body: Object) -> str | None:
 def _changes(body: Object) -> tuple[Change, ...]:
     if not (body.get("status") or {}).get("history"):
         return ()
-    version = ModelVersion.parse(body)
+    version = parsed(ModelVersion, body)
     metadata = version.metadata
     return tuple(
         Change(
