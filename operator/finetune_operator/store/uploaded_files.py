@@ -93,11 +93,6 @@ class UploadedFiles:
         except (OSError, ValidationError):
             raise UnknownFile(identity) from None
 
-    def path(self, namespace: str, identity: str) -> Path:
-        """The content, to send. Raises `UnknownFile`."""
-        with self._opened(namespace, identity, DATA_NAME):
-            return self.directory / namespace / identity / DATA_NAME
-
     def opened(self, namespace: str, identity: str) -> IO[bytes]:
         """The content, which stays readable though it is deleted. Raises `UnknownFile`."""
         with self._opened(namespace, identity, DATA_NAME) as handle:

@@ -393,7 +393,7 @@ async def test_links_and_damaged_entries_are_not_followed(client: AsyncOpenAI, d
     assert await upload(client) == made.model_copy(
         update={"created_at": (await client.files.retrieve(made.id)).created_at}
     )
-    assert UploadedFiles(directory / "files").path("finetune", place.name).read_bytes() == CONTENT
+    assert UploadedFiles(directory / "files").opened("finetune", place.name).read() == CONTENT
 
 
 @asynccontextmanager
