@@ -219,11 +219,17 @@ async def submit(
 
 @app.command(rich_help_panel=TRAIN)
 @command
-async def cancel(cluster: Cluster, jobs: JobNames, yes: Yes = False) -> None:
-    """End trainings for good; they write a checkpoint before."""
+async def cancel(
+    cluster: Cluster,
+    names: Annotated[
+        list[str], typer.Argument(metavar="[KIND/]NAME...", help="FineTuneJobs, and ABTests as test/NAME.")
+    ],
+    yes: Yes = False,
+) -> None:
+    """End trainings and tests for good: a training writes a checkpoint before, a test keeps its votes."""
     from finetune_operator.cli.changing import cancel as run
 
-    await run(cluster, jobs, yes=yes)
+    await run(cluster, names, yes=yes)
 
 
 @app.command(rich_help_panel=TRAIN)
