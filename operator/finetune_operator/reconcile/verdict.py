@@ -11,7 +11,8 @@ from finetune_operator.core.guardrails import breach
 from finetune_operator.core.sample_ratio import MISMATCH_ALPHA, is_mismatched
 from finetune_operator.core.score_interval import score_interval
 from finetune_operator.core.weights import NoScore
-from finetune_operator.resources.abtest import ABTest, ABTestStatus, ArmStatus, Method, TestPhase, Verdict, Votes
+from finetune_operator.resources.abtest import ABTest, ABTestStatus, ArmStatus, TestPhase, Verdict, Votes
+from finetune_operator.resources.abtest_decision import Method
 
 GUARDRAIL_BREACHED = "GuardrailBreached"
 SAMPLE_RATIO_MISMATCH = "SampleRatioMismatch"

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from finetune_operator.core.decimals import BoundedDecimal, decimal_text
-from finetune_operator.resources.abtest import KIND, ABTest, Decision, OnLoss, OnWin, TestPhase, Verdict
+from finetune_operator.resources.abtest import KIND, ABTest, OnLoss, OnWin, TestPhase, Verdict
+from finetune_operator.resources.abtest_decision import Decision
 from finetune_operator.web.ids import NAME_PATTERN, NAMESPACE_PATTERN, ObjectId
 from finetune_operator.web.odd_resources import parsed
 from finetune_operator.web.shown import shown_manifest
