@@ -1,8 +1,8 @@
 """The schema's history: numbered, forward only, each in one transaction.
 
 The statements are frozen text rather than derived from `tables`, since they must go on making what they once made; a
-test holds their outcome against `tables`. The first eight are in `early_migrations`. `TYPES` has what SQLite and PostgreSQL spell differently, `before` and `own`
-of a migration what only one of them has.
+test holds their outcome against `tables`. The first eight are in `early_migrations`. `TYPES` has what SQLite and
+PostgreSQL spell differently, `before` and `own` of a migration what only one of them has.
 """
 
 from datetime import UTC, datetime

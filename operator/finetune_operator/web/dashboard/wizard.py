@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from starlette.responses import HTMLResponse, Response
 
 from finetune_operator.core.base_model_catalogue import CATALOGUE
+from finetune_operator.core.job_texts import family_of
 from finetune_operator.kube.yaml_text import yaml_text
 from finetune_operator.resources.abtest import ABTest
 from finetune_operator.resources.finetunejob import KIND, FineTuneJob
@@ -42,7 +43,7 @@ from finetune_operator.web.dashboard.wizard_choices import (
 from finetune_operator.web.dataset_schemas import GoldSelection
 from finetune_operator.web.ids import ID_PATTERN, ObjectId
 from finetune_operator.web.job_changes import create_job, datasets_claim
-from finetune_operator.web.job_requests import JobRequest, family_of
+from finetune_operator.web.job_requests import JobRequest
 from finetune_operator.web.job_views import JobStatus, detail_of, is_finished
 from finetune_operator.web.odd_resources import each_shown, parsed
 from finetune_operator.web.problems import Problem
