@@ -17,8 +17,8 @@ from tests.unit.web.contract import corpus
 from tests.unit.web.contract.corpus import Place
 from tests.unit.web.contract.running_api import RunningApi, furnish, running_api
 from tests.unit.web.contract.test_contract import CI_EXAMPLES, EXAMPLES, document
+from tests.unit.web.rest.example_requests import BODIES
 from tests.unit.web.rest.played_api_server import EDIT, User
-from tests.unit.web.rest.test_authorization import BODIES
 from tests.unit.web.test_access import PATH_EXAMPLES
 
 SECRET_TOKEN, WRONG_TOKEN = "very-secret-admin-token", "very-secret-wrong-token"

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from tests.builders import abtest_object, job_object, version_object
 from tests.unit.web.rest.conftest import READER, Rest
-from tests.unit.web.rest.test_authorization import LOADED
+from tests.unit.web.rest.example_requests import LOADED
 from tests.unit.web.rest.test_mirroring import mirroring
 
 NOW = "2026-11-22T12:00:00Z"
