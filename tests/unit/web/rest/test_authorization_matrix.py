@@ -1,6 +1,7 @@
 """Every operation of the OpenAPI document, by every role, on every namespace: RBAC alone says who is refused.
 
-What is not refused is done. An operation that has no row here fails, so that none is added without saying which rights it wants.
+What is not refused is done. An operation that has no row here fails, so that none is added without saying which rights
+it wants.
 """
 
 from datetime import timedelta
