@@ -13,7 +13,8 @@ from bench.report import Figure, Report
 from finetune_operator.contract.experiments import VoteCounts
 from finetune_operator.core.group_sequential import looked
 from finetune_operator.core.sequential import p_value, preference_interval, votes_still_needed
-from finetune_operator.resources.abtest import Decision, Look, Votes
+from finetune_operator.resources.abtest import Look, Votes
+from finetune_operator.resources.abtest_decision import Decision
 
 VOTES = 2_000
 ROUNDS = 5

@@ -2,7 +2,6 @@
 
 import re
 from decimal import Decimal, InvalidOperation
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -34,7 +33,6 @@ from finetune_operator.cli.options import (
 LOOK = "Look"
 TRAIN = "Train"
 SERVE = "Serve and compare"
-DATA = "Data, files and figures"
 CODES = (
     "Exit codes: 0 done (status: it has succeeded), 1 failed, 2 wrong arguments or files, 3 not found or not allowed, "
     "4 no answer (try again), 124 not yet, 130 interrupted."
@@ -226,11 +224,17 @@ async def submit(
 
 @app.command(rich_help_panel=TRAIN)
 @command
-async def cancel(cluster: Cluster, jobs: JobNames, yes: Yes = False) -> None:
-    """End trainings for good; they write a checkpoint before."""
+async def cancel(
+    cluster: Cluster,
+    names: Annotated[
+        list[str], typer.Argument(metavar="[KIND/]NAME...", help="FineTuneJobs, and ABTests as test/NAME.")
+    ],
+    yes: Yes = False,
+) -> None:
+    """End trainings and tests for good: a training writes a checkpoint before, a test keeps its votes."""
     from finetune_operator.cli.changing import cancel as run
 
-    await run(cluster, jobs, yes=yes)
+    await run(cluster, names, yes=yes)
 
 
 @app.command(rich_help_panel=TRAIN)
@@ -327,103 +331,6 @@ async def evaluate(
     if max_examples is not None and not metrics:
         raise usage("--max-examples goes with --metric, such as --metric RougeL")
     raise typer.Exit(await run(cluster, version, metrics or [], max_examples, output, wait_seconds=seconds(within)))
-
-
-@app.command(rich_help_panel=DATA)
-@command
-async def export(
-    cluster: Cluster,
-    api: Api,
-    directory: Annotated[Path | None, typer.Argument(help="Download the files into it.")] = None,
-    format_: Annotated[str | None, typer.Option("--format", help="chatml, alpaca, openai, dpo, ...")] = None,
-    philosopher: PhilosopherOption = None,
-    domain: Annotated[str | None, typer.Option("--domain", help="Only this domain.")] = None,
-    task_type: Annotated[str | None, typer.Option("--task-type", help="Only this type of task.")] = None,
-    min_rating: Annotated[int | None, typer.Option("--min-rating", min=1, max=5, help="Lowest rating.")] = None,
-    all_ratings: Annotated[bool, typer.Option("--all", help="Not only gold stars.")] = False,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many, the newest first.")] = None,
-    test_fraction: Annotated[float | None, typer.Option("--test-fraction", min=0, help="Share for test.jsonl.")] = None,
-    min_examples: Annotated[int | None, typer.Option("--min-examples", min=1, help="Refuse fewer.")] = None,
-    min_rating_difference: MinRatingDifferenceOption = None,
-    min_confidence_diff: Annotated[
-        float | None,
-        typer.Option("--min-confidence-diff", min=0, max=1, help="The same as a share of the scale: 0.5: two points."),
-    ] = None,
-    count: Annotated[bool, typer.Option("--count", help="Only count what would be exported.")] = False,
-    listing: Annotated[bool, typer.Option("--list", help="List what was exported before.")] = False,
-    output: FormatOption = Format.TABLE,
-) -> None:
-    """Have the api make a dataset of its ratings, and download it."""
-    from finetune_operator.cli import datasets
-
-    if listing:
-        await datasets.list_datasets(cluster, api, output)
-        return
-    request = {
-        "format": format_, "philosopher": philosopher, "domain": domain, "task_type": task_type,
-        "min_rating": min_rating, "gold_star_only": False if all_ratings else None, "limit": limit,
-        "test_fraction": test_fraction, "min_examples": min_examples,
-        "min_rating_difference": min_rating_difference, "min_confidence_diff": min_confidence_diff,
-    }  # fmt: skip
-    await datasets.export(cluster, api, request, directory, output, count_only=count)
-
-
-@app.command(rich_help_panel=DATA)
-@command
-async def cost(
-    cluster: Cluster,
-    api: Api,
-    job: Annotated[str | None, typer.Argument(metavar="[JOB]", help="Only of this training.")] = None,
-    model: Annotated[str | None, typer.Option("--model", help="Only of this model.")] = None,
-    totals: Annotated[
-        bool, typer.Option("--totals", help="Ask the api for the sums of trainings and answers.")
-    ] = False,
-    roi: Annotated[
-        str | None, typer.Option("--roi", metavar="VERSION", help="Ask the api whether this version pays.")
-    ] = None,
-    value_per_error: Annotated[
-        str | None, typer.Option("--value-per-error", help="What an error saved is worth, with --roi. Default: 10.")
-    ] = None,
-    output: FormatOption = Format.TABLE,
-    everywhere: Everywhere = False,
-) -> None:
-    """Tell what trainings have cost, and which costs are unknown."""
-    from finetune_operator.cli import costs
-
-    if value_per_error is not None and roi is None:
-        raise usage("--value-per-error goes with --roi VERSION")
-    if roi is not None:
-        await costs.roi(cluster, api, roi, value_per_error, output)
-    elif totals:
-        await costs.totals_by_api(cluster, api, output)
-    else:
-        await costs.cost(cluster, job, model, output, everywhere=everywhere)
-
-
-@app.command(rich_help_panel=DATA)
-@command
-async def dashboard(
-    cluster: Cluster,
-    api: Api,
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="On this machine; 0 takes a free one.")] = 0,
-    no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
-) -> None:
-    """Open the pages in a browser, by a port of this machine."""
-    from finetune_operator.cli.dashboard import dashboard as run
-
-    await run(cluster, api, port=port, open_browser=not no_browser)
-
-
-@app.command(rich_help_panel=DATA)
-@command
-def lint(
-    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="YAML files or directories; - reads stdin.")],
-    output: FormatOption = Format.TABLE,
-) -> None:
-    """Judge files by the kinds' own schema and rules, without a cluster."""
-    from finetune_operator.cli.linting import lint as run
-
-    raise typer.Exit(run(files, output))
 
 
 def seconds(text: str) -> float:

@@ -8,14 +8,16 @@ import typer
 
 from finetune_operator.cli.connection import Connection, connected
 from finetune_operator.cli.failures import Failed, refused, usage
-from finetune_operator.cli.kinds import JOB, TEST, VERSION, job_state, kind_named
+from finetune_operator.cli.kinds import JOB, TEST, VERSION, Kind, kind_named, named
 from finetune_operator.cli.options import Cluster
 from finetune_operator.cli.printing import hint, print_line
 from finetune_operator.core.routing import active_version, rival_pins
 from finetune_operator.core.version_changes import PIN, UNPIN, previous_version, serving_fields
+from finetune_operator.resources.abtest import Verdict
+from finetune_operator.resources.known_part import known_part
 from finetune_operator.resources.modelversion import ModelVersion
 
-ENDED = frozenset({"Succeeded", "Failed", "Cancelled"})
+ENDED = frozenset({"Succeeded", "Failed", "Cancelled", *Verdict})
 
 Object = dict[str, Any]
 
@@ -30,19 +32,20 @@ def confirm(question: str, *, yes: bool) -> None:
 
 
 async def cancel(cluster: Cluster, names: Sequence[str], *, yes: bool) -> None:
-    """For good. Asking again for what is being cancelled changes nothing."""
+    """Jobs and tests, for good. Asking again for what is being cancelled changes nothing."""
+    chosen = [_cancellable(given) for given in names]
     async with connected(cluster) as connection:
-        bodies = [await connection.get(JOB.plural, name) for name in map(_job_name, names)]
-        running = [body for body in bodies if not body["spec"].get("cancel")]
-        for body in running:
-            _require_unfinished(body, "cancelled")
+        found = [(kind, await connection.get(kind.plural, name)) for kind, name in chosen]
+        running = [(kind, body) for kind, body in found if not body["spec"].get("cancel")]
+        for kind, body in running:
+            _require_unfinished(kind, body, "cancelled")
         if running:
-            told = ", ".join(body["metadata"]["name"] for body in running)
+            told = ", ".join(f"{kind.word}/{body['metadata']['name']}" for kind, body in running)
             confirm(f"End {told} in {connection.namespace} for good?", yes=yes)
-        for body in bodies:
-            if body in running:
-                await connection.change(JOB.plural, body, {"cancel": True})
-            print_line(f"job/{body['metadata']['name']} is being cancelled")
+        for kind, body in found:
+            if (kind, body) in running:
+                await connection.change(kind.plural, body, {"cancel": True})
+            print_line(f"{kind.word}/{body['metadata']['name']} is being cancelled")
 
 
 async def suspend(cluster: Cluster, names: Sequence[str], *, suspended: bool) -> None:
@@ -50,7 +53,7 @@ async def suspend(cluster: Cluster, names: Sequence[str], *, suspended: bool) ->
     async with connected(cluster) as connection:
         for name in map(_job_name, names):
             body = await connection.get(JOB.plural, name)
-            _require_unfinished(body, "suspended" if suspended else "resumed")
+            _require_unfinished(JOB, body, "suspended" if suspended else "resumed")
             if body["spec"].get("cancel"):
                 raise Failed(f"job {name} is being cancelled: submit a new one")
             if bool(body["spec"].get("suspend")) != suspended:
@@ -102,7 +105,7 @@ def _target(family: dict[str, Object], active: ModelVersion, to: str | None) -> 
         if to not in family:
             raise refused(f"{active.spec.model} has no version {to}: there is {', '.join(sorted(family))}")
         return to
-    previous = previous_version(active, map(ModelVersion.parse, family.values()))
+    previous = previous_version(active, _known(family))
     if previous is None:
         raise Failed(
             f"no version was live before {active.metadata.name}, or it is gone or failed: say which one with --to"
@@ -113,10 +116,15 @@ def _target(family: dict[str, Object], active: ModelVersion, to: str | None) -> 
 async def _pin(connection: Connection, body: Object, family: dict[str, Object], spec: Object) -> None:
     """The new pin comes first, so that the model's name never falls back meanwhile; then pins that could win go."""
     changed = await connection.change(VERSION.plural, body, spec)
-    rivals = rival_pins(ModelVersion.parse(changed), map(ModelVersion.parse, family.values()))
+    rivals = rival_pins(ModelVersion.parse(changed), _known(family))
     for rival in rivals:
         await connection.change(VERSION.plural, family[rival.metadata.name], UNPIN)
     print_line(f"version/{body['metadata']['name']} answers {body['spec']['model']} once it is loaded")
+
+
+def _known(family: dict[str, Object]) -> list[ModelVersion]:
+    """As far as they are understood: what a newer operator wrote of one must not keep people from another one."""
+    return [known_part(ModelVersion, body)[0] for body in family.values()]
 
 
 async def _family(connection: Connection, model: str) -> dict[str, Object]:
@@ -125,13 +133,20 @@ async def _family(connection: Connection, model: str) -> dict[str, Object]:
 
 
 def _active(family: dict[str, Object]) -> ModelVersion | None:
-    return active_version([ModelVersion.parse(body) for body in family.values()])
+    return active_version(_known(family))
 
 
-def _require_unfinished(body: Object, participle: str) -> None:
-    if (state := job_state(body)) in ENDED:
+def _require_unfinished(kind: Kind, body: Object, participle: str) -> None:
+    if (state := kind.state(body)) in ENDED:
         name = body["metadata"]["name"]
-        raise Failed(f"job {name} has ended ({state}) and can't be {participle}: submit a new one")
+        raise Failed(f"{kind.word} {name} has ended ({state}) and can't be {participle}: submit a new one")
+
+
+def _cancellable(given: str) -> tuple[Kind, str]:
+    kind, name = named(given)
+    if kind not in (JOB, TEST):
+        raise usage(f"{given} can't be cancelled: name jobs, or tests as test/NAME")
+    return kind, name
 
 
 def _job_name(given: str) -> str:

@@ -1,17 +1,14 @@
 """From flags to the manifest that they stand for. Pure: what a flag does not say is left to the CRD's defaults."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
 
-from finetune_operator.cli.failures import usage
+from finetune_operator.cli.failures import Failed, usage
+from finetune_operator.core import job_texts
 from finetune_operator.resources.common import API_VERSION
 
-GPU_RESOURCE = "nvidia.com/gpu"
-FAMILY_MAX_CHARACTERS = 40
-HUB_FORM = re.compile(r"(?P<id>[^/@\s]+/(?P<name>[^/@\s]+))(@(?P<revision>\S+))?")
 PLACES: Mapping[str, tuple[str, ...]] = {
     "method": ("method",),
     "backend": ("backend",),
@@ -64,50 +61,42 @@ def job_spec(
     needs_gpu = not openai and given.get("quantization", "4bit") != "none"
     if gpus == 0 and needs_gpu:
         raise usage("weights of 4 or 8 bit need a GPU: add --quantization none, or leave out --gpus 0")
-    if wanted := int(needs_gpu) if gpus is None else gpus:
-        spec["resources"] = {"limits": {GPU_RESOURCE: wanted}}
-    return spec
+    return spec | job_texts.gpu_resources(gpus, needs_gpu=needs_gpu)
 
 
 def base_model_of(text: str, *, openai: bool = False) -> Spec:
     """Of `<owner>/<name>[@<revision>]`, `volume://<claim>/<path>`, or a provider's model. Raises `Failed`."""
-    if openai:
-        return {"name": text, "source": {"openai": {"model": text}}}
-    if text.startswith("volume://"):
-        claim, path = on_volume("--base-model", text)
-        return {"name": path.rsplit("/", 1)[-1], "source": {"volume": {"claimName": claim, "path": path}}}
-    found = HUB_FORM.fullmatch(text)
-    if found is None:
+    try:
+        return job_texts.base_model_of(text, of_provider=openai)
+    except job_texts.NoVolumePath:
+        raise _no_volume_path("--base-model", text) from None
+    except job_texts.NoHubModel:
         raise usage(
             f"--base-model {text}: write <owner>/<name>[@<revision>] for a model of the hub, or volume://<claim>/<path>"
-        )
-    hub = {"id": found["id"]} | ({"revision": found["revision"]} if found["revision"] else {})
-    return {"name": found["name"].lower(), "source": {"hub": hub}}
+        ) from None
 
 
 def dataset_of(text: str) -> Spec:
     """Of `volume://<claim>/<path>` or `s3://<bucket>/<key>`. Raises `Failed`."""
     if text.startswith("s3://"):
         return {"s3": {"url": text}}
-    if text.startswith("volume://"):
-        claim, path = on_volume("--dataset", text)
-        return {"volume": {"claimName": claim, "path": path}}
+    if text.startswith(job_texts.VOLUME):
+        try:
+            return {"volume": job_texts.volume_of(text)}
+        except job_texts.NoVolumePath:
+            raise _no_volume_path("--dataset", text) from None
     raise usage(
         f"--dataset {text}: write volume://<claim>/<path> or s3://<bucket>/<key>; without it, ratings are exported"
     )
 
 
-def on_volume(flag: str, text: str) -> tuple[str, str]:
-    claim, slash, path = text.removeprefix("volume://").partition("/")
-    if not claim or not slash or not path:
-        raise usage(f"{flag} {text}: write volume://<claim>/<path>")
-    return claim, path
+def _no_volume_path(flag: str, text: str) -> Failed:
+    return usage(f"{flag} {text}: write volume://<claim>/<path>")
 
 
 def family_of(base_model: str) -> str:
     """The family that a base model's name, or its place, stands for. Raises `Failed` where nothing of it can be one."""
-    last = base_model.partition("@")[0].rsplit("/", 1)[-1].lower()
-    family = re.sub(r"[^a-z0-9]+", "-", last).strip("-")[:FAMILY_MAX_CHARACTERS].strip("-")
+    family = job_texts.family_of(base_model)
     if not family:
         raise usage(f"--model: no name can be made of {base_model!r}; say one")
     return family

@@ -4,9 +4,11 @@ import os
 import sys
 
 from finetune_operator.cli.app import app
+from finetune_operator.cli.data_commands import add_data_commands
 from finetune_operator.cli.failures import ExitCode
 from finetune_operator.cli.named import add_named_commands
 
+add_data_commands(app)
 add_named_commands(app)
 
 PLUGIN = "kubectl-finetune"

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from finetune_operator.cli.app import CODES, VersionName, cost, evaluate, rollback, seconds
+from finetune_operator.cli.app import CODES, VersionName, evaluate, rollback, seconds
+from finetune_operator.cli.data_commands import cost
 from finetune_operator.cli.failures import ExitCode
 from finetune_operator.cli.options import (
     Cluster,

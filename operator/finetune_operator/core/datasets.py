@@ -10,7 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from finetune_operator.contract.dataset import DatasetConfig
+from pydantic.alias_generators import to_camel
+
+from finetune_operator.contract.dataset import DatasetConfig, ObjectSource, RatingsSource, StoredSource, VolumeSource
 from finetune_operator.contract.failures import Failure, FailureReason
 from finetune_operator.core.dataset_records import Record
 
@@ -18,6 +20,17 @@ RECOMMENDED_EXAMPLES = 500
 GOOD_EXAMPLES = 1_000
 BEST_EXAMPLES = 5_000
 RATING_STEPS = 4
+Source = RatingsSource | VolumeSource | ObjectSource | StoredSource
+FILTERS = (
+    ("philosopher", None),
+    ("domain", None),
+    ("task_type", None),
+    ("min_rating", 1),
+    ("min_confidence", None),
+    ("gold_star_only", False),
+    ("limit", None),
+)
+"""Of ratings, with the value of each that leaves out none."""
 # What `str.strip` removes; written out, since SQL must remove the same.
 WHITESPACE = (
     "\t\n\v\f\r\x1c\x1d\x1e\x1f \x85\xa0\u1680"
@@ -168,14 +181,14 @@ def size_failure(kept: int, dropped: Mapping[str, int], config: DatasetConfig, m
         return Failure(
             reason=FailureReason.DATASET_EMPTY,
             message="the dataset has no rows",
-            remedy="point dataset.volume.path at a file with rows",
+            remedy=_more_rows(config.source),
         )
     if kept < config.min_examples or kept == 0:
         return Failure(
             reason=FailureReason.DATASET_TOO_SMALL,
             message=f"{kept} of {total} rows are left, dataset.minExamples is {config.min_examples}"
             + (f"; dropped: {reasons}" if reasons else ""),
-            remedy=_remedy_for(dropped),
+            remedy=_remedy_for(dropped, config.source),
         )
     return None
 
@@ -191,7 +204,22 @@ def size_warnings(kept: int) -> tuple[str, ...]:
     return (f"{kept} examples; {RECOMMENDED_EXAMPLES} or more are recommended",)
 
 
-def _remedy_for(dropped: Mapping[str, int]) -> str:
+def _more_rows(source: Source) -> str:
+    """Where rows come from, by the field that says so."""
+    match source:
+        case RatingsSource():
+            used = [name for name, loosest in FILTERS if getattr(source, name) != loosest]
+            fields = [f"dataset.ratings.{to_camel(name)}" for name in used]
+            return f"rate more answers, or relax {' or '.join(fields)}" if fields else "rate more answers"
+        case VolumeSource(path=path):
+            return f"add rows to {path}, or point dataset.volume.path at a file with more"
+        case ObjectSource(url=url):
+            return f"add rows to {url}, or point dataset.s3.url at a file with more"
+        case StoredSource():
+            return "upload a file with more rows, and name it in dataset.stored.path"
+
+
+def _remedy_for(dropped: Mapping[str, int], source: Source) -> str:
     remedies = {
         DropReason.SHORT_PROMPT: "lower dataset.minPromptCharacters",
         DropReason.SHORT_RESPONSE: "lower dataset.minResponseCharacters",
@@ -203,4 +231,4 @@ def _remedy_for(dropped: Mapping[str, int]) -> str:
     }
     largest = max(dropped, key=lambda reason: dropped[reason], default=None)
     hint = f", or {remedies[DropReason(largest)]}" if largest is not None and dropped[largest] else ""
-    return f"add data, or lower dataset.minExamples{hint}"
+    return f"{_more_rows(source)}, or lower dataset.minExamples{hint}"

@@ -14,7 +14,8 @@ from operator import mul
 from statistics import NormalDist
 from typing import NamedTuple
 
-from finetune_operator.resources.abtest import DEFAULT_MAX_VOTES, VOTE_LOOKS, Decision, Look, Votes
+from finetune_operator.resources.abtest import Look, Votes
+from finetune_operator.resources.abtest_decision import DEFAULT_MAX_VOTES, VOTE_LOOKS, Decision
 
 EVEN = 0.5
 POWER = 0.8

@@ -7,7 +7,8 @@ supermartingale, which by Ville's inequality ever reaches 1/alpha with probabili
 
 from math import log
 
-from finetune_operator.resources.abtest import Arms, ArmStatus, Decision, Guardrails
+from finetune_operator.resources.abtest import Arms, ArmStatus
+from finetune_operator.resources.abtest_decision import Decision, Guardrails
 
 
 def log_error_evidence(errors: int, samples: int, max_error_rate: float) -> float:

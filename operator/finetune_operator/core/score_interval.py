@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from finetune_operator.core.sequential import bounded_mean_interval
 from finetune_operator.core.weights import NoScore, candidate_score
-from finetune_operator.resources.abtest import Arms, ArmStatus, Decision, Votes, Weights
+from finetune_operator.resources.abtest import Arms, ArmStatus, Votes
+from finetune_operator.resources.abtest_decision import Decision, Weights
 
 TIGHTEST_AT = 500
 """Answers at which the interval of a mean is tightest; it has to be chosen beforehand."""

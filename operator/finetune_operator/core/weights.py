@@ -6,7 +6,8 @@ time makes two thirds of the latency part. Both arms' scores sum to 1.
 
 from dataclasses import dataclass
 
-from finetune_operator.resources.abtest import Arms, ArmStatus, Decision, Votes, Weights
+from finetune_operator.resources.abtest import Arms, ArmStatus, Votes
+from finetune_operator.resources.abtest_decision import Decision, Weights
 
 
 @dataclass(frozen=True)

@@ -37,15 +37,14 @@ from finetune_operator.resources.abtest import (
     ABTestStatus,
     Arms,
     ArmStatus,
-    Decision,
     Look,
-    Method,
     TestPhase,
     Verdict,
     Voters,
     Votes,
     WinRatePoint,
 )
+from finetune_operator.resources.abtest_decision import Decision, Method
 from finetune_operator.resources.modelversion import ModelVersion, State
 
 CANCELLED = "Cancelled"

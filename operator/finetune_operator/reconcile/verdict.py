@@ -13,15 +13,14 @@ from finetune_operator.core.sample_ratio import MISMATCH_ALPHA, is_mismatched
 from finetune_operator.core.score_interval import score_interval
 from finetune_operator.core.weights import NoScore
 from finetune_operator.resources.abtest import (
-    VOTE_LOOKS,
     ABTest,
     ABTestStatus,
     ArmStatus,
-    Method,
     TestPhase,
     Verdict,
     Votes,
 )
+from finetune_operator.resources.abtest_decision import VOTE_LOOKS, Method
 
 GUARDRAIL_BREACHED = "GuardrailBreached"
 SAMPLE_RATIO_MISMATCH = "SampleRatioMismatch"

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
+from finetune_operator.resources.abtest_decision import VOTE_LOOKS, Decision, Guardrails
 from finetune_operator.resources.common import (
     ApiModel,
     Conditions,
@@ -24,14 +25,8 @@ from finetune_operator.resources.common import (
 )
 
 KIND = "ABTest"
-BETWEEN_0_AND_1 = r"^0\.[0-9]*[1-9][0-9]*$"
-MIN_EFFECT = r"^0\.(0[1-9]|[1-4])[0-9]*$"
 WIN_RATES_MAX_POINTS = 50
-DEFAULT_MAX_VOTES = 2000
 ERROR_EFFECTS = 14
-VOTE_LOOKS = 10
-"""How often a test with a minimum effect looks at its votes."""
-ABOVE_0 = r"^([1-9][0-9]*(\.[0-9]+)?|0\.[0-9]*[1-9][0-9]*)$"
 
 
 class Arm(StrEnum):
@@ -62,13 +57,6 @@ class OnLoss(StrEnum):
 
     KEEP = "Keep"
     ROLLBACK = "Rollback"
-
-
-class Method(StrEnum):
-    """Which statistic decides."""
-
-    ALWAYS_VALID = "AlwaysValid"
-    CHI_SQUARED = "ChiSquared"
 
 
 class Baseline(ApiModel):
@@ -119,89 +107,6 @@ class Traffic(ApiModel):
     def any(self) -> bool:
         """Whether requests to the alias concern the test at all."""
         return self.candidate_percent > 0 or self.shadow_percent > 0
-
-
-Percent = Annotated[int, Field(ge=0, le=100)]
-
-
-class Weights(ApiModel):
-    """What an arm's score consists of, in percent; each part is the arm's share between the two arms."""
-
-    model_config = rules(
-        rule(
-            "self.accuracy + self.latency + self.cost == 100",
-            "weights must sum to 100 (those left out are accuracy 60, latency 20, cost 20): change them",
-        )
-    )
-
-    accuracy: Percent = 60
-    """Weight of the win rate by votes."""
-    latency: Percent = 20
-    """Weight of the mean latency of production traffic; the quicker arm has the larger share."""
-    cost: Percent = 20
-    """Weight of the mean completion tokens of an answer; the terser arm has the larger share."""
-
-
-class Decision(ApiModel):
-    """When the test ends. Looking at it does not change its error rate."""
-
-    model_config = rules(
-        rule(
-            "!has(self.maxVotes) || self.minVotes <= self.maxVotes",
-            "minVotes must not be larger than maxVotes",
-            field_path=".minVotes",
-        ),
-        rule(
-            f"has(self.maxVotes) || has(self.minEffect) || self.minVotes <= {DEFAULT_MAX_VOTES}",
-            f"without maxVotes the test ends at {DEFAULT_MAX_VOTES} votes: set maxVotes, or lower minVotes",
-            field_path=".minVotes",
-        ),
-        rule(
-            "!has(self.minEffect) || self.method == 'AlwaysValid'",
-            "minEffect needs method AlwaysValid: ChiSquared looks once, at maxVotes",
-            field_path=".minEffect",
-        ),
-        rule(
-            "!has(self.maxSamplesPerArm) || self.minSamplesPerArm <= self.maxSamplesPerArm",
-            "minSamplesPerArm must not be larger than maxSamplesPerArm",
-            field_path=".minSamplesPerArm",
-        ),
-    )
-
-    method: Method = Method.ALWAYS_VALID
-    """AlwaysValid may decide after each vote; ChiSquared decides once, at maxVotes votes."""
-    alpha: Annotated[str, Field(max_length=12, pattern=BETWEEN_0_AND_1)] = "0.05"
-    """Largest acceptable probability of a false verdict by votes, and of a false alarm by each guardrail
-    of errors."""
-    min_votes: Annotated[int, Field(ge=1, le=1_000_000)] = 10
-    """No verdict by votes before this many of them."""
-    max_votes: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    """The test ends at this many votes; later ones don't count. Absent: what minEffect takes, else 2000."""
-    min_effect: Annotated[str, Field(max_length=12, pattern=MIN_EFFECT)] | None = None
-    """Least difference of the win rate from one half that matters, from 0.01 to below 0.5. With it the test looks at
-    the votes ten times on the way to maxVotes and needs fewer of them; one that large is found with probability 0.8."""
-    max_duration_seconds: Annotated[int, Field(ge=1, le=31_536_000)] = 604_800
-    """Inconclusive after this time."""
-    min_samples_per_arm: Annotated[int, Field(ge=1, le=1_000_000)] = 30
-    """Latencies and costs of fewer answers are not compared, neither by weights, which ask for 30 of each arm in any
-    case, nor by maxLatencyRatio; 100 are recommended, and a message says so until then."""
-    max_samples_per_arm: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
-    """Inconclusive once each arm has had this many requests."""
-    weights: Weights | None = None
-    """With these, a verdict by votes needs a weighted score whose bounds exclude a tie; absent, votes alone decide."""
-
-
-class Guardrails(ApiModel):
-    """What the candidate must not exceed in production traffic; a breach loses the test at once."""
-
-    no_more_errors: bool = False
-    """The candidate's requests must not fail more often than the baseline's, by an always-valid test of the two at
-    decision.alpha; copies don't count in it."""
-
-    max_error_rate: Annotated[str, Field(max_length=12, pattern=BETWEEN_0_AND_1)] | None = None
-    """Share of the candidate's requests that may fail, judged by an always-valid test at decision.alpha."""
-    max_latency_ratio: Annotated[str, Field(max_length=12, pattern=ABOVE_0)] | None = None
-    """Mean latency of the candidate over the baseline's, compared once both have decision.minSamplesPerArm answers."""
 
 
 class ABTestSpec(ApiModel):

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import IO, Literal, NamedTuple
 
 from pydantic import ValidationError
 
@@ -120,10 +120,10 @@ class ExportedDatasets:
         except (OSError, ValidationError):
             raise UnknownDataset(dataset) from None
 
-    def path(self, dataset: str, name: FileName) -> Path:
-        """A file to send. Raises `UnknownDataset`."""
-        with self._opened(dataset, name):
-            return self.directory / dataset / name
+    def opened(self, dataset: str, name: FileName) -> IO[bytes]:
+        """A file to send, which stays readable though the dataset is deleted. Raises `UnknownDataset`."""
+        with self._opened(dataset, name) as handle:
+            return os.fdopen(os.dup(handle), "rb")
 
     def rows(self, dataset: str, name: FileName, cursor: int, max_rows: int) -> ShownRows:
         """Rows from a place that an earlier call told. Raises `UnknownDataset` and `WrongCursor`."""

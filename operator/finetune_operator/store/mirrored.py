@@ -144,12 +144,6 @@ async def drop_others(
             await connection.execute(_deletion(plural, gone[begin : begin + INSERTED_AT_ONCE]))
 
 
-async def drop_elsewhere(engine: AsyncEngine, namespaces: Collection[str]) -> None:
-    """What is in none of these namespaces is followed by nobody."""
-    async with engine.begin() as connection:
-        await connection.execute(delete(MirroredResource).where(MirroredResource.namespace.not_in(namespaces)))
-
-
 async def page(engine: AsyncEngine, wanted: Wanted, after: Position | None, limit: int) -> Found:
     """At most `limit` after a place. What is chosen by is in an index, so that only the page's bodies are read."""
     chosen = _conditions(wanted)
@@ -200,9 +194,11 @@ async def origins(
         return {row.uid: (row.philosopher, row.domain) for row in (await connection.execute(query)).all()}
 
 
-async def namespace_of(engine: AsyncEngine, plural: str, uid: str) -> str | None:
-    """Where the resource of this uid is."""
+async def namespace_of(engine: AsyncEngine, plural: str, uid: str, namespaces: tuple[str, ...]) -> str | None:
+    """Where the resource of this uid is, of these namespaces, or of all where there are none."""
     query = select(MirroredResource.namespace).where(MirroredResource.plural == plural, MirroredResource.uid == uid)
+    if namespaces:
+        query = query.where(MirroredResource.namespace.in_(namespaces))
     async with engine.connect() as connection:
         return (await connection.execute(query)).scalar_one_or_none()
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Literal, NamedTuple
 
 from pydantic import ValidationError
 
@@ -39,7 +39,19 @@ class UnknownFile(Exception):
 
 
 class NoRoom(Exception):
-    """All files together would have more bytes than they may; the number is what is left."""
+    """There would be more bytes than there may be: of the namespace, or of all files."""
+
+    def __init__(self, left_bytes: int, *, of_namespace: bool) -> None:
+        super().__init__(left_bytes, of_namespace)
+        self.left_bytes = left_bytes
+        self.of_namespace = of_namespace
+
+
+class Quota(NamedTuple):
+    """Most bytes of all files, and of those of one namespace."""
+
+    max_bytes: int
+    namespace_max_bytes: int
 
 
 class UploadedFile(Message):
@@ -93,11 +105,6 @@ class UploadedFiles:
         except (OSError, ValidationError):
             raise UnknownFile(identity) from None
 
-    def path(self, namespace: str, identity: str) -> Path:
-        """The content, to send. Raises `UnknownFile`."""
-        with self._opened(namespace, identity, DATA_NAME):
-            return self.directory / namespace / identity / DATA_NAME
-
     def opened(self, namespace: str, identity: str) -> IO[bytes]:
         """The content, which stays readable though it is deleted. Raises `UnknownFile`."""
         with self._opened(namespace, identity, DATA_NAME) as handle:
@@ -129,16 +136,14 @@ class UploadedFiles:
         finally:
             shutil.rmtree(work, ignore_errors=True)
 
-    def publish(self, work: Path, file: UploadedFile, max_bytes: int) -> UploadedFile:
+    def publish(self, work: Path, file: UploadedFile, quota: Quota) -> UploadedFile:
         """Make it appear, unless it is there; returns what is there then. Raises `NoRoom`."""
         with self._locked():
             try:
                 return self.find(file.namespace, file.id)
             except UnknownFile:
                 pass
-            known = sum(each.bytes for namespace in self.namespaces() for each in self.newest_first(namespace))
-            if known + file.bytes > max_bytes:
-                raise NoRoom(max(0, max_bytes - known))
+            self._require_room(file, quota)
             durable.write(work / METADATA_NAME, file.model_dump_json(by_alias=True, indent=2).encode())
             work.chmod(DIRECTORY_MODE)
             place = self.directory / file.namespace
@@ -150,6 +155,16 @@ class UploadedFiles:
             work.rename(target)
             durable.sync(place)
         return file
+
+    def _require_room(self, file: UploadedFile, quota: Quota) -> None:
+        """Where neither has room it is the namespace's lack that is told: whoever sends can do something about it."""
+        known = {each: sum(kept.bytes for kept in self.newest_first(each)) for each in self.namespaces()}
+        left_here = quota.namespace_max_bytes - known.get(file.namespace, 0)
+        if file.bytes > left_here:
+            raise NoRoom(max(0, left_here), of_namespace=True)
+        left = quota.max_bytes - sum(known.values())
+        if file.bytes > left:
+            raise NoRoom(max(0, left), of_namespace=False)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

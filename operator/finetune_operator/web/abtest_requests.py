@@ -7,8 +7,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from finetune_operator.core.decimals import BoundedDecimal, decimal_text
-from finetune_operator.resources.abtest import KIND, ABTest, Decision, OnLoss, OnWin, TestPhase, Verdict, Weights
+from finetune_operator.resources.abtest import KIND, ABTest, OnLoss, OnWin, TestPhase, Verdict
+from finetune_operator.resources.abtest_decision import Decision, Weights
 from finetune_operator.web.ids import NAME_PATTERN, NAMESPACE_PATTERN, ObjectId
+from finetune_operator.web.odd_resources import parsed
 from finetune_operator.web.shown import shown_manifest
 
 Object = dict[str, Any]
@@ -174,7 +176,7 @@ def abtest_detail(body: Object) -> AbTestDetail:
 
 
 def _members(body: Object) -> dict[str, Any]:
-    test = ABTest.parse(body)
+    test = parsed(ABTest, body)
     metadata, spec, status = test.metadata, test.spec, test.status
     return {
         "id": str(ObjectId(metadata.namespace, metadata.name)),

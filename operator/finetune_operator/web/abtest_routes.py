@@ -28,6 +28,7 @@ from finetune_operator.web.creation import (
 )
 from finetune_operator.web.ids import ID_PATTERN, NamespaceQuery
 from finetune_operator.web.job_routes import CHANGING, READING, After
+from finetune_operator.web.odd_resources import each_shown
 from finetune_operator.web.pages import Time
 from finetune_operator.web.problems import Problem, documented
 from finetune_operator.web.schemas import (
@@ -94,7 +95,7 @@ async def get_tests(
     """ABTests, the newest first, of all namespaces that the caller may read."""
     wanted = Wanted(TESTS.plural, model=model, state=phase.value if phase else None)
     page = await Acting(services, caller).page(TESTS, namespace, limit, after, wanted)
-    tests = tuple(map(abtest_entry, page.items))
+    tests = each_shown(abtest_entry, page.items)
     return AbTestList(tests=tests, total=page.total, has_more=page.has_more, next=page.next)
 
 

@@ -1,6 +1,5 @@
 """Public: blind comparisons, votes, and where an ABTest stands."""
 
-import asyncio
 import uuid
 from dataclasses import asdict
 from typing import Annotated, NamedTuple
@@ -10,15 +9,16 @@ from fastapi import APIRouter, Depends, Path, Query
 from finetune_operator.core.group_sequential import most_votes
 from finetune_operator.core.sequential import p_value
 from finetune_operator.resources.abtest import ABTest, Arm, Voters
-from finetune_operator.resources.modelversion import ModelVersion
-from finetune_operator.store import feedback, pairs, vote_statistics, votes
+from finetune_operator.store import feedback, vote_statistics, votes
 from finetune_operator.store.tables import Comparison
 from finetune_operator.store.votes import Choice
-from finetune_operator.web.acting import OWN, TESTS, VERSIONS, Acting
+from finetune_operator.web.acting import OWN, TESTS, Acting
 from finetune_operator.web.auth import Caller, CallerOf, decide, require_caller, require_right
+from finetune_operator.web.comparison_material import baseline_name, material_of
 from finetune_operator.web.evaluators import evaluator_of
 from finetune_operator.web.identity import READ_TESTS, VOTE
 from finetune_operator.web.ids import NamespaceQuery, ObjectId
+from finetune_operator.web.odd_resources import parsed
 from finetune_operator.web.pages import Time
 from finetune_operator.web.problems import Problem, documented
 from finetune_operator.web.schemas import (
@@ -40,7 +40,7 @@ from finetune_operator.web.schemas import (
     WinRatePoint,
     WinRateSeries,
 )
-from finetune_operator.web.services import ArmUnavailable, Object, Services, ServicesOf
+from finetune_operator.web.services import Object, Services, ServicesOf
 from finetune_operator.web.shown import shown_manifest
 
 Namespace = Annotated[str, Path(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
@@ -62,7 +62,7 @@ async def create_comparison(
     if last is not None and last[1] is None:
         return _blind(last[0])
     number = last[0].number + 1 if last else 0
-    material = await _material(Acting(services, OWN), test, evaluator, number)
+    material = await material_of(Acting(services, OWN), test, evaluator, number)
     stored = await votes.add_comparison(
         services.engine,
         Comparison(
@@ -118,7 +118,7 @@ async def get_test(services: ServicesOf, caller: CallerOf, namespace: Namespace,
     """Where a test stands."""
     acting = Acting(services, caller)
     body = await _read_body(acting, namespace, name)
-    test = ABTest.parse(body)
+    test = parsed(ABTest, body)
     uid, status = test.metadata.uid, test.status
     rated = await feedback.by_arm(services.engine, uid)
     standing = await votes.standing(services.engine, uid, most_votes(test.spec.decision))
@@ -270,44 +270,6 @@ async def judged(
     return None
 
 
-class _Material(NamedTuple):
-    """What a comparison shows, and who really answered."""
-
-    prompt: str
-    baseline_served_name: str
-    candidate_served_name: str
-    baseline_answer: str
-    candidate_answer: str
-    pair_id: str | None = None
-
-
-async def _material(acting: Acting, test: ABTest, evaluator: str, number: int) -> _Material:
-    """A pair of answers that is there already, as long as there is one; then the test's own prompts."""
-    services = acting.services
-    if pair := await pairs.next_pair(services.engine, test.metadata.uid, evaluator):
-        return _Material(
-            pair.prompt,
-            pair.baseline_served_name,
-            pair.candidate_served_name,
-            pair.baseline_answer,
-            pair.candidate_answer,
-            pair.id,
-        )
-    name, prompts = test.metadata.name, test.spec.prompts
-    if not prompts:
-        detail = f"ABTest {name} has no prompts to compare; add some to spec.prompts"
-        if test.spec.traffic.pair_percent:
-            detail = f"no request to ABTest {name} that you have not judged has both answers yet; come back later"
-        raise Problem(409, "no-prompts", detail)
-    prompt = prompts[number % len(prompts)]
-    baseline, candidate = await _baseline_name(acting, test), test.spec.candidate.model_version
-    if baseline is None:
-        detail = f"the candidate, ModelVersion {candidate}, does not exist; create it, or make a new ABTest"
-        raise Problem(409, "unknown-model-version", detail)
-    answers = await _ask_both(services, baseline, candidate, prompt)
-    return _Material(prompt, baseline, candidate, *answers)
-
-
 async def _read_test(acting: Acting, namespace: str, name: str) -> ABTest:
     return ABTest.parse(await _read_body(acting, namespace, name))
 
@@ -346,45 +308,14 @@ async def _readable_namespaces(services: Services, caller: Caller, namespace: st
     return readable
 
 
-async def _baseline_name(acting: Acting, test: ABTest) -> str | None:
-    """Name by which the gateway knows the baseline; the base model's is in the candidate's version."""
-    if test.spec.baseline.model_version is not None:
-        return test.spec.baseline.model_version
-    try:
-        found = await acting.get(VERSIONS, ObjectId(test.metadata.namespace, test.spec.candidate.model_version))
-    except Problem as problem:
-        if problem.status == 404:
-            return None
-        raise
-    return ModelVersion.parse(found).spec.base_model.name
-
-
 async def _readable_baseline_name(acting: Acting, test: ABTest) -> str | None:
     """None, too, for who may read ABTests and not ModelVersions."""
     try:
-        return await _baseline_name(acting, test)
+        return await baseline_name(acting, test)
     except Problem as problem:
         if problem.status != 403:
             raise
         return None
-
-
-async def _ask_both(services: Services, baseline: str, candidate: str, prompt: str) -> tuple[str, str]:
-    try:
-        return await _together(services, baseline, candidate, prompt)
-    except ArmUnavailable as error:
-        raise Problem(502, "arm-unavailable", f"{error}; nothing was stored, try again once it answers") from error
-
-
-async def _together(services: Services, baseline: str, candidate: str, prompt: str) -> tuple[str, str]:
-    """Both at the same time, so that a slow engine delays neither arm more than the other."""
-    tasks = [asyncio.create_task(services.arms.ask(served_name, prompt)) for served_name in (baseline, candidate)]
-    try:
-        first, second = await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-    return first, second
 
 
 def _choice(word: VoteWord, comparison: Comparison) -> Choice:

@@ -39,7 +39,7 @@ class _Model(BaseModel):
 class KeyRequest(_Model):
     """As whom the key acts, and until when."""
 
-    name: ShortText
+    name: Annotated[ShortText, Field(min_length=1)]
     """What it is for, to tell it from others."""
     service_account: Annotated[str, Field(pattern=f"^{NAME_PATTERN}$")]
     """Whose rights its holder has; you need the right to make tokens for it yourself."""

@@ -17,6 +17,7 @@ from finetune_operator.resources.modelversion import ModelVersion
 from finetune_operator.store.usage import Used
 from finetune_operator.web.ids import ObjectId
 from finetune_operator.web.job_views import STATUSES, JobBudget, JobStatus, budget_of
+from finetune_operator.web.odd_resources import parsed
 
 Object = dict[str, Any]
 NO_COST_YET = "the operator has not counted it yet"
@@ -185,7 +186,7 @@ class Totals:
         if used is None:
             return
         self.calls += used.calls
-        price = token_price(ModelVersion.parse(body))
+        price = token_price(parsed(ModelVersion, body))
         found = inference_cost(price, used.calls, used.calls_with_tokens, used.completion_tokens)
         if found.total is not None and found.currency is not None:
             _add(self._inference, found.currency, found.total)
@@ -213,7 +214,7 @@ class Totals:
 
 
 def training_cost(body: Object, now: datetime) -> TrainingCost:
-    job = FineTuneJob.parse(body)
+    job = parsed(FineTuneJob, body)
     status, cost = job.status, job.status.cost
     spent = amount(cost.spent) if cost else None
     return TrainingCost(
@@ -234,7 +235,7 @@ def training_cost(body: Object, now: datetime) -> TrainingCost:
 
 
 def version_cost(body: Object, used: Used | None) -> VersionCost:
-    version = ModelVersion.parse(body)
+    version = parsed(ModelVersion, body)
     price = token_price(version)
     told = used or Used(0, 0, 0, 0, 0, date.min, date.min)
     found = inference_cost(price, told.calls, told.calls_with_tokens, told.completion_tokens)

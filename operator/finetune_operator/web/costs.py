@@ -24,6 +24,7 @@ from finetune_operator.web.cost_views import (
     version_cost,
 )
 from finetune_operator.web.ids import ObjectId
+from finetune_operator.web.odd_resources import each_shown, parsed
 from finetune_operator.web.pages import Page, Pager, id_of
 from finetune_operator.web.problems import FORBIDDEN, NOT_FOUND, Problem
 from finetune_operator.web.services import Object
@@ -80,19 +81,19 @@ async def versions(
 
 def _trainings(page: Page[Object], acting: Acting) -> TrainingCostList:
     now = acting.services.now()
-    found = tuple(training_cost(body, now) for body in page.items)
+    found = each_shown(lambda body: training_cost(body, now), page.items)
     return TrainingCostList(jobs=found, total=page.total, has_more=page.has_more, next=page.next)
 
 
 def _versions(page: Page[Object], used: Mapping[str, usage.Used]) -> VersionCostList:
-    found = tuple(version_cost(body, used.get(body["metadata"]["uid"])) for body in page.items)
+    found = each_shown(lambda body: version_cost(body, used.get(body["metadata"]["uid"])), page.items)
     return VersionCostList(models=found, total=page.total, has_more=page.has_more, next=page.next)
 
 
 async def roi(acting: Acting, version_id: str, test_id: str | None, given: Mapping[str, Decimal | None]) -> RoiReport:
     """Of one version; what is given goes before what was measured. Raises problems."""
     body = await acting.find(VERSIONS, version_id)
-    version = ModelVersion.parse(body)
+    version = parsed(ModelVersion, body)
     used = await usage.of_versions(acting.services.engine, _uids([body]))
     known = Evidence(
         version=version,
@@ -124,12 +125,12 @@ async def _job(acting: Acting, version: ModelVersion) -> FineTuneJob | None:
         if problem.status not in (FORBIDDEN, NOT_FOUND):
             raise
         return None
-    return FineTuneJob.parse(body) if body["metadata"]["uid"] == lineage.job_uid else None
+    return parsed(FineTuneJob, body) if body["metadata"]["uid"] == lineage.job_uid else None
 
 
 async def _test(acting: Acting, version: ModelVersion, test_id: str) -> ABTest:
     body = await acting.find(TESTS, test_id)
-    test, own = ABTest.parse(body), version.metadata
+    test, own = parsed(ABTest, body), version.metadata
     candidate = test.spec.candidate.model_version
     if test.metadata.namespace != own.namespace or candidate != own.name:
         detail = f"test: the candidate of ABTest {test.metadata.name} is {candidate}, not {own.name}"

@@ -19,7 +19,13 @@ FIELDS = {
     "dataset.minPromptCharacters": "min_prompt_characters",
     "dataset.minRatingDifference": "min_rating_difference",
     "dataset.minResponseCharacters": "min_response_characters",
+    "dataset.ratings.domain": "domain",
+    "dataset.ratings.goldStarOnly": "gold_star_only",
+    "dataset.ratings.limit": "limit",
+    "dataset.ratings.minConfidence": "min_confidence",
     "dataset.ratings.minRating": "min_rating",
+    "dataset.ratings.philosopher": "philosopher",
+    "dataset.ratings.taskType": "task_type",
 }
 _DATASET_FIELD = re.compile(r"dataset(\.ratings)?\.[a-zA-Z]+")
 _FILTER = re.compile(r"^[a-zA-Z]+")

@@ -28,6 +28,7 @@ from finetune_operator.web.dataset_schemas import (
     GoldSelection,
     RatingStatistics,
 )
+from finetune_operator.web.held_files import HeldFileResponse
 from finetune_operator.web.pages import Time
 from finetune_operator.web.problems import Problem, documented
 from finetune_operator.web.services import Services, ServicesOf
@@ -148,14 +149,15 @@ def download(
     """A part of the dataset as it is on the volume."""
     dataset = _find(services, dataset_id)
     try:
-        path = datasets_of(services).path(dataset_id, file)
+        content = datasets_of(services).opened(dataset_id, file)
     except UnknownDataset:
         raise _unknown(dataset_id) from None
     tag = f'"{dataset.file(file).sha256}"'
     if if_none_match is not None and tag in [known.strip().removeprefix("W/") for known in if_none_match.split(",")]:
+        content.close()
         return Response(status_code=304, headers={"ETag": tag})
     logger.info("dataset downloaded", dataset=dataset_id, file=file, by=caller.name)
-    return FileResponse(path, media_type=JSON_LINES, filename=f"{dataset_id}.{file}", headers={"ETag": tag})
+    return HeldFileResponse(content, media_type=JSON_LINES, filename=f"{dataset_id}.{file}", headers={"ETag": tag})
 
 
 def _find(services: Services, dataset_id: str) -> StoredDataset:

@@ -111,7 +111,8 @@ async def _namespace_of(services: Services, version_uid: str) -> str | None:
     """By the api's own right to read versions; a uid stays where it is."""
     known = services.version_namespaces
     if version_uid not in known and services.mirroring is not None and services.mirroring.is_current(VERSIONS.plural):
-        return await mirrored.namespace_of(services.engine, VERSIONS.plural, version_uid)
+        served = services.settings.namespaces
+        return await mirrored.namespace_of(services.engine, VERSIONS.plural, version_uid, served)
     if version_uid not in known:
         for body in await Acting(services, OWN).every(VERSIONS):
             if body["metadata"]["uid"] == version_uid:

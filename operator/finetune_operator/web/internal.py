@@ -24,6 +24,7 @@ from finetune_operator.resources.abtest import WIN_RATES_MAX_POINTS
 from finetune_operator.store import feedback, job_logs, pairs, progress, samples, usage, vote_statistics, votes
 from finetune_operator.store.exported_datasets import DATASET_ID
 from finetune_operator.web.auth import open_api, require_internal
+from finetune_operator.web.held_files import HeldFileResponse
 from finetune_operator.web.ids import NAMESPACE_PATTERN
 from finetune_operator.web.services import ServicesOf
 from finetune_operator.web.stored_files import stored_file
@@ -99,8 +100,8 @@ def get_stored_file(
     file: Annotated[str, Path(pattern=r"^[a-z]+\.jsonl$")],
 ) -> FileResponse:
     """For whoever prepares a training there; the ETag is the SHA-256. Ids are digests, so that none can be guessed."""
-    path, sha256 = stored_file(services, namespace, identity, file)
-    return FileResponse(path, media_type="application/jsonl", headers={"ETag": f'"{sha256}"'})
+    content, sha256 = stored_file(services, namespace, identity, file)
+    return HeldFileResponse(content, media_type="application/jsonl", headers={"ETag": f'"{sha256}"'})
 
 
 @router.put(PAIRS_PATH, status_code=204)

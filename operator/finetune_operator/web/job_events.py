@@ -11,6 +11,7 @@ from finetune_operator.resources.common import Condition, ConditionStatus
 from finetune_operator.resources.finetunejob import FineTuneJob
 from finetune_operator.web.ids import ObjectId
 from finetune_operator.web.job_views import FINISHED, JobEntry, entry_of
+from finetune_operator.web.odd_resources import parsed
 
 Object = dict[str, Any]
 EventName = Literal["status", "progress", "end", "deleted", "error"]
@@ -60,7 +61,7 @@ class Sent(NamedTuple):
 
 def events_of(body: Object) -> tuple[JobEvent, ...]:
     """Its making, what has become true of it, an attempt that failed, and a bad end."""
-    job = FineTuneJob.parse(body)
+    job = parsed(FineTuneJob, body)
     uid, status = job.metadata.uid, job.status
     told = [each for each in status.conditions if _is_told(each, status.conditions)]
     events = [

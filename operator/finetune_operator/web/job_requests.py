@@ -11,6 +11,15 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
 from finetune_operator.core.decimals import BoundedDecimal, decimal_text
+from finetune_operator.core.job_texts import (
+    VOLUME,
+    NoHubModel,
+    NoVolumePath,
+    base_model_of,
+    family_of,
+    gpu_resources,
+    volume_of,
+)
 from finetune_operator.resources.common import ModelName, ShortText
 from finetune_operator.resources.dataset import STORED_PATH, Dataset, DatasetFormat, Ratings, StoredPath
 from finetune_operator.resources.finetunejob import Backend, Method
@@ -20,9 +29,7 @@ from finetune_operator.web.ids import NAME_PATTERN, NAMESPACE_PATTERN
 
 Spec = dict[str, Any]
 
-FAMILY_MAX_CHARACTERS = 40
 UPLOAD_PREFIX = "file-"
-GPU_RESOURCE = "nvidia.com/gpu"
 OWN_MEMBERS = frozenset({"namespace", "name", "spec", "start"})
 """What goes with both forms; `start` is of one interface only."""
 METHODS: dict[str, Method] = {method.lower(): method for method in Method}
@@ -220,9 +227,7 @@ def spec_of(request: JobRequest, namespace: str, claim: DatasetsClaim | None) ->
         spec["method"] = METHODS[request.method].value
     if "backend" in request.model_fields_set:
         spec["backend"] = BACKENDS[request.backend].value
-    gpus = int(request.needs_gpu) if request.gpus is None else request.gpus
-    if gpus:
-        spec["resources"] = {"limits": {GPU_RESOURCE: gpus}}
+    spec |= gpu_resources(request.gpus, needs_gpu=request.needs_gpu)
     if "format" in request.model_fields_set:
         _put(spec, ("dataset", "format"), _format(request))
     if request.dataset_path is not None:
@@ -230,16 +235,6 @@ def spec_of(request: JobRequest, namespace: str, claim: DatasetsClaim | None) ->
     elif "dataset" in spec:
         spec["dataset"].setdefault("ratings", {})
     return spec
-
-
-def family_of(base_model: str) -> str:
-    """The family that a base model's name, or its place, stands for; empty where nothing of it can be a name."""
-    return family_named(base_model.partition("@")[0].rsplit("/", 1)[-1])
-
-
-def family_named(text: str) -> str:
-    """As a family can be called; empty where nothing of it can be a name."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:FAMILY_MAX_CHARACTERS].strip("-")
 
 
 def _family(request: JobRequest) -> str:
@@ -269,26 +264,22 @@ def _base_model(request: JobRequest) -> Spec:
     given = request.base_model
     if not isinstance(given, str):
         return dict(given or {})
-    if request.backend == "openai":
-        return {"name": given, "source": {"openai": {"model": given}}}
-    if given.startswith("volume://"):
-        claim, path = _on_volume("base_model", given)
-        return {"name": path.rsplit("/", 1)[-1], "source": {"volume": {"claimName": claim, "path": path}}}
-    found = re.fullmatch(r"(?P<id>[^/@\s]+/(?P<name>[^/@\s]+))(@(?P<revision>\S+))?", given)
-    if found is None:
-        raise WrongRequest(f"base_model: {BASE_MODEL_FORMS}")
-    hub = {"id": found["id"]}
-    if found["revision"]:
-        hub["revision"] = found["revision"]
-    return {"name": found["name"].lower(), "source": {"hub": hub}}
+    try:
+        return base_model_of(given, of_provider=request.backend == "openai")
+    except NoVolumePath:
+        raise _no_volume_path("base_model", given) from None
+    except NoHubModel:
+        raise WrongRequest(f"base_model: {BASE_MODEL_FORMS}") from None
 
 
 def _source(request: JobRequest, path: str, namespace: str, claim: DatasetsClaim | None) -> Spec:
     if path.startswith("s3://"):
         return {"s3": {"url": path}}
-    if path.startswith("volume://"):
-        name, below = _on_volume("dataset_path", path)
-        return {"volume": {"claimName": name, "path": below}}
+    if path.startswith(VOLUME):
+        try:
+            return {"volume": volume_of(path)}
+        except NoVolumePath:
+            raise _no_volume_path("dataset_path", path) from None
     on_volume = claim is not None and claim.namespace == namespace and not path.startswith(UPLOAD_PREFIX)
     if claim is not None and on_volume and request.validation_path is None:
         return {"volume": {"claimName": claim.name, "path": path}}
@@ -300,8 +291,5 @@ def _source(request: JobRequest, path: str, namespace: str, claim: DatasetsClaim
     return {"stored": {"path": path, **validation}}
 
 
-def _on_volume(member: str, text: str) -> tuple[str, str]:
-    claim, slash, path = text.removeprefix("volume://").partition("/")
-    if not claim or not slash or not path:
-        raise WrongRequest(f"{member}: write volume://<claim>/<path>, not {text}")
-    return claim, path
+def _no_volume_path(member: str, text: str) -> WrongRequest:
+    return WrongRequest(f"{member}: write volume://<claim>/<path>, not {text}")

@@ -14,6 +14,7 @@ from finetune_operator.web.job_logs import KeptLogs, kept_logs
 from finetune_operator.web.job_requests import BudgetRequest, JobRequest
 from finetune_operator.web.job_stream import Follower, known_version
 from finetune_operator.web.job_views import JobDetail, JobList, JobStatus, detail_of, entry_of, is_finished
+from finetune_operator.web.odd_resources import each_shown
 from finetune_operator.web.pages import AFTER_MAX_LENGTH, AFTER_PATTERN
 from finetune_operator.web.problems import documented
 from finetune_operator.web.services import ServicesOf
@@ -74,7 +75,7 @@ async def get_jobs(
 ) -> JobList:
     """Trainings, the newest first, of all namespaces that the caller may read."""
     page = await jobs_page(Acting(services, caller), namespace, limit, after, status=status, model=model)
-    return JobList(jobs=tuple(map(entry_of, page.items)), total=page.total, has_more=page.has_more, next=page.next)
+    return JobList(jobs=each_shown(entry_of, page.items), total=page.total, has_more=page.has_more, next=page.next)
 
 
 @router.get("/{job_id}", responses=READING)

@@ -11,6 +11,7 @@ from finetune_operator.core.conditions import find
 from finetune_operator.resources.common import ConditionStatus
 from finetune_operator.resources.finetunejob import KIND, FineTuneJob, FineTuneJobStatus, Phase
 from finetune_operator.web.ids import ObjectId
+from finetune_operator.web.odd_resources import parsed
 from finetune_operator.web.shown import shown_manifest
 
 Object = dict[str, Any]
@@ -149,7 +150,7 @@ class JobList(_View):
 def status_of(body: Object) -> JobStatus:
     """Of the raw object, so that thousands of them can be sorted out quickly."""
     phase = body.get("status", {}).get("phase")
-    return STATUSES[Phase(phase)] if phase else JobStatus.QUEUED
+    return STATUSES.get(phase, JobStatus.QUEUED)
 
 
 def is_finished(body: Object) -> bool:
@@ -180,7 +181,7 @@ def number(text: str | None) -> float | None:
 
 def members_of(body: Object) -> dict[str, Any]:
     """What a `JobEntry` has."""
-    job = FineTuneJob.parse(body)
+    job = parsed(FineTuneJob, body)
     metadata, spec, status = job.metadata, job.spec, job.status
     version, ratings = status.model_version, spec.dataset.ratings
     return {

@@ -23,6 +23,7 @@ from finetune_operator.store import mirrored
 from finetune_operator.store.mirrored import JOBS, Change, Facts, Row, Wanted
 from finetune_operator.web.job_views import status_of
 from finetune_operator.web.lists import slim
+from finetune_operator.web.odd_resources import parsed
 from finetune_operator.web.openai_api.views import metadata_of
 
 VERSIONS, TESTS = "modelversions", "abtests"
@@ -49,7 +50,10 @@ class Source(Protocol):
 
 
 class Mirroring:
-    """One watch for each kind and namespace that is served."""
+    """One watch for each kind and namespace that is served.
+
+    What is kept of another namespace belongs to whichever api serves that: several share a database.
+    """
 
     def __init__(self, engine: AsyncEngine, source: Source, namespaces: tuple[str, ...]) -> None:
         self._engine = engine
@@ -62,7 +66,6 @@ class Mirroring:
     async def run(self) -> None:
         """Until cancelled. However it ends, nobody takes the tables for current after it."""
         try:
-            await self._forget_others()
             async with asyncio.TaskGroup() as tasks:
                 for plural in PLURALS:
                     for namespace in self._namespaces:
@@ -95,14 +98,6 @@ class Mirroring:
         except SQLAlchemyError as error:
             logger.warning("mirror not written", plural=plural, namespace=namespace, error=cause(error))
             self._standing -= {(plural, namespace), (plural, None)}
-
-    async def _forget_others(self) -> None:
-        """Nothing would ever drop the rows of namespaces that are not served any more."""
-        if served := [namespace for namespace in self._namespaces if namespace is not None]:
-            try:
-                await mirrored.drop_elsewhere(self._engine, served)
-            except SQLAlchemyError as error:
-                logger.warning("mirror keeps namespaces that are not served", error=cause(error))
 
     async def _follow(self, plural: str, namespace: str | None) -> None:
         key, pause = (plural, namespace), BACKOFF_SECONDS
@@ -231,7 +226,7 @@ def _attached(body: Object) -> str | None:
 def _changes(body: Object) -> tuple[Change, ...]:
     if not (body.get("status") or {}).get("history"):
         return ()
-    version = ModelVersion.parse(body)
+    version = parsed(ModelVersion, body)
     metadata = version.metadata
     return tuple(
         Change(

@@ -112,6 +112,8 @@ class Settings(BaseModel):
     """Largest file that may be uploaded."""
     files_max_bytes: int = Field(2_147_483_648, alias="FINETUNE_FILES_MAX_BYTES", ge=1024)
     """Most bytes that all uploaded files together may have, beside exported datasets."""
+    files_namespace_max_bytes: int = Field(1_073_741_824, alias="FINETUNE_FILES_NAMESPACE_MAX_BYTES", ge=1024)
+    """Most bytes that the uploaded files of one namespace may have, so that it leaves room for those of the others."""
     file_timeout_seconds: float = Field(1800.0, alias="FINETUNE_FILE_TIMEOUT_SECONDS", gt=0, le=86_400)
     """Time that an upload may take."""
     datasets_timeout_seconds: float = Field(1800.0, alias="FINETUNE_DATASETS_TIMEOUT_SECONDS", gt=0, le=86_400)

@@ -1,8 +1,7 @@
 """Where the api keeps what trainings fetch from it: uploaded files, and exported datasets."""
 
 import re
-from pathlib import Path
-from typing import NamedTuple, cast, get_args
+from typing import IO, NamedTuple, cast, get_args
 
 from finetune_operator.store.exported_datasets import FileName, UnknownDataset
 from finetune_operator.store.uploaded_files import DATA_NAME, FILE_ID, UnknownFile, UploadedFiles
@@ -14,9 +13,9 @@ DIRECTORY = "files"
 
 
 class Stored(NamedTuple):
-    """A file on the disk."""
+    """A file to send and to close."""
 
-    path: Path
+    content: IO[bytes]
     sha256: str
 
 
@@ -32,12 +31,14 @@ def stored_file(services: Services, namespace: str, identity: str, name: str) ->
             files = files_of(services)
             if name != DATA_NAME:
                 raise UnknownFile(identity)
-            return Stored(files.path(namespace, identity), files.find(namespace, identity).sha256)
+            sha256 = files.find(namespace, identity).sha256
+            return Stored(files.opened(namespace, identity), sha256)
         if name not in get_args(FileName):
             raise UnknownDataset(identity)
         _require_home(services, namespace)
         part, datasets = cast(FileName, name), datasets_of(services)
-        return Stored(datasets.path(identity, part), datasets.find(identity).file(part).sha256)
+        sha256 = datasets.find(identity).file(part).sha256
+        return Stored(datasets.opened(identity, part), sha256)
     except (UnknownFile, UnknownDataset):
         raise Problem(404, "unknown-file", f"there is no {identity}/{name} for namespace {namespace}") from None
 

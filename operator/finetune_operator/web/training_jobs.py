@@ -11,6 +11,7 @@ from finetune_operator.web.ids import NamespaceQuery, ObjectId
 from finetune_operator.web.job_changes import cancel_job, create_job, jobs_page, suspend_job
 from finetune_operator.web.job_routes import CHANGING, READING, After, JobId
 from finetune_operator.web.job_views import JobStatus
+from finetune_operator.web.odd_resources import each_shown
 from finetune_operator.web.problems import FORBIDDEN, NOT_FOUND, Problem
 from finetune_operator.web.services import Object, ServicesOf
 from finetune_operator.web.training_views import (
@@ -66,7 +67,7 @@ async def get_trainings(
     """Trainings, the newest first."""
     page = await jobs_page(Acting(services, caller), namespace, limit, after, status=status, domain=vertical)
     return TrainingJobList(
-        jobs=tuple(map(training_job, page.items)), total=page.total, has_more=page.has_more, next=page.next
+        jobs=each_shown(training_job, page.items), total=page.total, has_more=page.has_more, next=page.next
     )
 
 

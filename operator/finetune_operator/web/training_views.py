@@ -13,6 +13,7 @@ from finetune_operator.resources.outputs import ArtifactType
 from finetune_operator.web.ids import ObjectId
 from finetune_operator.web.job_requests import JobRequest
 from finetune_operator.web.job_views import JobEntry, JobStatus, members_of, number, status_of
+from finetune_operator.web.odd_resources import parsed
 from finetune_operator.web.shown import shown_manifest
 
 Object = dict[str, Any]
@@ -137,9 +138,9 @@ def training_job_detail(body: Object) -> TrainingJobDetail:
 
 def metrics_of(body: Object, version_body: Object | None) -> TrainingMetrics:
     """`version_body` is what the training made, as far as that can be read."""
-    job = FineTuneJob.parse(body)
+    job = parsed(FineTuneJob, body)
     status = job.status
-    version = ModelVersion.parse(version_body) if version_body else None
+    version = parsed(ModelVersion, version_body) if version_body else None
     known = version.status.metrics if version else None
     return TrainingMetrics(
         id=str(_id(job)),
@@ -162,7 +163,7 @@ def metrics_of(body: Object, version_body: Object | None) -> TrainingMetrics:
 
 
 def artifacts_of(body: Object) -> TrainingArtifacts:
-    job = FineTuneJob.parse(body)
+    job = parsed(FineTuneJob, body)
     paths = JobPaths(job.metadata.namespace, job.spec.model, job.metadata.uid, root="")
     files = job.status.artifacts or ()
     types = {file.type for file in files}

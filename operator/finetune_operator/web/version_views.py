@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
@@ -12,6 +13,7 @@ from finetune_operator.resources.modelversion import KIND, ModelVersion, Request
 from finetune_operator.web.ids import ObjectId
 from finetune_operator.web.job_requests import Share
 from finetune_operator.web.job_views import number
+from finetune_operator.web.odd_resources import each_shown, parsed
 from finetune_operator.web.shown import shown_manifest
 
 Object = dict[str, Any]
@@ -133,7 +135,7 @@ def origin_of(body: Object, origins: Origins) -> tuple[str | None, str | None]:
 def active_ids(bodies: Iterable[Object]) -> frozenset[ObjectId]:
     """Which of all versions of their namespaces are active."""
     families: dict[tuple[str, str], list[ModelVersion]] = {}
-    for version in map(ModelVersion.parse, bodies):
+    for version in each_shown(partial(parsed, ModelVersion), bodies):
         families.setdefault((version.metadata.namespace, version.spec.model), []).append(version)
     active = (active_version(family) for family in families.values())
     return frozenset(ObjectId(found.metadata.namespace, found.metadata.name) for found in active if found)
@@ -144,12 +146,12 @@ def version_entry(body: Object, active: frozenset[ObjectId], origins: Origins) -
 
 
 def version_detail(body: Object, active: frozenset[ObjectId], origins: Origins) -> VersionDetail:
-    history = tuple(VersionChange(**entry.model_dump()) for entry in ModelVersion.parse(body).status.history)
+    history = tuple(VersionChange(**entry.model_dump()) for entry in parsed(ModelVersion, body).status.history)
     return VersionDetail(**_members(body, active, origins), history=history, manifest=shown_manifest(KIND, body))
 
 
 def _members(body: Object, active: frozenset[ObjectId], origins: Origins) -> dict[str, Any]:
-    version = ModelVersion.parse(body)
+    version = parsed(ModelVersion, body)
     metadata, spec, status = version.metadata, version.spec, version.status
     identity = ObjectId(metadata.namespace, metadata.name)
     job = spec.lineage.fine_tune_job

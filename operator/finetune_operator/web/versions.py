@@ -19,6 +19,7 @@ from finetune_operator.web.auth import CallerOf, require_caller
 from finetune_operator.web.ids import ID_PATTERN, NamespaceQuery, ObjectId
 from finetune_operator.web.job_routes import CHANGING, READING, After
 from finetune_operator.web.mirroring import is_wanted
+from finetune_operator.web.odd_resources import each_shown, parsed
 from finetune_operator.web.pages import Pager
 from finetune_operator.web.problems import FORBIDDEN, NOT_FOUND, Problem
 from finetune_operator.web.services import Object, ServicesOf
@@ -70,7 +71,7 @@ async def get_models(
         origins = await _origins_of_page(acting, namespace, page.items)
     shown = {(body["metadata"]["namespace"], body["spec"]["model"]) for body in page.items}
     active = active_ids(body for body in bodies if (body["metadata"]["namespace"], body["spec"]["model"]) in shown)
-    entries = tuple(version_entry(body, active, origins) for body in page.items)
+    entries = each_shown(lambda body: version_entry(body, active, origins), page.items)
     return VersionList(models=entries, total=page.total, has_more=page.has_more, next=page.next)
 
 
@@ -90,7 +91,7 @@ async def _mirrored_list(
     active = active_ids(await mirrored.loaded(engine, VERSIONS.plural, shown))
     trainings = [body["spec"].get("lineage", {}).get("jobUid", "") for body in page.items]
     origins = await mirrored.origins(engine, JOBS.plural, trainings, readable)
-    entries = tuple(version_entry(body, active, origins) for body in page.items)
+    entries = each_shown(lambda body: version_entry(body, active, origins), page.items)
     return VersionList(models=entries, total=page.total, has_more=page.has_more, next=page.next)
 
 
@@ -133,7 +134,7 @@ async def post_rollback(
     body = await acting.get(VERSIONS, identity)
     model = body["spec"]["model"]
     bodies = await _family(acting, body)
-    family = [ModelVersion.parse(each) for each in bodies.values()]
+    family = each_shown(partial(parsed, ModelVersion), bodies.values())
     active = active_version(family)
     if active is None or active.metadata.name != identity.name:
         now = f"{active.metadata.name} is" if active else "none is"
@@ -156,7 +157,8 @@ async def _pinned(acting: Acting, body: Object, family: Family, spec: dict[str, 
     changed = await acting.change(VERSIONS, body, PIN | spec)
     now = family | {name: changed}
     pinned = ModelVersion.parse(changed)
-    rivals = {rival.metadata.name for rival in rival_pins(pinned, map(ModelVersion.parse, family.values()))}
+    versions = each_shown(partial(parsed, ModelVersion), family.values())
+    rivals = {rival.metadata.name for rival in rival_pins(pinned, versions)}
     for rival in rivals:
         try:
             now[rival] = await acting.change(VERSIONS, family[rival], UNPIN)

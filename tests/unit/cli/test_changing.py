@@ -44,6 +44,29 @@ async def test_a_job_is_changed(
     assert cluster.managers == {"ftctl"}
 
 
+async def test_a_test_is_ended(ftctl: Ftctl, cluster: PlayedCluster) -> None:
+    for given in ("test/plato-v1-v2", "abtest/plato-v1-v2"):
+        ended = await ftctl("cancel", given, "job/plato-2", "--yes")
+        assert (ended.code, ended.err) == (ExitCode.DONE, "")
+        assert ended.out == "test/plato-v1-v2 is being cancelled\njob/plato-2 is being cancelled\n"
+    assert spec_of(cluster, "abtests", "plato-v1-v2")["cancel"] is True
+    assert len(cluster.writes()) == 2, "asking again changes nothing"
+
+
+async def test_a_test_with_its_verdict_is_not_ended(ftctl: Ftctl, cluster: PlayedCluster) -> None:
+    body = cluster.objects["abtests", "finetune", "plato-v1-v2"]
+    cluster.put("abtests", body | {"status": body["status"] | {"verdict": "Won"}})
+    ended = await ftctl("cancel", "test/plato-v1-v2", "--yes")
+    assert ended.code == ExitCode.FAILED
+    assert "test plato-v1-v2 has ended (Won) and can't be cancelled" in ended.err
+
+
+async def test_what_can_not_be_cancelled_is_said(ftctl: Ftctl, cluster: PlayedCluster) -> None:
+    ended = await ftctl("cancel", "version/plato-v2", "--yes")
+    assert ended.code == ExitCode.USAGE
+    assert "version/plato-v2 can't be cancelled: name jobs, or tests as test/NAME" in ended.err
+
+
 async def test_several_are_cancelled_or_none(ftctl: Ftctl, cluster: PlayedCluster) -> None:
     ended = await ftctl("cancel", "--yes", "plato-2", "plato-1")
     assert ended.code == ExitCode.FAILED

@@ -5,8 +5,8 @@ import re
 import pytest
 
 from finetune_operator.core.base_model_catalogue import CATALOGUE, CatalogueModel, catalogued
+from finetune_operator.core.job_texts import family_of
 from finetune_operator.core.model_shape import ModelShape
-from finetune_operator.web.job_requests import family_of
 
 
 def uncounted(shape: ModelShape) -> int:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_operator.contract.dataset import DatasetConfig, RatingsSource
+from finetune_operator.contract.dataset import DatasetConfig, ObjectSource, RatingsSource, StoredSource, VolumeSource
 from finetune_operator.contract.failures import FailureReason
 from finetune_operator.core import datasets
 from finetune_operator.core.dataset_records import question_and_answer
@@ -153,6 +153,45 @@ def test_too_few_rows_count_what_was_dropped() -> None:
     assert failure.message == "8 of 40 rows are left, dataset.minExamples is 50; dropped: 2 Duplicate, 30 ShortResponse"
     assert "minResponseCharacters" in failure.remedy
     assert datasets.size_failure(50, dropped, config, "SFT") is None
+
+
+RATINGS = RatingsSource(min_rating=1, gold_star_only=False)
+SOURCES: dict[str, tuple[RatingsSource | VolumeSource | ObjectSource | StoredSource, str]] = {
+    "ratings, all of them": (RATINGS, "rate more answers"),
+    "ratings by default": (
+        RatingsSource(),
+        "rate more answers, or relax dataset.ratings.minRating or dataset.ratings.goldStarOnly",
+    ),
+    "ratings of somebody": (
+        RATINGS.model_copy(update={"philosopher": "ada", "task_type": "qa", "limit": 9}),
+        "rate more answers, or relax dataset.ratings.philosopher or dataset.ratings.taskType or dataset.ratings.limit",
+    ),
+    "a file on a volume": (
+        VolumeSource(path="chats/rows.jsonl"),
+        "add rows to chats/rows.jsonl, or point dataset.volume.path at a file with more",
+    ),
+    "an object": (
+        ObjectSource(url="s3://chats/rows.jsonl"),
+        "add rows to s3://chats/rows.jsonl, or point dataset.s3.url at a file with more",
+    ),
+    "an uploaded file": (
+        StoredSource(path="file-0/data.jsonl"),
+        "upload a file with more rows, and name it in dataset.stored.path",
+    ),
+}
+
+
+@pytest.mark.parametrize(("source", "remedy"), SOURCES.values(), ids=SOURCES)
+def test_the_remedy_names_the_source_that_is_used(
+    source: RatingsSource | VolumeSource | ObjectSource | StoredSource, remedy: str
+) -> None:
+    config = CONFIG.model_copy(update={"source": source, "min_examples": 50})
+    nothing = datasets.size_failure(0, {}, config, "SFT")
+    few = datasets.size_failure(8, {"Duplicate": 2}, config, "SFT")
+    assert nothing is not None
+    assert few is not None
+    assert nothing.remedy == remedy
+    assert few.remedy == f"{remedy}, or lower dataset.minExamples, or remove what makes the rows equal"
 
 
 def test_dpo_without_pairs_says_so() -> None:

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import pytest
 
 from finetune_operator.core.group_sequential import POWER, looked, most_votes, next_look
-from finetune_operator.resources.abtest import DEFAULT_MAX_VOTES, VOTE_LOOKS, Decision, Look, Votes
+from finetune_operator.resources.abtest import Look, Votes
+from finetune_operator.resources.abtest_decision import DEFAULT_MAX_VOTES, VOTE_LOOKS, Decision
 from tests.unit.core.test_error_rates import fixed_size
 
 ALPHA = 0.05

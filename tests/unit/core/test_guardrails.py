@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune_operator.core.guardrails import alternative, breach, log_error_evidence
-from finetune_operator.resources.abtest import Arms, ArmStatus, Decision, Guardrails
+from finetune_operator.resources.abtest import Arms, ArmStatus
+from finetune_operator.resources.abtest_decision import Decision, Guardrails
 
 ALPHA = 0.05
 RATES = st.floats(min_value=0.001, max_value=0.999)

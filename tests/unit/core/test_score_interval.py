@@ -17,7 +17,8 @@ from finetune_operator.core.score_interval import (
     standard_radius,
 )
 from finetune_operator.core.weights import NoScore, candidate_score
-from finetune_operator.resources.abtest import Arms, ArmStatus, Decision, Votes, Weights
+from finetune_operator.resources.abtest import Arms, ArmStatus, Votes
+from finetune_operator.resources.abtest_decision import Decision, Weights
 
 ALL = Weights(accuracy=60, latency=20, cost=20)
 ALPHA = 0.05

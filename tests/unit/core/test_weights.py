@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune_operator.core.weights import NoScore, candidate_score
-from finetune_operator.resources.abtest import Arms, ArmStatus, Decision, Votes, Weights
+from finetune_operator.resources.abtest import Arms, ArmStatus, Votes
+from finetune_operator.resources.abtest_decision import Decision, Weights
 
 ALL = Weights(accuracy=60, latency=20, cost=20)
 VOTES = Votes(fine_tuned=12, base=5, tie=3, total=20)

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from finetune_operator.core.conditions import find
 from finetune_operator.reconcile.abtest import Observed, reconcile
-from finetune_operator.resources.abtest import Method, Verdict
+from finetune_operator.resources.abtest import Verdict
+from finetune_operator.resources.abtest_decision import Method
 from tests.builders import CONFIG, NOON, after, make_test, make_version
 from tests.unit.reconcile.comparisons import GUARDRAILS, LOADED, OTHER, WEIGHTS, answers, traffic
 

@@ -1,5 +1,6 @@
 """Pages of an ABTest: a new one, where it stands, and what to do with what came out."""
 
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, Form, Query
@@ -31,6 +32,7 @@ from finetune_operator.web.dashboard.vote_progress import (
 )
 from finetune_operator.web.dashboard.voting import TestId
 from finetune_operator.web.ids import ObjectId
+from finetune_operator.web.odd_resources import each_shown, parsed
 from finetune_operator.web.problems import FORBIDDEN, NOT_FOUND, Problem
 from finetune_operator.web.services import Object
 from finetune_operator.web.shown import shown_manifest
@@ -96,7 +98,7 @@ async def new_test_page(
 ) -> HTMLResponse:
     """The form, with defaults explained."""
     bodies = await visit.acting.every(VERSIONS)
-    known = sorted((ModelVersion.parse(body) for body in bodies), key=lambda each: each.spec.version, reverse=True)
+    known = sorted(each_shown(partial(parsed, ModelVersion), bodies), key=lambda each: each.spec.version, reverse=True)
     options = [
         (
             str(ObjectId(each.metadata.namespace, each.metadata.name)),
@@ -199,13 +201,13 @@ def _lacking(body: Object) -> str | None:
 
 
 async def _test(visit: Visit, found: ObjectId) -> ABTest:
-    return ABTest.parse(await visit.acting.get(TESTS, found))
+    return parsed(ABTest, await visit.acting.get(TESTS, found))
 
 
 async def context_of_test(visit: Visit, found: ObjectId) -> Object:
     """What the templates show of a test. Raises problems."""
     body = await visit.acting.get(TESTS, found)
-    test = ABTest.parse(body)
+    test = parsed(ABTest, body)
     decision, status = test.spec.decision, test.status
     engine = visit.services.engine
     counts = await votes.tally(engine, test.metadata.uid, most_votes(decision))
@@ -252,7 +254,7 @@ def _figures(baseline: ModelVersion | None, candidate: ModelVersion | None, titl
 async def _version(visit: Visit, namespace: str, name: str) -> ModelVersion | None:
     """None where it is gone, or not for this caller."""
     try:
-        return ModelVersion.parse(await visit.acting.get(VERSIONS, ObjectId(namespace, name)))
+        return parsed(ModelVersion, await visit.acting.get(VERSIONS, ObjectId(namespace, name)))
     except Problem as problem:
         if problem.status not in (FORBIDDEN, NOT_FOUND):
             raise

@@ -1,6 +1,7 @@
 """Pages of batch runs: a whole dataset through one version or two, the answers as files, and their blind comparison."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Path, Query
@@ -21,6 +22,7 @@ from finetune_operator.web.dashboard.routing import Page, page_router
 from finetune_operator.web.dashboard.visits import NavEntry, Visit, VisitOf
 from finetune_operator.web.ids import ID_PATTERN, ObjectId
 from finetune_operator.web.job_routes import After
+from finetune_operator.web.odd_resources import each_shown, parsed
 from finetune_operator.web.problems import Problem
 from finetune_operator.web.services import Object
 from finetune_operator.web.shown import shown_manifest
@@ -45,7 +47,7 @@ router = page_router(PATH)
 async def batches_page(visit: VisitOf, after: After = None) -> HTMLResponse:
     """The newest first."""
     page = await visit.acting.page(BATCHES, None, LISTED, after, Wanted(BATCHES.plural))
-    batches = [(BatchInference.parse(body), ObjectId(*_place(body))) for body in page.items]
+    batches = each_shown(lambda body: (parsed(BatchInference, body), ObjectId(*_place(body))), page.items)
     return visit.render("batches.html", batches=batches, page=page, tones=TONES)
 
 
@@ -53,7 +55,7 @@ async def batches_page(visit: VisitOf, after: After = None) -> HTMLResponse:
 async def new_batch_page(visit: VisitOf, version: Annotated[str | None, Query(max_length=317)] = None) -> HTMLResponse:
     """The form."""
     bodies = await visit.acting.every(VERSIONS)
-    known = sorted((ModelVersion.parse(body) for body in bodies), key=lambda each: each.spec.version, reverse=True)
+    known = sorted(each_shown(partial(parsed, ModelVersion), bodies), key=lambda each: each.spec.version, reverse=True)
     served = [each for each in known if each.spec.serving is not None and each.status.state not in NOT_SERVED]
     claim = await part(_ratings_claim(visit.acting))
     return visit.render(
@@ -93,7 +95,7 @@ async def batch_page(visit: VisitOf, batch_id: BatchId) -> HTMLResponse:
     """How far it is, where the answers are, and where people judge them."""
     found = visit.acting.identified(batch_id)
     body = await visit.acting.get(BATCHES, found)
-    batch = BatchInference.parse(body)
+    batch = parsed(BatchInference, body)
     test = ObjectId(found.namespace, batch.spec.ab_test.name) if batch.spec.ab_test else None
     return visit.render(
         "batch.html",

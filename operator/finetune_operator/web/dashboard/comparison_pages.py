@@ -1,5 +1,6 @@
 """Page: two models side by side, and all tests that people vote on."""
 
+from functools import partial
 from typing import Annotated, NamedTuple
 
 from fastapi import Form, Query
@@ -19,6 +20,7 @@ from finetune_operator.web.dashboard.version_figures import Figures, figures_of,
 from finetune_operator.web.dashboard.visits import NavEntry, VisitOf
 from finetune_operator.web.dashboard.vote_progress import duel_of, mirrored
 from finetune_operator.web.ids import ObjectId
+from finetune_operator.web.odd_resources import each_shown, parsed
 from finetune_operator.web.problems import Problem
 from finetune_operator.web.services import Object
 from finetune_operator.web.version_views import DeployRequest, RollbackRequest
@@ -56,8 +58,9 @@ class Pair(NamedTuple):
 async def comparison_page(visit: VisitOf, left: Side = None, right: Side = None) -> HTMLResponse:
     """Two models side by side: those that were asked for, else the newest version and what it is to replace."""
     bodies = await visit.acting.every(VERSIONS)
-    tests = [ABTest.parse(body) for body in await visit.acting.every(TESTS)]
-    known = {id_of(version): version for version in sorted(map(ModelVersion.parse, bodies), key=_age, reverse=True)}
+    tests = list(each_shown(partial(parsed, ABTest), await visit.acting.every(TESTS)))
+    versions = each_shown(partial(parsed, ModelVersion), bodies)
+    known = {id_of(version): version for version in sorted(versions, key=_age, reverse=True)}
     pair = _chosen(known, tests, left, right)
     newest_tests = sorted(tests, key=lambda test: test.metadata.creation_timestamp or visit.services.now())[::-1]
     context: Object = {

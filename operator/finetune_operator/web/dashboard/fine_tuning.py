@@ -19,6 +19,7 @@ from finetune_operator.web.dataset_schemas import GoldSelection
 from finetune_operator.web.ids import NamespaceQuery
 from finetune_operator.web.job_routes import After
 from finetune_operator.web.job_views import FINISHED, JobEntry, JobStatus, entry_of, number, status_of
+from finetune_operator.web.odd_resources import each_shown, parsed
 from finetune_operator.web.pages import Page as ListPage
 from finetune_operator.web.pages import Pager
 from finetune_operator.web.services import Object
@@ -96,9 +97,9 @@ async def jobs_of(acting: Acting, namespace: str | None, status: JobStatus | Non
     going_on, page = active.page(), listed.page()
     return Jobs(
         counts=counts,
-        active=tuple(map(entry_of, going_on.items)),
+        active=each_shown(entry_of, going_on.items),
         active_count=going_on.total,
-        listed=tuple(map(entry_of, page.items)),
+        listed=each_shown(entry_of, page.items),
         page=page,
     )
 
@@ -108,9 +109,9 @@ async def models_of(acting: Acting, namespace: str | None) -> Models:
     bodies = await acting.every(VERSIONS, namespace)
     active = active_ids(bodies)
     deployed = [body for body in bodies if body.get("status", {}).get("state") == State.DEPLOYED]
-    rates = [rate for rate in map(_win_rate, bodies) if rate is not None]
+    rates = [rate for rate in each_shown(_win_rate, bodies) if rate is not None]
     return Models(
-        deployed=tuple(version_entry(body, active, {}) for body in deployed),
+        deployed=each_shown(lambda body: version_entry(body, active, {}), deployed),
         total=len(bodies),
         average_win_rate=sum(rates) / len(rates) if rates else None,
         rated=len(rates),
@@ -118,7 +119,7 @@ async def models_of(acting: Acting, namespace: str | None) -> Models:
 
 
 def _win_rate(body: Object) -> float | None:
-    metrics = ModelVersion.parse(body).status.metrics
+    metrics = parsed(ModelVersion, body).status.metrics
     return number(metrics.win_rate) if metrics else None
 
 

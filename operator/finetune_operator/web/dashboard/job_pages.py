@@ -21,6 +21,7 @@ from finetune_operator.web.job_logs import kept_logs, log_tail
 from finetune_operator.web.job_requests import JobRequest
 from finetune_operator.web.job_views import detail_of, entry_of, is_finished
 from finetune_operator.web.jobs import ProgressSeries, get_series
+from finetune_operator.web.odd_resources import parsed
 from finetune_operator.web.training_jobs import get_training_metrics
 from finetune_operator.web.training_views import artifacts_of
 
@@ -44,7 +45,7 @@ async def job_page(visit: VisitOf, namespace: Namespace, name: Name) -> HTMLResp
     """All that is known of it."""
     found = ObjectId(namespace, name)
     body = await visit.acting.find(JOBS, str(found))
-    detail, job = detail_of(body), FineTuneJob.parse(body)
+    detail, job = detail_of(body), parsed(FineTuneJob, body)
     finished = is_finished(body)
     return visit.render(
         "job.html",

@@ -5,6 +5,7 @@ from starlette.responses import RedirectResponse
 
 from finetune_operator.web.dashboard import (
     ab_test_pages,
+    api_key_pages,
     assets,
     batches,
     comparison_pages,
@@ -37,6 +38,7 @@ PAGES = (
     wizard.PAGE,
     cost_pages.PAGE,
     batches.PAGE,
+    api_key_pages.PAGE,
 )
 HOME = "/fine-tuning"
 

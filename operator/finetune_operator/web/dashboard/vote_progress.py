@@ -7,7 +7,8 @@ from typing import NamedTuple
 from finetune_operator.contract.experiments import VoteCounts, WinRatePoint
 from finetune_operator.core.group_sequential import most_votes
 from finetune_operator.core.sequential import p_value, preference_interval, votes_still_needed
-from finetune_operator.resources.abtest import VOTE_LOOKS, Decision, Method, TestPhase, Verdict
+from finetune_operator.resources.abtest import TestPhase, Verdict
+from finetune_operator.resources.abtest_decision import VOTE_LOOKS, Decision, Method
 from finetune_operator.web.dashboard.charts import Curve, Line
 from finetune_operator.web.dashboard.version_comparison import Duel, Interval
 

@@ -4,6 +4,7 @@ Choices are in the address (wizard_choices.py); from the training on, the resour
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, NamedTuple
 from urllib.parse import urlencode
 
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 from starlette.responses import HTMLResponse, Response
 
 from finetune_operator.core.base_model_catalogue import CATALOGUE
+from finetune_operator.core.job_texts import family_of
 from finetune_operator.kube.yaml_text import yaml_text
 from finetune_operator.resources.abtest import ABTest
 from finetune_operator.resources.finetunejob import KIND, FineTuneJob
@@ -41,8 +43,9 @@ from finetune_operator.web.dashboard.wizard_choices import (
 from finetune_operator.web.dataset_schemas import GoldSelection
 from finetune_operator.web.ids import ID_PATTERN, ObjectId
 from finetune_operator.web.job_changes import create_job, datasets_claim
-from finetune_operator.web.job_requests import JobRequest, family_of
+from finetune_operator.web.job_requests import JobRequest
 from finetune_operator.web.job_views import JobStatus, detail_of, is_finished
+from finetune_operator.web.odd_resources import each_shown, parsed
 from finetune_operator.web.problems import Problem
 from finetune_operator.web.services import Object
 
@@ -176,7 +179,7 @@ async def training(visit: VisitOf, job_id: Id) -> HTMLResponse:
         "wizard_training.html",
         job=job,
         here=f"{PATH}/training/{found}",
-        status=FineTuneJob.parse(body).status,
+        status=parsed(FineTuneJob, body).status,
         is_done=job.status == JobStatus.COMPLETED,
         has_failed=is_finished(body) and job.status != JobStatus.COMPLETED,
         again=f"{PATH}/train?{urlencode({'like': found, 'namespace': found.namespace})}",
@@ -190,7 +193,7 @@ async def compare(visit: VisitOf, version_id: Id) -> HTMLResponse:
     """Step 4: let people judge; the test that there is for this version, or a form for one."""
     found = visit.acting.identified(version_id)
     body = await visit.acting.get(VERSIONS, found)
-    version = ModelVersion.parse(body)
+    version = parsed(ModelVersion, body)
     family = await _family(visit, version)
     test = await _test_of(visit, version)
     opponents = [("base", f"the base model, {version.spec.base_model.name}")]
@@ -224,7 +227,7 @@ async def deploy(visit: VisitOf, version_id: Id) -> HTMLResponse:
     """Step 5: make it answer everybody, and how to go back."""
     found = visit.acting.identified(version_id)
     version = await versions.get_model(visit.services, visit.caller, str(found))
-    test = await _test_of(visit, ModelVersion.parse(await visit.acting.get(VERSIONS, found)))
+    test = await _test_of(visit, parsed(ModelVersion, await visit.acting.get(VERSIONS, found)))
     return _step(
         visit,
         5,
@@ -312,7 +315,9 @@ def _name_and_spec(visit: Visit, choices: Choices, like: Spec | None) -> tuple[s
 
 async def _family(visit: Visit, version: ModelVersion) -> list[ModelVersion]:
     bodies = await visit.acting.every(VERSIONS, version.metadata.namespace)
-    family = [ModelVersion.parse(body) for body in bodies if body["spec"]["model"] == version.spec.model]
+    family = each_shown(
+        partial(parsed, ModelVersion), (body for body in bodies if body["spec"]["model"] == version.spec.model)
+    )
     return sorted(family, key=lambda each: each.spec.version, reverse=True)
 
 
@@ -321,7 +326,7 @@ async def _test_of(visit: Visit, version: ModelVersion) -> ObjectId | None:
     bodies: list[Object] = await visit.acting.every(TESTS, version.metadata.namespace)
     tests = [
         test
-        for test in map(ABTest.parse, bodies)
+        for test in each_shown(partial(parsed, ABTest), bodies)
         if test.spec.candidate.model_version == version.metadata.name and not test.spec.cancel
     ]
     if not tests:

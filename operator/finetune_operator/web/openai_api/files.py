@@ -22,6 +22,7 @@ from finetune_operator.store.datasets.stored import UPLOAD_PREFIX
 from finetune_operator.store.uploaded_files import (
     DATA_NAME,
     NoRoom,
+    Quota,
     UnknownFile,
     UploadedFile,
     UploadedFiles,
@@ -115,13 +116,10 @@ async def create_file(
             created_by=caller.name,
         )
         try:
-            kept = await asyncio.to_thread(files.publish, directory, file, settings.files_max_bytes)
+            quota = Quota(settings.files_max_bytes, settings.files_namespace_max_bytes)
+            kept = await asyncio.to_thread(files.publish, directory, file, quota)
         except NoRoom as error:
-            detail = (
-                f"the file has {file.bytes} bytes, {error.args[0]} are left of FINETUNE_FILES_MAX_BYTES: delete "
-                "files that are no longer needed (DELETE /v1/files/<id>), or raise the chart's value api.files"
-            )
-            raise Problem(FULL, "files-full", detail) from None
+            raise Problem(FULL, "files-full", _full(file, error)) from None
     logger.info("file uploaded", file=kept.id, namespace=place, rows=kept.rows, bytes=kept.bytes, by=caller.name)
     return file_object(kept)
 
@@ -239,6 +237,17 @@ async def _checked(services: Services, request: Request, target: Path, name: str
             raise Problem(422, "invalid-file", f"{failure.message}; {failure.remedy}")
         case other:
             raise Problem(500, "internal", f"the worker answered with {other.kind}; see the api's log")
+
+
+def _full(file: UploadedFile, error: NoRoom) -> str:
+    if error.of_namespace:
+        limit, whose, value = "FINETUNE_FILES_NAMESPACE_MAX_BYTES", f"namespace {file.namespace}", "maxNamespaceBytes"
+    else:
+        limit, whose, value = "FINETUNE_FILES_MAX_BYTES", "all namespaces together", "maxTotalBytes"
+    return (
+        f"the file has {file.bytes} bytes, and {error.left_bytes} are left of those that {whose} may have ({limit}): "
+        f"delete files that are no longer needed (DELETE /v1/files/<id>), or raise the chart's value api.files.{value}"
+    )
 
 
 def _require_purpose(got: Received) -> None:

@@ -7,10 +7,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from finetune_operator.core.decimals import BoundedDecimal
+from finetune_operator.core.job_texts import family_named, family_of
 from finetune_operator.resources.training import Training
 from finetune_operator.store.exported_datasets import DATASET_ID
 from finetune_operator.web.ids import NAMESPACE_PATTERN
-from finetune_operator.web.job_requests import JobRequest, WrongRequest, family_named, family_of
+from finetune_operator.web.job_requests import JobRequest, WrongRequest
 
 RATINGS = "ratings"
 FILE_PREFIX = "file-"

@@ -13,6 +13,7 @@ from finetune_operator.store.uploaded_files import FILE_ID, UploadedFile
 from finetune_operator.web.ids import ObjectId
 from finetune_operator.web.job_events import JobEvent, events_of
 from finetune_operator.web.job_views import JobStatus, status_of
+from finetune_operator.web.odd_resources import each_shown, parsed
 from finetune_operator.web.openai_api.requests import FILE_PREFIX, LEARNING_RATE, RATINGS
 from finetune_operator.web.pages import Page
 from finetune_operator.web.shown import shown_manifest
@@ -33,7 +34,7 @@ STATUSES: dict[JobStatus, str] = {
 
 def fine_tuning_job(body: Object, *, whole: bool = True) -> Object:
     """OpenAI's `fine_tuning.job`; `finetune` is ours, with the manifest only where one job is asked for."""
-    job = FineTuneJob.parse(body)
+    job = parsed(FineTuneJob, body)
     metadata, spec, status = job.metadata, job.spec, job.status
     phase = status_of(body)
     eta = status.progress.eta_seconds if status.progress else None
@@ -80,7 +81,7 @@ def job_events(body: Object, series: Iterable[Progress]) -> list[Object]:
 
 def job_checkpoints(body: Object, series: Iterable[Progress]) -> list[Object]:
     """The newest first; each is named by where it is on the volume of artifacts, since no gateway answers for one."""
-    job = FineTuneJob.parse(body)
+    job = parsed(FineTuneJob, body)
     directory = f"{job.metadata.namespace}/{job.spec.model}/{job.metadata.uid}/checkpoints"
     found: dict[int, Object] = {}
     for point in series:
@@ -155,7 +156,7 @@ def listed(items: list[Object], limit: int, after: str | None) -> Object:
 
 def page_of_jobs(page: Page[Object]) -> Object:
     """OpenAI's list."""
-    shown = [fine_tuning_job(body, whole=False) for body in page.items]
+    shown = each_shown(lambda body: fine_tuning_job(body, whole=False), page.items)
     return {
         "object": "list",
         "data": shown,

@@ -1,8 +1,7 @@
 """What people send who mean harm, and where the OpenAPI document lets them put it."""
 
 import json
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 TEXTS: dict[str, str] = {
@@ -97,13 +96,17 @@ def places(document: Json) -> list[Place]:
     return found
 
 
-def texts_for(place: Place, count: int) -> dict[str, str]:
-    """Some of all texts, always the same ones for a place and others for the next."""
+def texts_of(every: Sequence[Place], count: int) -> dict[Place, dict[str, str]]:
+    """For each place so many texts, or more: always the same ones, and all of them for each kind of place."""
     names = list(TEXTS)
-    first = zlib.crc32(" ".join(place).encode())
-    step = next(step for step in (7, 11, 13) if len(names) % step)
-    chosen = [names[(first + number * step) % len(names)] for number in range(min(count, len(names)))]
-    return {name: TEXTS[name] for name in chosen}
+    found: dict[Place, dict[str, str]] = {}
+    for kind in dict.fromkeys(place.kind for place in every):
+        alike = [place for place in every if place.kind == kind]
+        each = min(len(names), max(count, -(-len(names) // len(alike))))
+        for number, place in enumerate(alike):
+            chosen = (names[(number * each + offset) % len(names)] for offset in range(each))
+            found[place] = {name: TEXTS[name] for name in chosen}
+    return found
 
 
 def with_bodies(document: Json) -> list[tuple[str, str]]:

@@ -17,8 +17,8 @@ from tests.unit.web.contract import corpus
 from tests.unit.web.contract.corpus import Place
 from tests.unit.web.contract.running_api import RunningApi, furnish, running_api
 from tests.unit.web.contract.test_contract import CI_EXAMPLES, EXAMPLES, document
+from tests.unit.web.rest.example_requests import BODIES
 from tests.unit.web.rest.played_api_server import EDIT, User
-from tests.unit.web.rest.test_authorization import BODIES
 from tests.unit.web.test_access import PATH_EXAMPLES
 
 SECRET_TOKEN, WRONG_TOKEN = "very-secret-admin-token", "very-secret-wrong-token"
@@ -37,6 +37,7 @@ ANSWER_SECONDS = 15.0
 UNPARSED = "Invalid HTTP request received."
 """Of the HTTP server itself, to what is no HTTP and hence no request of the api's."""
 TEXTS_EACH = len(corpus.TEXTS) if EXAMPLES > CI_EXAMPLES else 6
+TEXTS_AT = corpus.texts_of(PLACES, TEXTS_EACH)
 
 
 class Attacker:
@@ -131,10 +132,18 @@ def request_with(place: Place, hostile: str) -> tuple[str, dict[str, Any]]:
     return place.path.format(**values), sent
 
 
+def test_every_text_reaches_every_kind_of_place() -> None:
+    for kind in {place.kind for place in PLACES}:
+        sent = {name for place, texts in TEXTS_AT.items() if place.kind == kind for name in texts}
+        assert sent == set(corpus.TEXTS), kind
+    assert TEXTS_AT.keys() == set(PLACES)
+    assert min(map(len, TEXTS_AT.values())) >= TEXTS_EACH
+
+
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: " ".join(place))
 def test_texts(attacker: Attacker, place: Place) -> None:
     before = attacker.rows()
-    for name, hostile in corpus.texts_for(place, TEXTS_EACH).items():
+    for name, hostile in TEXTS_AT[place].items():
         path, sent = request_with(place, hostile)
         response = attacker.send(place.method, path, **sent)
         if place.kind == "path" and name != "null word":

@@ -6,7 +6,8 @@ import pytest
 
 from finetune_operator.contract.experiments import VoteCounts, WinRatePoint
 from finetune_operator.core.sequential import p_value
-from finetune_operator.resources.abtest import Decision, Method, TestPhase, Verdict
+from finetune_operator.resources.abtest import TestPhase, Verdict
+from finetune_operator.resources.abtest_decision import Decision, Method
 from finetune_operator.web.dashboard.version_comparison import Interval
 from finetune_operator.web.dashboard.vote_progress import (
     Arms,

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,6 +88,33 @@ async def test_a_download_is_the_file_with_its_name_and_its_hash(exports: Rating
     assert (known.status_code, known.content, known.headers["etag"]) == (304, b"", tag)
 
 
+@pytest.mark.parametrize("part", [None, "bytes=10-19"], ids=["whole", "a part"])
+async def test_a_dataset_that_is_deleted_while_it_is_sent_is_sent_whole(
+    exports: RatingsApi, monkeypatch: pytest.MonkeyPatch, part: str | None
+) -> None:
+    made = await exports.made()
+    content = (exports.directory / made["dataset_path"]).read_bytes()
+
+    def deleted(*_: object, **__: object) -> None:
+        exports.stored.delete(made["id"])
+
+    monkeypatch.setattr("finetune_operator.web.datasets.logger.info", deleted)
+    url = made["files"][0]["download_path"]
+    response = await exports.client.get(url, headers={"Range": part} if part else {})
+    assert (response.status_code, response.content) == ((206, content[10:20]) if part else (200, content))
+    assert is_problem(await exports.client.get(url), 404, "unknown-dataset")
+
+
+async def test_a_download_leaves_no_file_open(exports: RatingsApi) -> None:
+    made = await exports.made()
+    url = made["files"][0]["download_path"]
+    tag = (await exports.client.get(url)).headers["etag"]
+    before = len(os.listdir("/dev/fd"))
+    for headers in ({}, {"If-None-Match": tag}, {"Range": "bytes=0-0"}, {"Range": "bytes=999999999-"}):
+        await exports.client.get(url, headers=headers)
+    assert len(os.listdir("/dev/fd")) == before
+
+
 async def test_a_deleted_dataset_is_gone_with_its_files(exports: RatingsApi) -> None:
     made = await exports.made()
     assert (await exports.client.delete(f"{DATASETS}/{made['id']}")).status_code == 204
@@ -144,7 +172,8 @@ async def test_trainings_are_given_ratings_where_no_other_namespaces_can_be_amon
     services = replace(exports.services, settings=settings)
     if given:
         found = stored_file(services, "finetune", made["id"], "train.jsonl")
-        assert found.path == exports.directory / made["id"] / "train.jsonl"
+        with found.content as content:
+            assert content.read() == (exports.directory / made["id"] / "train.jsonl").read_bytes()
     else:
         with pytest.raises(Problem, match="no exported dataset is given to namespace finetune"):
             stored_file(services, "finetune", made["id"], "train.jsonl")

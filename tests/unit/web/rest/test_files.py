@@ -350,7 +350,8 @@ async def test_the_apis_own_token_may_send_files(rest: Rest, client: AsyncOpenAI
 
 async def test_there_is_only_so_much_room(rest: Rest, client: AsyncOpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
     first = await upload(client, rows(600))
-    with pytest.raises(openai.InternalServerError, match="left of FINETUNE_FILES_MAX_BYTES") as caught:
+    full = r"all namespaces .*FINETUNE_FILES_MAX_BYTES.*api\.files\.maxTotalBytes"
+    with pytest.raises(openai.InternalServerError, match=full) as caught:
         await upload(client, rows(600, 1000))
     assert caught.value.status_code == 507
     await client.files.delete(first.id)
@@ -359,6 +360,30 @@ async def test_there_is_only_so_much_room(rest: Rest, client: AsyncOpenAI, monke
     object.__setattr__(rest.services, "settings", settings)
     with pytest.raises(openai.InternalServerError, match="FINETUNE_DATASETS_MIN_FREE_BYTES"):
         await upload(client)
+
+
+class TestTwoNamespaces:
+    @pytest.fixture
+    def environment(self, environment: dict[str, str]) -> dict[str, str]:
+        quota = {"FINETUNE_FILES_MAX_BYTES": "200000", "FINETUNE_FILES_NAMESPACE_MAX_BYTES": "110000"}
+        return environment | quota | {"FINETUNE_NAMESPACES": "finetune,other"}
+
+    async def test_one_leaves_room_for_the_other(self, client: AsyncOpenAI) -> None:
+        here, there = ({"namespace": each} for each in ("finetune", "other"))
+
+        async def send(content: bytes, namespace: dict[str, str]) -> FileObject:
+            return await client.files.create(file=("f", content), purpose="fine-tune", extra_query=namespace)
+
+        first = await send(rows(600), here)
+        full = r"namespace finetune .*FINETUNE_FILES_NAMESPACE_MAX_BYTES.*api\.files\.maxNamespaceBytes"
+        with pytest.raises(openai.InternalServerError, match=full) as caught:
+            await send(rows(600, 1000), here)
+        assert caught.value.status_code == 507
+        await send(rows(600, 1000), there)
+        with pytest.raises(openai.InternalServerError, match="namespace other"):
+            await send(rows(600, 2000), there)
+        await client.files.delete(first.id)
+        await send(rows(600, 2000), here)
 
 
 async def test_without_a_place_for_datasets_there_are_no_files(rest: Rest, client: AsyncOpenAI) -> None:
@@ -393,7 +418,7 @@ async def test_links_and_damaged_entries_are_not_followed(client: AsyncOpenAI, d
     assert await upload(client) == made.model_copy(
         update={"created_at": (await client.files.retrieve(made.id)).created_at}
     )
-    assert UploadedFiles(directory / "files").path("finetune", place.name).read_bytes() == CONTENT
+    assert UploadedFiles(directory / "files").opened("finetune", place.name).read() == CONTENT
 
 
 @asynccontextmanager

@@ -318,16 +318,34 @@ class TestTwoNamespaces:
                 told[caller] = {model["name"]: model["philosopher"] for model in answer.json()["models"]}["plato-v1"]
         assert told == {"half": None, "editor": "secret"}
 
-    async def test_namespaces_that_are_not_served_any_more(self, rest: Rest) -> None:
-        furnish(rest)
-        elsewhere = [job_object(name=namespace) for namespace in ("other", "former")]
-        for body in elsewhere:
-            body["metadata"]["namespace"] = body["metadata"]["name"]
-            rest.cluster.put("finetunejobs", body)
-        await mirrored.keep(rest.services.engine, [row_of("finetunejobs", body) for body in elsewhere])
-        async with mirroring(rest), rest.services.engine.connect() as connection:
-            found = await connection.execute(text("SELECT DISTINCT namespace FROM training_jobs"))
-            assert set(found.scalars()) == {"finetune", "other"}
+    async def test_apis_of_different_namespaces_share_a_database(self, rest: Rest) -> None:
+        """Each forgets what is gone from its own namespaces alone, and tells nothing of the others'."""
+        for namespace in ("finetune", "other", "third"):
+            for name in ("stays", "goes"):
+                body = job_object(name=name, uid=f"{namespace}-{name}")
+                body["metadata"]["namespace"] = namespace
+                rest.cluster.put("finetunejobs", body)
+        engine, source = rest.services.engine, rest.services.cluster
+        third = Mirroring(engine, source, ("third",))  # type: ignore[arg-type]
+        following = asyncio.create_task(third.run())
+        await eventually(lambda: third.is_current(*PLURALS))
+        async with mirroring(rest):
+            for namespace in ("finetune", "third"):
+                await rest.cluster.remove("finetunejobs", namespace, "goes")
+
+            remaining = {("finetune", "stays"), ("other", "stays"), ("other", "goes"), ("third", "stays")}
+
+            async def forgotten() -> bool:
+                async with engine.connect() as connection:
+                    rows = await connection.execute(text("SELECT namespace, name FROM training_jobs"))
+                    return {(row.namespace, row.name) for row in rows} == remaining
+
+            await eventually(forgotten, timeout_seconds=10)
+            shown = (await rest.get(JOBS)).json()
+            assert {each["namespace"] for each in shown["jobs"]} == {"finetune", "other"}
+            assert shown["total"] == 3
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
 
 
 async def test_what_a_sql_client_reads(rest: Rest) -> None:

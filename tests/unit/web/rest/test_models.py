@@ -8,7 +8,7 @@ from finetune_operator.core.version_changes import previous_version
 from finetune_operator.resources.modelversion import ModelVersion
 from tests.builders import job_object, version_object
 from tests.unit.web.rest.conftest import API_TOKEN, READER, Rest
-from tests.unit.web.rest.test_authorization import LOADED
+from tests.unit.web.rest.example_requests import LOADED
 from tests.unit.web.test_access import is_problem
 
 MODELS = "/v1/fine-tuning/models"

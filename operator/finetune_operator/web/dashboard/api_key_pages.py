@@ -1,0 +1,91 @@
+"""The page of API keys: those that the caller may see, a form for a new one, and a button that ends one."""
+
+from typing import Annotated
+
+from fastapi import Form
+from pydantic import ValidationError
+from starlette.responses import HTMLResponse, Response
+
+from finetune_operator.web.api_key_routes import (
+    KeyEntry,
+    KeyId,
+    KeyRequest,
+    NewKey,
+    create_api_key,
+    list_api_keys,
+    revoke_api_key,
+)
+from finetune_operator.web.dashboard.forms import mistakes_of
+from finetune_operator.web.dashboard.permitted import part
+from finetune_operator.web.dashboard.routing import Page, page_router
+from finetune_operator.web.dashboard.visits import NavEntry, Visit, VisitOf, is_fragment
+from finetune_operator.web.problems import Problem
+
+PATH = "/api-keys"
+LIFETIMES = (("1", "a day"), ("7", "7 days"), ("30", "30 days"), ("90", "90 days"), ("366", "a year"))
+LIFETIME_DAYS = KeyRequest.model_fields["expires_in_days"].default
+
+router = page_router(PATH)
+
+
+@router.get("")
+async def keys_page(visit: VisitOf) -> HTMLResponse:
+    """What there is, those first that still work."""
+    return await _shown(visit, "api_keys.html")
+
+
+@router.post("")
+async def create_key(
+    visit: VisitOf,
+    name: Annotated[str, Form(max_length=1024)] = "",
+    account: Annotated[str, Form(max_length=320)] = "",
+    expires_in_days: Annotated[int, Form()] = LIFETIME_DAYS,
+) -> HTMLResponse:
+    """Make it, and show it once. With a script the address stays that of the page, so that a reload makes no other."""
+    namespace, _, service_account = account.partition("/")
+    try:
+        request = KeyRequest(
+            name=name.strip(),
+            namespace=namespace,
+            service_account=service_account,
+            expires_in_days=expires_in_days,
+        )
+    except ValidationError as error:
+        raise Problem(422, "invalid-request", mistakes_of(error)) from None
+    made = await create_api_key(visit.services, visit.caller, request)
+    return await _shown(visit, "fragments/api_keys.html" if is_fragment(visit.request) else "api_keys.html", made)
+
+
+@router.post("/{key_id}/revoke")
+async def revoke_key(visit: VisitOf, key_id: KeyId) -> Response:
+    """End it for good. Asking again changes nothing."""
+    await revoke_api_key(visit.services, visit.caller, key_id)
+    return visit.go(PATH)
+
+
+async def _shown(visit: Visit, template: str, made: NewKey | None = None) -> HTMLResponse:
+    listed = await part(list_api_keys(visit.services, visit.caller))
+    keys = listed.value.api_keys if listed.value else ()
+    accounts = listed.value.accounts if listed.value else ()
+    return visit.render(
+        template,
+        keys=sorted(keys, key=lambda key: not key.active),
+        state_of=_state_of,
+        accounts=[(each, each) for each in (f"{a.namespace}/{a.service_account}" for a in accounts)],
+        refusal=listed.refusal,
+        by_api_key=visit.caller.by_api_key,
+        made=made,
+        lifetimes=LIFETIMES,
+        lifetime=str(LIFETIME_DAYS),
+        address=str(visit.request.base_url).rstrip("/"),
+    )
+
+
+def _state_of(key: KeyEntry) -> tuple[str, str]:
+    """A word and its tone."""
+    if key.active:
+        return "active", "good"
+    return ("revoked", "quiet") if key.revoked_at else ("expired", "wait")
+
+
+PAGE = Page(router, NavEntry("API keys", PATH, 50))
