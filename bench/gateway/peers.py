@@ -6,6 +6,7 @@ Portkey's gateway in Node.js without its pages, told in headers which engine to 
 """
 
 import fcntl
+import json
 import os
 import shutil
 import subprocess
@@ -20,7 +21,9 @@ from local_cluster.layout import cache_root
 from local_cluster.packages import Package, find_program, install
 
 LITELLM = "litellm[proxy]==1.106.2"
-PORTKEY = "@portkey-ai/gateway@1.15.2"
+PORTKEY, PORTKEY_VERSION = "@portkey-ai/gateway", "1.15.2"
+PORTKEY_OVERRIDES = {"@hono/node-server": "1.13.8", "hono": "4.9.7"}
+"""With a newer one, each stream is refused: github.com/Portkey-AI/gateway/issues/1389."""
 NGINX_PACKAGE = Package("nginx-light", ("nginx",))
 NODE_PACKAGES = (Package("nodejs", ("node",)), Package("npm", ("npm",)))
 ENGINE_TIMEOUT_SECONDS = 60
@@ -127,12 +130,14 @@ def _portkey_modules() -> Path:
     def make(home: Path) -> None:
         shutil.rmtree(home, ignore_errors=True)
         home.mkdir()
-        command = [find_program("npm") or "npm", "install", "--prefix", str(home), "--ignore-scripts", "--omit=dev"]
-        done = subprocess.run([*command, PORTKEY], capture_output=True, text=True, check=False)
+        wanted = {"private": True, "dependencies": {PORTKEY: PORTKEY_VERSION}, "overrides": PORTKEY_OVERRIDES}
+        (home / "package.json").write_text(json.dumps(wanted))
+        command = [find_program("npm") or "npm", "install", "--ignore-scripts", "--omit=dev"]
+        done = subprocess.run(command, cwd=home, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            raise Refused(f"`npm install {PORTKEY}` failed: {done.stderr.strip()[-500:]}")
+            raise Refused(f"`npm install` of {PORTKEY} failed: {done.stderr.strip()[-500:]}")
 
-    return _kept(PORTKEY.strip("@").replace("/", "-").replace("@", "-"), make) / "node_modules"
+    return _kept(f"portkey-gateway-{PORTKEY_VERSION}", make) / "node_modules"
 
 
 def _kept(name: str, make: Callable[[Path], None]) -> Path:
