@@ -8,6 +8,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import cast
@@ -141,7 +142,8 @@ class ClientConnection(asyncio.Protocol):
             # Its type alone: the words of some have what users wrote in them.
             logger.error("request failed", path=request.path, error=type(error).__name__, exc_info=True)
             self._closes = True
-            request.fail()
+            with suppress(ConnectionError):
+                request.fail()
         finally:
             self._answering = None
         if self.closes or not request.is_answered:
