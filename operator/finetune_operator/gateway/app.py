@@ -75,6 +75,7 @@ class Gateway:
         self._limiter = Limiter(settings.limits)
         self._aside_limiter = Limiter(replace(settings.limits, tokens_per_minute=0))
         self._in_flight = 0
+        self.metrics.in_flight.set_function(lambda: self._in_flight)
         self._upstream: Upstream
         self._samples: SampleSender | None = None
         self._usage: UsageSender | None = None
@@ -182,7 +183,6 @@ class Gateway:
             counts_tokens=self.settings.limits.tokens_per_minute > 0 or self._usage is not None,
         )
         self._in_flight += 1
-        self.metrics.in_flight.set(self._in_flight)
         try:
             await self._answer(client, token, exchange)
         except GatewayError as error:
@@ -190,7 +190,6 @@ class Gateway:
             await client.answer(*error.answer(exchange.headers()))
         finally:
             self._in_flight -= 1
-            self.metrics.in_flight.set(self._in_flight)
             sample = exchange.finish(self.metrics)
             if sample and self._samples:
                 self._samples.add(sample)

@@ -14,6 +14,7 @@ from http import HTTPStatus
 from typing import cast
 
 from finetune_operator.gateway.clients import Client
+from finetune_operator.gateway.engine_connection import EngineAnswer
 from finetune_operator.gateway.header_lines import header_lines
 from finetune_operator.gateway.plain_requests import HeadReader, PlainHead
 from finetune_operator.logs import get_logger
@@ -96,6 +97,12 @@ class ClientConnection(asyncio.Protocol):
         if self._transport.is_closing():
             raise ConnectionResetError("the client has closed the connection")
         self._transport.write(data)
+
+    def send_soon(self, data: bytes) -> bool:
+        """Whether the client is slow. What one that has gone would get is dropped: its request is being cancelled."""
+        if not self._transport.is_closing():
+            self._transport.write(data)
+        return self._writable is not None
 
     async def drained(self) -> None:
         """While the client is slow."""
@@ -240,6 +247,13 @@ class PlainRequest:
             told, self._told = self._told, b""
             self._connection.send(b"%b%x\r\n%b\r\n" % (told, len(chunk), chunk))
             await self._connection.drained()
+
+    async def relay(self, answer: EngineAnswer, note: Callable[[bytes], None]) -> None:
+        def pass_on(chunk: bytes) -> bool:
+            note(chunk)
+            return self._connection.send_soon(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+
+        await answer.pour(pass_on, self._connection.drained)
 
     async def end(self, chunk: bytes = b"") -> None:
         await self.write(chunk)

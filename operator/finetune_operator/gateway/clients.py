@@ -9,6 +9,8 @@ from typing import Protocol
 
 from aiohttp import web
 
+from finetune_operator.gateway.engine_connection import EngineAnswer
+
 
 class Client(Protocol):
     """One request. Sending raises `ConnectionError` once the client has gone."""
@@ -32,6 +34,9 @@ class Client(Protocol):
 
     async def write(self, chunk: bytes) -> None:
         """As a chunk of its own; waits while the client is slow."""
+
+    async def relay(self, answer: EngineAnswer, note: Callable[[bytes], None]) -> None:
+        """Write the rest of an engine's answer, chunk by chunk; each is noted. Raises what reading it raises."""
 
     async def end(self, chunk: bytes = b"") -> None: ...
 
@@ -65,6 +70,11 @@ class AiohttpClient:
 
     async def write(self, chunk: bytes) -> None:
         await self.response.write(chunk)
+
+    async def relay(self, answer: EngineAnswer, note: Callable[[bytes], None]) -> None:
+        async for chunk in answer:
+            await self.write(chunk)
+            note(chunk)
 
     async def end(self, chunk: bytes = b"") -> None:
         await self.response.write_eof(chunk)

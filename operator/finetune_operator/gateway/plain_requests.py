@@ -8,7 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 HEAD_MAX_BYTES = 16 * 1024
-_HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t\x20-\x7e\x80-\xff]*)")
+_HEADER = r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)\r\n"
+_EACH_HEADER = re.compile(_HEADER)
+_ALL_HEADERS = re.compile(f"(?:{_HEADER})*")
 _LENGTH = re.compile(r"[0-9]{1,15}")
 _NOT_PLAIN = frozenset(("content-encoding", "expect", "te", "trailer", "transfer-encoding", "upgrade"))
 
@@ -36,19 +38,19 @@ class HeadReader:
 
     def read(self, head: bytes) -> PlainHead | None:
         """Of a head without the empty line at its end; None where it is for aiohttp."""
-        first, *lines = head.split(b"\r\n")
+        first, _, rest = head.partition(b"\r\n")
         path = self._paths.get(first)
         if path is None or len(head) > HEAD_MAX_BYTES:
             return None
+        lines = f"{rest.decode('utf-8', 'surrogateescape')}\r\n"
+        if not _ALL_HEADERS.fullmatch(lines):
+            return None
         headers: dict[str, str] = {}
-        for line in lines:
-            match = _HEADER.fullmatch(line)
-            if match is None:
-                return None
-            name = match[1].decode("ascii").lower()
+        for told, value in _EACH_HEADER.findall(lines):
+            name = told.lower()
             if name in _NOT_PLAIN or (name == "content-length" and name in headers):
                 return None
-            headers.setdefault(name, match[2].rstrip(b" \t").decode("utf-8", "surrogateescape"))
+            headers.setdefault(name, value.rstrip(" \t"))
         length = headers.get("content-length", "")
         if not _LENGTH.fullmatch(length) or headers.get("connection", "keep-alive").lower() != "keep-alive":
             return None

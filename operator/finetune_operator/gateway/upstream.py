@@ -154,20 +154,24 @@ class Upstream:
         self, client: Client, target: Target, answer: EngineAnswer, head: bytes, exchange: Exchange
     ) -> None:
         """Chunk by chunk; a stream that breaks ends with an error event, or aborted where it broke within an event."""
-        chunk = head
-        try:
-            await client.write(chunk)
+        last = head
+
+        def note(chunk: bytes) -> None:
+            nonlocal last
+            last = chunk
             exchange.note_chunk(chunk)
-            async for chunk in answer:
-                await client.write(chunk)
-                exchange.note_chunk(chunk)
+
+        try:
+            await client.write(head)
+            exchange.note_chunk(head)
+            await client.relay(answer, note)
             await client.end()
         except (EngineSilent, EngineLost) as error:
             if isinstance(error, EngineSilent):
                 failure = errors.engine_silent(target.served_name, self._settings.answer_timeout_seconds)
             else:
                 failure = errors.engine_failed(target.served_name, str(error))
-            if ends_event(chunk):
+            if ends_event(last):
                 await client.end(f"data: {failure.to_json()}\n\n".encode())
             else:
                 client.abort()
