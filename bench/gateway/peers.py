@@ -23,7 +23,7 @@ from local_cluster.packages import Package, find_program, install
 LITELLM = "litellm[proxy]==1.106.2"
 PORTKEY, PORTKEY_VERSION = "@portkey-ai/gateway", "1.15.2"
 PORTKEY_OVERRIDES = {"@hono/node-server": "1.13.8", "hono": "4.9.7"}
-"""With a newer one, each stream is refused: github.com/Portkey-AI/gateway/issues/1389."""
+"""With newer ones, each stream is refused: github.com/Portkey-AI/gateway/issues/1389."""
 NGINX_PACKAGE = Package("nginx-light", ("nginx",))
 NODE_PACKAGES = (Package("nodejs", ("node",)), Package("npm", ("npm",)))
 ENGINE_TIMEOUT_SECONDS = 60
@@ -137,7 +137,8 @@ def _portkey_modules() -> Path:
         if done.returncode != 0:
             raise Refused(f"`npm install` of {PORTKEY} failed: {done.stderr.strip()[-500:]}")
 
-    return _kept(f"portkey-gateway-{PORTKEY_VERSION}", make) / "node_modules"
+    pinned = "-".join((PORTKEY_VERSION, *PORTKEY_OVERRIDES.values()))
+    return _kept(f"portkey-gateway-{pinned}", make) / "node_modules"
 
 
 def _kept(name: str, make: Callable[[Path], None]) -> Path:
