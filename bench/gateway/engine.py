@@ -39,15 +39,16 @@ class EngineProtocol(asyncio.Protocol):
             self._answer(json.loads(body))
 
     def _answer(self, body: dict[str, object]) -> None:
+        model = self._engine.answers_as or str(body["model"])
         if body.get("stream"):
-            self._streaming = asyncio.get_running_loop().create_task(self._stream(str(body["model"])))
+            self._streaming = asyncio.get_running_loop().create_task(self._stream(model))
             return
         text = json.dumps(
             {
                 "id": "1",
                 "object": "chat.completion",
                 "created": 1,
-                "model": body["model"],
+                "model": model,
                 "choices": [{"index": 0, "message": {"role": "assistant", "content": _WORD * 100}}],
             }
         ).encode()
@@ -68,11 +69,12 @@ class EngineProtocol(asyncio.Protocol):
 
 
 class Engine:
-    """Listens on a port of its own."""
+    """Listens on a port of its own; answers as the model it is asked for, or always as one."""
 
-    def __init__(self, chunks: int, interval_seconds: float) -> None:
+    def __init__(self, chunks: int, interval_seconds: float, answers_as: str | None = None) -> None:
         self.chunks = chunks
         self.interval_seconds = interval_seconds
+        self.answers_as = answers_as
         self.aborted: asyncio.Future[float] | None = None
         """Gets the moment when a client leaves in the middle of a stream."""
         self.port = 0

@@ -11,16 +11,19 @@ import json
 import math
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypedDict
 
 from bench.gateway.engine import Engine
-from bench.gateway.peers import Command, litellm, nginx
+from bench.gateway.peers import Command, litellm, nginx, portkey
+from local_cluster.console import Refused
 from tests.unit.gateway.servers import ApiServer, free_port
 from tests.unit.kubeconfig import kubeconfig
 from tests.unit.resource_builders import version_object
@@ -34,23 +37,31 @@ STREAMS = 200
 ABORT_PATIENCE_SECONDS = 5.0
 """An abort that the engine has not seen by then counts as never seen."""
 OURS = "finetune"
-PEERS: Mapping[str, Callable[[Path, int, int], Command]] = {"nginx": nginx, "LiteLLM": litellm}
+PEERS: Mapping[str, Callable[[Path, int, int], Command]] = {"nginx": nginx, "Portkey": portkey, "LiteLLM": litellm}
 
 
-def request_bytes(**members: object) -> bytes:
-    body = json.dumps({"model": "plato", "messages": MESSAGES} | members).encode()
-    head = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
+@dataclass(frozen=True)
+class Door:
+    """Where requests go, and what each carries there."""
+
+    port: int
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def request(self, **members: object) -> bytes:
+        body = json.dumps({"model": "plato", "messages": MESSAGES} | members).encode()
+        own = "".join(f"{name}: {value}\r\n" for name, value in self.headers.items())
+        head = (
+            f"POST /v1/chat/completions HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: application/json\r\n{own}"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        )
+        return head.encode() + body
 
 
 class Connection:
     """One kept-open client connection."""
 
-    def __init__(self, port: int) -> None:
-        self._port = port
+    def __init__(self, door: Door) -> None:
+        self._port = door.port
 
     async def __aenter__(self) -> "Connection":
         self.reader, self.writer = await asyncio.open_connection(HOST, self._port)
@@ -60,13 +71,16 @@ class Connection:
         self.writer.close()
 
     async def whole(self, request: bytes) -> float:
-        """Seconds until the last byte of an answer with a length."""
+        """Seconds until the last byte."""
         started = time.perf_counter()
         self.writer.write(request)
         head = await self.reader.readuntil(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 200"), head
-        length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
-        await self.reader.readexactly(length)
+        _, told, rest = head.lower().partition(b"content-length: ")
+        if told:
+            await self.reader.readexactly(int(rest.partition(b"\r\n")[0]))
+        else:
+            await self.rest()
         return time.perf_counter() - started
 
     async def first_token(self, request: bytes) -> float:
@@ -82,13 +96,13 @@ class Connection:
         await self.reader.readuntil(b"0\r\n\r\n")
 
 
-async def closed_loop(port: int, connections: int, seconds: float) -> int:
+async def closed_loop(door: Door, connections: int, seconds: float) -> int:
     """Requests answered while each connection asks again at once."""
-    request, end, count = request_bytes(), time.perf_counter() + seconds, 0
+    request, end, count = door.request(), time.perf_counter() + seconds, 0
 
     async def ask() -> None:
         nonlocal count
-        async with Connection(port) as connection:
+        async with Connection(door) as connection:
             while time.perf_counter() < end:
                 await connection.whole(request)
                 count += 1
@@ -97,14 +111,14 @@ async def closed_loop(port: int, connections: int, seconds: float) -> int:
     return count
 
 
-async def open_loop(port: int, per_second: int, seconds: float) -> list[float]:
+async def open_loop(door: Door, per_second: int, seconds: float) -> list[float]:
     """Latencies at a fixed rate, counted from when a request was due and not from when it was sent."""
-    request, latencies = request_bytes(), []
+    request, latencies = door.request(), []
     begin = time.perf_counter() + 0.1
     due: asyncio.Queue[float | None] = asyncio.Queue()
 
     async def ask() -> None:
-        async with Connection(port) as connection:
+        async with Connection(door) as connection:
             while (moment := await due.get()) is not None:
                 await connection.whole(request)
                 latencies.append(time.perf_counter() - moment)
@@ -121,24 +135,24 @@ async def open_loop(port: int, per_second: int, seconds: float) -> list[float]:
     return latencies
 
 
-async def streams(port: int, count: int, begin_within_seconds: float = 0.0) -> list[float]:
+async def streams(door: Door, count: int, begin_within_seconds: float = 0.0) -> list[float]:
     """Times to the first token of streams that all begin at once, or evenly within some time; read to their ends."""
 
     async def ask(number: int) -> float:
         await asyncio.sleep(number * begin_within_seconds / count)
-        async with Connection(port) as connection:
-            seconds = await connection.first_token(request_bytes(stream=True))
+        async with Connection(door) as connection:
+            seconds = await connection.first_token(door.request(stream=True))
             await connection.rest()
             return seconds
 
     return await asyncio.gather(*(ask(number) for number in range(count)))
 
 
-async def abort_seconds(port: int, engine: Engine) -> float:
+async def abort_seconds(door: Door, engine: Engine) -> float:
     """From a client's departure in the middle of a stream until the engine notices."""
     engine.aborted = asyncio.get_running_loop().create_future()
-    async with Connection(port) as connection:
-        await connection.first_token(request_bytes(stream=True))
+    async with Connection(door) as connection:
+        await connection.first_token(door.request(stream=True))
         left = time.perf_counter()
     try:
         return await asyncio.wait_for(engine.aborted, ABORT_PATIENCE_SECONDS) - left
@@ -151,7 +165,7 @@ class Gateway:
     """A process under measurement."""
 
     pid: int
-    port: int
+    door: Door
     cold_start_seconds: float
     idle_mib: float
 
@@ -180,18 +194,22 @@ def ours(access: Path, port: int, namespace: str = "finetune", log_level: str = 
 @asynccontextmanager
 async def running(command: Command, directory: Path, port: int, cpu: int) -> AsyncIterator[Gateway]:
     """Pinned to one core; ready once it has answered."""
-    started = time.perf_counter()
+    started, door = time.perf_counter(), Door(port, command.headers)
     with (directory / "log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
-            *command.arguments, env=os.environ | command.environment, stdout=log, stderr=log
+            *command.arguments,
+            env=os.environ | command.environment,
+            stdout=log,
+            stderr=log,
+            # All of its threads, hence before it has any.
+            preexec_fn=lambda: os.sched_setaffinity(0, {cpu}),
         )
-    os.sched_setaffinity(process.pid, {cpu})
     try:
-        while not await answers(port):
+        while not await answers(door):
             if process.returncode is not None or time.perf_counter() - started > START_DEADLINE_SECONDS:
                 raise RuntimeError(f"{command.arguments[0]} did not start: {(directory / 'log').read_text()[-2000:]}")
             await asyncio.sleep(0.02)
-        gateway = Gateway(process.pid, port, time.perf_counter() - started, 0.0)
+        gateway = Gateway(process.pid, door, time.perf_counter() - started, 0.0)
         yield replace(gateway, idle_mib=gateway.memory_mib("VmRSS"))
     finally:
         if process.returncode is None:
@@ -199,10 +217,10 @@ async def running(command: Command, directory: Path, port: int, cpu: int) -> Asy
             await process.wait()
 
 
-async def answers(port: int) -> bool:
+async def answers(door: Door) -> bool:
     try:
-        async with Connection(port) as connection:
-            await connection.whole(request_bytes())
+        async with Connection(door) as connection:
+            await connection.whole(door.request())
     except (OSError, AssertionError, asyncio.IncompleteReadError):
         return False
     return True
@@ -212,7 +230,16 @@ def milliseconds(values: Iterable[float], percentile: int) -> float:
     return statistics.quantiles(values, n=100)[percentile - 1] * 1000
 
 
-async def measure(options: argparse.Namespace) -> dict[str, dict[str, float]]:
+class Figures(TypedDict):
+    """What a run found, as it is written."""
+
+    measured: dict[str, dict[str, float]]
+    """By gateway and figure."""
+    not_measurable: dict[str, str]
+    """Peers that could not be had, and why."""
+
+
+async def measure(options: argparse.Namespace) -> Figures:
     """All figures of each gateway by its name; medians over the rounds, in which the gateways take turns."""
     cpus = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cpus[0]})
@@ -220,6 +247,7 @@ async def measure(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     await engine.start()
     kubernetes.put(version_object("plato-v1", engine=str(engine.port), promoted=1))
     gateways: dict[str, Gateway] = {}
+    missing: dict[str, str] = {}
     rounds: dict[str, list[dict[str, float]]] = {}
     async with kubernetes.running(), AsyncExitStack() as stack:
         for name in options.gateways:
@@ -227,38 +255,52 @@ async def measure(options: argparse.Namespace) -> dict[str, dict[str, float]]:
             port = free_port()
             access = directory / "kubeconfig"
             access.write_text(kubeconfig(kubernetes.url))
-            command = (
-                ours(access, port, log_level=options.log_level)
-                if name == OURS
-                else PEERS[name](directory, engine.port, port)
-            )
-            gateways[name] = await stack.enter_async_context(running(command, directory, port, cpus[-1]))
-            await closed_loop(port, 16, 1.0)
+            try:
+                command = (
+                    ours(access, port, log_level=options.log_level)
+                    if name == OURS
+                    else PEERS[name](directory, engine.port, port)
+                )
+                gateways[name] = await stack.enter_async_context(running(command, directory, port, cpus[-1]))
+            except (Refused, RuntimeError, OSError, subprocess.CalledProcessError) as error:
+                if name == OURS:
+                    raise
+                missing[name] = str(error)
+                continue
+            await closed_loop(gateways[name].door, 16, 1.0)
         for _ in range(options.rounds):
-            for name, gateway in gateways.items():
-                rounds.setdefault(name, []).append(await one_round(gateway, engine, options.seconds))
+            for name, gateway in tuple(gateways.items()):
+                try:
+                    rounds.setdefault(name, []).append(await one_round(gateway, engine, options.seconds))
+                except (OSError, AssertionError, asyncio.IncompleteReadError) as error:
+                    if name == OURS:
+                        raise
+                    missing[name] = f"it failed under load: {error}"
+                    del gateways[name]
         peaks = {name: gateway.memory_mib("VmHWM") for name, gateway in gateways.items()}
-    return {
+    measured = {
         name: {figure: statistics.median(entry[figure] for entry in rounds[name]) for figure in rounds[name][0]}
         | {"idle MiB": gateway.idle_mib, "peak MiB": peaks[name], "cold start s": gateway.cold_start_seconds}
         for name, gateway in gateways.items()
     }
+    return {"measured": measured, "not_measurable": missing}
 
 
 async def one_round(gateway: Gateway, engine: Engine, seconds: float) -> dict[str, float]:
-    direct = await open_loop(engine.port, 100, seconds)
-    through = await open_loop(gateway.port, 100, seconds)
+    direct_door = Door(engine.port)
+    direct = await open_loop(direct_door, 100, seconds)
+    through = await open_loop(gateway.door, 100, seconds)
     cpu, begin = gateway.cpu_seconds(), time.perf_counter()
-    count = await closed_loop(gateway.port, 16, seconds)
+    count = await closed_loop(gateway.door, 16, seconds)
     wall, used = time.perf_counter() - begin, gateway.cpu_seconds() - cpu
-    direct_tokens = await streams(engine.port, STREAMS)
+    direct_tokens = await streams(direct_door, STREAMS)
     cpu = gateway.cpu_seconds()
-    tokens = await streams(gateway.port, STREAMS)
+    tokens = await streams(gateway.door, STREAMS)
     stream_cpu = gateway.cpu_seconds() - cpu
     # They last as long as it takes until all have begun, so that then as many are open as before.
     lasting = engine.chunks * engine.interval_seconds
-    direct_flow = (await streams(engine.port, 2 * STREAMS, 2 * lasting))[STREAMS:]
-    flow = (await streams(gateway.port, 2 * STREAMS, 2 * lasting))[STREAMS:]
+    direct_flow = (await streams(direct_door, 2 * STREAMS, 2 * lasting))[STREAMS:]
+    flow = (await streams(gateway.door, 2 * STREAMS, 2 * lasting))[STREAMS:]
     return {
         "requests/s, one core": count / wall,
         "CPU s per 1000 requests": used / count * 1000,
@@ -267,7 +309,7 @@ async def one_round(gateway: Gateway, engine: Engine, seconds: float) -> dict[st
         "first token beside 200 streams, added p50 ms": milliseconds(flow, 50) - milliseconds(direct_flow, 50),
         "first token of 200 streams at once, added p50 ms": milliseconds(tokens, 50) - milliseconds(direct_tokens, 50),
         "CPU s per 1000 chunks": stream_cpu / (STREAMS * engine.chunks) * 1000,
-        "abort reaches the engine, ms": await abort_seconds(gateway.port, engine) * 1000,
+        "abort reaches the engine, ms": await abort_seconds(gateway.door, engine) * 1000,
     }
 
 

@@ -2,26 +2,35 @@
 
 nginx 1.22 of Debian with kept connections and no buffering: what a proxy in C costs that reads nothing. LiteLLM's proxy
 with one worker, without a database and without its own logs (docs.litellm.ai, "Best Practices for Production").
+Portkey's gateway in Node.js without its pages, told in headers which engine to ask (its README, "custom host").
 """
 
 import fcntl
+import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from demo.environment import uv
+from local_cluster.console import Refused
 from local_cluster.layout import cache_root
 from local_cluster.packages import Package, find_program, install
 
 LITELLM = "litellm[proxy]==1.106.2"
+PORTKEY, PORTKEY_VERSION = "@portkey-ai/gateway", "1.15.2"
+PORTKEY_OVERRIDES = {"@hono/node-server": "1.13.8", "hono": "4.9.7"}
+"""With newer ones, each stream is refused: github.com/Portkey-AI/gateway/issues/1389."""
 NGINX_PACKAGE = Package("nginx-light", ("nginx",))
+NODE_PACKAGES = (Package("nodejs", ("node",)), Package("npm", ("npm",)))
 ENGINE_TIMEOUT_SECONDS = 60
 
 NGINX_CONFIG = """
 daemon off;
-master_process off;
+master_process {master};
 pid {directory}/nginx.pid;
 error_log {directory}/nginx.log error;
 events {{ worker_connections 4096; }}
@@ -60,15 +69,21 @@ class Command:
 
     arguments: tuple[str, ...]
     environment: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict)
+    """What each of its requests has to carry."""
 
 
-def nginx(directory: Path, engine_port: int, port: int) -> Command:
-    """Installs it where it lacks, as root on Debian; raises `Refused` elsewhere."""
+def nginx(directory: Path, engine_port: int, port: int, *, reloads: bool = False) -> Command:
+    """Installs it where it lacks, as root on Debian; raises `Refused` elsewhere. To reload, it needs a master."""
     install((NGINX_PACKAGE,))
     config = directory / "nginx.conf"
     config.write_text(
         NGINX_CONFIG.format(
-            directory=directory, engine_port=engine_port, port=port, timeout_seconds=ENGINE_TIMEOUT_SECONDS
+            directory=directory,
+            engine_port=engine_port,
+            port=port,
+            timeout_seconds=ENGINE_TIMEOUT_SECONDS,
+            master="on" if reloads else "off",
         )
     )
     return Command((find_program("nginx") or "nginx", "-p", str(directory), "-c", str(config)))
@@ -90,15 +105,49 @@ def litellm(directory: Path, engine_port: int, port: int) -> Command:
     return Command((str(program), *map(str, arguments)), environment)
 
 
+def portkey(directory: Path, engine_port: int, port: int) -> Command:
+    """From the npm registry, kept in the cache; raises `Refused` where Node.js is neither there nor to be installed."""
+    install(NODE_PACKAGES)
+    program = _portkey_modules() / "@portkey-ai" / "gateway" / "build" / "start-server.js"
+    return Command(
+        (find_program("node") or "node", str(program), f"--port={port}", "--headless"),
+        {"NODE_ENV": "production"},
+        {"x-portkey-provider": "openai", "x-portkey-custom-host": f"http://127.0.0.1:{engine_port}/v1"},
+    )
+
+
 def _litellm_environment() -> Path:
-    home = cache_root() / "bench" / LITELLM.replace("[proxy]==", "-")
+    def make(home: Path) -> None:
+        program = str(uv())
+        subprocess.run([program, "venv", "--clear", "--python", sys.executable, str(home)], check=True)
+        environment = os.environ | {"VIRTUAL_ENV": str(home)}
+        subprocess.run([program, "pip", "install", "--compile-bytecode", LITELLM], check=True, env=environment)
+
+    return _kept(LITELLM.replace("[proxy]==", "-"), make)
+
+
+def _portkey_modules() -> Path:
+    def make(home: Path) -> None:
+        shutil.rmtree(home, ignore_errors=True)
+        home.mkdir()
+        wanted = {"private": True, "dependencies": {PORTKEY: PORTKEY_VERSION}, "overrides": PORTKEY_OVERRIDES}
+        (home / "package.json").write_text(json.dumps(wanted))
+        command = [find_program("npm") or "npm", "install", "--ignore-scripts", "--omit=dev"]
+        done = subprocess.run(command, cwd=home, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise Refused(f"`npm install` of {PORTKEY} failed: {done.stderr.strip()[-500:]}")
+
+    pinned = "-".join((PORTKEY_VERSION, *PORTKEY_OVERRIDES.values()))
+    return _kept(f"portkey-gateway-{pinned}", make) / "node_modules"
+
+
+def _kept(name: str, make: Callable[[Path], None]) -> Path:
+    """A directory of the cache that is made once."""
+    home = cache_root() / "bench" / name
     home.parent.mkdir(parents=True, exist_ok=True)
     with (home.parent / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (home / "complete").exists():
-            program = str(uv())
-            subprocess.run([program, "venv", "--clear", "--python", sys.executable, str(home)], check=True)
-            environment = os.environ | {"VIRTUAL_ENV": str(home)}
-            subprocess.run([program, "pip", "install", "--compile-bytecode", LITELLM], check=True, env=environment)
+            make(home)
             (home / "complete").touch()
     return home

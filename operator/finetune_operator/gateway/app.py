@@ -31,6 +31,8 @@ from finetune_operator.gateway.changes import (
     switch,
 )
 from finetune_operator.gateway.choice import ARM_HEADER, authorize, choose, kubernetes_token, subject_of
+from finetune_operator.gateway.client_connection import ClientServer
+from finetune_operator.gateway.clients import AiohttpClient, Client
 from finetune_operator.gateway.engine_pool import EnginePool
 from finetune_operator.gateway.errors import GatewayError
 from finetune_operator.gateway.exchange import REQUEST_ID_HEADER, Exchange
@@ -52,6 +54,8 @@ UNSPLIT_PATHS = ("/v1/embeddings",)
 """Vectors of two models can't be compared, so that an index whose users are split would find nothing."""
 CHANGES_AT_ONCE_MAX = 8
 """Anybody may show a token that the API server has to look at."""
+BACKLOG = 1024
+"""Of connections that come in one moment."""
 REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -71,6 +75,7 @@ class Gateway:
         self._limiter = Limiter(settings.limits)
         self._aside_limiter = Limiter(replace(settings.limits, tokens_per_minute=0))
         self._in_flight = 0
+        self.metrics.in_flight.set_function(lambda: self._in_flight)
         self._upstream: Upstream
         self._samples: SampleSender | None = None
         self._usage: UsageSender | None = None
@@ -80,7 +85,7 @@ class Gateway:
     def application(self) -> web.Application:
         app = web.Application(client_max_size=self.settings.max_body_bytes, middlewares=[self._answered])
         for path in (*SPLIT_PATHS, *UNSPLIT_PATHS):
-            app.router.add_post(path, self._complete)
+            app.router.add_post(path, self._complete_by_aiohttp)
         app.router.add_post(SWITCH_PATH, self._limited(self._switch, _who_changes))
         app.router.add_post(LOAD_PATH, self._limited(self._load, _who_changes))
         app.router.add_get("/v1/models", self._limited(self._list_models, self._who_asks))
@@ -160,38 +165,37 @@ class Gateway:
     def _who_asks(self, request: web.Request) -> str:
         return authorize(request.headers, self.settings.tokens) or request.remote or ""
 
-    async def _complete(self, request: web.Request) -> web.StreamResponse:
-        token = authorize(request.headers, self.settings.tokens)
+    async def _complete_by_aiohttp(self, request: web.Request) -> web.StreamResponse:
+        client = AiohttpClient(request, lambda: self.draining)
+        await self.complete(client)
+        return client.response
+
+    async def complete(self, client: Client) -> None:
+        """Answer one completion request; whatever the client need not wait for comes after its answer."""
+        try:
+            token = authorize(client.headers, self.settings.tokens)
+        except GatewayError as error:
+            await client.answer(*error.answer({REQUEST_ID_HEADER: str(uuid.uuid4())}))
+            return
         exchange = Exchange(
-            path=request.path,
-            request_id=request[REQUEST_ID],
-            client_request_id=request.headers.get(REQUEST_ID_HEADER),
+            path=client.path,
+            client_request_id=client.headers.get(REQUEST_ID_HEADER),
             counts_tokens=self.settings.limits.tokens_per_minute > 0 or self._usage is not None,
         )
         self._in_flight += 1
-        self.metrics.in_flight.set(self._in_flight)
         try:
-            response = await self._answer(request, token, exchange)
+            await self._answer(client, token, exchange)
         except GatewayError as error:
             exchange.status, exchange.error = error.status, error.message
-            response = error.response(exchange.headers())
+            await client.answer(*error.answer(exchange.headers()))
         finally:
             self._in_flight -= 1
-            self.metrics.in_flight.set(self._in_flight)
             sample = exchange.finish(self.metrics)
             if sample and self._samples:
                 self._samples.add(sample)
             self._count(exchange)
-        if self.draining:
-            response.force_close()
         if self._shadows and exchange.shadow:
-            with suppress(ConnectionError):
-                # Now rather than after this handler's return, so that the client has its answer before the engine
-                # gets the copy; a client that has gone needs none.
-                await response.prepare(request)
-                await response.write_eof()
-                self._shadows.send(exchange)
-        return response
+            self._shadows.send(exchange)
 
     def _count(self, exchange: Exchange) -> None:
         """Calls and tokens of a version; neither a client's own mistake nor its departure is one."""
@@ -201,32 +205,32 @@ class Gateway:
         if self._usage and exchange.version_uid and (failed or usage is not None):
             self._usage.add(exchange.version_uid, None if failed else usage)
 
-    async def _answer(self, request: web.Request, token: str | None, exchange: Exchange) -> web.StreamResponse:
+    async def _answer(self, client: Client, token: str | None, exchange: Exchange) -> None:
         if self._in_flight > self.settings.max_concurrent_requests:
             raise errors.overloaded(self.settings.max_concurrent_requests)
-        client = token or request.remote or ""
-        self._limiter.enter(client)
+        payer = token or client.remote or ""
+        self._limiter.enter(payer)
         try:
-            return await self._pass_on(request, token, exchange)
+            await self._pass_on(client, token, exchange)
         finally:
-            self._limiter.leave(client, exchange.tokens if self.settings.limits.tokens_per_minute else 0)
+            self._limiter.leave(payer, exchange.tokens if self.settings.limits.tokens_per_minute else 0)
 
-    async def _pass_on(self, request: web.Request, token: str | None, exchange: Exchange) -> web.StreamResponse:
-        body = exchange.body = parse_request(await self._read(request))
+    async def _pass_on(self, client: Client, token: str | None, exchange: Exchange) -> None:
+        body = exchange.body = parse_request(await self._read(client))
         exchange.asked = body.model
         if self.keeper.missing:
             raise errors.no_routes_yet()
-        subject = subject_of(request.headers, body.subject, token, request.remote)
-        asked_arm, splits = request.headers.get(ARM_HEADER), request.path in SPLIT_PATHS
+        subject = subject_of(client.headers, body.subject, token, client.remote)
+        asked_arm, splits = client.headers.get(ARM_HEADER), client.path in SPLIT_PATHS
         choice = choose(self.keeper.table, body.model, subject, asked_arm, splits=splits)
         exchange.choose(choice, self.settings.internal_token)
         target = choice.answerer
         if not isinstance(target, Target):
             raise errors.unavailable_model(target, as_arm=choice.arm is not None)
         with self._pairs.watched(exchange) if self._pairs else nullcontext():
-            return await self._upstream.pass_on(request, target, body.with_model(target.served_name), exchange)
+            await self._upstream.pass_on(client, target, body.with_model(target.served_name), exchange)
 
-    async def _read(self, request: web.Request) -> bytes:
+    async def _read(self, request: web.Request | Client) -> bytes:
         try:
             return await request.read()
         except web.HTTPRequestEntityTooLarge as error:
@@ -313,16 +317,29 @@ async def serve(settings: GatewaySettings, cluster: Cluster, stop: asyncio.Event
         shutdown_timeout=settings.drain_timeout_seconds,
     )
     await runner.setup()
+    rest = runner.server
+    if rest is None:
+        raise RuntimeError("aiohttp has made no server")
+    paths = (*SPLIT_PATHS, *UNSPLIT_PATHS)
+    clients = ClientServer(gateway.complete, rest, paths, settings.max_body_bytes, lambda: gateway.draining)
+    listening: asyncio.Server | None = None
     following = asyncio.create_task(gateway.keeper.run(), name="routes")
     stopping = asyncio.create_task(stop.wait(), name="stop")
     try:
-        await web.TCPSite(runner, settings.host, settings.port).start()
+        loop = asyncio.get_running_loop()
+        listening = await loop.create_server(clients, settings.host, settings.port, backlog=BACKLOG)
         logger.info("gateway listens", port=settings.port, namespaces=settings.namespaces)
         await asyncio.wait({following, stopping}, return_when=asyncio.FIRST_COMPLETED)
         gateway.draining = True
         logger.info("gateway drains")
         await asyncio.sleep(settings.drain_delay_seconds)
     finally:
+        if listening is not None:
+            listening.close()
+        rest.pre_shutdown()
+        await asyncio.gather(
+            clients.close(settings.drain_timeout_seconds), rest.shutdown(settings.drain_timeout_seconds)
+        )
         await runner.cleanup()
         stopping.cancel()
         following.cancel()

@@ -8,13 +8,15 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from finetune_operator.gateway.errors import GatewayError, invalid_body
 
 SUBJECT_MEMBERS = ("user", "safety_identifier")
 _NOT_OF_THE_PROMPT = "asks for log probabilities of the prompt, which engines with adapters can't give"
 _WHITESPACE = re.compile(r"[ \t\n\r]*")
+_PLAIN_NAME = re.compile(r'"([^"\\\x00-\x1f]*)"[ \t\n\r]*:[ \t\n\r]*')
+_AFTER_MEMBER = re.compile(r"[ \t\n\r]*([,}])[ \t\n\r]*")
 _EVENT_LINE = re.compile(rb"([^\n]*?)\r?\n")
 
 
@@ -22,8 +24,7 @@ class NotAnObject(ValueError):
     """The text is not one JSON object; the message says where it goes wrong."""
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(NamedTuple):
     """A member of the outermost object; its value's text is at [start, end)."""
 
     name: str
@@ -105,17 +106,27 @@ def members_of(text: str) -> Iterator[Member]:
         _end(text, position + 1)
         return
     while True:
-        if text[position : position + 1] != '"':
-            raise NotAnObject(f"a quoted name is missing at character {position}")
-        name, position = _value(text, position)
-        position = start = _expect(text, _skip(text, position), ":")
-        value, position = _value(text, start)
-        yield Member(name, value, start, position)
-        position = _skip(text, position)
-        if text[position : position + 1] == "}":
-            _end(text, position + 1)
+        if match := _PLAIN_NAME.match(text, position):
+            name, start = match[1], match.end()
+        else:
+            name, start = _name(text, position)
+        value, end = _value(text, start)
+        yield Member(name, value, start, end)
+        after = _AFTER_MEMBER.match(text, end)
+        if after is None:
+            raise NotAnObject(f"`,` is missing at character {_skip(text, end)}")
+        position = after.end()
+        if after[1] == "}":
+            _end(text, position)
             return
-        position = _expect(text, position, ",")
+
+
+def _name(text: str, position: int) -> tuple[str, int]:
+    """One with escapes in it, or none at all; and where its value starts."""
+    if text[position : position + 1] != '"':
+        raise NotAnObject(f"a quoted name is missing at character {position}")
+    name, position = _value(text, position)
+    return name, _expect(text, _skip(text, position), ":")
 
 
 def _skip(text: str, position: int) -> int:

@@ -101,5 +101,5 @@ def kubernetes_token(headers: Mapping[str, str]) -> str:
 
 def _bearer_token(headers: Mapping[str, str]) -> str:
     """What the client showed, empty where it showed nothing."""
-    scheme, _, shown = headers.get("Authorization", "").partition(" ")
+    scheme, _, shown = headers.get("authorization", "").partition(" ")
     return shown.strip() if scheme.lower() == "bearer" else ""

@@ -6,7 +6,7 @@ copied that a passed-on answer does not need. llhttp reads the wire.
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import cast
 
 import httptools
@@ -51,6 +51,11 @@ class EngineAnswer:
             return chunk
         raise StopAsyncIteration
 
+    async def pour(self, sink: Callable[[bytes], bool], drained: Callable[[], Awaitable[None]]) -> None:
+        """The body into `sink`, in the very moment that it comes; where that tells that it is full, the engine has to
+        wait until it has `drained`. Raises `EngineLost`, `EngineSilent`."""
+        await self._connection.pour(sink, drained)
+
     async def read(self) -> bytes:
         """The whole body, however often. Raises `EngineLost`, `EngineSilent`."""
         if self._body is None:
@@ -81,6 +86,9 @@ class EngineConnection(asyncio.Protocol):
         self._buffer: list[bytes] = []
         self._buffered_bytes = 0
         self._is_paused = False
+        self._sink: Callable[[bytes], bool] | None = None
+        """Takes the body instead of the buffer."""
+        self._is_sink_full = False
         self._waiter: asyncio.Future[None] | None = None
         self._error: EngineLost | None = None
         self._heard_at = 0.0
@@ -114,11 +122,30 @@ class EngineConnection(asyncio.Protocol):
         found = self._buffer[0] if len(self._buffer) == 1 else b"".join(self._buffer)
         self._buffer.clear()
         self._buffered_bytes = 0
+        self._resume()
+        return found
+
+    async def pour(self, sink: Callable[[bytes], bool], drained: Callable[[], Awaitable[None]]) -> None:
+        """Whatever comes of the body goes into `sink`. Raises `EngineLost`, `EngineSilent`."""
+        if self._buffer:
+            self._is_sink_full = sink(await self.chunk())
+        self._sink = sink
+        try:
+            while self._is_sink_full or not self._is_whole:
+                if self._is_sink_full:
+                    await drained()
+                    self._is_sink_full = False
+                    self._resume()
+                else:
+                    await self._news()
+        finally:
+            self._sink = None
+
+    def _resume(self) -> None:
         if self._is_paused and self._transport is not None and self.is_usable:
             self._is_paused = False
             self._heard_at = self._loop.time()
             self._transport.resume_reading()
-        return found
 
     def release(self) -> None:
         """Harmless on a connection that is idle or closed."""
@@ -208,10 +235,15 @@ class EngineConnection(asyncio.Protocol):
             self._fail(EngineLost(f"the head of its answer has more than {HEAD_MAX_BYTES} bytes"))
             self.close()
             return
-        if self._buffered_bytes > BUFFERED_MAX_BYTES and not self._is_paused and self._transport is not None:
+        if (
+            (self._is_sink_full or self._buffered_bytes > BUFFERED_MAX_BYTES)
+            and not self._is_paused
+            and self._transport is not None
+        ):
             self._is_paused = True
             self._transport.pause_reading()
-        self._wake()
+        if self._sink is None or self._is_sink_full or self._is_whole:
+            self._wake()
 
     def eof_received(self) -> bool:
         """An answer that tells no length has its end here."""
@@ -238,6 +270,9 @@ class EngineConnection(asyncio.Protocol):
             self._has_head = True
 
     def on_body(self, body: bytes) -> None:
+        if self._sink is not None:
+            self._is_sink_full = self._sink(body)
+            return
         self._buffer.append(body)
         self._buffered_bytes += len(body)
 

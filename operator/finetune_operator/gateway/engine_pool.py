@@ -9,6 +9,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from finetune_operator.gateway.engine_connection import EngineAnswer, EngineConnection
+from finetune_operator.gateway.header_lines import header_lines
 
 IDLE_SECONDS = 3.0
 """Shorter than the 5 s after which vLLM's server closes an idle connection."""
@@ -47,8 +48,7 @@ class EnginePool:
         Raises `EngineUnreachable`, `EngineLost`, `EngineSilent`; being cancelled closes the connection.
         """
         place = place_of(url)
-        told = "".join(f"{name}: {_line(value)}\r\n" for name, value in headers.items())
-        head = f"{told}Accept-Encoding: identity\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = f"{header_lines(headers)}Accept-Encoding: identity\r\nContent-Length: {len(body)}\r\n\r\n"
         request = b"".join((place.head, head.encode("utf-8", "surrogateescape"), body))
         connection = (None if fresh else self._kept(place)) or await self._connected(place)
         return await connection.ask(request)
@@ -173,9 +173,3 @@ async def _lookup(host: str, port: int) -> tuple[str, ...]:
 @lru_cache(maxsize=1)
 def _trust() -> ssl.SSLContext:
     return ssl.create_default_context()
-
-
-def _line(value: str) -> str:
-    if "\r" in value or "\n" in value:
-        raise ValueError("a header's value has one line")
-    return value

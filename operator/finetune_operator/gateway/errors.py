@@ -38,11 +38,15 @@ class GatewayError(Exception):
         error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
         return json.dumps({"error": error}, ensure_ascii=False)
 
-    def response(self, headers: Mapping[str, str]) -> web.Response:
+    def answer(self, headers: Mapping[str, str]) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers and body."""
         retry = {"Retry-After": str(self.retry_after_seconds)} if self.retry_after_seconds is not None else {}
-        return web.Response(
-            status=self.status, text=self.to_json(), content_type="application/json", headers={**headers, **retry}
-        )
+        told = {**headers, **retry, "Content-Type": "application/json; charset=utf-8"}
+        return self.status, told, self.to_json().encode()
+
+    def response(self, headers: Mapping[str, str]) -> web.Response:
+        status, told, body = self.answer(headers)
+        return web.Response(status=status, headers=told, body=body)
 
 
 def invalid_body(message: str, param: str | None = None) -> GatewayError:

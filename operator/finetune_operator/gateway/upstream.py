@@ -10,11 +10,12 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from aiohttp import hdrs, web
+from aiohttp import hdrs
 
 from finetune_operator.core.routing import Target
 from finetune_operator.gateway import errors
 from finetune_operator.gateway.bodies import answered_model, ends_event, error_event, first_event
+from finetune_operator.gateway.clients import Client
 from finetune_operator.gateway.engine_connection import EngineAnswer, EngineLost, EngineSilent
 from finetune_operator.gateway.engine_pool import EnginePool, EngineUnreachable
 from finetune_operator.gateway.errors import GatewayError
@@ -40,14 +41,14 @@ class Upstream:
         self._metrics = metrics
         self._waiting = WaitingRoom(settings.max_concurrent_requests // WAITING_SHARE)
 
-    async def pass_on(
-        self, request: web.Request, target: Target, body: bytes, exchange: Exchange
-    ) -> web.StreamResponse:
+    async def pass_on(self, client: Client, target: Target, body: bytes, exchange: Exchange) -> None:
         """The engine's answer to the client; raises `GatewayError` as long as nothing has been sent."""
-        async with self._ask(request.headers, target, body, exchange) as begun:
+        async with self._ask(client.headers, target, body, exchange) as begun:
             if begun.is_stream:
-                return await self._stream(request, target, begun, exchange)
-            return await self._whole(target, begun, exchange)
+                await self._stream(client, target, begun, exchange)
+            else:
+                whole = await self._whole(target, begun, exchange)
+                await client.answer(begun.answer.status, _answer_headers(begun.answer, exchange), whole)
 
     async def copy(self, target: Target, body: bytes, exchange: Exchange) -> None:
         """The engine's answer to nobody, read to its end; raises `GatewayError`."""
@@ -127,30 +128,26 @@ class Upstream:
             return _Begun(answer, await self._first_event(target, answer), is_stream=True)
         return _Begun(answer, await answer.read(), is_stream=False)
 
-    async def _whole(self, target: Target, begun: "_Begun", exchange: Exchange) -> web.Response:
+    async def _whole(self, target: Target, begun: "_Begun", exchange: Exchange) -> bytes:
         answer, body = begun.answer, begun.head
         if answer.status == 200:
             _check_model(target, answered_model(body))
             exchange.note_whole(body)
         exchange.status = answer.status
-        return web.Response(status=answer.status, body=body, headers=_answer_headers(answer, exchange))
+        return body
 
-    async def _stream(
-        self, request: web.Request, target: Target, begun: "_Begun", exchange: Exchange
-    ) -> web.StreamResponse:
+    async def _stream(self, client: Client, target: Target, begun: "_Begun", exchange: Exchange) -> None:
         answer, head = begun.answer, begun.head
-        response = web.StreamResponse(headers=_answer_headers(answer, exchange))
         exchange.note_first_token()
         try:
-            await response.prepare(request)
-            await self._relay(request, target, answer, response, head, exchange)
+            await client.begin(_answer_headers(answer, exchange))
+            await self._relay(client, target, answer, head, exchange)
             exchange.status = 200
         except GatewayError as failure:
             exchange.status, exchange.error = failure.status, failure.message
         except ConnectionResetError:
             # The client has gone: what an engine does has errors of its own.
             pass
-        return response
 
     async def _first_event(self, target: Target, answer: EngineAnswer) -> bytes:
         """Everything up to the first event, whose model has been checked."""
@@ -168,32 +165,30 @@ class Upstream:
         raise errors.engine_failed(target.served_name, "its stream ended before the first event")
 
     async def _relay(
-        self,
-        request: web.Request,
-        target: Target,
-        answer: EngineAnswer,
-        response: web.StreamResponse,
-        head: bytes,
-        exchange: Exchange,
+        self, client: Client, target: Target, answer: EngineAnswer, head: bytes, exchange: Exchange
     ) -> None:
         """Chunk by chunk; a stream that breaks ends with an error event, or aborted where it broke within an event."""
-        chunk = head
-        try:
-            await response.write(chunk)
+        last = head
+
+        def note(chunk: bytes) -> None:
+            nonlocal last
+            last = chunk
             exchange.note_chunk(chunk)
-            async for chunk in answer:
-                await response.write(chunk)
-                exchange.note_chunk(chunk)
-            await response.write_eof()
+
+        try:
+            await client.write(head)
+            exchange.note_chunk(head)
+            await client.relay(answer, note)
+            await client.end()
         except (EngineSilent, EngineLost) as error:
             if isinstance(error, EngineSilent):
                 failure = errors.engine_silent(target.served_name, self._settings.answer_timeout_seconds)
             else:
                 failure = errors.engine_failed(target.served_name, str(error))
-            if ends_event(chunk):
-                await response.write_eof(f"data: {failure.to_json()}\n\n".encode())
-            elif request.transport is not None:
-                request.transport.abort()
+            if ends_event(last):
+                await client.end(f"data: {failure.to_json()}\n\n".encode())
+            else:
+                client.abort()
             raise failure from error
 
 

@@ -231,6 +231,83 @@ class TestSilence:
             await sent.wait()
 
 
+class Sink:
+    """Full after each chunk until it is told to go on."""
+
+    def __init__(self) -> None:
+        self.chunks: list[bytes] = []
+        self.goes_on = asyncio.Event()
+
+    def add(self, chunk: bytes) -> bool:
+        self.chunks.append(chunk)
+        return not self.goes_on.is_set()
+
+    async def drained(self) -> None:
+        await self.goes_on.wait()
+
+
+class TestPouring:
+    async def test_what_came_with_the_head_is_poured_too(self, pool: EnginePool) -> None:
+        sink = Sink()
+        sink.goes_on.set()
+        async with serving(saying(CHUNKED)) as server:
+            for _ in range(2):
+                answer = await pool.post(server.url, {}, b"{}")
+                await answer.pour(sink.add, sink.drained)
+                answer.release()
+            assert server.connections == 1
+        assert b"".join(sink.chunks) == b"hellohello"
+
+    async def test_pieces_that_come_later(self, pool: EnginePool) -> None:
+        sink = Sink()
+        sink.goes_on.set()
+        async with serving(saying(*(bytes([byte]) for byte in CHUNKED))) as server:
+            answer = await pool.post(server.url, {}, b"{}")
+            await answer.pour(sink.add, sink.drained)
+            answer.release()
+        assert sink.chunks == [b"h", b"e", b"l", b"l", b"o"]
+
+    async def test_a_full_sink_makes_the_engine_wait_and_is_no_silence_of_it(self) -> None:
+        size, sent, sink = 256 * BUFFERED_MAX_BYTES, asyncio.Event(), Sink()
+
+        async def say(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+            writer.write(b"a" * size)
+            await writer.drain()
+            sent.set()
+
+        pool = EnginePool(2.0, SILENCE_SECONDS)
+        async with serving(say) as server:
+            answer = await pool.post(server.url, {}, b"")
+            pouring = asyncio.create_task(answer.pour(sink.add, sink.drained))
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(sent.wait(), 4 * SILENCE_SECONDS)
+            assert not pouring.done()
+            sink.goes_on.set()
+            await pouring
+            answer.release()
+        assert sum(map(len, sink.chunks)) == size
+
+    @pytest.mark.parametrize(
+        ("say", "error"),
+        [
+            (saying(CHUNKED[:-20], closing=True), EngineLost),
+            (saying(CHUNKED[:-20], b"no length\r\n"), EngineLost),
+            (saying(CHUNKED[:-20]), EngineSilent),
+        ],
+        ids=["lost", "no HTTP", "silent"],
+    )
+    async def test_an_engine_that_fails(self, say: Say, error: type[Exception]) -> None:
+        pool, sink = EnginePool(2.0, SILENCE_SECONDS), Sink()
+        sink.goes_on.set()
+        async with serving(say) as server:
+            answer = await pool.post(server.url, {}, b"")
+            with pytest.raises(error):
+                await answer.pour(sink.add, sink.drained)
+            answer.release()
+            await eventually(lambda: server.open == 0)
+
+
 class TestReuse:
     async def test_one_connection_carries_one_request_after_the_other(self, pool: EnginePool) -> None:
         async with serving(saying(WHOLE)) as server:
