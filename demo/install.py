@@ -26,11 +26,13 @@ WRITE_FILE = (
 
 
 def install_chart(target: Target, narrator: Narrator) -> None:
-    """Namespace with Pod Security `restricted`, then the chart; the same again is an upgrade."""
+    """Namespace with Pod Security `restricted`, the place of the ratings, then the chart; again it is an upgrade."""
     kubectl = target.kubectl
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
     kubectl.apply(namespace)
     kubectl.run("label", "namespace", NAMESPACE, RESTRICTED, "--overwrite")
+    # The api's pod does not start before the volume is there that it mounts.
+    kubectl.apply(EXAMPLES / "ratings-db.yaml")
     values = [argument for name in target.values for argument in ("--values", str(CHART / name))]
     chosen = {**target.settings, **_without_what_another_release_has(kubectl)}
     settings = [argument for item in chosen.items() for argument in ("--set", "=".join(item))]
@@ -60,10 +62,8 @@ def start_afresh(target: Target) -> None:
 
 
 def fill_ratings(target: Target, narrator: Narrator) -> list[Conversation]:
-    """A SQLite database on the volume `ratings`, and the Secret with its URL."""
-    kubectl = target.kubectl
+    """A SQLite database on the volume `ratings`, whose URL is in the Secret beside it."""
     conversations = load_conversations()
-    kubectl.apply(EXAMPLES / "ratings-db.yaml")
     with tempfile.TemporaryDirectory() as directory:
         database = Path(directory) / "ratings.db"
         count = ratings.write_database(database, ratings.rate(conversations))

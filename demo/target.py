@@ -25,6 +25,8 @@ DOCKERFILES: Mapping[str, Path] = {
     "trainer": REPOSITORY / "trainer_image" / "Dockerfile",
     "server": REPOSITORY / "server_image" / "Dockerfile",
 }
+# On one node alone: elsewhere the api would keep the volume from the pods of trainings on other nodes.
+RATINGS: Mapping[str, str] = {"api.ratings.claimName": "ratings"}
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def _local(narrator: Narrator) -> Target:
         cluster.build_image(f"{LOCAL_PREFIX}/{name}:dev", dockerfile, REPOSITORY, {"BASE_IMAGE": BASE_IMAGE})
     kubectl = Kubectl(cluster.kubeconfig, NAMESPACE, str(cluster.bin_dir / "kubectl"), str(cluster.bin_dir / "helm"))
     settings = _rolled_by(cluster.node.images.digest(f"{LOCAL_PREFIX}/operator:dev"))
-    return Target("local", kubectl, ("values-cpu.yaml",), settings, cluster.audit_log)
+    return Target("local", kubectl, ("values-cpu.yaml",), {**settings, **RATINGS}, cluster.audit_log)
 
 
 def _kind(narrator: Narrator) -> Target:
@@ -119,7 +121,8 @@ def _kind(narrator: Narrator) -> Target:
     narrator.say(f"KUBECONFIG={kubeconfig}")
     inspect = ["docker", "image", "inspect", "--format", "{{.Id}}", f"{LOCAL_PREFIX}/operator:dev"]
     digest = subprocess.run(inspect, capture_output=True, text=True, check=True).stdout.strip()
-    return Target("kind", Kubectl(kubeconfig, NAMESPACE), ("values-cpu.yaml",), _rolled_by(digest))
+    settings = {**_rolled_by(digest), **RATINGS}
+    return Target("kind", Kubectl(kubeconfig, NAMESPACE), ("values-cpu.yaml",), settings)
 
 
 def _existing(narrator: Narrator) -> Target:

@@ -3,10 +3,14 @@
 from typing import Any
 
 import pytest
+import yaml
 
+from demo.target import RATINGS
 from finetune_operator.web.settings import Settings as ApiSettings
 from tests.helm.components import container, environment
-from tests.helm.conftest import NAMESPACE, Helm, Manifest, named, of_kind
+from tests.helm.conftest import CHART, NAMESPACE, REPOSITORY, Helm, Manifest, named, of_kind
+
+EXAMPLE = REPOSITORY / "examples" / "ratings-db.yaml"
 
 
 def test_sqlite_keeps_its_file_on_a_volume(rendered: list[Manifest]) -> None:
@@ -53,6 +57,21 @@ def test_ratings_url_is_a_file_that_may_come_later(helm: Helm) -> None:
     _, mounts, found = volumes("api.ratings.claimName=ratings")
     assert mounts["ratings"] == {"name": "ratings", "mountPath": "/ratings", "readOnly": True}
     assert found["ratings"]["persistentVolumeClaim"] == {"claimName": "ratings"}
+
+
+def test_the_demos_api_reads_what_its_trainings_read(helm: Helm) -> None:
+    """Where the demo has one node: the volume and the URL of the example that it fills."""
+    settings = [part for item in RATINGS.items() for part in ("--set", "=".join(item))]
+    manifests = helm.render("--values", str(CHART / "values-cpu.yaml"), *settings)
+    pod = named(manifests, "Deployment", "finetune-api")["spec"]["template"]["spec"]
+    (mount,) = (each for each in container(manifests, "api")["volumeMounts"] if each["name"] == "ratings")
+    found = {volume["name"]: volume for volume in pod["volumes"]}
+    example = {document["kind"]: document for document in yaml.safe_load_all(EXAMPLE.read_text())}
+    claim = example["PersistentVolumeClaim"]["metadata"]["name"]
+    assert found["ratings"]["persistentVolumeClaim"]["claimName"] == claim
+    assert found["ratings-url"]["secret"]["secretName"] == example["Secret"]["metadata"]["name"]
+    assert mount["readOnly"] is True
+    assert example["Secret"]["stringData"]["url"] == f"sqlite:///{mount['mountPath']}/ratings.db"
 
 
 @pytest.mark.parametrize(

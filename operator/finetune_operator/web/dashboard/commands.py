@@ -1,9 +1,16 @@
 """The same things from a terminal, so that each page says how. Pure."""
 
 import json
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any, NamedTuple
+from urllib.parse import urlencode
 
+from finetune_operator.core.decimals import decimal_text
+from finetune_operator.web.cost_views import TrainingCost
 from finetune_operator.web.ids import ObjectId
+from finetune_operator.web.job_views import FINISHED
 
 
 class Command(NamedTuple):
@@ -37,13 +44,11 @@ def job_commands(found: ObjectId, *, is_finished: bool, is_suspended: bool) -> t
 
 def version_commands(found: ObjectId) -> tuple[Command, ...]:
     where = f"-n {found.namespace}"
-    patch = json.dumps({"spec": {"state": "Deployed"}})
     return (
         Command("Look at it", f"kubectl get modelversion {found.name} {where} -o yaml"),
         Command(
             "Deploy it",
-            f"kubectl patch modelversion {found.name} {where} --type merge -p '{patch}'\n"
-            f"ftctl promote {found.name} {where}",
+            f"{_patched('modelversion', found, {'state': 'Deployed'})}\nftctl promote {found.name} {where}",
         ),
         Command("Go back to the one before it", f"ftctl rollback {found.name} {where}"),
     )
@@ -55,9 +60,110 @@ def submit_command(file: str) -> str:
 
 
 def _patch(purpose: str, verb: str, found: ObjectId, spec: dict[str, Any]) -> Command:
-    patch = json.dumps({"spec": spec})
-    where = f"-n {found.namespace}"
-    lines = (
-        f"kubectl patch finetunejob {found.name} {where} --type merge -p '{patch}'\nftctl {verb} {found.name} {where}"
-    )
+    lines = f"{_patched('finetunejob', found, spec)}\nftctl {verb} {found.name} -n {found.namespace}"
     return Command(purpose, lines)
+
+
+def _patched(kind: str, found: ObjectId, spec: dict[str, Any]) -> str:
+    patch = shlex.quote(json.dumps({"spec": spec}))
+    return f"kubectl patch {kind} {found.name} -n {found.namespace} --type merge -p {patch}"
+
+
+def curl(path: str, body: Mapping[str, Any] | None = None, method: str = "", /, **query: object) -> str:
+    """A request of REST; what is None or empty in the query is left out."""
+    said = urlencode({name: value for name, value in query.items() if value not in (None, "")})
+    words = ["curl"]
+    if method:
+        words += ["-X", method]
+    words += ["-H", '"Authorization: Bearer $TOKEN"']
+    if body is not None:
+        words += ["-H", '"Content-Type: application/json"', "-d", shlex.quote(json.dumps(body))]
+    return " ".join([*words, f'"$API{path}{f"?{said}" if said else ""}"'])
+
+
+def namespace_flag(namespace: str | None, served: Sequence[str], everywhere: str = " -A") -> str:
+    """Of a page that shows one namespace, the only one that is served, or all of them."""
+    only = namespace or (served[0] if len(served) == 1 else None)
+    return f" -n {only}" if only else everywhere
+
+
+EXPORT_FLAGS = {
+    "format": "--format", "philosopher": "--philosopher", "domain": "--domain", "task_type": "--task-type",
+    "min_rating": "--min-rating", "limit": "--limit", "test_fraction": "--test-fraction",
+    "min_examples": "--min-examples",
+}  # fmt: skip
+"""Those that `ftctl export` has; REST takes all members."""
+FIRST_BUDGET = 10
+
+
+def export_commands(said: Mapping[str, Any]) -> tuple[Command, ...]:
+    """Of an export, by the members of its request that are not at their default."""
+    lines = [*_ftctl_export("ftctl export ./dataset", said), curl("/v1/fine-tuning/datasets/export", said, "POST")]
+    return (Command("Export what the form says", "\n".join(lines)),)
+
+
+def count_commands(said: Mapping[str, Any]) -> tuple[Command, ...]:
+    lines = [*_ftctl_export("ftctl export --count", said), curl("/v1/fine-tuning/datasets/statistics", said, "POST")]
+    return (Command("Count these ratings", "\n".join(lines)),)
+
+
+def _ftctl_export(command: str, said: Mapping[str, Any]) -> Iterable[str]:
+    """Nothing where a member has no flag: a command that did something else would be worse than none."""
+    given = dict(said)
+    words = [] if given.pop("gold_star_only", True) else ["--all"]
+    if given.keys() <= EXPORT_FLAGS.keys():
+        words += [f"{EXPORT_FLAGS[name]} {shlex.quote(str(value))}" for name, value in given.items()]
+        yield " ".join([command, *words])
+
+
+def budget_commands(jobs: Iterable[TrainingCost]) -> tuple[Command, ...]:
+    """For the first training that goes on, with the budget that it has, or 10 to begin with."""
+    job = next((each for each in jobs if each.finished_at is None and each.status not in FINISHED), None)
+    if job is None:
+        return ()
+    namespace, _, name = job.id.partition(".")
+    amount, currency = (job.budget.max_cost, job.budget.currency) if job.budget else (FIRST_BUDGET, job.currency)
+    said = decimal_text(Decimal(str(amount)))
+    budget = {"maxCost": said, "currency": currency or "USD"}
+    lines = (
+        _patched("finetunejob", ObjectId(namespace, name), {"budget": budget}),
+        curl(f"/v1/fine-tuning/jobs/{job.id}/budget", {"max_cost": said, "currency": budget["currency"]}, "PUT"),
+    )
+    return (Command(f"Set the budget of {name}", "\n".join(lines)),)
+
+
+def roi_commands(version: ObjectId, test: str, given: Mapping[str, float | None]) -> tuple[Command, ...]:
+    """With what was changed from its measured value, by the names of REST."""
+    lines = [curl("/v1/fine-tuning/costs/roi", version=version, test=test, **given)]
+    if not test and given.keys() <= {"value_per_error_saved"}:
+        value = given.get("value_per_error_saved")
+        said = "" if value is None else f" --value-per-error {value}"
+        lines.insert(0, f"ftctl cost --roi {version.name} -n {version.namespace}{said}")
+    return (Command("The same from a terminal", "\n".join(lines)),)
+
+
+def pair_commands(left: str, right: str, is_testable: bool) -> tuple[Command, ...]:
+    """Of two versions by their ids, the left one of which may be `base`."""
+    namespace, _, candidate = right.partition(".")
+    measure = Command(f"Measure {candidate} and its base model anew", f"ftctl evaluate {candidate} -n {namespace}")
+    if not is_testable:
+        return (measure,)
+    baseline = left.partition(".")[2] or left
+    vote = f"ftctl setup-ab-test {candidate} --baseline {baseline} --prompt 'What is courage?' -n {namespace}"
+    return (measure, Command("Let people vote on these two", vote))
+
+
+def vote_commands(test: ObjectId, evaluator: str | None) -> tuple[Command, ...]:
+    """`evaluator` is who votes where no Kubernetes token says so."""
+    named = f" --evaluator {shlex.quote(evaluator)}" if evaluator else ""
+    body = {"evaluator": evaluator} if evaluator else {}
+    path = f"/v1/fine-tuning/ab-test/{test}"
+    return (
+        Command("Vote", f"ftctl vote {test.name} -n {test.namespace}{named}"),
+        Command(
+            "Vote by REST: ask for a pair, then judge it",
+            curl(f"{path}/comparisons", body, "POST")
+            + "\n"
+            + curl(f"{path}/vote", {"comparison_id": "<of the pair>", "vote": "a"} | body, "POST"),
+        ),
+    )

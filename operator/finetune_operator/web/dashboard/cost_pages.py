@@ -15,6 +15,7 @@ from finetune_operator.web import costs
 from finetune_operator.web.acting import TESTS, VERSIONS
 from finetune_operator.web.cost_views import RoiInput, RoiReport
 from finetune_operator.web.dashboard.charts import Curve, Line
+from finetune_operator.web.dashboard.commands import roi_commands
 from finetune_operator.web.dashboard.forms import mistakes_of
 from finetune_operator.web.dashboard.model_pages import Name, Namespace
 from finetune_operator.web.dashboard.permitted import part
@@ -107,7 +108,9 @@ async def roi_result(visit: VisitOf, form: Annotated[RoiForm, Query()]) -> HTMLR
     """What it comes to, as one types."""
     report = await _reckoned(visit, form)
     query = urlencode({name: value for name, value in form.model_dump().items() if value})
-    return visit.render("fragments/roi_result.html", report=report, query=query)
+    said = {name: each.value for name, each in report.inputs.items() if each.origin == "given"}
+    commands = roi_commands(visit.acting.identified(form.version), form.test, said)
+    return visit.render("fragments/roi_result.html", report=report, query=query, commands=commands)
 
 
 @router.get("/roi/curve")

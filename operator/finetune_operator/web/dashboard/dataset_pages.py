@@ -10,6 +10,7 @@ from finetune_operator.core.dataset_records import READABLE_FORMATS
 from finetune_operator.store.exported_datasets import DATASET_ID, FileName
 from finetune_operator.web import datasets
 from finetune_operator.web.auth import require_trainer
+from finetune_operator.web.dashboard.commands import export_commands
 from finetune_operator.web.dashboard.fine_tuning import PATH
 from finetune_operator.web.dashboard.forms import described, request_of
 from finetune_operator.web.dashboard.permitted import part, told
@@ -64,6 +65,14 @@ async def count(visit: VisitOf) -> HTMLResponse:
     selection = request_of(GoldSelection, await visit.form())
     counted = await told(counted_ratings(visit, selection))
     return visit.render("fragments/counts.html", counted=counted.value, refusal=counted.refusal)
+
+
+@router.post("/commands")
+async def commands(visit: VisitOf) -> HTMLResponse:
+    """The same export from a terminal."""
+    request = request_of(ExportRequest, await visit.form())
+    said = request.model_dump(mode="json", exclude_defaults=True)
+    return visit.render("fragments/commands.html", commands=export_commands(said))
 
 
 @router.get("/{dataset_id}")

@@ -1,6 +1,7 @@
 """Templates and how values are shown: what is unknown is a dash and never 0. Pure, but for reading the templates."""
 
 import math
+import shlex
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,12 +12,17 @@ from markupsafe import Markup
 
 from finetune_operator.core.durations import short_duration
 from finetune_operator.core.training_estimates import Range, shown_cost, shown_time
+from finetune_operator.web.dashboard import commands
 from finetune_operator.web.dashboard.assets import asset
 
 UNKNOWN = "\u2013"
 SIZES = ("B", "KiB", "MiB", "GiB", "TiB")
 SIZE_STEP = 1024
 HUNDREDTH = 0.01
+SAID_BY_TEMPLATES = (
+    commands.budget_commands, commands.curl, commands.namespace_flag, commands.pair_commands, commands.vote_commands,
+)  # fmt: skip
+"""What is at the foot of a page alone, and of which its handler knows nothing."""
 
 
 def number(value: float | None, digits: int = 0) -> str:
@@ -114,9 +120,12 @@ def environment() -> Environment:
         "negated": negated,
         "capitalize_first": capitalize_first,
         "zip_same": zip_same,
+        "shell": shlex.quote,
     }
     made.filters.update(filters)
     made.globals["asset"] = asset
+    for each in SAID_BY_TEMPLATES:
+        made.globals[each.__name__] = each
     return made
 
 

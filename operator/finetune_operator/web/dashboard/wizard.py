@@ -23,7 +23,7 @@ from finetune_operator.web import versions
 from finetune_operator.web.acting import JOBS, TESTS, VERSIONS
 from finetune_operator.web.creation import manifest
 from finetune_operator.web.dashboard.ab_test_pages import NewTest, context_of_test, created_test
-from finetune_operator.web.dashboard.commands import submit_command, version_commands
+from finetune_operator.web.dashboard.commands import count_commands, submit_command, version_commands
 from finetune_operator.web.dashboard.comparison_pages import id_of
 from finetune_operator.web.dashboard.dataset_pages import counted_ratings, exported
 from finetune_operator.web.dashboard.forms import described, mistakes_of, request_of
@@ -110,6 +110,13 @@ async def count(visit: VisitOf) -> HTMLResponse:
     except Problem as problem:
         return visit.render("fragments/counts.html", counted=None, refusal=problem.detail)
     return visit.render("fragments/counts.html", counted=counted, refusal=None)
+
+
+@router.post("/data/commands")
+async def commands(visit: VisitOf) -> HTMLResponse:
+    """The same count from a terminal."""
+    said = request_of(GoldSelection, await visit.form()).model_dump(mode="json", exclude_defaults=True)
+    return visit.render("fragments/commands.html", commands=count_commands(said))
 
 
 @router.get("/train")

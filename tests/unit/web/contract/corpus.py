@@ -58,18 +58,14 @@ BODIES: dict[str, bytes] = {
     "large": b'{"zzz": "' + b"a" * 2_000_000 + b'"}',
 }
 JSON_TYPE = "application/json"
-CONTENT_TYPES = (
-    "text/plain",
-    "application/xml",
-    "multipart/form-data; boundary=x",
-    "application/x-www-form-urlencoded",
-)
+FORM_TYPE = "application/x-www-form-urlencoded"
+CONTENT_TYPES = ("text/plain", "application/xml", "multipart/form-data; boundary=x", FORM_TYPE)
 
 Json = dict[str, Any]
 
 
 class Place(NamedTuple):
-    """Where a text goes in a request: a parameter of the path, the query or the headers, or a member of the body."""
+    """Where a text goes in a request: into the path, the query, a header, a cookie, or a member of the body or form."""
 
     method: str
     path: str
@@ -92,7 +88,8 @@ def places(document: Json) -> list[Place]:
             for parameter in operation.get("parameters", ())
             if _takes_text(document, parameter["schema"])
         ]
-        found += [Place(method, path, "body", name) for name in _members(document, operation)]
+        found += [Place(method, path, "body", name) for name in _members(document, operation, JSON_TYPE)]
+        found += [Place(method, path, "form", name) for name in _members(document, operation, FORM_TYPE)]
     return found
 
 
@@ -111,16 +108,16 @@ def texts_of(every: Sequence[Place], count: int) -> dict[Place, dict[str, str]]:
 
 def with_bodies(document: Json) -> list[tuple[str, str]]:
     """Operations that take JSON."""
-    return [(method, path) for method, path, operation in operations(document) if _takes_json(operation)]
+    return [(method, path) for method, path, operation in operations(document) if _takes(operation, JSON_TYPE)]
 
 
-def _takes_json(operation: Json) -> bool:
-    return JSON_TYPE in operation.get("requestBody", {}).get("content", {})
+def _takes(operation: Json, content_type: str) -> bool:
+    return content_type in operation.get("requestBody", {}).get("content", {})
 
 
-def _members(document: Json, operation: Json) -> Iterator[str]:
-    if _takes_json(operation):
-        schema = _resolved(document, operation["requestBody"]["content"][JSON_TYPE]["schema"])
+def _members(document: Json, operation: Json, content_type: str) -> Iterator[str]:
+    if _takes(operation, content_type):
+        schema = _resolved(document, operation["requestBody"]["content"][content_type]["schema"])
         for name, member in schema.get("properties", {}).items():
             yield from _texts_of(document, name, member)
 

@@ -161,7 +161,9 @@ async def test_two_people_judge_pairs_of_their_own(editor: Browser, cluster: Pla
 
 async def test_who_has_no_name_is_asked_for_one_and_keeps_it(rest: Rest, arms: HonestArms) -> None:
     holder = Browser(rest, "public-token")
-    assert "Who votes?" in (await holder.get(HERE)).text
+    asked = (await holder.get(HERE)).text
+    assert "Who votes?" in asked
+    assert "ftctl vote v1-v2 -n finetune --evaluator Ada" in asked
     answer = await holder.post(f"{HERE}/name", {"name": " Ada Löve "})
     assert answer.status_code == 303
     cookie = answer.headers["set-cookie"]
@@ -182,7 +184,9 @@ async def test_a_name_that_is_none_is_refused(rest: Rest, name: str) -> None:
 async def test_a_forged_name_in_the_cookie_is_asked_for_again(rest: Rest) -> None:
     holder = Browser(rest, "public-token")
     holder.cookies["finetune_evaluator"] = "%0A"
-    assert "Who votes?" in (await holder.get(HERE)).text
+    asked = (await holder.get(HERE)).text
+    assert "Who votes?" in asked
+    assert "ftctl vote v1-v2 -n finetune --evaluator Ada" in asked
 
 
 async def test_what_models_and_people_wrote_is_text(
