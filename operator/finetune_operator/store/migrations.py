@@ -475,6 +475,27 @@ MIGRATIONS: tuple[Migration, ...] = (
             "CREATE INDEX api_keys_account ON api_keys (namespace, service_account)",
         ),
     ),
+    Migration(
+        12,
+        (
+            # Only a list of the cluster says what the new columns have to be.
+            "DELETE FROM resources",
+            "ALTER TABLE resources ADD COLUMN requested VARCHAR(32)",
+            "ALTER TABLE resources ADD COLUMN currency VARCHAR(16)",
+            "ALTER TABLE resources ADD COLUMN amount_micros BIGINT",
+            "ALTER TABLE resources ADD COLUMN is_unpriced BOOLEAN NOT NULL DEFAULT FALSE",
+            "ALTER TABLE resources ADD COLUMN is_over_budget BOOLEAN NOT NULL DEFAULT FALSE",
+            "ALTER TABLE resources ADD COLUMN win_rate DOUBLE PRECISION",
+            "DROP INDEX resources_model",
+            "CREATE INDEX resources_model ON resources (plural, namespace, model, engine, requested)",
+            "CREATE INDEX resources_state ON resources (plural, state, created, namespace, name, uid)",
+            """
+            CREATE INDEX resources_sums ON resources (
+                plural, namespace, currency, state, amount_micros, is_unpriced, is_over_budget, win_rate
+            )
+            """,
+        ),
+    ),
 )
 
 

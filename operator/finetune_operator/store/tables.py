@@ -281,7 +281,8 @@ class TestCounts(Base):
 class MirroredResource(Base):
     """A custom resource as the API server last told it, for lists and for SQL clients; the cluster's is the truth.
 
-    `created` is as the API server writes it, `attached` what a client of OpenAI's interface noted, as JSON.
+    `created` is as the API server writes it, `attached` what a client of OpenAI's interface noted, as JSON. An amount
+    is in millionths of `currency`: of a training what was spent, of a version the price of a million generated tokens.
     """
 
     __tablename__ = "resources"
@@ -292,7 +293,12 @@ class MirroredResource(Base):
         ),
         Index("resources_uid", "uid"),
         Index("resources_engine", "engine"),
-        Index("resources_model", "plural", "namespace", "model"),
+        Index("resources_model", "plural", "namespace", "model", "engine", "requested"),
+        Index("resources_state", "plural", "state", "created", "namespace", "name", "uid"),
+        Index(
+            "resources_sums",
+            *("plural", "namespace", "currency", "state", "amount_micros", "is_unpriced", "is_over_budget", "win_rate"),
+        ),
     )
 
     plural: Mapped[str] = mapped_column(String(32), primary_key=True)
@@ -308,6 +314,12 @@ class MirroredResource(Base):
     job_uid: Mapped[str | None] = mapped_column(String(64))
     attached: Mapped[str | None] = mapped_column(Text)
     engine: Mapped[str | None] = mapped_column(String(253))
+    requested: Mapped[str | None] = mapped_column(String(32))
+    currency: Mapped[str | None] = mapped_column(String(16))
+    amount_micros: Mapped[int | None] = mapped_column(BigInteger)
+    is_unpriced: Mapped[bool] = mapped_column(Boolean, server_default=false())
+    is_over_budget: Mapped[bool] = mapped_column(Boolean, server_default=false())
+    win_rate: Mapped[float | None] = mapped_column(Double)
     body: Mapped[dict[str, Any]] = mapped_column(JSON)
 
 

@@ -92,7 +92,7 @@ async def get_tests(
     after: After = None,
 ) -> AbTestList:
     """ABTests, the newest first, of all namespaces that the caller may read."""
-    wanted = Wanted(TESTS.plural, model=model, state=phase.value if phase else None)
+    wanted = Wanted(TESTS.plural, model=model, states=(phase.value,) if phase else ())
     page = await Acting(services, caller).page(TESTS, namespace, limit, after, wanted)
     tests = tuple(map(abtest_entry, page.items))
     return AbTestList(tests=tests, total=page.total, has_more=page.has_more, next=page.next)
