@@ -494,6 +494,7 @@ MIGRATIONS: tuple[Migration, ...] = (
                 plural, namespace, currency, state, amount_micros, is_unpriced, is_over_budget, win_rate
             )
             """,
+            "CREATE INDEX abtest_comparisons_namespace ON abtest_comparisons (namespace, created_at)",
         ),
     ),
 )

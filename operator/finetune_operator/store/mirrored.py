@@ -6,7 +6,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Delete, Select, delete, false, func, or_, select, true, tuple_
+from sqlalchemy import ColumnElement, Delete, Select, delete, false, func, or_, select, text, true, tuple_
 from sqlalchemy.exc import DataError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -154,6 +154,16 @@ async def drop_others(
     async with engine.begin() as connection:
         for begin in range(0, len(gone), INSERTED_AT_ONCE):
             await connection.execute(_deletion(plural, gone[begin : begin + INSERTED_AT_ONCE]))
+
+
+async def measure(engine: AsyncEngine) -> None:
+    """Have PostgreSQL know how many rows there are of what, as soon as many have come.
+
+    It finds that out by itself minutes later, and until then reads all of a table for each row of another.
+    """
+    if engine.dialect.name == "postgresql":
+        async with engine.begin() as connection:
+            await connection.execute(text(f"ANALYZE {MirroredResource.__tablename__}"))
 
 
 async def drop_elsewhere(engine: AsyncEngine, namespaces: Collection[str]) -> None:

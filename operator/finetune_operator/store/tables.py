@@ -172,6 +172,7 @@ class Comparison(Base):
         UniqueConstraint("abtest_uid", "evaluator", "number", name="abtest_comparisons_once"),
         Index("abtest_comparisons_created", "created_at"),
         Index("abtest_comparisons_pair", "pair_id"),
+        Index("abtest_comparisons_namespace", "namespace", "created_at"),
         Index("abtest_comparisons_test", "namespace", "name", "created_at"),
     )
 

@@ -213,17 +213,13 @@ async def get_comparisons(
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> ComparisonList:
     """Comparisons, the newest first; those without a vote stay blind."""
-    conditions = [
-        column == value
-        for column, value in ((Comparison.namespace, namespace), (Comparison.name, name))
-        if value is not None
-    ]
-    readable = await _readable_namespaces(services, caller, namespace)
-    if readable is not None:
-        conditions.append(Comparison.namespace.in_(readable))
+    conditions = [] if name is None else [Comparison.name == name]
     if before is not None:
         conditions.append(Comparison.created_at < before)
-    found = await votes.list_comparisons(services.engine, conditions, limit)
+    readable = await _readable_namespaces(services, caller, namespace)
+    if namespace is not None:
+        readable = (namespace,) if readable is None or namespace in readable else ()
+    found = await votes.list_comparisons(services.engine, conditions, limit, readable)
     return ComparisonList(
         comparisons=tuple(
             ComparisonEntry(

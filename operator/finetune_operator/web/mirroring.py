@@ -147,6 +147,7 @@ class Mirroring:
                 await mirrored.keep(self._engine, rows_of(plural, items), before)
                 present |= {(item["metadata"]["namespace"], item["metadata"]["name"]) for item in items}
         await mirrored.drop_others(self._engine, plural, namespace, present, int(version), before)
+        await mirrored.measure(self._engine)
         return version
 
     async def _watched(self, plural: str, namespace: str | None) -> None:
