@@ -13,6 +13,7 @@ from typing import NamedTuple
 from sqlalchemy import Connection, func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from finetune_operator.store import experiment_sums
 from finetune_operator.store.tables import SchemaVersion
 
 LOCK_NUMBER = 6_036_470_183
@@ -496,6 +497,17 @@ MIGRATIONS: tuple[Migration, ...] = (
             """,
             "CREATE INDEX abtest_comparisons_namespace ON abtest_comparisons (namespace, created_at)",
         ),
+    ),
+    Migration(
+        13,
+        (
+            *experiment_sums.TABLES,
+            *experiment_sums.VOTES_OF_BEFORE,
+            experiment_sums.SAMPLES_OF_BEFORE,
+            experiment_sums.VOTERS_INDEX,
+        ),
+        {"sqlite": experiment_sums.sqlite_triggers(), "postgresql": experiment_sums.postgresql_triggers()},
+        before={"postgresql": ("LOCK TABLE abtest_votes, abtest_samples IN SHARE ROW EXCLUSIVE MODE",)},
     ),
 )
 

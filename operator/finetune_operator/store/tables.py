@@ -279,6 +279,60 @@ class TestCounts(Base):
     late: Mapped[int] = mapped_column(BigInteger)
 
 
+class VoteLog(Base):
+    """The counts of an ABTest after each vote that is not late, in the order in which they were kept.
+
+    Triggers write it, so that a curve of some points is some rows. A vote that is deleted takes all rows of its test
+    with it: what is left then does not begin with the first vote.
+    """
+
+    __tablename__ = "abtest_vote_log"
+
+    abtest_uid: Mapped[str] = mapped_column(String(64), primary_key=True)
+    number: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    fine_tuned: Mapped[int] = mapped_column(BigInteger)
+    base: Mapped[int] = mapped_column(BigInteger)
+    tie: Mapped[int] = mapped_column(BigInteger)
+    both_bad: Mapped[int] = mapped_column(BigInteger)
+
+
+class VoterCounts(Base):
+    """How one evaluator voted in an ABTest, late votes aside; triggers keep it."""
+
+    __tablename__ = "abtest_voters"
+    __table_args__ = (Index("abtest_voters_heaviest", "abtest_uid", "votes", "evaluator"),)
+
+    abtest_uid: Mapped[str] = mapped_column(String(64), primary_key=True)
+    evaluator: Mapped[str] = mapped_column(String(128), primary_key=True)
+    votes: Mapped[int] = mapped_column(BigInteger)
+    fine_tuned: Mapped[int] = mapped_column(BigInteger)
+    base: Mapped[int] = mapped_column(BigInteger)
+    tie: Mapped[int] = mapped_column(BigInteger)
+    both_bad: Mapped[int] = mapped_column(BigInteger)
+
+
+class ArmSums(Base):
+    """What the samples of one arm sum up to; triggers keep it. Latencies are of requests that did not fail."""
+
+    __tablename__ = "abtest_arm_sums"
+
+    abtest_uid: Mapped[str] = mapped_column(String(64), primary_key=True)
+    arm: Mapped[str] = mapped_column(String(16), primary_key=True)
+    samples: Mapped[int] = mapped_column(BigInteger)
+    errors: Mapped[int] = mapped_column(BigInteger)
+    latency_ms: Mapped[float] = mapped_column(Double)
+    latency_ms_squared: Mapped[float] = mapped_column(Double)
+    samples_with_tokens: Mapped[int] = mapped_column(BigInteger)
+    prompted_samples: Mapped[int] = mapped_column(BigInteger)
+    prompt_tokens: Mapped[float] = mapped_column(Double)
+    completion_tokens: Mapped[float] = mapped_column(Double)
+    completion_tokens_squared: Mapped[float] = mapped_column(Double)
+    shadow_samples: Mapped[int] = mapped_column(BigInteger)
+    shadow_errors: Mapped[int] = mapped_column(BigInteger)
+    shadow_latency_ms: Mapped[float] = mapped_column(Double)
+
+
 class MirroredResource(Base):
     """A custom resource as the API server last told it, for lists and for SQL clients; the cluster's is the truth.
 

@@ -117,10 +117,10 @@ async def standing(engine: AsyncEngine, abtest_uid: str, max_votes: int | None =
         row = (await connection.execute(counts)).one_or_none()
         if row is None:
             return Standing(VoteCounts(), 0, 0)
-        votes = _counted(row.fine_tuned, row.base, row.tie, row.both_bad)
+        votes = counted_of(row.fine_tuned, row.base, row.tie, row.both_bad)
         if max_votes is not None and votes.total > max_votes:
             fine_tuned, base, tie, both_bad = (await connection.execute(_without_the_last(abtest_uid, max_votes))).one()
-            votes = _counted(fine_tuned, base, tie, both_bad)
+            votes = counted_of(fine_tuned, base, tie, both_bad)
     return Standing(votes, row.late, row.comparisons)
 
 
@@ -158,7 +158,7 @@ def _without_the_last(abtest_uid: str, max_votes: int) -> Select[int, int, int, 
     ).where(TestCounts.abtest_uid == abtest_uid)
 
 
-def _counted(fine_tuned: int, base: int, tie: int, both_bad: int) -> VoteCounts:
+def counted_of(fine_tuned: int, base: int, tie: int, both_bad: int) -> VoteCounts:
     """Who calls both bad prefers neither."""
     return VoteCounts(fine_tuned=fine_tuned, base=base, tie=tie + both_bad, both_bad=both_bad)
 

@@ -157,7 +157,7 @@ async def get_voters(
     name: Name,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> VoterList:
-    """Whose votes they are, and how well people agree."""
+    """Whose votes they are, and how well people agree: of many votes unknown until that has been worked out."""
     test = await _read_test(Acting(services, caller), namespace, name)
     told = test.status.voters or Voters()
     uid, max_votes = test.metadata.uid, test.spec.decision.max_votes
@@ -166,6 +166,7 @@ async def get_voters(
         ("voters", uid, max_votes, limit),
         counted,
         lambda: vote_statistics.voters(services.engine, uid, max_votes, limit),
+        meanwhile=lambda: vote_statistics.heaviest_voters(services.engine, uid, limit),
     )
     return VoterList(
         evaluators=found.evaluators,
