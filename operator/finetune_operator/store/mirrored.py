@@ -6,7 +6,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Delete, Select, delete, false, func, or_, select, text, true, tuple_
+from sqlalchemy import ColumnElement, Delete, Select, delete, false, func, select, text, true, tuple_
 from sqlalchemy.exc import DataError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -156,14 +156,16 @@ async def drop_others(
             await connection.execute(_deletion(plural, gone[begin : begin + INSERTED_AT_ONCE]))
 
 
-async def measure(engine: AsyncEngine) -> None:
-    """Have PostgreSQL know how many rows there are of what, as soon as many have come.
+async def settle(engine: AsyncEngine) -> None:
+    """Have PostgreSQL know what there is, as soon as many rows have come.
 
-    It finds that out by itself minutes later, and until then reads all of a table for each row of another.
+    It finds that out by itself minutes later. Until then it reads all of a table for each row of another, and looks
+    at each row that an index has told of already.
     """
     if engine.dialect.name == "postgresql":
-        async with engine.begin() as connection:
-            await connection.execute(text(f"ANALYZE {MirroredResource.__tablename__}"))
+        async with engine.connect() as connection:
+            alone = await connection.execution_options(isolation_level="AUTOCOMMIT")
+            await alone.execute(text(f"VACUUM (ANALYZE) {MirroredResource.__tablename__}"))
 
 
 async def drop_elsewhere(engine: AsyncEngine, namespaces: Collection[str]) -> None:
@@ -183,7 +185,8 @@ async def page(engine: AsyncEngine, wanted: Wanted, after: Position | None, limi
         keys = keys.where(tuple_(*order) < tuple_(*after))
     # An index has each state in the order of pages; of several at once it would have to be sorted, or all be read.
     of_states = [MirroredResource.state == state for state in wanted.states] or [true()]
-    count = select(func.count()).select_from(MirroredResource).where(*chosen, or_(*of_states))
+    of_any = MirroredResource.state.in_(wanted.states) if wanted.states else true()
+    count = select(func.count()).select_from(MirroredResource).where(*chosen, of_any)
     async with engine.connect() as connection:
         total = (await connection.execute(count)).scalar_one()
         lists = [(await connection.execute(keys.where(of_state))).all() for of_state in of_states]

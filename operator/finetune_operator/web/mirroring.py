@@ -32,6 +32,8 @@ BACKOFF_SECONDS, BACKOFF_MAX_SECONDS = 1.0, 30.0
 STEADY_SECONDS = 30.0
 """A watch that stood so long was one; connecting to an API server that is away takes less to fail."""
 RELIST_SECONDS = 3600.0
+MANY = 1000
+"""New rows, after which the database does well to look at what it has."""
 
 Object = dict[str, Any]
 logger = get_logger(__name__)
@@ -147,7 +149,8 @@ class Mirroring:
                 await mirrored.keep(self._engine, rows_of(plural, items), before)
                 present |= {(item["metadata"]["namespace"], item["metadata"]["name"]) for item in items}
         await mirrored.drop_others(self._engine, plural, namespace, present, int(version), before)
-        await mirrored.measure(self._engine)
+        if len(present - before.keys()) >= MANY:
+            await mirrored.settle(self._engine)
         return version
 
     async def _watched(self, plural: str, namespace: str | None) -> None:
