@@ -489,6 +489,8 @@ MIGRATIONS: tuple[Migration, ...] = (
             "ALTER TABLE resources ADD COLUMN win_rate DOUBLE PRECISION",
             "DROP INDEX resources_model",
             "CREATE INDEX resources_model ON resources (plural, namespace, model, engine, requested)",
+            "CREATE INDEX resources_origin ON resources (plural, philosopher, domain, namespace, uid)",
+            "CREATE INDEX resources_training ON resources (plural, job_uid, namespace)",
             "CREATE INDEX resources_state ON resources (plural, state, created, namespace, name, uid)",
             """
             CREATE INDEX resources_sums ON resources (

@@ -349,6 +349,8 @@ class MirroredResource(Base):
         Index("resources_uid", "uid"),
         Index("resources_engine", "engine"),
         Index("resources_model", "plural", "namespace", "model", "engine", "requested"),
+        Index("resources_origin", "plural", "philosopher", "domain", "namespace", "uid"),
+        Index("resources_training", "plural", "job_uid", "namespace"),
         Index("resources_state", "plural", "state", "created", "namespace", "name", "uid"),
         Index(
             "resources_sums",
