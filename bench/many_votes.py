@@ -19,6 +19,7 @@ from finetune_operator.store.urls import DatabaseUrl
 OLD_SCHEMA = 8
 """Counts nothing by itself, so that nothing is counted a million times."""
 DAYS = 30
+RATED_ONE_OF = 100
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 CHOICES = ("fine_tuned", "base", "fine_tuned", "tie", "both_bad")
 
@@ -30,7 +31,7 @@ async def fill(engine: AsyncEngine, url: DatabaseUrl, votes: int, samples: int) 
     with patch.object(migrations, "MIGRATIONS", MIGRATIONS[:OLD_SCHEMA]):
         await migrate(engine)
     _copy(url, {"abtest_comparisons": (_comparison, votes), "abtest_votes": (_vote, votes)})
-    _copy(url, {"abtest_samples": (_sample, samples)})
+    _copy(url, {"abtest_samples": (_sample, samples), "feedback": (_feedback, samples // RATED_ONE_OF)})
 
 
 async def fill_usage(engine: AsyncEngine, url: DatabaseUrl) -> None:
@@ -120,6 +121,14 @@ def _sample(number: int) -> Row:
         "latency_ms": 100 + number % 50,
         "time": NOON + timedelta(seconds=number),
         "shadow": False,
+    }
+
+
+def _feedback(number: int) -> Row:
+    return {
+        "request_id": f"request-{number * RATED_ONE_OF:08}",
+        "rating": 1 + number % 5,
+        "created_at": NOON + timedelta(seconds=number),
     }
 
 

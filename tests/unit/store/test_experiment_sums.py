@@ -140,3 +140,18 @@ async def test_what_was_there_before(empty_engine: AsyncEngine, monkeypatch: pyt
     assert await points(empty_engine) == len(BALLOTS)
     found = await samples.tally(empty_engine, TEST)
     assert found.candidate.model_dump() == pytest.approx(CANDIDATE.model_dump())
+
+
+async def test_votes_that_are_sent_again(engine: AsyncEngine) -> None:
+    """The statement that leaves out what is there decides nothing of what the triggers do."""
+    names = ("prompt", "baseline_served_name", "candidate_served_name", "baseline_answer", "candidate_answer")
+    shown = dict.fromkeys(names, "x") | {"namespace": "n", "name": "t", "candidate_side": "a"}
+    for number, (evaluator, choice) in enumerate(BALLOTS):
+        own = {"evaluator": evaluator, "abtest_uid": TEST, "created_at": NOON}
+        comparison = Comparison(id=f"{number:04}", number=number, **shown, **own)
+        for _ in range(2):
+            kept = await votes.add_comparison(engine, comparison)
+            await votes.cast_vote(engine, kept, choice, late=False, now=NOON + timedelta(seconds=number))
+    assert (await votes.standing(engine, TEST)).comparisons == len(BALLOTS)
+    assert (await vote_statistics.cast(engine, TEST, None)).heaviest == VoteCounts(fine_tuned=2, base=1, tie=1)
+    await agrees(engine)
