@@ -7,6 +7,7 @@ that are added to the product are added to `PATHS`. FINETUNE_BENCH_SCALE, such a
 import asyncio
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -34,7 +35,7 @@ from tests import postgres_server
 
 SCALE = float(os.environ.get("FINETUNE_BENCH_SCALE") or 1)
 TRAININGS, VOTES, SAMPLES = (max(1000, int(count * SCALE)) for count in (100_000, 1_000_000, 1_000_000))
-ROUNDS = 30
+ROUNDS = 20
 SLOW_ROUNDS, SLOW_MS = 5, 5000.0
 TICK_SECONDS = 0.002
 GOAL_MS = 200.0
@@ -146,12 +147,20 @@ async def _measured(name: str, url: str, directory: Path) -> list[Figure]:
         ]
         cluster.lists = 0
         before = _begin_peak()
-        figures += [await _timed(name, client, path, LOGIN) for path in PATHS]
-        figures += [await _timed(name, client, path, INTERNAL) for path in ASKED_BY_US]
+        for figure in figures:
+            _tell(figure)
+        for path, login in (*((path, LOGIN) for path in PATHS), *((path, INTERNAL) for path in ASKED_BY_US)):
+            figures.append(await _timed(name, client, path, login))
+            _tell(figures[-1])
         grown = _peak_mib() - before
         figures.append(Figure(f"{name}: lists read from the API server", str(cluster.lists), "by all of these", "0"))
         figures.append(Figure(f"{name}: memory for all of these", f"{grown:.0f} MiB", "growth of the process's peak"))
         return figures
+
+
+def _tell(figure: Figure) -> None:
+    """As it is measured, so that a run that is ended early was not for nothing."""
+    print(f"{figure.name}: {figure.value}; {figure.how}", file=sys.stderr, flush=True)
 
 
 async def _timed(name: str, client: httpx2.AsyncClient, path: str, login: dict[str, str]) -> Figure:
