@@ -1,6 +1,6 @@
 """Triggers that keep what votes and samples sum up to, and what they make of the rows that are there already.
 
-Frozen text of migration 13, as `migrations` says; one row that is written changes some sums, however many there are.
+Frozen text of one migration, as `migrations` says; one row that is written changes some sums, however many there are.
 """
 
 CHOICES = ("fine_tuned", "base", "tie", "both_bad")
