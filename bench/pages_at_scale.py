@@ -131,12 +131,17 @@ async def _measured(name: str, url: str, directory: Path) -> list[Figure]:
         cluster = await stack.enter_async_context(ManyResources(TRAININGS).running())
         before = _begin_peak()
         begun = time.monotonic()
-        client = await stack.enter_async_context(_api(engine, cluster, directory))
+        async with _Held() as held:
+            client = await stack.enter_async_context(_api(engine, cluster, directory))
         synced = time.monotonic() - begun
         grown = _peak_mib() - before
         figures = [
             Figure(f"{name}: migrations of an older schema", f"{migrated:.1f} s", "with all votes in it"),
-            Figure(f"{name}: until the mirror stands", f"{synced:.1f} s", "all lists read and kept"),
+            Figure(
+                f"{name}: until the mirror stands",
+                f"{synced:.1f} s",
+                f"all lists read and kept; the event loop held for {held.longest_ms:.0f} ms at most",
+            ),
             Figure(
                 f"{name}: memory for it",
                 f"{grown:.0f} MiB",
