@@ -1,6 +1,8 @@
 """An API server with a hundred thousand finished trainings, each with a version: made up as they are asked for."""
 
 import asyncio
+import contextlib
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -11,6 +13,7 @@ from aiohttp import web
 Object = dict[str, Any]
 NAMESPACE = "finetune"
 FAMILIES = 500
+BOOKMARK_SECONDS = 30.0
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 DIGEST = "sha256:" + "a" * 64
 BASE_MODEL = {"name": "tiny-llama", "source": {"volume": {"claimName": "models", "path": "tiny-llama"}}}
@@ -114,7 +117,7 @@ class ManyResources:
         if request.query.get("watch") == "true":
             response = web.StreamResponse()
             await response.prepare(request)
-            await self._over.wait()
+            await self._tell_nothing(request.match_info["plural"], response)
             return response
         self.lists += 1
         plural = request.match_info["plural"]
@@ -125,6 +128,16 @@ class ManyResources:
         return web.json_response(
             {"items": [self._one(plural, each) for each in range(begin, end)], "metadata": metadata}
         )
+
+    async def _tell_nothing(self, plural: str, response: web.StreamResponse) -> None:
+        """As a watch does on which nothing happens: it says so now and then, lest it is taken for a broken one."""
+        still = {"kind": KINDS[plural], "metadata": {"resourceVersion": str(self._count)}}
+        line = json.dumps({"type": "BOOKMARK", "object": still}).encode() + b"\n"
+        while not self._over.is_set():
+            await response.write(line)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(BOOKMARK_SECONDS):
+                    await self._over.wait()
 
     async def _get(self, request: web.Request) -> web.Response:
         plural, name = request.match_info["plural"], request.match_info["name"]

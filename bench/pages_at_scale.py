@@ -6,30 +6,28 @@ that are added to the product are added to `PATHS`. FINETUNE_BENCH_SCALE, such a
 
 import asyncio
 import os
-import resource
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime, timedelta
-from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import httpx2
 import kopf
-from sqlalchemy import func, insert, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from bench import many_votes
 from bench.many_resources import NAMESPACE, ManyResources
 from bench.report import Figure, NotMeasurable, Report
+from finetune_operator.contract.places import TALLY_PATH
 from finetune_operator.kube.client import KubeClient
+from finetune_operator.logs import configure_logging
 from finetune_operator.store.database import async_engine, parse_url
 from finetune_operator.store.migrations import migrate
-from finetune_operator.store.tables import ArmSample, Base, Comparison, Vote
-from finetune_operator.web.app import create_app
+from finetune_operator.web.app import create_app, settle
 from finetune_operator.web.mirroring import PLURALS, Mirroring
 from finetune_operator.web.services import ArmUnavailable, Services
 from finetune_operator.web.settings import Settings
@@ -37,37 +35,74 @@ from tests import postgres_server
 
 SCALE = float(os.environ.get("FINETUNE_BENCH_SCALE") or 1)
 TRAININGS, VOTES, SAMPLES = (max(1000, int(count * SCALE)) for count in (100_000, 1_000_000, 1_000_000))
-ROUNDS = 30
+ROUNDS = 20
+SLOW_ROUNDS, SLOW_MS = 5, 5000.0
+TICK_SECONDS = 0.002
 GOAL_MS = 200.0
 GROWTH_GOAL_MIB = 256
 SYNC_SECONDS = 900.0
-INSERTED_AT_ONCE = 5000
-NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 LOGIN = {"Authorization": "Bearer ada"}
-TEST_PATH = f"/v1/fine-tuning/ab-test/{NAMESPACE}.duel"
+INTERNAL = {"Authorization": "Bearer internal-token"}
+TEST = f"{NAMESPACE}.duel"
+TEST_PATH = f"/v1/fine-tuning/ab-test/{TEST}"
+TEST_PAGE = f"/model-comparison/tests/{TEST}"
+TRAINING, VERSION = "training-000500", "family-7-v2"
 PATHS: tuple[str, ...] = (
     "/v1/fine-tuning/jobs",
     "/v1/fine-tuning/jobs?status=failed",
     "/v1/fine-tuning/jobs?status=training",
     "/v1/fine-tuning/jobs?model=family-7&limit=20",
-    f"/v1/fine-tuning/jobs?after={NAMESPACE}.training-000500",
+    f"/v1/fine-tuning/jobs?after={NAMESPACE}.{TRAINING}",
+    f"/v1/fine-tuning/jobs/{NAMESPACE}.{TRAINING}",
     "/api/training/jobs?vertical=law&status=completed",
+    f"/api/training/jobs/{NAMESPACE}.{TRAINING}/metrics",
     "/v1/fine_tuning/jobs",
     "/v1/fine-tuning/models",
     "/v1/fine-tuning/models?philosopher=p3&domain=law",
+    f"/v1/fine-tuning/models/{NAMESPACE}.{VERSION}",
     "/v1/models",
+    "/v1/fine-tuning/costs",
+    "/v1/fine-tuning/costs/jobs",
+    "/v1/fine-tuning/costs/models",
+    f"/v1/fine-tuning/costs/roi?version={VERSION}",
     "/v1/fine-tuning/ab-test",
     TEST_PATH,
     f"{TEST_PATH}/comparisons",
     f"{TEST_PATH}/voters",
     f"{TEST_PATH}/win-rates",
     "/v1/fine-tuning/comparisons",
+    "/fine-tuning",
+    "/fine-tuning?status=training",
+    "/fine-tuning?status=failed",
+    f"/fine-tuning/jobs/{NAMESPACE}/{TRAINING}",
+    "/fine-tuning/new",
+    "/fine-tuning/models",
+    "/fine-tuning/models?state=Deployed",
+    f"/fine-tuning/models/{NAMESPACE}/{VERSION}",
+    "/model-comparison",
+    f"/model-comparison?right={NAMESPACE}.{VERSION}",
+    "/model-comparison/tests/new",
+    TEST_PAGE,
+    f"{TEST_PAGE}/state",
+    f"{TEST_PAGE}/win-rates",
+    f"{TEST_PAGE}/vote",
+    "/wizard",
+    f"/wizard/compare/{NAMESPACE}.{VERSION}",
+    f"/wizard/deploy/{NAMESPACE}.{VERSION}",
+    "/batches/new",
+    "/cost",
+    "/cost/trainings",
+    "/cost/models",
+    f"/cost/roi?version={VERSION}",
 )
 """The cursor's training is one of the oldest, so that its page is far down the list."""
+ASKED_BY_US: tuple[str, ...] = (TALLY_PATH.format(uid="test-uid"),)
+"""By the operator; no page."""
 
 
 def measure() -> Report:
     """On both databases; raises NotMeasurable where the mirror does not come about."""
+    configure_logging("WARNING")
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory() as directory, postgres_server.running() as server:
         for name, url in (("SQLite", f"sqlite:///{directory}/api.db"), ("PostgreSQL", server.database())):
@@ -76,26 +111,37 @@ def measure() -> Report:
         tuple(figures),
         (
             f"{TRAININGS} FineTuneJobs and as many ModelVersions, {VOTES} votes and {SAMPLES} samples of one ABTest",
-            "at the server: the whole application without the network; the first answer is apart, since votes are "
-            "looked at once by each process",
+            "at the server: the whole application without the network; the first answer is apart, since it finds "
+            "nothing in any cache",
+            "the API server is made up in the same process, so that its work is in the figures",
         ),
     )
 
 
 async def _measured(name: str, url: str, directory: Path) -> list[Figure]:
     async with AsyncExitStack() as stack:
-        engine = async_engine(parse_url(url))
+        address = parse_url(url)
+        engine = async_engine(address)
         stack.push_async_callback(engine.dispose)
-        await migrate(engine)
-        await _fill(engine)
-        cluster = await stack.enter_async_context(ManyResources(TRAININGS).running())
-        before = _peak_mib()
+        await many_votes.fill(engine, address, VOTES, SAMPLES)
         begun = time.monotonic()
-        client = await stack.enter_async_context(_api(engine, cluster, directory))
+        await migrate(engine)
+        migrated = time.monotonic() - begun
+        await many_votes.fill_usage(engine, address)
+        cluster = await stack.enter_async_context(ManyResources(TRAININGS).running())
+        before = _begin_peak()
+        begun = time.monotonic()
+        async with _Held() as held:
+            client = await stack.enter_async_context(_api(engine, cluster, directory))
         synced = time.monotonic() - begun
         grown = _peak_mib() - before
         figures = [
-            Figure(f"{name}: until the mirror stands", f"{synced:.1f} s", "all lists read and kept"),
+            Figure(f"{name}: migrations of an older schema", f"{migrated:.1f} s", "with all votes in it"),
+            Figure(
+                f"{name}: until the mirror stands",
+                f"{synced:.1f} s",
+                f"all lists read and kept; the event loop held for {held.longest_ms:.0f} ms at most",
+            ),
             Figure(
                 f"{name}: memory for it",
                 f"{grown:.0f} MiB",
@@ -105,26 +151,63 @@ async def _measured(name: str, url: str, directory: Path) -> list[Figure]:
             ),
         ]
         cluster.lists = 0
-        figures += [await _timed(name, client, path) for path in PATHS]
+        before = _begin_peak()
+        for figure in figures:
+            _tell(figure)
+        for path, login in (*((path, LOGIN) for path in PATHS), *((path, INTERNAL) for path in ASKED_BY_US)):
+            figures.append(await _timed(name, client, path, login))
+            _tell(figures[-1])
+        grown = _peak_mib() - before
         figures.append(Figure(f"{name}: lists read from the API server", str(cluster.lists), "by all of these", "0"))
+        figures.append(Figure(f"{name}: memory for all of these", f"{grown:.0f} MiB", "growth of the process's peak"))
         return figures
 
 
-async def _timed(name: str, client: httpx2.AsyncClient, path: str) -> Figure:
-    first = await _milliseconds(client, path)
+def _tell(figure: Figure) -> None:
+    """As it is measured, so that a run that is ended early was not for nothing."""
+    print(f"{figure.name}: {figure.value}; {figure.how}", file=sys.stderr, flush=True)
+
+
+async def _timed(name: str, client: httpx2.AsyncClient, path: str, login: dict[str, str]) -> Figure:
+    """Beside a clock in the same event loop, which says how long all other requests waited for this one."""
+    first = await _milliseconds(client, path, login)
     cpu = time.process_time()
-    rest = [await _milliseconds(client, path) for _ in range(ROUNDS)]
+    async with _Held() as held:
+        rounds = ROUNDS if first < SLOW_MS else SLOW_ROUNDS
+        rest = [await _milliseconds(client, path, login) for _ in range(rounds)]
     p95 = statistics.quantiles(rest, n=20)[-1]
-    cpu_ms = (time.process_time() - cpu) / ROUNDS * 1000
-    how = (
-        f"p95 of {ROUNDS}, median {statistics.median(rest):.0f} ms, first {first:.0f} ms; the api's CPU {cpu_ms:.0f} ms"
-    )
-    return Figure(f"{name}: {path}", f"{p95:.0f} ms", how, f"<= {GOAL_MS:.0f} ms", p95 <= GOAL_MS)
+    cpu_ms = (time.process_time() - cpu) / rounds * 1000
+    median = statistics.median(rest)
+    how = f"p95 of {rounds}, median {median:.0f} ms, first {first:.0f} ms; the process's CPU {cpu_ms:.0f} ms, "
+    how += f"its event loop held for {held.longest_ms:.0f} ms at most"
+    goal = "" if path in ASKED_BY_US else f"<= {GOAL_MS:.0f} ms"
+    return Figure(f"{name}: {path}", f"{p95:.0f} ms", how, goal, p95 <= GOAL_MS if goal else None)
 
 
-async def _milliseconds(client: httpx2.AsyncClient, path: str) -> float:
+class _Held:
+    """How long the event loop did nothing else, at most."""
+
+    def __init__(self) -> None:
+        self.longest_ms = 0.0
+
+    async def __aenter__(self) -> "_Held":
+        self._task = asyncio.create_task(self._watch())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _watch(self) -> None:
+        while True:
+            begun = time.perf_counter()
+            await asyncio.sleep(TICK_SECONDS)
+            self.longest_ms = max(self.longest_ms, (time.perf_counter() - begun - TICK_SECONDS) * 1000)
+
+
+async def _milliseconds(client: httpx2.AsyncClient, path: str, login: dict[str, str]) -> float:
     begun = time.perf_counter()
-    response = await client.get(path, headers=LOGIN)
+    response = await client.get(path, headers=login)
     took = (time.perf_counter() - begun) * 1000
     if response.status_code != 200:
         raise NotMeasurable(f"{path} answered {response.status_code}: {response.text[:300]}")
@@ -153,6 +236,7 @@ async def _api(engine: AsyncEngine, cluster: ManyResources, directory: Path) -> 
                     raise NotMeasurable(f"the mirror did not stand within {SYNC_SECONDS:g} s")
                 await asyncio.sleep(0.1)
             app = create_app(Services(settings, engine, kube, _NoArms(), mirroring=mirroring))
+            settle()
             transport = httpx2.ASGITransport(app)
             async with httpx2.AsyncClient(transport=transport, base_url="http://api") as client:
                 yield client
@@ -166,74 +250,12 @@ class _NoArms:
         raise ArmUnavailable("nothing here is compared anew")
 
 
-async def _fill(engine: AsyncEngine) -> None:
-    for table, row, count in ((Comparison, _comparison, VOTES), (Vote, _vote, VOTES), (ArmSample, _sample, SAMPLES)):
-        await _insert(engine, table, map(row, range(count)))
-    if engine.dialect.name == "postgresql":
-        async with engine.connect() as connection:
-            autocommit = await connection.execution_options(isolation_level="AUTOCOMMIT")
-            await autocommit.exec_driver_sql("VACUUM ANALYZE")
-    async with engine.connect() as connection:
-        kept = (await connection.execute(select(func.count()).select_from(Vote))).scalar_one()
-    if kept != VOTES:
-        raise NotMeasurable(f"{kept} votes were kept of {VOTES}")
-
-
-async def _insert(engine: AsyncEngine, table: type[Base], rows: Iterable[dict[str, Any]]) -> None:
-    """In many transactions, as they come: each changes the counts of its test."""
-    for some in _chunks(rows, INSERTED_AT_ONCE):
-        async with engine.begin() as connection:
-            await connection.execute(insert(table), some)
-
-
-def _chunks(rows: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
-    remaining = iter(rows)
-    while some := list(islice(remaining, size)):
-        yield some
-
-
-def _comparison(number: int) -> dict[str, Any]:
-    evaluator = number % 1000
-    return {
-        "id": f"{number:08}",
-        "abtest_uid": "test-uid",
-        "namespace": NAMESPACE,
-        "name": "duel",
-        "evaluator": f"voter-{evaluator}",
-        "number": number // 1000,
-        "prompt": f"What is the use of question {number % 200}?",
-        "baseline_served_name": "tiny-llama",
-        "candidate_served_name": "family-0-v1",
-        "baseline_answer": "It is of no use at all.",
-        "candidate_answer": "It is of use to those who think about it.",
-        "candidate_side": "a",
-        "created_at": NOON + timedelta(seconds=number),
-    }
-
-
-def _vote(number: int) -> dict[str, Any]:
-    return {
-        "comparison_id": f"{number:08}",
-        "evaluator": f"voter-{number % 1000}",
-        "abtest_uid": "test-uid",
-        "choice": ("fine_tuned", "base", "fine_tuned", "tie", "both_bad")[number * 7 % 5],
-        "late": False,
-        "created_at": NOON + timedelta(seconds=number + 1),
-    }
-
-
-def _sample(number: int) -> dict[str, Any]:
-    return {
-        "abtest_uid": "test-uid",
-        "request_id": f"request-{number:08}",
-        "arm": "candidate" if number % 2 else "baseline",
-        "served_name": "family-0-v1",
-        "status": 200,
-        "latency_ms": 100 + number % 50,
-        "time": NOON + timedelta(seconds=number),
-        "shadow": False,
-    }
+def _begin_peak() -> float:
+    """Forget the peak of before; what there is now, in MiB."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return _peak_mib()
 
 
 def _peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    found = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(found.split()[1]) / 1024

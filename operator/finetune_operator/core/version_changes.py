@@ -25,8 +25,16 @@ def serving_fields(
 
 def previous_version(active: ModelVersion, family: Iterable[ModelVersion]) -> ModelVersion | None:
     """The one that was active before, by the history of the one that is; none where it is gone or has failed."""
-    named = {version.metadata.name: version for version in family if not version.deleting}
+    name = previous_name(active)
+    return next((version for version in family if version.metadata.name == name and may_take_over(version)), None)
+
+
+def previous_name(active: ModelVersion) -> str | None:
+    """Of the one that was active before, by the history of the one that is; it may be gone."""
     before = (entry.previous for entry in reversed(active.status.history) if entry.state is State.DEPLOYED)
-    name = next((name for name in before if name is not None and name != active.metadata.name), None)
-    found = named.get(name) if name else None
-    return found if found and found.status.state is not State.FAILED else None
+    return next((name for name in before if name is not None and name != active.metadata.name), None)
+
+
+def may_take_over(version: ModelVersion) -> bool:
+    """Whether the model's answers can go back to it."""
+    return not version.deleting and version.status.state is not State.FAILED

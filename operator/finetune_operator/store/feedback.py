@@ -94,16 +94,17 @@ async def of_version(engine: AsyncEngine, version_uid: str) -> RatingTally:
 
 async def by_arm(engine: AsyncEngine, abtest_uid: str) -> dict[str, ArmRatings]:
     """How the answers of each arm were rated, and how near they came to what they should have been."""
-    score = Feedback.reference_score
+    score, of_test = Feedback.reference_score, ArmSample.abtest_uid == abtest_uid
+    # An outer join, so that SQLite looks for the sample of each feedback: of most samples there is none.
     query = (
         select(ArmSample.arm, func.count(), func.avg(Feedback.rating), func.count(score), func.avg(score))
-        .join(Feedback, Feedback.request_id == ArmSample.request_id)
-        .where(ArmSample.abtest_uid == abtest_uid)
+        .select_from(Feedback)
+        .outerjoin(ArmSample, of_test & (ArmSample.request_id == Feedback.request_id))
         .group_by(ArmSample.arm)
     )
     async with engine.connect() as connection:
         rows = (await connection.execute(query)).all()
-    return {arm: ArmRatings(count, float(mean), *references) for arm, count, mean, *references in rows}
+    return {arm: ArmRatings(count, float(mean), *references) for arm, count, mean, *references in rows if arm}
 
 
 def _row(rating: int, texts: Texts, now: datetime) -> dict[str, object]:

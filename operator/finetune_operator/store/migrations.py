@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from sqlalchemy import Connection, func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from finetune_operator.store import experiment_sums
 from finetune_operator.store.early_migrations import EARLY_MIGRATIONS, Migration
 from finetune_operator.store.tables import SchemaVersion
 
@@ -289,6 +290,41 @@ MIGRATIONS: tuple[Migration, ...] = (
             """,
             "CREATE INDEX training_logs_time ON training_logs (time)",
         ),
+    ),
+    Migration(
+        13,
+        (
+            # Only a list of the cluster says what the new columns have to be.
+            "DELETE FROM resources",
+            "ALTER TABLE resources ADD COLUMN requested VARCHAR(32)",
+            "ALTER TABLE resources ADD COLUMN currency VARCHAR(16)",
+            "ALTER TABLE resources ADD COLUMN amount_micros BIGINT",
+            "ALTER TABLE resources ADD COLUMN is_unpriced BOOLEAN NOT NULL DEFAULT FALSE",
+            "ALTER TABLE resources ADD COLUMN is_over_budget BOOLEAN NOT NULL DEFAULT FALSE",
+            "ALTER TABLE resources ADD COLUMN win_rate DOUBLE PRECISION",
+            "DROP INDEX resources_model",
+            "CREATE INDEX resources_model ON resources (plural, namespace, model, engine, requested)",
+            "CREATE INDEX resources_origin ON resources (plural, philosopher, domain, namespace, uid)",
+            "CREATE INDEX resources_training ON resources (plural, job_uid, namespace)",
+            "CREATE INDEX resources_state ON resources (plural, state, created, namespace, name, uid)",
+            """
+            CREATE INDEX resources_sums ON resources (
+                plural, namespace, currency, state, amount_micros, is_unpriced, is_over_budget, win_rate
+            )
+            """,
+            "CREATE INDEX abtest_comparisons_namespace ON abtest_comparisons (namespace, created_at)",
+        ),
+    ),
+    Migration(
+        14,
+        (
+            *experiment_sums.TABLES,
+            *experiment_sums.VOTES_OF_BEFORE,
+            experiment_sums.SAMPLES_OF_BEFORE,
+            experiment_sums.VOTERS_INDEX,
+        ),
+        {"sqlite": experiment_sums.sqlite_triggers(), "postgresql": experiment_sums.postgresql_triggers()},
+        before={"postgresql": ("LOCK TABLE abtest_votes, abtest_samples IN SHARE ROW EXCLUSIVE MODE",)},
     ),
 )
 

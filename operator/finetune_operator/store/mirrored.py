@@ -6,7 +6,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Delete, Select, delete, func, select, tuple_
+from sqlalchemy import ColumnElement, Delete, Select, delete, false, func, select, text, true, tuple_
 from sqlalchemy.exc import DataError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -39,6 +39,17 @@ class Facts(NamedTuple):
     """What a client of OpenAI's interface noted, as JSON with sorted keys."""
     engine: str | None = None
     """Of a version: what has it loaded."""
+    requested: str | None = None
+    """Of a version: the state that somebody asked for."""
+    currency: str | None = None
+    amount_micros: int | None = None
+    """In millionths: what a training has spent, or what a million tokens of a version cost."""
+    is_unpriced: bool = False
+    """Of a training: whether it takes what has no price."""
+    is_over_budget: bool = False
+    """Of a training: whether it was stopped for that."""
+    win_rate: float | None = None
+    """Of a version."""
 
 
 class Change(NamedTuple):
@@ -79,7 +90,8 @@ class Wanted:
     plural: str
     namespaces: tuple[str, ...] | None = None
     model: str | None = None
-    state: str | None = None
+    states: tuple[str, ...] = ()
+    """Any of these; all where there are none."""
     philosopher: str | None = None
     domain: str | None = None
     attached: tuple[str, ...] = field(default=())
@@ -144,6 +156,18 @@ async def drop_others(
             await connection.execute(_deletion(plural, gone[begin : begin + INSERTED_AT_ONCE]))
 
 
+async def settle(engine: AsyncEngine) -> None:
+    """Have PostgreSQL know what there is, as soon as many rows have come.
+
+    It finds that out by itself minutes later. Until then it reads all of a table for each row of another, and looks
+    at each row that an index has told of already.
+    """
+    if engine.dialect.name == "postgresql":
+        async with engine.connect() as connection:
+            alone = await connection.execution_options(isolation_level="AUTOCOMMIT")
+            await alone.execute(text(f"VACUUM (ANALYZE) {MirroredResource.__tablename__}"))
+
+
 async def page(engine: AsyncEngine, wanted: Wanted, after: Position | None, limit: int) -> Found:
     """At most `limit` after a place. What is chosen by is in an index, so that only the page's bodies are read."""
     chosen = _conditions(wanted)
@@ -153,28 +177,32 @@ async def page(engine: AsyncEngine, wanted: Wanted, after: Position | None, limi
     )
     if after is not None:
         keys = keys.where(tuple_(*order) < tuple_(*after))
-    count = select(func.count()).select_from(MirroredResource).where(*chosen)
+    # An index has each state in the order of pages; of several at once it would have to be sorted, or all be read.
+    of_states = [MirroredResource.state == state for state in wanted.states] or [true()]
+    of_any = MirroredResource.state.in_(wanted.states) if wanted.states else true()
+    count = select(func.count()).select_from(MirroredResource).where(*chosen, of_any)
     async with engine.connect() as connection:
         total = (await connection.execute(count)).scalar_one()
-        found = (await connection.execute(keys)).all()
+        lists = [(await connection.execute(keys.where(of_state))).all() for of_state in of_states]
+        found = sorted((row for rows in lists for row in rows), key=lambda row: tuple(row[:3]), reverse=True)[:limit]
         bodies = await _bodies(connection, wanted.plural, [row.uid for row in found])
     return Found(tuple(bodies[key] for row in found if (key := (row.namespace, row.name)) in bodies), total)
 
 
-async def family(engine: AsyncEngine, plural: str, namespace: str, model: str) -> list[Object]:
-    """All resources of one model."""
-    query = select(MirroredResource.body).where(
-        MirroredResource.plural == plural, MirroredResource.namespace == namespace, MirroredResource.model == model
-    )
-    async with engine.connect() as connection:
-        return list((await connection.execute(query)).scalars())
+async def answering(
+    engine: AsyncEngine, plural: str, models: Collection[tuple[str, str]], requested: str | None = None
+) -> list[Object]:
+    """Those of these models, given with their namespaces, that an engine has loaded, or that `requested` was asked of.
 
-
-async def loaded(engine: AsyncEngine, plural: str, models: Collection[tuple[str, str]]) -> list[Object]:
-    """Those of these models, given with their namespaces, that an engine has loaded: few, however many there are."""
+    Few, however many there are.
+    """
+    is_requested = MirroredResource.requested == requested if requested is not None else false()
     columns = MirroredResource.namespace, MirroredResource.model
     query = select(*columns, MirroredResource.body).where(
-        MirroredResource.plural == plural, MirroredResource.engine.is_not(None)
+        MirroredResource.plural == plural,
+        MirroredResource.namespace.in_({namespace for namespace, _ in models}),
+        MirroredResource.model.in_({model for _, model in models}),
+        MirroredResource.engine.is_not(None) | is_requested,
     )
     async with engine.connect() as connection:
         rows = (await connection.execute(query)).all()
@@ -270,9 +298,8 @@ def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
     conditions = [MirroredResource.plural == wanted.plural]
     if wanted.namespaces is not None:
         conditions.append(MirroredResource.namespace.in_(wanted.namespaces))
-    for column, value in ((MirroredResource.model, wanted.model), (MirroredResource.state, wanted.state)):
-        if value is not None:
-            conditions.append(column == value)
+    if wanted.model is not None:
+        conditions.append(MirroredResource.model == wanted.model)
     origin = {"philosopher": wanted.philosopher, "domain": wanted.domain}
     chosen = {name: value for name, value in origin.items() if value is not None}
     if chosen and wanted.plural == JOBS:

@@ -2,17 +2,14 @@
 
 from collections.abc import Iterable, Mapping
 from math import sqrt
-from typing import SupportsFloat
+from typing import Any
 
-from sqlalchemy import ColumnElement, Double, case, cast, func, select
+from sqlalchemy import Row, case, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.orm import InstrumentedAttribute
 
 from finetune_operator.contract.experiments import ArmTallies, ArmTally, SampleBatch, SplitTally
 from finetune_operator.store.database import upsert_dialect
-from finetune_operator.store.tables import ArmSample, Base, SplitSubject
-
-FIRST_ERROR_STATUS = 500
+from finetune_operator.store.tables import ArmSample, ArmSums, Base, SplitSubject
 
 
 async def record(engine: AsyncEngine, batch: SampleBatch) -> int:
@@ -24,8 +21,9 @@ async def record(engine: AsyncEngine, batch: SampleBatch) -> int:
     ]
     if not samples:
         return 0
+    # In one order everywhere, lest two batches wait for each other: their tests' sums, and their subjects.
+    samples.sort(key=lambda sample: (sample["abtest_uid"], sample["arm"]))
     subjects = [sample for sample in samples if None not in (sample["subject"], sample["candidate_percent"])]
-    # In one order everywhere, lest two batches with the same subjects wait for each other.
     subjects.sort(key=lambda sample: (sample["abtest_uid"], sample["subject"]))
     async with engine.begin() as connection:
         insert = upsert_dialect(connection.dialect).insert
@@ -38,48 +36,30 @@ async def record(engine: AsyncEngine, batch: SampleBatch) -> int:
 
 async def tally(engine: AsyncEngine, abtest_uid: str) -> ArmTallies:
     """Per arm, copies apart: requests, failed ones, and the means of the others. A client's 4xx is no failure."""
-    copied, failed = ArmSample.shadow, ArmSample.status >= FIRST_ERROR_STATUS
-    has_tokens = ~copied & ~failed & ArmSample.completion_tokens.is_not(None)
-    query = (
-        select(
-            ArmSample.arm,
-            func.count(case((~copied, 1))),
-            func.count(case((~copied & failed, 1))),
-            func.avg(case((~copied & ~failed, ArmSample.latency_ms))),
-            func.avg(case((~copied & ~failed, _square(ArmSample.latency_ms)))),
-            func.count(case((has_tokens, 1))),
-            func.avg(case((has_tokens, ArmSample.prompt_tokens))),
-            func.avg(case((has_tokens, ArmSample.completion_tokens))),
-            func.avg(case((has_tokens, _square(ArmSample.completion_tokens)))),
-            func.count(case((copied, 1))),
-            func.count(case((copied & failed, 1))),
-            func.avg(case((copied & ~failed, ArmSample.latency_ms))),
-        )
-        .where(ArmSample.abtest_uid == abtest_uid)
-        .group_by(ArmSample.arm)
-    )
+    query = select(*ArmSums.__table__.columns).where(ArmSums.abtest_uid == abtest_uid)
     async with engine.connect() as connection:
         rows = (await connection.execute(query)).all()
-    arms = {
-        arm: ArmTally(
-            samples=samples,
-            errors=errors,
-            mean_latency_ms=_rounded(latency_ms),
-            deviation_latency_ms=_deviation(latency_ms, squared_ms),
-            samples_with_tokens=with_tokens,
-            mean_prompt_tokens=None if prompt is None else float(prompt),
-            mean_completion_tokens=None if length is None else float(length),
-            deviation_completion_tokens=_deviation(length, squared_length),
-            shadow_samples=copies,
-            shadow_errors=copy_errors,
-            shadow_mean_latency_ms=_rounded(copy_ms),
-        )
-        for (
-            arm, samples, errors, latency_ms, squared_ms, with_tokens, prompt, length, squared_length, copies,
-            copy_errors, copy_ms,
-        ) in rows
-    }  # fmt: skip
+    arms = {row.arm: _tally(row) for row in rows}
     return ArmTallies(baseline=arms.get("baseline", ArmTally()), candidate=arms.get("candidate", ArmTally()))
+
+
+def _tally(row: Row[Any]) -> ArmTally:
+    answered, with_tokens = row.samples - row.errors, row.samples_with_tokens
+    latency_ms = _mean(row.latency_ms, answered)
+    length = _mean(row.completion_tokens, with_tokens)
+    return ArmTally(
+        samples=row.samples,
+        errors=row.errors,
+        mean_latency_ms=_rounded(latency_ms),
+        deviation_latency_ms=_deviation(latency_ms, _mean(row.latency_ms_squared, answered)),
+        samples_with_tokens=with_tokens,
+        mean_prompt_tokens=_mean(row.prompt_tokens, row.prompted_samples),
+        mean_completion_tokens=length,
+        deviation_completion_tokens=_deviation(length, _mean(row.completion_tokens_squared, with_tokens)),
+        shadow_samples=row.shadow_samples,
+        shadow_errors=row.shadow_errors,
+        shadow_mean_latency_ms=_rounded(_mean(row.shadow_latency_ms, row.shadow_samples - row.shadow_errors)),
+    )
 
 
 async def splits(engine: AsyncEngine, abtest_uid: str) -> tuple[SplitTally, ...]:
@@ -96,20 +76,18 @@ async def splits(engine: AsyncEngine, abtest_uid: str) -> tuple[SplitTally, ...]
     return tuple(SplitTally(candidate_percent=row[0], baseline=row[1], candidate=row[2]) for row in rows)
 
 
-def _square(column: InstrumentedAttribute[int] | InstrumentedAttribute[int | None]) -> ColumnElement[float]:
-    """As a floating point number: PostgreSQL's integers would overflow."""
-    value = cast(column, Double)
-    return value * value
+def _mean(total: float, count: int) -> float | None:
+    return total / count if count else None
 
 
-def _rounded(mean: SupportsFloat | None) -> int | None:
-    return None if mean is None else round(float(mean))
+def _rounded(mean: float | None) -> int | None:
+    return None if mean is None else round(mean)
 
 
-def _deviation(mean: SupportsFloat | None, mean_square: SupportsFloat | None) -> float | None:
+def _deviation(mean: float | None, mean_square: float | None) -> float | None:
     if mean is None or mean_square is None:
         return None
-    return sqrt(max(0.0, float(mean_square) - float(mean) ** 2))
+    return sqrt(max(0.0, mean_square - mean**2))
 
 
 def _values(samples: Iterable[Mapping[str, object]], table: type[Base]) -> list[dict[str, object]]:

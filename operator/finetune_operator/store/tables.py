@@ -186,6 +186,7 @@ class Comparison(Base):
         UniqueConstraint("abtest_uid", "evaluator", "number", name="abtest_comparisons_once"),
         Index("abtest_comparisons_created", "created_at"),
         Index("abtest_comparisons_pair", "pair_id"),
+        Index("abtest_comparisons_namespace", "namespace", "created_at"),
         Index("abtest_comparisons_test", "namespace", "name", "created_at"),
     )
 
@@ -292,10 +293,65 @@ class TestCounts(Base):
     late: Mapped[int] = mapped_column(BigInteger)
 
 
+class VoteLog(Base):
+    """The counts of an ABTest after each vote that is not late, in the order in which they were kept.
+
+    Triggers write it, so that a curve of some points is some rows. A vote that is deleted takes all rows of its test
+    with it: what is left then does not begin with the first vote.
+    """
+
+    __tablename__ = "abtest_vote_log"
+
+    abtest_uid: Mapped[str] = mapped_column(String(64), primary_key=True)
+    number: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    fine_tuned: Mapped[int] = mapped_column(BigInteger)
+    base: Mapped[int] = mapped_column(BigInteger)
+    tie: Mapped[int] = mapped_column(BigInteger)
+    both_bad: Mapped[int] = mapped_column(BigInteger)
+
+
+class VoterCounts(Base):
+    """How one evaluator voted in an ABTest, late votes aside; triggers keep it."""
+
+    __tablename__ = "abtest_voters"
+    __table_args__ = (Index("abtest_voters_heaviest", "abtest_uid", "votes", "evaluator"),)
+
+    abtest_uid: Mapped[str] = mapped_column(String(64), primary_key=True)
+    evaluator: Mapped[str] = mapped_column(String(128), primary_key=True)
+    votes: Mapped[int] = mapped_column(BigInteger)
+    fine_tuned: Mapped[int] = mapped_column(BigInteger)
+    base: Mapped[int] = mapped_column(BigInteger)
+    tie: Mapped[int] = mapped_column(BigInteger)
+    both_bad: Mapped[int] = mapped_column(BigInteger)
+
+
+class ArmSums(Base):
+    """What the samples of one arm sum up to; triggers keep it. Latencies are of requests that did not fail."""
+
+    __tablename__ = "abtest_arm_sums"
+
+    abtest_uid: Mapped[str] = mapped_column(String(64), primary_key=True)
+    arm: Mapped[str] = mapped_column(String(16), primary_key=True)
+    samples: Mapped[int] = mapped_column(BigInteger)
+    errors: Mapped[int] = mapped_column(BigInteger)
+    latency_ms: Mapped[float] = mapped_column(Double)
+    latency_ms_squared: Mapped[float] = mapped_column(Double)
+    samples_with_tokens: Mapped[int] = mapped_column(BigInteger)
+    prompted_samples: Mapped[int] = mapped_column(BigInteger)
+    prompt_tokens: Mapped[float] = mapped_column(Double)
+    completion_tokens: Mapped[float] = mapped_column(Double)
+    completion_tokens_squared: Mapped[float] = mapped_column(Double)
+    shadow_samples: Mapped[int] = mapped_column(BigInteger)
+    shadow_errors: Mapped[int] = mapped_column(BigInteger)
+    shadow_latency_ms: Mapped[float] = mapped_column(Double)
+
+
 class MirroredResource(Base):
     """A custom resource as the API server last told it, for lists and for SQL clients; the cluster's is the truth.
 
-    `created` is as the API server writes it, `attached` what a client of OpenAI's interface noted, as JSON.
+    `created` is as the API server writes it, `attached` what a client of OpenAI's interface noted, as JSON. An amount
+    is in millionths of `currency`: of a training what was spent, of a version the price of a million generated tokens.
     """
 
     __tablename__ = "resources"
@@ -306,7 +362,14 @@ class MirroredResource(Base):
         ),
         Index("resources_uid", "uid"),
         Index("resources_engine", "engine"),
-        Index("resources_model", "plural", "namespace", "model"),
+        Index("resources_model", "plural", "namespace", "model", "engine", "requested"),
+        Index("resources_origin", "plural", "philosopher", "domain", "namespace", "uid"),
+        Index("resources_training", "plural", "job_uid", "namespace"),
+        Index("resources_state", "plural", "state", "created", "namespace", "name", "uid"),
+        Index(
+            "resources_sums",
+            *("plural", "namespace", "currency", "state", "amount_micros", "is_unpriced", "is_over_budget", "win_rate"),
+        ),
     )
 
     plural: Mapped[str] = mapped_column(String(32), primary_key=True)
@@ -322,6 +385,12 @@ class MirroredResource(Base):
     job_uid: Mapped[str | None] = mapped_column(String(64))
     attached: Mapped[str | None] = mapped_column(Text)
     engine: Mapped[str | None] = mapped_column(String(253))
+    requested: Mapped[str | None] = mapped_column(String(32))
+    currency: Mapped[str | None] = mapped_column(String(16))
+    amount_micros: Mapped[int | None] = mapped_column(BigInteger)
+    is_unpriced: Mapped[bool] = mapped_column(Boolean, server_default=false())
+    is_over_budget: Mapped[bool] = mapped_column(Boolean, server_default=false())
+    win_rate: Mapped[float | None] = mapped_column(Double)
     body: Mapped[dict[str, Any]] = mapped_column(JSON)
 
 

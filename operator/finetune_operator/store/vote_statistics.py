@@ -1,13 +1,15 @@
 """What the votes that count say besides their sum: who cast them, and how the win rate came about."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TypeVar
 
-from sqlalchemy import case, func, or_, select
+from sqlalchemy import ColumnElement, case, func, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.orm import InstrumentedAttribute
 
 from finetune_operator.contract.experiments import VoteCounts, VotersTally, WinRatePoint
-from finetune_operator.store.tables import Comparison
-from finetune_operator.store.votes import Choice, count_columns, counted_votes
+from finetune_operator.store.tables import Comparison, TestCounts, VoteLog, VoterCounts
+from finetune_operator.store.votes import Choice, count_columns, counted_of, counted_votes, tally
 
 
 @dataclass(frozen=True)
@@ -27,9 +29,53 @@ class Voters:
     agreement: float | None = None
     heaviest: tuple[Voter, ...] = ()
 
-    def tally(self) -> VotersTally:
-        heaviest = self.heaviest[0].votes if self.heaviest else VoteCounts()
-        return VotersTally(evaluators=self.evaluators, heaviest=heaviest, agreement=self.agreement)
+
+@dataclass(frozen=True)
+class Cast:
+    """The votes that count, how many people cast them, and those of who cast the most: of one moment."""
+
+    votes: VoteCounts
+    evaluators: int = 0
+    heaviest: VoteCounts = field(default_factory=VoteCounts)
+
+    def voters(self, agreement: float | None) -> VotersTally:
+        return VotersTally(evaluators=self.evaluators, heaviest=self.heaviest, agreement=agreement)
+
+
+async def cast(engine: AsyncEngine, abtest_uid: str, max_votes: int | None) -> Cast:
+    """All that is counted as votes come; where there are more than count, what counts is looked up."""
+    own = VoterCounts.abtest_uid == abtest_uid
+    order = VoterCounts.votes.desc(), VoterCounts.evaluator
+    heaviest = select(*_columns(VoterCounts)).where(own).order_by(*order).limit(1).subquery()
+    evaluators = select(func.count()).select_from(VoterCounts).where(own).scalar_subquery()
+    query = (
+        select(*_columns(TestCounts), evaluators, *heaviest.c)
+        .select_from(TestCounts)
+        .outerjoin(heaviest, true())
+        .where(TestCounts.abtest_uid == abtest_uid)
+    )
+    async with engine.connect() as connection:
+        row = (await connection.execute(query)).one_or_none()
+    if row is None:
+        return Cast(VoteCounts())
+    counted, number, most = counted_of(*row[:4]), row[4], counted_of(*(each or 0 for each in row[5:]))
+    if max_votes is None or counted.total <= max_votes:
+        return Cast(counted, number, most)
+    counted = await tally(engine, abtest_uid, max_votes)
+    found = await voters(engine, abtest_uid, counted.total, 1)
+    return Cast(counted, found.evaluators, found.heaviest[0].votes if found.heaviest else VoteCounts())
+
+
+async def heaviest_voters(engine: AsyncEngine, abtest_uid: str, limit: int) -> Voters:
+    """Of all votes that are not late, without how well people agree."""
+    own = VoterCounts.abtest_uid == abtest_uid
+    query = select(VoterCounts.evaluator, *_columns(VoterCounts), func.count().over()).where(own)
+    query = query.order_by(VoterCounts.votes.desc(), VoterCounts.evaluator).limit(limit)
+    async with engine.connect() as connection:
+        rows = (await connection.execute(query)).all()
+    if not rows:
+        return Voters()
+    return Voters(rows[0][-1], None, tuple(Voter(row[0], counted_of(*row[1:5]), None) for row in rows))
 
 
 async def voters(engine: AsyncEngine, abtest_uid: str, max_votes: int | None, limit: int) -> Voters:
@@ -91,14 +137,35 @@ async def voters(engine: AsyncEngine, abtest_uid: str, max_votes: int | None, li
 async def win_rates(
     engine: AsyncEngine, abtest_uid: str, max_votes: int | None, max_points: int
 ) -> tuple[WinRatePoint, ...]:
-    """The votes after each of them, evenly thinned to `max_points` at most (2 or more), the last one kept."""
+    """The votes after each of them, evenly thinned to `max_points` at most (2 or more), the last one kept.
+
+    The log of all votes has each point in its place, but for what was before a vote was deleted.
+    """
+    ends = select(func.min(VoteLog.number), func.max(VoteLog.number)).where(VoteLog.abtest_uid == abtest_uid)
+    async with engine.connect() as connection:
+        first, last = (await connection.execute(ends)).one()
+        if first == 1:
+            total = last if max_votes is None else min(last, max_votes)
+            numbers = {*range(0, total, _stride(total, max_points)), total} - {0}
+            chosen = select(VoteLog).where(VoteLog.abtest_uid == abtest_uid, VoteLog.number.in_(numbers))
+            points = (await connection.execute(chosen.order_by(VoteLog.number))).all()
+            return tuple(
+                WinRatePoint(time=row.created_at, votes=counted_of(row.fine_tuned, row.base, row.tie, row.both_bad))
+                for row in points
+            )
+    return await _all_win_rates(engine, abtest_uid, max_votes, max_points)
+
+
+async def _all_win_rates(
+    engine: AsyncEngine, abtest_uid: str, max_votes: int | None, max_points: int
+) -> tuple[WinRatePoint, ...]:
     counted = counted_votes(abtest_uid, max_votes)
     so_far = [
         count.element.over(order_by=counted.c.number, rows=(None, 0)).label(count.name)
         for count in count_columns(counted.c.choice)
     ]
     series = select(counted.c.number, counted.c.created_at, func.count().over().label("total"), *so_far).subquery()
-    stride = (series.c.total + max_points - 2) // (max_points - 1)
+    stride = _stride(series.c.total, max_points)
     query = (
         select(series)
         .where(or_(series.c.number % stride == 0, series.c.number == series.c.total))
@@ -107,6 +174,19 @@ async def win_rates(
     async with engine.connect() as connection:
         rows = (await connection.execute(query)).all()
     return tuple(WinRatePoint(time=row.created_at, votes=VoteCounts.model_validate(row._asdict())) for row in rows)
+
+
+def _columns(table: type[TestCounts] | type[VoterCounts]) -> list[InstrumentedAttribute[int]]:
+    """As `counted_of` takes them."""
+    return [table.fine_tuned, table.base, table.tie, table.both_bad]
+
+
+Number = TypeVar("Number", int, ColumnElement[int])
+
+
+def _stride(total: Number, max_points: int) -> Number:
+    """Every how many votes there is a point, so that with the last one there are not too many."""
+    return (total + max_points - 2) // (max_points - 1)
 
 
 def _share(part: int, whole: int) -> float | None:

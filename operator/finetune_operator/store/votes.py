@@ -1,6 +1,6 @@
 """Blind comparisons and the votes on them. Every write is idempotent, so that a client may repeat what it sent."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
@@ -117,10 +117,10 @@ async def standing(engine: AsyncEngine, abtest_uid: str, max_votes: int | None =
         row = (await connection.execute(counts)).one_or_none()
         if row is None:
             return Standing(VoteCounts(), 0, 0)
-        votes = _counted(row.fine_tuned, row.base, row.tie, row.both_bad)
+        votes = counted_of(row.fine_tuned, row.base, row.tie, row.both_bad)
         if max_votes is not None and votes.total > max_votes:
             fine_tuned, base, tie, both_bad = (await connection.execute(_without_the_last(abtest_uid, max_votes))).one()
-            votes = _counted(fine_tuned, base, tie, both_bad)
+            votes = counted_of(fine_tuned, base, tie, both_bad)
     return Standing(votes, row.late, row.comparisons)
 
 
@@ -158,15 +158,15 @@ def _without_the_last(abtest_uid: str, max_votes: int) -> Select[int, int, int, 
     ).where(TestCounts.abtest_uid == abtest_uid)
 
 
-def _counted(fine_tuned: int, base: int, tie: int, both_bad: int) -> VoteCounts:
+def counted_of(fine_tuned: int, base: int, tie: int, both_bad: int) -> VoteCounts:
     """Who calls both bad prefers neither."""
     return VoteCounts(fine_tuned=fine_tuned, base=base, tie=tie + both_bad, both_bad=both_bad)
 
 
 async def list_comparisons(
-    engine: AsyncEngine, conditions: Sequence[ColumnElement[bool]], limit: int
+    engine: AsyncEngine, conditions: Sequence[ColumnElement[bool]], limit: int, namespaces: Iterable[str] | None = None
 ) -> list[tuple[Comparison, Vote | None]]:
-    """The newest first, each with its vote."""
+    """The newest first, each with its vote; of these namespaces, or of all."""
     query = (
         select(Comparison, Vote)
         .outerjoin(Vote, _votes_of_its_evaluator())
@@ -174,8 +174,13 @@ async def list_comparisons(
         .order_by(Comparison.created_at.desc(), Comparison.id)
         .limit(limit)
     )
+    # An index has each namespace in this order; of several at once all would be sorted.
+    of_each = [query.where(Comparison.namespace == each) for each in namespaces] if namespaces is not None else [query]
     async with AsyncSession(engine) as session:
-        return [(comparison, vote) for comparison, vote in (await session.execute(query)).all()]
+        found = [row for each in of_each for row in (await session.execute(each)).all()]
+    found.sort(key=lambda row: row[0].id)
+    found.sort(key=lambda row: row[0].created_at, reverse=True)
+    return [(comparison, vote) for comparison, vote in found[:limit]]
 
 
 def _votes_of_its_evaluator() -> ColumnElement[bool]:

@@ -93,7 +93,7 @@ async def get_tests(
     after: After = None,
 ) -> AbTestList:
     """ABTests, the newest first, of all namespaces that the caller may read."""
-    wanted = Wanted(TESTS.plural, model=model, state=phase.value if phase else None)
+    wanted = Wanted(TESTS.plural, model=model, states=(phase.value,) if phase else ())
     page = await Acting(services, caller).page(TESTS, namespace, limit, after, wanted)
     tests = each_shown(abtest_entry, page.items)
     return AbTestList(tests=tests, total=page.total, has_more=page.has_more, next=page.next)

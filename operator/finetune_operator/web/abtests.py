@@ -159,7 +159,7 @@ async def get_voters(
     name: Name,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> VoterList:
-    """Whose votes they are, and how well people agree."""
+    """Whose votes they are, and how well people agree: of many votes unknown until that has been worked out."""
     test = await _read_test(Acting(services, caller), namespace, name)
     told = test.status.voters or Voters()
     uid, max_votes = test.metadata.uid, most_votes(test.spec.decision)
@@ -168,6 +168,7 @@ async def get_voters(
         ("voters", uid, max_votes, limit),
         counted,
         lambda: vote_statistics.voters(services.engine, uid, max_votes, limit),
+        meanwhile=lambda: vote_statistics.heaviest_voters(services.engine, uid, limit),
     )
     return VoterList(
         evaluators=found.evaluators,
@@ -215,17 +216,13 @@ async def get_comparisons(
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> ComparisonList:
     """Comparisons, the newest first; those without a vote stay blind."""
-    conditions = [
-        column == value
-        for column, value in ((Comparison.namespace, namespace), (Comparison.name, name))
-        if value is not None
-    ]
-    readable = await _readable_namespaces(services, caller, namespace)
-    if readable is not None:
-        conditions.append(Comparison.namespace.in_(readable))
+    conditions = [] if name is None else [Comparison.name == name]
     if before is not None:
         conditions.append(Comparison.created_at < before)
-    found = await votes.list_comparisons(services.engine, conditions, limit)
+    readable = await _readable_namespaces(services, caller, namespace)
+    if namespace is not None:
+        readable = (namespace,) if readable is None or namespace in readable else ()
+    found = await votes.list_comparisons(services.engine, conditions, limit, readable)
     return ComparisonList(
         comparisons=tuple(
             ComparisonEntry(

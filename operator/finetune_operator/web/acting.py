@@ -1,19 +1,20 @@
 """Resources of the cluster in a caller's name: RBAC decides as for kubectl, and its refusals become problems."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+from collections import Counter
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from finetune_operator.kube.errors import INVALID, KubeError, NotFound
-from finetune_operator.store import mirrored
+from finetune_operator.store import mirrored, mirrored_sums
 from finetune_operator.store.mirrored import Found, Position, Wanted
 from finetune_operator.web.auth import Caller, decide
 from finetune_operator.web.identity import FIELD_MANAGER, Right
 from finetune_operator.web.ids import ObjectId, WrongId, parse_id
 from finetune_operator.web.lists import slim
-from finetune_operator.web.mirroring import is_wanted
+from finetune_operator.web.mirroring import facts_of, is_wanted
 from finetune_operator.web.pages import Page, Pager, Place, WrongCursor, is_cursor, parse_cursor, place_of
 from finetune_operator.web.problems import FORBIDDEN, NOT_FOUND, Problem
 from finetune_operator.web.refusals import forbidden, refused, token_needed
@@ -127,6 +128,21 @@ class Acting:
         if len(refusals) == len(asked):
             raise refusals[0]
 
+    def is_mirrored(self, *kinds: Kind) -> bool:
+        """Whether the api's own tables have all of these kinds as they are now."""
+        mirroring = self.services.mirroring
+        return mirroring is not None and mirroring.is_current(*(kind.plural for kind in kinds))
+
+    async def states(self, kind: Kind, namespace: str | None) -> Mapping[str | None, int]:
+        """How many there are in each state, of all that the caller may see."""
+        if self.is_mirrored(kind):
+            return await mirrored_sums.states(self.services.engine, kind.plural, await self.listable(kind, namespace))
+        counts: Counter[str | None] = Counter()
+        async with aclosing(self.chunks(kind, namespace)) as chunks:
+            async for chunk in chunks:
+                counts.update(facts_of(kind.plural, body).state for body in chunk)
+        return counts
+
     async def moment(self, kind: Kind, namespace: str | None) -> str:
         """The resource version of now, from which changes can be watched."""
         self._require_token(kind, namespace)
@@ -141,8 +157,7 @@ class Acting:
         Of the api's own tables as long as they are current, else of all that the API server has.
         """
         place = await self.place(kind, after)
-        mirroring = self.services.mirroring
-        if mirroring is not None and mirroring.is_current(kind.plural):
+        if self.is_mirrored(kind):
             namespaces = await self.listable(kind, namespace)
             position = Position(place.created, *place.identity) if place else None
             chosen = replace(wanted, namespaces=namespaces)

@@ -12,8 +12,9 @@ from finetune_operator.core.inference_cost import TokenPrice, amount, inference_
 from finetune_operator.core.roi import Roi, return_on_investment
 from finetune_operator.core.roi_inputs import Calls, Input, Inputs, Origin, roi_inputs
 from finetune_operator.resources.common import ConditionStatus
-from finetune_operator.resources.finetunejob import FineTuneJob, Phase
+from finetune_operator.resources.finetunejob import FineTuneJob
 from finetune_operator.resources.modelversion import ModelVersion
+from finetune_operator.store.mirrored_sums import AnswerSums, TrainingSums
 from finetune_operator.store.usage import Used
 from finetune_operator.web.ids import ObjectId
 from finetune_operator.web.job_views import STATUSES, JobBudget, JobStatus, budget_of
@@ -158,59 +159,24 @@ class RoiReport(_View):
     payback_days: float | None
 
 
-class Totals:
-    """Sums up objects as they come; nothing of them is kept."""
-
-    def __init__(self) -> None:
-        self.trainings = self.trainings_without_price = self.stopped = 0
-        self.versions = self.versions_without_price = self.calls = 0
-        self._training: dict[str, Decimal] = {}
-        self._inference: dict[str, Decimal] = {}
-
-    def add_job(self, body: Object) -> None:
-        """Raw, since there may be a hundred thousand."""
-        status = body.get("status") or {}
-        self.trainings += 1
-        cost = status.get("cost") or {}
-        spent = amount(cost.get("spent"))
-        if spent is not None and cost.get("currency"):
-            _add(self._training, cost["currency"], spent)
-        elif status.get("allocation"):
-            self.trainings_without_price += 1
-        if status.get("phase") == Phase.SUSPENDED.value:
-            conditions = status.get("conditions") or ()
-            self.stopped += any(each["type"] == "WithinBudget" and each["status"] == "False" for each in conditions)
-
-    def add_version(self, body: Object, used: Used | None) -> None:
-        self.versions += 1
-        if used is None:
-            return
-        self.calls += used.calls
-        price = token_price(parsed(ModelVersion, body))
-        found = inference_cost(price, used.calls, used.calls_with_tokens, used.completion_tokens)
-        if found.total is not None and found.currency is not None:
-            _add(self._inference, found.currency, found.total)
-        elif used.calls:
-            self.versions_without_price += 1
-
-    def summary(self) -> CostSummary:
-        names = sorted(self._training.keys() | self._inference.keys())
-        return CostSummary(
-            totals=tuple(
-                CurrencyTotal(
-                    currency=name,
-                    training=float(rounded(self._training.get(name, Decimal(0)))),
-                    inference=float(rounded(self._inference.get(name, Decimal(0)))),
-                )
-                for name in names
-            ),
-            trainings=self.trainings,
-            trainings_without_price=self.trainings_without_price,
-            trainings_stopped_by_budget=self.stopped,
-            versions=self.versions,
-            versions_without_price=self.versions_without_price,
-            calls=self.calls,
-        )
+def cost_summary(trainings: TrainingSums, answers: AnswerSums) -> CostSummary:
+    names = sorted(trainings.spent.keys() | answers.spent.keys())
+    return CostSummary(
+        totals=tuple(
+            CurrencyTotal(
+                currency=name,
+                training=float(rounded(trainings.spent.get(name, Decimal(0)))),
+                inference=float(rounded(answers.spent.get(name, Decimal(0)))),
+            )
+            for name in names
+        ),
+        trainings=trainings.count,
+        trainings_without_price=trainings.unpriced,
+        trainings_stopped_by_budget=trainings.over_budget,
+        versions=answers.versions,
+        versions_without_price=answers.unpriced,
+        calls=answers.calls,
+    )
 
 
 def training_cost(body: Object, now: datetime) -> TrainingCost:
@@ -305,10 +271,6 @@ def _why_unknown(job: FineTuneJob) -> str:
     if job.status.completion_time is not None:
         return "it ended before any of its pods had a node"
     return NO_COST_YET
-
-
-def _add(totals: dict[str, Decimal], currency: str, value: Decimal) -> None:
-    totals[currency] = totals.get(currency, Decimal(0)) + value
 
 
 def _float(value: Decimal | None) -> float | None:

@@ -9,23 +9,25 @@ from finetune_operator.core.roi_inputs import Evidence, currencies, measured_inp
 from finetune_operator.resources.abtest import ABTest
 from finetune_operator.resources.finetunejob import FineTuneJob
 from finetune_operator.resources.modelversion import ModelVersion
-from finetune_operator.store import usage
+from finetune_operator.store import mirrored_sums, usage
 from finetune_operator.store.mirrored import Wanted
+from finetune_operator.store.mirrored_sums import AnswerSums, TrainingSums
 from finetune_operator.web.acting import JOBS, TESTS, VERSIONS, Acting
 from finetune_operator.web.cost_views import (
     CostSummary,
     RoiReport,
-    Totals,
     TrainingCostList,
     VersionCostList,
     calls_of,
+    cost_summary,
     roi_report,
     training_cost,
     version_cost,
 )
 from finetune_operator.web.ids import ObjectId
+from finetune_operator.web.mirroring import facts_of
 from finetune_operator.web.odd_resources import each_shown, parsed
-from finetune_operator.web.pages import Page, Pager, id_of
+from finetune_operator.web.pages import Page, id_of
 from finetune_operator.web.problems import FORBIDDEN, NOT_FOUND, Problem
 from finetune_operator.web.services import Object
 
@@ -40,26 +42,16 @@ class Overview(NamedTuple):
 
 async def summary(acting: Acting, namespace: str | None) -> CostSummary:
     """Of all that the caller may read; who may read no FineTuneJob is refused. Raises problems."""
-    return (await overview(acting, namespace, 1)).summary
+    return cost_summary(await _training_sums(acting, namespace), await _answer_sums(acting, namespace))
 
 
 async def overview(acting: Acting, namespace: str | None, limit: int) -> Overview:
-    """By one look at each object. Raises problems."""
-    totals = Totals()
-    jobs, models = (Pager(limit, None, lambda _: True) for _ in range(2))
-    used: dict[str, usage.Used] = {}
-    async with aclosing(acting.chunks(JOBS, namespace)) as chunks:
-        async for chunk in chunks:
-            jobs.add(chunk)
-            for body in chunk:
-                totals.add_job(body)
-    async with aclosing(acting.chunks(VERSIONS, namespace)) as chunks:
-        async for chunk in chunks:
-            models.add(chunk)
-            used |= await usage.of_versions(acting.services.engine, _uids(chunk))
-            for body in chunk:
-                totals.add_version(body, used.get(body["metadata"]["uid"]))
-    return Overview(totals.summary(), _trainings(jobs.page(), acting), _versions(models.page(), used))
+    """Raises problems."""
+    return Overview(
+        await summary(acting, namespace),
+        await trainings(acting, namespace, None, limit, None),
+        await versions(acting, namespace, None, limit, None),
+    )
 
 
 async def trainings(
@@ -77,6 +69,31 @@ async def versions(
     page = await acting.page(VERSIONS, namespace, limit, after, Wanted(VERSIONS.plural, model=model))
     used = await usage.of_versions(acting.services.engine, _uids(page.items))
     return _versions(page, used)
+
+
+async def _training_sums(acting: Acting, namespace: str | None) -> TrainingSums:
+    if acting.is_mirrored(JOBS):
+        listable = await acting.listable(JOBS, namespace)
+        return await mirrored_sums.trainings(acting.services.engine, JOBS.plural, listable)
+    sums = TrainingSums()
+    async with aclosing(acting.chunks(JOBS, namespace)) as chunks:
+        async for chunk in chunks:
+            for body in chunk:
+                sums.add(facts_of(JOBS.plural, body))
+    return sums
+
+
+async def _answer_sums(acting: Acting, namespace: str | None) -> AnswerSums:
+    if acting.is_mirrored(VERSIONS):
+        listable = await acting.listable(VERSIONS, namespace)
+        return await mirrored_sums.answers(acting.services.engine, VERSIONS.plural, listable)
+    sums = AnswerSums()
+    async with aclosing(acting.chunks(VERSIONS, namespace)) as chunks:
+        async for chunk in chunks:
+            used = await usage.of_versions(acting.services.engine, _uids(chunk))
+            for body in chunk:
+                sums.add(facts_of(VERSIONS.plural, body), used.get(body["metadata"]["uid"]))
+    return sums
 
 
 def _trainings(page: Page[Object], acting: Acting) -> TrainingCostList:

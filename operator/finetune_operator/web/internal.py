@@ -21,7 +21,7 @@ from finetune_operator.contract.places import (
 from finetune_operator.contract.training import LatestProgress, Progress, ProgressBatch
 from finetune_operator.contract.usage import UsageReport
 from finetune_operator.resources.abtest import WIN_RATES_MAX_POINTS
-from finetune_operator.store import feedback, job_logs, pairs, progress, samples, usage, vote_statistics, votes
+from finetune_operator.store import feedback, job_logs, pairs, progress, samples, usage, vote_statistics
 from finetune_operator.store.exported_datasets import DATASET_ID
 from finetune_operator.web.auth import open_api, require_internal
 from finetune_operator.web.held_files import HeldFileResponse
@@ -75,13 +75,16 @@ async def post_usage(report: UsageReport, services: ServicesOf) -> Response:
 async def get_tally(
     services: ServicesOf, uid: Uid, max_votes: Annotated[int | None, Query(ge=1)] = None
 ) -> AbTestTally:
-    counted = await votes.tally(services.engine, uid, max_votes)
-    # Of these votes and no later ones, so that all of it is of one moment.
-    cast = counted.total
+    cast = await vote_statistics.cast(services.engine, uid, max_votes)
+    # Of these votes and no later ones, so that all of it is of one moment; but how well people agree changes slowly.
+    total = cast.votes.total
+    agreeing = await services.remembered.answer(
+        ("voters", uid, max_votes, 1), total, lambda: vote_statistics.voters(services.engine, uid, total, limit=1)
+    )
     return AbTestTally(
-        votes=counted,
-        voters=(await vote_statistics.voters(services.engine, uid, cast, limit=1)).tally(),
-        win_rates=await vote_statistics.win_rates(services.engine, uid, cast, WIN_RATES_MAX_POINTS),
+        votes=cast.votes,
+        voters=cast.voters(agreeing.agreement),
+        win_rates=await vote_statistics.win_rates(services.engine, uid, total, WIN_RATES_MAX_POINTS),
         arms=await samples.tally(services.engine, uid),
         splits=await samples.splits(services.engine, uid),
     )

@@ -94,7 +94,7 @@ async def jobs_page(
     domain: str | None = None,
 ) -> Page[Object]:
     """FineTuneJobs that the caller may list. Raises problems."""
-    wanted = Wanted(JOBS.plural, model=model, state=status.value if status else None, domain=domain)
+    wanted = Wanted(JOBS.plural, model=model, states=(status.value,) if status else (), domain=domain)
     return await acting.page(JOBS, namespace, limit, after, wanted)
 
 

@@ -21,7 +21,8 @@ from finetune_operator.logs import cause, get_logger
 from finetune_operator.resources.modelversion import ModelVersion
 from finetune_operator.store import mirrored
 from finetune_operator.store.mirrored import JOBS, Change, Facts, Row, Wanted
-from finetune_operator.web.job_views import status_of
+from finetune_operator.web.charges import token_charge, training_charge
+from finetune_operator.web.job_views import number, status_of
 from finetune_operator.web.lists import slim
 from finetune_operator.web.odd_resources import parsed
 from finetune_operator.web.openai_api.views import metadata_of
@@ -32,6 +33,8 @@ BACKOFF_SECONDS, BACKOFF_MAX_SECONDS = 1.0, 30.0
 STEADY_SECONDS = 30.0
 """A watch that stood so long was one; connecting to an API server that is away takes less to fail."""
 RELIST_SECONDS = 3600.0
+MANY = 1000
+"""New rows, after which the database does well to look at what it has."""
 
 Object = dict[str, Any]
 logger = get_logger(__name__)
@@ -141,6 +144,8 @@ class Mirroring:
                 await mirrored.keep(self._engine, rows_of(plural, items), before)
                 present |= {(item["metadata"]["namespace"], item["metadata"]["name"]) for item in items}
         await mirrored.drop_others(self._engine, plural, namespace, present, int(version), before)
+        if len(present - before.keys()) >= MANY:
+            await mirrored.settle(self._engine)
         return version
 
     async def _watched(self, plural: str, namespace: str | None) -> None:
@@ -196,10 +201,18 @@ def facts_of(plural: str, body: Object) -> Facts:
             philosopher=ratings.get("philosopher"),
             domain=ratings.get("domain"),
             attached=_attached(body),
+            **training_charge(body)._asdict(),
         )
     if plural == VERSIONS:
-        job = (spec.get("lineage") or {}).get("jobUid")
-        return Facts(model=spec.get("model"), state=status.get("state"), job_uid=job, engine=status.get("engine"))
+        return Facts(
+            model=spec.get("model"),
+            state=status.get("state"),
+            job_uid=(spec.get("lineage") or {}).get("jobUid"),
+            engine=status.get("engine"),
+            requested=spec.get("state"),
+            win_rate=number((status.get("metrics") or {}).get("winRate")),
+            **token_charge(body)._asdict(),
+        )
     return Facts(model=spec.get("model"), state=status.get("phase"))
 
 
@@ -211,7 +224,7 @@ def is_wanted(wanted: Wanted, body: Object, origins: Mapping[str, tuple[str | No
         philosopher, domain = origins.get(facts.job_uid, (None, None))
     return (
         (wanted.model is None or facts.model == wanted.model)
-        and (wanted.state is None or facts.state == wanted.state)
+        and (not wanted.states or facts.state in wanted.states)
         and (wanted.philosopher is None or philosopher == wanted.philosopher)
         and (wanted.domain is None or domain == wanted.domain)
         and all(piece in (facts.attached or "") for piece in wanted.attached)

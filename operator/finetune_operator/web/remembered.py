@@ -21,6 +21,7 @@ MANY_ROWS = 10_000
 REST_FACTOR = 10.0
 """After an answer that took a second nothing is worked out anew for ten."""
 MAX_ENTRIES = 64
+PATIENCE_SECONDS = 0.1
 
 logger = get_logger(__name__)
 
@@ -48,8 +49,17 @@ class Remembered:
         self._kept: OrderedDict[Hashable, _Kept] = OrderedDict()
         self._running: dict[Hashable, asyncio.Task[Any]] = {}
 
-    async def answer(self, key: Hashable, rows: int, work_out: Callable[[], Awaitable[Answer]]) -> Answer:
-        """What `work_out` says now, or said a short while ago; equal questions at the same time are one."""
+    async def answer(
+        self,
+        key: Hashable,
+        rows: int,
+        work_out: Callable[[], Awaitable[Answer]],
+        meanwhile: Callable[[], Awaitable[Answer]] | None = None,
+    ) -> Answer:
+        """What `work_out` says now, or said a short while ago; equal questions at the same time are one.
+
+        What was never worked out of many rows is not waited for long where there is something to tell `meanwhile`.
+        """
         kept = self._kept.get(key)
         if kept is not None and kept.is_good_for(rows, self._now()):
             answer: Answer = kept.answer
@@ -61,6 +71,10 @@ class Remembered:
         if kept is not None and kept.is_slow:
             older: Answer = kept.answer
             return older
+        if meanwhile is not None and rows >= MANY_ROWS:
+            await asyncio.wait({running}, timeout=PATIENCE_SECONDS)
+            if not running.done():
+                return await meanwhile()
         # Whoever leaves must not take the answer from those who wait for the same one.
         fresh: Answer = await asyncio.shield(running)
         return fresh

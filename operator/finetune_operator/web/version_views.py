@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from finetune_operator.core.routing import active_version
 from finetune_operator.resources.common import LongText
 from finetune_operator.resources.modelversion import KIND, ModelVersion, RequestedState, State
-from finetune_operator.web.ids import ObjectId
+from finetune_operator.web.ids import NAME_PATTERN, ObjectId
 from finetune_operator.web.job_requests import Share
 from finetune_operator.web.job_views import number
 from finetune_operator.web.odd_resources import each_shown, parsed
@@ -117,7 +117,7 @@ class RollbackRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
-    to: Annotated[str, Field(min_length=1, max_length=63)] | None = None
+    to: Annotated[str, Field(max_length=63, pattern=f"^{NAME_PATTERN}$")] | None = None
     """Name of a version of the same model; the one that was active before where absent."""
 
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Depends, Path, Query
 
 from finetune_operator.core.routing import active_version, rival_pins
-from finetune_operator.core.version_changes import PIN, UNPIN, previous_version, serving_fields
-from finetune_operator.resources.modelversion import ModelVersion, State
+from finetune_operator.core.version_changes import PIN, UNPIN, may_take_over, previous_name, serving_fields
+from finetune_operator.resources.modelversion import ModelVersion, RequestedState, State
 from finetune_operator.store import mirrored
 from finetune_operator.store.mirrored import Wanted
 from finetune_operator.web.acting import JOBS, VERSIONS, Acting
@@ -37,7 +37,7 @@ from finetune_operator.web.version_views import (
 
 MAX_SINGLE_READS = 16
 Family = dict[str, Object]
-"""The versions of a model by their names."""
+"""Versions of a model by their names."""
 ModelId = Annotated[str, Path(max_length=317, pattern=ID_PATTERN, description="`<namespace>.<name>` of a version")]
 
 router = APIRouter(prefix="/v1/fine-tuning/models", tags=["models"], dependencies=[Depends(require_caller)])
@@ -57,8 +57,8 @@ async def get_models(
 ) -> VersionList:
     """Versions, the newest first. `philosopher` and `domain` are known as long as the FineTuneJob is there."""
     acting = Acting(services, caller)
-    wanted = Wanted(VERSIONS.plural, None, model, state.value if state else None, philosopher, domain)
-    if services.mirroring is not None and services.mirroring.is_current(JOBS.plural, VERSIONS.plural):
+    wanted = Wanted(VERSIONS.plural, None, model, (state.value,) if state else (), philosopher, domain)
+    if acting.is_mirrored(JOBS, VERSIONS):
         return await _mirrored_list(acting, namespace, limit, after, wanted)
     asked_by_origin = philosopher is not None or domain is not None
     origins = await _origins(acting, namespace) if asked_by_origin else {}
@@ -69,8 +69,8 @@ async def get_models(
     page = pager.page()
     if not asked_by_origin:
         origins = await _origins_of_page(acting, namespace, page.items)
-    shown = {(body["metadata"]["namespace"], body["spec"]["model"]) for body in page.items}
-    active = active_ids(body for body in bodies if (body["metadata"]["namespace"], body["spec"]["model"]) in shown)
+    shown = set(map(_model_of, page.items))
+    active = active_ids(body for body in bodies if _model_of(body) in shown)
     entries = each_shown(lambda body: version_entry(body, active, origins), page.items)
     return VersionList(models=entries, total=page.total, has_more=page.has_more, next=page.next)
 
@@ -87,12 +87,19 @@ async def _mirrored_list(
         if problem.status != FORBIDDEN or wanted.philosopher is not None or wanted.domain is not None:
             raise
     page = await acting.page(VERSIONS, namespace, limit, after, replace(wanted, origins_in=readable))
-    shown = {(body["metadata"]["namespace"], body["spec"]["model"]) for body in page.items}
-    active = active_ids(await mirrored.loaded(engine, VERSIONS.plural, shown))
+    active = await active_of(acting, page.items)
     trainings = [body["spec"].get("lineage", {}).get("jobUid", "") for body in page.items]
     origins = await mirrored.origins(engine, JOBS.plural, trainings, readable)
     entries = each_shown(lambda body: version_entry(body, active, origins), page.items)
     return VersionList(models=entries, total=page.total, has_more=page.has_more, next=page.next)
+
+
+async def active_of(acting: Acting, bodies: Iterable[Object]) -> frozenset[ObjectId]:
+    """The active versions of the models of these, which the caller may list."""
+    models = set(map(_model_of, bodies))
+    if acting.is_mirrored(VERSIONS):
+        return active_ids(await mirrored.answering(acting.services.engine, VERSIONS.plural, models))
+    return active_ids(body for body in await acting.every(VERSIONS) if _model_of(body) in models)
 
 
 @router.get("/{model_id}", responses=READING)
@@ -141,14 +148,16 @@ async def post_rollback(
         detail = f"{identity.name} is not the active version of {model} ({now}): deploy the one that you want"
         raise Problem(409, "not-active", detail)
     if request.to is not None:
-        if request.to not in bodies:
+        wanted = await _of_family(acting, bodies, body, request.to)
+        if wanted is None:
             raise Problem(404, "unknown-model-version", f"{model} has no version {request.to}")
-        return await _pinned(acting, bodies[request.to], bodies, {})
-    previous = previous_version(active, family)
-    if previous is None:
+        return await _pinned(acting, wanted, bodies, {})
+    name = previous_name(active)
+    previous = await _of_family(acting, bodies, body, name) if name else None
+    if previous is None or not may_take_over(ModelVersion.parse(previous)):
         detail = f"no version was active before {identity.name}, or it is gone or failed: say `to` which one"
         raise Problem(409, "no-previous-version", detail)
-    return await _pinned(acting, bodies[previous.metadata.name], bodies, {})
+    return await _pinned(acting, previous, bodies, {})
 
 
 async def _pinned(acting: Acting, body: Object, family: Family, spec: dict[str, Any]) -> VersionDetail:
@@ -170,10 +179,34 @@ async def _pinned(acting: Acting, body: Object, family: Family, spec: dict[str, 
 
 
 async def _family(acting: Acting, body: Object) -> Family:
-    """All versions of its model, this one as it was read."""
-    found = await acting.every(VERSIONS, body["metadata"]["namespace"])
-    family = {each["metadata"]["name"]: each for each in found if each["spec"]["model"] == body["spec"]["model"]}
-    return family | {body["metadata"]["name"]: body}
+    """The versions of its model that may answer for it, and this one as it was read."""
+    found = await answering(acting, *_model_of(body))
+    return {each["metadata"]["name"]: each for each in found} | {body["metadata"]["name"]: body}
+
+
+async def answering(acting: Acting, namespace: str, model: str) -> list[Object]:
+    """The versions of a model that may answer for it, loaded or pinned: few, however many there are. Raises problems.
+
+    Where there are no tables to find them in, these are all versions of the model.
+    """
+    if not acting.is_mirrored(VERSIONS):
+        return [each for each in await acting.every(VERSIONS, namespace) if each["spec"]["model"] == model]
+    await acting.listable(VERSIONS, namespace)
+    pinned = RequestedState.DEPLOYED.value
+    return await mirrored.answering(acting.services.engine, VERSIONS.plural, {(namespace, model)}, pinned)
+
+
+async def _of_family(acting: Acting, family: Family, body: Object, name: str) -> Object | None:
+    """The version of this name, of those that may answer or of all others of the model."""
+    if name in family:
+        return family[name]
+    try:
+        found = await acting.get(VERSIONS, ObjectId(body["metadata"]["namespace"], name))
+    except Problem as problem:
+        if problem.status != NOT_FOUND:
+            raise
+        return None
+    return found if found["spec"]["model"] == body["spec"]["model"] else None
 
 
 async def _origins(acting: Acting, namespace: str | None) -> Origins:
@@ -199,6 +232,11 @@ async def _origins_of_page(acting: Acting, namespace: str | None, bodies: Iterab
     for origin in await asyncio.gather(*(_origin(acting, body) for body in named.values())):
         found |= origin
     return found
+
+
+def _model_of(body: Object) -> tuple[str, str]:
+    """With its namespace."""
+    return body["metadata"]["namespace"], body["spec"]["model"]
 
 
 def _job_of(body: Object) -> ObjectId | None:

@@ -144,8 +144,10 @@ async def test_pages_and_filters(engine: AsyncEngine) -> None:
     assert await messages(engine, limit=2) == ["state 299", "state 298"]
     after = Position("2026-01-01T11:00:00Z", "finetune", "job-298")
     assert await messages(engine, after=after, limit=2) == ["state 297", "state 296"]
-    failed = await mirrored.page(engine, Wanted(JOBS, state="failed"), None, 1)
+    failed = await mirrored.page(engine, Wanted(JOBS, states=("failed",)), None, 1)
     assert (failed.total, failed.bodies[0]["status"]["message"]) == (200, "state 299")
+    both = await mirrored.page(engine, Wanted(JOBS, states=("completed", "failed", "queued")), after, 2)
+    assert (both.total, [body["status"]["message"] for body in both.bodies]) == (300, ["state 297", "state 296"])
     assert await messages(engine, Wanted(JOBS, attached=('"N": "7"',))) == ["state 7"]
     assert await messages(engine, Wanted(JOBS, attached=('"n": "7"',))) == []
     assert await messages(engine, Wanted(JOBS, namespaces=("other",))) == []

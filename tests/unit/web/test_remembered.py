@@ -35,6 +35,26 @@ async def test_the_same_rows_are_not_looked_at_again(takes_seconds: float) -> No
     assert [await remembered.answer("k", 5, work) for _ in range(3)] == [1, 1, 1]
 
 
+async def test_a_first_answer_that_takes_long_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finetune_operator.web.remembered.PATIENCE_SECONDS", 0.0)
+    done = asyncio.Event()
+    remembered = Remembered()
+
+    async def work() -> str:
+        await done.wait()
+        return "worked out"
+
+    async def meanwhile() -> str:
+        return "so far"
+
+    assert await remembered.answer("k", MANY_ROWS, work, meanwhile) == "so far"
+    of_few = asyncio.create_task(remembered.answer("few", MANY_ROWS - 1, work, meanwhile))
+    done.set()
+    assert await of_few == "worked out"
+    await settle()
+    assert await remembered.answer("k", MANY_ROWS, work, meanwhile) == "worked out"
+
+
 async def test_quick_answers_are_of_this_moment() -> None:
     work = Work(0.001)
     remembered = Remembered(lambda: work.time)

@@ -1,6 +1,5 @@
 """Pages of an ABTest: a new one, where it stands, and what to do with what came out."""
 
-from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, Form, Query
@@ -14,12 +13,13 @@ from finetune_operator.resources.modelversion import ModelVersion, RequestedStat
 from finetune_operator.store import vote_statistics, votes
 from finetune_operator.web.abtest_requests import BASE, AbTestRequest, abtest_spec
 from finetune_operator.web.abtest_routes import cancel_test
-from finetune_operator.web.acting import TESTS, VERSIONS
+from finetune_operator.web.acting import TESTS
 from finetune_operator.web.creation import create_once, digest_of, manifest
 from finetune_operator.web.dashboard.charts import Curve
 from finetune_operator.web.dashboard.comparison_pages import PATH
 from finetune_operator.web.dashboard.forms import mistakes_of
 from finetune_operator.web.dashboard.routing import Page, page_router
+from finetune_operator.web.dashboard.version_choices import find_version, newest_versions, options_of
 from finetune_operator.web.dashboard.version_comparison import comparison, summary
 from finetune_operator.web.dashboard.version_figures import Figures, figures_of, figures_of_base
 from finetune_operator.web.dashboard.visits import Visit, VisitOf
@@ -32,8 +32,8 @@ from finetune_operator.web.dashboard.vote_progress import (
 )
 from finetune_operator.web.dashboard.voting import TestId
 from finetune_operator.web.ids import ObjectId
-from finetune_operator.web.odd_resources import each_shown, parsed
-from finetune_operator.web.problems import FORBIDDEN, NOT_FOUND, Problem
+from finetune_operator.web.odd_resources import parsed
+from finetune_operator.web.problems import Problem
 from finetune_operator.web.services import Object
 from finetune_operator.web.shown import shown_manifest
 
@@ -97,15 +97,7 @@ async def new_test_page(
     right: Annotated[str | None, Query(max_length=317)] = None,
 ) -> HTMLResponse:
     """The form, with defaults explained."""
-    bodies = await visit.acting.every(VERSIONS)
-    known = sorted(each_shown(partial(parsed, ModelVersion), bodies), key=lambda each: each.spec.version, reverse=True)
-    options = [
-        (
-            str(ObjectId(each.metadata.namespace, each.metadata.name)),
-            f"{each.metadata.name} ({each.metadata.namespace})",
-        )
-        for each in known
-    ]
+    options = options_of(await newest_versions(visit.acting), right, None if left == BASE else left)
     candidate = right or (options[0][0] if options else "")
     name = candidate.partition(".")[2] or candidate
     opponent = BASE if left == BASE else left.rpartition("-")[2] or BASE
@@ -211,9 +203,9 @@ async def context_of_test(visit: Visit, found: ObjectId) -> Object:
     decision, status = test.spec.decision, test.status
     engine = visit.services.engine
     counts = await votes.tally(engine, test.metadata.uid, most_votes(decision))
-    candidate = await _version(visit, found.namespace, test.spec.candidate.model_version)
+    candidate = await find_version(visit.acting, found.namespace, test.spec.candidate.model_version)
     baseline_name = test.spec.baseline.model_version
-    baseline = await _version(visit, found.namespace, baseline_name) if baseline_name else None
+    baseline = await find_version(visit.acting, found.namespace, baseline_name) if baseline_name else None
     arms = Arms(
         baseline_name or (candidate.spec.base_model.name if candidate else BASE), test.spec.candidate.model_version
     )
@@ -249,16 +241,6 @@ def _figures(baseline: ModelVersion | None, candidate: ModelVersion | None, titl
     if is_base:
         return figures_of_base(candidate) if candidate else Figures(title, is_base=True)
     return figures_of(baseline) if baseline else Figures(title)
-
-
-async def _version(visit: Visit, namespace: str, name: str) -> ModelVersion | None:
-    """None where it is gone, or not for this caller."""
-    try:
-        return parsed(ModelVersion, await visit.acting.get(VERSIONS, ObjectId(namespace, name)))
-    except Problem as problem:
-        if problem.status not in (FORBIDDEN, NOT_FOUND):
-            raise
-        return None
 
 
 PAGE = Page(router)

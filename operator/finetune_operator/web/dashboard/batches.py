@@ -1,7 +1,6 @@
 """Pages of batch runs: a whole dataset through one version or two, the answers as files, and their blind comparison."""
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Path, Query
@@ -10,15 +9,15 @@ from starlette.responses import HTMLResponse, Response
 
 from finetune_operator.kube.yaml_text import yaml_text
 from finetune_operator.resources.batch_inference import BatchInference, BatchPhase
-from finetune_operator.resources.modelversion import ModelVersion, State
+from finetune_operator.resources.modelversion import State
 from finetune_operator.store.mirrored import Wanted
-from finetune_operator.web.acting import BATCHES, JOBS, TESTS, VERSIONS, Acting
+from finetune_operator.web.acting import BATCHES, JOBS, TESTS, Acting
 from finetune_operator.web.creation import create_once
 from finetune_operator.web.dashboard.batch_forms import BatchForm, BatchObjects, objects_of
-from finetune_operator.web.dashboard.comparison_pages import id_of
 from finetune_operator.web.dashboard.forms import mistakes_of
 from finetune_operator.web.dashboard.permitted import part
 from finetune_operator.web.dashboard.routing import Page, page_router
+from finetune_operator.web.dashboard.version_choices import newest_versions, options_of
 from finetune_operator.web.dashboard.visits import NavEntry, Visit, VisitOf
 from finetune_operator.web.ids import ID_PATTERN, ObjectId
 from finetune_operator.web.job_routes import After
@@ -54,13 +53,12 @@ async def batches_page(visit: VisitOf, after: After = None) -> HTMLResponse:
 @router.get("/new")
 async def new_batch_page(visit: VisitOf, version: Annotated[str | None, Query(max_length=317)] = None) -> HTMLResponse:
     """The form."""
-    bodies = await visit.acting.every(VERSIONS)
-    known = sorted(each_shown(partial(parsed, ModelVersion), bodies), key=lambda each: each.spec.version, reverse=True)
+    known = await newest_versions(visit.acting)
     served = [each for each in known if each.spec.serving is not None and each.status.state not in NOT_SERVED]
     claim = await part(_ratings_claim(visit.acting))
     return visit.render(
         "new_batch.html",
-        options=[(str(id_of(each)), f"{each.metadata.name} ({each.metadata.namespace})") for each in served],
+        options=options_of(served, version),
         opponents=[(each.metadata.name, each.metadata.name) for each in served],
         version=version or "",
         name=f"answers-{visit.services.suffix()}",

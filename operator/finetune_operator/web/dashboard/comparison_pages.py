@@ -1,6 +1,6 @@
 """Page: two models side by side, and all tests that people vote on."""
 
-from functools import partial
+from collections.abc import Sequence
 from typing import Annotated, NamedTuple
 
 from fastapi import Form, Query
@@ -10,11 +10,13 @@ from finetune_operator.contract.experiments import VoteCounts
 from finetune_operator.core.routing import active_version
 from finetune_operator.resources.abtest import ABTest, TestPhase
 from finetune_operator.resources.modelversion import ModelVersion, State
+from finetune_operator.store.mirrored import Wanted
 from finetune_operator.web import versions
 from finetune_operator.web.abtest_requests import BASE
-from finetune_operator.web.acting import TESTS, VERSIONS
+from finetune_operator.web.acting import TESTS, VERSIONS, Acting
 from finetune_operator.web.dashboard.policy import safe_path
 from finetune_operator.web.dashboard.routing import Page, page_router
+from finetune_operator.web.dashboard.version_choices import find_version, id_of, newest_tests, newest_versions
 from finetune_operator.web.dashboard.version_comparison import Duel, comparison, summary
 from finetune_operator.web.dashboard.version_figures import Figures, figures_of, figures_of_base
 from finetune_operator.web.dashboard.visits import NavEntry, VisitOf
@@ -57,20 +59,18 @@ class Pair(NamedTuple):
 @router.get("")
 async def comparison_page(visit: VisitOf, left: Side = None, right: Side = None) -> HTMLResponse:
     """Two models side by side: those that were asked for, else the newest version and what it is to replace."""
-    bodies = await visit.acting.every(VERSIONS)
-    tests = list(each_shown(partial(parsed, ABTest), await visit.acting.every(TESTS)))
-    versions = each_shown(partial(parsed, ModelVersion), bodies)
-    known = {id_of(version): version for version in sorted(versions, key=_age, reverse=True)}
-    pair = _chosen(known, tests, left, right)
-    newest_tests = sorted(tests, key=lambda test: test.metadata.creation_timestamp or visit.services.now())[::-1]
+    known = await newest_versions(visit.acting)
+    tests = await visit.acting.page(TESTS, None, LISTED_TESTS, None, Wanted(TESTS.plural))
+    pair = await _chosen(visit.acting, known, left, right)
+    shown = {id_of(version): version for version in (*known, *((pair.left, pair.right) if pair else ())) if version}
     context: Object = {
-        "version_options": [(str(found), _named(version, found)) for found, version in known.items()],
-        "tests": tuple(map(_row, newest_tests[:LISTED_TESTS])),
-        "more_tests": max(0, len(tests) - LISTED_TESTS),
+        "version_options": [(str(found), _named(version, found)) for found, version in shown.items()],
+        "tests": each_shown(lambda body: _row(parsed(ABTest, body)), tests.items),
+        "more_tests": tests.total - len(tests.items),
         "pair": pair,
     }
     if pair is not None:
-        groups = comparison(_left(pair), figures_of(pair.right), _duel(pair, newest_tests))
+        groups = comparison(_left(pair), figures_of(pair.right), await _duel(visit.acting, pair))
         context |= {
             "left": BASE if pair.left is None else str(id_of(pair.left)),
             "right": str(id_of(pair.right)),
@@ -99,15 +99,6 @@ async def roll_back(visit: VisitOf, version: FormId, next_path: NextPath = None)
     return visit.go(safe_path(next_path))
 
 
-def id_of(version: ModelVersion) -> ObjectId:
-    return ObjectId(version.metadata.namespace, version.metadata.name)
-
-
-def _age(version: ModelVersion) -> tuple[str, int]:
-    created = version.metadata.creation_timestamp
-    return (created.isoformat() if created else "", version.spec.version)
-
-
 def _named(version: ModelVersion, found: ObjectId) -> str:
     state = f", {version.status.state.value.lower()}" if version.status.state else ""
     return f"{found.name} ({found.namespace}{state})"
@@ -117,57 +108,59 @@ def _left(pair: Pair) -> Figures:
     return figures_of_base(pair.right) if pair.left is None else figures_of(pair.left)
 
 
-def _chosen(
-    known: dict[ObjectId, ModelVersion], tests: list[ABTest], left: str | None, right: str | None
-) -> Pair | None:
+async def _chosen(acting: Acting, known: Sequence[ModelVersion], left: str | None, right: str | None) -> Pair | None:
     """Raises 404 for a version that is not there."""
-    by_id = {str(found): version for found, version in known.items()}
-    for asked in (left, right):
-        if asked and asked != BASE and asked not in by_id:
-            raise Problem(404, "unknown-model-version", f"there is no ModelVersion {asked}; choose another one")
     if right == BASE:
         left, right = BASE, left
-    if right and right != BASE:
-        version = by_id[right]
-        if left:
-            return Pair(None if left == BASE else by_id[left], version)
-        return Pair(_predecessor(known, version), version)
-    running = next((test for test in tests if test.status.phase is TestPhase.RUNNING), None)
-    if running is not None and (pair := _arms(known, running)):
-        return pair
-    working = (version for version in known.values() if version.status.state is not State.FAILED)
-    newest = next(working, next(iter(known.values()), None))
-    return Pair(_predecessor(known, newest), newest) if newest else None
+    asked_left, version = [await _asked(acting, text) for text in (left, right)]
+    if version is not None:
+        return Pair(asked_left if left else await _predecessor(acting, version), version)
+    running = await acting.page(TESTS, None, 1, None, Wanted(TESTS.plural, states=(TestPhase.RUNNING.value,)))
+    for body in running.items:
+        if pair := await _arms(acting, parsed(ABTest, body)):
+            return pair
+    working = (version for version in known if version.status.state is not State.FAILED)
+    newest = next(working, next(iter(known), None))
+    return Pair(await _predecessor(acting, newest), newest) if newest else None
 
 
-def _predecessor(known: dict[ObjectId, ModelVersion], version: ModelVersion) -> ModelVersion | None:
+async def _asked(acting: Acting, text: str | None) -> ModelVersion | None:
+    """None of the base model, and where none is asked for."""
+    if not text or text == BASE:
+        return None
+    found = acting.identified(text)
+    version = await find_version(acting, *found)
+    if version is None:
+        raise Problem(404, "unknown-model-version", f"there is no ModelVersion {found}; choose another one")
+    return version
+
+
+async def _predecessor(acting: Acting, version: ModelVersion) -> ModelVersion | None:
     """What this version is to replace: the active one, else the one before, else the base model."""
-    place = (version.metadata.namespace, version.spec.model)
-    family = [
-        each
-        for each in known.values()
-        if (each.metadata.namespace, each.spec.model) == place and each.spec.version != version.spec.version
-    ]
-    older = [each for each in family if each.spec.version < version.spec.version]
-    return active_version(family) or max(older, key=lambda each: each.spec.version, default=None)
+    found, model = id_of(version), version.spec.model
+    answering = map(ModelVersion.parse, await versions.answering(acting, found.namespace, model))
+    active = active_version(each for each in answering if id_of(each) != found)
+    if active is not None:
+        return active
+    before = await acting.page(VERSIONS, found.namespace, 1, str(found), Wanted(VERSIONS.plural, model=model))
+    return next(map(ModelVersion.parse, before.items), None)
 
 
-def _arms(known: dict[ObjectId, ModelVersion], test: ABTest) -> Pair | None:
+async def _arms(acting: Acting, test: ABTest) -> Pair | None:
     """None where one of them is gone, or not for this caller."""
-    namespace, baseline = test.metadata.namespace, test.spec.baseline.model_version
-    right = known.get(ObjectId(namespace, test.spec.candidate.model_version))
-    left = known.get(ObjectId(namespace, baseline)) if baseline else None
-    return Pair(left, right) if right and (left or baseline is None) else None
+    named = (test.spec.candidate.model_version, test.spec.baseline.model_version)
+    right, left = [await find_version(acting, test.metadata.namespace, name) if name else None for name in named]
+    return Pair(left, right) if right and (left or named[1] is None) else None
 
 
-def _duel(pair: Pair, tests: list[ABTest]) -> Duel | None:
+async def _duel(acting: Acting, pair: Pair) -> Duel | None:
     """Of the newest test on exactly these two, whichever of them was the candidate."""
     right = pair.right.metadata
     left_name = pair.left.metadata.name if pair.left else None
     if pair.left and pair.left.metadata.namespace != right.namespace:
         return None
-    for test in tests:
-        if test.metadata.namespace != right.namespace or test.status.votes is None:
+    for test in await newest_tests(acting, right.namespace, pair.right.spec.model):
+        if test.status.votes is None:
             continue
         arms = (test.spec.baseline.model_version, test.spec.candidate.model_version)
         found = duel_of(_counts(test), float(test.spec.decision.alpha))

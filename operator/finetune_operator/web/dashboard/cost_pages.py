@@ -1,6 +1,5 @@
 """Pages of cost: what trainings and answers cost, and a calculator of whether a version pays."""
 
-from contextlib import aclosing
 from decimal import Decimal
 from typing import Annotated
 from urllib.parse import urlencode
@@ -12,7 +11,7 @@ from starlette.responses import HTMLResponse, Response
 from finetune_operator.core.roi import RoiInputs, return_on_investment
 from finetune_operator.store.mirrored import Wanted
 from finetune_operator.web import costs
-from finetune_operator.web.acting import TESTS, VERSIONS
+from finetune_operator.web.acting import VERSIONS
 from finetune_operator.web.cost_views import RoiInput, RoiReport
 from finetune_operator.web.dashboard.charts import Curve, Line
 from finetune_operator.web.dashboard.commands import roi_commands
@@ -21,6 +20,7 @@ from finetune_operator.web.dashboard.model_pages import Name, Namespace
 from finetune_operator.web.dashboard.permitted import part
 from finetune_operator.web.dashboard.roi_form import FIELDS, RoiForm, given, shown
 from finetune_operator.web.dashboard.routing import Page, page_router
+from finetune_operator.web.dashboard.version_choices import CHOICES, newest_tests
 from finetune_operator.web.dashboard.visits import NavEntry, Visit, VisitOf
 from finetune_operator.web.ids import ID_PATTERN, NamespaceQuery, ObjectId
 from finetune_operator.web.job_changes import set_budget
@@ -32,7 +32,6 @@ from finetune_operator.web.problems import Problem
 PATH = "/cost"
 SHOWN = 8
 LISTED = 50
-CHOICES = 200
 CURVE_POINTS = 60
 Text = Annotated[str | None, Query(max_length=256)]
 Id = Annotated[str | None, Query(max_length=317, pattern=f"^$|{ID_PATTERN}")]
@@ -147,18 +146,12 @@ async def _reckoned(visit: Visit, form: RoiForm) -> RoiReport:
 async def _tests_of(visit: Visit, version_id: str) -> tuple[str, ...]:
     """Those in which it is the candidate, as far as the caller may see them."""
     found = visit.acting.identified(version_id)
-
-    async def candidates() -> tuple[str, ...]:
-        async with aclosing(visit.acting.chunks(TESTS, found.namespace)) as chunks:
-            compared = [
-                str(id_of(body))
-                async for chunk in chunks
-                for body in chunk
-                if body["spec"]["candidate"].get("modelVersion") == found.name
-            ]
-        return tuple(compared[:CHOICES])
-
-    return (await part(candidates())).value or ()
+    tests = await part(newest_tests(visit.acting, found.namespace, found.name.rpartition("-v")[0]))
+    return tuple(
+        str(ObjectId(found.namespace, test.metadata.name))
+        for test in tests.value or ()
+        if test.spec.candidate.model_version == found.name
+    )
 
 
 PAGE = Page(router, NavEntry("Cost", PATH, 40))

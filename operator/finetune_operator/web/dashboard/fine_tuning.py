@@ -1,14 +1,16 @@
 """Page: from ratings to trained models, at a glance."""
 
 import asyncio
-from collections import Counter
 from collections.abc import Mapping
-from contextlib import aclosing
 from typing import NamedTuple
 
 from starlette.responses import HTMLResponse
 
-from finetune_operator.resources.modelversion import ModelVersion, State
+from finetune_operator.resources.modelversion import State
+from finetune_operator.store import mirrored_sums
+from finetune_operator.store.mirrored import Wanted
+from finetune_operator.store.mirrored_sums import Mean
+from finetune_operator.web import versions
 from finetune_operator.web.acting import JOBS, VERSIONS, Acting
 from finetune_operator.web.auth import require_trainer
 from finetune_operator.web.dashboard.permitted import part
@@ -18,16 +20,18 @@ from finetune_operator.web.dataset_exports import Exporter
 from finetune_operator.web.dataset_schemas import GoldSelection
 from finetune_operator.web.ids import NamespaceQuery
 from finetune_operator.web.job_routes import After
-from finetune_operator.web.job_views import FINISHED, JobEntry, JobStatus, entry_of, number, status_of
-from finetune_operator.web.odd_resources import each_shown, parsed
+from finetune_operator.web.job_views import FINISHED, JobEntry, JobStatus, entry_of
+from finetune_operator.web.mirroring import facts_of
+from finetune_operator.web.odd_resources import each_shown
 from finetune_operator.web.pages import Page as ListPage
-from finetune_operator.web.pages import Pager
 from finetune_operator.web.services import Object
-from finetune_operator.web.version_views import VersionEntry, active_ids, version_entry
+from finetune_operator.web.version_views import VersionEntry, version_entry
 
 PATH = "/fine-tuning"
 LISTED = 20
 SHOWN_ACTIVE = 12
+SHOWN_DEPLOYED = 20
+GOING_ON = tuple(status for status in JobStatus if status not in FINISHED)
 ANY_RATING = 1
 
 router = page_router(PATH)
@@ -47,6 +51,8 @@ class Models(NamedTuple):
     """Versions as the page shows them."""
 
     deployed: tuple[VersionEntry, ...]
+    """The newest of them."""
+    deployed_count: int
     total: int
     average_win_rate: float | None
     rated: int
@@ -82,21 +88,13 @@ async def gold_stars(visit: VisitOf) -> HTMLResponse:
 
 
 async def jobs_of(acting: Acting, namespace: str | None, status: JobStatus | None, after: str | None) -> Jobs:
-    """In one pass over all trainings that the caller may see. Raises problems."""
-    counts: Counter[JobStatus] = Counter()
-    place = await acting.place(JOBS, after)
-    active = Pager(SHOWN_ACTIVE, None, lambda body: status_of(body) not in FINISHED)
-    listed = Pager(
-        LISTED, place, lambda body: status_of(body) in FINISHED if status is None else status_of(body) == status
-    )
-    async with aclosing(acting.chunks(JOBS, namespace)) as chunks:
-        async for chunk in chunks:
-            counts.update(map(status_of, chunk))
-            active.add(chunk)
-            listed.add(chunk)
-    going_on, page = active.page(), listed.page()
+    """Raises problems."""
+    chosen = FINISHED if status is None else (status,)
+    counts = await acting.states(JOBS, namespace)
+    going_on = await acting.page(JOBS, namespace, SHOWN_ACTIVE, None, Wanted(JOBS.plural, states=GOING_ON))
+    page = await acting.page(JOBS, namespace, LISTED, after, Wanted(JOBS.plural, states=tuple(chosen)))
     return Jobs(
-        counts=counts,
+        counts={status: counts.get(status.value, 0) for status in JobStatus},
         active=each_shown(entry_of, going_on.items),
         active_count=going_on.total,
         listed=each_shown(entry_of, page.items),
@@ -106,21 +104,27 @@ async def jobs_of(acting: Acting, namespace: str | None, status: JobStatus | Non
 
 async def models_of(acting: Acting, namespace: str | None) -> Models:
     """Raises problems."""
-    bodies = await acting.every(VERSIONS, namespace)
-    active = active_ids(bodies)
-    deployed = [body for body in bodies if body.get("status", {}).get("state") == State.DEPLOYED]
-    rates = [rate for rate in each_shown(_win_rate, bodies) if rate is not None]
+    counts = await acting.states(VERSIONS, namespace)
+    rates = await _win_rates(acting, namespace)
+    wanted = Wanted(VERSIONS.plural, states=(State.DEPLOYED.value,))
+    page = await acting.page(VERSIONS, namespace, SHOWN_DEPLOYED, None, wanted)
+    active = await versions.active_of(acting, page.items)
     return Models(
-        deployed=each_shown(lambda body: version_entry(body, active, {}), deployed),
-        total=len(bodies),
-        average_win_rate=sum(rates) / len(rates) if rates else None,
-        rated=len(rates),
+        deployed=each_shown(lambda body: version_entry(body, active, {}), page.items),
+        deployed_count=page.total,
+        total=sum(counts.values()),
+        average_win_rate=rates.value,
+        rated=rates.count,
     )
 
 
-def _win_rate(body: Object) -> float | None:
-    metrics = parsed(ModelVersion, body).status.metrics
-    return number(metrics.win_rate) if metrics else None
+async def _win_rates(acting: Acting, namespace: str | None) -> Mean:
+    if acting.is_mirrored(VERSIONS):
+        listable = await acting.listable(VERSIONS, namespace)
+        return await mirrored_sums.win_rates(acting.services.engine, VERSIONS.plural, listable)
+    found = (facts_of(VERSIONS.plural, body).win_rate for body in await acting.every(VERSIONS, namespace))
+    rates = [rate for rate in found if rate is not None]
+    return Mean(sum(rates) / len(rates) if rates else None, len(rates))
 
 
 async def _gold_stars(visit: VisitOf) -> int:

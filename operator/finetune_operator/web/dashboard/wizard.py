@@ -4,7 +4,6 @@ Choices are in the address (wizard_choices.py); from the training on, the resour
 """
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Annotated, NamedTuple
 from urllib.parse import urlencode
 
@@ -15,21 +14,20 @@ from starlette.responses import HTMLResponse, Response
 from finetune_operator.core.base_model_catalogue import CATALOGUE
 from finetune_operator.core.job_texts import family_of
 from finetune_operator.kube.yaml_text import yaml_text
-from finetune_operator.resources.abtest import ABTest
 from finetune_operator.resources.finetunejob import KIND, FineTuneJob
 from finetune_operator.resources.modelversion import ModelVersion, State
 from finetune_operator.store.mirrored import Wanted
 from finetune_operator.web import versions
-from finetune_operator.web.acting import JOBS, TESTS, VERSIONS
+from finetune_operator.web.acting import JOBS, VERSIONS
 from finetune_operator.web.creation import manifest
 from finetune_operator.web.dashboard.ab_test_pages import NewTest, context_of_test, created_test
 from finetune_operator.web.dashboard.commands import count_commands, submit_command, version_commands
-from finetune_operator.web.dashboard.comparison_pages import id_of
 from finetune_operator.web.dashboard.dataset_pages import counted_ratings, exported
 from finetune_operator.web.dashboard.forms import described, mistakes_of, request_of
 from finetune_operator.web.dashboard.new_job import Outlook, outlook
 from finetune_operator.web.dashboard.permitted import part
 from finetune_operator.web.dashboard.routing import Page, page_router
+from finetune_operator.web.dashboard.version_choices import id_of, newest_tests, newest_versions
 from finetune_operator.web.dashboard.visits import NavEntry, Visit, VisitOf
 from finetune_operator.web.dashboard.wizard_choices import (
     Choices,
@@ -45,9 +43,8 @@ from finetune_operator.web.ids import ID_PATTERN, ObjectId
 from finetune_operator.web.job_changes import create_job, datasets_claim
 from finetune_operator.web.job_requests import JobRequest
 from finetune_operator.web.job_views import JobStatus, detail_of, is_finished
-from finetune_operator.web.odd_resources import each_shown, parsed
+from finetune_operator.web.odd_resources import parsed
 from finetune_operator.web.problems import Problem
-from finetune_operator.web.services import Object
 
 PATH = "/wizard"
 LISTED_TRAININGS = 20
@@ -201,11 +198,12 @@ async def compare(visit: VisitOf, version_id: Id) -> HTMLResponse:
     found = visit.acting.identified(version_id)
     body = await visit.acting.get(VERSIONS, found)
     version = parsed(ModelVersion, body)
-    family = await _family(visit, version)
+    family = await newest_versions(visit.acting, found.namespace, model=version.spec.model)
     test = await _test_of(visit, version)
     opponents = [("base", f"the base model, {version.spec.base_model.name}")]
     opponents += [(str(id_of(each)), each.metadata.name) for each in family if each.metadata.name != found.name]
-    active = next((each for each in family if each.status.state is State.DEPLOYED), None)
+    deployed = await newest_versions(visit.acting, found.namespace, model=version.spec.model, states=[State.DEPLOYED])
+    active = next(iter(deployed), None)
     return _step(
         visit,
         4,
@@ -320,26 +318,16 @@ def _name_and_spec(visit: Visit, choices: Choices, like: Spec | None) -> tuple[s
     return f"{spec['model']}-1", spec
 
 
-async def _family(visit: Visit, version: ModelVersion) -> list[ModelVersion]:
-    bodies = await visit.acting.every(VERSIONS, version.metadata.namespace)
-    family = each_shown(
-        partial(parsed, ModelVersion), (body for body in bodies if body["spec"]["model"] == version.spec.model)
-    )
-    return sorted(family, key=lambda each: each.spec.version, reverse=True)
-
-
 async def _test_of(visit: Visit, version: ModelVersion) -> ObjectId | None:
     """The newest one with this version as candidate that was not ended early."""
-    bodies: list[Object] = await visit.acting.every(TESTS, version.metadata.namespace)
-    tests = [
-        test
-        for test in each_shown(partial(parsed, ABTest), bodies)
+    tests = await newest_tests(visit.acting, version.metadata.namespace, version.spec.model)
+    found = (
+        test.metadata
+        for test in tests
         if test.spec.candidate.model_version == version.metadata.name and not test.spec.cancel
-    ]
-    if not tests:
-        return None
-    newest = max(tests, key=lambda test: (str(test.metadata.creation_timestamp or ""), test.metadata.name))
-    return ObjectId(newest.metadata.namespace, newest.metadata.name)
+    )
+    newest = next(found, None)
+    return ObjectId(newest.namespace, newest.name) if newest else None
 
 
 PAGE = Page(router, NavEntry("Wizard", PATH, 5))

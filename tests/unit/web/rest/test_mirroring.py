@@ -16,30 +16,35 @@ from tests.builders import job_object, version_object
 from tests.unit.web.conftest import ENVIRONMENT
 from tests.unit.web.rest.conftest import API_TOKEN, EDITOR, NOBODY, READER, Rest
 from tests.unit.web.rest.played_api_server import VIEW, User, failure
+from tests.unit.web.rest.test_costs import EVALUATION
 from tests.unit.web.test_access import is_problem
 from tests.waiting import eventually, throughout
 
 JOBS, MODELS, TESTS = "/v1/fine-tuning/jobs", "/v1/fine-tuning/models", "/v1/fine-tuning/ab-test"
 OPENAI = "/v1/fine_tuning/jobs"
+COSTS = "/v1/fine-tuning/costs"
 HISTORY = [{"time": "2026-11-22T12:00:00Z", "state": "Deployed", "who": "ada", "why": "won", "previous": "plato-v1"}]
 LOADED = {"type": "Loaded", "status": "True", "reason": "Test", "lastTransitionTime": "2026-11-22T12:00:00Z"}
 ACTIVE = {"state": "Deployed", "engine": "e", "promotedAt": "2026-11-22T12:00:00Z", "history": HISTORY}
 
 
 def furnish(rest: Rest) -> None:
-    """Seven trainings of two models, and a version of each of the first three."""
+    """Seven trainings of two models, and a version of each of the first three, two of which have a price."""
     for number in range(7):
         dataset = {"ratings": {"philosopher": "plato" if number % 2 else "kant", "domain": "ethics"}}
         noted = {"finetune.dev/openai-metadata": f'{{"n": "{number}"}}'}
         phase = ("Succeeded", "Failed", "Training")[number % 3]
         model = "plato" if number < 5 else "kant"
-        body = job_object({"dataset": dataset, "model": model}, name=f"plato-{number}", status={"phase": phase})
+        cost = {"cost": {"currency": "EUR" if number % 2 else "USD", "spent": f"{number}.25"}} if number else {}
+        status = {"phase": phase, "allocation": {"settledSeconds": 60}} | cost
+        body = job_object({"dataset": dataset, "model": model}, name=f"plato-{number}", status=status)
         body["metadata"] |= {"annotations": noted}
         body["metadata"].pop("creationTimestamp")
         rest.cluster.put("finetunejobs", body)
     for number in range(1, 4):
         lineage = {"fineTuneJob": f"plato-{number}", "jobUid": f"uid-of-plato-{number}"}
         status = ACTIVE | {"conditions": [LOADED]} if number == 2 else {"state": "Ready"}
+        status |= {"evaluation": EVALUATION, "metrics": {"winRate": f"0.{number}"}} if number < 3 else {}
         body = version_object(number, {"lineage": lineage}, status=status)
         body["metadata"].pop("creationTimestamp")
         rest.cluster.put("modelversions", body)
@@ -82,7 +87,23 @@ QUESTIONS: list[tuple[str, Query]] = [
     (TESTS, {"model": "plato"}),
     (TESTS, {"phase": "Running"}),
     ("/v1/models", {}),
+    (COSTS, {}),
+    (f"{COSTS}/models", {"limit": 2}),
+    (f"{MODELS}/plato-v2", {}),
+    (f"{MODELS}/plato-v3", {}),
 ]
+PAGES = (
+    "/fine-tuning",
+    "/fine-tuning?status=failed",
+    "/fine-tuning/models/finetune/plato-v2",
+    "/model-comparison",
+    "/model-comparison?right=finetune.plato-v3",
+    "/model-comparison?left=finetune.plato-v1&right=base",
+    "/cost",
+    "/cost/roi?version=finetune.plato-v2",
+    "/wizard/compare/finetune.plato-v3",
+    "/batches/new",
+)
 
 
 @pytest.mark.parametrize("caller", [EDITOR, READER, API_TOKEN, NOBODY], ids=["editor", "reader", "api", "nobody"])
@@ -105,6 +126,39 @@ async def test_the_same_answer(rest: Rest, path: str, query: Query, caller: dict
         rest.cluster.lists.clear()
         assert await pages() == direct
         assert rest.cluster.lists == [], "the API server was asked"
+
+
+@pytest.mark.parametrize("path", PAGES)
+async def test_the_same_page(rest: Rest, path: str) -> None:
+    furnish(rest)
+    rest.services = rest.app.state.services = replace(rest.services, suffix=lambda: "0")
+    direct = {name: await rest.get(path, caller) for name, caller in (("editor", EDITOR), ("nobody", NOBODY))}
+    async with mirroring(rest):
+        rest.cluster.lists.clear()
+        assert (await rest.get(path, EDITOR)).text == direct["editor"].text
+        assert (await rest.get(path, NOBODY)).status_code == direct["nobody"].status_code
+        assert rest.cluster.lists == [], "the API server was asked"
+
+
+@pytest.mark.parametrize(
+    ("action", "body", "expected"),
+    [
+        ("plato-v3/deploy", {}, "plato-v3"),
+        ("plato-v2/rollback", {}, "plato-v1"),
+        ("plato-v2/rollback", {"to": "plato-v3"}, "plato-v3"),
+    ],
+)
+async def test_a_change_lists_nothing(rest: Rest, action: str, body: dict[str, str], expected: str) -> None:
+    """Versions that may win are among the few that are loaded or pinned."""
+    furnish(rest)
+    rest.cluster.objects["modelversions", "finetune", "plato-v1"]["spec"]["state"] = "Deployed"
+    async with mirroring(rest):
+        rest.cluster.lists.clear()
+        made = (await rest.post(f"{MODELS}/{action}", body)).json()
+        assert (made["name"], made["requested_state"]) == (expected, "Deployed")
+        assert rest.cluster.lists == []
+        pins = {name: item["spec"].get("state") for (_, _, name), item in rest.cluster.objects.items()}
+        assert [name for name, state in pins.items() if state == "Deployed"] == [expected]
 
 
 async def test_who_writes_sees_it_at_once(rest: Rest) -> None:
