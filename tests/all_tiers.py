@@ -56,7 +56,9 @@ IMAGES = (
 )
 API_SERVER = Group("api-server", ("tests/helm", "tests/cluster"), watches=True)
 UNIT = Group("unit", ("tests/unit", "tests/local_cluster"))
-LOOP = Group("end-to-end", ("tests/e2e", "--ignore=tests/e2e/test_ten_thousand_requests.py"), watches=True)
+AT_LOAD = ("tests/e2e/test_ten_thousand_requests.py", "tests/e2e/test_killed_pods.py")
+"""`make load`: half an hour, on cores that nothing else uses."""
+LOOP = Group("end-to-end", ("tests/e2e", *(f"--ignore={name}" for name in AT_LOAD)), watches=True)
 
 printing = threading.Lock()
 unsteady: list[str] = []
