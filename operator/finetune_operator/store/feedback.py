@@ -94,14 +94,16 @@ async def of_version(engine: AsyncEngine, version_uid: str) -> RatingTally:
 
 async def by_arm(engine: AsyncEngine, abtest_uid: str) -> dict[str, ArmRatings]:
     """How the answers of each arm were rated, and how near they came to what they should have been."""
-    score, of_test = Feedback.reference_score, ArmSample.abtest_uid == abtest_uid
-    # An outer join, so that SQLite looks for the sample of each feedback: of most samples there is none.
-    query = (
-        select(ArmSample.arm, func.count(), func.avg(Feedback.rating), func.count(score), func.avg(score))
-        .select_from(Feedback)
-        .outerjoin(ArmSample, of_test & (ArmSample.request_id == Feedback.request_id))
-        .group_by(ArmSample.arm)
+    # A query for each feedback, not a join: PostgreSQL would read all samples of the test, most of which have none.
+    arm = (
+        select(ArmSample.arm)
+        .where(ArmSample.abtest_uid == abtest_uid, ArmSample.request_id == Feedback.request_id)
+        .scalar_subquery()
     )
+    told = select(arm.label("arm"), Feedback.rating, Feedback.reference_score.label("score")).subquery().c
+    query = select(
+        told.arm, func.count(), func.avg(told.rating), func.count(told.score), func.avg(told.score)
+    ).group_by(told.arm)
     async with engine.connect() as connection:
         rows = (await connection.execute(query)).all()
     return {arm: ArmRatings(count, float(mean), *references) for arm, count, mean, *references in rows if arm}
