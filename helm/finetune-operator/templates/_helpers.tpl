@@ -97,12 +97,13 @@ capabilities: {drop: [ALL]}
 {{ include "finetune.secretVariable" (dict "root" . "name" "FINETUNE_INTERNAL_TOKEN" "key" "internal-token") }}
 {{- end -}}
 
-{{/* Readiness, liveness and start of a web process on the port named http. */}}
+{{/* Readiness, liveness and start of a web process on the port named http. The api brings its database to the newest
+schema before it answers, which takes minutes where there are millions of votes, and begins anew if it is killed. */}}
 {{- define "finetune.webProbes" -}}
 startupProbe:
   httpGet: {path: /healthz, port: http}
   periodSeconds: 1
-  failureThreshold: 120
+  failureThreshold: 900
 livenessProbe:
   httpGet: {path: /healthz, port: http}
   periodSeconds: 10
