@@ -7,14 +7,18 @@ request. A connection on which anything else comes goes over to aiohttp with all
 import asyncio
 import socket
 import time
+import traceback
+import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import cast
 
+from finetune_operator.gateway import errors
 from finetune_operator.gateway.clients import Client
 from finetune_operator.gateway.engine_connection import EngineAnswer
+from finetune_operator.gateway.exchange import REQUEST_ID_HEADER
 from finetune_operator.gateway.header_lines import header_lines
 from finetune_operator.gateway.plain_requests import HeadReader, PlainHead
 from finetune_operator.logs import get_logger
@@ -23,6 +27,8 @@ KEEP_ALIVE_SECONDS = 3630.0
 """As aiohttp's: longer than load balancers keep theirs, so that it is them who close."""
 PIPELINED_MAX_BYTES = 64 * 1024
 """Of what comes while a request is being answered; beyond it the client has to wait."""
+BODY_MAX_BYTES = 256 * 1024
+"""Read before anybody has looked at the token; longer ones are aiohttp's, which lets them wait for that."""
 STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 
 logger = get_logger(__name__)
@@ -44,17 +50,29 @@ class ClientServer:
         self.heads = HeadReader(paths)
         self.max_body_bytes = max_body_bytes
         self.is_draining = is_draining
-        self.connections: set[ClientConnection] = set()
+        self._connections: set[ClientConnection] = set()
+        self._is_empty = asyncio.Event()
+
+    def add(self, connection: "ClientConnection") -> None:
+        self._connections.add(connection)
+
+    def discard(self, connection: "ClientConnection") -> None:
+        self._connections.discard(connection)
+        if not self._connections:
+            self._is_empty.set()
 
     def __call__(self) -> "ClientConnection":
         return ClientConnection(self)
 
     async def close(self, timeout_seconds: float) -> None:
-        """Idle connections at once, others once they have answered, and what is left then without an answer."""
-        tasks = [task for connection in self.connections if (task := connection.close_when_idle()) is not None]
-        if tasks:
-            await asyncio.wait(tasks, timeout=timeout_seconds)
-        for connection in tuple(self.connections):
+        """Idle connections at once, others once their answer has gone out, and what is left then without it."""
+        for connection in tuple(self._connections):
+            connection.close_when_idle()
+        self._is_empty.clear()
+        if self._connections:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._is_empty.wait(), timeout_seconds)
+        for connection in tuple(self._connections):
             connection.abort()
 
 
@@ -82,12 +100,10 @@ class ClientConnection(asyncio.Protocol):
         """Whether the answer under way is the last."""
         return self._closes or self._server.is_draining()
 
-    def close_when_idle(self) -> asyncio.Task[None] | None:
-        """What is to be waited for, if it is not idle."""
+    def close_when_idle(self) -> None:
         self._closes = True
         if self._answering is None:
             self._transport.close()
-        return self._answering
 
     def abort(self) -> None:
         self._transport.abort()
@@ -127,7 +143,7 @@ class ClientConnection(asyncio.Protocol):
                 self._leave_to_aiohttp()
             return None
         head = self._server.heads.read(bytes(self._received[:end]))
-        if head is None or head.body_bytes >= self._server.max_body_bytes:
+        if head is None or head.body_bytes >= min(BODY_MAX_BYTES, self._server.max_body_bytes):
             self._leave_to_aiohttp()
             return None
         del self._received[: end + 4]
@@ -143,11 +159,14 @@ class ClientConnection(asyncio.Protocol):
     async def _answer(self, request: "PlainRequest") -> None:
         try:
             await self._server.handle(request)
+            # The next answer waits until the client has taken this one.
+            await self.drained()
         except ConnectionError:
             self.abort()
-        except Exception as error:
-            # Its type alone: the words of some have what users wrote in them.
-            logger.error("request failed", path=request.path, error=type(error).__name__, exc_info=True)
+        except Exception as error:  # noqa: BLE001 - told to the client and the log, whatever it is
+            # Its type and place alone: the words of some have what users wrote in them.
+            place = traceback.format_tb(error.__traceback__)
+            logger.error("request failed", path=request.path, error=type(error).__name__, place=place)
             self._closes = True
             with suppress(ConnectionError):
                 request.fail()
@@ -157,14 +176,14 @@ class ClientConnection(asyncio.Protocol):
             self._transport.close()
             return
         self._quiet_since = self._loop.time()
-        if self._is_held_back:
-            self._is_held_back = False
-            self._transport.resume_reading()
         if self._received:
             self._next_request()
+        if self._is_held_back and (self._answering is None or len(self._received) <= PIPELINED_MAX_BYTES):
+            self._is_held_back = False
+            self._transport.resume_reading()
 
     def _forget(self) -> None:
-        self._server.connections.discard(self)
+        self._server.discard(self)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -185,7 +204,7 @@ class ClientConnection(asyncio.Protocol):
         self._remote = str(peer[0]) if peer else None
         # A client that has vanished without a word holds an engine's place otherwise.
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        self._server.connections.add(self)
+        self._server.add(self)
         self._quiet_since = self._loop.time()
         self._timer = self._loop.call_at(self._quiet_since + KEEP_ALIVE_SECONDS, self._look_for_quiet)
 
@@ -268,7 +287,8 @@ class PlainRequest:
         if self._has_begun:
             self.abort()
         else:
-            self._connection.send(self._head(500, {}, "Content-Length: 0\r\n"))
+            status, headers, body = errors.defect().answer({REQUEST_ID_HEADER: str(uuid.uuid4())})
+            self._connection.send(self._head(status, headers, f"Content-Length: {len(body)}\r\n") + body)
 
     def _head(self, status: int, headers: Mapping[str, str], framing: str) -> bytes:
         line = STATUS_LINES.get(status) or f"HTTP/1.1 {status} \r\n"

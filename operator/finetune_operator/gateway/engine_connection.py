@@ -138,6 +138,10 @@ class EngineConnection(asyncio.Protocol):
                     self._resume()
                 else:
                     await self._news()
+        except BaseException:
+            # It may have been told to pause, which whoever used it next would know nothing of.
+            self.close()
+            raise
         finally:
             self._sink = None
 

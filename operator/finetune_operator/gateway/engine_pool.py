@@ -41,16 +41,26 @@ class EnginePool:
         self._lookups: dict[tuple[str, int], tuple[float, asyncio.Task[tuple[str, ...]]]] = {}
         self._sweeping: asyncio.TimerHandle | None = None
 
-    async def post(self, url: str, headers: Mapping[str, str], body: bytes, *, fresh: bool = False) -> EngineAnswer:
+    async def post(
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        *,
+        fresh: bool = False,
+        connected: Callable[[], None] = lambda: None,
+    ) -> EngineAnswer:
         """The answer as soon as its head has come; whoever gets it ends it with `release`.
 
         A `fresh` connection is made for it, which leads to any of the engine's pods, rather than one that was kept.
+        `connected` is called once there is one.
         Raises `EngineUnreachable`, `EngineLost`, `EngineSilent`; being cancelled closes the connection.
         """
         place = place_of(url)
         head = f"{header_lines(headers)}Accept-Encoding: identity\r\nContent-Length: {len(body)}\r\n\r\n"
         request = b"".join((place.head, head.encode("utf-8", "surrogateescape"), body))
         connection = (None if fresh else self._kept(place)) or await self._connected(place)
+        connected()
         return await connection.ask(request)
 
     def close(self) -> None:
@@ -89,6 +99,7 @@ class EnginePool:
                 # Where the loop itself was late, it has yet to look at what has come meanwhile.
                 done, _ = await asyncio.wait({connecting}, timeout=SECOND_LOOK_SECONDS)
             if not done:
+                self._forget(key)
                 raise EngineUnreachable(f"{place.host} did not take a connection in time")
         except BaseException:
             connecting.add_done_callback(_close_unused)

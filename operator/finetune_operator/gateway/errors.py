@@ -42,7 +42,8 @@ class GatewayError(Exception):
         """Status, headers and body."""
         retry = {"Retry-After": str(self.retry_after_seconds)} if self.retry_after_seconds is not None else {}
         told = {**headers, **retry, "Content-Type": "application/json; charset=utf-8"}
-        return self.status, told, self.to_json().encode()
+        # JSON may escape half a character, which UTF-8 can't write.
+        return self.status, told, self.to_json().encode(errors="backslashreplace")
 
     def response(self, headers: Mapping[str, str]) -> web.Response:
         status, told, body = self.answer(headers)
@@ -55,6 +56,10 @@ def invalid_body(message: str, param: str | None = None) -> GatewayError:
 
 def body_too_large(limit_bytes: int) -> GatewayError:
     return GatewayError(413, "request_too_large", f"the request body has more than {limit_bytes} bytes: shorten it")
+
+
+def defect() -> GatewayError:
+    return GatewayError(500, "internal_error", "the gateway failed; its log tells where")
 
 
 def invalid_token() -> GatewayError:

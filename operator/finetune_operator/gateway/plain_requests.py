@@ -8,11 +8,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 HEAD_MAX_BYTES = 16 * 1024
-_HEADER = r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)\r\n"
+# Possessive, since a blank after the colon fits two parts: what fails must not be tried again in every other way.
+_HEADER = r"([!#$%&'*+.^_`|~0-9A-Za-z-]++):[ \t]*+([^\x00-\x08\x0a-\x1f\x7f]*+)\r\n"
 _EACH_HEADER = re.compile(_HEADER)
-_ALL_HEADERS = re.compile(f"(?:{_HEADER})*")
+_ALL_HEADERS = re.compile(f"(?:{_HEADER})*+")
 _LENGTH = re.compile(r"[0-9]{1,15}")
 _NOT_PLAIN = frozenset(("content-encoding", "expect", "te", "trailer", "transfer-encoding", "upgrade"))
+_ONCE = frozenset(("connection", "content-length"))
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,10 @@ class HeadReader:
 
     def may_become_plain(self, received: bytes) -> bool:
         """Whether the rest of a head, which has not come whole yet, is worth waiting for."""
-        if len(received) > HEAD_MAX_BYTES:
+        if len(received) > HEAD_MAX_BYTES or received.count(b"\n") > received.count(b"\r\n"):
             return False
-        return any(received.startswith(line) or line.startswith(received) for line in self._paths)
+        lines = (line + b"\r\n" for line in self._paths)
+        return any(received.startswith(line) or line.startswith(received) for line in lines)
 
     def read(self, head: bytes) -> PlainHead | None:
         """Of a head without the empty line at its end; None where it is for aiohttp."""
@@ -48,7 +51,7 @@ class HeadReader:
         headers: dict[str, str] = {}
         for told, value in _EACH_HEADER.findall(lines):
             name = told.lower()
-            if name in _NOT_PLAIN or (name == "content-length" and name in headers):
+            if name in _NOT_PLAIN or (name in _ONCE and name in headers):
                 return None
             headers.setdefault(name, value.rstrip(" \t"))
         length = headers.get("content-length", "")

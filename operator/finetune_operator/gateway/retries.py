@@ -6,8 +6,6 @@ Each new connection may meet another pod, so that going on trying finds a living
 
 import random
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 
 ATTEMPTS_MAX = 3
@@ -65,18 +63,40 @@ class WaitingRoom:
         self._seats = seats_per_engine
         self._taken: Counter[str] = Counter()
 
-    def has_seat(self, url: str) -> bool:
-        return self._taken[url] < self._seats
+    def seat(self, url: str) -> "Seat":
+        """For one request; not taken yet."""
+        return Seat(self, url)
 
-    @contextmanager
-    def seat(self, url: str) -> Iterator[None]:
+    def take(self, url: str) -> bool:
+        if self._taken[url] >= self._seats:
+            return False
         self._taken[url] += 1
-        try:
-            yield
-        finally:
-            self._taken[url] -= 1
-            if not self._taken[url]:
-                del self._taken[url]
+        return True
+
+    def leave(self, url: str) -> None:
+        self._taken[url] -= 1
+        if not self._taken[url]:
+            del self._taken[url]
+
+
+class Seat:
+    """Of a request from its first failure until it has a connection: one that hangs is waited for as well."""
+
+    def __init__(self, room: WaitingRoom, url: str) -> None:
+        self._room = room
+        self._url = url
+        self._is_taken = False
+
+    def take(self) -> bool:
+        """Whether it may wait."""
+        self._is_taken = self._is_taken or self._room.take(self._url)
+        return self._is_taken
+
+    def leave(self) -> None:
+        """Harmless without a seat."""
+        if self._is_taken:
+            self._is_taken = False
+            self._room.leave(self._url)
 
 
 def luck() -> float:

@@ -21,7 +21,7 @@ from finetune_operator.gateway.engine_pool import EnginePool, EngineUnreachable
 from finetune_operator.gateway.errors import GatewayError
 from finetune_operator.gateway.exchange import REQUEST_ID_HEADER, Exchange
 from finetune_operator.gateway.metrics import Metrics
-from finetune_operator.gateway.retries import Reason, Retries, WaitingRoom, luck
+from finetune_operator.gateway.retries import Reason, Retries, Seat, WaitingRoom, luck
 from finetune_operator.gateway.settings import GatewaySettings
 
 WAITING_SHARE = 2
@@ -80,19 +80,21 @@ class Upstream:
     async def _begin(self, headers: Mapping[str, str], target: Target, body: bytes, exchange: Exchange) -> "_Begun":
         """Attempts until one succeeds, or no other is allowed."""
         retries, clock = Retries(self._settings.retry_seconds), asyncio.get_running_loop().time
-        while True:
-            exchange.attempts += 1
-            begun_at = clock()
-            try:
-                # Kept connections may all be to the pod that has just failed.
-                return await self._attempt(target, exchange.path, body, headers, fresh=exchange.attempts > 1)
-            except _Repeatable as failed:
-                pause_seconds = retries.pause_seconds(failed.reason, begun_at, clock(), luck())
-                if pause_seconds is None or not self._waiting.has_seat(target.url):
-                    raise failed.failure from failed
-                self._metrics.retries.labels(failed.reason.value).inc()
-            with self._waiting.seat(target.url):
+        seat = self._waiting.seat(target.url)
+        try:
+            while True:
+                exchange.attempts += 1
+                begun_at = clock()
+                try:
+                    return await self._attempt(target, body, headers, exchange, seat)
+                except _Repeatable as failed:
+                    pause_seconds = retries.pause_seconds(failed.reason, begun_at, clock(), luck())
+                    if pause_seconds is None or not seat.take():
+                        raise failed.failure from failed
+                    self._metrics.retries.labels(failed.reason.value).inc()
                 await asyncio.sleep(pause_seconds)
+        finally:
+            seat.leave()
 
     def _headers(self, received: Mapping[str, str], exchange: Exchange) -> dict[str, str]:
         headers = {name: received[name] for name in TRACE_HEADERS if name in received}
@@ -103,11 +105,13 @@ class Upstream:
         return headers
 
     async def _attempt(
-        self, target: Target, path: str, body: bytes, headers: Mapping[str, str], *, fresh: bool
+        self, target: Target, body: bytes, headers: Mapping[str, str], exchange: Exchange, seat: Seat
     ) -> "_Begun":
         """An answer of which something may reach the client; raises `_Repeatable` where another attempt is allowed."""
+        # Kept connections may all be to the pod that has just failed.
+        fresh = exchange.attempts > 1
         try:
-            answer = await self._pool.post(target.url + path, headers, body, fresh=fresh)
+            answer = await self._pool.post(target.url + exchange.path, headers, body, fresh=fresh, connected=seat.leave)
             try:
                 return await self._beginning(target, answer)
             except BaseException:

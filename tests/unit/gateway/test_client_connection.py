@@ -110,9 +110,10 @@ def pieces(data: bytes, length: int) -> Iterator[bytes]:
     return (data[start : start + length] for start in range(0, len(data), length))
 
 
-@pytest.mark.parametrize("length", [1, 50, 10_000])
-async def test_a_request_in_pieces(wire: Wire, length: int) -> None:
-    padding = "x" * (0 if length == 1 else 30_000)
+@pytest.mark.parametrize(("length", "padding_length"), [(1, 0), (50, 30_000), (10_000, 30_000), (100_000, 400_000)])
+async def test_a_request_in_pieces(wire: Wire, length: int, padding_length: int) -> None:
+    """Also one that is too long to be read before anybody has looked at its token."""
+    padding = "x" * padding_length
     for piece in pieces(request(chat("plato", padding=padding)), length):
         wire.writer.write(piece)
         await wire.writer.drain()
@@ -137,7 +138,8 @@ async def test_what_comes_too_early_is_held_back(gateway: World, wire: Wire) -> 
 
 
 async def test_an_error_keeps_the_connection(wire: Wire) -> None:
-    for body, status in ((b"hello", 400), (chat("nobody"), 404), (chat("plato"), 200)):
+    half_a_character = b'{"model": "\\ud800", "messages": []}'
+    for body, status in ((b"hello", 400), (chat("nobody"), 404), (half_a_character, 404), (chat("plato"), 200)):
         wire.writer.write(request(body))
         assert (await wire.answer()).status == status
 
@@ -237,7 +239,9 @@ async def test_a_defect_is_told_and_ends_the_connection(
         with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
             await wire.answer()
     else:
-        assert (await wire.answer()).status == 500
+        answer = await wire.answer()
+        assert (answer.status, json.loads(answer.body)["error"]["code"]) == (500, "internal_error")
+        assert "x-request-id" in answer.headers
         assert await wire.is_closed()
 
 
@@ -273,6 +277,56 @@ async def test_a_client_that_does_not_read_is_waited_for() -> None:
             read += len(chunk) // MIB
             assert written - read <= IN_SOCKETS_MAX_MIB
     assert read == written == POURED_MIB
+
+
+async def test_whole_answers_wait_for_a_client_that_does_not_read() -> None:
+    answered = 0
+
+    async def answer(client: Client) -> None:
+        nonlocal answered
+        await client.answer(200, {}, b"x" * MIB)
+        answered += 1
+
+    async with served(answer) as (_, wire):
+        wire.writer.write(request(b"") * POURED_MIB)
+        for read in range(POURED_MIB):
+            await wire.answer()
+            assert answered - read <= IN_SOCKETS_MAX_MIB
+    assert answered == POURED_MIB
+
+
+async def test_requests_wait_in_the_clients_kernel_while_others_are_answered() -> None:
+    begun, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def answer(client: Client) -> None:
+        begun.set()
+        await goes_on.wait()
+        await client.answer(200, {}, b"")
+
+    one = request(b"")
+    async with served(answer) as (_, wire):
+        wire.writer.write(one * (POURED_MIB * MIB // len(one)))
+        await begun.wait()
+        left = wire.writer.transport.get_write_buffer_size
+        await eventually(lambda: left() < POURED_MIB * MIB)
+        goes_on.set()
+        for number in range(2000):
+            await wire.answer()
+            # Of each answer's place in the kernel's buffers, not of all that has been sent.
+            assert left() > (POURED_MIB - IN_SOCKETS_MAX_MIB) * MIB - number * len(one)
+
+
+async def test_the_end_waits_until_an_answer_has_gone_out() -> None:
+    async def answer(client: Client) -> None:
+        await client.answer(200, {}, b"x" * POURED_MIB * MIB)
+
+    async with served(answer) as (server, wire):
+        wire.writer.write(request(b""))
+        await wire.reader.readexactly(MIB)
+        closing = asyncio.create_task(server.close(timeout_seconds=DEADLINE_SECONDS))
+        rest = await asyncio.wait_for(wire.reader.read(), DEADLINE_SECONDS)
+        await closing
+    assert MIB + len(rest) > POURED_MIB * MIB
 
 
 async def test_who_does_not_end_in_time_is_broken_off() -> None:

@@ -288,6 +288,21 @@ class TestPouring:
             answer.release()
         assert sum(map(len, sink.chunks)) == size
 
+    async def test_a_client_that_left_while_it_was_full_leaves_nobody_a_paused_connection(
+        self, pool: EnginePool
+    ) -> None:
+        sink = Sink()
+        async with serving(saying(CHUNKED)) as server:
+            answer = await pool.post(server.url, {}, b"")
+            pouring = asyncio.create_task(answer.pour(sink.add, sink.drained))
+            await eventually(lambda: sink.chunks == [b"hello"])
+            pouring.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await pouring
+            answer.release()
+            assert (await asked(pool, server.url))[2] == b"hello"
+            assert server.connections == 2
+
     @pytest.mark.parametrize(
         ("say", "error"),
         [

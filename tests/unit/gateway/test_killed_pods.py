@@ -170,6 +170,20 @@ class TestPatience:
             await world.engine.start()
             assert [status for status, _, _ in await asyncio.gather(*waiting)] == [200] * 4
 
+    async def test_those_whose_connections_hang_do_so_too(self, world: World) -> None:
+        with socket.socket() as listener, socket.socket() as filler:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((world.engine.host, world.engine.port))
+            listener.listen(0)
+            filler.connect((world.engine.host, world.engine.port))
+            async with world.gateway(retry_seconds=30.0, max_concurrent_requests=8, connect_timeout_seconds=0.5):
+                waiting = [asyncio.create_task(answer_of(world, "plato")) for _ in range(8)]
+                done, left = await asyncio.wait(waiting, timeout=2.0)
+                assert (len(done), len(left)) == (4, 4)
+                assert {task.result()[1]["error"]["code"] for task in done} == {"engine_unavailable"}
+                for task in left:
+                    task.cancel()
+
     async def test_who_leaves_waits_no_longer(self, world: World) -> None:
         async with world.gateway(retry_seconds=30.0, max_concurrent_requests=2):
             asking = asyncio.create_task(answer_of(world, "plato"))

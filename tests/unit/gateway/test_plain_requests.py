@@ -36,6 +36,7 @@ FOR_AIOHTTP: dict[str, bytes] = {
     "a whole URL": b"POST http://a/v1/chat/completions HTTP/1.1\r\n" + LENGTH,
     "no length": LINE + b"Host: a",
     "two lengths": LINE + b"Content-Length: 1\r\ncontent-length: 1",
+    "two wishes": LINE + LENGTH + b"\r\nConnection: keep-alive\r\nConnection: close",
     "a list of lengths": LINE + b"Content-Length: 1, 1",
     "a signed length": LINE + b"Content-Length: +1",
     "a length in other digits": LINE + b"Content-Length: \xd9\xa1",
@@ -52,6 +53,8 @@ FOR_AIOHTTP: dict[str, bytes] = {
     "a zero byte": LINE + LENGTH + b"\r\nx-a: b\0",
     "a line without a colon": LINE + LENGTH + b"\r\nx-a",
     "a name that is none": LINE + LENGTH + b"\r\nx a: b",
+    "many headers and a bad one": LINE + LENGTH + b"".join(b"\r\na: b" for _ in range(200)) + b"\r\nx-a: b\0",
+    "many blanks and a bad character": LINE + LENGTH + b"\r\na:" + b" " * 9000 + b"\0",
     "a very long head": LINE + LENGTH + b"\r\nx-a: " + b"b" * HEAD_MAX_BYTES,
 }
 
@@ -72,6 +75,8 @@ def test_what_is_left_to_aiohttp(case: str) -> None:
         (b"POST /v1/models", False),
         (b"\r\n", False),
         (LINE + b"x" * HEAD_MAX_BYTES, False),
+        (LINE.replace(b"\r", b""), False),
+        (LINE + b"Host: a\nContent-Length: 1\n\n", False),
     ],
 )
 def test_the_rest_of_a_head_is_waited_for_only_if_it_may_be_plain(received: bytes, waits: bool) -> None:

@@ -60,6 +60,8 @@ def test_a_way_of_two_pods_is_found() -> None:
 
 def test_a_waiting_room_has_seats_for_each_engine() -> None:
     room = WaitingRoom(1)
-    with room.seat("a"):
-        assert (room.has_seat("a"), room.has_seat("b")) == (False, True)
-    assert room.has_seat("a")
+    first, second, other = room.seat("a"), room.seat("a"), room.seat("b")
+    assert (first.take(), first.take(), second.take(), other.take()) == (True, True, False, True)
+    first.leave()
+    first.leave()
+    assert (second.take(), first.take()) == (True, False)
