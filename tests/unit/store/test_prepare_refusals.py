@@ -63,7 +63,11 @@ BAD_INPUTS = {
         config=config(min_examples=2),
     ),
     "too few rows": BadInput(
-        FailureReason.DATASET_TOO_SMALL, "1 of 1 rows", "add data", rows=(rating(1),), config=config(min_examples=2)
+        FailureReason.DATASET_TOO_SMALL,
+        "1 of 1 rows",
+        "rate more answers",
+        rows=(rating(1),),
+        config=config(min_examples=2),
     ),
     "no pairs": BadInput(
         FailureReason.DATASET_EMPTY,

@@ -15,6 +15,7 @@ from finetune_operator.web.api_key_routes import (
     list_api_keys,
     revoke_api_key,
 )
+from finetune_operator.web.dashboard.commands import api_key_commands
 from finetune_operator.web.dashboard.forms import mistakes_of
 from finetune_operator.web.dashboard.permitted import part
 from finetune_operator.web.dashboard.routing import Page, page_router
@@ -78,6 +79,9 @@ async def _shown(visit: Visit, template: str, made: NewKey | None = None) -> HTM
         lifetimes=LIFETIMES,
         lifetime=str(LIFETIME_DAYS),
         address=str(visit.request.base_url).rstrip("/"),
+        commands=api_key_commands(accounts[0].namespace, accounts[0].service_account)
+        if accounts
+        else api_key_commands(),
     )
 
 

@@ -116,6 +116,16 @@ def _ftctl_export(command: str, said: Mapping[str, Any]) -> Iterable[str]:
         yield " ".join([command, *words])
 
 
+def api_key_commands(namespace: str = "<namespace>", service_account: str = "<ServiceAccount>") -> tuple[Command, ...]:
+    """Keys are the api's alone, so that neither kubectl nor ftctl knows them."""
+    key = {"name": "nightly", "namespace": namespace, "service_account": service_account}
+    return (
+        Command("List keys", curl("/v1/api-keys")),
+        Command("Make one", curl("/v1/api-keys", key, "POST")),
+        Command("Revoke one", curl("/v1/api-keys/<id>", None, "DELETE")),
+    )
+
+
 def budget_commands(jobs: Iterable[TrainingCost]) -> tuple[Command, ...]:
     """For the first training that goes on, with the budget that it has, or 10 to begin with."""
     job = next((each for each in jobs if each.finished_at is None and each.status not in FINISHED), None)

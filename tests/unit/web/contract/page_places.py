@@ -40,6 +40,7 @@ FORMS: dict[str, tuple[str, ...]] = {
 """What is read of forms whose fields no signature names."""
 BUTTONS = {
     "/logout",
+    "/api-keys/{key_id}/revoke",
     "/fine-tuning/jobs/{namespace}/{name}/cancel",
     "/fine-tuning/jobs/{namespace}/{name}/suspend",
     "/fine-tuning/jobs/{namespace}/{name}/resume",
@@ -60,6 +61,7 @@ TRAINED = {"base_model": "HuggingFaceTB/SmolLM2-135M-Instruct", "model": "plato"
 BATCH = {"name": "answers", "model_version": "finetune.plato-v2", "judged": "true"}
 TESTED = {"candidate": "finetune.plato-v2", "prompts": "What is courage?", "name": "v2-base"}
 GOOD_FORMS: dict[str, dict[str, str]] = {
+    "/api-keys": {"name": "nightly", "account": "finetune/robot"},
     "/login": {"token": "narrow", "next": "/fine-tuning"},
     "/fine-tuning/new": TRAINED,
     "/fine-tuning/new/outlook": TRAINED,

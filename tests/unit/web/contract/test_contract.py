@@ -62,6 +62,10 @@ INDESCRIBABLE: dict[str, str] = {
     "POST /v1/fine-tuning/models/{model_id}/rollback": "`to` is a version that is there",
     "GET /v1/fine-tuning/costs/roi": "currencies of what is there, and digits",
     **{
+        f"POST /v1/fine_tuning/jobs/{{fine_tuning_job_id}}/{verb}": "OpenAI says 400 to a job in another state"
+        for verb in ("cancel", "pause", "resume")
+    },
+    **{
         f"GET {path}": PLACE
         for path in (
             "/v1/fine-tuning/jobs",

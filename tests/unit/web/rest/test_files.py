@@ -228,7 +228,7 @@ async def test_the_process_that_reads_rows_is_a_real_one(rest: Rest, client: Asy
     object.__setattr__(rest.services, "worker", WorkerProcess())
     assert (await upload(client)).status == "processed"
     with pytest.raises(openai.BadRequestError, match=r"row 1 of train\.jsonl"):
-        await upload(client, b"[]\n")
+        await upload(client, b"1\n")
 
 
 async def test_purposes_and_other_fields(client: AsyncOpenAI) -> None:
