@@ -10,7 +10,7 @@ on outcomes.
 """
 
 from collections.abc import Iterable
-from math import exp, fsum, log
+from math import exp, fsum, isinf, log
 from typing import NamedTuple
 
 RATIOS_AND_WEIGHTS = ((0.2, 3.0), (0.28, 2.0), (0.4, 2.0), (0.57, 1.7), (0.8, 1.3), (1.13, 0.9), (1.6, 0.5))
@@ -51,7 +51,10 @@ def p_value(evidence: Evidence) -> float:
     """Anytime p-value of both arms failing equally often."""
     terms = [found + log(weight) for found, weight in zip(evidence, _WEIGHTS, strict=True)]
     largest = max(terms)
-    return min(1.0, exp(-largest - log(fsum(exp(term - largest) for term in terms))))
+    if isinf(largest):
+        return 0.0 if largest > 0 else 1.0
+    # Of many equals the e-value is smaller than a float's inverse can tell.
+    return exp(min(0.0, -largest - log(fsum(exp(term - largest) for term in terms))))
 
 
 def _log_ratio(block: Counts, log_odds: float, effect: float) -> float:

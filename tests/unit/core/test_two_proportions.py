@@ -1,6 +1,6 @@
 """The always-valid test of two proportions: what it is, how often it errs, and how many requests it takes."""
 
-from math import ceil, comb, exp, sqrt
+from math import ceil, comb, exp, inf, sqrt
 from statistics import NormalDist
 
 import numpy as np
@@ -62,6 +62,23 @@ def test_more_failures_are_evidence_whichever_arm_has_them() -> None:
         found[ours] = p_value(evidence)
     assert found[30] == pytest.approx(found[10])
     assert found[30] < 1e-6
+
+
+def test_many_requests_that_fail_equally_often_are_no_evidence() -> None:
+    """All the e-values are next to nothing then."""
+    evidence = with_block(NO_EVIDENCE, Counts(500, 1000, 500, 1000), Counts(500_500, 1_001_000, 500_500, 1_001_000))
+    assert max(evidence) < -1000
+    assert p_value(evidence) == 1
+
+
+@pytest.mark.parametrize(("value", "expected"), [(-1e6, 1), (-inf, 1), (1e6, 0), (inf, 0)])
+def test_evidence_of_any_size_has_a_p_value(value: float, expected: float) -> None:
+    assert p_value((value,) * len(EFFECTS)) == expected
+
+
+def test_one_infinite_e_value_is_enough() -> None:
+    assert p_value((inf, *NO_EVIDENCE[1:])) == 0
+    assert p_value((-inf, *NO_EVIDENCE[1:])) == pytest.approx(1, rel=0.2)
 
 
 RATES = [(0.5, 0.55), (0.5, 0.6), (0.5, 0.7), (0.3, 0.4), (0.1, 0.15), (0.05, 0.1), (0.02, 0.04)]
