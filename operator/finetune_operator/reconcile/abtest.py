@@ -37,7 +37,6 @@ from finetune_operator.resources.abtest import (
     ABTestStatus,
     Arms,
     ArmStatus,
-    Look,
     TestPhase,
     Verdict,
     Voters,
@@ -68,7 +67,10 @@ def reconcile(test: ABTest, seen: Observed, now: datetime, config: OperatorConfi
         status = test.status.model_copy(update={"observed_generation": test.metadata.generation})
         return Plan(status=status.to_dict())
     status = _counted(test, seen, now, config.progress_write_seconds)
-    outlook = _cancelled(test) or _aborted(test, seen) or _waiting(test, seen) or judged(test, status, now)
+    outlook = _cancelled(test) or _aborted(test, seen) or _waiting(test, seen)
+    if outlook is None:
+        status = _looked(test, status)
+        outlook = judged(test, status, now)
     status = _with_outlook(test, seen, status, outlook, now)
     return Plan(
         status=status.to_dict(),
@@ -174,7 +176,6 @@ def _counted(test: ABTest, seen: Observed, now: datetime, write_seconds: float) 
             or None,
             "p_value": printed(smallest) if votes.total else None,
             "chi_squared_p_value": printed(chi_squared_p_value(votes)) if votes.total else None,
-            "looks": _looks(test, counted),
             "leader": leader,
             "votes_still_needed": _votes_still_needed(spec.decision, votes),
             "arms": _arms(test, baseline_name, tally, now, write_seconds),
@@ -182,12 +183,13 @@ def _counted(test: ABTest, seen: Observed, now: datetime, write_seconds: float) 
     )
 
 
-def _looks(test: ABTest, votes: Votes) -> tuple[Look, ...] | None:
-    """Only a running test looks: what is counted before has no verdict that could follow."""
-    looks = test.status.looks or ()
-    if test.spec.decision.min_effect is None or test.status.phase is not TestPhase.RUNNING:
-        return looks or None
-    return looked(test.spec.decision, looks, votes) or None
+def _looked(test: ABTest, status: ABTestStatus) -> ABTestStatus:
+    """Only where a verdict may follow at once: a look is taken once, and what waits has all that came meanwhile in the
+    next one."""
+    if test.spec.decision.min_effect is None or status.votes is None:
+        return status
+    looks = looked(test.spec.decision, status.looks or (), status.votes)
+    return status.model_copy(update={"looks": looks or None})
 
 
 def _leader(spec: ABTestSpec, votes: VoteCounts, baseline_name: str | None) -> str | None:
