@@ -7,12 +7,22 @@ power is the mean over series drawn at a rate.
 
 import random
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from functools import cache
+from math import comb
 from typing import NamedTuple
 
 import pytest
 
-from finetune_operator.core.group_sequential import POWER, looked, most_votes, next_look
+from finetune_operator.core.group_sequential import (
+    POWER,
+    horizon,
+    horizon_bounds,
+    lead_needed,
+    looked,
+    most_votes,
+    next_look,
+)
 from finetune_operator.resources.abtest import Look, Votes
 from finetune_operator.resources.abtest_decision import DEFAULT_MAX_VOTES, VOTE_LOOKS, Decision
 from tests.unit.core.test_error_rates import fixed_size
@@ -140,6 +150,31 @@ def test_the_horizon_of_an_effect_finds_it(effect: str, alpha: str) -> None:
 @pytest.mark.parametrize("win_rate", WIN_RATES)
 def test_the_horizon_is_at_most_1_15_times_the_fixed_sample(win_rate: float) -> None:
     assert most_votes(Decision(min_effect=f"{win_rate - EVEN:.2f}")) <= 1.15 * fixed_size(win_rate, 0)
+
+
+def exact_tail(votes: int, lead: int) -> float:
+    """Probability that one of two equals leads by so much."""
+    return float(Fraction(2 * sum(comb(votes, wins) for wins in range((votes + lead) // 2, votes + 1)), 2**votes))
+
+
+def test_a_tiny_alpha_is_not_lost_in_rounding() -> None:
+    """The second look needs no more than what the first one did not spend pays for, whatever the first one found."""
+    allowed, alpha = 1e-10 * 0.2**3, 1e-10
+    first = lead_needed((), 2000, alpha * 0.1**3)
+    second = lead_needed(((2000, first),), 4000, allowed)
+    assert exact_tail(4000, second) <= allowed
+    assert exact_tail(4000, second - 4) > allowed - exact_tail(2000, first)
+
+
+EFFECTS = ("0.02", "0.05", "0.1", "0.2", "0.3", "0.4", "0.4999999999")
+
+
+@pytest.mark.parametrize("alpha", ["0.0000000001", "0.001", "0.05", "0.5", "0.999999"])
+@pytest.mark.parametrize("effect", EFFECTS)
+def test_a_horizon_lies_within_its_bounds(effect: str, alpha: str) -> None:
+    """Within which alone it is searched, so that the search ends; what is there is found."""
+    least, most = horizon_bounds(float(effect), float(alpha))
+    assert least <= horizon(float(effect), float(alpha)) < most
 
 
 MOST = {
