@@ -43,11 +43,16 @@ class _Course(NamedTuple):
 
 def most_votes(decision: Decision) -> int:
     """Votes after which the test ends: those that were said, or what the minimum effect takes."""
-    if decision.max_votes is not None:
-        return decision.max_votes
-    if decision.min_effect is None:
-        return DEFAULT_MAX_VOTES
-    return max(decision.min_votes, horizon(float(decision.min_effect), float(decision.alpha)))
+    if decision.max_votes is None and decision.min_effect is not None:
+        return max(decision.min_votes, horizon(float(decision.min_effect), float(decision.alpha)))
+    return decision.max_votes or DEFAULT_MAX_VOTES
+
+
+def votes_bound(decision: Decision) -> int:
+    """Little more than `most_votes`, and never less, at once: a horizon may take a second to be worked out."""
+    if decision.max_votes is None and decision.min_effect is not None:
+        return max(decision.min_votes, horizon_bounds(float(decision.min_effect), float(decision.alpha))[1])
+    return decision.max_votes or DEFAULT_MAX_VOTES
 
 
 @lru_cache(REMEMBERED_COURSES)

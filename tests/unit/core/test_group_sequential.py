@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
+from finetune_operator.core import group_sequential
 from finetune_operator.core.group_sequential import (
     POWER,
     horizon,
@@ -22,6 +23,7 @@ from finetune_operator.core.group_sequential import (
     looked,
     most_votes,
     next_look,
+    votes_bound,
 )
 from finetune_operator.resources.abtest import Look, Votes
 from finetune_operator.resources.abtest_decision import DEFAULT_MAX_VOTES, VOTE_LOOKS, Decision
@@ -189,6 +191,15 @@ MOST = {
 @pytest.mark.parametrize(("decision", "expected"), MOST.values(), ids=MOST.keys())
 def test_most_votes(decision: Decision, expected: int) -> None:
     assert most_votes(decision) == expected
+    assert expected <= votes_bound(decision) <= 1.2 * expected
+
+
+def test_a_horizon_is_worked_out_only_where_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may take a second, for which a gateway's streams would stand still."""
+    monkeypatch.setattr(group_sequential, "horizon", None)
+    decision = Decision(min_effect="0.01", alpha="0.001")
+    assert votes_bound(decision) >= 46952
+    assert most_votes(decision.model_copy(update={"max_votes": 500})) == 500
 
 
 class TestLooks:

@@ -213,4 +213,4 @@ class TestMinimumEffect:
     def test_too_few_votes_for_the_effect_are_remarked(self) -> None:
         decision = {"minEffect": "0.1", "maxVotes": 100}
         status = status_of(decide(make_test({"decision": decision}, status=RUNNING), world(tally(3, 2))))
-        assert "maxVotes 100 may miss minEffect 0.1, which takes up to 214" in (status.message or "")
+        assert "maxVotes 100 may miss minEffect 0.1, which takes about 214" in (status.message or "")
