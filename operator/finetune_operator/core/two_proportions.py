@@ -1,6 +1,6 @@
 """Always-valid test of two proportions: whether requests to one arm fail more often than those to the other.
 
-Counts come in blocks. Of each block the alternative says, from the counts before it alone, how often each arm fails:
+Counts come in blocks. Of each block, which has requests of both arms, the alternative says, from the counts before it alone, how often each arm fails:
 the common rate so far, with the arms apart by a fixed log odds ratio. Divided by the likelihood of one rate for both,
 the mean of the two weighted by the block's own sizes, this is an e-variable whatever the true common rate is and
 however large a part of the block each arm has (Turner, Ly, Gruenwald, "Generic E-variables for exact sequential
@@ -37,14 +37,22 @@ NO_EVIDENCE: Evidence = (0.0,) * len(EFFECTS)
 
 
 def with_block(evidence: Evidence, before: Counts, now: Counts) -> Evidence:
-    """The evidence with what was counted between the two; the same where nothing was."""
-    block = Counts(*(new - old for new, old in zip(now, before, strict=True)))
+    """The evidence with what was counted between the two; the same where that is no block yet."""
+    block = _between(before, now)
     if min(block) < 0 or not block.candidate or not block.baseline:
         return evidence
     failures = before.candidate_failures + before.baseline_failures + PRIOR
     successes = before.candidate + before.baseline + 2 * PRIOR - failures
     odds = log(failures / successes)
     return tuple(found + _log_ratio(block, odds, effect) for found, effect in zip(evidence, EFFECTS, strict=True))
+
+
+def next_block(before: Counts, now: Counts) -> Counts:
+    """Counts at which the block after this one begins; one that lacks an arm goes on, lest its requests be lost.
+    Where less has been counted than before, nothing tells what came since."""
+    block = _between(before, now)
+    goes_on = min(block) >= 0 and not (block.candidate and block.baseline)
+    return before if goes_on else now
 
 
 def p_value(evidence: Evidence) -> float:
@@ -55,6 +63,10 @@ def p_value(evidence: Evidence) -> float:
         return 0.0 if largest > 0 else 1.0
     # Of many equals the e-value is smaller than a float's inverse can tell.
     return exp(min(0.0, -largest - log(fsum(exp(term - largest) for term in terms))))
+
+
+def _between(before: Counts, now: Counts) -> Counts:
+    return Counts(*(new - old for new, old in zip(now, before, strict=True)))
 
 
 def _log_ratio(block: Counts, log_odds: float, effect: float) -> float:

@@ -12,6 +12,7 @@ from finetune_operator.core.two_proportions import (
     NO_EVIDENCE,
     RATIOS_AND_WEIGHTS,
     Counts,
+    next_block,
     p_value,
     with_block,
 )
@@ -30,6 +31,21 @@ def test_nothing_counted_is_no_evidence() -> None:
 @pytest.mark.parametrize("now", [Counts(3, 10, 2, 8), Counts(1, 9, 5, 20), Counts(0, 20, 5, 20)])
 def test_a_block_without_one_of_the_arms_or_with_fewer_counts_says_nothing(now: Counts) -> None:
     assert with_block(NO_EVIDENCE, Counts(1, 9, 2, 8), now) == NO_EVIDENCE
+
+
+WHERE_BLOCKS_BEGIN = {
+    "both arms": (Counts(2, 10, 3, 9), Counts(2, 10, 3, 9)),
+    "one arm only": (Counts(2, 10, 2, 8), Counts(1, 9, 2, 8)),
+    "the other arm only": (Counts(1, 9, 4, 12), Counts(1, 9, 2, 8)),
+    "nothing": (Counts(1, 9, 2, 8), Counts(1, 9, 2, 8)),
+    "fewer requests, as of a database that was restored": (Counts(0, 4, 2, 12), Counts(0, 4, 2, 12)),
+    "fewer failures": (Counts(0, 12, 2, 12), Counts(0, 12, 2, 12)),
+}
+
+
+@pytest.mark.parametrize(("now", "expected"), WHERE_BLOCKS_BEGIN.values(), ids=WHERE_BLOCKS_BEGIN.keys())
+def test_a_block_goes_on_until_both_arms_have_had_a_request(now: Counts, expected: Counts) -> None:
+    assert next_block(Counts(1, 9, 2, 8), now) == expected
 
 
 @pytest.mark.parametrize("rate", [0.01, 0.1, 0.5, 0.9])
