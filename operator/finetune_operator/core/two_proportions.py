@@ -1,12 +1,12 @@
 """Always-valid test of two proportions: whether requests to one arm fail more often than those to the other.
 
-Counts come in blocks. Of each block, which has requests of both arms, the alternative says, from the counts before it alone, how often each arm fails:
-the common rate so far, with the arms apart by a fixed log odds ratio. Divided by the likelihood of one rate for both,
-the mean of the two weighted by the block's own sizes, this is an e-variable whatever the true common rate is and
-however large a part of the block each arm has (Turner, Ly, Gruenwald, "Generic E-variables for exact sequential
-k-sample tests that allow for optional stopping", 2021). The products over blocks, mixed over several ratios, ever reach
-1/alpha with probability alpha at most. All that is kept is one number for each ratio. Sizes of blocks must not depend
-on outcomes.
+Counts come in blocks, each with requests of both arms. Of each block the alternative says, from the counts before it
+alone, how often each arm fails: the common rate so far, with the arms apart by a fixed log odds ratio. Divided by the
+likelihood of one rate for both, the mean of the two weighted by the block's own sizes, this is an e-variable whatever
+the true common rate is and however large a part of the block each arm has (Turner, Ly, Gruenwald, "Generic E-variables
+for exact sequential k-sample tests that allow for optional stopping", 2021). The products over blocks, mixed over
+several ratios, ever reach 1/alpha with probability alpha at most. All that is kept is one number for each ratio. Sizes
+of blocks must not depend on outcomes.
 """
 
 from collections.abc import Iterable

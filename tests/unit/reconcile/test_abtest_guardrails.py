@@ -132,6 +132,16 @@ class TestMoreErrors:
         assert status.arms is not None
         assert float(status.arms.error_rates_p_value or 0) > 0.5
 
+    def test_a_million_that_fail_equally_often_do_not(self) -> None:
+        test = make_test(self.SPEC, status=RUNNING)
+        for minute, count in enumerate((1000, 1_000_000)):
+            half = answers(count // 2, errors=count // 2)
+            later = NOON + timedelta(minutes=minute)
+            test = after(test, reconcile(test, world(traffic((0, 0, 0), half, half)), later, CONFIG))
+        assert test.status.verdict is None
+        assert test.status.arms is not None
+        assert test.status.arms.error_rates_p_value == "1"
+
     def test_it_is_told_where_nothing_is_forbidden(self) -> None:
         status = self.told(12, 4, {})
         assert status.verdict is None
