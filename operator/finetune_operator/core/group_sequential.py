@@ -9,7 +9,7 @@ probability of every course is counted, not approximated, and false verdicts are
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from math import ceil, exp, floor, lgamma, log, sqrt
+from math import ceil, exp, floor, fsum, lgamma, log, sqrt
 from operator import mul
 from statistics import NormalDist
 from typing import NamedTuple
@@ -22,6 +22,8 @@ POWER = 0.8
 """Probability of finding a difference of just the minimum effect by the horizon."""
 LEAST_HORIZON_RATIO = 1.1
 """The horizon over the size of a test that looks once is never less: looking on the way costs some votes."""
+MOST_HORIZON_RATIO, MOST_HORIZON_MORE = 1.2, 8
+"""It is never more than this times that size, and these votes, which matter where a few votes are enough."""
 HORIZON_STEP = 100
 """A horizon is worked out to a hundredth of itself."""
 SPENDING_EXPONENT = 3
@@ -41,23 +43,34 @@ class _Course(NamedTuple):
 
 def most_votes(decision: Decision) -> int:
     """Votes after which the test ends: those that were said, or what the minimum effect takes."""
-    if decision.max_votes is not None:
-        return decision.max_votes
-    if decision.min_effect is None:
-        return DEFAULT_MAX_VOTES
-    return max(decision.min_votes, horizon(float(decision.min_effect), float(decision.alpha)))
+    if decision.max_votes is None and decision.min_effect is not None:
+        return max(decision.min_votes, horizon(float(decision.min_effect), float(decision.alpha)))
+    return decision.max_votes or DEFAULT_MAX_VOTES
+
+
+def votes_bound(decision: Decision) -> int:
+    """Little more than `most_votes`, and never less, at once: a horizon may take a second to be worked out."""
+    if decision.max_votes is None and decision.min_effect is not None:
+        return max(decision.min_votes, horizon_bounds(float(decision.min_effect), float(decision.alpha))[1])
+    return decision.max_votes or DEFAULT_MAX_VOTES
 
 
 @lru_cache(REMEMBERED_COURSES)
 def horizon(min_effect: float, alpha: float) -> int:
     """Votes that find a win rate of 0.5 + `min_effect` with probability `POWER` where there are no ties; with ties, of
     which each counts half in the win rate, the probability is larger."""
-    normal = NormalDist()
-    deviations = normal.inv_cdf(1 - alpha / 2) / 2 + normal.inv_cdf(POWER) * sqrt(EVEN**2 - min_effect**2)
-    votes = ceil(LEAST_HORIZON_RATIO * (deviations / min_effect) ** 2)
-    while _probability_of_winning(votes, EVEN + min_effect, alpha) < POWER:
+    votes, most = horizon_bounds(min_effect, alpha)
+    while votes < most and _probability_of_winning(votes, EVEN + min_effect, alpha) < POWER:
         votes += ceil(votes / HORIZON_STEP)
     return votes
+
+
+def horizon_bounds(min_effect: float, alpha: float) -> tuple[int, int]:
+    """Least and most that the horizon may be, without working it out."""
+    normal = NormalDist()
+    deviations = normal.inv_cdf(1 - alpha / 2) / 2 + normal.inv_cdf(POWER) * sqrt(EVEN**2 - min_effect**2)
+    looking_once = (deviations / min_effect) ** 2
+    return ceil(LEAST_HORIZON_RATIO * looking_once), ceil(MOST_HORIZON_RATIO * looking_once) + MOST_HORIZON_MORE
 
 
 def _probability_of_winning(most: int, share: float, alpha: float) -> float:
@@ -128,7 +141,9 @@ def _undecided(looks: tuple[tuple[int, int], ...]) -> _Course:
     lowest, chances = _after(before.lowest, before.chances, decisive - before.decisive, EVEN)
     undecided = _undecided_wins(decisive, needed)
     kept = tuple(_chance(lowest, chances, wins) for wins in undecided)
-    return _Course(decisive, undecided.start, kept, before.spent + sum(before.chances) - sum(kept))
+    # Not what is left of 1, whose rounding error is more than a small alpha.
+    lost, won = chances[: max(0, undecided.start - lowest)], chances[max(0, undecided.stop - lowest) :]
+    return _Course(decisive, undecided.start, kept, before.spent + fsum(lost) + fsum(won))
 
 
 def _undecided_wins(decisive: int, needed: int) -> range:

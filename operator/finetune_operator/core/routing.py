@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 
 from finetune_operator.core.conditions import is_true
-from finetune_operator.core.group_sequential import most_votes
+from finetune_operator.core.group_sequential import votes_bound
 from finetune_operator.core.merged_weights import is_merged_engine
 from finetune_operator.core.split import assign, is_shadowed
 from finetune_operator.resources.abtest import ABTest, Arm, TestPhase
@@ -283,7 +283,7 @@ class _Namespace:
             baseline,
             candidate,
             shadow_percent=traffic.shadow_percent,
-            pairing=Pairing(traffic.pair_percent, min(most_votes(test.spec.decision), PAIRS_MAX))
+            pairing=Pairing(traffic.pair_percent, min(votes_bound(test.spec.decision), PAIRS_MAX))
             if traffic.pair_percent
             else None,
         )

@@ -15,10 +15,9 @@ from finetune_operator.core.routing import is_loaded
 from finetune_operator.core.sample_ratio import sample_ratio_p_value
 from finetune_operator.core.score_interval import score_interval
 from finetune_operator.core.sequential import p_value, preference_interval, printed, votes_still_needed
-from finetune_operator.core.two_proportions import NO_EVIDENCE, Counts, with_block
-from finetune_operator.core.two_proportions import p_value as error_rates_p_value
 from finetune_operator.core.weights import NoScore, candidate_score
 from finetune_operator.reconcile.engine_sharing import is_refused
+from finetune_operator.reconcile.error_rates import with_error_rates
 from finetune_operator.reconcile.plan import Event, Plan
 from finetune_operator.reconcile.served_version import absent, unloaded
 from finetune_operator.reconcile.traffic import base_lacking, traffic_finding
@@ -37,7 +36,6 @@ from finetune_operator.resources.abtest import (
     ABTestStatus,
     Arms,
     ArmStatus,
-    Look,
     TestPhase,
     Verdict,
     Voters,
@@ -48,7 +46,6 @@ from finetune_operator.resources.abtest_decision import Decision, Method
 from finetune_operator.resources.modelversion import ModelVersion, State
 
 CANCELLED = "Cancelled"
-EVIDENCE_PLACES = Decimal("0.000001")
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,10 @@ def reconcile(test: ABTest, seen: Observed, now: datetime, config: OperatorConfi
         status = test.status.model_copy(update={"observed_generation": test.metadata.generation})
         return Plan(status=status.to_dict())
     status = _counted(test, seen, now, config.progress_write_seconds)
-    outlook = _cancelled(test) or _aborted(test, seen) or _waiting(test, seen) or judged(test, status, now)
+    outlook = _cancelled(test) or _aborted(test, seen) or _waiting(test, seen)
+    if outlook is None:
+        status = _looked(test, status)
+        outlook = judged(test, status, now)
     status = _with_outlook(test, seen, status, outlook, now)
     return Plan(
         status=status.to_dict(),
@@ -174,7 +174,6 @@ def _counted(test: ABTest, seen: Observed, now: datetime, write_seconds: float) 
             or None,
             "p_value": printed(smallest) if votes.total else None,
             "chi_squared_p_value": printed(chi_squared_p_value(votes)) if votes.total else None,
-            "looks": _looks(test, counted),
             "leader": leader,
             "votes_still_needed": _votes_still_needed(spec.decision, votes),
             "arms": _arms(test, baseline_name, tally, now, write_seconds),
@@ -182,12 +181,13 @@ def _counted(test: ABTest, seen: Observed, now: datetime, write_seconds: float) 
     )
 
 
-def _looks(test: ABTest, votes: Votes) -> tuple[Look, ...] | None:
-    """Only a running test looks: what is counted before has no verdict that could follow."""
-    looks = test.status.looks or ()
-    if test.spec.decision.min_effect is None or test.status.phase is not TestPhase.RUNNING:
-        return looks or None
-    return looked(test.spec.decision, looks, votes) or None
+def _looked(test: ABTest, status: ABTestStatus) -> ABTestStatus:
+    """Only where a verdict may follow at once: a look is taken once, and what waits has all that came meanwhile in the
+    next one."""
+    if test.spec.decision.min_effect is None or status.votes is None:
+        return status
+    looks = looked(test.spec.decision, status.looks or (), status.votes)
+    return status.model_copy(update={"looks": looks or None})
 
 
 def _leader(spec: ABTestSpec, votes: VoteCounts, baseline_name: str | None) -> str | None:
@@ -230,7 +230,7 @@ def _arms(
     fresh = _scored(
         test.spec.decision,
         _votes(test.spec.decision, tally.votes),
-        _with_error_rates(
+        with_error_rates(
             old,
             Arms(
                 baseline=_arm(baseline_name, tally.arms.baseline, sum(split.baseline for split in tally.splits)),
@@ -249,24 +249,6 @@ def _arms(
     voted = test.status.votes != _votes(test.spec.decision, tally.votes)
     recent = old.last_update_time is not None and (now - old.last_update_time).total_seconds() < write_seconds
     return old if recent and not voted else fresh
-
-
-def _with_error_rates(old: Arms | None, fresh: Arms) -> Arms:
-    """What was counted since the last write is one block: when that was does not depend on who failed."""
-    so_far = NO_EVIDENCE
-    if old is not None and old.error_evidence is not None and len(old.error_evidence) == len(NO_EVIDENCE):
-        so_far = tuple(float(value) for value in old.error_evidence)
-    evidence = with_block(so_far, _failures(old) if old else Counts(), _failures(fresh))
-    if evidence == NO_EVIDENCE:
-        return fresh
-    written = tuple(str(Decimal(value).quantize(EVIDENCE_PLACES, ROUND_FLOOR)) for value in evidence)
-    p = error_rates_p_value(tuple(map(float, written)))
-    return fresh.model_copy(update={"error_evidence": written, "error_rates_p_value": printed(p)})
-
-
-def _failures(arms: Arms) -> Counts:
-    baseline, candidate = arms.baseline, arms.candidate
-    return Counts(candidate.errors, candidate.samples, baseline.errors, baseline.samples)
 
 
 def _scored(decision: Decision, votes: Votes, arms: Arms) -> Arms:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from finetune_operator.core.group_sequential import horizon, most_votes, next_look
+from finetune_operator.core.group_sequential import horizon_bounds, most_votes, next_look
 from finetune_operator.core.guardrails import breach
 from finetune_operator.core.sample_ratio import MISMATCH_ALPHA, is_mismatched
 from finetune_operator.core.score_interval import score_interval
@@ -175,9 +175,9 @@ def _remarks(test: ABTest, status: ABTestStatus) -> Iterable[str]:
     if test.spec.guardrails and not test.spec.traffic.any:
         yield "guardrails get no requests to judge at traffic.candidatePercent 0: raise it, or traffic.shadowPercent"
     if decision.min_effect is not None and decision.max_votes is not None:
-        takes = horizon(float(decision.min_effect), float(decision.alpha))
+        takes, _ = horizon_bounds(float(decision.min_effect), float(decision.alpha))
         if decision.max_votes < takes:
-            yield f"maxVotes {decision.max_votes} may miss minEffect {decision.min_effect}, which takes up to {takes}"
+            yield f"maxVotes {decision.max_votes} may miss minEffect {decision.min_effect}, which takes about {takes}"
     yield from _score_remarks(test, status)
     if few := _few_samples(test, status):
         yield few

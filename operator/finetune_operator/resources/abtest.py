@@ -288,6 +288,19 @@ class Look(ApiModel):
         return abs(self.fine_tuned - self.base) >= self.lead_needed
 
 
+class ErrorCounts(ApiModel):
+    """Requests that both arms' error rates have been compared by."""
+
+    candidate_errors: int = 0
+    """Those of the candidate that failed."""
+    candidate_samples: int = 0
+    """All of the candidate."""
+    baseline_errors: int = 0
+    """Those of the baseline that failed."""
+    baseline_samples: int = 0
+    """All of the baseline."""
+
+
 class Arms(ApiModel):
     """Both arms."""
 
@@ -297,6 +310,8 @@ class Arms(ApiModel):
     """Always-valid p-value of both arms' requests failing equally often."""
     error_evidence: Annotated[tuple[ShortText, ...], Field(max_length=ERROR_EFFECTS)] | None = None
     """What that is worked out from: logarithms of e-values, one for each size of a difference."""
+    error_counts: ErrorCounts | None = None
+    """The requests in that; those since then wait until each arm has had one."""
     sample_ratio_p_value: Decimal | None = None
     """Always-valid p-value of the subjects being split as traffic.candidatePercent says."""
     last_update_time: Timestamp | None = None

@@ -63,6 +63,11 @@ class Decision(ApiModel):
             field_path=".minEffect",
         ),
         rule(
+            "!has(self.minEffect) || double(self.alpha) >= 0.001",
+            "minEffect needs an alpha of at least 0.001: raise alpha, or leave minEffect out",
+            field_path=".alpha",
+        ),
+        rule(
             "!has(self.maxSamplesPerArm) || self.minSamplesPerArm <= self.maxSamplesPerArm",
             "minSamplesPerArm must not be larger than maxSamplesPerArm",
             field_path=".minSamplesPerArm",
@@ -80,7 +85,8 @@ class Decision(ApiModel):
     """The test ends at this many votes; later ones don't count. Absent: what minEffect takes, else 2000."""
     min_effect: Annotated[str, Field(max_length=12, pattern=MIN_EFFECT)] | None = None
     """Least difference of the win rate from one half that matters, from 0.01 to below 0.5. With it the test looks at
-    the votes ten times on the way to maxVotes and needs fewer of them; one that large is found with probability 0.8."""
+    the votes ten times on the way to maxVotes and needs fewer of them; one that large is found with probability 0.8.
+    It needs an alpha of at least 0.001."""
     max_duration_seconds: Annotated[int, Field(ge=1, le=31_536_000)] = 604_800
     """Inconclusive after this time."""
     min_samples_per_arm: Annotated[int, Field(ge=1, le=1_000_000)] = 30

@@ -22,6 +22,8 @@ ACCEPTED = [
     Creation("a single weight", "ABTest", {"decision": {"weights": {"accuracy": 100, "latency": 0, "cost": 0}}}),
     Creation("the usual weights", "ABTest", {"decision": {"weights": {}}}),
     Creation("a minimum effect", "ABTest", {"decision": {"minEffect": "0.1"}}),
+    Creation("a minimum effect at a small alpha", "ABTest", {"decision": {"minEffect": "0.1", "alpha": "0.001"}}),
+    Creation("a tiny alpha without a minimum effect", "ABTest", {"decision": {"alpha": "0.0000000001"}}),
     Creation("a minimum effect and most votes", "ABTest", {"decision": {"minEffect": "0.05", "maxVotes": 900}}),
     Creation(
         "many votes at least for a minimum effect", "ABTest", {"decision": {"minEffect": "0.1", "minVotes": 3000}}
@@ -109,6 +111,12 @@ REFUSED = [
         "ABTest",
         {"decision": {"method": "ChiSquared", "minEffect": "0.1"}},
         refused="minEffect needs method AlwaysValid: ChiSquared looks once, at maxVotes",
+    ),
+    Creation(
+        "a minimum effect at a tiny alpha",
+        "ABTest",
+        {"decision": {"minEffect": "0.1", "alpha": "0.00099"}},
+        refused="minEffect needs an alpha of at least 0.001: raise alpha, or leave minEffect out",
     ),
     Creation("no minimum effect", "ABTest", {"decision": {"minEffect": "0.00"}}, refused="minEffect in body should"),
     Creation("a tiny effect", "ABTest", {"decision": {"minEffect": "0.009"}}, refused="minEffect in body should"),

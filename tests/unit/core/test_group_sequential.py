@@ -7,12 +7,24 @@ power is the mean over series drawn at a rate.
 
 import random
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from functools import cache
+from math import comb
 from typing import NamedTuple
 
 import pytest
 
-from finetune_operator.core.group_sequential import POWER, looked, most_votes, next_look
+from finetune_operator.core import group_sequential
+from finetune_operator.core.group_sequential import (
+    POWER,
+    horizon,
+    horizon_bounds,
+    lead_needed,
+    looked,
+    most_votes,
+    next_look,
+    votes_bound,
+)
 from finetune_operator.resources.abtest import Look, Votes
 from finetune_operator.resources.abtest_decision import DEFAULT_MAX_VOTES, VOTE_LOOKS, Decision
 from tests.unit.core.test_error_rates import fixed_size
@@ -142,6 +154,31 @@ def test_the_horizon_is_at_most_1_15_times_the_fixed_sample(win_rate: float) -> 
     assert most_votes(Decision(min_effect=f"{win_rate - EVEN:.2f}")) <= 1.15 * fixed_size(win_rate, 0)
 
 
+def exact_tail(votes: int, lead: int) -> float:
+    """Probability that one of two equals leads by so much."""
+    return float(Fraction(2 * sum(comb(votes, wins) for wins in range((votes + lead) // 2, votes + 1)), 2**votes))
+
+
+def test_a_tiny_alpha_is_not_lost_in_rounding() -> None:
+    """The second look needs no more than what the first one did not spend pays for, whatever the first one found."""
+    allowed, alpha = 1e-10 * 0.2**3, 1e-10
+    first = lead_needed((), 2000, alpha * 0.1**3)
+    second = lead_needed(((2000, first),), 4000, allowed)
+    assert exact_tail(4000, second) <= allowed
+    assert exact_tail(4000, second - 4) > allowed - exact_tail(2000, first)
+
+
+EFFECTS = ("0.02", "0.05", "0.1", "0.2", "0.3", "0.4", "0.4999999999")
+
+
+@pytest.mark.parametrize("alpha", ["0.0000000001", "0.001", "0.05", "0.5", "0.999999"])
+@pytest.mark.parametrize("effect", EFFECTS)
+def test_a_horizon_lies_within_its_bounds(effect: str, alpha: str) -> None:
+    """Within which alone it is searched, so that the search ends; what is there is found."""
+    least, most = horizon_bounds(float(effect), float(alpha))
+    assert least <= horizon(float(effect), float(alpha)) < most
+
+
 MOST = {
     "nothing said": (Decision(), DEFAULT_MAX_VOTES),
     "most votes": (Decision(max_votes=50), 50),
@@ -154,6 +191,15 @@ MOST = {
 @pytest.mark.parametrize(("decision", "expected"), MOST.values(), ids=MOST.keys())
 def test_most_votes(decision: Decision, expected: int) -> None:
     assert most_votes(decision) == expected
+    assert expected <= votes_bound(decision) <= 1.2 * expected
+
+
+def test_a_horizon_is_worked_out_only_where_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may take a second, for which a gateway's streams would stand still."""
+    monkeypatch.setattr(group_sequential, "horizon", None)
+    decision = Decision(min_effect="0.01", alpha="0.001")
+    assert votes_bound(decision) >= 46952
+    assert most_votes(decision.model_copy(update={"max_votes": 500})) == 500
 
 
 class TestLooks:

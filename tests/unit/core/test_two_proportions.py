@@ -1,6 +1,6 @@
 """The always-valid test of two proportions: what it is, how often it errs, and how many requests it takes."""
 
-from math import ceil, comb, exp, sqrt
+from math import ceil, comb, exp, inf, sqrt
 from statistics import NormalDist
 
 import numpy as np
@@ -12,6 +12,7 @@ from finetune_operator.core.two_proportions import (
     NO_EVIDENCE,
     RATIOS_AND_WEIGHTS,
     Counts,
+    next_block,
     p_value,
     with_block,
 )
@@ -30,6 +31,21 @@ def test_nothing_counted_is_no_evidence() -> None:
 @pytest.mark.parametrize("now", [Counts(3, 10, 2, 8), Counts(1, 9, 5, 20), Counts(0, 20, 5, 20)])
 def test_a_block_without_one_of_the_arms_or_with_fewer_counts_says_nothing(now: Counts) -> None:
     assert with_block(NO_EVIDENCE, Counts(1, 9, 2, 8), now) == NO_EVIDENCE
+
+
+WHERE_BLOCKS_BEGIN = {
+    "both arms": (Counts(2, 10, 3, 9), Counts(2, 10, 3, 9)),
+    "one arm only": (Counts(2, 10, 2, 8), Counts(1, 9, 2, 8)),
+    "the other arm only": (Counts(1, 9, 4, 12), Counts(1, 9, 2, 8)),
+    "nothing": (Counts(1, 9, 2, 8), Counts(1, 9, 2, 8)),
+    "fewer requests, as of a database that was restored": (Counts(0, 4, 2, 12), Counts(0, 4, 2, 12)),
+    "fewer failures": (Counts(0, 12, 2, 12), Counts(0, 12, 2, 12)),
+}
+
+
+@pytest.mark.parametrize(("now", "expected"), WHERE_BLOCKS_BEGIN.values(), ids=WHERE_BLOCKS_BEGIN.keys())
+def test_a_block_goes_on_until_both_arms_have_had_a_request(now: Counts, expected: Counts) -> None:
+    assert next_block(Counts(1, 9, 2, 8), now) == expected
 
 
 @pytest.mark.parametrize("rate", [0.01, 0.1, 0.5, 0.9])
@@ -62,6 +78,23 @@ def test_more_failures_are_evidence_whichever_arm_has_them() -> None:
         found[ours] = p_value(evidence)
     assert found[30] == pytest.approx(found[10])
     assert found[30] < 1e-6
+
+
+def test_many_requests_that_fail_equally_often_are_no_evidence() -> None:
+    """All the e-values are next to nothing then."""
+    evidence = with_block(NO_EVIDENCE, Counts(500, 1000, 500, 1000), Counts(500_500, 1_001_000, 500_500, 1_001_000))
+    assert max(evidence) < -1000
+    assert p_value(evidence) == 1
+
+
+@pytest.mark.parametrize(("value", "expected"), [(-1e6, 1), (-inf, 1), (1e6, 0), (inf, 0)])
+def test_evidence_of_any_size_has_a_p_value(value: float, expected: float) -> None:
+    assert p_value((value,) * len(EFFECTS)) == expected
+
+
+def test_one_infinite_e_value_is_enough() -> None:
+    assert p_value((inf, *NO_EVIDENCE[1:])) == 0
+    assert p_value((-inf, *NO_EVIDENCE[1:])) == pytest.approx(1, rel=0.2)
 
 
 RATES = [(0.5, 0.55), (0.5, 0.6), (0.5, 0.7), (0.3, 0.4), (0.1, 0.15), (0.05, 0.1), (0.02, 0.04)]

@@ -49,7 +49,8 @@ class TestCount:
         }
         assert status.arms is not None
         assert (len(status.arms.error_evidence or ()), status.arms.error_rates_p_value) == (14, "1")
-        counted = status.arms.model_copy(update={"error_evidence": None, "error_rates_p_value": None})
+        unused = {"error_evidence": None, "error_counts": None, "error_rates_p_value": None}
+        counted = status.arms.model_copy(update=unused)
         assert counted.to_dict() == {
             "baseline": {"servedName": "plato-v1", "samples": 80, "errors": 1, "meanLatencyMs": 120},
             "candidate": {"servedName": "plato-v2", "samples": 20, "errors": 0},

@@ -9,7 +9,7 @@ from finetune_operator.contract.experiments import AbTestTally, ArmTally
 from finetune_operator.core.conditions import find, is_true
 from finetune_operator.reconcile.abtest import reconcile
 from finetune_operator.reconcile.plan import Plan
-from finetune_operator.resources.abtest import ABTestStatus, Verdict
+from finetune_operator.resources.abtest import ABTestStatus, ErrorCounts, Verdict
 from tests.builders import CONFIG, NOON, after, make_test
 from tests.unit.reconcile.comparisons import (
     CLEAR,
@@ -132,8 +132,69 @@ class TestMoreErrors:
         assert status.arms is not None
         assert float(status.arms.error_rates_p_value or 0) > 0.5
 
+    def test_a_million_that_fail_equally_often_do_not(self) -> None:
+        test = make_test(self.SPEC, status=RUNNING)
+        for minute, count in enumerate((1000, 1_000_000)):
+            half = answers(count // 2, errors=count // 2)
+            later = NOON + timedelta(minutes=minute)
+            test = after(test, reconcile(test, world(traffic((0, 0, 0), half, half)), later, CONFIG))
+        assert test.status.verdict is None
+        assert test.status.arms is not None
+        assert test.status.arms.error_rates_p_value == "1"
+
     def test_it_is_told_where_nothing_is_forbidden(self) -> None:
         status = self.told(12, 4, {})
         assert status.verdict is None
         assert status.arms is not None
         assert float(status.arms.error_rates_p_value or 1) < 0.001
+
+    @staticmethod
+    def failing(requests: int, rivals: int) -> AbTestTally:
+        """All requests to the candidate have failed, and none to the baseline."""
+        return traffic((0, 0, 0), answers(0, errors=requests), answers(rivals))
+
+    def test_arms_that_take_turns_are_compared_all_the_same(self) -> None:
+        """Little traffic: of what comes between two writes one arm has nothing."""
+        test = make_test(self.SPEC, status=RUNNING)
+        for number in range(1, 401):
+            later = NOON + timedelta(minutes=number)
+            test = after(test, reconcile(test, world(self.failing((number + 1) // 2, number // 2)), later, CONFIG))
+            if test.status.verdict:
+                break
+        assert test.status.verdict is Verdict.LOST
+        assert number <= 60
+
+    def test_votes_between_requests_lose_none_of_them(self) -> None:
+        """Each vote is written at once, with what has been counted so far."""
+        test = make_test(self.SPEC, status=RUNNING)
+        for number in range(1, 61):
+            seen = self.failing((number + 1) // 2, number // 2)
+            votes = seen.model_copy(update={"votes": tally(number // 2, number - number // 2).votes})
+            test = after(test, reconcile(test, world(votes), NOON + timedelta(seconds=number), CONFIG))
+        assert test.status.verdict is Verdict.LOST
+
+    def test_where_nothing_was_counted_nothing_is_written(self) -> None:
+        """Neither does rounding what is kept wear it away."""
+        counts = world(traffic((0, 0, 0), answers(83, errors=17), answers(91, errors=9)))
+        test = make_test(self.SPEC, status=RUNNING)
+        first = after(test, decide(test, counts))
+        for minute in range(1, 4):
+            assert reconcile(first, counts, NOON + timedelta(minutes=minute), CONFIG).status == first.status.to_dict()
+
+    def test_requests_to_one_arm_alone_wait_for_the_other(self) -> None:
+        test = make_test(self.SPEC, status=RUNNING)
+        both = after(test, decide(test, world(self.failing(3, 3))))
+        one = after(both, reconcile(both, world(self.failing(9, 3)), NOON + timedelta(minutes=1), CONFIG))
+        assert one.status.arms is not None
+        assert both.status.arms is not None
+        assert one.status.arms.candidate.errors == 9
+        assert one.status.arms.error_evidence == both.status.arms.error_evidence
+        assert one.status.arms.error_counts == both.status.arms.error_counts
+        assert one.status.arms.error_counts == ErrorCounts(
+            candidate_errors=3, candidate_samples=3, baseline_errors=0, baseline_samples=3
+        )
+        later = after(one, reconcile(one, world(self.failing(9, 4)), NOON + timedelta(minutes=2), CONFIG))
+        assert later.status.arms is not None
+        assert later.status.arms.error_counts == ErrorCounts(
+            candidate_errors=9, candidate_samples=9, baseline_errors=0, baseline_samples=4
+        )

@@ -176,9 +176,34 @@ class TestMinimumEffect:
         third = after(second, decide(second, world(tally(41, 3))))
         assert third.status.verdict is Verdict.WON
 
-    def test_votes_before_the_start_are_no_look(self) -> None:
-        status = status_of(decide(make_test({"decision": self.DECISION}), world(tally(70, 30))))
-        assert status.looks is None
+    def test_votes_before_the_start_decide_once_it_starts(self) -> None:
+        """All that the test takes, cast before both versions were there: none come that could be due later."""
+        test = make_test({"decision": {"minEffect": "0.3", "minVotes": 1}})
+        waiting = after(test, decide(test, world(tally(18, 5), versions=(V1,))))
+        assert (waiting.status.phase, waiting.status.looks) == (TestPhase.PENDING, None)
+        status = status_of(decide(waiting, world(tally(18, 5))))
+        assert status.verdict is Verdict.WON
+        assert [look.votes for look in status.looks or ()] == [23]
+
+    def test_votes_while_it_waits_are_looked_at_when_it_goes_on(self) -> None:
+        earlier = make_test(
+            name="earlier", uid="uid-of-earlier", status={**RUNNING, "startTime": "2026-01-01T10:00:00Z"}
+        )
+        test = make_test({"decision": self.DECISION}, status=RUNNING)
+        begun = after(test, decide(test, world(tally(12, 10))))
+        waiting = after(begun, decide(begun, world(tally(140, 80), tests=(earlier,))))
+        assert waiting.status.phase is TestPhase.PENDING
+        assert waiting.status.looks == begun.status.looks
+        status = status_of(decide(waiting, world(tally(140, 80))))
+        assert status.verdict is Verdict.WON
+        assert [look.votes for look in status.looks or ()] == [22, 220]
+
+    @pytest.mark.parametrize("waited", [False, True], ids=["running", "waiting"])
+    def test_one_that_time_ends_takes_the_look_that_is_due(self, waited: bool) -> None:
+        decision = {**self.DECISION, "maxDurationSeconds": 3600}
+        test = make_test({"decision": decision}, status={**RUNNING, "phase": "Pending"} if waited else RUNNING)
+        assert status_of(decide(test, world(tally(15, 6)))).verdict is Verdict.INCONCLUSIVE
+        assert status_of(decide(test, world(tally(70, 30)))).verdict is Verdict.WON
 
     def test_without_most_votes_the_effect_says_how_many(self) -> None:
         decision = {"minEffect": "0.1"}
@@ -188,4 +213,4 @@ class TestMinimumEffect:
     def test_too_few_votes_for_the_effect_are_remarked(self) -> None:
         decision = {"minEffect": "0.1", "maxVotes": 100}
         status = status_of(decide(make_test({"decision": decision}, status=RUNNING), world(tally(3, 2))))
-        assert "maxVotes 100 may miss minEffect 0.1, which takes up to 214" in (status.message or "")
+        assert "maxVotes 100 may miss minEffect 0.1, which takes about 214" in (status.message or "")
