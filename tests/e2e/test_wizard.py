@@ -14,7 +14,7 @@ from playwright.async_api import Page, expect
 
 from demo import install
 from demo.chat import ask, client
-from demo.story import ALIAS, FIRST, FIRST_JOB, QUESTIONS, SERVING_TIMEOUT_SECONDS, TRAINING_TIMEOUT_SECONDS
+from demo.story import ALIAS, FIRST, QUESTIONS, SECOND_JOB, SERVING_TIMEOUT_SECONDS, TRAINING_TIMEOUT_SECONDS
 from demo.target import NAMESPACE
 from tests import chromium
 from tests.e2e.conftest import World
@@ -112,10 +112,10 @@ def counted(world: World, test: str) -> int:
 
 async def choose(page: Page) -> None:
     await page.goto("/wizard")
-    await page.locator("select[name=like]").select_option(f"{NAMESPACE}.{FIRST_JOB}")
+    await page.locator("select[name=like]").select_option(f"{NAMESPACE}.{SECOND_JOB}")
     await seen(page, "1-model")
     await page.get_by_role("button", name="Next: choose data").first.click()
-    await expect(page.get_by_label("Topic")).to_have_value("emotion")
+    await expect(page.get_by_label("Topic")).to_have_value("ai")
     await expect(page.locator("#counts .total")).to_contain_text(re.compile(r"[1-9]\d* ratings"))
     await seen(page, "2-data")
     await page.get_by_role("button", name="Next: train").click()
