@@ -294,8 +294,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(
         13,
         (
-            # Only a list of the cluster says what the new columns have to be.
-            "DELETE FROM resources",
+            # Only a list of the cluster says what the new columns have to be: each api reads one as it starts.
             "ALTER TABLE resources ADD COLUMN requested VARCHAR(32)",
             "ALTER TABLE resources ADD COLUMN currency VARCHAR(16)",
             "ALTER TABLE resources ADD COLUMN amount_micros BIGINT",
