@@ -1,6 +1,7 @@
 """A container's log reaches the api: whole lines, without secrets, also when it fails or the api is away."""
 
 import json
+import logging
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -126,6 +127,14 @@ async def test_an_api_that_is_away_is_told_of_once_and_gets_it_later(server: Log
     assert [tail.text for tail in server.tails] == ["one\n"], "and what is no news is not posted again"
     assert len(said) == 1
     assert "503" in said[0]
+
+
+async def test_what_a_library_logs_wrongly_ends_no_work(server: LogServer) -> None:
+    configure_logging()
+    with posted_log(config(server.url), "prepare", {}):
+        logging.getLogger("library").warning("of %d", "no number")
+        logging.getLogger("library").warning("goes on")
+    assert [json.loads(line)["event"] for line in server.tails[-1].text.splitlines()] == ["goes on"]
 
 
 def test_without_an_api_nothing_is_posted() -> None:
