@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 from failures import log
 
+from finetune_operator.contract.internal_token import token_headers
 from finetune_operator.contract.places import PROGRESS_BATCH_PATH, PROGRESS_PATH
 from finetune_operator.contract.training import PROGRESS_MAX_PER_BATCH, Progress, ProgressBatch
 
@@ -124,12 +125,10 @@ class Reporter:
 
     def _post(self, points: tuple[Progress, ...]) -> str | None:
         """The error as text, or None."""
-        headers = {"Content-Type": "application/json"}
-        if self._token:
-            headers["Authorization"] = f"Bearer {self._token}"
         body = ProgressBatch(points=points).model_dump_json(by_alias=True).encode()
-        request = urllib.request.Request(self._url, data=body, headers=headers, method="POST")  # noqa: S310
         try:
+            headers = {"Content-Type": "application/json"} | token_headers(self._token)
+            request = urllib.request.Request(self._url, data=body, headers=headers, method="POST")  # noqa: S310
             with urllib.request.urlopen(request, timeout=POST_TIMEOUT_SECONDS) as response:  # noqa: S310
                 response.read()
         except (OSError, ValueError, http.client.HTTPException) as error:

@@ -7,10 +7,11 @@ posted last. Shared with the trainer's image, hence by the standard library alon
 import http.client
 import threading
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Literal
 
+from finetune_operator.contract.internal_token import token_headers
 from finetune_operator.contract.job_logs import LogTail
 from finetune_operator.contract.places import (
     INTERNAL_TOKEN_VARIABLE,
@@ -36,11 +37,12 @@ class LogPosts:
         read: Callable[[], str],
         tell: Callable[[str], None],
         interval_seconds: float = INTERVAL_SECONDS,
+        other_secrets: Iterable[str | None] = (),
     ) -> None:
         self._job, self._container, self._read, self._tell = config.job, container, read, tell
         self._url = None if config.progress_url is None else config.progress_url + _BELOW
         self._token = environment.get(INTERNAL_TOKEN_VARIABLE)
-        self._secrets = [environment.get(name) for name in SECRET_VARIABLES]
+        self._secrets = [*(environment.get(name) for name in SECRET_VARIABLES), *other_secrets]
         self._interval = interval_seconds
         self._posted: str | None = None
         self._is_failing = False
@@ -68,15 +70,13 @@ class LogPosts:
             self._post(LogTail.of(self._job, self._container, text, datetime.now(UTC)))
         except (OSError, ValueError, http.client.HTTPException) as error:
             if not self._is_failing:
-                self._tell(f"{type(error).__name__}: {error}")
+                self._tell(blanked(f"{type(error).__name__}: {error}", self._secrets))
             self._is_failing = True
         else:
             self._posted, self._is_failing = text, False
 
     def _post(self, tail: LogTail) -> None:
-        headers = {"Content-Type": "application/json"}
-        if self._token:
-            headers["Authorization"] = f"Bearer {self._token}"
+        headers = {"Content-Type": "application/json"} | token_headers(self._token)
         body = tail.model_dump_json(by_alias=True).encode()
         request = urllib.request.Request(str(self._url), data=body, headers=headers, method="POST")  # noqa: S310
         with urllib.request.urlopen(request, timeout=POST_TIMEOUT_SECONDS) as response:  # noqa: S310

@@ -31,12 +31,17 @@ class NamedLogger:
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """Of the standard library's records."""
+    """Of the standard library's records; one that can't be written never fails who logs it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        super().emit(record)
-        for copy in COPIES:
-            copy(self.format(record))
+        try:
+            line = self.format(record)
+            self.stream.write(f"{line}{self.terminator}")
+            self.flush()
+            for copy in COPIES:
+                copy(line)
+        except Exception:  # noqa: BLE001 - a library may log whatever it likes
+            self.handleError(record)
 
 
 def configure_logging(level: str = "INFO") -> None:

@@ -133,3 +133,14 @@ def test_an_answer_that_is_no_http_is_an_error_like_any_other(reporter: ModuleTy
         finally:
             posting.close()
             server.shutdown()
+
+
+def test_a_token_that_no_header_can_have_is_told_of_without_it(reporter: ModuleType) -> None:
+    with progress_server() as server:
+        posting = reporter.Reporter(server.url, "s3cret\n", 0.01)
+        try:
+            words = posting._post((point(1),))
+        finally:
+            posting.close()
+    assert "internal-token" in words
+    assert "s3cret" not in words

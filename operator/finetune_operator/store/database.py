@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import URL, Dialect, event
+from sqlalchemy import URL, Connection, Dialect, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -10,9 +10,11 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from finetune_operator.store.urls import DatabaseUrl, UnusableUrl, parse_url, shown
 
-__all__ = ["UnusableUrl", "async_engine", "parse_url", "shown", "upsert_dialect"]
+__all__ = ["WRITES_FIRST", "UnusableUrl", "async_engine", "parse_url", "shown", "upsert_dialect"]
 
 BUSY_TIMEOUT_SECONDS = 10
+WRITES_FIRST = "writes_first"
+"""Execution option: SQLite refuses at once who has read before another wrote, and then writes; this one waits."""
 
 
 def async_engine(url: DatabaseUrl) -> AsyncEngine:
@@ -21,7 +23,7 @@ def async_engine(url: DatabaseUrl) -> AsyncEngine:
         return create_async_engine(_with_driver(url, "postgresql+psycopg"), pool_pre_ping=True)
     engine = create_async_engine(_with_driver(url, "sqlite+aiosqlite"), connect_args={"timeout": BUSY_TIMEOUT_SECONDS})
     event.listen(engine.sync_engine, "connect", _configure_sqlite)
-    event.listen(engine.sync_engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+    event.listen(engine.sync_engine, "begin", _begin_sqlite)
     return engine
 
 
@@ -37,6 +39,11 @@ def _configure_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> No
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes_first = connection.get_execution_options().get(WRITES_FIRST, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes_first else "BEGIN")
 
 
 def upsert_dialect(dialect: Dialect) -> Any:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from finetune_operator.store import experiment_sums
+from finetune_operator.store.database import WRITES_FIRST
 from finetune_operator.store.early_migrations import EARLY_MIGRATIONS, Migration
 from finetune_operator.store.tables import SchemaVersion
 
@@ -294,8 +295,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(
         13,
         (
-            # Only a list of the cluster says what the new columns have to be.
-            "DELETE FROM resources",
+            # Only a list of the cluster says what the new columns have to be: each api reads one as it starts.
             "ALTER TABLE resources ADD COLUMN requested VARCHAR(32)",
             "ALTER TABLE resources ADD COLUMN currency VARCHAR(16)",
             "ALTER TABLE resources ADD COLUMN amount_micros BIGINT",
@@ -330,13 +330,19 @@ MIGRATIONS: tuple[Migration, ...] = (
 
 
 async def migrate(engine: AsyncEngine) -> int:
-    """Bring the database to the newest schema and return its number. Raises `SchemaTooNew`."""
-    async with engine.begin() as connection:
-        return await connection.run_sync(apply_migrations)
+    """Bring the database to the newest schema and return its number. Raises `SchemaTooNew`.
+
+    Each step is committed before the next one begins, so that a process that is killed does not begin anew.
+    """
+    at_once = engine.execution_options(**{WRITES_FIRST: True})
+    while True:
+        async with at_once.begin() as connection:
+            if not await connection.run_sync(apply_next):
+                return MIGRATIONS[-1].version
 
 
-def apply_migrations(connection: Connection) -> int:
-    """The same on a connection whose transaction the caller commits; two at once wait for each other."""
+def apply_next(connection: Connection) -> bool:
+    """The next step, if there is one, in a transaction that the caller commits; two at once wait for each other."""
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(LOCK_NUMBER)))
     _execute(connection, SCHEMA_VERSION_TABLE)
@@ -347,13 +353,14 @@ def apply_migrations(connection: Connection) -> int:
             f"the database has schema {present}, this release knows {newest}: run the newer release again, "
             "or restore a backup from before its migration"
         )
-    for migration in MIGRATIONS:
-        if migration.version > present:
-            before, after = (own.get(connection.dialect.name, ()) for own in (migration.before, migration.own))
-            for statement in (*before, *migration.statements, *after):
-                _execute(connection, statement)
-            connection.execute(insert(SchemaVersion).values(version=migration.version, applied_at=datetime.now(UTC)))
-    return newest
+    migration = next((each for each in MIGRATIONS if each.version > present), None)
+    if migration is None:
+        return False
+    before, after = (own.get(connection.dialect.name, ()) for own in (migration.before, migration.own))
+    for statement in (*before, *migration.statements, *after):
+        _execute(connection, statement)
+    connection.execute(insert(SchemaVersion).values(version=migration.version, applied_at=datetime.now(UTC)))
+    return True
 
 
 def _execute(connection: Connection, statement: str) -> None:

@@ -6,7 +6,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Delete, Select, delete, false, func, select, text, true, tuple_
+from sqlalchemy import ColumnElement, Delete, Select, delete, false, func, or_, select, text, true, tuple_
 from sqlalchemy.exc import DataError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -50,6 +50,10 @@ class Facts(NamedTuple):
     """Of a training: whether it was stopped for that."""
     win_rate: float | None = None
     """Of a version."""
+
+
+LATER_FACTS = Facts._fields[Facts._fields.index("requested") :]
+"""Which an api of an older release does not write with its rows, nor knew of when it wrote those that are there."""
 
 
 class Change(NamedTuple):
@@ -122,7 +126,8 @@ async def keep(engine: AsyncEngine, rows: Iterable[Row], before: Before = NOTHIN
     """Newer states replace older ones; an older one than what is there changes nothing, whoever sends it.
 
     But for those of a list that began after `before` was read: versions only go back where the cluster was restored or
-    is another one, and then the list is right.
+    is another one, and then the list is right. The same state is written again where an api of an older release wrote
+    it, without what this one knows of it.
     """
     pending = list(rows)
     for begin in range(0, len(pending), INSERTED_AT_ONCE):
@@ -254,11 +259,17 @@ async def _keep(connection: AsyncConnection, rows: Sequence[Row], before: Before
     upsert = upsert_dialect(connection.dialect).insert(MirroredResource)
     mutable = ("uid", "resource_version", "created", *Facts._fields, "body")
     is_later = MirroredResource.resource_version < upsert.excluded.resource_version
+    is_same = (MirroredResource.uid == upsert.excluded.uid) & (
+        MirroredResource.resource_version == upsert.excluded.resource_version
+    )
+    is_lacking = or_(
+        *(getattr(MirroredResource, name).is_distinct_from(getattr(upsert.excluded, name)) for name in LATER_FACTS)
+    )
     is_successor = (MirroredResource.uid != upsert.excluded.uid) & (MirroredResource.created <= upsert.excluded.created)
     statement = upsert.on_conflict_do_update(
         index_elements=["plural", "namespace", "name"],
         set_={name: getattr(upsert.excluded, name) for name in mutable},
-        where=is_later | is_successor,
+        where=is_later | is_successor | (is_same & is_lacking),
     )
     await connection.execute(statement, values)
     if changes := [change._asdict() for row in rows for change in row.changes]:

@@ -8,8 +8,10 @@ from typing import Literal
 
 from finetune_operator import logs
 from finetune_operator.contract.job_logs import LOG_MAX_LINES
+from finetune_operator.contract.places import DATABASE_URL_VARIABLE
 from finetune_operator.contract.training import TrainingConfig
 from finetune_operator.log_posts import INTERVAL_SECONDS, LogPosts
+from finetune_operator.store.urls import UnusableUrl, parse_url, secrets_of
 
 logger = logs.get_logger(__name__)
 
@@ -30,6 +32,7 @@ def posted_log(
         lambda: "".join(f"{line}\n" for line in list(lines)),
         lambda error: logger.warning("the log can't be posted; the work goes on", error=error),
         interval_seconds,
+        _secrets_of_database(environment),
     )
     keep = lines.append
     logs.COPIES.append(keep)
@@ -41,3 +44,10 @@ def posted_log(
     finally:
         posts.close()
         logs.COPIES.remove(keep)
+
+
+def _secrets_of_database(environment: Mapping[str, str]) -> tuple[str | None, ...]:
+    try:
+        return secrets_of(parse_url(environment.get(DATABASE_URL_VARIABLE, "")))
+    except UnusableUrl:
+        return ()

@@ -95,4 +95,9 @@ def shown(url: DatabaseUrl) -> str:
 
 def without_secrets(text: str, url: DatabaseUrl) -> str:
     """A driver's message with the URL's secrets blanked."""
-    return blanked(text, [url.password, *(value for name in SECRET_PARAMETERS for value in url.query.get(name, ()))])
+    return blanked(text, secrets_of(url))
+
+
+def secrets_of(url: DatabaseUrl) -> tuple[str | None, ...]:
+    """As drivers may name them, outside of the URL."""
+    return (url.password, *(value for name in SECRET_PARAMETERS for value in url.query.get(name, ())))

@@ -268,7 +268,8 @@ async def judged(
 
 
 async def _read_test(acting: Acting, namespace: str, name: str) -> ABTest:
-    return ABTest.parse(await _read_body(acting, namespace, name))
+    """To be shown."""
+    return parsed(ABTest, await _read_body(acting, namespace, name))
 
 
 async def _read_body(acting: Acting, namespace: str, name: str) -> Object:
@@ -284,7 +285,7 @@ async def votable_test(services: Services, caller: Caller, namespace: str, name:
     acting = Acting(services, OWN)
     acting.require_served(namespace)
     await require_right(services, caller, VOTE, namespace)
-    return await _read_test(acting, namespace, name)
+    return ABTest.parse(await _read_body(acting, namespace, name))
 
 
 async def _readable_namespaces(services: Services, caller: Caller, namespace: str | None) -> tuple[str, ...] | None:

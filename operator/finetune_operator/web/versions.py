@@ -87,19 +87,19 @@ async def _mirrored_list(
         if problem.status != FORBIDDEN or wanted.philosopher is not None or wanted.domain is not None:
             raise
     page = await acting.page(VERSIONS, namespace, limit, after, replace(wanted, origins_in=readable))
-    active = await active_of(acting, page.items)
+    active = await active_of(acting, namespace, page.items)
     trainings = [body["spec"].get("lineage", {}).get("jobUid", "") for body in page.items]
     origins = await mirrored.origins(engine, JOBS.plural, trainings, readable)
     entries = each_shown(lambda body: version_entry(body, active, origins), page.items)
     return VersionList(models=entries, total=page.total, has_more=page.has_more, next=page.next)
 
 
-async def active_of(acting: Acting, bodies: Iterable[Object]) -> frozenset[ObjectId]:
-    """The active versions of the models of these, which the caller may list."""
+async def active_of(acting: Acting, namespace: str | None, bodies: Iterable[Object]) -> frozenset[ObjectId]:
+    """The active versions of the models of these, which the caller may list: of a namespace, or of all."""
     models = set(map(_model_of, bodies))
     if acting.is_mirrored(VERSIONS):
         return active_ids(await mirrored.answering(acting.services.engine, VERSIONS.plural, models))
-    return active_ids(body for body in await acting.every(VERSIONS) if _model_of(body) in models)
+    return active_ids(body for body in await acting.every(VERSIONS, namespace) if _model_of(body) in models)
 
 
 @router.get("/{model_id}", responses=READING)

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import create_engine, insert
 
-from finetune_operator.store.migrations import apply_migrations
+from finetune_operator.store.migrations import apply_next
 from finetune_operator.store.tables import Rating
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -38,7 +38,8 @@ def fill_database(url: str, rows: Iterable[dict[str, Any]]) -> str:
     """The product's tables and these rows in an empty database; returns its URL."""
     engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
     with engine.begin() as connection:
-        apply_migrations(connection)
+        while apply_next(connection):
+            pass
         for row in rows:
             connection.execute(insert(Rating).values(**row))
     engine.dispose()

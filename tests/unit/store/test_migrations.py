@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Engine, create_engine, inspect, text
+from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import NullPool
 
 from finetune_operator.store.database import UnusableUrl, async_engine, parse_url, shown
-from finetune_operator.store.migrations import MIGRATIONS, SchemaTooNew, apply_migrations, migrate
+from finetune_operator.store.migrations import MIGRATIONS, SchemaTooNew, apply_next, migrate
 from finetune_operator.store.tables import Base
 from finetune_operator.store.urls import without_secrets
 from tests.postgres_server import PostgresServer
@@ -46,7 +47,8 @@ def described(connection: Connection) -> dict[str, Any]:
 
 def test_migrations_and_models_agree(tmp_path: Path) -> None:
     with engine_of(tmp_path / "migrated.db").begin() as connection:
-        apply_migrations(connection)
+        while apply_next(connection):
+            pass
         migrated = described(connection)
     with engine_of(tmp_path / "modelled.db").begin() as connection:
         Base.metadata.create_all(connection)
@@ -76,6 +78,38 @@ async def test_a_failing_migration_leaves_nothing(tmp_path: Path, monkeypatch: p
     async with engine.connect() as connection:
         assert await connection.run_sync(lambda sync: inspect(sync).get_table_names()) == []
     await engine.dispose()
+
+
+async def test_a_failing_migration_leaves_those_before_it(
+    empty_engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a process that is killed while a long one runs would begin anew, again and again."""
+    broken = MIGRATIONS[2]._replace(statements=(*MIGRATIONS[2].statements, "CREATE NONSENSE"))
+    with monkeypatch.context() as patch:
+        patch.setattr("finetune_operator.store.migrations.MIGRATIONS", (*MIGRATIONS[:2], broken))
+        with pytest.raises(Exception, match="NONSENSE"):
+            await migrate(empty_engine)
+    assert await applied(empty_engine) == [1, 2]
+    await migrate(empty_engine)
+    assert await applied(empty_engine) == [migration.version for migration in MIGRATIONS]
+
+
+@pytest.mark.parametrize("present", [0, 8], ids=["of a new database", "of an older release's"])
+async def test_several_at_once_wait_for_each_other(
+    empty_engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, present: int
+) -> None:
+    if present:
+        with monkeypatch.context() as patch:
+            patch.setattr("finetune_operator.store.migrations.MIGRATIONS", MIGRATIONS[:present])
+            await migrate(empty_engine)
+    newest = MIGRATIONS[-1].version
+    assert await asyncio.gather(*(migrate(empty_engine) for _ in range(4))) == [newest] * 4
+    assert await applied(empty_engine) == [migration.version for migration in MIGRATIONS]
+
+
+async def applied(engine: AsyncEngine) -> list[int]:
+    async with engine.connect() as connection:
+        return list(await connection.scalars(text("SELECT version FROM schema_version ORDER BY version")))
 
 
 COMPARISON = """
@@ -117,10 +151,11 @@ async def test_a_vote_that_comes_while_votes_are_counted(
 
 def test_a_newer_database_is_not_touched(tmp_path: Path) -> None:
     with engine_of(tmp_path / "new.db").begin() as connection:
-        apply_migrations(connection)
+        while apply_next(connection):
+            pass
         connection.execute(text("INSERT INTO schema_version VALUES (999, '2030-01-01')"))
         with pytest.raises(SchemaTooNew, match="schema 999"):
-            apply_migrations(connection)
+            apply_next(connection)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event, insert
+from sqlalchemy import event, insert, select
 from sqlalchemy import text as sql
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -18,7 +18,7 @@ from finetune_operator.store import migrations, mirrored, votes
 from finetune_operator.store.database import async_engine, parse_url
 from finetune_operator.store.migrations import MIGRATIONS, migrate
 from finetune_operator.store.mirrored import Change, Facts, Position, Row, Wanted
-from finetune_operator.store.tables import Comparison, Vote
+from finetune_operator.store.tables import Comparison, MirroredResource, Vote
 from finetune_operator.store.votes import Choice
 from finetune_operator.web.mirroring import row_of
 from tests.builders import job_object, version_object
@@ -94,6 +94,55 @@ async def test_no_character_keeps_a_resource_out(engine: AsyncEngine, name: str)
     async with engine.connect() as connection:
         ((shown,),) = (await connection.execute(sql("SELECT message FROM training_jobs"))).all()
     assert shown == text["message"].replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+FACTS: list[tuple[str, dict[str, Any]]] = [
+    ("what somebody asked for", {"requested": "Deployed"}),
+    ("a currency", {"currency": "EUR"}),
+    ("an amount", {"amount_micros": 7}),
+    ("without a price", {"is_unpriced": True}),
+    ("over its budget", {"is_over_budget": True}),
+    ("a win rate", {"win_rate": 0.5}),
+]
+
+
+async def later_facts(engine: AsyncEngine) -> list[Facts]:
+    """Those alone that came with this release's columns."""
+    columns = [getattr(MirroredResource, name) for name in mirrored.LATER_FACTS]
+    async with engine.connect() as connection:
+        return [Facts(**row._asdict()) for row in (await connection.execute(select(*columns))).all()]
+
+
+@pytest.mark.parametrize("facts", [row[1] for row in FACTS], ids=[row[0] for row in FACTS])
+async def test_what_an_api_of_an_older_release_left_out_is_added(engine: AsyncEngine, facts: dict[str, Any]) -> None:
+    await mirrored.keep(engine, [job(5)])
+    await mirrored.keep(engine, [job(4, **facts)])
+    assert await later_facts(engine) == [Facts()]
+    await mirrored.keep(engine, [job(5, **facts)])
+    assert await later_facts(engine) == [Facts(**facts)]
+
+
+async def test_a_state_that_is_there_is_not_written_again(engine: AsyncEngine) -> None:
+    """However often all are listed; what says so here is that its message stays."""
+    await mirrored.keep(engine, [job(5, win_rate=0.1)])
+    again = job(5, win_rate=0.1)
+    again.body["status"]["message"] = "again"
+    await mirrored.keep(engine, [again])
+    assert await messages(engine) == ["state 5"]
+
+
+async def test_an_upgrade_leaves_what_another_api_keeps(empty_engine: AsyncEngine, monkeypatch: Any) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(migrations, "MIGRATIONS", MIGRATIONS[:12])
+        await migrate(empty_engine)
+    of_others = "plural, namespace, name, uid, resource_version, created, body"
+    async with empty_engine.begin() as connection:
+        row = "'finetunejobs', 'finetune', 'a', 'uid-of-a', 5, '2026-01-01T11:00:00Z', '{}'"
+        await connection.execute(sql(f"INSERT INTO resources ({of_others}) VALUES ({row})"))  # noqa: S608
+    await migrate(empty_engine)
+    assert await mirrored.known(empty_engine, JOBS, "finetune") == {("finetune", "a"): 5}
+    await mirrored.keep(empty_engine, [job(5, currency="EUR", amount_micros=7)])
+    assert await later_facts(empty_engine) == [Facts(currency="EUR", amount_micros=7)]
 
 
 Listed = tuple[tuple[str, int, str], ...]

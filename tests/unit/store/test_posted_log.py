@@ -1,6 +1,7 @@
 """A container's log reaches the api: whole lines, without secrets, also when it fails or the api is away."""
 
 import json
+import logging
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -126,6 +127,35 @@ async def test_an_api_that_is_away_is_told_of_once_and_gets_it_later(server: Log
     assert [tail.text for tail in server.tails] == ["one\n"], "and what is no news is not posted again"
     assert len(said) == 1
     assert "503" in said[0]
+
+
+@pytest.mark.parametrize("token", ["s3cret\n", "s3cr\u00e9t", "s3cr\u20act"], ids=["line feed", "Latin", "Unicode"])
+async def test_a_token_that_no_header_can_have_is_told_of_without_it(server: LogServer, token: str) -> None:
+    said: list[str] = []
+    environment = {"FINETUNE_INTERNAL_TOKEN": token}
+    posts = LogPosts(config(server.url), "trainer", environment, lambda: "one\n", said.append)
+    posts.close()
+    assert not server.asked
+    (words,) = said
+    assert "internal-token" in words
+    assert "s3cr" not in words
+
+
+def test_the_password_of_the_database_is_blanked_also_by_itself(server: LogServer) -> None:
+    configure_logging()
+    environment = {"FINETUNE_DATABASE_URL": "postgresql://ada:hunt%20er2@db/ratings?sslpassword=swordfish"}
+    with posted_log(config(server.url), "prepare", environment):
+        get_logger("test").info("refused", of="hunt er2", also="hunt%20er2", key="swordfish")
+    (line,) = [json.loads(line) for line in server.tails[-1].text.splitlines()]
+    assert (line["of"], line["also"], line["key"]) == ("***", "***", "***")
+
+
+async def test_what_a_library_logs_wrongly_ends_no_work(server: LogServer) -> None:
+    configure_logging()
+    with posted_log(config(server.url), "prepare", {}):
+        logging.getLogger("library").warning("of %d", "no number")
+        logging.getLogger("library").warning("goes on")
+    assert [json.loads(line)["event"] for line in server.tails[-1].text.splitlines()] == ["goes on"]
 
 
 def test_without_an_api_nothing_is_posted() -> None:

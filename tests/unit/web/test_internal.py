@@ -8,9 +8,17 @@ import pytest
 from finetune_operator.contract.base import Message
 from finetune_operator.contract.dataset import DatasetConfig
 from finetune_operator.contract.experiments import AbTestTally, ArmTallies, ArmTally, VoteCounts
-from finetune_operator.contract.places import PROGRESS_BATCH_PATH, PROGRESS_PATH, SAMPLES_PATH, TALLY_PATH
+from finetune_operator.contract.job_logs import LOG_MAX_BYTES
+from finetune_operator.contract.places import (
+    PROGRESS_BATCH_PATH,
+    PROGRESS_LOG_PATH,
+    PROGRESS_PATH,
+    SAMPLES_PATH,
+    TALLY_PATH,
+)
 from finetune_operator.contract.served_evaluation import ServedEvaluationConfig
 from finetune_operator.contract.training import JobIdentity, LatestProgress, Progress, TrainingConfig
+from finetune_operator.store import job_logs
 from tests.unit.web.conftest import INTERNAL, NOON, Api, sample
 
 JOB = "00000000-0000-4000-8000-000000000001"
@@ -289,3 +297,36 @@ def test_what_is_asked_for_has_to_be_understood_as_a_whole(kind: type[Message]) 
 
 async def test_an_empty_batch_is_fine(api: Api) -> None:
     assert (await api.post(SAMPLES_PATH, {"samples": []}, INTERNAL)).status_code == 204
+
+
+def log_tail(text: str, seconds: int = 0) -> dict[str, Any]:
+    job = {"namespace": "finetune", "name": "plato", "uid": JOB}
+    time = NOON + timedelta(seconds=seconds)
+    return {"job": job, "container": "trainer", "text": text, "time": time.isoformat()}
+
+
+LOG_TEXTS: list[tuple[str, str, str | None]] = [
+    ("as many bytes as there may be", "\u20ac" * (LOG_MAX_BYTES // 3), "\u20ac" * (LOG_MAX_BYTES // 3)),
+    ("more bytes, and fewer characters", "\u20ac" * (LOG_MAX_BYTES // 3 + 1), None),
+    ("what PostgreSQL can't keep", "a\0b", "a\ufffdb"),
+    ("what is too long once it can be kept", "\0" * (LOG_MAX_BYTES // 2), None),
+]
+
+
+@pytest.mark.parametrize(("text", "kept"), [row[1:] for row in LOG_TEXTS], ids=[row[0] for row in LOG_TEXTS])
+async def test_the_text_of_a_log_is_bounded_and_can_be_kept(api: Api, text: str, kept: str | None) -> None:
+    response = await api.post(PROGRESS_LOG_PATH, log_tail(text), INTERNAL)
+    assert response.status_code == (422 if kept is None else 204), response.text
+    assert [tail.text for tail in await job_logs.of_job(api.services.engine, JOB)] == ([] if kept is None else [kept])
+    assert kept is not None or str(LOG_MAX_BYTES) in response.text
+
+
+async def test_a_clock_that_is_ahead_keeps_no_later_log_out(api: Api) -> None:
+    for each in (log_tail("ahead", 3600), log_tail("set right", 1000)):
+        assert (await api.post(PROGRESS_LOG_PATH, each, INTERNAL)).status_code == 204
+    assert [tail.text for tail in await job_logs.of_job(api.services.engine, JOB)] == ["set right"]
+
+
+async def test_the_time_of_a_log_has_a_zone(api: Api) -> None:
+    response = await api.post(PROGRESS_LOG_PATH, log_tail("x") | {"time": "2026-11-22T12:00:00"}, INTERNAL)
+    assert response.status_code == 422

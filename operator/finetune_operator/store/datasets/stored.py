@@ -5,13 +5,13 @@ id begins with.
 """
 
 import hashlib
-import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from finetune_operator.contract.dataset import StoredSource
 from finetune_operator.contract.failures import FailureReason, Refused
+from finetune_operator.contract.internal_token import HOW_TO_WRITE, SENDABLE, UNSENDABLE
 from finetune_operator.contract.places import INTERNAL_TOKEN_VARIABLE
 from finetune_operator.core.redaction import blanked
 from finetune_operator.logs import get_logger
@@ -23,7 +23,6 @@ TRIES = 5
 BACKOFF_FIRST_SECONDS = 1.0
 MESSAGE_MAX_CHARACTERS = 300
 NOT_FOUND, OK, PARTIAL, UNSATISFIABLE = 404, 200, 206, 416
-SENDABLE = re.compile("[!-~]*")
 REFUSING = frozenset({401, 403})
 
 logger = get_logger(__name__)
@@ -45,8 +44,8 @@ def fetch_stored(source: StoredSource, environment: Mapping[str, str], work: Pat
     if not SENDABLE.fullmatch(token):
         raise Refused.because(
             FailureReason.INVALID_CONFIG,
-            "the internal token of this namespace can't be sent in a header",
-            "write internal-token of the chart's Secret in visible ASCII characters, without a line feed",
+            UNSENDABLE,
+            HOW_TO_WRITE,
         )
     for number in range(1, TRIES + 1):
         try:

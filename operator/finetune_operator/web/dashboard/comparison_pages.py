@@ -1,6 +1,7 @@
 """Page: two models side by side, and all tests that people vote on."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, NamedTuple
 
 from fastapi import Form, Query
@@ -138,12 +139,13 @@ async def _asked(acting: Acting, text: str | None) -> ModelVersion | None:
 async def _predecessor(acting: Acting, version: ModelVersion) -> ModelVersion | None:
     """What this version is to replace: the active one, else the one before, else the base model."""
     found, model = id_of(version), version.spec.model
-    answering = map(ModelVersion.parse, await versions.answering(acting, found.namespace, model))
+    read = partial(parsed, ModelVersion)
+    answering = each_shown(read, await versions.answering(acting, found.namespace, model))
     active = active_version(each for each in answering if id_of(each) != found)
     if active is not None:
         return active
     before = await acting.page(VERSIONS, found.namespace, 1, str(found), Wanted(VERSIONS.plural, model=model))
-    return next(map(ModelVersion.parse, before.items), None)
+    return next(iter(each_shown(read, before.items)), None)
 
 
 async def _arms(acting: Acting, test: ABTest) -> Pair | None:

@@ -108,7 +108,7 @@ async def models_of(acting: Acting, namespace: str | None) -> Models:
     rates = await _win_rates(acting, namespace)
     wanted = Wanted(VERSIONS.plural, states=(State.DEPLOYED.value,))
     page = await acting.page(VERSIONS, namespace, SHOWN_DEPLOYED, None, wanted)
-    active = await versions.active_of(acting, page.items)
+    active = await versions.active_of(acting, namespace, page.items)
     return Models(
         deployed=each_shown(lambda body: version_entry(body, active, {}), page.items),
         deployed_count=page.total,

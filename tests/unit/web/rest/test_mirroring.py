@@ -425,3 +425,18 @@ async def test_what_a_sql_client_reads(rest: Rest) -> None:
         assert (await rows("SELECT model_version, who, previous FROM deployment_history")) == [
             {"model_version": "plato-v2", "who": "ada", "previous": "plato-v1"}
         ]
+
+
+class TestAllNamespaces:
+    @pytest.fixture
+    def environment(self) -> dict[str, str]:
+        return ENVIRONMENT | {"FINETUNE_NAMESPACES": ""}
+
+    async def test_rights_in_a_namespace_are_enough_for_its_overview(self, rest: Rest) -> None:
+        """Also before the tables have been filled, when the API server is asked with the caller's rights."""
+        furnish(rest)
+        rest.cluster.users["here"] = User("here", VIEW, {"finetune"})
+        caller = {"Authorization": "Bearer here"}
+        assert (await rest.get(MODELS, caller)).status_code == 403
+        page = await rest.get("/fine-tuning", caller, namespace="finetune")
+        assert (page.status_code, "plato-v2" in page.text) == (200, True)

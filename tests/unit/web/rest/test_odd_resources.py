@@ -38,6 +38,11 @@ OTHER_PLACES = (
     "/v1/fine-tuning/jobs/finetune.odd",
     "/v1/fine-tuning/jobs/finetune.odd/events",
     "/v1/fine-tuning/ab-test/finetune.odd",
+    "/v1/fine-tuning/ab-test/finetune/odd",
+    "/v1/fine-tuning/ab-test/finetune/odd/voters",
+    "/v1/fine-tuning/ab-test/finetune/odd/win-rates",
+    "/model-comparison",
+    "/model-comparison?right=finetune.plato-v8",
 )
 
 
