@@ -176,11 +176,15 @@ async def list_comparisons(
     )
     # An index has each namespace in this order; of several at once all would be sorted.
     of_each = [query.where(Comparison.namespace == each) for each in namespaces] if namespaces is not None else [query]
+    found: list[tuple[Comparison, Vote | None]] = []
     async with AsyncSession(engine) as session:
-        found = [row for each in of_each for row in (await session.execute(each)).all()]
-    found.sort(key=lambda row: row[0].id)
-    found.sort(key=lambda row: row[0].created_at, reverse=True)
-    return [(comparison, vote) for comparison, vote in found[:limit]]
+        for each in of_each:
+            found += [(comparison, vote) for comparison, vote in (await session.execute(each)).all()]
+            found.sort(key=lambda row: row[0].id)
+            found.sort(key=lambda row: row[0].created_at, reverse=True)
+            # Prompts and answers may be long, and namespaces many.
+            del found[limit:]
+    return found
 
 
 def _votes_of_its_evaluator() -> ColumnElement[bool]:

@@ -1,10 +1,12 @@
 """The newest comparisons of some namespaces, on both databases."""
 
 from datetime import UTC, datetime, timedelta
+from weakref import WeakValueDictionary
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import event, insert
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.orm import QueryContext
 
 from finetune_operator.store import votes
 from finetune_operator.store.tables import Comparison
@@ -45,3 +47,33 @@ async def test_those_of_one_moment_come_by_their_ids(engine: AsyncEngine) -> Non
     for namespaces in (None, ("c", "b", "a")):
         found = await votes.list_comparisons(engine, (), 2, namespaces)
         assert [comparison.id for comparison, _ in found] == ["a", "b"]
+
+
+async def test_of_many_namespaces_no_more_are_held_than_needed(engine: AsyncEngine) -> None:
+    """Each has prompt and answers of any length."""
+    names = ("prompt", "baseline_served_name", "candidate_served_name", "baseline_answer", "candidate_answer")
+    shown = dict.fromkeys(names, "x") | {"name": "t", "candidate_side": "a", "abtest_uid": "t", "evaluator": "ada"}
+    places, limit = [f"n{number}" for number in range(20)], 3
+    rows = [
+        {"id": f"{place}-{number}", "number": number, "namespace": place, "evaluator": place}
+        | {"created_at": NOON + timedelta(seconds=number)}
+        for place in places
+        for number in range(limit)
+    ]
+    async with engine.begin() as connection:
+        await connection.execute(insert(Comparison), [shown | row for row in rows])
+    held: WeakValueDictionary[str, Comparison] = WeakValueDictionary()
+    most = 0
+
+    def count(comparison: Comparison, _: QueryContext) -> None:
+        nonlocal most
+        held[comparison.id] = comparison
+        most = max(most, len(held))
+
+    event.listen(Comparison, "load", count)
+    try:
+        found = await votes.list_comparisons(engine, (), limit, places)
+    finally:
+        event.remove(Comparison, "load", count)
+    assert [comparison.id for comparison, _ in found] == sorted(f"{place}-{limit - 1}" for place in places)[:limit]
+    assert most <= 3 * limit

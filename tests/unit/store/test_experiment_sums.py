@@ -83,6 +83,17 @@ async def test_a_vote_that_is_deleted(engine: AsyncEngine) -> None:
     await agrees(engine)
 
 
+@pytest.mark.parametrize("max_votes", [1, 3, None])
+async def test_the_last_point_is_the_tally_where_apis_have_other_clocks(
+    engine: AsyncEngine, max_votes: int | None
+) -> None:
+    """Votes are logged as they come, and those that count are the first by the time that was written on them."""
+    for number, ballot in enumerate(BALLOTS):
+        await vote(engine, [ballot], len(BALLOTS) - number)
+    last = (await vote_statistics.win_rates(engine, TEST, max_votes, 100))[-1]
+    assert last.votes == await votes.tally(engine, TEST, max_votes)
+
+
 def sample(number: int, **said: object) -> dict[str, object]:
     arm = "candidate" if number % 3 else "baseline"
     return {
