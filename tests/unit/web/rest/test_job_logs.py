@@ -11,7 +11,7 @@ from tests.unit.web.test_access import is_problem
 JOBS = "/v1/fine-tuning/jobs"
 
 
-async def told(rest: Rest, job: dict[str, Any], container: str, text: str, time: str = "2026-11-22T12:00:00Z") -> int:
+async def told(rest: Rest, job: dict[str, Any], container: str, text: str, time: str = "2026-11-20T12:00:00Z") -> int:
     metadata = {name: job["metadata"][name] for name in ("namespace", "name", "uid")}
     body = {"job": metadata, "container": container, "text": text, "time": time}
     return (await rest.client.post(PROGRESS_LOG_PATH, json=body, headers=INTERNAL)).status_code
@@ -22,7 +22,7 @@ async def test_logs_outlive_the_pods(rest: Rest) -> None:
     assert (await rest.get(f"{JOBS}/finetune.plato-1/logs", READER)).json() == {"logs": []}
     assert await told(rest, job, "trainer", "step 1\nstep 2\n") == 204
     assert await told(rest, job, "prepare", "134 rows\n") == 204
-    assert await told(rest, job, "trainer", "late\n", "2026-11-22T11:59:59Z") == 204
+    assert await told(rest, job, "trainer", "late\n", "2026-11-20T11:59:59Z") == 204
     found = (await rest.get(f"{JOBS}/finetune.plato-1/logs", READER)).json()["logs"]
     assert [(log["container"], log["text"]) for log in found] == [
         ("prepare", "134 rows\n"),
