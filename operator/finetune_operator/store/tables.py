@@ -275,7 +275,16 @@ class Vote(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-class TestCounts(Base):
+class ChoiceCounts(MappedAsDataclass):
+    """How often each choice was made."""
+
+    fine_tuned: Mapped[int] = mapped_column(BigInteger)
+    base: Mapped[int] = mapped_column(BigInteger)
+    tie: Mapped[int] = mapped_column(BigInteger)
+    both_bad: Mapped[int] = mapped_column(BigInteger)
+
+
+class TestCounts(ChoiceCounts, Base):
     """How many comparisons and votes an ABTest has; triggers of both tables keep it, in the same transaction.
 
     The choices are of votes that are not late.
@@ -286,14 +295,10 @@ class TestCounts(Base):
 
     abtest_uid: Mapped[str] = mapped_column(String(64), primary_key=True)
     comparisons: Mapped[int] = mapped_column(BigInteger)
-    fine_tuned: Mapped[int] = mapped_column(BigInteger)
-    base: Mapped[int] = mapped_column(BigInteger)
-    tie: Mapped[int] = mapped_column(BigInteger)
-    both_bad: Mapped[int] = mapped_column(BigInteger)
     late: Mapped[int] = mapped_column(BigInteger)
 
 
-class VoteLog(Base):
+class VoteLog(ChoiceCounts, Base):
     """The counts of an ABTest after each vote that is not late, in the order in which they were kept.
 
     Triggers write it, so that a curve of some points is some rows. A vote that is deleted takes all rows of its test
@@ -305,13 +310,9 @@ class VoteLog(Base):
     abtest_uid: Mapped[str] = mapped_column(String(64), primary_key=True)
     number: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    fine_tuned: Mapped[int] = mapped_column(BigInteger)
-    base: Mapped[int] = mapped_column(BigInteger)
-    tie: Mapped[int] = mapped_column(BigInteger)
-    both_bad: Mapped[int] = mapped_column(BigInteger)
 
 
-class VoterCounts(Base):
+class VoterCounts(ChoiceCounts, Base):
     """How one evaluator voted in an ABTest, late votes aside; triggers keep it."""
 
     __tablename__ = "abtest_voters"
@@ -320,10 +321,6 @@ class VoterCounts(Base):
     abtest_uid: Mapped[str] = mapped_column(String(64), primary_key=True)
     evaluator: Mapped[str] = mapped_column(String(128), primary_key=True)
     votes: Mapped[int] = mapped_column(BigInteger)
-    fine_tuned: Mapped[int] = mapped_column(BigInteger)
-    base: Mapped[int] = mapped_column(BigInteger)
-    tie: Mapped[int] = mapped_column(BigInteger)
-    both_bad: Mapped[int] = mapped_column(BigInteger)
 
 
 class ArmSums(Base):

@@ -21,6 +21,7 @@ CHUNKED = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n"
     b"Trailer: X-End\r\n\r\n3\r\nhel\r\n2;x=1\r\nlo\r\n0\r\nX-End: yes\r\n\r\n"
 )
+MUCH_BYTES = 256 * BUFFERED_MAX_BYTES
 Say = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -82,6 +83,18 @@ async def pool() -> AsyncIterator[EnginePool]:
     made = EnginePool(connect_timeout_seconds=2.0, silence_seconds=PATIENCE_SECONDS)
     yield made
     made.close()
+
+
+def saying_much(sent: asyncio.Event) -> Say:
+    """More than is buffered anywhere on the way; `sent` is set once all of it has been taken."""
+
+    async def say(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % MUCH_BYTES)
+        writer.write(b"a" * MUCH_BYTES)
+        await writer.drain()
+        sent.set()
+
+    return say
 
 
 async def asked(pool: EnginePool, url: str, body: bytes = b"{}") -> tuple[int, str, bytes]:
@@ -211,22 +224,14 @@ class TestSilence:
             assert (await asked(pool, server.url))[2] == b"hello"
 
     async def test_a_slow_client_is_not_a_silent_engine(self) -> None:
-        size = 256 * BUFFERED_MAX_BYTES
         sent = asyncio.Event()
-
-        async def say(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
-            writer.write(b"a" * size)
-            await writer.drain()
-            sent.set()
-
         pool = EnginePool(2.0, SILENCE_SECONDS)
-        async with serving(say) as server:
+        async with serving(saying_much(sent)) as server:
             answer = await pool.post(server.url, {}, b"")
             with pytest.raises(TimeoutError):
                 # The engine has to wait, instead of the gateway's memory taking it all.
                 await asyncio.wait_for(sent.wait(), 4 * SILENCE_SECONDS)
-            assert len(await answer.read()) == size
+            assert len(await answer.read()) == MUCH_BYTES
             answer.release()
             await sent.wait()
 
@@ -268,16 +273,9 @@ class TestPouring:
         assert sink.chunks == [b"h", b"e", b"l", b"l", b"o"]
 
     async def test_a_full_sink_makes_the_engine_wait_and_is_no_silence_of_it(self) -> None:
-        size, sent, sink = 256 * BUFFERED_MAX_BYTES, asyncio.Event(), Sink()
-
-        async def say(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
-            writer.write(b"a" * size)
-            await writer.drain()
-            sent.set()
-
+        sent, sink = asyncio.Event(), Sink()
         pool = EnginePool(2.0, SILENCE_SECONDS)
-        async with serving(say) as server:
+        async with serving(saying_much(sent)) as server:
             answer = await pool.post(server.url, {}, b"")
             pouring = asyncio.create_task(answer.pour(sink.add, sink.drained))
             with pytest.raises(TimeoutError):
@@ -286,7 +284,7 @@ class TestPouring:
             sink.goes_on.set()
             await pouring
             answer.release()
-        assert sum(map(len, sink.chunks)) == size
+        assert sum(map(len, sink.chunks)) == MUCH_BYTES
 
     async def test_a_client_that_left_while_it_was_full_leaves_nobody_a_paused_connection(
         self, pool: EnginePool
