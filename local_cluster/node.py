@@ -16,6 +16,7 @@ from local_cluster.packages import cni_directory, find_program
 from local_cluster.processes import Processes, Service, boot_id, command
 
 READY_TIMEOUT_SECONDS = 90.0
+KUBELET_REVIVALS = 5
 STOP_GRACE_SECONDS = 5.0
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 POD_LOG_LINKS = Path("/var/log/containers")
@@ -49,7 +50,9 @@ class Node:
             conditions = node["status"].get("conditions", [])
             return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
 
-        self._processes.wait_for("node Ready", node_ready, READY_TIMEOUT_SECONDS, ("kubelet", "containerd"))
+        # containerd opens its socket before its CRI plugin has recovered, and kubelet ends if it asks in between.
+        ready = self._processes.reviving(self._kubelet(), KUBELET_REVIVALS, node_ready)
+        self._processes.wait_for("node Ready", ready, READY_TIMEOUT_SECONDS, ("kubelet", "containerd"))
 
     def start_runtime(self) -> None:
         """Starts containerd, after clearing what a crash or a reboot left behind, and imports the pause image."""

@@ -136,6 +136,19 @@ class Processes:
         partial.write_text(json.dumps(record.__dict__))
         partial.replace(path)
 
+    def reviving(self, service: Service, times: int, ready: Callable[[], bool]) -> Callable[[], bool]:
+        """`ready` for `wait_for`, which first starts the service again where it ended, at most so many times."""
+        left = times
+
+        def ready_or_started_again() -> bool:
+            nonlocal left
+            if left and not self.alive(service.name):
+                left -= 1
+                self.ensure(service)
+            return ready()
+
+        return ready_or_started_again
+
     def stop(self, name: str, timeout_seconds: float = 15.0) -> bool:
         """Ends a process that is proven to be ours, kindly, then by force; True if there was one."""
         record = self.record(name)

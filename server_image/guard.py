@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from adapters import ADAPTERS_FILE_VARIABLE, ARTIFACTS_ROOT_VARIABLE, read_adapter_list, refuse_directory
+from memory import memory_in_use
 
 from finetune_operator.contract.adapters import ADAPTER_DIGEST_HEADER, AdapterList
-from finetune_operator.contract.places import ARTIFACTS_ROOT, ENGINE_API_KEY_VARIABLE
+from finetune_operator.contract.places import ARTIFACTS_ROOT, ENGINE_API_KEY_VARIABLE, ENGINE_MEMORY_PATH
 from finetune_operator.core.artifacts import Expected, Refusal, Refused
 
 Scope = MutableMapping[str, Any]
@@ -29,6 +30,7 @@ OPEN_PATHS = frozenset({"/health", "/ping", "/metrics", "/version"})
 LOAD_PATH = "/v1/load_lora_adapter"
 SERVED_PATHS = OPEN_PATHS | {
     LOAD_PATH,
+    ENGINE_MEMORY_PATH,
     "/v1/unload_lora_adapter",
     "/v1/models",
     "/v1/chat/completions",
@@ -67,10 +69,22 @@ class Guard:
             )
         elif path not in OPEN_PATHS and not self._has_key(scope):
             await answer(send, 401, "Unauthorized", "send Authorization: Bearer with the engine's API key")
+        elif path == ENGINE_MEMORY_PATH:
+            await self._tell_memory(send)
         elif path == LOAD_PATH and self._adapters:
             await self._load(self._adapters, scope, receive, send)
         else:
             await self._app(scope, receive, send)
+
+    async def _tell_memory(self, send: Send) -> None:
+        # vLLM brings it along for GPUs and CPUs alike.
+        from vllm.third_party import pynvml
+
+        found = await asyncio.to_thread(memory_in_use, pynvml)
+        if found is None:
+            await answer(send, 404, "Unknown", "neither NVML nor the control groups tell the memory of this container")
+        else:
+            await answer_json(send, 200, found.model_dump_json(by_alias=True))
 
     async def _load(self, adapters: AdapterList, scope: Scope, receive: Receive, send: Send) -> None:
         body = await read_body(receive)
@@ -131,7 +145,11 @@ def replay(body: bytes, receive: Receive) -> Receive:
 
 async def answer(send: Send, status: int, reason: str, message: str) -> None:
     """An error in the form of OpenAI's API."""
-    body = json.dumps({"error": {"type": str(reason), "message": message, "code": status}}).encode()
+    await answer_json(send, status, json.dumps({"error": {"type": str(reason), "message": message, "code": status}}))
+
+
+async def answer_json(send: Send, status: int, text: str) -> None:
+    body = text.encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

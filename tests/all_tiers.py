@@ -73,40 +73,53 @@ def main() -> int:
         running = {UNIT: pool.submit(run_unless_passed, UNIT, of_all)}
         running |= {group: pool.submit(run_unless_passed, group, of_images) for group in IMAGES}
         # Compiling takes longer than any test may.
-        if code := _python("local_cluster", "build", "--control-plane-only"):
-            sys.stderr.write("no API server, hence no tests of it and of the loop\n")
-            return code
-        running[API_SERVER] = with_api_server.submit(run_unless_passed, API_SERVER, of_all)
-        if code := _python("demo", "up"):
-            sys.stderr.write("no cluster, hence no tests of the loop\n")
-            return code
-        codes = {group: future.result() for group, future in running.items()}
-    say(f"{LOOP.name}: running alone")
-    codes[LOOP], output = run(LOOP)
-    say(output)
+        lacking = _python("local_cluster", "build", "--control-plane-only")
+        if not lacking:
+            running[API_SERVER] = with_api_server.submit(run_unless_passed, API_SERVER, of_all)
+            lacking = _python("demo", "up")
+        failures = [line for group, future in running.items() for line in named_failures(group, *future.result())]
+    if lacking:
+        failures.append(f"{LOOP.name} has not run, for lack of a cluster: {lacking}")
+    else:
+        say(f"{LOOP.name}: running alone")
+        code, output = run(LOOP)
+        say(output)
+        failures += named_failures(LOOP, code, output)
+    # What ran first is far above by now, and may be cut off where only the end of the output is kept.
     if unsteady:
         say("\n  ".join(("unsteady, passed only when run again:", *unsteady)))
-    if failed := [group.name for group, code in codes.items() if code]:
-        sys.stderr.write(f"failures in: {', '.join(failed)}\n")
-    return int(bool(failed))
+    if failures:
+        say("\n  ".join(("failed:", *failures)))
+    return int(bool(failures))
 
 
-def _python(*arguments: str) -> int:
-    return subprocess.run([sys.executable, "-m", *arguments], check=False).returncode
+def _python(*arguments: str) -> str:
+    """What the command said of its failure; nothing if it succeeded."""
+    done = subprocess.run([sys.executable, "-m", *arguments], stderr=subprocess.PIPE, text=True, check=False)
+    sys.stderr.write(done.stderr)
+    return f"{' '.join(arguments)} (exit code {done.returncode}): {done.stderr.strip()}" if done.returncode else ""
 
 
-def run_unless_passed(group: Group, digest: str) -> int:
+def named_failures(group: Group, code: int, output: str) -> list[str]:
+    """What of a group failed, as pytest's summary names it."""
+    if not code:
+        return []
+    named = [line for line in output.splitlines() if line.startswith(("FAILED ", "ERROR "))]
+    return [f"{group.name}: {line}" for line in named or [f"exit code {code}"]]
+
+
+def run_unless_passed(group: Group, digest: str) -> tuple[int, str]:
     record = passes() / f"{group.name}-{digest[:16]}"
     if record.exists():
         say(f"{group.name}: not run, since nothing it depends on has changed: {record.read_text().strip()}")
-        return 0
+        return 0, ""
     say(f"{group.name}: running")
     code, output = run(group)
     say(output)
     if not code:
         record.parent.mkdir(parents=True, exist_ok=True)
         record.write_text(f"{output.splitlines()[-1].strip('= ')} on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC\n")
-    return code
+    return code, output
 
 
 def run(group: Group) -> tuple[int, str]:

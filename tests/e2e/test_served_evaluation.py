@@ -38,6 +38,11 @@ def test_a_served_version_is_measured_beside_its_base_model(world: World) -> Non
         # An answer has a token at least.
         assert float(saturation["tokensPerSecond"][side]) >= float(saturation["requestsPerSecond"][side])
         assert int(saturation["concurrency"][side]) in {1, 2, 4, 8}
+    memory = measured["memoryGigabytes"]
+    assert memory["of"] == "Container"
+    # vLLM with the demo's tiny model; one of gigabytes that were megabytes would be far off.
+    assert 0.3 < float(memory["base"]) < 16
+    assert 0.3 < float(memory["fineTuned"]) < 16
     # By teacher forcing, hence the same whoever computes it, but for the last digits of the logits.
     trained = {score["name"]: score for score in version["spec"]["lineage"]["evaluation"]["metrics"]}
     for side in ("base", "fineTuned"):
@@ -54,6 +59,7 @@ def test_a_served_version_is_measured_beside_its_base_model(world: World) -> Non
         "meanLatencySeconds",
         "tokensPerSecond",
         "requestsPerSecondAtSaturation",
+        "memoryGigabytes",
     }
     patch(world, name, {"evaluation": {"metrics": None, "saturation": None}})
 

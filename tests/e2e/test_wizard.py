@@ -51,7 +51,7 @@ def token(world: World) -> str:
 async def person(world: World) -> AsyncIterator[tuple[Page, list[str]]]:
     """A page, and what the browser refused on it."""
     refused: list[str] = []
-    # One of its own: that of all tests ends with the pod that it began with, and others kill pods.
+    # As below, one of its own: that of all tests ends with the pod that it began with, and others kill pods.
     with world.kubectl.port_forward(f"{install.RELEASE}-api") as api_url:
         async with _page(api_url, refused) as page:
             yield page, refused
@@ -96,12 +96,13 @@ async def stage(page: Page, name: str, timeout_seconds: float = STEP_TIMEOUT_SEC
 
 async def answering(world: World, version: str) -> None:
     """The unmodified client, that knows nothing of versions, gets this one's answers."""
+    with world.kubectl.port_forward(f"{install.RELEASE}-gateway") as gateway_url:
 
-    async def is_answering() -> bool:
-        answer = await asyncio.to_thread(ask, client(world.gateway_url), ALIAS, QUESTIONS[0])
-        return bool(answer.version == version)
+        async def is_answering() -> bool:
+            answer = await asyncio.to_thread(ask, client(gateway_url), ALIAS, QUESTIONS[0])
+            return bool(answer.version == version)
 
-    await eventually(is_answering, SERVING_TIMEOUT_SECONDS)
+        await eventually(is_answering, SERVING_TIMEOUT_SECONDS)
 
 
 def counted(world: World, test: str) -> int:

@@ -109,3 +109,27 @@ def test_waiting_ends_as_soon_as_the_service_ends_and_shows_its_words(processes:
     processes.ensure(Service("broken", (sys.executable, "-c", script)))
     with pytest.raises(Refused, match="no such flag"):
         processes.wait_for("broken ready", lambda: False, 30, ("broken",))
+
+
+@pytest.mark.parametrize(("times", "comes_up"), [(1, False), (2, True)])
+def test_a_service_that_ends_until_another_is_ready_is_started_again_as_often_as_allowed(
+    processes: Processes, tmp_path: Path, times: int, comes_up: bool
+) -> None:
+    script = f"""
+import pathlib, time
+starts = pathlib.Path({str(tmp_path / "starts")!r})
+starts.open("a").write("x")
+if len(starts.read_text()) < 3:
+    time.sleep(0.3)
+    raise SystemExit("the other is not ready yet")
+pathlib.Path({str(tmp_path / "up")!r}).touch()
+time.sleep(600)
+"""
+    service = Service("hasty", (sys.executable, "-c", script))
+    processes.ensure(service)
+    ready = processes.reviving(service, times, (tmp_path / "up").exists)
+    if comes_up:
+        processes.wait_for("hasty ready", ready, 30, ("hasty",))
+    else:
+        with pytest.raises(Refused, match="the other is not ready yet"):
+            processes.wait_for("hasty ready", ready, 30, ("hasty",))

@@ -25,6 +25,7 @@ QUANTITIES = (
     ("meanSecondsToFirstToken", "first token, s", False),
     ("costPerAnswer", "cost of an answer", False),
     ("costPerMillionTokens", "cost of a million tokens", False),
+    ("memoryGigabytes", "memory of an engine pod, GB", False),
 )
 """Members of an evaluation, as people read them, and whether more is better."""
 

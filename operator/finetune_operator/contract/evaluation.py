@@ -71,6 +71,21 @@ class Saturation(Message):
     tokens_per_second: float
 
 
+class MemoryOf(StrEnum):
+    """Whose memory an engine's is."""
+
+    ACCELERATORS = "Accelerators"
+    CONTAINER = "Container"
+    """Of a pod without accelerators."""
+
+
+class EngineMemory(Message):
+    """What one pod of an engine takes, weights and key-value cache included."""
+
+    of: MemoryOf
+    size_bytes: int
+
+
 class EvaluationReport(Message):
     """The outcome. With `error` the training is as good as ever, but its scores are unknown.
 
@@ -87,4 +102,7 @@ class EvaluationReport(Message):
     fine_tuned_speed: Speed | None = None
     base_saturation: Saturation | None = None
     fine_tuned_saturation: Saturation | None = None
+    base_memory: EngineMemory | None = None
+    """The most that was seen while the model was asked; None of an engine that does not tell."""
+    fine_tuned_memory: EngineMemory | None = None
     error: str | None = None

@@ -14,7 +14,9 @@ from finetune_operator.resources.evaluation import (
     Comparison,
     DomainValue,
     EngineCost,
+    EngineMemoryStatus,
     EvaluationRecord,
+    MemoryOf,
     Metric,
     MetricValue,
     SaturationStatus,
@@ -23,6 +25,7 @@ from finetune_operator.resources.evaluation import (
 from finetune_operator.resources.modelversion import ModelVersion
 
 MILLION = 1_000_000
+BYTES_PER_GIGABYTE = 1e9
 NEVER = datetime.fromtimestamp(0, UTC)
 """Every object of an API server has the time of its creation; one in a test may have none."""
 
@@ -65,6 +68,7 @@ def served_status(measured: Measurement, rate: Rate | NoPrice, currency: str) ->
         **compared,
         cost_per_answer=_cost(*_answer_seconds(report), rate, measured.replicas, currency),
         saturation=_saturation(report),
+        memory_gigabytes=_memory(report),
         cost_per_million_tokens=_cost(*_million_tokens_seconds(report), rate, measured.replicas, currency),
         message=remarks(report),
     )
@@ -98,6 +102,7 @@ def served_record(version: ModelVersion, measured: ServedEvaluationStatus) -> Re
         "tokensPerSecond": measured.tokens_per_second,
         "costPerAnswer": measured.cost_per_answer,
         "costPerMillionTokens": measured.cost_per_million_tokens,
+        "memoryGigabytes": measured.memory_gigabytes,
         **_saturation_values(measured.saturation),
         **{f"{value.name.value}/{value.domain}": _compared(value) for value in measured.domains},
     }
@@ -168,6 +173,18 @@ def _saturation(report: EvaluationReport) -> SaturationStatus | None:
         ),
         tokens_per_second=Comparison(base=decimal(base.tokens_per_second), fine_tuned=decimal(tuned.tokens_per_second)),
         concurrency=Comparison(base=str(base.concurrency), fine_tuned=str(tuned.concurrency)),
+    )
+
+
+def _memory(report: EvaluationReport) -> EngineMemoryStatus | None:
+    """None where two engines tell of unlike memory."""
+    base, tuned = report.base_memory, report.fine_tuned_memory
+    if base is None or tuned is None or base.of is not tuned.of:
+        return None
+    return EngineMemoryStatus(
+        of=MemoryOf(base.of),
+        base=decimal(base.size_bytes / BYTES_PER_GIGABYTE),
+        fine_tuned=decimal(tuned.size_bytes / BYTES_PER_GIGABYTE),
     )
 
 

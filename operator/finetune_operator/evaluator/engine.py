@@ -11,7 +11,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 import aiohttp
+from pydantic import ValidationError
 
+from finetune_operator.contract.evaluation import EngineMemory
+from finetune_operator.contract.places import ENGINE_MEMORY_PATH
 from finetune_operator.logs import cause, get_logger
 
 T = TypeVar("T")
@@ -154,6 +157,17 @@ class Engine:
         }
         told = await self._persist(lambda: self._json("/v1/completions", body))
         return _next_tokens(told["choices"], len(prefixes))
+
+    async def memory(self) -> EngineMemory | None:
+        """What the pod that answers takes just now; None where none tells it, which is no reason to ask again."""
+        try:
+            async with self._session.get(
+                self._url + ENGINE_MEMORY_PATH, headers=self._headers, timeout=self._timeout
+            ) as response:
+                return EngineMemory.model_validate_json(await response.read()) if response.status == 200 else None
+        except (aiohttp.ClientError, TimeoutError, ValidationError) as error:
+            logger.info("the engine's memory is not known", error=cause(error))
+            return None
 
     async def _persist(self, ask: Callable[[], Awaitable[T]]) -> T:
         try:

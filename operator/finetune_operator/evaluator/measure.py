@@ -7,11 +7,20 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from finetune_operator.contract.evaluation import DomainScore, EvaluationReport, Metric, Saturation, Score, Speed
+from finetune_operator.contract.evaluation import (
+    DomainScore,
+    EngineMemory,
+    EvaluationReport,
+    Metric,
+    Saturation,
+    Score,
+    Speed,
+)
 from finetune_operator.contract.failures import FailureReason, Refused
 from finetune_operator.contract.served_evaluation import SaturationConfig, ServedEvaluationConfig
 from finetune_operator.core.scoring import SCORES, score
 from finetune_operator.evaluator.engine import Answer, Engine, Prompt, Sampling
+from finetune_operator.evaluator.memory import Peak
 from finetune_operator.evaluator.process import for_each
 from finetune_operator.evaluator.questions import Question, Questions
 from finetune_operator.evaluator.saturation import Highest, held_load, saturated
@@ -117,6 +126,8 @@ async def measure(
         fine_tuned_speed=tuned.speed,
         base_saturation=highest[0].load if highest else None,
         fine_tuned_saturation=highest[1].load if highest else None,
+        base_memory=asking.memory(asking.base),
+        fine_tuned_memory=asking.memory(asking.tuned),
     )
 
 
@@ -154,6 +165,7 @@ class Asking:
         self._concurrency = config.concurrency
         self._max_new_tokens = config.max_new_tokens
         self._sampling = Sampling(config.max_new_tokens)
+        self._peaks = {model: Peak() for model in self.models}
 
     async def fitting(self, questions: Sequence[Question]) -> list[Question]:
         """Those that leave each engine room for the longest answer. Raises `Refused` where none does."""
@@ -177,9 +189,12 @@ class Asking:
     async def answers(self, model: Model, questions: Sequence[Question]) -> Pass:
         """The first answer of a model, for which an engine may have to make things ready, is not timed."""
         await model.engine.answer(model.name, WARM_UP, Sampling(1))
-        started = time.monotonic()
-        answers = await self._each(questions, lambda each: model.engine.answer(model.name, each.asked, self._sampling))
-        return Pass(answers, time.monotonic() - started)
+        async with self._peaks[model].watching(model.engine):
+            started = time.monotonic()
+            answers = await self._each(
+                questions, lambda each: model.engine.answer(model.name, each.asked, self._sampling)
+            )
+            return Pass(answers, time.monotonic() - started)
 
     async def saturation(self, model: Model, questions: Sequence[Question], wanted: SaturationConfig) -> Highest:
         """How much of this model the engine answers at most."""
@@ -187,7 +202,12 @@ class Asking:
         async def load(at_once: int) -> Saturation:
             return await held_load(model.engine, model.name, questions, self._sampling, at_once, wanted.step_seconds)
 
-        return await saturated(load, wanted.max_concurrency)
+        async with self._peaks[model].watching(model.engine):
+            return await saturated(load, wanted.max_concurrency)
+
+    def memory(self, model: Model) -> EngineMemory | None:
+        """The most that the engine took while the model was asked."""
+        return self._peaks[model].memory
 
     async def token_accuracy(self, model: Model, questions: Sequence[Question]) -> float | None:
         """Share of the assistant's tokens that the model ranks first given all before them, as trainers count it."""

@@ -231,6 +231,21 @@ class EngineCost(Comparison):
     """Of the amounts."""
 
 
+class MemoryOf(StrEnum):
+    """Whose memory an engine's is."""
+
+    ACCELERATORS = "Accelerators"
+    CONTAINER = "Container"
+
+
+class EngineMemoryStatus(Comparison):
+    """Gigabytes (10^9 bytes) that one pod of the engine took at most while the model was asked."""
+
+    of: MemoryOf
+    """Accelerators: all of the pod's accelerators; of theirs the engine reserves spec.serving.gpuMemoryUtilization as
+    it starts. Container: the pod's working set, where it has no accelerator."""
+
+
 class SaturationStatus(ApiModel):
     """The most that all pods of the engine together gave, each model asked alone, beside whatever others asked."""
 
@@ -270,6 +285,8 @@ class ServedEvaluationStatus(ApiModel):
     """Absent where the installation has no price for the engine's resources: unknown, not 0."""
     saturation: SaturationStatus | None = None
     """By spec.evaluation.saturation."""
+    memory_gigabytes: EngineMemoryStatus | None = None
+    """Absent where the engine does not tell it."""
     cost_per_million_tokens: EngineCost | None = None
     """The price of the engine's pods for the time in which they generate a million tokens: at saturation where that was
     measured, else at spec.evaluation.concurrency. Absent where there is no price."""

@@ -249,8 +249,8 @@ class EvaluationValue(Base):
 
     Scores (0 to 1) have the name of their metric, such as `RougeL`, or `RougeL/coding` within a domain; besides there
     are evalLoss, meanLatencySeconds, p95LatencySeconds, meanSecondsToFirstToken, tokensPerSecond, costPerAnswer,
-    costPerMillionTokens, requestsPerSecondAtSaturation, tokensPerSecondAtSaturation and concurrencyAtSaturation.
-    What was not measured has no row.
+    costPerMillionTokens, memoryGigabytes, requestsPerSecondAtSaturation, tokensPerSecondAtSaturation and
+    concurrencyAtSaturation. What was not measured has no row.
     """
 
     __tablename__ = "evaluation_values"

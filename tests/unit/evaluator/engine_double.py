@@ -12,6 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
+from finetune_operator.contract.places import ENGINE_MEMORY_PATH
 from finetune_operator.evaluator.engine import Patience
 
 KEY = "engine-key"
@@ -34,6 +35,8 @@ class EngineDouble:
     breaks_off: int = 0
     context: int = CONTEXT
     refuses: frozenset[str] = frozenset()
+    takes_bytes: int | None = None
+    """While it answers; half of it otherwise."""
     asked: list[dict[str, Any]] = field(default_factory=list)
     requests: list[tuple[str, str]] = field(default_factory=list)
     answering: int = 0
@@ -63,6 +66,8 @@ class EngineDouble:
         application.router.add_post("/tokenize", self._tokenize)
         application.router.add_post("/v1/chat/completions", self._chat)
         application.router.add_post("/v1/completions", self._complete)
+        if self.takes_bytes is not None:
+            application.router.add_get(ENGINE_MEMORY_PATH, self._tell_memory)
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", port)
@@ -85,6 +90,12 @@ class EngineDouble:
         if body["model"] not in self.answers:
             raise web.HTTPNotFound(text=f"The model {body['model']} does not exist.")
         return body
+
+    async def _tell_memory(self, request: web.Request) -> web.Response:
+        assert request.headers.get("Authorization") == f"Bearer {KEY}"
+        assert self.takes_bytes is not None
+        taken = self.takes_bytes if self.answering else self.takes_bytes // 2
+        return web.json_response({"of": "Container", "sizeBytes": taken})
 
     async def _tokenize(self, request: web.Request) -> web.Response:
         body = await self._body(request)

@@ -3,7 +3,9 @@
 from dataclasses import replace
 from decimal import Decimal
 
-from finetune_operator.contract.evaluation import Saturation
+import pytest
+
+from finetune_operator.contract.evaluation import EngineMemory, MemoryOf, Saturation
 from finetune_operator.core.cost import PriceBook
 from finetune_operator.reconcile.served_evaluation import record_id
 from tests.builders import CONFIG, EVALUATED, after
@@ -97,6 +99,34 @@ def test_saturation_is_told_side_by_side_to_status_and_database() -> None:
         "tokensPerSecondAtSaturation": (1000.0, 800.0),
         "concurrencyAtSaturation": (64.0, 32.0),
     }
+
+
+def test_memory_is_told_in_gigabytes_to_status_and_database() -> None:
+    of = version(ROUGE)
+    taken = {
+        "base_memory": EngineMemory(of=MemoryOf.CONTAINER, size_bytes=1_500_000_000),
+        "fine_tuned_memory": EngineMemory(of=MemoryOf.CONTAINER, size_bytes=1_620_000_000),
+    }
+    plan = decide(of, job_of(of, COMPLETE), pods=(said(EVALUATED.model_copy(update=taken)),))
+    result = status_of(plan).evaluation
+    assert result is not None
+    assert result.memory_gigabytes is not None
+    assert result.memory_gigabytes.to_dict() == {"of": "Container", "base": "1.5", "fineTuned": "1.62"}
+    assert records_of(plan)[record_id(of, identity(of))]["memoryGigabytes"] == (1.5, 1.62)
+
+
+@pytest.mark.parametrize(
+    "base",
+    [None, EngineMemory(of=MemoryOf.ACCELERATORS, size_bytes=80_000_000_000)],
+    ids=["an engine that does not tell", "engines on unlike machines"],
+)
+def test_memory_that_cannot_be_compared_is_not_told(base: EngineMemory | None) -> None:
+    of = version(ROUGE)
+    tuned = EngineMemory(of=MemoryOf.CONTAINER, size_bytes=1_620_000_000)
+    report = EVALUATED.model_copy(update={"base_memory": base, "fine_tuned_memory": tuned})
+    result = status_of(decide(of, job_of(of, COMPLETE), pods=(said(report),))).evaluation
+    assert result is not None
+    assert result.memory_gigabytes is None
 
 
 def test_a_result_is_told_by_one_event() -> None:

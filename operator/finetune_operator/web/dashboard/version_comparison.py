@@ -227,7 +227,7 @@ def _efficiency(left: Figures, right: Figures) -> Iterable[Row]:
     )
     yield _row(
         "Memory of its engine",
-        "The memory limit of one engine pod.",
+        "The most that one pod of it took while it answered.",
         Direction.LOWER,
         (left.memory_gigabytes, right.memory_gigabytes),
         lambda value: f"{number(value, 1)}{THIN_SPACE}GB",

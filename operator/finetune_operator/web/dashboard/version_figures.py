@@ -4,13 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypedDict
 
-from finetune_operator.core.quantities import number as quantity
 from finetune_operator.resources.evaluation import Comparison, ServedEvaluationStatus
 from finetune_operator.resources.modelversion import ModelVersion
 from finetune_operator.web.job_views import number
 
 BYTES_PER_MEGABYTE = 1e6
-BYTES_PER_GIGABYTE = 1e9
 
 
 @dataclass(frozen=True)
@@ -29,6 +27,7 @@ class _Measured(TypedDict, total=False):
     latency_seconds: float | None
     p95_latency_seconds: float | None
     requests_per_second: float | None
+    memory_gigabytes: float | None
     cost_per_million_tokens: Money | None
     cost_per_answer: Money | None
 
@@ -56,7 +55,7 @@ class Figures:
     requests_per_second: float | None = None
     model_megabytes: float | None = None
     memory_gigabytes: float | None = None
-    """The memory limit of one pod of the engine."""
+    """What one pod of its engine took at most."""
     cost_per_million_tokens: Money | None = None
     cost_per_answer: Money | None = None
 
@@ -75,7 +74,6 @@ def figures_of(version: ModelVersion) -> Figures:
         test_loss=number(metrics.test_loss) if metrics else None,
         dataset_digest=version.spec.lineage.dataset_digest,
         model_megabytes=_megabytes(version),
-        memory_gigabytes=_memory(version),
         **_measured(version.status.evaluation, of_base=False),
     )
 
@@ -89,7 +87,6 @@ def figures_of_base(version: ModelVersion) -> Figures:
         scores=_scores(version, of_base=True),
         test_loss=number(metrics.base_test_loss) if metrics else None,
         dataset_digest=version.spec.lineage.dataset_digest,
-        memory_gigabytes=_memory(version),
         **_measured(version.status.evaluation, of_base=True),
     )
 
@@ -105,17 +102,6 @@ def _megabytes(version: ModelVersion) -> float | None:
     return None if size is None else size / BYTES_PER_MEGABYTE
 
 
-def _memory(version: ModelVersion) -> float | None:
-    serving = version.spec.serving
-    limit = serving.resources.limits.get("memory") if serving else None
-    if limit is None:
-        return None
-    try:
-        return float(quantity(limit)) / BYTES_PER_GIGABYTE
-    except ValueError:
-        return None
-
-
 def _measured(found: ServedEvaluationStatus | None, *, of_base: bool) -> _Measured:
     def of(pair: Comparison | None) -> float | None:
         return None if pair is None else number(pair.base if of_base else pair.fine_tuned)
@@ -129,6 +115,7 @@ def _measured(found: ServedEvaluationStatus | None, *, of_base: bool) -> _Measur
         "latency_seconds": of(found.mean_latency_seconds),
         "p95_latency_seconds": of(found.p95_latency_seconds),
         "requests_per_second": of(found.saturation.requests_per_second) if found.saturation else None,
+        "memory_gigabytes": of(found.memory_gigabytes),
         "cost_per_million_tokens": _money(of(per_million), per_million.currency if per_million else None),
         "cost_per_answer": _money(of(per_answer), per_answer.currency if per_answer else None),
     }

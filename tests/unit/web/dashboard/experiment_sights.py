@@ -60,6 +60,7 @@ def measured(speed: float, score: str, cost: str, **more: Any) -> Object:
             "p95LatencySeconds": {"base": "2.1", "fineTuned": f"{320 / speed:.3f}"},
             "meanSecondsToFirstToken": {"base": "0.05", "fineTuned": f"{8 / speed:.4f}"},
             "costPerMillionTokens": {"base": "0.4", "fineTuned": cost, "currency": "USD"},
+            "memoryGigabytes": {"of": "Container", "base": "2.1", "fineTuned": "2.2"},
             "saturation": {"requestsPerSecond": pair, "tokensPerSecond": pair, "concurrency": pair},
         },
         "conditions": READY,

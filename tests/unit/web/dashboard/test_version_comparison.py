@@ -141,13 +141,13 @@ STATUS = {
         "examples": 10,
         "tokensPerSecond": {"base": "200", "fineTuned": "180"},
         "costPerMillionTokens": {"base": "1", "fineTuned": "1.2", "currency": "USD"},
+        "memoryGigabytes": {"of": "Container", "base": "2.1", "fineTuned": "2.2"},
     },
 }
 
 
 def test_figures_of_a_version_and_of_its_base_model() -> None:
-    serving = {"resources": {"limits": {"memory": "8G"}}}
-    body = merged(model_version(), {"spec": {"serving": serving, "artifact": {"sizeBytes": 5_000_000}}})
+    body = merged(model_version(), {"spec": {"artifact": {"sizeBytes": 5_000_000}}})
     version = ModelVersion.parse(merged(body, {"status": STATUS}))
     own, base = figures_of(version), figures_of_base(version)
     assert (own.title, base.title) == ("plato-v2", "tiny")
@@ -157,15 +157,9 @@ def test_figures_of_a_version_and_of_its_base_model() -> None:
     assert (own.cost_per_million_tokens, base.cost_per_million_tokens) == (Money(1.2, "USD"), Money(1.0, "USD"))
     assert (own.average_rating, base.average_rating) == (4.5, None)
     assert (own.model_megabytes, base.model_megabytes) == (5.0, None)
-    assert (own.memory_gigabytes, base.memory_gigabytes) == (8.0, 8.0)
+    assert (own.memory_gigabytes, base.memory_gigabytes) == (2.2, 2.1)
 
 
 def test_figures_of_a_version_of_which_nothing_is_known() -> None:
     found = figures_of(ModelVersion.parse(model_version()))
     assert found == Figures("plato-v2", dataset_digest=None)
-
-
-@pytest.mark.parametrize("limit", ["-1", "much", "1e999"])
-def test_a_memory_limit_that_is_no_number_is_unknown(limit: str) -> None:
-    body = merged(model_version(), {"spec": {"serving": {"resources": {"limits": {"memory": limit}}}}})
-    assert figures_of(ModelVersion.parse(body)).memory_gigabytes is None
