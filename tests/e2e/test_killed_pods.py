@@ -26,7 +26,7 @@ REQUESTS, REQUESTS_PER_SECOND = 200, 6.0
 TOKENS = 24
 """So that streams are always under way."""
 READY_SECONDS = 420
-DIES_SECONDS = 60
+DIES_SECONDS = 180
 ANSWERS_SECONDS = 60
 ANSWERED = (
     "import os, re, urllib.request; "

@@ -56,13 +56,15 @@ class NewTest:
         candidate_percent: Annotated[str, Form(max_length=8)] = "20",
         min_votes: Annotated[str, Form(max_length=8)] = "",
         max_votes: Annotated[str, Form(max_length=8)] = "",
+        min_effect: Annotated[str, Form(max_length=12)] = "",
         alpha: Annotated[str, Form(max_length=12)] = "",
         on_win: Annotated[str, Form(max_length=16)] = "",
         name: Annotated[str, Form(max_length=64)] = "",
     ) -> None:
         self.candidate = candidate
         self._flat: dict[str, Any] = {"baseline": baseline.partition(".")[2] or baseline, "name": name.strip()}
-        self._flat |= {"min_votes": min_votes, "max_votes": max_votes, "alpha": alpha, "on_win": on_win}
+        self._flat |= {"min_votes": min_votes, "max_votes": max_votes, "min_effect": min_effect}
+        self._flat |= {"alpha": alpha, "on_win": on_win}
         if source == "traffic":
             self._flat["candidate_percent"] = candidate_percent
         self._prompts = tuple(line.strip() for line in prompts.splitlines() if line.strip())

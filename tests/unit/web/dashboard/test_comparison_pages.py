@@ -126,6 +126,13 @@ async def test_the_form_makes_the_test_once(editor: Browser, cluster: PlayedApiS
     assert "traffic" not in spec
 
 
+async def test_the_smallest_difference_that_matters_is_taken_over(editor: Browser, cluster: PlayedApiServer) -> None:
+    await editor.post(f"{PATH}/tests", FORM | {"name": "effect", "min_effect": "0.10"})
+    decision = cluster.objects["abtests", "finetune", "effect"]["spec"]["decision"]
+    assert decision["minEffect"] == "0.1"
+    assert "maxVotes" not in decision
+
+
 async def test_users_traffic_is_split_only_where_that_was_chosen(editor: Browser, cluster: PlayedApiServer) -> None:
     await editor.post(f"{PATH}/tests", FORM | {"name": "split", "source": "traffic", "candidate_percent": "30"})
     assert cluster.objects["abtests", "finetune", "split"]["spec"]["traffic"] == {"candidatePercent": 30}
@@ -137,6 +144,7 @@ MISTAKES = {
     "another model": ({"baseline": "finetune.kant-v1"}, "both must be versions of plato"),
     "no number": ({"min_votes": "some"}, "min_votes"),
     "too many": ({"max_votes": "9999999"}, "max_votes"),
+    "too small a difference": ({"min_effect": "0.001"}, "min_effect"),
     "no version": ({"candidate": "finetune.plato"}, "candidate"),
 }
 
