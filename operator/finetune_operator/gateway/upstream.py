@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from aiohttp import hdrs
 
+from finetune_operator.contract.engine import CORE_DIED
 from finetune_operator.core.routing import Target
 from finetune_operator.gateway import errors
 from finetune_operator.gateway.bodies import answered_model, ends_event, error_event, first_event
@@ -160,13 +161,13 @@ class Upstream:
             head += chunk
             if (data := first_event(head)) is not None:
                 if failure := error_event(data):
-                    raise failure
+                    raise EngineLost(failure.message) if CORE_DIED in failure.message else failure
                 if data != b"[DONE]":
                     _check_model(target, answered_model(data))
                 return head
             if len(head) > FIRST_EVENT_MAX_BYTES:
                 raise errors.engine_failed(target.served_name, "its stream does not consist of server-sent events")
-        raise errors.engine_failed(target.served_name, "its stream ended before the first event")
+        raise EngineLost("its stream ended before the first event")
 
     async def _relay(
         self, client: Client, target: Target, answer: EngineAnswer, head: bytes, exchange: Exchange
@@ -219,8 +220,10 @@ def _is_stream(answer: EngineAnswer) -> bool:
 
 
 async def _refusal(target: Target, answer: EngineAnswer) -> GatewayError | None:
-    """Answers that concern the gateway and the engine rather than the client."""
+    """Answers that concern the gateway and the engine rather than the client. Raises `EngineLost` of a dying one."""
     match answer.status:
+        case 500 if CORE_DIED.encode() in await answer.read():
+            raise EngineLost("its core has died")
         case 503:
             return errors.engine_unavailable(target.served_name, "it is overloaded or stopping")
         case 404 if b"does not exist" in await answer.read():

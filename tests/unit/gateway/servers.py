@@ -68,9 +68,11 @@ class Engine(Server):
         self.aborted = 0
         self.failures: list[int] = []
         """Statuses of the next answers, before it behaves again."""
+        self.failure = "told to fail"
+        """What they say."""
         self.answers_as: str | None = None
         self.breaks: str | None = None
-        """`before`, `within` or `between` events; `error event` reports the failure first; `halfway` a whole answer."""
+        """`before`, `within` or `between` events; `error event` reports the failure first; `no event` ends; `halfway` a whole answer."""
         self.usage: dict[str, int] | None = None
         """Tokens of each answer; a stream tells them only where it is asked to."""
         self.proceed = asyncio.Event()
@@ -100,7 +102,7 @@ class Engine(Server):
         body = json.loads(raw)
         try:
             if self.failures:
-                return web.json_response({"error": {"message": "told to fail"}}, status=self.failures.pop(0))
+                return web.json_response({"error": {"message": self.failure}}, status=self.failures.pop(0))
             if body["model"] not in self.models:
                 message = f"The model `{body['model']}` does not exist."
                 return web.json_response({"error": {"message": message, "type": "NotFoundError"}}, status=404)
@@ -151,7 +153,10 @@ class Engine(Server):
         if self.breaks == "before":
             return self._abort(request, response)
         if self.breaks == "error event":
-            await response.write(b'data: {"error": {"message": "out of blocks", "code": 500}}\n\n')
+            event = {"error": {"message": self.failure, "code": 500}}
+            await response.write(f"data: {json.dumps(event)}\n\n".encode())
+            return response
+        if self.breaks == "no event":
             return response
         for word in ("I ", "am ", name):
             await response.write(self.event(name, word))
