@@ -72,7 +72,8 @@ class Engine(Server):
         """What they say."""
         self.answers_as: str | None = None
         self.breaks: str | None = None
-        """`before`, `within` or `between` events; `error event` reports the failure first; `no event` ends; `halfway` a whole answer."""
+        """`before`, `within` or `between` events; `error event` reports the failure first; `no event` ends at once;
+        `halfway` a whole answer."""
         self.usage: dict[str, int] | None = None
         """Tokens of each answer; a stream tells them only where it is asked to."""
         self.proceed = asyncio.Event()
