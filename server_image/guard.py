@@ -17,8 +17,7 @@ from adapters import ADAPTERS_FILE_VARIABLE, ARTIFACTS_ROOT_VARIABLE, read_adapt
 from memory import memory_in_use
 
 from finetune_operator.contract.adapters import ADAPTER_DIGEST_HEADER, AdapterList
-from finetune_operator.contract.engine import MEMORY_PATH
-from finetune_operator.contract.places import ARTIFACTS_ROOT, ENGINE_API_KEY_VARIABLE
+from finetune_operator.contract.places import ARTIFACTS_ROOT, ENGINE_API_KEY_VARIABLE, ENGINE_MEMORY_PATH
 from finetune_operator.core.artifacts import Expected, Refusal, Refused
 
 Scope = MutableMapping[str, Any]
@@ -31,7 +30,7 @@ OPEN_PATHS = frozenset({"/health", "/ping", "/metrics", "/version"})
 LOAD_PATH = "/v1/load_lora_adapter"
 SERVED_PATHS = OPEN_PATHS | {
     LOAD_PATH,
-    MEMORY_PATH,
+    ENGINE_MEMORY_PATH,
     "/v1/unload_lora_adapter",
     "/v1/models",
     "/v1/chat/completions",
@@ -70,7 +69,7 @@ class Guard:
             )
         elif path not in OPEN_PATHS and not self._has_key(scope):
             await answer(send, 401, "Unauthorized", "send Authorization: Bearer with the engine's API key")
-        elif path == MEMORY_PATH:
+        elif path == ENGINE_MEMORY_PATH:
             await self._tell_memory(send)
         elif path == LOAD_PATH and self._adapters:
             await self._load(self._adapters, scope, receive, send)

@@ -18,7 +18,6 @@ import pytest
 
 from finetune_operator.contract.adapters import ADAPTER_DIGEST_HEADER, Adapter, AdapterList, AdapterManifest
 from finetune_operator.contract.artifacts import MergedWeights, Output, WeightsRefused
-from finetune_operator.contract.engine import CORE_DIED
 from finetune_operator.contract.evaluation import EvaluationReport, MemoryOf, Metric
 from finetune_operator.contract.served_evaluation import ServedEvaluationConfig
 from finetune_operator.contract.training import LoraConfig, TrainingResult
@@ -160,14 +159,6 @@ def test_a_healthy_server_has_its_adapters_and_not_the_refused_one(server: Serve
     refused = next(line for line in server.log_file.read_text().splitlines() if "adapter refused" in line)
     assert json.loads(refused)["adapter"] == "plato-v0"
     assert json.loads(refused)["reason"] == "DigestMismatch"
-
-
-def test_a_server_whose_core_has_died_says_what_the_gateway_knows(ml_python: Path) -> None:
-    program = "from vllm.v1.engine.exceptions import EngineDeadError; print(EngineDeadError())"
-    said = subprocess.run(
-        [str(ml_python), "-c", program], env=environment_of_images(), check=True, capture_output=True, text=True
-    )
-    assert CORE_DIED in said.stdout
 
 
 def test_what_the_build_found_out_about_the_model_is_not_asked_again(server: Server) -> None:

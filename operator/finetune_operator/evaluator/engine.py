@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 import aiohttp
 from pydantic import ValidationError
 
-from finetune_operator.contract.engine import MEMORY_PATH
 from finetune_operator.contract.evaluation import EngineMemory
+from finetune_operator.contract.places import ENGINE_MEMORY_PATH
 from finetune_operator.logs import cause, get_logger
 
 T = TypeVar("T")
@@ -162,7 +162,7 @@ class Engine:
         """What the pod that answers takes just now; None where none tells it, which is no reason to ask again."""
         try:
             async with self._session.get(
-                self._url + MEMORY_PATH, headers=self._headers, timeout=self._timeout
+                self._url + ENGINE_MEMORY_PATH, headers=self._headers, timeout=self._timeout
             ) as response:
                 return EngineMemory.model_validate_json(await response.read()) if response.status == 200 else None
         except (aiohttp.ClientError, TimeoutError, ValidationError) as error:

@@ -23,6 +23,8 @@ class Reason(StrEnum):
     """No connection came about: nothing was sent, so that only time limits the repetitions."""
     REFUSED = "refused"
     """The engine is overloaded, or stopping."""
+    FAILED = "failed"
+    """It answered 500. As vLLM ends, its server may say so of each request; else it may be of the request's making."""
     LOST = "lost"
     """The connection broke before the client had a byte of the answer, perhaps since the request broke the engine."""
 

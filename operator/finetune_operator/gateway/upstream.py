@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from aiohttp import hdrs
 
-from finetune_operator.contract.engine import CORE_DIED
 from finetune_operator.core.routing import Target
 from finetune_operator.gateway import errors
 from finetune_operator.gateway.bodies import answered_model, ends_event, error_event, first_event
@@ -91,7 +90,7 @@ class Upstream:
                 except _Repeatable as failed:
                     pause_seconds = retries.pause_seconds(failed.reason, begun_at, clock(), luck())
                     if pause_seconds is None or not seat.take():
-                        raise failed.failure from failed
+                        return failed.outcome()
                     self._metrics.retries.labels(failed.reason.value).inc()
                 await asyncio.sleep(pause_seconds)
         finally:
@@ -131,7 +130,10 @@ class Upstream:
             raise _Repeatable(Reason.REFUSED, refusal) if refusal.status == 503 else refusal
         if _is_stream(answer):
             return _Begun(answer, await self._first_event(target, answer), is_stream=True)
-        return _Begun(answer, await answer.read(), is_stream=False)
+        begun = _Begun(answer, await answer.read(), is_stream=False)
+        if answer.status == 500:
+            raise _Repeatable(Reason.FAILED, begun)
+        return begun
 
     async def _whole(self, target: Target, begun: "_Begun", exchange: Exchange) -> bytes:
         answer, body = begun.answer, begun.head
@@ -161,7 +163,7 @@ class Upstream:
             head += chunk
             if (data := first_event(head)) is not None:
                 if failure := error_event(data):
-                    raise EngineLost(failure.message) if CORE_DIED in failure.message else failure
+                    raise _Repeatable(Reason.FAILED, failure) if failure.status == 500 else failure
                 if data != b"[DONE]":
                     _check_model(target, answered_model(data))
                 return head
@@ -207,12 +209,18 @@ class _Begun:
 
 
 class _Repeatable(Exception):
-    """Another attempt may succeed, and none has reached the client; else the `failure` is what it is told."""
+    """Another attempt may succeed, and none has reached the client; else this is what it is told."""
 
-    def __init__(self, reason: Reason, failure: GatewayError) -> None:
-        super().__init__(failure.message)
+    def __init__(self, reason: Reason, told: "GatewayError | _Begun") -> None:
+        super().__init__(reason.value)
         self.reason = reason
-        self.failure = failure
+        self._told = told
+
+    def outcome(self) -> "_Begun":
+        """Of the last attempt; raises `GatewayError` where it has no answer."""
+        if isinstance(self._told, GatewayError):
+            raise self._told from self
+        return self._told
 
 
 def _is_stream(answer: EngineAnswer) -> bool:
@@ -220,10 +228,8 @@ def _is_stream(answer: EngineAnswer) -> bool:
 
 
 async def _refusal(target: Target, answer: EngineAnswer) -> GatewayError | None:
-    """Answers that concern the gateway and the engine rather than the client. Raises `EngineLost` of a dying one."""
+    """Answers that concern the gateway and the engine rather than the client."""
     match answer.status:
-        case 500 if CORE_DIED.encode() in await answer.read():
-            raise EngineLost("its core has died")
         case 503:
             return errors.engine_unavailable(target.served_name, "it is overloaded or stopping")
         case 404 if b"does not exist" in await answer.read():

@@ -12,7 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
-from finetune_operator.contract.engine import MEMORY_PATH
+from finetune_operator.contract.places import ENGINE_MEMORY_PATH
 from finetune_operator.evaluator.engine import Patience
 
 KEY = "engine-key"
@@ -67,7 +67,7 @@ class EngineDouble:
         application.router.add_post("/v1/chat/completions", self._chat)
         application.router.add_post("/v1/completions", self._complete)
         if self.takes_bytes is not None:
-            application.router.add_get(MEMORY_PATH, self._tell_memory)
+            application.router.add_get(ENGINE_MEMORY_PATH, self._tell_memory)
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", port)

@@ -68,8 +68,6 @@ class Engine(Server):
         self.aborted = 0
         self.failures: list[int] = []
         """Statuses of the next answers, before it behaves again."""
-        self.failure = "told to fail"
-        """What they say."""
         self.answers_as: str | None = None
         self.breaks: str | None = None
         """`before`, `within` or `between` events; `error event` reports the failure first; `no event` ends at once;
@@ -103,7 +101,7 @@ class Engine(Server):
         body = json.loads(raw)
         try:
             if self.failures:
-                return web.json_response({"error": {"message": self.failure}}, status=self.failures.pop(0))
+                return web.json_response({"error": {"message": "told to fail"}}, status=self.failures.pop(0))
             if body["model"] not in self.models:
                 message = f"The model `{body['model']}` does not exist."
                 return web.json_response({"error": {"message": message, "type": "NotFoundError"}}, status=404)
@@ -154,8 +152,7 @@ class Engine(Server):
         if self.breaks == "before":
             return self._abort(request, response)
         if self.breaks == "error event":
-            event = {"error": {"message": self.failure, "code": 500}}
-            await response.write(f"data: {json.dumps(event)}\n\n".encode())
+            await response.write(b'data: {"error": {"message": "told to fail", "code": 500}}\n\n')
             return response
         if self.breaks == "no event":
             return response

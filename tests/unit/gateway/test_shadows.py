@@ -81,7 +81,7 @@ async def test_a_slow_candidate_delays_nobody_and_what_is_too_much_is_dropped(wo
 
 
 FAILURES: dict[str, tuple[dict[str, Any], int]] = {
-    "an error": ({"failures": [500]}, 500),
+    "an error": ({"failures": [500] * 3}, 500),
     "overload": ({"failures": [503] * 3}, 503),
     "another model's answer": ({"answers_as": "tiny"}, 502),
     "a lost connection": ({"breaks": "before"}, 502),
@@ -120,7 +120,7 @@ NOT_COPIED: dict[str, dict[str, Any]] = {
     "a version by its own name": {"model": "plato-v1"},
     "embeddings": {"path": "/v1/embeddings"},
     "a client's mistake": {"failures": [400]},
-    "what broke the baseline": {"failures": [500]},
+    "what broke the baseline": {"failures": [500] * 3},
 }
 
 
