@@ -23,6 +23,9 @@ Message = dict[str, str]
 RETRIED_STATUSES = frozenset({404, 408, 409, 425, 429})
 """404: after a restart an engine has its base model before it has the adapter."""
 
+MEMORY_TIMEOUT = aiohttp.ClientTimeout(total=5)
+"""Nobody waits for it: the next look may tell."""
+
 logger = get_logger(__name__)
 
 
@@ -162,7 +165,7 @@ class Engine:
         """What the pod that answers takes just now; None where none tells it, which is no reason to ask again."""
         try:
             async with self._session.get(
-                self._url + ENGINE_MEMORY_PATH, headers=self._headers, timeout=self._timeout
+                self._url + ENGINE_MEMORY_PATH, headers=self._headers, timeout=MEMORY_TIMEOUT
             ) as response:
                 return EngineMemory.model_validate_json(await response.read()) if response.status == 200 else None
         except (aiohttp.ClientError, TimeoutError, ValidationError) as error:
