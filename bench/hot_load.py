@@ -58,7 +58,7 @@ def measure() -> Report:
                 for number in range(1, HOT_LOADS + 1):
                     loads.bare.append(adapters.bare_load(copied["spec"]["artifact"], f"bare-load-{number}"))
                     loads.hot.append(bench.hot_load(copied["spec"], number, adapters))
-            loads.restarts += [bench.restart(copied["status"]["engine"]) for _ in range(RESTARTS)]
+            loads.restarts.extend(bench.restart(copied["status"]["engine"]) for _ in range(RESTARTS))
             kubectl.wait_for("the engine has its adapters", lambda: adapters.loaded() == before, 60)
     except (DemoError, httpx2.HTTPError) as error:
         raise NotMeasurable(f"{error}; if the demo is not up, {RUN_THE_DEMO}") from error
