@@ -38,15 +38,19 @@ def main(arguments: list[str]) -> int:
                 narrator.say(str(__doc__))
                 return 2
     except (DemoError, Refused) as error:
-        narrator.say(f"error: {error}")
-        return 1
+        return failed(f"error: {error}")
     except (OpenAIError, httpx2.HTTPError, subprocess.SubprocessError) as error:
-        narrator.say(f"error: {error!r}; run the same command again, it goes on where it can")
-        return 1
+        return failed(f"error: {error!r}; run the same command again, it goes on where it can")
     except KeyboardInterrupt:
         narrator.say("interrupted; run the same command again to go on")
         return 130
     return 0
+
+
+def failed(message: str) -> int:
+    """Whoever reads only the errors, or the end of them, finds out."""
+    print(message, file=sys.stderr, flush=True)
+    return 1
 
 
 def prepare(narrator: Narrator) -> target.Target:

@@ -16,7 +16,7 @@ from local_cluster.packages import cni_directory, find_program
 from local_cluster.processes import Processes, Service, boot_id, command
 
 READY_TIMEOUT_SECONDS = 90.0
-KUBELET_REVIVALS = 5
+KUBELET_REVIVALS, KUBELET_PAUSE_SECONDS = 5, 2.0
 STOP_GRACE_SECONDS = 5.0
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 POD_LOG_LINKS = Path("/var/log/containers")
@@ -39,19 +39,24 @@ class Node:
         self.start_runtime()
         started = datetime.now(UTC)
         restarted = self._processes.ensure(self._kubelet())
+        first = self._processes.record("kubelet")
         client = ApiClient(self._layout.kubeconfig)
 
         def node_ready() -> bool:
             # After a restart the API still shows what the last kubelet reported: only a newer lease proves this one.
             lease = client.find(LEASE)
             node = client.find(f"/api/v1/nodes/{versions.NODE_NAME}")
-            if lease is None or node is None or (restarted and lease_time(lease) < started):
+            if (
+                lease is None
+                or node is None
+                or ((restarted or self._processes.record("kubelet") != first) and lease_time(lease) < started)
+            ):
                 return False
             conditions = node["status"].get("conditions", [])
             return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
 
         # containerd opens its socket before its CRI plugin has recovered, and kubelet ends if it asks in between.
-        ready = self._processes.reviving(self._kubelet(), KUBELET_REVIVALS, node_ready)
+        ready = self._processes.reviving(self._kubelet(), KUBELET_REVIVALS, KUBELET_PAUSE_SECONDS, node_ready)
         self._processes.wait_for("node Ready", ready, READY_TIMEOUT_SECONDS, ("kubelet", "containerd"))
 
     def start_runtime(self) -> None:

@@ -136,7 +136,9 @@ class Processes:
         partial.write_text(json.dumps(record.__dict__))
         partial.replace(path)
 
-    def reviving(self, service: Service, times: int, ready: Callable[[], bool]) -> Callable[[], bool]:
+    def reviving(
+        self, service: Service, times: int, pause_seconds: float, ready: Callable[[], bool]
+    ) -> Callable[[], bool]:
         """`ready` for `wait_for`, which first starts the service again where it ended, at most so many times."""
         left = times
 
@@ -144,6 +146,7 @@ class Processes:
             nonlocal left
             if left and not self.alive(service.name):
                 left -= 1
+                time.sleep(pause_seconds)
                 self.ensure(service)
             return ready()
 

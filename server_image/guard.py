@@ -17,6 +17,7 @@ from adapters import ADAPTERS_FILE_VARIABLE, ARTIFACTS_ROOT_VARIABLE, read_adapt
 from memory import memory_in_use
 
 from finetune_operator.contract.adapters import ADAPTER_DIGEST_HEADER, AdapterList
+from finetune_operator.contract.evaluation import EngineMemory
 from finetune_operator.contract.places import ARTIFACTS_ROOT, ENGINE_API_KEY_VARIABLE, ENGINE_MEMORY_PATH
 from finetune_operator.core.artifacts import Expected, Refusal, Refused
 
@@ -54,6 +55,7 @@ class Guard:
         file = os.environ.get(ADAPTERS_FILE_VARIABLE)
         self._adapters = read_adapter_list(Path(file)) if file else None
         self._served_paths = SERVED_PATHS if file else SERVED_PATHS - ADAPTER_PATHS
+        self._look: asyncio.Future[EngineMemory | None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -80,7 +82,10 @@ class Guard:
         # vLLM brings it along for GPUs and CPUs alike.
         from vllm.third_party import pynvml
 
-        found = await asyncio.to_thread(memory_in_use, pynvml)
+        # One look at a time: a driver that hangs must not take up the threads that adapters are verified in.
+        if self._look is None or self._look.done():
+            self._look = asyncio.ensure_future(asyncio.to_thread(memory_in_use, pynvml))
+        found = await asyncio.shield(self._look)
         if found is None:
             await answer(send, 404, "Unknown", "neither NVML nor the control groups tell the memory of this container")
         else:

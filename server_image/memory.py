@@ -21,6 +21,8 @@ class Nvml(Protocol):
     """The part of NVIDIA's management library that is asked; unlike CUDA it takes no memory of the device."""
 
     NVMLError: type[Exception]
+    NVMLError_LibraryNotFound: type[Exception]
+    NVMLError_DriverNotLoaded: type[Exception]
 
     def nvmlInit(self) -> None: ...  # noqa: N802 - NVML's names
     def nvmlShutdown(self) -> None: ...  # noqa: N802
@@ -54,7 +56,7 @@ def accelerator_bytes(nvml: Nvml) -> int:
 def _initialised(nvml: Nvml) -> Iterator[bool]:
     try:
         nvml.nvmlInit()
-    except nvml.NVMLError:
+    except (nvml.NVMLError_LibraryNotFound, nvml.NVMLError_DriverNotLoaded):
         yield False
         return
     try:

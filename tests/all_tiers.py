@@ -79,7 +79,8 @@ def main() -> int:
             lacking = _python("demo", "up")
         failures = [line for group, future in running.items() for line in named_failures(group, *future.result())]
     if lacking:
-        failures.append(f"{LOOP.name} has not run, for lack of a cluster: {lacking}")
+        unrun = LOOP.name if API_SERVER in running else f"{API_SERVER.name} and {LOOP.name}"
+        failures.append(f"not run, for lack of a cluster: {unrun}; {lacking}")
     else:
         say(f"{LOOP.name}: running alone")
         code, output = run(LOOP)
@@ -104,7 +105,9 @@ def named_failures(group: Group, code: int, output: str) -> list[str]:
     """What of a group failed, as pytest's summary names it."""
     if not code:
         return []
-    named = [line for line in output.splitlines() if line.startswith(("FAILED ", "ERROR "))]
+    # Above its summary pytest shows logs, whose errors begin in the same way.
+    summary = output.rpartition("short test summary info")[2]
+    named = [line for line in summary.splitlines() if line.startswith(("FAILED ", "ERROR "))]
     return [f"{group.name}: {line}" for line in named or [f"exit code {code}"]]
 
 

@@ -20,7 +20,7 @@ AXOLOTL = (
     "import axolotl_backend; axolotl_backend.settings_of; import axolotl.cli.config, axolotl.common.datasets, "
     "axolotl.train, axolotl.core.builders, bitsandbytes, torch, train; "
 )
-SERVER = "import torch, vllm.entrypoints.openai.api_server, serve, guard, adapters, merged; "
+SERVER = "import torch, vllm.entrypoints.openai.api_server, serve, guard, adapters, merged, vllm.third_party.pynvml; "
 TELL_CUDA = "print('cuda', torch.version.cuda)"
 
 

@@ -127,7 +127,7 @@ time.sleep(600)
 """
     service = Service("hasty", (sys.executable, "-c", script))
     processes.ensure(service)
-    ready = processes.reviving(service, times, (tmp_path / "up").exists)
+    ready = processes.reviving(service, times, 0.0, (tmp_path / "up").exists)
     if comes_up:
         processes.wait_for("hasty ready", ready, 30, ("hasty",))
     else:

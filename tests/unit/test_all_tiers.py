@@ -67,5 +67,28 @@ def test_what_watches_no_other_program_runs_once(tmp_path: Path) -> None:
     assert code == 1
 
 
+def test_failures_are_named_and_what_they_logged_is_not(tmp_path: Path) -> None:
+    logs = """
+import logging
+
+def test_wrong():
+    logging.getLogger("sample").error("broken")
+    assert False
+"""
+    code, output = all_tiers.run(group(tmp_path, logs, watches=False))
+
+    assert "ERROR " in output
+    assert [name.split(" - ")[0] for name in all_tiers.named_failures(Group("sample", ()), code, output)] == [
+        "sample: FAILED test_sample.py::test_wrong"
+    ]
+    assert all_tiers.named_failures(Group("sample", ()), 0, output) == []
+
+
+def test_a_group_that_could_not_run_is_named_by_its_exit_code(tmp_path: Path) -> None:
+    code, output = all_tiers.run(Group("sample", ("no_such_file.py",)))
+
+    assert all_tiers.named_failures(Group("sample", ()), code, output) == ["sample: exit code 4"]
+
+
 def runs(directory: Path) -> int:
     return len((directory / "test_sample.py.runs").read_text())

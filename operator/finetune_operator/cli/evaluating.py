@@ -25,9 +25,10 @@ QUANTITIES = (
     ("meanSecondsToFirstToken", "first token, s", False),
     ("costPerAnswer", "cost of an answer", False),
     ("costPerMillionTokens", "cost of a million tokens", False),
-    ("memoryGigabytes", "memory of an engine pod, GB", False),
+    ("memoryGigabytes", "memory of an engine pod, GB", None),
 )
-"""Members of an evaluation, as people read them, and whether more is better."""
+"""Members of an evaluation, as people read them, and whether more is better; None where it is neither: both models
+share the engine, and its memory mostly grows with its age."""
 
 Object = dict[str, Any]
 
@@ -123,11 +124,12 @@ def _rows(measured: Object) -> list[list[str | Text]]:
     return rows
 
 
-def _compared(values: Object, *, more_is_better: bool) -> list[str | Text]:
+def _compared(values: Object, *, more_is_better: bool | None) -> list[str | Text]:
     base, tuned = values["base"], values["fineTuned"]
     try:
         change = float(tuned) - float(base)
     except ValueError:
         return [text(base), text(tuned), ""]
-    style = "" if not change else "green" if (change > 0) is more_is_better else "red"
+    is_judged = change and more_is_better is not None
+    style = "" if not is_judged else "green" if (change > 0) is more_is_better else "red"
     return [text(base), text(tuned), Text(f"{change:+.4g}" if change else "=", style=style)]

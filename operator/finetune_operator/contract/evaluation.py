@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from finetune_operator.contract.base import Message
+from finetune_operator.contract.base import Message, Report
 
 
 class Metric(StrEnum):
@@ -79,8 +79,8 @@ class MemoryOf(StrEnum):
     """Of a pod without accelerators."""
 
 
-class EngineMemory(Message):
-    """What one pod of an engine takes, weights and key-value cache included."""
+class EngineMemory(Report):
+    """What one pod of an engine takes, weights and key-value cache included. Engines may be of another release."""
 
     of: MemoryOf
     size_bytes: int

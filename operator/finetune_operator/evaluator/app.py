@@ -46,7 +46,8 @@ async def evaluate(
     """Everything that was asked for. Raises `Refused`, `EngineRefused` and `EngineUnavailable`."""
     questions = read_questions(config, environment)
     at_once = max(config.concurrency, config.saturation.max_concurrency if config.saturation else 0)
-    connector = aiohttp.TCPConnector(limit=at_once, keepalive_timeout=KEEP_ALIVE_SECONDS)
+    # One more, by which the engine's memory is asked: no answer waits for it, nor it for an answer.
+    connector = aiohttp.TCPConnector(limit=at_once + 1, keepalive_timeout=KEEP_ALIVE_SECONDS)
     async with aiohttp.ClientSession(connector=connector) as session:
         key = environment.get(ENGINE_API_KEY_VARIABLE, "")
         engine = Engine(session, config.engine_url, key, patience)

@@ -24,7 +24,7 @@ RETRIED_STATUSES = frozenset({404, 408, 409, 425, 429})
 """404: after a restart an engine has its base model before it has the adapter."""
 
 MEMORY_TIMEOUT = aiohttp.ClientTimeout(total=5)
-"""Nobody waits for it: the next look may tell."""
+"""The next look may tell."""
 
 logger = get_logger(__name__)
 

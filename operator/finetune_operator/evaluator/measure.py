@@ -32,7 +32,7 @@ WARM_UP: list[dict[str, str]] = [{"role": "user", "content": "Hello"}]
 SCORE_DIGITS = 6
 PREFIXES_AT_ONCE = 64
 DOMAINS_MAX = 10
-DOMAIN_MAX_CHARACTERS = 40
+DOMAIN_MAX_CHARACTERS = 32
 """So many of such length fit into a termination message beside everything else."""
 ELSEWHERE = (
     "was asked of another engine, since this version's has its merged weights alone: latencies and rates are those of "

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from finetune_operator.contract.evaluation import EngineMemory
 from finetune_operator.evaluator.engine import Engine
@@ -28,8 +28,10 @@ class Peak:
             yield
         finally:
             looking.cancel()
-            with suppress(asyncio.CancelledError):
-                await looking
+            await asyncio.wait({looking})
+        if not looking.cancelled():
+            # It ends by itself only where it fails.
+            await looking
         self.saw(await engine.memory())
 
     async def _look(self, engine: Engine) -> None:

@@ -18,6 +18,7 @@ from finetune_operator.logs import get_logger
 REQUEST_ID_HEADER = "x-request-id"
 VERSION_HEADER = "x-finetune-version"
 EVENT_MARK = b"data:"
+FAILED_STATUS = 500
 CLIENT_GONE = 499
 """The client went away before the answer was whole; nginx's number for it, which no client sees."""
 
@@ -43,6 +44,8 @@ class Exchange:
     status: int = CLIENT_GONE
     """Of the answer as a whole: 502 also where a stream broke after its 200 had been sent."""
     attempts: int = 0
+    engine_failed: bool = False
+    """Whether an engine answered an attempt with a failure of its own; the client may have been spared it."""
     first_token_seconds: float | None = None
     error: str | None = None
     _events: int = 0
@@ -132,7 +135,8 @@ class Exchange:
         return self.usage() if self.status == 200 else None
 
     def sample(self, seconds: float) -> Sample | None:
-        """For an ABTest: an answer or a failure of the arm, not a client's mistake or departure."""
+        """For an ABTest: an answer or a failure of the arm, not a client's mistake or departure. One that only another
+        attempt made good is a failure: else a version that fails now and then would seem to be as good as any."""
         choice = self.choice
         if choice is None or choice.arm is None or choice.test_uid is None or 400 <= self.status < 500:
             return None
@@ -141,7 +145,7 @@ class Exchange:
             ab_test=choice.test_uid,
             arm=choice.arm.value,
             served_name=choice.served_name or "unknown",
-            status=self.status,
+            status=max(self.status, FAILED_STATUS) if self.engine_failed else self.status,
             latency_ms=round(seconds * 1000),
             request_id=self.request_id,
             time=datetime.now(UTC),

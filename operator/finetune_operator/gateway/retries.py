@@ -9,7 +9,8 @@ from collections import Counter
 from enum import StrEnum
 
 ATTEMPTS_MAX = 3
-"""For each of the reasons that count attempts. A request that kills engines kills no more than these."""
+"""Of those that an engine refused, and of those that it broke at, which may be the request's doing: one that kills
+engines kills no more than these."""
 UNREACHABLE_ATTEMPTS_MIN = 6
 """However long each takes: of two pods, one dead, all of them meet that one once in 64 times."""
 FIRST_PAUSE_SECONDS = 0.1
@@ -27,6 +28,10 @@ class Reason(StrEnum):
     """It answered 500. As vLLM ends, its server may say so of each request; else it may be of the request's making."""
     LOST = "lost"
     """The connection broke before the client had a byte of the answer, perhaps since the request broke the engine."""
+
+
+BROKEN = frozenset({Reason.FAILED, Reason.LOST})
+"""Two ways to see an engine die."""
 
 
 class Retries:
@@ -48,7 +53,8 @@ class Retries:
             may_repeat = now - since < self._seconds or self._failures[reason] < UNREACHABLE_ATTEMPTS_MIN
         else:
             self._unreachable_since = None
-            may_repeat = self._failures[reason] < ATTEMPTS_MAX
+            alike = BROKEN if reason in BROKEN else {reason}
+            may_repeat = sum(self._failures[each] for each in alike) < ATTEMPTS_MAX
         if not may_repeat:
             return None
         # Of few bits, however often it fails.

@@ -88,6 +88,7 @@ class Upstream:
                 try:
                     return await self._attempt(target, body, headers, exchange, seat)
                 except _Repeatable as failed:
+                    exchange.engine_failed |= failed.reason is Reason.FAILED
                     pause_seconds = retries.pause_seconds(failed.reason, begun_at, clock(), luck())
                     if pause_seconds is None or not seat.take():
                         return failed.outcome()

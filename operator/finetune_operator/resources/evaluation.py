@@ -239,7 +239,7 @@ class MemoryOf(StrEnum):
 
 
 class EngineMemoryStatus(Comparison):
-    """Gigabytes (10^9 bytes) that one pod of the engine took at most while the model was asked."""
+    """In gigabytes."""
 
     of: MemoryOf
     """Accelerators: all of the pod's accelerators; of theirs the engine reserves spec.serving.gpuMemoryUtilization as
@@ -286,7 +286,8 @@ class ServedEvaluationStatus(ApiModel):
     saturation: SaturationStatus | None = None
     """By spec.evaluation.saturation."""
     memory_gigabytes: EngineMemoryStatus | None = None
-    """Absent where the engine does not tell it."""
+    """Gigabytes (10^9 bytes) that one pod of the engine took at most while each model was asked. Absent where the
+    engine does not tell it, or two engines tell of unlike memory."""
     cost_per_million_tokens: EngineCost | None = None
     """The price of the engine's pods for the time in which they generate a million tokens: at saturation where that was
     measured, else at spec.evaluation.concurrency. Absent where there is no price."""

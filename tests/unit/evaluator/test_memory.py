@@ -17,7 +17,7 @@ def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_it_is_the_most_that_was_seen_while_a_model_was_asked(tmp_path: Path) -> None:
     engine = double(takes_bytes=2_000_000_000, delay_seconds={TUNED: 0.05})
-    report = await measured(engine, rows_file(tmp_path, ROWS))
+    report = await measured(engine, rows_file(tmp_path, ROWS), concurrency=1)
     # Of the base model, whose answers take no time, there is the look at the end of them at least.
     assert report.base_memory is not None
     assert report.base_memory.size_bytes in {1_000_000_000, 2_000_000_000}

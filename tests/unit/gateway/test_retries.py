@@ -4,11 +4,16 @@ import pytest
 
 from finetune_operator.gateway.retries import LONGEST_PAUSE_SECONDS, Reason, Retries, WaitingRoom
 
-UNREACHABLE, REFUSED, LOST = Reason.UNREACHABLE, Reason.REFUSED, Reason.LOST
+UNREACHABLE, REFUSED, FAILED, LOST = Reason.UNREACHABLE, Reason.REFUSED, Reason.FAILED, Reason.LOST
 CASES: dict[str, tuple[list[tuple[Reason, float, float]], list[float | None]]] = {
     # Each attempt: why it failed, when it began, when it had failed; then the pauses, with the most luck.
     "refused three times": ([(REFUSED, 0, 0), (REFUSED, 1, 1), (REFUSED, 2, 2)], [0.1, 0.2, None]),
     "lost three times": ([(LOST, 0, 9), (LOST, 10, 20), (LOST, 21, 30)], [0.1, 0.2, None]),
+    "two ways to break an engine": ([(FAILED, 0, 9), (LOST, 10, 20), (FAILED, 21, 30)], [0.1, 0.2, None]),
+    "refused does not count as broken": (
+        [(REFUSED, 0, 0), (FAILED, 1, 1), (REFUSED, 2, 2), (LOST, 3, 3), (FAILED, 4, 4)],
+        [0.1, 0.2, 0.4, 0.8, None],
+    ),
     "unreachable for as long as is allowed": (
         [(UNREACHABLE, second, second) for second in range(6)],
         [0.1, 0.2, 0.4, 0.8, 1.0, None],

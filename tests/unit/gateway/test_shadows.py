@@ -82,6 +82,7 @@ async def test_a_slow_candidate_delays_nobody_and_what_is_too_much_is_dropped(wo
 
 FAILURES: dict[str, tuple[dict[str, Any], int]] = {
     "an error": ({"failures": [500] * 3}, 500),
+    "an error that another attempt made good": ({"failures": [500]}, 500),
     "overload": ({"failures": [503] * 3}, 503),
     "another model's answer": ({"answers_as": "tiny"}, 502),
     "a lost connection": ({"breaks": "before"}, 502),

@@ -23,20 +23,31 @@ def load_server_module() -> ModuleType:
 server_memory = load_server_module()
 
 
+class NvmlError(Exception):
+    """Of any kind."""
+
+
+class DriverNotLoadedError(NvmlError):
+    """There is none."""
+
+
 class Driver:
     """NVML over devices that have so many bytes in use; without any there is no driver either."""
 
-    class NVMLError(Exception):
-        pass
+    NVMLError = NvmlError
+    NVMLError_DriverNotLoaded = NVMLError_LibraryNotFound = DriverNotLoadedError
 
-    def __init__(self, *used_bytes: int, breaks: bool = False) -> None:
+    def __init__(self, *used_bytes: int, breaks: bool = False, refuses: bool = False) -> None:
         self._used_bytes = used_bytes
         self._breaks = breaks
+        self._refuses = refuses
         self.open = 0
 
     def nvmlInit(self) -> None:  # noqa: N802
+        if self._refuses:
+            raise NvmlError("Driver/library version mismatch")
         if not self._used_bytes:
-            raise self.NVMLError("Driver Not Loaded")
+            raise DriverNotLoadedError
         self.open += 1
 
     def nvmlShutdown(self) -> None:  # noqa: N802
@@ -50,7 +61,7 @@ class Driver:
 
     def nvmlDeviceGetMemoryInfo(self, handle: int) -> SimpleNamespace:  # noqa: N802
         if self._breaks:
-            raise self.NVMLError("GPU is lost")
+            raise NvmlError("GPU is lost")
         return SimpleNamespace(used=self._used_bytes[handle])
 
 
@@ -73,6 +84,7 @@ CASES: dict[str, tuple[Driver, dict[str, str], EngineMemory | None]] = {
         VERSION_2,
         EngineMemory(of=MemoryOf.ACCELERATORS, size_bytes=150_000),
     ),
+    "a driver that does not answer": (Driver(70_000, refuses=True), VERSION_2, None),
     "a lost accelerator": (Driver(70_000, breaks=True), VERSION_2, None),
 }
 

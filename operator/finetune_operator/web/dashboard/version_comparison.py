@@ -1,14 +1,16 @@
 """Two models side by side: each quantity with which of them is better, in words as well as in colour. Pure."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from finetune_operator.web.dashboard.templating import UNKNOWN, money, number, percent
-from finetune_operator.web.dashboard.version_figures import Figures, Money
+from finetune_operator.web.dashboard.version_figures import Figures, Memory, Money
 
 THIN_SPACE = "\u202f"
 EVEN = 0.5
+ALIKE = 1.1
+"""Memory within this ratio may be the same engine's, asked earlier or later."""
 
 
 class Direction(StrEnum):
@@ -225,13 +227,7 @@ def _efficiency(left: Figures, right: Figures) -> Iterable[Row]:
         lambda value: f"{number(value, 1)}{THIN_SPACE}MB",
         notes=(_without_adapter(left), _without_adapter(right)),
     )
-    yield _row(
-        "Memory of its engine",
-        "The most that one pod of it took while it answered.",
-        Direction.LOWER,
-        (left.memory_gigabytes, right.memory_gigabytes),
-        lambda value: f"{number(value, 1)}{THIN_SPACE}GB",
-    )
+    yield _memory_row(left.memory, right.memory)
     yield _cost_row(
         "Cost per million tokens",
         "The price of the engine for the time in which it generates them.",
@@ -299,6 +295,22 @@ def _cost_row(name: str, explanation: str, left: Money | None, right: Money | No
     currency = next((side.currency for side in (left, right) if side), None)
     amounts = (left.amount if left else None, right.amount if right else None)
     return _row(name, explanation, Direction.LOWER, amounts, lambda value: money(value, currency))
+
+
+def _memory_row(left: Memory | None, right: Memory | None) -> Row:
+    name, explanation = "Memory of its engine", "The most that one pod of it took while it answered."
+    sizes = (left.gigabytes if left else None, right.gigabytes if right else None)
+    row = _row(name, explanation, Direction.LOWER, sizes, lambda value: f"{number(value, 1)}{THIN_SPACE}GB")
+    if left is None or right is None:
+        return row
+    if left.of is not right.of:
+        words = "accelerators and containers can't be compared"
+        return replace(row, standing=Standing.UNKNOWN, words=words)
+    if row.standing is not Standing.EQUAL and max(left.gigabytes, right.gigabytes) < ALIKE * min(
+        left.gigabytes, right.gigabytes
+    ):
+        return replace(row, standing=Standing.UNDECIDED, words="about the same: it also grows with an engine's age")
+    return row
 
 
 def _amount(cost: Money) -> str:

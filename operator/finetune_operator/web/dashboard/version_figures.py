@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypedDict
 
-from finetune_operator.resources.evaluation import Comparison, ServedEvaluationStatus
+from finetune_operator.resources.evaluation import Comparison, MemoryOf, ServedEvaluationStatus
 from finetune_operator.resources.modelversion import ModelVersion
 from finetune_operator.web.job_views import number
 
@@ -19,6 +19,14 @@ class Money:
     currency: str
 
 
+@dataclass(frozen=True)
+class Memory:
+    """What one pod of an engine took; that of accelerators can't be compared with a container's."""
+
+    gigabytes: float
+    of: MemoryOf
+
+
 class _Measured(TypedDict, total=False):
     """Those of `Figures` that are measured on the engine."""
 
@@ -27,7 +35,7 @@ class _Measured(TypedDict, total=False):
     latency_seconds: float | None
     p95_latency_seconds: float | None
     requests_per_second: float | None
-    memory_gigabytes: float | None
+    memory: Memory | None
     cost_per_million_tokens: Money | None
     cost_per_answer: Money | None
 
@@ -54,7 +62,7 @@ class Figures:
     p95_latency_seconds: float | None = None
     requests_per_second: float | None = None
     model_megabytes: float | None = None
-    memory_gigabytes: float | None = None
+    memory: Memory | None = None
     """What one pod of its engine took at most."""
     cost_per_million_tokens: Money | None = None
     cost_per_answer: Money | None = None
@@ -109,13 +117,14 @@ def _measured(found: ServedEvaluationStatus | None, *, of_base: bool) -> _Measur
     if found is None:
         return {}
     per_million, per_answer = found.cost_per_million_tokens, found.cost_per_answer
+    taken = of(found.memory_gigabytes)
     return {
         "tokens_per_second": of(found.tokens_per_second),
         "seconds_to_first_token": of(found.mean_seconds_to_first_token),
         "latency_seconds": of(found.mean_latency_seconds),
         "p95_latency_seconds": of(found.p95_latency_seconds),
         "requests_per_second": of(found.saturation.requests_per_second) if found.saturation else None,
-        "memory_gigabytes": of(found.memory_gigabytes),
+        "memory": Memory(taken, found.memory_gigabytes.of) if found.memory_gigabytes and taken is not None else None,
         "cost_per_million_tokens": _money(of(per_million), per_million.currency if per_million else None),
         "cost_per_answer": _money(of(per_answer), per_answer.currency if per_answer else None),
     }

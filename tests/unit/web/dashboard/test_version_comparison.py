@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from finetune_operator.contract.experiments import VoteCounts
+from finetune_operator.resources.evaluation import MemoryOf
 from finetune_operator.resources.modelversion import ModelVersion
 from finetune_operator.web.dashboard.version_comparison import Row, Standing, comparison, summary
-from finetune_operator.web.dashboard.version_figures import Figures, Money, figures_of, figures_of_base
+from finetune_operator.web.dashboard.version_figures import Figures, Memory, Money, figures_of, figures_of_base
 from finetune_operator.web.dashboard.vote_progress import duel_of, mirrored
 from tests.builders import merged
 from tests.unit.web.conftest import model_version
@@ -25,7 +26,7 @@ OLD = Figures(
     tokens_per_second=100.0,
     seconds_to_first_token=0.2,
     model_megabytes=20.0,
-    memory_gigabytes=8.0,
+    memory=Memory(8.0, MemoryOf.CONTAINER),
     cost_per_million_tokens=Money(2.0, "USD"),
 )
 
@@ -41,7 +42,24 @@ CASES: dict[str, tuple[str, dict[str, Any], Standing, str]] = {
     "quicker": ("Tokens per second", {"tokens_per_second": 150.0}, Standing.BETTER, "50\u202f% higher: better"),
     "later": ("Time to first token", {"seconds_to_first_token": 0.3}, Standing.WORSE, "50\u202f% higher: worse"),
     "larger": ("Model size", {"model_megabytes": 40.0}, Standing.WORSE, "100\u202f% higher: worse"),
-    "less memory": ("Memory of its engine", {"memory_gigabytes": 4.0}, Standing.BETTER, "50\u202f% lower: better"),
+    "less memory": (
+        "Memory of its engine",
+        {"memory": Memory(4.0, MemoryOf.CONTAINER)},
+        Standing.BETTER,
+        "50\u202f% lower: better",
+    ),
+    "a little more memory": (
+        "Memory of its engine",
+        {"memory": Memory(8.6, MemoryOf.CONTAINER)},
+        Standing.UNDECIDED,
+        "about the same: it also grows with an engine's age",
+    ),
+    "memory of another kind": (
+        "Memory of its engine",
+        {"memory": Memory(72.0, MemoryOf.ACCELERATORS)},
+        Standing.UNKNOWN,
+        "accelerators and containers can't be compared",
+    ),
     "dearer": (
         "Cost per million tokens",
         {"cost_per_million_tokens": Money(3.0, "USD")},
@@ -157,7 +175,7 @@ def test_figures_of_a_version_and_of_its_base_model() -> None:
     assert (own.cost_per_million_tokens, base.cost_per_million_tokens) == (Money(1.2, "USD"), Money(1.0, "USD"))
     assert (own.average_rating, base.average_rating) == (4.5, None)
     assert (own.model_megabytes, base.model_megabytes) == (5.0, None)
-    assert (own.memory_gigabytes, base.memory_gigabytes) == (2.2, 2.1)
+    assert (own.memory, base.memory) == (Memory(2.2, MemoryOf.CONTAINER), Memory(2.1, MemoryOf.CONTAINER))
 
 
 def test_figures_of_a_version_of_which_nothing_is_known() -> None:
