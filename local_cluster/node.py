@@ -38,19 +38,16 @@ class Node:
     def start(self) -> None:
         self.start_runtime()
         started = datetime.now(UTC)
-        restarted = self._processes.ensure(self._kubelet())
-        first = self._processes.record("kubelet")
+        former = self._processes.record("kubelet")
+        self._processes.ensure(self._kubelet())
         client = ApiClient(self._layout.kubeconfig)
 
         def node_ready() -> bool:
             # After a restart the API still shows what the last kubelet reported: only a newer lease proves this one.
             lease = client.find(LEASE)
             node = client.find(f"/api/v1/nodes/{versions.NODE_NAME}")
-            if (
-                lease is None
-                or node is None
-                or ((restarted or self._processes.record("kubelet") != first) and lease_time(lease) < started)
-            ):
+            is_another = self._processes.record("kubelet") != former
+            if lease is None or node is None or (is_another and lease_time(lease) < started):
                 return False
             conditions = node["status"].get("conditions", [])
             return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)

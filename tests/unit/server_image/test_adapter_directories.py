@@ -1,14 +1,12 @@
 """Directories that the server reads before it loads an adapter: whatever lies there, the answer is a reason."""
 
 import hashlib
-import importlib.util
 import json
 import os
 import socket
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -22,23 +20,13 @@ from finetune_operator.core.artifacts import (
     Refused,
     adapter_digest,
 )
+from tests.unit.server_image.modules import load_server_module
 
 HEADER = {"base.q_proj.lora_A.weight": {"dtype": "F32", "shape": [8, 4], "data_offsets": [0, 128]}}
 DEPTH = 100_000
 
 
-def load_server_module() -> ModuleType:
-    """The image has it beside its program and not in a package."""
-    path = Path(__file__).parents[3] / "server_image" / "adapters.py"
-    spec = importlib.util.spec_from_file_location("server_image_adapters", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-server = load_server_module()
+server = load_server_module("adapters")
 
 
 def weights(header: object = HEADER) -> bytes:

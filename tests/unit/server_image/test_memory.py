@@ -1,26 +1,14 @@
 """What an engine's pod says that it takes: by NVML where there is a driver, else by the kernel's control groups."""
 
-import importlib.util
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import pytest
 
 from finetune_operator.contract.evaluation import EngineMemory, MemoryOf
+from tests.unit.server_image.modules import load_server_module
 
-
-def load_server_module() -> ModuleType:
-    """The image has it beside its program and not in a package."""
-    path = Path(__file__).parents[3] / "server_image" / "memory.py"
-    spec = importlib.util.spec_from_file_location("server_image_memory", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-server_memory = load_server_module()
+server_memory = load_server_module("memory")
 
 
 class NvmlError(Exception):
