@@ -1,17 +1,18 @@
 """Comparison, voting and the wizard in a real browser: by keyboard, in two tabs, through outages, for everybody."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 
 import pytest
 from playwright.async_api import Browser as Chromium
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from finetune_operator.contract.experiments import VoteCounts
 from finetune_operator.store import votes
 from tests.unit.web.dashboard import experiment_sights
 from tests.unit.web.dashboard.experiment_sights import TEST, TEST_UID, Philosophers
-from tests.unit.web.dashboard.looking import SCREENSHOTS, looked_at
+from tests.unit.web.dashboard.looking import SCREENSHOTS, looked_at, settled
 from tests.unit.web.dashboard.real_site import Site, opened
 from tests.unit.web.dashboard.sights import HOSTILE, NAMESPACE
 from tests.unit.web.rest.conftest import Rest
@@ -163,6 +164,30 @@ async def test_where_the_test_stands_follows_the_votes_without_a_reload(site: Si
     assert await page.evaluate("window.neverReloaded") is True
     await page.get_by_role("button", name="Promote plato-v2").click()
     await expect(page.locator("#test-state")).to_contain_text("plato-v2 is live")
+
+
+async def test_a_change_during_a_fetch_is_shown_by_the_next_fetch(site: Site) -> None:
+    page = await site.logged_in()
+    await page.goto(TEST_PAGE)
+    await page.wait_for_selector(LIVE)
+    await settled(page)
+    asked, changed = asyncio.Event(), asyncio.Event()
+
+    async def slow(route: Route) -> None:
+        answer = await route.fetch()
+        asked.set()
+        await changed.wait()
+        await route.fulfill(response=answer)
+
+    await page.route("**/state", slow, times=1)
+    tell_state = "document.querySelector('#test-state').dispatchEvent(new Event('live'))"
+    await page.evaluate(tell_state)
+    async with asyncio.timeout(20):
+        await asked.wait()
+    await site.rest.cluster.tell("abtests", NAMESPACE, TEST, verdict="Won", phase="Concluded")
+    await page.evaluate(tell_state)
+    changed.set()
+    await expect(page.locator("#test-state")).to_contain_text("plato-v2 is better")
 
 
 async def test_the_wizard_leads_from_a_model_to_a_deployed_version(site: Site) -> None:
