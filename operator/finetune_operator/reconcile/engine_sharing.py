@@ -17,7 +17,16 @@ from finetune_operator.core.routing import active_version
 from finetune_operator.core.workloads import PROGRESS_DEADLINE_EXCEEDED, DeploymentFacts, PodFacts
 from finetune_operator.manifests.common import going_owner
 from finetune_operator.manifests.serving import adapter_of, directory_in, engine_manifests, wanted_engine
-from finetune_operator.reconcile.plan import Action, Apply, Delete, LoadAdapter, Patch, Probe, UnloadAdapter
+from finetune_operator.reconcile.plan import (
+    Action,
+    Apply,
+    ApplyEngine,
+    Delete,
+    LoadAdapter,
+    Patch,
+    Probe,
+    UnloadAdapter,
+)
 from finetune_operator.resources.modelversion import ModelVersion, RequestedState
 
 Versions = tuple[ModelVersion, ...]
@@ -135,7 +144,8 @@ def engine_actions(
     revision = next(iter(wanted["metadata"]["annotations"].values()))
     if deployment and deployment.revision == revision:
         return ()
-    return (Apply("configmaps", config_map), Apply("services", service), Apply("deployments", wanted))
+    children = (Apply("configmaps", config_map), Apply("services", service), Apply("deployments", wanted))
+    return (ApplyEngine(engine.name, revision, children),)
 
 
 def leave_actions(engines: Iterable[Engine], versions: Versions) -> tuple[Action, ...]:

@@ -1,5 +1,10 @@
-"""What a reconcile wants done: actions in order, then one status write, then events."""
+"""What a reconcile wants done: actions, then one status write, then events.
 
+What the API server is asked for is done in its order, and so is what one engine pod is asked for; these are done at
+once, since a pod that takes its time must not keep anything else waiting.
+"""
+
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -24,6 +29,16 @@ class Apply:
 
     plural: str
     body: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ApplyEngine:
+    """Apply all children of an engine, the Deployment last, unless a version that shares it has just done the same."""
+
+    name: str
+    revision: str
+    """Of all children together; the Deployment carries it."""
+    children: tuple[Apply, ...]
 
 
 @dataclass(frozen=True)
@@ -81,7 +96,7 @@ class RecordEvaluation:
     evaluation: RecordedEvaluation
 
 
-Action = Create | Apply | Patch | Delete | LoadAdapter | UnloadAdapter | Probe | RecordEvaluation
+Action = Create | Apply | ApplyEngine | Patch | Delete | LoadAdapter | UnloadAdapter | Probe | RecordEvaluation
 
 
 @dataclass(frozen=True)
@@ -101,3 +116,12 @@ class Plan:
     status: dict[str, Any] | None = None
     events: tuple[Event, ...] = field(default=())
     requeue_after_seconds: float | None = None
+
+
+def lanes(actions: Iterable[Action]) -> tuple[tuple[Action, ...], ...]:
+    """What has to be done in order: that of the API server and the api first, then that of each engine pod."""
+    found: dict[str, list[Action]] = {"": []}
+    for action in actions:
+        pod_uid = action.pod_uid if isinstance(action, LoadAdapter | UnloadAdapter | Probe) else ""
+        found.setdefault(pod_uid, []).append(action)
+    return tuple(tuple(lane) for lane in found.values() if lane)

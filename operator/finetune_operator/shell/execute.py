@@ -1,19 +1,23 @@
-"""All writes: a plan's actions in order, one status write if it changed, then its events."""
+"""All writes: a plan's actions, one status write if it changed, then its events."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
+from weakref import WeakValueDictionary
 
 from finetune_operator.contract.served_evaluation import RecordedEvaluation
 from finetune_operator.core.patches import merge_patch
+from finetune_operator.core.workloads import deployment_facts
 from finetune_operator.kube.errors import Conflict, KubeError, NotFound, Rejected
 from finetune_operator.kube.paths import PLURALS
 from finetune_operator.logs import get_logger
-from finetune_operator.manifests.common import OPERATOR_NAME
+from finetune_operator.manifests.common import OPERATOR_NAME, REVISION_ANNOTATION
 from finetune_operator.reconcile.plan import (
     Action,
     Apply,
+    ApplyEngine,
     Create,
     Delete,
     Event,
@@ -23,6 +27,7 @@ from finetune_operator.reconcile.plan import (
     Probe,
     RecordEvaluation,
     UnloadAdapter,
+    lanes,
 )
 from finetune_operator.resources.common import API_VERSION, Resource
 from finetune_operator.shell.engines import Engines, EngineUnavailable
@@ -73,6 +78,13 @@ class StatusRejected(Rejected):
         super().__init__(str(error), error.status, error.retry_after_seconds)
 
 
+class Done(NamedTuple):
+    """What came of actions."""
+
+    changed: bool
+    put_off: EngineUnavailable | ChildRejected | None
+
+
 @dataclass(frozen=True)
 class Executor:
     """Where plans are carried out."""
@@ -81,6 +93,9 @@ class Executor:
     state: ClusterState
     engines: Engines
     records: Records
+    _engine_locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = field(
+        default_factory=WeakValueDictionary, init=False, repr=False, compare=False
+    )
 
     async def execute(self, resource: Resource, old_status: dict[str, object], plan: Plan) -> bool:
         """Raises what the API server or an engine answered. True when an action may have changed what is observed.
@@ -88,60 +103,52 @@ class Executor:
         One engine pod that can't load now keeps neither the others nor the status waiting, nor does a child that is not
         vital.
         """
-        put_off: EngineUnavailable | ChildRejected | None = None
-        actions = tuple(action for action in plan.actions if not self._is_going(resource, action))
-        for action in actions:
-            try:
-                await self._act(resource, action)
-            except EngineUnavailable as error:
-                put_off = error
-            except Rejected as error:
-                if not isinstance(action, Create | Apply):
-                    raise
-                rejected = ChildRejected(error, action.plural, action.body)
-                if isinstance(action, Apply) or action.is_vital:
-                    raise rejected from error
-                put_off = rejected
+        outcomes = await asyncio.gather(
+            *(self._in_order(resource, lane) for lane in lanes(plan.actions)), return_exceptions=True
+        )
+        done = [outcome for outcome in outcomes if isinstance(outcome, Done)]
+        failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        for other in failures[1:]:
+            logger.error("another action failed, too", name=resource.metadata.name, exc_info=other)
+        if failures:
+            raise failures[0]
         if plan.status is not None and (patch := merge_patch(old_status, plan.status)):
             await self._write_status(resource, patch)
         for event in plan.events:
             await self._emit(resource, event)
-        if put_off:
-            raise put_off
-        return any(self._has_changed(action) for action in actions)
+        for each in done:
+            if each.put_off:
+                raise each.put_off
+        return any(each.changed for each in done)
 
-    def _has_changed(self, action: Action) -> bool:
-        """An api that did not answer has changed nothing: it is told again when the version's turn comes."""
-        if not isinstance(action, RecordEvaluation):
-            return True
-        return self.records.recorded.get(action.id) == action.evaluation.measured_at
+    async def _in_order(self, resource: Resource, actions: Iterable[Action]) -> "Done":
+        changed = False
+        put_off: EngineUnavailable | ChildRejected | None = None
+        for action in actions:
+            try:
+                changed |= await self._act(resource, action)
+            except EngineUnavailable as error:
+                put_off = error
+            except ChildRejected as error:
+                if not isinstance(action, Create) or action.is_vital:
+                    raise
+                put_off = error
+        return Done(changed, put_off)
 
-    def _is_going(self, resource: Resource, action: Action) -> bool:
-        """Whether it is a deletion that goes on already: what a finalizer holds goes no sooner if told again."""
-        if not isinstance(action, Delete):
-            return False
-        known = self.state.get(action.plural, resource.metadata.namespace, action.name)
-        metadata = known["metadata"] if known else {}
-        return metadata.get("uid") == action.uid and "deletionTimestamp" in metadata
-
-    async def _act(self, resource: Resource, action: Action) -> None:
+    async def _act(self, resource: Resource, action: Action) -> bool:
+        """Whether it may have changed what is observed."""
         namespace = resource.metadata.namespace
         match action:
             case Create():
                 await self._create(namespace, action)
-            case Apply(plural, body):
-                applied = await self.client.apply(plural, namespace, body["metadata"]["name"], body, OPERATOR_NAME)
-                self._remember(plural, applied)
+            case Apply():
+                await self._apply(namespace, action)
+            case ApplyEngine():
+                return await self._apply_engine(namespace, action)
             case Patch(plural, name, body):
                 self._remember(plural, await self.client.merge_patch(plural, namespace, name, body))
-            case Delete(plural, name, uid, before):
-                for patch in before:
-                    try:
-                        await self.client.merge_patch(patch.plural, namespace, patch.name, patch.body)
-                    except (NotFound, Rejected) as error:
-                        # Tidiness must not keep the GPUs of what goes.
-                        logger.info("not given to what goes", kind=patch.plural, name=patch.name, error=str(error))
-                await self._delete(plural, namespace, name, uid)
+            case Delete():
+                return await self._delete(namespace, action)
             case LoadAdapter(pod_uid, pod_ip, adapter):
                 await self.engines.load(pod_uid, pod_ip, adapter)
             case UnloadAdapter(pod_uid, pod_ip, name):
@@ -149,7 +156,28 @@ class Executor:
             case Probe(pod_uid, pod_ip, name):
                 await self.engines.probe(pod_uid, pod_ip, name)
             case RecordEvaluation(identity, evaluation):
+                # An api that did not answer has changed nothing: it is told again when the version's turn comes.
                 await self.records.record(identity, evaluation)
+                return self.records.recorded.get(identity) == evaluation.measured_at
+        return True
+
+    async def _apply(self, namespace: str, action: Apply) -> None:
+        name = action.body["metadata"]["name"]
+        try:
+            applied = await self.client.apply(action.plural, namespace, name, action.body, OPERATOR_NAME)
+        except Rejected as error:
+            raise ChildRejected(error, action.plural, action.body) from error
+        self._remember(action.plural, applied)
+
+    async def _apply_engine(self, namespace: str, action: ApplyEngine) -> bool:
+        """One at a time: versions that share it come to the same at once, and the first one does it for all."""
+        async with self._engine_locks.setdefault((namespace, action.name), asyncio.Lock()):
+            known = self.state.get("deployments", namespace, action.name)
+            if known and deployment_facts(known, REVISION_ANNOTATION).revision == action.revision:
+                return False
+            for child in action.children:
+                await self._apply(namespace, child)
+        return True
 
     async def _create(self, namespace: str, action: Create) -> None:
         """A child that is there already is success if it is ours; a ModelVersion is ours by its lineage."""
@@ -163,13 +191,28 @@ class Executor:
             self._remember(action.plural, made)
             if action.owner_uid not in owners and lineage != action.owner_uid:
                 raise
+        except Rejected as error:
+            raise ChildRejected(error, action.plural, action.body) from error
         self._remember(action.plural, made)
 
-    async def _delete(self, plural: str, namespace: str, name: str, uid: str) -> None:
+    async def _delete(self, namespace: str, action: Delete) -> bool:
+        known = self.state.get(action.plural, namespace, action.name)
+        metadata = known["metadata"] if known else {}
+        if metadata.get("uid") == action.uid and "deletionTimestamp" in metadata:
+            # What a finalizer holds goes no sooner if told again.
+            return False
+        for patch in action.before:
+            try:
+                await self.client.merge_patch(patch.plural, namespace, patch.name, patch.body)
+            except (NotFound, Rejected) as error:
+                # Tidiness must not keep the GPUs of what goes.
+                logger.info("not given to what goes", kind=patch.plural, name=patch.name, error=str(error))
         try:
-            await self.client.delete(plural, namespace, name, uid)
+            await self.client.delete(action.plural, namespace, action.name, action.uid)
         except NotFound:
-            self.state.forget(plural, {"metadata": {"namespace": namespace, "name": name, "uid": uid}})
+            gone = {"metadata": {"namespace": namespace, "name": action.name, "uid": action.uid}}
+            self.state.forget(action.plural, gone)
+        return True
 
     async def _write_status(self, resource: Resource, patch: dict[str, object]) -> None:
         """Conditional on what was read: a decision on an old state is refused and made anew."""

@@ -1,7 +1,9 @@
 """All reads: from the watches' state, the engines and the api to what the pure reconciles take."""
 
+import asyncio
 from dataclasses import dataclass
 
+from finetune_operator.contract.experiments import RatingTally
 from finetune_operator.core.group_sequential import most_votes
 from finetune_operator.core.merged_weights import is_merged_engine
 from finetune_operator.core.workloads import deployment_facts, job_facts, pod_facts
@@ -51,15 +53,17 @@ class Observer:
 
     async def modelversion(self, version: ModelVersion) -> modelversion.Observed:
         """Pods before versions: each adapter that they list by then belongs to a version that is known here."""
-        ratings = await self.api.ratings(version.metadata.uid) if modelversion.wants_ratings(version) else None
         namespace, wanted = version.metadata.namespace, wanted_engine(version)
         made = {
             body["metadata"]["name"]
             for body in self.state.all("deployments", namespace)
             if version.metadata.uid in {owner["uid"] for owner in body["metadata"].get("ownerReferences", ())}
         }
-        engine = await self._engine(namespace, wanted) if wanted else None
-        left = [await self._engine(namespace, name) for name in sorted(made - {wanted})]
+        ratings, engine, left = await asyncio.gather(
+            self._ratings(version),
+            self._engine_wanted(namespace, wanted),
+            asyncio.gather(*(self._engine(namespace, name) for name in sorted(made - {wanted}))),
+        )
         identity = evaluation_id(version.spec)
         evaluators = self.state.group("pods", version.metadata.uid)
         return modelversion.Observed(
@@ -79,6 +83,12 @@ class Observer:
             ),
             ratings=ratings,
         )
+
+    async def _ratings(self, version: ModelVersion) -> RatingTally | None:
+        return await self.api.ratings(version.metadata.uid) if modelversion.wants_ratings(version) else None
+
+    async def _engine_wanted(self, namespace: str, name: str | None) -> Engine | None:
+        return await self._engine(namespace, name) if name else None
 
     async def _engine(self, namespace: str, name: str) -> Engine:
         body = self.state.get("deployments", namespace, name)

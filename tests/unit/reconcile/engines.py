@@ -9,7 +9,7 @@ from finetune_operator.core.workloads import deployment_facts, pod_facts
 from finetune_operator.manifests.serving import engine_manifests, engine_name, wanted_engine
 from finetune_operator.reconcile.engine_sharing import Engine, EnginePod, Refusal
 from finetune_operator.reconcile.modelversion import Observed, reconcile
-from finetune_operator.reconcile.plan import Delete, Patch, Plan
+from finetune_operator.reconcile.plan import ApplyEngine, Delete, Patch, Plan
 from finetune_operator.resources.abtest import ABTest
 from finetune_operator.resources.modelversion import ModelVersion, ModelVersionStatus
 from tests.builders import (
@@ -63,6 +63,13 @@ def engine_pod(
 def engine(name: str, *pods: EnginePod, conditions: tuple[Object, ...] = ()) -> Engine:
     """An engine that the operator has made, with these pods."""
     return Engine(name, deployment_facts(deployment_body(name, conditions=conditions), "finetune.dev/revision"), pods)
+
+
+def applied(plan: Plan) -> dict[str, Object]:
+    """Children of the one engine that the plan applies, by their kind's plural; empty where it applies none."""
+    engines = [action for action in plan.actions if isinstance(action, ApplyEngine)]
+    assert len(engines) <= 1
+    return {child.plural: child.body for each in engines for child in each.children}
 
 
 def removal(name: str, *pods: EnginePod) -> Delete:

@@ -13,7 +13,17 @@ from finetune_operator.core.workloads import deployment_facts, pod_facts
 from finetune_operator.manifests.serving import directory_in, wanted_engine
 from finetune_operator.reconcile.engine_sharing import Engine, EnginePod
 from finetune_operator.reconcile.modelversion import Observed
-from finetune_operator.reconcile.plan import Action, Apply, Delete, LoadAdapter, Plan, Probe, UnloadAdapter
+from finetune_operator.reconcile.plan import (
+    Action,
+    Apply,
+    ApplyEngine,
+    Delete,
+    LoadAdapter,
+    Plan,
+    Probe,
+    UnloadAdapter,
+    lanes,
+)
 from finetune_operator.resources.modelversion import ModelVersion
 from tests.builders import Object, after, deployment_body, pod_body, running, terminated
 from tests.unit.reconcile.engines import READY, decide
@@ -74,6 +84,8 @@ class Cluster:
 
     versions: dict[str, ModelVersion]
     refusals: int = 0
+    pods_first: bool = False
+    """Of what is done at once: whether the engine pods are done before the API server."""
     engines: dict[str, Running] = field(default_factory=dict)
     told: dict[str, tuple[str, ...]] = field(default_factory=dict)
     probed: set[tuple[str, str]] = field(default_factory=set)
@@ -102,7 +114,7 @@ class Cluster:
         """Carry the plan out, write by write; an operator that dies forgets what it had probed."""
         version = self.versions[name]
         plan = decide(version, self.observed(version))
-        for action in plan.actions:
+        for action in self._in_turn(plan):
             self._act(action)
             if self._has_died(dies_after):
                 return plan
@@ -110,6 +122,11 @@ class Cluster:
             self.versions[name] = after(version, plan)
             self._has_died(dies_after)
         return plan
+
+    def _in_turn(self, plan: Plan) -> Iterable[Action]:
+        for lane in sorted(lanes(plan.actions), key=_is_of_a_pod, reverse=self.pods_first):
+            for action in lane:
+                yield from action.children if isinstance(action, ApplyEngine) else (action,)
 
     def _has_died(self, dies_after: int | None) -> bool:
         self.check()
@@ -175,3 +192,7 @@ class Cluster:
             if is_told and not any(moved) and not any(plan.actions for plan in plans):
                 return
         pytest.fail("it does not settle")
+
+
+def _is_of_a_pod(lane: tuple[Action, ...]) -> bool:
+    return isinstance(lane[0], LoadAdapter | UnloadAdapter | Probe)

@@ -7,10 +7,21 @@ from finetune_operator.core.workloads import pod_facts
 from finetune_operator.manifests.serving import adapter_of
 from finetune_operator.reconcile.engine_sharing import EnginePod, Refusal
 from finetune_operator.reconcile.modelversion import Observed, reconcile
-from finetune_operator.reconcile.plan import Apply, LoadAdapter, UnloadAdapter
+from finetune_operator.reconcile.plan import LoadAdapter, UnloadAdapter
 from finetune_operator.resources.modelversion import State
 from tests.builders import CONFIG, NOON, after, make_version, pod_body, running, terminated, waiting
-from tests.unit.reconcile.engines import READY, REFUSAL, V1, decide, engine_pod, loaded, reason_of, status_of, world
+from tests.unit.reconcile.engines import (
+    READY,
+    REFUSAL,
+    V1,
+    applied,
+    decide,
+    engine_pod,
+    loaded,
+    reason_of,
+    status_of,
+    world,
+)
 
 STUCK = ({"type": "Progressing", "status": "False", "message": "exceeded quota"},)
 CRASHED = EnginePod(
@@ -131,10 +142,8 @@ class TestRefusal:
         refused = after(
             V1, decide(V1, world(V1, second, pods=(engine_pod("plato-v2", refused={"plato-v1": REFUSAL}),)))
         )
-        plan = decide(second, Observed(versions=(second, refused)))
-        config_map = plan.actions[0]
-        assert isinstance(config_map, Apply)
-        assert "plato-v1" not in config_map.body["data"]["adapters.json"]
+        config_map = applied(decide(second, Observed(versions=(second, refused))))["configmaps"]
+        assert "plato-v1" not in config_map["data"]["adapters.json"]
 
     def test_an_edited_spec_is_tried_again(self) -> None:
         pods = (engine_pod(refused={"plato-v1": REFUSAL}),)

@@ -4,12 +4,13 @@ import pytest
 
 from finetune_operator.manifests.serving import engine_manifests
 from finetune_operator.reconcile.modelversion import Observed, refused
-from finetune_operator.reconcile.plan import Apply, Plan, UnloadAdapter
+from finetune_operator.reconcile.plan import Apply, ApplyEngine, Plan, UnloadAdapter
 from finetune_operator.resources.modelversion import ModelVersion, State
 from tests.builders import CONFIG, NOON, Object, after, condition, make_version, merged
 from tests.unit.reconcile.engines import (
     ENGINE,
     V1,
+    applied,
     decide,
     engine,
     engine_pod,
@@ -25,11 +26,9 @@ class TestEngine:
     def test_a_new_version_gets_an_engine(self) -> None:
         plan = decide(V1, Observed(versions=(V1,)))
         config_map, service, deployment = engine_manifests(ENGINE, [V1], [V1], CONFIG)
-        assert plan.actions == (
-            Apply("configmaps", config_map),
-            Apply("services", service),
-            Apply("deployments", deployment),
-        )
+        children = (Apply("configmaps", config_map), Apply("services", service), Apply("deployments", deployment))
+        revision = deployment["metadata"]["annotations"]["finetune.dev/revision"]
+        assert plan.actions == (ApplyEngine(ENGINE, revision, children),)
         status = status_of(plan)
         assert (status.state, status.engine, status.served_name) == (State.PENDING, ENGINE, "plato-v1")
         assert (status.replicas, status.selector) == ("0/1", f"finetune.dev/engine={ENGINE}")
@@ -40,15 +39,11 @@ class TestEngine:
 
     def test_versions_that_agree_in_parameters_share_one(self) -> None:
         second = make_version(2, {"serving": {"replicas": 3}})
-        (config_map, _, deployment) = (
-            action.body
-            for action in decide(second, world(second, V1, applied=False)).actions
-            if isinstance(action, Apply)
-        )
-        assert deployment["metadata"]["name"] == ENGINE
-        assert deployment["spec"]["replicas"] == 3
-        assert "plato-v1" in config_map["data"]["adapters.json"]
-        assert "plato-v2" in config_map["data"]["adapters.json"]
+        children = applied(decide(second, world(second, V1, applied=False)))
+        assert children["deployments"]["metadata"]["name"] == ENGINE
+        assert children["deployments"]["spec"]["replicas"] == 3
+        assert "plato-v1" in children["configmaps"]["data"]["adapters.json"]
+        assert "plato-v2" in children["configmaps"]["data"]["adapters.json"]
 
     def test_other_parameters_get_another(self) -> None:
         second = make_version(2, {"serving": {"maxModelLen": 1024}})
@@ -80,7 +75,9 @@ class TestEngine:
         second = loaded(2)
         plan = decide(second, world(second, gone, pods=(engine_pod("plato-v1", "plato-v2"),)))
         assert UnloadAdapter("uid-of-pod-1", "10.0.0.1", "plato-v1") in plan.actions
-        assert not any("plato-v1" in str(action.body) for action in plan.actions if isinstance(action, Apply))
+        children = applied(plan)
+        assert "plato-v2" in str(children["configmaps"])
+        assert "plato-v1" not in str(children)
 
     def test_the_last_one_that_is_archived_takes_the_engine_along(self) -> None:
         archived = make_version(1, {"state": "Archived"})
@@ -97,7 +94,7 @@ class TestEngineRefused:
         assert "change spec.serving" in (stalled.status.message or "")
         assert decide(stalled, Observed(versions=(stalled,))).actions == ()
         edited = make_version(1, {"serving": {"replicas": 2}}, generation=2, status=stalled.status.to_dict())
-        assert len(decide(edited, Observed(versions=(edited,))).actions) == 3
+        assert len(decide(edited, Observed(versions=(edited,))).actions) == 1
 
     def test_what_answers_already_goes_on(self) -> None:
         assert refused(loaded(1, active=True), Observed(), "Invalid value", NOON, CONFIG) is None

@@ -141,14 +141,15 @@ TWO_PODS: Object = {"serving": {"replicas": 2}}
 
 
 @pytest.mark.parametrize("refusals", [0, 1, 2], ids=["all start", "one refuses once", "one refuses twice"])
+@pytest.mark.parametrize("pods_first", [False, True], ids=["API server first", "pods first"])
 @pytest.mark.parametrize("dies_after", [None, *range(1, 16)])
 @pytest.mark.parametrize(("before", "wanted"), MOVES.values(), ids=MOVES.keys())
 def test_a_move_takes_no_answer_away_wherever_the_operator_dies(
-    before: Object, wanted: Object, dies_after: int | None, refusals: int
+    before: Object, wanted: Object, dies_after: int | None, pods_first: bool, refusals: int
 ) -> None:
     """Another version stays in the adapters' engine, from which this one is unloaded."""
     mover = make_version(1, merged(merged(before, TWO_PODS), {"promotion": "Always"}))
-    cluster = Cluster({"plato-v1": mover, "plato-v2": make_version(2, TWO_PODS)}, refusals)
+    cluster = Cluster({"plato-v1": mover, "plato-v2": make_version(2, TWO_PODS)}, refusals, pods_first)
     cluster.settle()
     former = name_of(mover)
     status = cluster.versions["plato-v1"].status

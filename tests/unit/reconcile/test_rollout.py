@@ -10,11 +10,12 @@ from finetune_operator.core.workloads import pod_facts
 from finetune_operator.manifests.serving import adapter_of, wanted_engine
 from finetune_operator.reconcile.engine_sharing import Engine, EnginePod, Refusal
 from finetune_operator.reconcile.modelversion import Observed, refused
-from finetune_operator.reconcile.plan import Apply, Create, Delete, LoadAdapter, Plan, UnloadAdapter
+from finetune_operator.reconcile.plan import ApplyEngine, Create, Delete, LoadAdapter, Plan, UnloadAdapter
 from finetune_operator.resources.modelversion import ModelVersion, State
 from tests.builders import CONFIG, NOON, Object, after, make_version, merged, pod_body, terminated
 from tests.unit.reconcile.engines import (
     ENGINE,
+    applied,
     decide,
     engine,
     engine_pod,
@@ -64,8 +65,8 @@ def kinds(plan: Plan) -> list[type]:
 
 def test_a_change_makes_a_second_engine_and_takes_nothing_from_the_first() -> None:
     plan = decide(MOVED, moving(applied=False))
-    assert kinds(plan) == [Apply, Apply, Apply]
-    assert {action.body["metadata"]["name"] for action in plan.actions if isinstance(action, Apply)} == {NEXT}
+    assert kinds(plan) == [ApplyEngine]
+    assert {child["metadata"]["name"] for child in applied(plan).values()} == {NEXT}
     status = status_of(plan)
     assert (status.state, status.engine, status.next_engine) == (State.DEPLOYED, ENGINE, NEXT)
     assert (status.replicas, status.selector) == ("1/1", f"finetune.dev/engine={ENGINE}")
@@ -238,10 +239,9 @@ class TestNeighbours:
         pods = (engine_pod("plato-v1", "plato-v2"),)
         plan = decide(self.SECOND, replace(world(self.SECOND, pods=pods), versions=(MOVED, self.SECOND)))
         assert not any(isinstance(action, UnloadAdapter) for action in plan.actions)
-        (config_map,) = (a.body for a in plan.actions if isinstance(a, Apply) and a.plural == "configmaps")
-        assert "plato-v1" in config_map["data"]["adapters.json"]
-        (deployment,) = (a.body for a in plan.actions if isinstance(a, Apply) and a.plural == "deployments")
-        arguments = deployment["spec"]["template"]["spec"]["containers"][0]["args"]
+        children = applied(plan)
+        assert "plato-v1" in children["configmaps"]["data"]["adapters.json"]
+        arguments = children["deployments"]["spec"]["template"]["spec"]["containers"][0]["args"]
         assert arguments[arguments.index("--max-model-len") + 1] == "512", "the parameters are of those who stay"
         arrived = after(MOVED, decide(MOVED, moving(MOVED, self.SECOND, pods=(engine_pod("plato-v1"),))))
         plan = decide(self.SECOND, replace(world(self.SECOND, pods=pods), versions=(arrived, self.SECOND)))

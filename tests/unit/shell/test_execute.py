@@ -1,14 +1,30 @@
 """How plans are carried out: actions in order, at most one status write, then events."""
 
+import asyncio
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 import aiohttp
 import pytest
+from structlog.testing import capture_logs
 
+from finetune_operator.contract.adapters import Adapter
 from finetune_operator.contract.served_evaluation import EvaluationSource, RecordedEvaluation
 from finetune_operator.kube.errors import Conflict, Rejected, Unavailable
-from finetune_operator.reconcile.plan import Apply, Create, Delete, Event, Patch, Plan, Probe, RecordEvaluation
+from finetune_operator.reconcile.plan import (
+    Apply,
+    ApplyEngine,
+    Create,
+    Delete,
+    Event,
+    LoadAdapter,
+    Patch,
+    Plan,
+    Probe,
+    RecordEvaluation,
+    UnloadAdapter,
+)
 from finetune_operator.resources.finetunejob import FineTuneJob
 from finetune_operator.resources.modelversion import ModelVersion
 from finetune_operator.shell.engines import Engines, EngineUnavailable
@@ -16,6 +32,7 @@ from finetune_operator.shell.execute import ChildRejected, Executor
 from finetune_operator.shell.state import ClusterState
 from tests.builders import NAMESPACE, NOON, Object, job_body, job_object, version_object
 from tests.unit.shell.fake_cluster import FakeCluster
+from tests.waiting import eventually
 
 STATUS = {"phase": "Pending", "message": "waiting", "conditions": []}
 
@@ -139,6 +156,93 @@ class TestOrder:
         with pytest.raises(Unavailable):
             await table.execute(plan)
         assert len(table.cluster.writes) == 1
+
+
+REVISED = {"name": "vllm-1", "annotations": {"finetune.dev/revision": "abc"}}
+ENGINE = ApplyEngine(
+    "vllm-1",
+    "abc",
+    (Apply("configmaps", {"metadata": {"name": "vllm-1"}}), Apply("deployments", {"metadata": REVISED, "spec": {}})),
+)
+ADAPTER = Adapter(name="plato-v1", path="/artifacts/plato-v1", digest="sha256:" + "a" * 64)
+
+
+class SlowEngines(Engines):
+    """A load in a pod goes on until the pod is let go; says which have begun."""
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        super().__init__(session, "", "http://127.0.0.1:9")
+        self.begun: list[str] = []
+        self.let_go = asyncio.Event()
+
+    async def unload(self, pod_uid: str, ip: str, name: str) -> None:
+        self.begun.append(f"unload in {pod_uid}")
+
+    async def load(self, pod_uid: str, ip: str, adapter: Adapter) -> None:
+        self.begun.append(f"load in {pod_uid}")
+        await self.let_go.wait()
+
+
+class BrokenEngines(Engines):
+    """With a defect."""
+
+    async def probe(self, pod_uid: str, ip: str, name: str) -> None:
+        raise AssertionError("a defect")
+
+
+class TestAtOnce:
+    async def test_pods_wait_neither_for_each_other_nor_for_the_api_server(self, bench: Any) -> None:
+        table = bench()
+        async with aiohttp.ClientSession() as session:
+            engines = SlowEngines(session)
+            executor = replace(table.executor, engines=engines)
+            actions = (
+                UnloadAdapter("one", "10.0.0.1", "plato-v0"),
+                *(LoadAdapter(pod, "10.0.0.1", ADAPTER) for pod in ("one", "two")),
+                ENGINE,
+            )
+            task = asyncio.create_task(executor.execute(table.job, STATUS, Plan(actions, {"phase": "Training"})))
+            wanted = {"unload in one", "load in one", "load in two"}
+            await eventually(lambda: set(engines.begun) == wanted and len(table.cluster.writes) == 2)
+            assert engines.begun.index("unload in one") < engines.begun.index("load in one")
+            assert table.cluster.writes == [
+                ("apply", plural, "vllm-1", "finetune-operator") for plural in ("configmaps", "deployments")
+            ], "the status tells of all of it, hence it waits"
+            engines.let_go.set()
+            assert await task is True
+        assert table.cluster.writes[-1] == ("patch", "finetunejobs", "plato-ethics", "status")
+
+    async def test_versions_that_share_an_engine_apply_it_once(self, bench: Any) -> None:
+        table = bench()
+        outcomes = await asyncio.gather(*(table.execute(Plan((ENGINE,))) for _ in range(3)))
+        assert [write[1] for write in table.cluster.writes] == ["configmaps", "deployments"]
+        assert sorted(outcomes) == [False, False, True]
+
+    async def test_where_the_first_one_fails_the_next_one_applies(self, bench: Any) -> None:
+        table = bench()
+        table.cluster.failures["deployments"] = Unavailable("no")
+        outcomes = await asyncio.gather(*(table.execute(Plan((ENGINE,))) for _ in range(2)), return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [Unavailable, Unavailable]
+        assert len(table.cluster.writes) == 4
+        del table.cluster.failures["deployments"]
+        assert await table.execute(Plan((ENGINE,))) is True
+
+    async def test_an_engine_that_the_api_server_refuses_is_told_with_its_child(self, bench: Any) -> None:
+        table = bench()
+        table.cluster.failures["deployments"] = Rejected("must be less than the memory limit", 422)
+        with pytest.raises(ChildRejected, match="memory limit") as raised:
+            await table.execute(Plan((ENGINE,), status={"phase": "Training"}))
+        assert raised.value.plural == "deployments"
+        assert [write[1] for write in table.cluster.writes] == ["configmaps", "deployments"]
+
+    async def test_of_two_failures_one_is_raised_and_the_other_is_logged(self, bench: Any) -> None:
+        table = bench()
+        table.cluster.failures["deployments"] = Unavailable("no")
+        async with aiohttp.ClientSession() as session:
+            executor = replace(table.executor, engines=BrokenEngines(session, "", ""))
+            with pytest.raises(Unavailable), capture_logs() as logs:
+                await executor.execute(table.job, {}, Plan((Probe("uid", "10.0.0.1", "plato-v1"), ENGINE)))
+        assert [entry["event"] for entry in logs if entry["log_level"] == "error"] == ["another action failed, too"]
 
 
 class TestCreate:
