@@ -86,7 +86,8 @@ class Engines:
             memory.failing.pop(name, None)
 
     async def _load_and_probe(self, memory: PodMemory, ip: str, adapter: Adapter) -> None:
-        if adapter.name not in await self._adapters(ip):
+        # The observation that this load was decided on has just listed them.
+        if adapter.name not in (memory.listed or {}):
             refusal = await self._load(ip, adapter)
             if refusal:
                 memory.refused[adapter.name] = refusal

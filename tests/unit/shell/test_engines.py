@@ -126,6 +126,31 @@ class TestLoad:
         assert (probe["model"], probe["max_tokens"]) == ("plato-v1", 1)
         assert (seen.listed, seen.probed) == ({"plato-v1": ADAPTER.path}, {"plato-v1"})
 
+    async def test_what_was_just_listed_is_not_listed_again_before_the_load(self) -> None:
+        async with engine() as (vllm, engines):
+            await engines.observe((pod(),))
+            vllm.calls.clear()
+            await load(engines)
+        assert [path for path, _ in vllm.calls] == ["/v1/load_lora_adapter", "/v1/models", "/v1/completions"]
+
+    async def test_what_an_earlier_operator_has_loaded_is_only_asked_for_a_token(self) -> None:
+        async with engine() as (vllm, engines):
+            vllm.loaded = {"plato-v1": ADAPTER.path}
+            await engines.observe((pod(),))
+            vllm.calls.clear()
+            await load(engines)
+        assert [path for path, _ in vllm.calls] == ["/v1/models", "/v1/completions"]
+
+    async def test_what_was_evicted_since_it_was_listed_is_loaded_by_the_next_try(self) -> None:
+        async with engine() as (vllm, engines):
+            vllm.loaded = {"plato-v1": ADAPTER.path}
+            await engines.observe((pod(),))
+            vllm.loaded = {}
+            with pytest.raises(EngineUnavailable, match="not listed"):
+                await load(engines)
+            await load(engines)
+        assert vllm.loaded == {"plato-v1": ADAPTER.path}
+
     async def test_the_guard_is_told_what_to_expect_and_who_asks(self) -> None:
         async with engine("secret") as (vllm, engines):
             await load(engines)
@@ -133,13 +158,6 @@ class TestLoad:
         headers = vllm.headers[paths.index("/v1/load_lora_adapter")]
         assert {key.lower(): value for key, value in headers.items()}[ADAPTER_DIGEST_HEADER] == DIGEST
         assert all(entry["Authorization"] == "Bearer secret" for entry in vllm.headers)
-
-    async def test_one_that_is_there_already_is_only_asked(self) -> None:
-        async with engine() as (vllm, engines):
-            vllm.loaded = {"plato-v1": "/artifacts/a"}
-            await load(engines)
-        assert vllm.called("/v1/load_lora_adapter") == []
-        assert len(vllm.called("/v1/completions")) == 1
 
     async def test_two_at_once_load_once(self) -> None:
         async with engine() as (vllm, engines), asyncio.TaskGroup() as group:
@@ -262,7 +280,7 @@ class TestUnavailable:
     async def test_nobody_listens(self) -> None:
         async with aiohttp.ClientSession() as session:
             engines = Engines(session, "", "http://127.0.0.1:9")
-            with pytest.raises(EngineUnavailable, match="/v1/models"):
+            with pytest.raises(EngineUnavailable, match="/v1/load_lora_adapter: "):
                 await load(engines)
             (seen,) = await engines.observe((pod(),))
         assert seen.listed is None
