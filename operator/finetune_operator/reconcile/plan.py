@@ -1,7 +1,7 @@
 """What a reconcile wants done: actions, then one status write, then events.
 
 What the API server is asked for is done in its order, and so is what one engine pod is asked for; these are done at
-once, since a pod that takes its time must not keep anything else waiting.
+once, since a pod that takes its time must keep nothing else waiting, nor the status that says what it does.
 """
 
 from collections.abc import Iterable
@@ -119,9 +119,9 @@ class Plan:
 
 
 def lanes(actions: Iterable[Action]) -> tuple[tuple[Action, ...], ...]:
-    """What has to be done in order: that of the API server and the api first, then that of each engine pod."""
+    """What has to be done in order: that of the API server and the api, which may be nothing; that of each pod."""
     found: dict[str, list[Action]] = {"": []}
     for action in actions:
         pod_uid = action.pod_uid if isinstance(action, LoadAdapter | UnloadAdapter | Probe) else ""
         found.setdefault(pod_uid, []).append(action)
-    return tuple(tuple(lane) for lane in found.values() if lane)
+    return tuple(map(tuple, found.values()))

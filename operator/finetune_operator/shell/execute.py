@@ -103,8 +103,11 @@ class Executor:
         One engine pod that can't load now keeps neither the others nor the status waiting, nor does a child that is not
         vital.
         """
+        own, *pods = lanes(plan.actions)
         outcomes = await asyncio.gather(
-            *(self._in_order(resource, lane) for lane in lanes(plan.actions)), return_exceptions=True
+            self._recorded(resource, own, old_status, plan),
+            *(self._in_order(resource, lane) for lane in pods),
+            return_exceptions=True,
         )
         done = [outcome for outcome in outcomes if isinstance(outcome, Done)]
         failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
@@ -112,16 +115,22 @@ class Executor:
             logger.error("another action failed, too", name=resource.metadata.name, exc_info=other)
         if failures:
             raise failures[0]
-        if plan.status is not None and (patch := merge_patch(old_status, plan.status)):
-            await self._write_status(resource, patch)
-        for event in plan.events:
-            await self._emit(resource, event)
         for each in done:
             if each.put_off:
                 raise each.put_off
         return any(each.changed for each in done)
 
-    async def _in_order(self, resource: Resource, actions: Iterable[Action]) -> "Done":
+    async def _recorded(
+        self, resource: Resource, actions: Iterable[Action], old_status: dict[str, object], plan: Plan
+    ) -> Done:
+        done = await self._in_order(resource, actions)
+        if plan.status is not None and (patch := merge_patch(old_status, plan.status)):
+            await self._write_status(resource, patch)
+        for event in plan.events:
+            await self._emit(resource, event)
+        return done
+
+    async def _in_order(self, resource: Resource, actions: Iterable[Action]) -> Done:
         changed = False
         put_off: EngineUnavailable | ChildRejected | None = None
         for action in actions:

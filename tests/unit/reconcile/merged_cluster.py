@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 
@@ -85,7 +86,7 @@ class Cluster:
     versions: dict[str, ModelVersion]
     refusals: int = 0
     pods_first: bool = False
-    """Of what is done at once: whether the engine pods are done before the API server."""
+    """What is asked of engine pods is done at once with all else: here, all of it before that, or after it."""
     engines: dict[str, Running] = field(default_factory=dict)
     told: dict[str, tuple[str, ...]] = field(default_factory=dict)
     probed: set[tuple[str, str]] = field(default_factory=set)
@@ -114,19 +115,16 @@ class Cluster:
         """Carry the plan out, write by write; an operator that dies forgets what it had probed."""
         version = self.versions[name]
         plan = decide(version, self.observed(version))
-        for action in self._in_turn(plan):
-            self._act(action)
-            if self._has_died(dies_after):
-                return plan
+        own, *pods = lanes(plan.actions)
+        of_pods = [partial(self._act, action) for lane in pods for action in lane]
+        others = [partial(self._act, action) for action in _writes(own)]
         if plan.status != version.status.to_dict():
-            self.versions[name] = after(version, plan)
-            self._has_died(dies_after)
+            others.append(partial(self.versions.__setitem__, name, after(version, plan)))
+        for step in (*of_pods, *others) if self.pods_first else (*others, *of_pods):
+            step()
+            if self._has_died(dies_after):
+                break
         return plan
-
-    def _in_turn(self, plan: Plan) -> Iterable[Action]:
-        for lane in sorted(lanes(plan.actions), key=_is_of_a_pod, reverse=self.pods_first):
-            for action in lane:
-                yield from action.children if isinstance(action, ApplyEngine) else (action,)
 
     def _has_died(self, dies_after: int | None) -> bool:
         self.check()
@@ -194,5 +192,6 @@ class Cluster:
         pytest.fail("it does not settle")
 
 
-def _is_of_a_pod(lane: tuple[Action, ...]) -> bool:
-    return isinstance(lane[0], LoadAdapter | UnloadAdapter | Probe)
+def _writes(actions: Iterable[Action]) -> Iterable[Action]:
+    for action in actions:
+        yield from action.children if isinstance(action, ApplyEngine) else (action,)

@@ -203,14 +203,16 @@ class TestAtOnce:
             )
             task = asyncio.create_task(executor.execute(table.job, STATUS, Plan(actions, {"phase": "Training"})))
             wanted = {"unload in one", "load in one", "load in two"}
-            await eventually(lambda: set(engines.begun) == wanted and len(table.cluster.writes) == 2)
+            await eventually(lambda: set(engines.begun) == wanted and len(table.cluster.writes) == 3)
             assert engines.begun.index("unload in one") < engines.begun.index("load in one")
             assert table.cluster.writes == [
-                ("apply", plural, "vllm-1", "finetune-operator") for plural in ("configmaps", "deployments")
-            ], "the status tells of all of it, hence it waits"
+                ("apply", "configmaps", "vllm-1", "finetune-operator"),
+                ("apply", "deployments", "vllm-1", "finetune-operator"),
+                ("patch", "finetunejobs", "plato-ethics", "status"),
+            ], "the status says what the pods do while they do it"
+            assert not task.done()
             engines.let_go.set()
             assert await task is True
-        assert table.cluster.writes[-1] == ("patch", "finetunejobs", "plato-ethics", "status")
 
     async def test_versions_that_share_an_engine_apply_it_once(self, bench: Any) -> None:
         table = bench()
