@@ -1,5 +1,9 @@
 """The demo's cluster, looked at; nothing here starts one."""
 
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from bench.report import NotMeasurable
 from demo import target
 from demo.kubectl import Kubectl
@@ -8,6 +12,7 @@ from local_cluster.console import Refused
 from local_cluster.layout import cache_root
 
 RUN_THE_DEMO = "run `make demo` first"
+CONNECT_SECONDS = 1.0
 
 
 def local_cluster() -> Cluster:
@@ -30,3 +35,18 @@ def demo_kubectl() -> Kubectl:
         case _:
             cluster = local_cluster()
             return Kubectl(cluster.kubeconfig, target.NAMESPACE, str(cluster.bin_dir / "kubectl"))
+
+
+@contextmanager
+def service_url(kubectl: Kubectl, service: str, port: int = 80) -> Iterator[str]:
+    """Where a Service answers: itself where this machine is the node, since the way of `kubectl port-forward`, by the
+    API server and kubelet, takes milliseconds and a good part of a core.
+    """
+    address = kubectl.get("service", service)["spec"]["clusterIP"]
+    try:
+        socket.create_connection((address, port), CONNECT_SECONDS).close()
+    except OSError:
+        with kubectl.port_forward(service, port) as url:
+            yield url
+    else:
+        yield f"http://{address}:{port}"

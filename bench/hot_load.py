@@ -19,7 +19,7 @@ from typing import Any
 
 import httpx2
 
-from bench.cluster import RUN_THE_DEMO, demo_kubectl
+from bench.cluster import RUN_THE_DEMO, demo_kubectl, service_url
 from bench.report import Figure, NotMeasurable, Report
 from demo.install import RELEASE
 from demo.kubectl import DemoError, Kubectl
@@ -31,9 +31,11 @@ from finetune_operator.contract.places import ARTIFACTS_ROOT
 KNOWN_VERSION, COPIED_VERSION = FIRST, SECOND
 # A family of its own: the numbers of the demo's family, and what its alias answers, stay as they are.
 FAMILY = "hot-load"
-HOT_LOADS, RESTARTS = 20, 2
+HOT_LOADS, RESTARTS = 60, 2
 RESTART_GOAL, BARE_GOAL, OTHERS_GOAL = 20, 1.2, 1.1
 OTHERS_PER_SECOND = 10
+# The operator looks at the engine a few times more, and takes out what it does not know.
+SETTLE_SECONDS = 1.0
 POLL_SECONDS = 0.005
 HOT_LOAD_DEADLINE_SECONDS, RESTART_DEADLINE_SECONDS = 60.0, 600.0
 VERSIONS = f"/apis/finetune.dev/v1alpha1/namespaces/{NAMESPACE}/modelversions"
@@ -48,16 +50,17 @@ def measure() -> Report:
         with ExitStack() as stack:
             bench = Bench(
                 httpx2.Client(base_url=stack.enter_context(_api_server(kubectl)), timeout=60),
-                httpx2.Client(base_url=stack.enter_context(kubectl.port_forward(f"{RELEASE}-gateway")), timeout=60),
+                httpx2.Client(base_url=stack.enter_context(service_url(kubectl, f"{RELEASE}-gateway")), timeout=60),
             )
             copied = bench.require_idle_demo()
             adapters = Adapters(kubectl, copied["status"]["engine"])
             before = adapters.loaded()
             loads = Loads()
-            with Others(stack.enter_context(kubectl.port_forward(f"{RELEASE}-gateway"))) as others:
+            with Others(stack.enter_context(service_url(kubectl, f"{RELEASE}-gateway"))) as others:
                 for number in range(1, HOT_LOADS + 1):
                     loads.bare.append(adapters.bare_load(copied["spec"]["artifact"], f"bare-load-{number}"))
                     loads.hot.append(bench.hot_load(copied["spec"], number, adapters))
+                    time.sleep(SETTLE_SECONDS)
             loads.restarts.extend(bench.restart(copied["status"]["engine"]) for _ in range(RESTARTS))
             kubectl.wait_for("the engine has its adapters", lambda: adapters.loaded() == before, 60)
     except (DemoError, httpx2.HTTPError) as error:
@@ -298,7 +301,7 @@ class Adapters:
         secret = self.kubectl.get("secret", f"{RELEASE}-internal")
         key = base64.b64decode(secret["data"]["engine-api-key"]).decode()
         with (
-            self.kubectl.port_forward(self.engine, 8000) as url,
+            service_url(self.kubectl, self.engine, 8000) as url,
             httpx2.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=60) as client,
         ):
             # So that the connection is there when time is taken, as the gateway's is.
