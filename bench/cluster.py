@@ -49,4 +49,4 @@ def service_url(kubectl: Kubectl, service: str, port: int = 80) -> Iterator[str]
         with kubectl.port_forward(service, port) as url:
             yield url
     else:
-        yield f"http://{address}:{port}"
+        yield f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"

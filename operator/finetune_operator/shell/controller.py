@@ -34,6 +34,7 @@ from finetune_operator.shell.vitality import Vitality
 
 WORKERS = 16
 RESYNC_SECONDS = 600.0
+CONFLICT_SECONDS = 0.3
 CUSTOM_PLURALS = ("finetunejobs", "modelversions", "abtests", "batchinferences")
 # Of keys only: by uid, since a new FineTuneJob may have taken the name.
 DELETED_JOBS = "finetunejobs/deleted"
@@ -114,12 +115,15 @@ class Controller:
             acted = await self._executor.execute(resource, old_status, plan)
         except Conflict:
             # Somebody wrote in between; the watch brings it, and the decision is made anew.
-            return 0.3
+            return CONFLICT_SECONDS
         except ChildRejected as error:
             verdict = await self._refused(resource, error)
             if verdict is None:
                 raise
-            await self._executor.execute(resource, old_status, verdict)
+            try:
+                await self._executor.execute(resource, old_status, verdict)
+            except Conflict:
+                return CONFLICT_SECONDS
             return None
         if acted:
             self._queue.add(key)

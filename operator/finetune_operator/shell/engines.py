@@ -3,8 +3,8 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +33,10 @@ class PodMemory:
     """What this process has learnt of one pod; lost with the process and learnt again."""
 
     listed: Mapping[str, str] | None = None
+    is_current: bool = False
+    """Whether the last time that it was asked it did list them."""
+    changes: int = 0
+    """Loads and unloads, counted as they begin and as they end."""
     probed: set[str] = field(default_factory=set)
     refused: dict[str, Refusal] = field(default_factory=dict)
     failing: dict[str, str] = field(default_factory=dict)
@@ -78,16 +82,19 @@ class Engines:
         """One call at a time; that it failed is known of this name until it succeeds."""
         async with self._locks.setdefault(pod_uid, asyncio.Lock()):
             memory = self._memory.setdefault(pod_uid, PodMemory())
-            try:
-                yield memory
-            except EngineUnavailable as error:
-                memory.failing[name] = str(error)
-                raise
+            with _changing(memory):
+                try:
+                    yield memory
+                except EngineUnavailable as error:
+                    memory.failing[name] = str(error)
+                    raise
             memory.failing.pop(name, None)
 
     async def _load_and_probe(self, memory: PodMemory, ip: str, adapter: Adapter) -> None:
-        # The observation that this load was decided on has just listed them.
-        if adapter.name not in (memory.listed or {}):
+        # Else the observation that this load was decided on has just listed them.
+        if not memory.is_current or memory.listed is None:
+            memory.listed = await self._adapters(ip)
+        if adapter.name not in memory.listed:
             refusal = await self._load(ip, adapter)
             if refusal:
                 memory.refused[adapter.name] = refusal
@@ -101,20 +108,28 @@ class Engines:
     async def unload(self, pod_uid: str, ip: str, name: str) -> None:
         """Take it out; that it is not there is success."""
         async with self._locks.setdefault(pod_uid, asyncio.Lock()):
-            status, text = await self._post(ip, "/v1/unload_lora_adapter", {"lora_name": name}, LIST_TIMEOUT_SECONDS)
-            if status >= 400 and status != 404:
-                raise EngineUnavailable(f"unloading {name} answered {status}: {text[:300]}")
             memory = self._memory.setdefault(pod_uid, PodMemory())
-            memory.probed.discard(name)
-            memory.listed = await self._adapters(ip)
+            with _changing(memory):
+                body = {"lora_name": name}
+                status, text = await self._post(ip, "/v1/unload_lora_adapter", body, LIST_TIMEOUT_SECONDS)
+                if status >= 400 and status != 404:
+                    raise EngineUnavailable(f"unloading {name} answered {status}: {text[:300]}")
+                memory.probed.discard(name)
+                memory.listed = await self._adapters(ip)
 
     async def _observe(self, pod: PodFacts, merged: bool) -> EnginePod:
         memory = self._memory.setdefault(pod.uid, PodMemory())
         if pod.ready and pod.ip:
+            changes = memory.changes
             try:
-                memory.listed = await (self._models(pod.ip) if merged else self._adapters(pod.ip))
+                listed = await (self._models(pod.ip) if merged else self._adapters(pod.ip))
             except EngineUnavailable as error:
+                memory.is_current = False
                 logger.warning("an engine pod did not list its models", pod=pod.name, error=str(error))
+            else:
+                memory.is_current = True
+                if memory.changes == changes:
+                    memory.listed = listed
         return EnginePod(pod, memory.listed, frozenset(memory.probed), dict(memory.refused), dict(memory.failing))
 
     async def _adapters(self, ip: str) -> dict[str, str]:
@@ -161,7 +176,7 @@ class Engines:
         timeout_seconds: float,
         headers: dict[str, str] | None = None,
     ) -> tuple[int, str]:
-        timeout = aiohttp.ClientTimeout(total=timeout_seconds)
+        timeout = aiohttp.ClientTimeout(total=timeout_seconds, sock_connect=LIST_TIMEOUT_SECONDS)
         try:
             async with self._session.post(
                 self._url(ip, path), json=body, headers=self._headers | (headers or {}), timeout=timeout
@@ -172,6 +187,16 @@ class Engines:
 
     def _url(self, ip: str, path: str) -> str:
         return self._url_template.format(ip=ip) + path
+
+
+@contextmanager
+def _changing(memory: PodMemory) -> Iterator[None]:
+    """What was listed while something was loaded or taken out may be older than what that has told."""
+    memory.changes += 1
+    try:
+        yield
+    finally:
+        memory.changes += 1
 
 
 def _refusal(text: str) -> Refusal:

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
-from weakref import WeakValueDictionary
 
 from finetune_operator.contract.served_evaluation import RecordedEvaluation
 from finetune_operator.core.patches import merge_patch
@@ -85,6 +84,13 @@ class Done(NamedTuple):
     put_off: EngineUnavailable | ChildRejected | None
 
 
+class Applying(NamedTuple):
+    """An engine's children on their way to the API server."""
+
+    revision: str
+    task: asyncio.Task[None]
+
+
 @dataclass(frozen=True)
 class Executor:
     """Where plans are carried out."""
@@ -93,9 +99,8 @@ class Executor:
     state: ClusterState
     engines: Engines
     records: Records
-    _engine_locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = field(
-        default_factory=WeakValueDictionary, init=False, repr=False, compare=False
-    )
+    _applying: dict[tuple[str, str], Applying] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """By namespace and engine."""
 
     async def execute(self, resource: Resource, old_status: dict[str, object], plan: Plan) -> bool:
         """Raises what the API server or an engine answered. True when an action may have changed what is observed.
@@ -179,27 +184,41 @@ class Executor:
         self._remember(action.plural, applied)
 
     async def _apply_engine(self, namespace: str, action: ApplyEngine) -> bool:
-        """One at a time: versions that share it come to the same at once, and the first one does it for all."""
-        async with self._engine_locks.setdefault((namespace, action.name), asyncio.Lock()):
-            known = self.state.get("deployments", namespace, action.name)
-            if known and deployment_facts(known, REVISION_ANNOTATION).revision == action.revision:
+        """Versions that share it come to the same at once: the first one does it, and what comes of it is for all."""
+        key = namespace, action.name
+        while other := self._applying.get(key):
+            await asyncio.wait({other.task})
+            if other.revision == action.revision:
+                other.task.result()
                 return False
-            for child in action.children:
-                await self._apply(namespace, child)
+        known = self.state.get("deployments", namespace, action.name)
+        if known and deployment_facts(known, REVISION_ANNOTATION).revision == action.revision:
+            return False
+        own = Applying(action.revision, asyncio.create_task(self._apply_all(namespace, action.children)))
+        self._applying[key] = own
+        try:
+            await own.task
+        finally:
+            del self._applying[key]
         return True
+
+    async def _apply_all(self, namespace: str, children: Iterable[Apply]) -> None:
+        for child in children:
+            await self._apply(namespace, child)
 
     async def _create(self, namespace: str, action: Create) -> None:
         """A child that is there already is success if it is ours; a ModelVersion is ours by its lineage."""
         name = action.body["metadata"]["name"]
         try:
-            made = await self.client.create(action.plural, namespace, action.body)
-        except Conflict:
-            made = await self.client.get(action.plural, namespace, name)
-            owners = {owner["uid"] for owner in made["metadata"].get("ownerReferences", [])}
-            lineage = made.get("spec", {}).get("lineage", {}).get("jobUid")
-            self._remember(action.plural, made)
-            if action.owner_uid not in owners and lineage != action.owner_uid:
-                raise
+            try:
+                made = await self.client.create(action.plural, namespace, action.body)
+            except Conflict:
+                made = await self.client.get(action.plural, namespace, name)
+                owners = {owner["uid"] for owner in made["metadata"].get("ownerReferences", [])}
+                lineage = made.get("spec", {}).get("lineage", {}).get("jobUid")
+                self._remember(action.plural, made)
+                if action.owner_uid not in owners and lineage != action.owner_uid:
+                    raise
         except Rejected as error:
             raise ChildRejected(error, action.plural, action.body) from error
         self._remember(action.plural, made)

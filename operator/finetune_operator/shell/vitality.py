@@ -13,7 +13,7 @@ from finetune_operator.shell.state import resource_version
 WATCH_GRACE_SECONDS = 120.0
 """Between two listings: a watch that was cut is back within half a minute, and begins with a listing of its own."""
 QUEUE_GRACE_SECONDS = 3600.0
-"""A reconcile may load an adapter into many pods one after the other, four minutes each."""
+"""A reconcile may take many adapters out of a pod and load one, minutes each."""
 
 
 class ObjectKey(NamedTuple):

@@ -1,5 +1,6 @@
 """The API server as far as plans need it."""
 
+import asyncio
 from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
@@ -39,6 +40,8 @@ class FakeCluster:
         self, plural: str, namespace: str, name: str, body: Mapping[str, Any], field_manager: str
     ) -> Object:
         self._write("apply", plural, name, field_manager, body=body)
+        # So that others come in between, as while a real one is waited for.
+        await asyncio.sleep(0)
         known = self.objects.get((plural, name), {"metadata": {"namespace": namespace, "uid": f"uid-of-{name}"}})
         return self._store(plural, name, dict(body) | {"metadata": known["metadata"] | body["metadata"]})
 

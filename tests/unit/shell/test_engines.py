@@ -22,6 +22,13 @@ READY = ({"type": "Ready", "status": "True"},)
 Answer = tuple[int, dict[str, Any] | str]
 
 
+class Held:
+    """An answer that is ready and does not go out yet."""
+
+    def __init__(self) -> None:
+        self.reached, self.let_go = asyncio.Event(), asyncio.Event()
+
+
 class Vllm:
     """The part of vLLM that the operator talks to; `answers` overrides what a path says."""
 
@@ -30,6 +37,7 @@ class Vllm:
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.headers: list[dict[str, str]] = []
         self.answers: dict[str, Answer] = {}
+        self.held: dict[str, Held] = {}
 
     def application(self) -> web.Application:
         application = web.Application()
@@ -52,6 +60,9 @@ class Vllm:
             case "/v1/models":
                 adapters = ({"id": n, "root": p, "parent": "tiny-llama"} for n, p in self.loaded.items())
                 entries = [{"id": "tiny-llama", "root": "/models/tiny-llama"}, *adapters]
+                if held := self.held.get(request.path):
+                    held.reached.set()
+                    await held.let_go.wait()
                 return web.json_response({"data": entries})
             case "/v1/load_lora_adapter":
                 self.loaded[body["lora_name"]] = body["lora_path"]
@@ -150,6 +161,27 @@ class TestLoad:
                 await load(engines)
             await load(engines)
         assert vllm.loaded == {"plato-v1": ADAPTER.path}
+
+    async def test_a_pod_that_could_not_list_is_asked_again_before_anything_is_loaded(self) -> None:
+        """What stands at a reused address must not refuse a version for good."""
+        async with engine() as (vllm, engines):
+            await engines.observe((pod(),))
+            vllm.answers["/v1/models"] = (404, "a stranger")
+            await engines.observe((pod(),))
+            with pytest.raises(EngineUnavailable, match="/v1/models answered 404"):
+                await load(engines)
+        assert vllm.called("/v1/load_lora_adapter") == []
+
+    async def test_a_listing_from_before_a_change_does_not_undo_what_the_change_has_told(self) -> None:
+        async with engine() as (vllm, engines):
+            vllm.held["/v1/models"] = held = Held()
+            observation = asyncio.create_task(engines.observe((pod(),)))
+            await held.reached.wait()
+            del vllm.held["/v1/models"]
+            await load(engines)
+            held.let_go.set()
+            (seen,) = await observation
+        assert seen.listed == {"plato-v1": ADAPTER.path}
 
     async def test_the_guard_is_told_what_to_expect_and_who_asks(self) -> None:
         async with engine("secret") as (vllm, engines):
@@ -280,7 +312,7 @@ class TestUnavailable:
     async def test_nobody_listens(self) -> None:
         async with aiohttp.ClientSession() as session:
             engines = Engines(session, "", "http://127.0.0.1:9")
-            with pytest.raises(EngineUnavailable, match="/v1/load_lora_adapter: "):
+            with pytest.raises(EngineUnavailable, match="/v1/models"):
                 await load(engines)
             (seen,) = await engines.observe((pod(),))
         assert seen.listed is None

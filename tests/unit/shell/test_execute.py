@@ -220,14 +220,27 @@ class TestAtOnce:
         assert [write[1] for write in table.cluster.writes] == ["configmaps", "deployments"]
         assert sorted(outcomes) == [False, False, True]
 
-    async def test_where_the_first_one_fails_the_next_one_applies(self, bench: Any) -> None:
+    async def test_where_it_fails_it_fails_for_all_who_waited_and_is_tried_anew(self, bench: Any) -> None:
         table = bench()
         table.cluster.failures["deployments"] = Unavailable("no")
-        outcomes = await asyncio.gather(*(table.execute(Plan((ENGINE,))) for _ in range(2)), return_exceptions=True)
-        assert [type(outcome) for outcome in outcomes] == [Unavailable, Unavailable]
-        assert len(table.cluster.writes) == 4
+        outcomes = await asyncio.gather(*(table.execute(Plan((ENGINE,))) for _ in range(3)), return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [Unavailable] * 3
+        assert [write[1] for write in table.cluster.writes] == ["configmaps", "deployments"]
         del table.cluster.failures["deployments"]
         assert await table.execute(Plan((ENGINE,))) is True
+
+    async def test_who_comes_to_something_else_waits_and_applies_that(self, bench: Any) -> None:
+        table = bench()
+        later = {"metadata": REVISED | {"annotations": {"finetune.dev/revision": "later"}}, "spec": {}}
+        other = ApplyEngine(
+            "vllm-1", "later", (Apply("configmaps", ENGINE.children[0].body), Apply("deployments", later))
+        )
+        outcomes = await asyncio.gather(*(table.execute(Plan((engine,))) for engine in (ENGINE, other, ENGINE)))
+        assert [write[1] for write in table.cluster.writes] == ["configmaps", "deployments"] * 2
+        assert outcomes == [True, True, False]
+        assert table.cluster.objects["deployments", "vllm-1"]["metadata"]["annotations"] == {
+            "finetune.dev/revision": "later"
+        }
 
     async def test_an_engine_that_the_api_server_refuses_is_told_with_its_child(self, bench: Any) -> None:
         table = bench()

@@ -10,6 +10,7 @@ from playwright.async_api import Page, Route, expect
 
 from finetune_operator.contract.experiments import VoteCounts
 from finetune_operator.store import votes
+from tests.builders import merged
 from tests.unit.web.dashboard import experiment_sights
 from tests.unit.web.dashboard.experiment_sights import TEST, TEST_UID, Philosophers
 from tests.unit.web.dashboard.looking import SCREENSHOTS, looked_at, settled
@@ -188,6 +189,22 @@ async def test_a_change_during_a_fetch_is_shown_by_the_next_fetch(site: Site) ->
     await page.evaluate(tell_state)
     changed.set()
     await expect(page.locator("#test-state")).to_contain_text("plato-v2 is better")
+
+
+async def test_a_question_that_is_open_is_not_swapped_for_another_one(site: Site) -> None:
+    """Somebody who is about to press what promotes must not roll back since another person was sooner."""
+    page = await site.logged_in()
+    await page.goto(TEST_PAGE)
+    await page.wait_for_selector(LIVE)
+    await page.locator("summary", has_text="Promote plato-v2").click()
+    await expect(page.get_by_role("button", name="Promote plato-v2", exact=True)).to_be_visible()
+    cluster = site.rest.cluster
+    known = cluster.objects["modelversions", NAMESPACE, "plato-v2"]
+    cluster.put("modelversions", merged(known, {"spec": {"state": "Deployed"}}))
+    await cluster.tell("modelversions", NAMESPACE, "plato-v2", state="Deployed")
+    await expect(page.locator("#test-state")).to_contain_text("plato-v2 is live")
+    await expect(page.locator("summary", has_text="Roll back")).to_be_visible()
+    await expect(page.get_by_role("button", name="Roll back", exact=True)).to_be_hidden()
 
 
 async def test_the_wizard_leads_from_a_model_to_a_deployed_version(site: Site) -> None:
