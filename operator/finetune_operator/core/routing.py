@@ -154,15 +154,16 @@ def _is_eligible(version: ModelVersion) -> bool:
 
 def _precedence(version: ModelVersion) -> tuple[bool, bool, bool, datetime, int]:
     promoted_at = version.status.promoted_at or NEVER
-    is_trusted = version.status.failed_over_at is None or _is_fresh_pin(version)
-    return is_trusted, _is_pinned(version), _is_fresh_pin(version), promoted_at, version.spec.version
+    is_trusted = version.status.failed_over_at is None or is_fresh_pin(version)
+    return is_trusted, _is_pinned(version), is_fresh_pin(version), promoted_at, version.spec.version
 
 
 def _is_pinned(version: ModelVersion) -> bool:
     return version.spec.state is RequestedState.DEPLOYED
 
 
-def _is_fresh_pin(version: ModelVersion) -> bool:
+def is_fresh_pin(version: ModelVersion) -> bool:
+    """Asked for by its spec, and not yet acted upon by the operator."""
     return _is_pinned(version) and version.status.observed_state is not RequestedState.DEPLOYED
 
 
@@ -172,7 +173,7 @@ def rival_pins(pinned: ModelVersion, family: Iterable[ModelVersion]) -> tuple[Mo
     A fresh pin wins over those that have been acted upon; pinning once more what is pinned already makes none fresh.
     """
     others = (other for other in family if _is_pinned(other) and other.metadata.name != pinned.metadata.name)
-    return tuple(other for other in others if _is_fresh_pin(other) or not _is_fresh_pin(pinned))
+    return tuple(other for other in others if is_fresh_pin(other) or not is_fresh_pin(pinned))
 
 
 def is_loaded(version: ModelVersion) -> bool:

@@ -7,9 +7,10 @@ from pydantic import ValidationError
 from starlette.responses import HTMLResponse, Response
 
 from finetune_operator.core.group_sequential import most_votes
+from finetune_operator.core.routing import is_fresh_pin
 from finetune_operator.kube.yaml_text import yaml_text
 from finetune_operator.resources.abtest import ABTest, ABTestSpec, TestPhase, Verdict
-from finetune_operator.resources.modelversion import ModelVersion, RequestedState
+from finetune_operator.resources.modelversion import ModelVersion, State
 from finetune_operator.store import vote_statistics, votes
 from finetune_operator.web.abtest_requests import BASE, AbTestRequest, abtest_spec
 from finetune_operator.web.abtest_routes import cancel_test
@@ -227,7 +228,8 @@ async def context_of_test(visit: Visit, found: ObjectId) -> Object:
         "is_ending": test.spec.cancel and status.verdict is None,
         "is_running": status.phase is TestPhase.RUNNING,
         "is_won": status.verdict is Verdict.WON,
-        "is_live": candidate is not None and candidate.spec.state is RequestedState.DEPLOYED,
+        "is_live": candidate is not None and candidate.status.state is State.DEPLOYED,
+        "is_awaited": candidate is not None and is_fresh_pin(candidate),
         "candidate_id": str(ObjectId(found.namespace, arms.candidate)),
         "groups": groups,
         "summary": summary(groups),

@@ -10,7 +10,6 @@ from playwright.async_api import Page, Route, expect
 
 from finetune_operator.contract.experiments import VoteCounts
 from finetune_operator.store import votes
-from tests.builders import merged
 from tests.unit.web.dashboard import experiment_sights
 from tests.unit.web.dashboard.experiment_sights import TEST, TEST_UID, Philosophers
 from tests.unit.web.dashboard.looking import SCREENSHOTS, looked_at, settled
@@ -164,6 +163,8 @@ async def test_where_the_test_stands_follows_the_votes_without_a_reload(site: Si
     await expect(page.locator("#test-state")).to_contain_text("plato-v2 is better")
     assert await page.evaluate("window.neverReloaded") is True
     await page.get_by_role("button", name="Promote plato-v2").click()
+    await expect(page.locator("#test-state")).to_contain_text("plato-v2 goes live as soon as it answers")
+    await site.rest.cluster.tell("modelversions", NAMESPACE, "plato-v2", state="Deployed", observedState="Deployed")
     await expect(page.locator("#test-state")).to_contain_text("plato-v2 is live")
 
 
@@ -198,10 +199,7 @@ async def test_a_question_that_is_open_is_not_swapped_for_another_one(site: Site
     await page.wait_for_selector(LIVE)
     await page.locator("summary", has_text="Promote plato-v2").click()
     await expect(page.get_by_role("button", name="Promote plato-v2", exact=True)).to_be_visible()
-    cluster = site.rest.cluster
-    known = cluster.objects["modelversions", NAMESPACE, "plato-v2"]
-    cluster.put("modelversions", merged(known, {"spec": {"state": "Deployed"}}))
-    await cluster.tell("modelversions", NAMESPACE, "plato-v2", state="Deployed")
+    await site.rest.cluster.tell("modelversions", NAMESPACE, "plato-v2", state="Deployed")
     await expect(page.locator("#test-state")).to_contain_text("plato-v2 is live")
     await expect(page.locator("summary", has_text="Roll back")).to_be_visible()
     await expect(page.get_by_role("button", name="Roll back", exact=True)).to_be_hidden()
