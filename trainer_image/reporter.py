@@ -75,7 +75,8 @@ class Reporter:
         self._interval = interval_seconds
         self._changed = threading.Condition()
         self._series = Series(interval_seconds)
-        self._closing = False
+        # Not the condition: between two posts no step has to wake this thread.
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
         self._thread.start()
 
@@ -88,7 +89,7 @@ class Reporter:
     def close(self, wait_seconds: float = POST_TIMEOUT_SECONDS) -> None:
         """Post what still waits, without the interval, for at most this long."""
         with self._changed:
-            self._closing = True
+            self._closing.set()
             self._changed.notify()
         self._thread.join(wait_seconds)
 
@@ -108,20 +109,16 @@ class Reporter:
                 pause = min(LONGEST_RETRY_SECONDS, self._interval * 2 ** min(failures, 10))
                 with self._changed:
                     self._series.put_back(points)
-            if error is not None and self._closing:
+            if error is not None and self._closing.is_set():
                 return
             if len(points) < PROGRESS_MAX_PER_BATCH or error is not None:
-                self._pause(pause)
+                self._closing.wait(pause)
 
     def _next(self) -> tuple[Progress, ...]:
         """Waits for something to post; nothing once all is posted and the training over."""
         with self._changed:
-            self._changed.wait_for(lambda: self._series or self._closing)
+            self._changed.wait_for(lambda: self._series or self._closing.is_set())
             return self._series.take(PROGRESS_MAX_PER_BATCH)
-
-    def _pause(self, seconds: float) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._closing, timeout=seconds)
 
     def _post(self, points: tuple[Progress, ...]) -> str | None:
         """The error as text, or None."""
