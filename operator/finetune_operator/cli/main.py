@@ -12,11 +12,16 @@ add_data_commands(app)
 add_named_commands(app)
 
 PLUGIN = "kubectl-finetune"
+COMPLETION = frozenset({"--install-completion", "--show-completion"})
 
 
 def main() -> None:
     """Help names the command as it was called."""
     as_plugin = os.path.basename(sys.argv[0]).startswith(PLUGIN)
+    if as_plugin and COMPLETION & set(sys.argv[1:2]):
+        # What it would print takes kubectl's own completion away.
+        sys.stderr.write("completion is there for ftctl, the same program: ftctl --install-completion\n")
+        sys.exit(ExitCode.USAGE)
     try:
         app(prog_name="kubectl finetune" if as_plugin else "ftctl")
     except BrokenPipeError:

@@ -67,6 +67,16 @@ def test_completion(shell: str) -> None:
     assert "_FTCTL_COMPLETE" in done.stdout
 
 
+def test_the_plugin_leaves_kubectl_its_own_completion() -> None:
+    code = (
+        "import sys; sys.argv = ['/bin/kubectl-finetune', '--show-completion', 'bash']; "
+        "from finetune_operator.cli.main import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (ExitCode.USAGE, "")
+    assert "ftctl --install-completion" in done.stderr
+
+
 def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
     command = f"{' '.join(RUN)} lint {REPOSITORY / 'examples'} -o json | head -c 1"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
