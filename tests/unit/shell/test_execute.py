@@ -232,9 +232,7 @@ class TestAtOnce:
     async def test_who_comes_to_something_else_waits_and_applies_that(self, bench: Any) -> None:
         table = bench()
         later = {"metadata": REVISED | {"annotations": {"finetune.dev/revision": "later"}}, "spec": {}}
-        other = ApplyEngine(
-            "vllm-1", "later", (Apply("configmaps", ENGINE.children[0].body), Apply("deployments", later))
-        )
+        other = ApplyEngine("vllm-1", "later", (ENGINE.children[0], Apply("deployments", later)))
         outcomes = await asyncio.gather(*(table.execute(Plan((engine,))) for engine in (ENGINE, other, ENGINE)))
         assert [write[1] for write in table.cluster.writes] == ["configmaps", "deployments"] * 2
         assert outcomes == [True, True, False]

@@ -56,13 +56,15 @@ async def test_progress_shows_without_a_reload_in_two_tabs(site: Site) -> None:
         assert await page.evaluate("window.neverReloaded") is True
 
 
-async def test_the_history_of_a_version_follows_without_a_reload(site: Site) -> None:
+async def test_state_and_history_of_a_version_follow_without_a_reload(site: Site) -> None:
     page = await site.logged_in()
     await page.goto(f"/fine-tuning/models/{NAMESPACE}/plato-v2")
     await page.wait_for_selector(LIVE)
-    change = {"time": "2026-01-01T12:00:00Z", "state": "Deployed", "who": "ada", "why": "it won the test"}
-    await site.rest.cluster.tell("modelversions", NAMESPACE, "plato-v2", state="Deployed", history=[change])
-    await expect(page.locator("#history")).to_contain_text("it won the test by ada")
+    for state, why in (("Deployed", "it won the test"), ("Ready", "rolled back")):
+        change = {"time": "2026-01-01T12:00:00Z", "state": state, "who": "ada", "why": why}
+        await site.rest.cluster.tell("modelversions", NAMESPACE, "plato-v2", state=state, history=[change])
+        await expect(page.locator("#history")).to_contain_text(f"{why} by ada")
+        await expect(page.locator("#state h2")).to_have_text(state)
 
 
 async def test_what_a_dropped_stream_missed_is_caught_up(site: Site) -> None:
