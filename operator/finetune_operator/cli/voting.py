@@ -98,11 +98,12 @@ def _pressed() -> str:
 
 
 def _thanks(result: Answer, cast: int, *, reveal: bool) -> Text:
-    told = (
-        Text.assemble((f"{signs(output()).good} ", "green"), f"vote {cast}")
-        if not result["late"]
-        else Text("late: the test has its verdict")
-    )
+    if result["late"]:
+        told = Text("late: the test has its verdict")
+    else:
+        told = Text.assemble((f"{signs(output()).good} ", "green"), f"vote {cast}")
+    if result["second_opinion"]:
+        told.append("  (a second opinion: the first vote on these answers counts)")
     if reveal:
         sides = result["sides"]
         told.append(f"  A was {sides['a']['served_name']}, B was {sides['b']['served_name']}", style="bright_black")

@@ -1,7 +1,10 @@
 """Triggers that keep what votes and samples sum up to, and what they make of the rows that are there already.
 
-Frozen text of one migration, as `migrations` says; one row that is written changes some sums, however many there are.
+Frozen text of migrations 14 and 15, as `migrations` says; one row that is written changes some sums, however many there
+are. Which votes count is what the two differ in: of a pair of answers, since 15, the first one alone.
 """
+
+from typing import NamedTuple
 
 CHOICES = ("fine_tuned", "base", "tie", "both_bad")
 TABLES = (
@@ -63,56 +66,78 @@ def _choices(prefix: str, aggregate: str) -> str:
     return ", ".join(aggregate.format(one) for one in ones)
 
 
-VOTES_OF_BEFORE = (
-    f"""
-    INSERT INTO abtest_vote_log (abtest_uid, number, created_at, {", ".join(CHOICES)})
-    SELECT abtest_uid, row_number() OVER so_far, created_at, {_choices("", "sum({}) OVER so_far")}
-    FROM abtest_votes
-    WHERE NOT late
-    WINDOW so_far AS (PARTITION BY abtest_uid ORDER BY created_at, comparison_id ROWS UNBOUNDED PRECEDING)
-    """,  # noqa: S608 - of words that are written here
-    f"""
-    INSERT INTO abtest_voters (abtest_uid, evaluator, votes, {", ".join(CHOICES)})
-    SELECT abtest_uid, evaluator, count(*), {_choices("", "sum({})")}
-    FROM abtest_votes
-    WHERE NOT late
-    GROUP BY abtest_uid, evaluator
-    """,  # noqa: S608
+class CountedVotes(NamedTuple):
+    """Which votes count, as a condition on a row of that name; `aside` says how the others are counted, by column."""
+
+    condition: str
+    aside: tuple[tuple[str, str], ...]
+
+
+BEFORE_THE_VERDICT = CountedVotes("NOT {row}.late", (("late", "{row}.late"),))
+FIRST_OF_THEIR_PAIR = CountedVotes(
+    "NOT {row}.late AND NOT {row}.second_opinion",
+    (*BEFORE_THE_VERDICT.aside, ("second_opinions", "{row}.second_opinion")),
 )
 
 
-def _counts(row: str, sign: str) -> str:
-    """Of the test, as migration 9 had it."""
-    added = (
-        f"{column} = {column} {sign} CASE WHEN NOT {row}.late AND {row}.choice = '{column}' THEN 1 ELSE 0 END"
-        for column in CHOICES
+def votes_of_before(counted: CountedVotes) -> tuple[str, str]:
+    """The log and the voters' sums, of the votes that are there already."""
+    condition = counted.condition.format(row="abtest_votes")
+    return (
+        f"""
+        INSERT INTO abtest_vote_log (abtest_uid, number, created_at, {", ".join(CHOICES)})
+        SELECT abtest_uid, row_number() OVER so_far, created_at, {_choices("", "sum({}) OVER so_far")}
+        FROM abtest_votes
+        WHERE {condition}
+        WINDOW so_far AS (PARTITION BY abtest_uid ORDER BY created_at, comparison_id ROWS UNBOUNDED PRECEDING)
+        """,  # noqa: S608 - of words that are written here
+        f"""
+        INSERT INTO abtest_voters (abtest_uid, evaluator, votes, {", ".join(CHOICES)})
+        SELECT abtest_uid, evaluator, count(*), {_choices("", "sum({})")}
+        FROM abtest_votes
+        WHERE {condition}
+        GROUP BY abtest_uid, evaluator
+        """,  # noqa: S608
     )
-    late = f"late = late {sign} CASE WHEN {row}.late THEN 1 ELSE 0 END"
-    return f"UPDATE abtest_counts SET {', '.join(added)}, {late} WHERE abtest_uid = {row}.abtest_uid;"  # noqa: S608
 
 
-# Votes of a test wait for each other at its counts, so that each finds the number of its own there.
-_VOTE_COMES = f"""
-    {_counts("NEW", "+")}
-    INSERT INTO abtest_vote_log (abtest_uid, number, created_at, {", ".join(CHOICES)})
-    SELECT abtest_uid, {" + ".join(CHOICES)}, NEW.created_at, {", ".join(CHOICES)}
-    FROM abtest_counts
-    WHERE abtest_uid = NEW.abtest_uid AND NOT NEW.late
-    ON CONFLICT (abtest_uid, number) DO NOTHING;
-    INSERT INTO abtest_voters (abtest_uid, evaluator, votes, {", ".join(CHOICES)})
-    SELECT NEW.abtest_uid, NEW.evaluator, 1, {_choices("NEW.", "{}")} WHERE NOT NEW.late
-    ON CONFLICT (abtest_uid, evaluator) DO UPDATE SET votes = abtest_voters.votes + 1,
-    {", ".join(f"{each} = abtest_voters.{each} + excluded.{each}" for each in CHOICES)};
-"""  # noqa: S608
-_VOTE_GOES = f"""
-    {_counts("OLD", "-")}
-    DELETE FROM abtest_vote_log WHERE abtest_uid = OLD.abtest_uid AND NOT OLD.late;
-    UPDATE abtest_voters SET votes = votes - 1,
-    {", ".join(f"{each} = {each} - CASE WHEN OLD.choice = '{each}' THEN 1 ELSE 0 END" for each in CHOICES)}
-    WHERE abtest_uid = OLD.abtest_uid AND evaluator = OLD.evaluator AND NOT OLD.late;
-    DELETE FROM abtest_voters
-    WHERE abtest_uid = OLD.abtest_uid AND evaluator = OLD.evaluator AND votes = 0 AND NOT OLD.late;
-"""  # noqa: S608
+def _counts(counted: CountedVotes, row: str, sign: str) -> str:
+    """Of the test."""
+    condition = counted.condition.format(row=row)
+    ones = [(column, f"{condition} AND {row}.choice = '{column}'") for column in CHOICES]
+    ones += [(column, which.format(row=row)) for column, which in counted.aside]
+    added = (f"{column} = {column} {sign} CASE WHEN {which} THEN 1 ELSE 0 END" for column, which in ones)
+    return f"UPDATE abtest_counts SET {', '.join(added)} WHERE abtest_uid = {row}.abtest_uid;"  # noqa: S608
+
+
+def _vote_comes(counted: CountedVotes) -> str:
+    """Votes of a test wait for each other at its counts, so that each finds the number of its own there."""
+    condition = counted.condition.format(row="NEW")
+    return f"""
+        {_counts(counted, "NEW", "+")}
+        INSERT INTO abtest_vote_log (abtest_uid, number, created_at, {", ".join(CHOICES)})
+        SELECT abtest_uid, {" + ".join(CHOICES)}, NEW.created_at, {", ".join(CHOICES)}
+        FROM abtest_counts
+        WHERE abtest_uid = NEW.abtest_uid AND {condition}
+        ON CONFLICT (abtest_uid, number) DO NOTHING;
+        INSERT INTO abtest_voters (abtest_uid, evaluator, votes, {", ".join(CHOICES)})
+        SELECT NEW.abtest_uid, NEW.evaluator, 1, {_choices("NEW.", "{}")} WHERE {condition}
+        ON CONFLICT (abtest_uid, evaluator) DO UPDATE SET votes = abtest_voters.votes + 1,
+        {", ".join(f"{each} = abtest_voters.{each} + excluded.{each}" for each in CHOICES)};
+    """  # noqa: S608
+
+
+def _vote_goes(counted: CountedVotes) -> str:
+    condition = counted.condition.format(row="OLD")
+    return f"""
+        {_counts(counted, "OLD", "-")}
+        DELETE FROM abtest_vote_log WHERE abtest_uid = OLD.abtest_uid AND {condition};
+        UPDATE abtest_voters SET votes = votes - 1,
+        {", ".join(f"{each} = {each} - CASE WHEN OLD.choice = '{each}' THEN 1 ELSE 0 END" for each in CHOICES)}
+        WHERE abtest_uid = OLD.abtest_uid AND evaluator = OLD.evaluator AND {condition};
+        DELETE FROM abtest_voters
+        WHERE abtest_uid = OLD.abtest_uid AND evaluator = OLD.evaluator AND votes = 0 AND {condition};
+    """  # noqa: S608
 
 
 def _summed(source: str, sign: str) -> str:
@@ -152,41 +177,45 @@ _OF_ONE = "(SELECT {0}.abtest_uid, {0}.arm, {0}.status, {0}.latency_ms, {0}.prom
 {0}.shadow) AS changed WHERE TRUE"
 
 
-def sqlite_triggers() -> tuple[str, ...]:
+def sqlite_vote_triggers(counted: CountedVotes) -> tuple[str, ...]:
     return (
         "DROP TRIGGER abtest_votes_insert",
         "DROP TRIGGER abtest_votes_delete",
-        f"CREATE TRIGGER abtest_votes_insert AFTER INSERT ON abtest_votes BEGIN {_VOTE_COMES} END",
-        f"CREATE TRIGGER abtest_votes_delete AFTER DELETE ON abtest_votes BEGIN {_VOTE_GOES} END",
-        *(
-            f"CREATE TRIGGER abtest_samples_{event.lower()} AFTER {event} ON abtest_samples "
-            f"BEGIN {_summed(_OF_ONE.format(row), sign)}; END"
-            for event, row, sign in _EVENTS
-        ),
+        f"CREATE TRIGGER abtest_votes_insert AFTER INSERT ON abtest_votes BEGIN {_vote_comes(counted)} END",
+        f"CREATE TRIGGER abtest_votes_delete AFTER DELETE ON abtest_votes BEGIN {_vote_goes(counted)} END",
     )
 
 
-def postgresql_triggers() -> tuple[str, ...]:
-    return (
-        *(
+def postgresql_vote_triggers(counted: CountedVotes) -> tuple[str, ...]:
+    return tuple(
+        f"""
+        CREATE OR REPLACE FUNCTION abtest_votes_{event}() RETURNS trigger LANGUAGE plpgsql
+        AS $$ BEGIN {change} RETURN NULL; END $$
+        """
+        for event, change in (("insert", _vote_comes(counted)), ("delete", _vote_goes(counted)))
+    )
+
+
+def sqlite_sample_triggers() -> tuple[str, ...]:
+    return tuple(
+        f"CREATE TRIGGER abtest_samples_{event.lower()} AFTER {event} ON abtest_samples "
+        f"BEGIN {_summed(_OF_ONE.format(row), sign)}; END"
+        for event, row, sign in _EVENTS
+    )
+
+
+def postgresql_sample_triggers() -> tuple[str, ...]:
+    return tuple(
+        statement
+        for event, row, sign in _EVENTS
+        for statement in (
             f"""
-            CREATE OR REPLACE FUNCTION abtest_votes_{event}() RETURNS trigger LANGUAGE plpgsql
-            AS $$ BEGIN {change} RETURN NULL; END $$
-            """
-            for event, change in (("insert", _VOTE_COMES), ("delete", _VOTE_GOES))
-        ),
-        *(
-            statement
-            for event, row, sign in _EVENTS
-            for statement in (
-                f"""
-                CREATE FUNCTION abtest_samples_{event.lower()}() RETURNS trigger LANGUAGE plpgsql
-                AS $$ BEGIN {_summed("changed WHERE TRUE", sign)}; RETURN NULL; END $$
-                """,
-                f"""
-                CREATE TRIGGER abtest_samples_{event.lower()} AFTER {event} ON abtest_samples
-                REFERENCING {row} TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION abtest_samples_{event.lower()}()
-                """,
-            )
-        ),
+            CREATE FUNCTION abtest_samples_{event.lower()}() RETURNS trigger LANGUAGE plpgsql
+            AS $$ BEGIN {_summed("changed WHERE TRUE", sign)}; RETURN NULL; END $$
+            """,
+            f"""
+            CREATE TRIGGER abtest_samples_{event.lower()} AFTER {event} ON abtest_samples
+            REFERENCING {row} TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION abtest_samples_{event.lower()}()
+            """,
+        )
     )

@@ -319,12 +319,105 @@ MIGRATIONS: tuple[Migration, ...] = (
         14,
         (
             *experiment_sums.TABLES,
-            *experiment_sums.VOTES_OF_BEFORE,
+            *experiment_sums.votes_of_before(experiment_sums.BEFORE_THE_VERDICT),
             experiment_sums.SAMPLES_OF_BEFORE,
             experiment_sums.VOTERS_INDEX,
         ),
-        {"sqlite": experiment_sums.sqlite_triggers(), "postgresql": experiment_sums.postgresql_triggers()},
+        {
+            "sqlite": (
+                *experiment_sums.sqlite_vote_triggers(experiment_sums.BEFORE_THE_VERDICT),
+                *experiment_sums.sqlite_sample_triggers(),
+            ),
+            "postgresql": (
+                *experiment_sums.postgresql_vote_triggers(experiment_sums.BEFORE_THE_VERDICT),
+                *experiment_sums.postgresql_sample_triggers(),
+            ),
+        },
         before={"postgresql": ("LOCK TABLE abtest_votes, abtest_samples IN SHARE ROW EXCLUSIVE MODE",)},
+    ),
+    Migration(
+        15,
+        (
+            "ALTER TABLE abtest_votes ADD COLUMN pair_id VARCHAR(36)",
+            "ALTER TABLE abtest_votes ADD COLUMN second_opinion BOOLEAN NOT NULL DEFAULT FALSE",
+            "ALTER TABLE abtest_counts ADD COLUMN second_opinions BIGINT NOT NULL DEFAULT 0",
+            """
+            UPDATE abtest_votes
+            SET pair_id = (
+                SELECT COALESCE(comparison.pair_id, comparison.id)
+                FROM abtest_comparisons AS comparison
+                WHERE comparison.id = abtest_votes.comparison_id
+            )
+            """,
+            """
+            UPDATE abtest_votes
+            SET second_opinion = TRUE
+            WHERE NOT late AND comparison_id IN (
+                SELECT comparison_id
+                FROM (
+                    SELECT
+                        comparison_id,
+                        row_number() OVER (PARTITION BY pair_id ORDER BY created_at, comparison_id) AS turn
+                    FROM abtest_votes
+                    WHERE NOT late
+                ) AS of_their_pair
+                WHERE turn > 1
+            )
+            """,
+            """
+            CREATE UNIQUE INDEX abtest_votes_one_of_a_pair
+            ON abtest_votes (pair_id) WHERE NOT late AND NOT second_opinion
+            """,
+            "DROP INDEX abtest_votes_order",
+            """
+            CREATE INDEX abtest_votes_order
+            ON abtest_votes (abtest_uid, late, second_opinion, created_at, comparison_id, choice)
+            """,
+            """
+            UPDATE abtest_counts
+            SET (fine_tuned, base, tie, both_bad, second_opinions) = (
+                SELECT
+                    count(CASE WHEN NOT second_opinion AND choice = 'fine_tuned' THEN 1 END),
+                    count(CASE WHEN NOT second_opinion AND choice = 'base' THEN 1 END),
+                    count(CASE WHEN NOT second_opinion AND choice = 'tie' THEN 1 END),
+                    count(CASE WHEN NOT second_opinion AND choice = 'both_bad' THEN 1 END),
+                    count(CASE WHEN second_opinion THEN 1 END)
+                FROM abtest_votes
+                WHERE abtest_votes.abtest_uid = abtest_counts.abtest_uid AND NOT late
+            )
+            """,
+            "DELETE FROM abtest_vote_log",
+            "DELETE FROM abtest_voters",
+            *experiment_sums.votes_of_before(experiment_sums.FIRST_OF_THEIR_PAIR),
+            "DROP VIEW model_comparisons",
+            """
+            CREATE VIEW model_comparisons AS
+            SELECT
+                comparison.id,
+                comparison.abtest_uid,
+                comparison.namespace,
+                comparison.name AS abtest,
+                comparison.evaluator,
+                comparison.prompt,
+                comparison.baseline_served_name AS base_model,
+                comparison.candidate_served_name AS fine_tuned_model,
+                comparison.baseline_answer AS base_response,
+                comparison.candidate_answer AS fine_tuned_response,
+                vote.choice AS vote,
+                vote.late,
+                vote.second_opinion,
+                comparison.created_at,
+                vote.created_at AS voted_at
+            FROM abtest_comparisons AS comparison
+            LEFT JOIN abtest_votes AS vote
+            ON vote.comparison_id = comparison.id AND vote.evaluator = comparison.evaluator
+            """,
+        ),
+        {
+            "sqlite": experiment_sums.sqlite_vote_triggers(experiment_sums.FIRST_OF_THEIR_PAIR),
+            "postgresql": experiment_sums.postgresql_vote_triggers(experiment_sums.FIRST_OF_THEIR_PAIR),
+        },
+        before={"postgresql": ("LOCK TABLE abtest_votes IN SHARE ROW EXCLUSIVE MODE",)},
     ),
 )
 

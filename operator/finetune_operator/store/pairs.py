@@ -1,11 +1,14 @@
 """Pairs of answers that a BatchInference or users' requests bring to an ABTest, and which an evaluator judges next."""
 
+import json
+import uuid
+
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from finetune_operator.contract.experiments import AnswerPair, AnswerPairs
 from finetune_operator.store.database import upsert_dialect
-from finetune_operator.store.tables import Comparison, StoredPair
+from finetune_operator.store.tables import Comparison, StoredPair, Vote
 
 
 async def record(engine: AsyncEngine, abtest_uid: str, sent: AnswerPairs) -> None:
@@ -34,15 +37,31 @@ async def _fitting(engine: AsyncEngine, abtest_uid: str, sent: AnswerPairs, keep
     return tuple(pair for id_, pair in pairs.items() if id_ not in known)[: max(0, keep_max - count)]
 
 
-async def next_pair(engine: AsyncEngine, abtest_uid: str, evaluator: str) -> StoredPair | None:
-    """Of those that this evaluator has not got yet, one that the fewest others have: votes spread over all rows."""
+async def next_pair(engine: AsyncEngine, abtest_uid: str, evaluator: str, *, judged: bool) -> StoredPair | None:
+    """Of those that this evaluator has not got yet, one that the fewest others have: votes spread over all rows.
+
+    `judged` ones have a vote that counts, so that another one is no more than a second opinion.
+    """
     own = select(Comparison.id).where(Comparison.pair_id == StoredPair.id, Comparison.evaluator == evaluator)
     others = select(func.count(Comparison.id)).where(Comparison.pair_id == StoredPair.id).correlate(StoredPair)
+    counting = select(Vote.pair_id).where(
+        Vote.pair_id == StoredPair.id, Vote.late.is_(False), Vote.second_opinion.is_(False)
+    )
     query = (
         select(StoredPair)
-        .where(StoredPair.abtest_uid == abtest_uid, ~own.exists())
+        .where(
+            StoredPair.abtest_uid == abtest_uid,
+            ~own.exists(),
+            counting.exists() if judged else ~counting.exists(),
+        )
         .order_by(others.scalar_subquery(), StoredPair.id)
         .limit(1)
     )
     async with AsyncSession(engine) as session:
         return (await session.scalars(query)).one_or_none()
+
+
+def pair_id(abtest_uid: str, prompt: str, baseline_answer: str, candidate_answer: str) -> str:
+    """Of answers that were asked for anew: where they come out as before, they are the same pair."""
+    words = json.dumps((abtest_uid, prompt, baseline_answer, candidate_answer))
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"https://finetune.dev/pairs?{words}"))

@@ -19,6 +19,7 @@ from sqlalchemy import (
     TypeDecorator,
     UniqueConstraint,
     false,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
 
@@ -179,7 +180,11 @@ class Feedback(Base):
 
 
 class Comparison(Base):
-    """Two answers to one prompt, shown to one evaluator without their names; `number` counts the evaluator's own."""
+    """Two answers to one prompt, shown to one evaluator without their names; `number` counts the evaluator's own.
+
+    `pair_id` is the same wherever the same two answers are judged: of those that are stored, and of two that came out
+    alike when the models were asked anew.
+    """
 
     __tablename__ = "abtest_comparisons"
     __table_args__ = (
@@ -262,10 +267,26 @@ class EvaluationValue(Base):
 
 
 class Vote(Base):
-    """One evaluator's judgement of one comparison; `late` ones came after the verdict and never count."""
+    """One evaluator's judgement of one comparison.
+
+    `late` ones came after the verdict and never count. Nor does a second opinion: people mostly agree on two answers,
+    so that only the first vote on them is an observation of its own, which is what the statistics take votes for.
+    """
 
     __tablename__ = "abtest_votes"
-    __table_args__ = (Index("abtest_votes_order", "abtest_uid", "late", "created_at", "comparison_id", "choice"),)
+    __table_args__ = (
+        Index(
+            "abtest_votes_order",
+            *("abtest_uid", "late", "second_opinion", "created_at", "comparison_id", "choice"),
+        ),
+        Index(
+            "abtest_votes_one_of_a_pair",
+            "pair_id",
+            unique=True,
+            sqlite_where=text("NOT late AND NOT second_opinion"),
+            postgresql_where=text("NOT late AND NOT second_opinion"),
+        ),
+    )
 
     comparison_id: Mapped[str] = mapped_column(String(36), ForeignKey("abtest_comparisons.id"), primary_key=True)
     evaluator: Mapped[str] = mapped_column(String(128), primary_key=True)
@@ -273,6 +294,8 @@ class Vote(Base):
     choice: Mapped[str] = mapped_column(String(16))
     late: Mapped[bool] = mapped_column(Boolean)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    second_opinion: Mapped[bool] = mapped_column(Boolean, server_default=false())
+    pair_id: Mapped[str | None] = mapped_column(String(36), default=None)
 
 
 class ChoiceCounts(MappedAsDataclass):
@@ -287,7 +310,7 @@ class ChoiceCounts(MappedAsDataclass):
 class TestCounts(ChoiceCounts, Base):
     """How many comparisons and votes an ABTest has; triggers of both tables keep it, in the same transaction.
 
-    The choices are of votes that are not late.
+    The choices are of the votes that count.
     """
 
     __test__ = False
@@ -296,10 +319,11 @@ class TestCounts(ChoiceCounts, Base):
     abtest_uid: Mapped[str] = mapped_column(String(64), primary_key=True)
     comparisons: Mapped[int] = mapped_column(BigInteger)
     late: Mapped[int] = mapped_column(BigInteger)
+    second_opinions: Mapped[int] = mapped_column(BigInteger, server_default="0")
 
 
 class VoteLog(ChoiceCounts, Base):
-    """The counts of an ABTest after each vote that is not late, in the order in which they were kept.
+    """The counts of an ABTest after each vote that counts, in the order in which they were kept.
 
     Triggers write it, so that a curve of some points is some rows. A vote that is deleted takes all rows of its test
     with it: what is left then does not begin with the first vote.
@@ -313,7 +337,7 @@ class VoteLog(ChoiceCounts, Base):
 
 
 class VoterCounts(ChoiceCounts, Base):
-    """How one evaluator voted in an ABTest, late votes aside; triggers keep it."""
+    """How one evaluator voted in an ABTest, by the votes that count; triggers keep it."""
 
     __tablename__ = "abtest_voters"
     __table_args__ = (Index("abtest_voters_heaviest", "abtest_uid", "votes", "evaluator"),)

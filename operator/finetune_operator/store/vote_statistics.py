@@ -9,7 +9,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from finetune_operator.contract.experiments import VoteCounts, VotersTally, WinRatePoint
 from finetune_operator.store.tables import Comparison, TestCounts, VoteLog, VoterCounts
-from finetune_operator.store.votes import Choice, count_columns, counted_of, counted_votes, tally
+from finetune_operator.store.votes import Choice, count_columns, counted_of, counted_votes, opinions, tally
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ async def cast(engine: AsyncEngine, abtest_uid: str, max_votes: int | None) -> C
 
 
 async def heaviest_voters(engine: AsyncEngine, abtest_uid: str, limit: int) -> Voters:
-    """Of all votes that are not late, without how well people agree."""
+    """Of all votes that count, without how well people agree."""
     own = VoterCounts.abtest_uid == abtest_uid
     query = select(VoterCounts.evaluator, *_columns(VoterCounts), func.count().over()).where(own)
     query = query.order_by(VoterCounts.votes.desc(), VoterCounts.evaluator).limit(limit)
@@ -81,21 +81,24 @@ async def heaviest_voters(engine: AsyncEngine, abtest_uid: str, limit: int) -> V
 async def voters(engine: AsyncEngine, abtest_uid: str, max_votes: int | None, limit: int) -> Voters:
     """The `limit` with the most votes first, and how often two people agreed on a prompt.
 
-    Each has other answers to a prompt, made by the same two versions. Only the first vote of each on a prompt is
-    compared, so that who votes often is no more than one voice; who calls both bad agrees with who sees a tie.
+    Whether each has other answers to a prompt, made by the same two versions, or the same ones as those before: only
+    the first vote of each on a prompt is compared, so that who votes often is no more than one voice; who calls both
+    bad agrees with who sees a tie. Second opinions are compared, too, and count for nothing else.
     """
-    counted = counted_votes(abtest_uid, max_votes)
-    preference = case((counted.c.choice == Choice.BOTH_BAD, Choice.TIE.value), else_=counted.c.choice)
-    turn = func.row_number().over(partition_by=(counted.c.evaluator, Comparison.prompt), order_by=counted.c.number)
+    given = opinions(abtest_uid, max_votes)
+    preference = case((given.c.choice == Choice.BOTH_BAD, Choice.TIE.value), else_=given.c.choice)
+    turn = func.row_number().over(
+        partition_by=(given.c.evaluator, Comparison.prompt), order_by=(given.c.created_at, given.c.comparison_id)
+    )
     ballots = (
         select(
-            counted.c.evaluator,
-            counted.c.choice,
+            given.c.evaluator,
+            case((given.c.second_opinion.is_(False), given.c.choice)).label("choice"),
             Comparison.prompt,
             preference.label("preference"),
             case((turn == 1, 1), else_=0).label("is_first"),
         )
-        .join(Comparison, Comparison.id == counted.c.comparison_id)
+        .join(Comparison, Comparison.id == given.c.comparison_id)
         .subquery()
     )
     first = ballots.c.is_first
@@ -107,19 +110,19 @@ async def voters(engine: AsyncEngine, abtest_uid: str, max_votes: int | None, li
         (first * (alike - 1)).label("agreeing"),
         (first * (of_prompt - 1)).label("pairs"),
     ).subquery()
-    agreeing, pairs = func.sum(judged.c.agreeing), func.sum(judged.c.pairs)
+    agreeing, pairs, votes = func.sum(judged.c.agreeing), func.sum(judged.c.pairs), func.count(judged.c.choice)
     query = (
         select(
             judged.c.evaluator,
             agreeing,
             pairs,
-            func.count().over(),
+            func.sum(case((votes > 0, 1), else_=0)).over(),
             func.sum(agreeing).over(),
             func.sum(pairs).over(),
             *count_columns(judged.c.choice),
         )
         .group_by(judged.c.evaluator)
-        .order_by(func.count().desc(), judged.c.evaluator)
+        .order_by(votes.desc(), judged.c.evaluator)
         .limit(limit)
     )
     async with engine.connect() as connection:

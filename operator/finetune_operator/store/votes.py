@@ -5,7 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Label, Select, SQLColumnExpression, Subquery, case, func, select
+from sqlalchemy import ColumnElement, Label, Select, SQLColumnExpression, Subquery, case, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
@@ -15,10 +15,11 @@ from finetune_operator.store.tables import Comparison, TestCounts, Vote
 
 
 class Standing(NamedTuple):
-    """What is counted of an ABTest: the votes that count, those after the verdict, and the comparisons."""
+    """What is counted of an ABTest: the votes that count, those that do not, and the comparisons."""
 
     votes: VoteCounts
     late_votes: int
+    second_opinions: int
     comparisons: int
 
 
@@ -67,36 +68,53 @@ async def find_comparison(engine: AsyncEngine, comparison_id: str) -> Comparison
 
 
 async def cast_vote(engine: AsyncEngine, comparison: Comparison, choice: Choice, *, late: bool, now: datetime) -> Vote:
-    """Keep the evaluator's first vote on this comparison, and return that one whatever is sent later."""
+    """Keep the evaluator's first vote on this comparison, and return that one whatever is sent later.
+
+    Where a vote on the same two answers counts already, it is kept as a second opinion.
+    """
+    values = {
+        "comparison_id": comparison.id,
+        "evaluator": comparison.evaluator,
+        "abtest_uid": comparison.abtest_uid,
+        "choice": choice.value,
+        "late": late,
+        "created_at": now,
+        "pair_id": comparison.pair_id or comparison.id,
+    }
     async with AsyncSession(engine, expire_on_commit=False) as session, session.begin():
-        insert = (
-            upsert_dialect(engine.dialect)
-            .insert(Vote)
-            .values(
-                comparison_id=comparison.id,
-                evaluator=comparison.evaluator,
-                abtest_uid=comparison.abtest_uid,
-                choice=choice.value,
-                late=late,
-                created_at=now,
-            )
-        )
-        await session.execute(insert.on_conflict_do_nothing())
+        insert = upsert_dialect(engine.dialect).insert(Vote).on_conflict_do_nothing()
+        # Whichever of two at once comes second finds the first one's pair taken.
+        for second_opinion in (False, True):
+            await session.execute(insert.values(**values, second_opinion=second_opinion))
         return await session.get_one(Vote, (comparison.id, comparison.evaluator))
 
 
 def counted_votes(abtest_uid: str, max_votes: int | None) -> Subquery:
-    """The votes that count, numbered in their order: the first `max_votes` of those from before the verdict, so that a
-    test of a fixed size has it whenever it is looked at."""
+    """The votes that count, numbered in their order: the first `max_votes` of those from before the verdict that are
+    the first of their pair, so that a test of a fixed size has it whenever it is looked at."""
     order = (Vote.created_at, Vote.comparison_id)
     number = func.row_number().over(order_by=order).label("number")
     return (
         select(Vote.comparison_id, Vote.evaluator, Vote.choice, Vote.created_at, number)
-        .where(Vote.abtest_uid == abtest_uid, Vote.late.is_(False))
+        .where(*_counting(abtest_uid))
         .order_by(*order)
         .limit(max_votes)
         .subquery()
     )
+
+
+def opinions(abtest_uid: str, max_votes: int | None) -> Subquery:
+    """The votes that count, with the second opinions."""
+    is_second, order = Vote.second_opinion, (Vote.created_at, Vote.comparison_id)
+    number = func.row_number().over(partition_by=is_second, order_by=order).label("number")
+    of_test = (
+        select(Vote.comparison_id, Vote.evaluator, Vote.choice, Vote.created_at, is_second, number)
+        .where(Vote.abtest_uid == abtest_uid, Vote.late.is_(False))
+        .subquery()
+    )
+    if max_votes is None:
+        return of_test
+    return select(of_test).where(or_(of_test.c.second_opinion, of_test.c.number <= max_votes)).subquery()
 
 
 def count_columns(choice: SQLColumnExpression[str]) -> list[Label[int]]:
@@ -116,12 +134,12 @@ async def standing(engine: AsyncEngine, abtest_uid: str, max_votes: int | None =
     async with engine.connect() as connection:
         row = (await connection.execute(counts)).one_or_none()
         if row is None:
-            return Standing(VoteCounts(), 0, 0)
+            return Standing(VoteCounts(), 0, 0, 0)
         votes = counted_of(row.fine_tuned, row.base, row.tie, row.both_bad)
         if max_votes is not None and votes.total > max_votes:
             fine_tuned, base, tie, both_bad = (await connection.execute(_without_the_last(abtest_uid, max_votes))).one()
             votes = counted_of(fine_tuned, base, tie, both_bad)
-    return Standing(votes, row.late, row.comparisons)
+    return Standing(votes, row.late, row.second_opinions, row.comparisons)
 
 
 async def tally(engine: AsyncEngine, abtest_uid: str, max_votes: int | None = None) -> VoteCounts:
@@ -140,7 +158,7 @@ def _without_the_last(abtest_uid: str, max_votes: int) -> Select[int, int, int, 
     )
     last = (
         select(Vote.choice)
-        .where(Vote.abtest_uid == abtest_uid, Vote.late.is_(False))
+        .where(*_counting(abtest_uid))
         .order_by(Vote.created_at.desc(), Vote.comparison_id.desc())
         .limit(excess)
         .subquery()
@@ -185,6 +203,10 @@ async def list_comparisons(
             # Prompts and answers may be long, and namespaces many.
             del found[limit:]
     return found
+
+
+def _counting(abtest_uid: str) -> tuple[ColumnElement[bool], ...]:
+    return Vote.abtest_uid == abtest_uid, Vote.late.is_(False), Vote.second_opinion.is_(False)
 
 
 def _votes_of_its_evaluator() -> ColumnElement[bool]:

@@ -89,7 +89,10 @@ async def create_comparison(
 async def vote(
     services: ServicesOf, caller: CallerOf, namespace: Namespace, name: Name, request: VoteRequest
 ) -> VoteResult:
-    """One vote per comparison and evaluator; sending it again changes nothing, another one is a conflict."""
+    """One vote per comparison and evaluator; sending it again changes nothing, another one is a conflict.
+
+    Of the votes on the same two answers the first one counts; the others are second opinions.
+    """
     test = await votable_test(services, caller, namespace, name)
     evaluator = evaluator_of(caller, request.evaluator)
     comparison = await votes.find_comparison(services.engine, request.comparison_id)
@@ -108,6 +111,7 @@ async def vote(
         comparison_id=comparison.id,
         vote=choice,
         late=stored.late,
+        second_opinion=stored.second_opinion,
         sides=_sides(comparison),
         tally=Tally.of(await votes.tally(services.engine, test.metadata.uid, most_votes(test.spec.decision))),
     )
@@ -145,6 +149,7 @@ async def get_test(services: ServicesOf, caller: CallerOf, namespace: Namespace,
         sample_ratio_p_value=status.arms.sample_ratio_p_value if status.arms else None,
         tally=Tally.of(standing.votes),
         late_votes=standing.late_votes,
+        second_opinions=standing.second_opinions,
         comparisons=standing.comparisons,
         feedback={Arm(arm): RatedAnswers(**asdict(ratings)) for arm, ratings in rated.items()},
         manifest=shown_manifest(TESTS.kind, body),
@@ -235,6 +240,7 @@ async def get_comparisons(
                 created_at=comparison.created_at,
                 vote=Choice(cast.choice) if cast else None,
                 late=cast.late if cast else None,
+                second_opinion=cast.second_opinion if cast else None,
                 sides=_sides(comparison) if cast else None,
             )
             for comparison, cast in found
@@ -248,6 +254,7 @@ class Judged(NamedTuple):
     comparison: BlindComparison
     vote: Choice
     late: bool
+    second_opinion: bool
     sides: Sides
 
 
@@ -263,7 +270,7 @@ async def judged(
     )
     for comparison, cast in await votes.list_comparisons(services.engine, own, 1):
         if cast is not None:
-            return Judged(_blind(comparison), Choice(cast.choice), cast.late, _sides(comparison))
+            return Judged(_blind(comparison), Choice(cast.choice), cast.late, cast.second_opinion, _sides(comparison))
     return None
 
 

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from finetune_operator.resources.abtest import ABTest
 from finetune_operator.resources.modelversion import ModelVersion
 from finetune_operator.store import pairs
+from finetune_operator.store.tables import StoredPair
 from finetune_operator.web.acting import VERSIONS, Acting
 from finetune_operator.web.ids import ObjectId
 from finetune_operator.web.odd_resources import parsed
@@ -21,34 +22,45 @@ class Material(NamedTuple):
     candidate_served_name: str
     baseline_answer: str
     candidate_answer: str
-    pair_id: str | None = None
+    pair_id: str
 
 
 async def material_of(acting: Acting, test: ABTest, evaluator: str, number: int) -> Material:
-    """A pair of answers that is there already, as long as there is one; then the test's own prompts."""
-    services = acting.services
-    if pair := await pairs.next_pair(services.engine, test.metadata.uid, evaluator):
-        return Material(
-            pair.prompt,
-            pair.baseline_served_name,
-            pair.candidate_served_name,
-            pair.baseline_answer,
-            pair.candidate_answer,
-            pair.id,
-        )
-    name, prompts = test.metadata.name, test.spec.prompts
-    if not prompts:
-        detail = f"ABTest {name} has no prompts to compare; add some to spec.prompts"
-        if test.spec.traffic.pair_percent:
-            detail = f"no request to ABTest {name} that you have not judged has both answers yet; come back later"
-        raise Problem(409, "no-prompts", detail)
-    prompt = prompts[number % len(prompts)]
+    """Answers that nobody has judged: stored ones as long as there are some, then those to the test's own prompts.
+
+    Where there is neither, a stored pair that somebody else has judged: it shows how well people agree.
+    """
+    engine, uid = acting.services.engine, test.metadata.uid
+    if pair := await pairs.next_pair(engine, uid, evaluator, judged=False):
+        return _stored(pair)
+    if test.spec.prompts:
+        return await _asked(acting, test, test.spec.prompts[number % len(test.spec.prompts)])
+    if pair := await pairs.next_pair(engine, uid, evaluator, judged=True):
+        return _stored(pair)
+    detail = f"ABTest {test.metadata.name} has no prompts to compare; add some to spec.prompts"
+    if test.spec.traffic.pair_percent:
+        detail = "no request that you have not judged has both answers yet; come back later"
+    raise Problem(409, "no-prompts", detail)
+
+
+def _stored(pair: StoredPair) -> Material:
+    return Material(
+        pair.prompt,
+        pair.baseline_served_name,
+        pair.candidate_served_name,
+        pair.baseline_answer,
+        pair.candidate_answer,
+        pair.id,
+    )
+
+
+async def _asked(acting: Acting, test: ABTest, prompt: str) -> Material:
     baseline, candidate = await baseline_name(acting, test), test.spec.candidate.model_version
     if baseline is None:
         detail = f"the candidate, ModelVersion {candidate}, does not exist; create it, or make a new ABTest"
         raise Problem(409, "unknown-model-version", detail)
-    answers = await _ask_both(services, baseline, candidate, prompt)
-    return Material(prompt, baseline, candidate, *answers)
+    answers = await _ask_both(acting.services, baseline, candidate, prompt)
+    return Material(prompt, baseline, candidate, *answers, pairs.pair_id(test.metadata.uid, prompt, *answers))
 
 
 async def baseline_name(acting: Acting, test: ABTest) -> str | None:

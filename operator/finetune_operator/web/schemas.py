@@ -95,11 +95,16 @@ class Tally(_Body):
 
 
 class VoteResult(_Body):
-    """What a vote said; `late` ones came after the verdict and don't count."""
+    """What a vote said.
+
+    `late` ones came after the verdict and don't count; nor does a second opinion, on two answers that another vote
+    was on already: it tells how well people agree.
+    """
 
     comparison_id: str
     vote: Choice
     late: bool
+    second_opinion: bool
     sides: Sides
     tally: Tally
 
@@ -143,6 +148,7 @@ class TestState(_Body):
     sample_ratio_p_value: str | None
     tally: Tally
     late_votes: int
+    second_opinions: int
     comparisons: int
     feedback: dict[Arm, RatedAnswers]
     manifest: dict[str, JsonValue]
@@ -192,6 +198,7 @@ class ComparisonEntry(_Body):
     created_at: datetime
     vote: Choice | None
     late: bool | None
+    second_opinion: bool | None
     sides: Sides | None
 
 

@@ -81,9 +81,9 @@ class Settings(BaseModel):
     """Address to listen on."""
     port: int = Field(8080, alias="FINETUNE_API_PORT", ge=0, le=65_535)
     """Port to listen on."""
-    comparison_temperature: float = Field(0.7, alias="FINETUNE_COMPARISON_TEMPERATURE", ge=0, le=2)
+    comparison_temperature: float = Field(0.7, alias="FINETUNE_COMPARISON_TEMPERATURE", gt=0, le=2)
     """Sampling temperature of the compared answers. Above 0, since at 0 a repeated prompt gives the same two answers
-    again, and votes on one and the same pair are not the independent observations that the test counts on."""
+    again, and of the votes on one and the same pair only the first one counts."""
     comparison_max_tokens: int = Field(512, alias="FINETUNE_COMPARISON_MAX_TOKENS", ge=1, le=32_768)
     """Longest compared answer."""
     comparison_timeout_seconds: float = Field(120.0, alias="FINETUNE_COMPARISON_TIMEOUT_SECONDS", gt=0, le=3600)

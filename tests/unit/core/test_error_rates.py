@@ -55,6 +55,27 @@ def votes_until(rng: random.Random, decisive: int, tie_rate: float) -> int:
     return votes
 
 
+@pytest.mark.parametrize(("pairs", "people"), [(20, 10), (50, 5), (400, 5)])
+def test_ten_thousand_tests_of_equals_by_people_who_agree(pairs: int, people: int) -> None:
+    """Nine of ten say of two answers what the others say: only the first vote on them may count."""
+    rng = random.Random(20261123)
+    by_chance = {"first votes": 0, "all votes": 0}
+    for _ in range(TESTS if pairs < 100 else TESTS // 10):
+        ballots = [(pair, rng.random() < 0.5) for pair in range(pairs)]
+        votes = [(pair, better if rng.random() < 0.9 else not better) for pair, better in ballots * people]
+        by_chance["first votes"] += is_significant_at_some_look([vote for _, vote in votes[:pairs]])
+        rng.shuffle(votes)
+        by_chance["all votes"] += is_significant_at_some_look([vote for _, vote in votes])
+    tests = TESTS if pairs < 100 else TESTS // 10
+    assert by_chance["first votes"] / tests <= ALPHA
+    assert by_chance["all votes"] / tests > 2 * ALPHA, "what the rule is there for"
+
+
+def is_significant_at_some_look(for_the_candidate: Sequence[bool]) -> bool:
+    walk = accumulate(1 if vote else -1 for vote in for_the_candidate)
+    return any(abs(lead) >= least for lead, least in zip(walk, significant_leads()[1:], strict=False))
+
+
 @pytest.mark.parametrize("tie_rate", TIE_RATES)
 def test_all_tests_of_equals(tie_rate: float) -> None:
     assert 0.03 < 2 * probability_of_winning(0.5, tie_rate, MOST_VOTES) <= ALPHA

@@ -234,7 +234,7 @@ async def test_counts_are_those_of_the_rows(engine: AsyncEngine) -> None:
             await _vote(connection, number, choice, late=False)
         await _vote(connection, 90, Choice.BASE, late=True)
     counted = await votes.standing(engine, "t")
-    assert counted == (VoteCounts(fine_tuned=5, base=3, tie=3, both_bad=1), 1, 12)
+    assert counted == (VoteCounts(fine_tuned=5, base=3, tie=3, both_bad=1), 1, 0, 12)
     # In the order of time and id: "0", "1", "10", "2", ...
     first = Counter(choices[int(number)] for number in sorted(map(str, range(11)))[:4])
     bounded = await votes.tally(engine, "t", max_votes=4)
@@ -244,7 +244,7 @@ async def test_counts_are_those_of_the_rows(engine: AsyncEngine) -> None:
     async with engine.begin() as connection:
         await connection.execute(sql("DELETE FROM abtest_votes WHERE comparison_id IN ('0', '90')"))
         await connection.execute(sql("DELETE FROM abtest_comparisons WHERE id IN ('0', '90')"))
-    assert await votes.standing(engine, "t") == (VoteCounts(fine_tuned=4, base=3, tie=3, both_bad=1), 0, 10)
+    assert await votes.standing(engine, "t") == (VoteCounts(fine_tuned=4, base=3, tie=3, both_bad=1), 0, 0, 10)
 
 
 async def test_votes_from_before_are_counted(empty_engine: AsyncEngine, monkeypatch: Any) -> None:
@@ -256,4 +256,4 @@ async def test_votes_from_before_are_counted(empty_engine: AsyncEngine, monkeypa
         await _vote(connection, 1, Choice.TIE, late=False)
         await _vote(connection, 2, Choice.BASE, late=True)
     await migrate(empty_engine)
-    assert await votes.standing(empty_engine, "t") == (VoteCounts(tie=1), 1, 2)
+    assert await votes.standing(empty_engine, "t") == (VoteCounts(tie=1), 1, 0, 2)

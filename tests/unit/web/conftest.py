@@ -101,17 +101,18 @@ class FakeCluster:
 
 
 class FakeArms:
-    """Each arm signs its answer."""
+    """Each arm signs its answer and never gives the same again, but where it is told what to say."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
+        self.answers: dict[str, str] = {}
         self.broken: set[str] = set()
 
     async def ask(self, served_name: str, prompt: str) -> str:
         self.asked.append((served_name, prompt))
         if served_name in self.broken:
             raise ArmUnavailable(f"{served_name} did not answer")
-        return f"{served_name} says {len(self.asked)}"
+        return self.answers.get(served_name, f"{served_name} says {len(self.asked)}")
 
 
 class Clock:

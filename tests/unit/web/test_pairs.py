@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.contract.experiments import AnswerPair, AnswerPairs
+from finetune_operator.contract.experiments import AnswerPair, AnswerPairs, VoteCounts
 from finetune_operator.contract.places import PAIRS_PATH
 from tests.unit.web.conftest import INTERNAL, PROMPTS, Api
 from tests.unit.web.test_access import TEST, is_problem
+from tests.unit.web.test_votes import counted
 
 
 def pair(number: int, **changes: Any) -> AnswerPair:
@@ -48,12 +49,49 @@ async def test_they_are_voted_on_without_asking_anybody(api: Api) -> None:
     assert result["sides"]["b"] == {"arm": "base", "served_name": "tiny"}
 
 
-async def test_each_evaluator_gets_each_once_and_then_the_prompts(api: Api) -> None:
-    await put(api, pair(1), pair(2))
-    for evaluator in ("ada", "bob"):
-        seen = await judged(api, 4, evaluator)
-        assert sorted(seen[:2]) == ["1+1?", "2+2?"]
-        assert set(seen[2:]) < set(PROMPTS)
+async def test_what_nobody_has_judged_comes_first_and_then_the_prompts(api: Api) -> None:
+    await put(api, pair(1), pair(2), pair(3))
+    assert await judged(api, 1, "ada") == ["1+1?"]
+    seen = await judged(api, 3, "bob")
+    assert seen[:2] == ["2+2?", "3+3?"]
+    assert [*seen[2:], *await judged(api, 1, "ada")] == [PROMPTS[2], PROMPTS[1]]
+
+
+async def test_without_prompts_others_give_a_second_opinion(api: Api) -> None:
+    """People mostly agree on two answers: ten votes on them are not ten observations."""
+    api.cluster.test["spec"]["prompts"] = []
+    await put(api, pair(1))
+    opened = [await api.compare(evaluator) for evaluator in ("ada", "bob")]
+    results = [
+        (await api.vote(comparison["comparison_id"], "fine_tuned", evaluator)).json()
+        for comparison, evaluator in zip(opened, ("ada", "bob"), strict=True)
+    ]
+    assert [result["second_opinion"] for result in results] == [False, True]
+    assert await judged(api, 1, "eve") == ["1+1?"]
+    state = (await api.get(TEST)).json()
+    assert (state["tally"]["fine_tuned"], state["tally"]["tie"], state["second_opinions"]) == (1, 0, 2)
+    assert await counted(api) == VoteCounts(fine_tuned=1)
+    voters = (await api.get(f"{TEST}/voters")).json()
+    assert (voters["evaluators"], voters["agreement"]) == (1, pytest.approx(1 / 3))
+    assert {each["evaluator"]: each["tally"]["fine_tuned"] for each in voters["voters"]} == {
+        "ada": 1,
+        "bob": 0,
+        "eve": 0,
+    }
+    listed = (await api.get("/v1/fine-tuning/comparisons")).json()["comparisons"]
+    assert [entry["second_opinion"] for entry in listed] == [True, True, False]
+
+
+async def test_answers_that_come_out_as_before_are_the_same_pair(api: Api) -> None:
+    """As a model gives them that is sure of itself, however it is sampled."""
+    api.arms.answers = {"tiny": "no", "plato-v2": "yes"}
+    for evaluator, is_second in (("ada", False), ("bob", True)):
+        comparison = await api.compare(evaluator)
+        assert comparison["prompt"] == PROMPTS[0]
+        result = (await api.vote(comparison["comparison_id"], "a", evaluator)).json()
+        assert result["second_opinion"] is is_second
+    assert await judged(api, 1, "ada") == [PROMPTS[1]]
+    assert (await counted(api)).total == 2
 
 
 async def test_votes_spread_over_all_of_them(api: Api) -> None:

@@ -205,7 +205,8 @@ async def context_of_test(visit: Visit, found: ObjectId) -> Object:
     test = parsed(ABTest, body)
     decision, status = test.spec.decision, test.status
     engine = visit.services.engine
-    counts = await votes.tally(engine, test.metadata.uid, most_votes(decision))
+    standing = await votes.standing(engine, test.metadata.uid, most_votes(decision))
+    counts = standing.votes
     candidate = await find_version(visit.acting, found.namespace, test.spec.candidate.model_version)
     baseline_name = test.spec.baseline.model_version
     baseline = await find_version(visit.acting, found.namespace, baseline_name) if baseline_name else None
@@ -223,6 +224,11 @@ async def context_of_test(visit: Visit, found: ObjectId) -> Object:
         "test": test,
         "arms": arms,
         "counts": counts,
+        "aside": [
+            f"{number} {word}{'' if number == 1 else 's'}"
+            for number, word in ((standing.second_opinions, "second opinion"), (standing.late_votes, "late vote"))
+            if number
+        ],
         "progress": vote_progress(counts, decision, status.verdict),
         "judgement": judgement(arms, counts, float(decision.alpha), status.phase, status.verdict, status.message),
         "is_ending": test.spec.cancel and status.verdict is None,

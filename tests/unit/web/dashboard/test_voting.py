@@ -105,6 +105,15 @@ async def test_a_vote_that_is_sent_twice_counts_once(editor: Browser, rest: Rest
     assert (await tally(rest))["fine_tuned"] == 1
 
 
+async def test_a_second_opinion_is_told_from_a_vote_that_counts(editor: Browser, rest: Rest, arms: HonestArms) -> None:
+    """The prompts are asked in turn, and these models answer each as before."""
+    seen = [await vote(editor, id_in(await pair(editor)), "a") for _ in range(4)]
+    assert ["second opinion" in each for each in seen] == [False, False, False, True]
+    assert (await tally(rest))["fine_tuned"] == 3
+    state = (await editor.get(HERE.removesuffix("/vote"))).text
+    assert "3 for, 0 against, 0 ties; not counted: 1 second opinion" in state
+
+
 async def test_another_vote_of_a_second_tab_is_told_that_the_first_counts(
     editor: Browser, rest: Rest, arms: HonestArms
 ) -> None:
