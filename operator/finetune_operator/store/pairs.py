@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from finetune_operator.contract.experiments import AnswerPair, AnswerPairs
 from finetune_operator.store.database import upsert_dialect
-from finetune_operator.store.tables import Comparison, StoredPair, Vote
+from finetune_operator.store.tables import VOTES_THAT_COUNT, Comparison, StoredPair, Vote
 
 
 async def record(engine: AsyncEngine, abtest_uid: str, sent: AnswerPairs) -> None:
@@ -44,9 +44,7 @@ async def next_pair(engine: AsyncEngine, abtest_uid: str, evaluator: str, *, jud
     """
     own = select(Comparison.id).where(Comparison.pair_id == StoredPair.id, Comparison.evaluator == evaluator)
     others = select(func.count(Comparison.id)).where(Comparison.pair_id == StoredPair.id).correlate(StoredPair)
-    counting = select(Vote.pair_id).where(
-        Vote.pair_id == StoredPair.id, Vote.late.is_(False), Vote.second_opinion.is_(False)
-    )
+    counting = select(Vote.pair_id).where(Vote.pair_id == StoredPair.id, VOTES_THAT_COUNT)
     query = (
         select(StoredPair)
         .where(

@@ -23,6 +23,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
 
+VOTES_THAT_COUNT = text("NOT late AND NOT second_opinion")
+"""In these words a query finds the index that has nothing else; SQLite compares them."""
 RowId = BigInteger().with_variant(Integer, "sqlite")
 
 
@@ -283,8 +285,8 @@ class Vote(Base):
             "abtest_votes_one_of_a_pair",
             "pair_id",
             unique=True,
-            sqlite_where=text("NOT late AND NOT second_opinion"),
-            postgresql_where=text("NOT late AND NOT second_opinion"),
+            sqlite_where=VOTES_THAT_COUNT,
+            postgresql_where=VOTES_THAT_COUNT,
         ),
     )
 
