@@ -38,7 +38,8 @@ async def test_a_job_by_rest_is_one_by_yaml(resting_world: World, tmp_path: Path
         by_yaml = await world.create(manifest)
         assert by_yaml["spec"] == made["manifest"]["spec"]
         stored = await world.get("finetunejobs", made["name"])
-        assert {entry["manager"] for entry in stored["metadata"]["managedFields"]} == {"finetune-api"}
+        managers = {entry["manager"] for entry in stored["metadata"]["managedFields"]}
+        assert managers == {written_by(world, "editor")}
 
         status, listed = await api.ask("GET", f"{JOBS}?limit=1", editor)
         assert (status, listed["total"], listed["has_more"]) == (200, 2, True)
@@ -152,7 +153,12 @@ async def test_versions_are_deployed_and_rolled_back(world: World, tmp_path: Pat
             status, listed = await api.ask("GET", f"{models}?model=plato", token)
             assert [entry["name"] for entry in listed["models"] if entry["active"]] == ["plato-v1"]
     deployed = await world.get("modelversions", "plato-v2")
-    assert "finetune-api" in [entry.get("who") for entry in deployed["status"]["history"]]
+    assert written_by(world, "editor") in [entry.get("who") for entry in deployed["status"]["history"]]
+
+
+def written_by(world: World, account: str) -> str:
+    """As the objects remember whose decision it was."""
+    return f"system:serviceaccount:{world.namespace}:{account} (finetune-api)"
 
 
 async def test_a_test_by_rest_is_an_abtest(resting_world: World, tmp_path: Path) -> None:

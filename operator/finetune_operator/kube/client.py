@@ -23,6 +23,8 @@ CHUNK_OBJECTS = 500
 EVENT_MAX_BYTES = 16 * 1024 * 1024
 """Far beyond what etcd takes as one object, and more than aiohttp's own bound on a line."""
 FIELD_MANAGER = "finetune-operator"
+FIELD_MANAGER_MAX_BYTES = 128
+"""The API server refuses longer ones, and characters that can't be printed."""
 """As what the API server remembers our writes: by default it takes what the user agent begins with."""
 MERGE_PATCH = "application/merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
@@ -51,12 +53,14 @@ class KubeClient:
         trust: ssl.SSLContext | None = None,
         renewed: Callable[[], kopf.ConnectionInfo] = credentials_from_environment,
         field_manager: str = FIELD_MANAGER,
+        person: str | None = None,
     ) -> None:
         self._session = session
         self._credentials = credentials
         self._trust = trust or True
         self._renewed = renewed
         self._field_manager = field_manager
+        self._person = person
         self._read_at = time.monotonic()
         self._callers_trust: ssl.SSLContext | None = None
 
@@ -71,8 +75,10 @@ class KubeClient:
         async with aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar()) as session:
             yield cls(session, credentials)
 
-    def on_behalf_of(self, token: str, field_manager: str) -> "KubeClient":
+    def on_behalf_of(self, token: str, field_manager: str, person: str | None = None) -> "KubeClient":
         """The same API server with a caller's rights alone; `field_manager` says through which process they write.
+
+        Where it is known who they are, the objects remember it: a process writes for many.
 
         A certificate of ours would win over the caller's token, and our token must never take its place. All callers
         share one trust and hence connections: a token goes with each request, and none belongs to a connection.
@@ -88,6 +94,7 @@ class KubeClient:
             trust=self._callers_trust,
             renewed=lambda: theirs,
             field_manager=field_manager,
+            person=person,
         )
 
     async def list(self, plural: str, namespace: str | None, selector: str = "") -> tuple[list[Object], str]:
@@ -242,6 +249,8 @@ class KubeClient:
         headers = self._headers() | ({"Content-Type": content_type} if body is not None else {})
         timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_SECONDS)
         data = json.dumps(body).encode() if body is not None else None
+        if self._person and method in ("POST", "PATCH"):
+            params = {"fieldManager": manager_for(self._person, self._field_manager)} | dict(params or {})
         try:
             async with self._session.request(
                 method,
@@ -267,6 +276,13 @@ class KubeClient:
             self._credentials = self._renewed()
             self._read_at = time.monotonic()
         return {"User-Agent": self._field_manager, **self._credentials.as_http_headers()}
+
+
+def manager_for(person: str, program: str) -> str:
+    """As `managedFields` remembers it: `ada (finetune-api)`. Only so much of a name as a field manager may have."""
+    written_by = f" ({program})".encode()
+    shown = "".join(each if each.isprintable() else "?" for each in person).encode()
+    return (shown[: FIELD_MANAGER_MAX_BYTES - len(written_by)] + written_by).decode(errors="ignore")
 
 
 async def _raise_for_status(response: aiohttp.ClientResponse) -> None:

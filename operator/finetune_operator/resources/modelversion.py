@@ -166,8 +166,9 @@ class HistoryEntry(ApiModel):
     state: State
     """What this version became, or stayed when it could not change."""
     who: ShortText | None = None
-    """Whose doing it was: a field manager as in metadata.managedFields (`kubectl-patch`, `argocd-controller`), the
-    FineTuneJob or ABTest that asked for it, or finetune-operator."""
+    """Whose doing it was: a field manager as in metadata.managedFields (`kubectl-patch`, `argocd-controller`, or
+    `ada (finetune-api)` for ada on a page or by REST), the FineTuneJob or ABTest that asked for it, or
+    finetune-operator."""
     why: ShortText
     """The cause: promotion, an ABTest's verdict, a user's spec.state, or an engine that fails."""
     previous: DnsSubdomain | None = None

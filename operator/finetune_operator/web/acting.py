@@ -54,7 +54,9 @@ class Acting:
     def resources(self) -> Resources:
         """With the caller's rights, or with the api's own, which can only read."""
         token, cluster = self.caller.token, self.services.cluster
-        return cluster if token is None else cluster.on_behalf_of(token.get_secret_value(), FIELD_MANAGER)
+        if token is None:
+            return cluster
+        return cluster.on_behalf_of(token.get_secret_value(), FIELD_MANAGER, self.caller.name)
 
     def identified(self, text: str) -> ObjectId:
         """What an id of a request names."""

@@ -92,6 +92,30 @@ async def test_what_is_written_bears_the_operators_name(client: KubeClient) -> N
     assert await client.create("modelversions", "finetune", {}) == {"user agent": "finetune-operator", "query": ""}
 
 
+async def test_what_a_caller_writes_bears_their_name(client: KubeClient) -> None:
+    """A merge patch says nothing of it in its body, and the user agent tells the program alone."""
+    caller = client.on_behalf_of("theirs", "finetune-api", "ada")
+    answer = await caller.create("modelversions", "finetune", {}, strict=True)
+
+    assert answer == {
+        "user agent": "finetune-api",
+        "query": "fieldManager=ada (finetune-api)&fieldValidation=Strict",
+    }
+
+
+@pytest.mark.parametrize(
+    ("person", "expected"),
+    [
+        ("https://issuer.example/#ada", "https://issuer.example/#ada (finetune-api)"),
+        ("two\nlines", "two?lines (finetune-api)"),
+        ("ä" * 100, "ä" * 56 + " (finetune-api)"),
+    ],
+)
+def test_a_name_becomes_what_the_api_server_takes(person: str, expected: str) -> None:
+    assert module.manager_for(person, "finetune-api") == expected
+    assert len(expected.encode()) <= 128
+
+
 async def test_a_strict_creation_refuses_unknown_fields(client: KubeClient) -> None:
     answer = await client.create("modelversions", "finetune", {}, strict=True)
 

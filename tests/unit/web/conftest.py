@@ -81,7 +81,7 @@ class FakeCluster:
         }
         self.away = False
 
-    def on_behalf_of(self, token: str, field_manager: str) -> Strangers:
+    def on_behalf_of(self, token: str, field_manager: str, person: str | None = None) -> Strangers:
         return Strangers()
 
     async def token_of(self, namespace: str, service_account: str, lifetime_seconds: int) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import count
 from typing import Any
 
 from aiohttp import web
@@ -20,6 +21,7 @@ class PlayedCluster:
         self.verdicts: set[tuple[str, str]] = set()
         """What was ever written as verdict, with its time."""
         self.refused_writes = 0
+        self._answers = count()
         self._objects = {
             path_of(plural, body["metadata"]["namespace"], body["metadata"]["name"]): body for plural, body in objects
         }
@@ -44,7 +46,8 @@ class PlayedCluster:
 
     async def _complete(self, request: web.Request) -> web.Response:
         asked = await request.json()
-        message = {"role": "assistant", "content": f"{asked['model']} says so"}
+        # Another one each time, as a model that is sampled gives.
+        message = {"role": "assistant", "content": f"{asked['model']} says {next(self._answers)}"}
         return web.json_response({"model": asked["model"], "choices": [{"message": message}]})
 
     async def _get(self, request: web.Request) -> web.Response:

@@ -249,7 +249,7 @@ class PlayedApiServer:
 
     async def _create(self, request: web.Request, plural: str, namespace: str) -> web.Response:
         body, (model, spec) = await request.json(), KINDS[plural]
-        self.managers.add(request.headers["User-Agent"])
+        self.managers.add(request.query.get("fieldManager", request.headers["User-Agent"]))
         assert request.query["fieldValidation"] == "Strict"
         known = {field.alias for field in spec.model_fields.values()}
         if unknown := set(body["spec"]) - known:
@@ -274,7 +274,7 @@ class PlayedApiServer:
         body = self.objects[key]
         if verb == "get":
             return web.json_response(body)
-        self.managers.add(request.headers["User-Agent"])
+        self.managers.add(request.query.get("fieldManager", request.headers["User-Agent"]))
         sent = json.loads(await request.read())
         if verb == "delete":
             if sent["preconditions"]["uid"] != body["metadata"]["uid"]:

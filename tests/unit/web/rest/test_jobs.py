@@ -47,7 +47,7 @@ async def test_a_job_is_a_finetunejob(rest: Rest) -> None:
         "spec": stored["spec"],
     }
     assert stored["spec"]["training"] == {"epochs": 1}
-    assert rest.cluster.managers == {"finetune-api"}
+    assert rest.cluster.managers == {"system:serviceaccount:finetune:editor (finetune-api)"}
     assert rest.cluster.writes() == [
         (
             "system:serviceaccount:finetune:editor",
