@@ -12,7 +12,7 @@ from finetune_operator.core.routing import Answerer, Target
 from finetune_operator.gateway.bodies import RequestBody
 from finetune_operator.gateway.choice import ARM_HEADER, Choice
 from finetune_operator.gateway.metrics import Metrics
-from finetune_operator.gateway.usage import UNKNOWN, StreamEnd, Usage, usage_of
+from finetune_operator.gateway.usage import UNKNOWN, StreamEnd, Usage, estimated_tokens, usage_of
 from finetune_operator.logs import get_logger
 
 REQUEST_ID_HEADER = "x-request-id"
@@ -110,11 +110,16 @@ class Exchange:
 
     @property
     def tokens(self) -> int:
-        """Of prompt and answer, as the engine tells; of a stream that does not tell, its events: vLLM sends one for
-        each token or more."""
+        """Of prompt and answer, as the engine tells.
+
+        Where it does not (a stream whose client asks for no usage, an answer that its client did not wait for), those
+        of the prompt are estimated, and of a stream its events count: vLLM sends one for each token or more.
+        """
         usage = self.usage()
         told = (usage.prompt_tokens or 0) + (usage.completion_tokens or 0)
-        return told or self._events
+        if told or not self.attempts or self.status not in (200, CLIENT_GONE):
+            return told
+        return (estimated_tokens(self.body.text) if self.body else 0) + self._events
 
     def usage(self) -> Usage:
         if self.status != 200:

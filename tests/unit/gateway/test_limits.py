@@ -153,6 +153,41 @@ async def test_the_tokens_of_an_answer_count_however_it_comes(world: World, memb
         await eventually(is_in_debt, 2)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_long_prompt_counts_also_where_nobody_tells_its_tokens(world: World, stream: bool) -> None:
+    """An answer has a few events here, and the limit is far beyond them."""
+    prompt = [{"role": "user", "content": "word " * 2000}]
+    async with world.gateway(limits=Limits(tokens_per_minute=1000)):
+        async with world.post(data=chat("plato", stream=stream)) as short:
+            await short.read()
+        async with world.post(data=chat("plato", stream=stream, messages=prompt)) as response:
+            await response.read()
+        assert (short.status, response.status) == (200, 200)
+
+        async def is_in_debt() -> bool:
+            return (await answer_of(world, "plato"))[0] == 429
+
+        await eventually(is_in_debt, 2)
+
+
+async def test_who_does_not_wait_for_the_answer_pays_for_the_prompt(world: World) -> None:
+    world.engine.proceed.clear()
+    prompt = [{"role": "user", "content": "word " * 2000}]
+    async with world.gateway(limits=Limits(tokens_per_minute=1000)):
+        with pytest.raises(asyncio.TimeoutError):
+            await world.session.post(
+                f"{world.url}/v1/chat/completions",
+                data=chat("plato", messages=prompt),
+                timeout=aiohttp.ClientTimeout(total=0.3),
+            )
+        world.engine.proceed.set()
+
+        async def is_in_debt() -> bool:
+            return (await answer_of(world, "plato"))[0] == 429
+
+        await eventually(is_in_debt, 2)
+
+
 async def test_streams_at_once_are_bounded_until_their_end_and_for_each_key_alone(world: World) -> None:
     world.engine.proceed.clear()
     async with world.gateway(limits=Limits(concurrent_requests=1), tokens=("one", "two")):

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_operator.gateway.usage import STREAM_END_BYTES, UNKNOWN, WHOLE_MAX_BYTES, StreamEnd, Usage, usage_of
+from finetune_operator.gateway.usage import (
+    STREAM_END_BYTES,
+    UNKNOWN,
+    WHOLE_MAX_BYTES,
+    StreamEnd,
+    Usage,
+    estimated_tokens,
+    usage_of,
+)
 
 TOLD = {"prompt_tokens": 7, "completion_tokens": 42}
 SAID = {"choices": [{"message": {"content": '{"usage": {"completion_tokens": 1}}'}}]}
@@ -77,3 +85,15 @@ def test_no_answer_makes_it_fail(body: bytes) -> None:
     end.add(b"data: " + body)
     assert isinstance(end.usage(), Usage)
     assert isinstance(usage_of(b'{"usage":' + body), Usage)
+
+
+@pytest.mark.parametrize(
+    ("request_text", "expected"),
+    [
+        ("", 0),
+        ('{"prompt": "' + "a" * 988 + '"}', 250),
+        ('{"url": "data:image/png;base64,' + "A" * 1_000_000 + '"}', 2),
+    ],
+)
+def test_an_estimate_is_of_texts_alone(request_text: str, expected: int) -> None:
+    assert estimated_tokens(request_text) == expected
