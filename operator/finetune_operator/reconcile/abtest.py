@@ -150,7 +150,10 @@ def _seniority(test: ABTest) -> tuple[float, str]:
 
 
 def _counted(test: ABTest, seen: Observed, now: datetime, write_seconds: float) -> ABTestStatus:
-    """The status with the newest counts. Evidence once seen stays valid, but speaks for the arm that led then."""
+    """The status with the newest counts.
+
+    Evidence once seen stays valid, but speaks for the arm that led then, and not of votes that were taken back.
+    """
     old, spec = test.status, test.spec
     baseline_name = spec.baseline.model_version or _base_model_name(spec, seen.versions)
     tally = seen.tally
@@ -160,7 +163,7 @@ def _counted(test: ABTest, seen: Observed, now: datetime, write_seconds: float) 
     votes = tally.votes
     leader = _leader(spec, votes, baseline_name)
     counted, smallest = _votes(spec.decision, votes), p_value(votes)
-    if old.p_value and old.leader == leader:
+    if old.p_value and old.leader == leader and old.votes and old.votes.total <= votes.total:
         smallest = min(smallest, float(old.p_value))
     return old.model_copy(
         update={

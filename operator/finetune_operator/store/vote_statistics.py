@@ -37,6 +37,7 @@ class Cast:
     votes: VoteCounts
     evaluators: int = 0
     heaviest: VoteCounts = field(default_factory=VoteCounts)
+    second_opinions: int = 0
 
     def voters(self, agreement: float | None) -> VotersTally:
         return VotersTally(evaluators=self.evaluators, heaviest=self.heaviest, agreement=agreement)
@@ -49,7 +50,7 @@ async def cast(engine: AsyncEngine, abtest_uid: str, max_votes: int | None) -> C
     heaviest = select(*_columns(VoterCounts)).where(own).order_by(*order).limit(1).subquery()
     evaluators = select(func.count()).select_from(VoterCounts).where(own).scalar_subquery()
     query = (
-        select(*_columns(TestCounts), evaluators, *heaviest.c)
+        select(*_columns(TestCounts), TestCounts.second_opinions, evaluators, *heaviest.c)
         .select_from(TestCounts)
         .outerjoin(heaviest, true())
         .where(TestCounts.abtest_uid == abtest_uid)
@@ -58,12 +59,14 @@ async def cast(engine: AsyncEngine, abtest_uid: str, max_votes: int | None) -> C
         row = (await connection.execute(query)).one_or_none()
     if row is None:
         return Cast(VoteCounts())
-    counted, number, most = counted_of(*row[:4]), row[4], counted_of(*(each or 0 for each in row[5:]))
+    second_opinions, number = row[4:6]
+    counted, most = counted_of(*row[:4]), counted_of(*(each or 0 for each in row[6:]))
     if max_votes is None or counted.total <= max_votes:
-        return Cast(counted, number, most)
+        return Cast(counted, number, most, second_opinions)
     counted = await tally(engine, abtest_uid, max_votes)
     found = await voters(engine, abtest_uid, counted.total, 1)
-    return Cast(counted, found.evaluators, found.heaviest[0].votes if found.heaviest else VoteCounts())
+    most = found.heaviest[0].votes if found.heaviest else VoteCounts()
+    return Cast(counted, found.evaluators, most, second_opinions)
 
 
 async def heaviest_voters(engine: AsyncEngine, abtest_uid: str, limit: int) -> Voters:

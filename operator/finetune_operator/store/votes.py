@@ -22,6 +22,10 @@ class Standing(NamedTuple):
     second_opinions: int
     comparisons: int
 
+    @property
+    def opinions(self) -> int:
+        return self.votes.total + self.second_opinions
+
 
 class Choice(StrEnum):
     """What a vote says once the sides are known."""

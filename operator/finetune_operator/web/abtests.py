@@ -168,10 +168,10 @@ async def get_voters(
     test = await _read_test(Acting(services, caller), namespace, name)
     told = test.status.voters or Voters()
     uid, max_votes = test.metadata.uid, most_votes(test.spec.decision)
-    counted = (await votes.tally(services.engine, uid, max_votes)).total
+    given = (await votes.standing(services.engine, uid, max_votes)).opinions
     found = await services.remembered.answer(
         ("voters", uid, max_votes, limit),
-        counted,
+        given,
         lambda: vote_statistics.voters(services.engine, uid, max_votes, limit),
         meanwhile=lambda: vote_statistics.heaviest_voters(services.engine, uid, limit),
     )

@@ -81,7 +81,9 @@ async def get_tally(
     # Of these votes and no later ones, so that all of it is of one moment; but how well people agree changes slowly.
     total = cast.votes.total
     agreeing = await services.remembered.answer(
-        ("voters", uid, max_votes, 1), total, lambda: vote_statistics.voters(services.engine, uid, total, limit=1)
+        ("voters", uid, max_votes, 1),
+        total + cast.second_opinions,
+        lambda: vote_statistics.voters(services.engine, uid, total, limit=1),
     )
     return AbTestTally(
         votes=cast.votes,

@@ -98,6 +98,14 @@ class TestCount:
             status = status_of(decide(strong, world(later)))
             assert (status.verdict, status.p_value) == (None, "1")
 
+    def test_nor_where_votes_were_taken_back(self) -> None:
+        """Of votes that a release counts by a better rule, or that somebody deletes."""
+        test = make_test({"decision": {"minVotes": 1000}}, status=RUNNING)
+        strong = after(test, decide(test, world(tally(30, 5))))
+        fewer = status_of(decide(strong, world(tally(12, 5))))
+        assert fewer.p_value is not None
+        assert float(fewer.p_value) == pytest.approx(p_value(VoteCounts(fine_tuned=12, base=5)), rel=0.01)
+
     def test_the_estimate_knows_the_least_number_of_votes(self) -> None:
         test = make_test({"decision": {"minVotes": 100}}, status=RUNNING)
         assert status_of(decide(test, world(tally(30, 5)))).votes_still_needed == 65

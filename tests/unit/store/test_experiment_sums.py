@@ -46,7 +46,8 @@ async def agrees(engine: AsyncEngine) -> None:
         voters = await vote_statistics.voters(engine, TEST, max_votes, 10)
         heaviest = voters.heaviest[0].votes if voters.heaviest else VoteCounts()
         counted = await votes.tally(engine, TEST, max_votes)
-        assert await vote_statistics.cast(engine, TEST, max_votes) == Cast(counted, voters.evaluators, heaviest)
+        aside = (await votes.standing(engine, TEST)).second_opinions
+        assert await vote_statistics.cast(engine, TEST, max_votes) == Cast(counted, voters.evaluators, heaviest, aside)
     listed = await vote_statistics.voters(engine, TEST, None, 10)
     kept_voters = await vote_statistics.heaviest_voters(engine, TEST, 10)
     assert [(each.evaluator, each.votes) for each in kept_voters.heaviest] == [

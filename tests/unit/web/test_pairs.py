@@ -67,6 +67,7 @@ async def test_without_prompts_others_give_a_second_opinion(api: Api) -> None:
         for comparison, evaluator in zip(opened, ("ada", "bob"), strict=True)
     ]
     assert [result["second_opinion"] for result in results] == [False, True]
+    assert (await api.get(f"{TEST}/voters")).json()["agreement"] == 1
     assert await judged(api, 1, "eve") == ["1+1?"]
     state = (await api.get(TEST)).json()
     assert (state["tally"]["fine_tuned"], state["tally"]["tie"], state["second_opinions"]) == (1, 0, 2)
