@@ -159,6 +159,10 @@ async def setup_ab_test(
     weights: Annotated[
         str | None, typer.Option("--weights", help="Of accuracy, latency and cost, in percent, such as 60,20,20.")
     ] = None,
+    accuracy_from: Annotated[
+        str | None,
+        typer.Option("--accuracy-from", help="Votes, or References or Ratings: users' feedback decides, no votes."),
+    ] = None,
     on_win: Annotated[str | None, typer.Option("--on-win", help="Promote or Notify.")] = None,
     on_loss: Annotated[str | None, typer.Option("--on-loss", help="Keep or Rollback.")] = None,
     dry_run: DryRunOption = DryRun.NONE,
@@ -170,7 +174,9 @@ async def setup_ab_test(
 
     traffic = {"candidatePercent": candidate_percent, "shadowPercent": shadow_percent}
     decision: dict[str, Any] = {"alpha": alpha, "method": method, "minVotes": min_votes, "maxVotes": max_votes}
-    decision |= {"minEffect": min_effect, "weights": weights_of(weights) if weights else None}
+    weighed = weights_of(weights) if weights else {}
+    weighed |= {"accuracyFrom": accuracy_from} if accuracy_from else {}
+    decision |= {"minEffect": min_effect, "weights": weighed or None}
     others = {"onWin": on_win, "onLoss": on_loss}
     made = ab_test(
         name, candidate, baseline, prompts or [], prompts_file, traffic, decision, others, submitting.suffix()

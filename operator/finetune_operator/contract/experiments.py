@@ -91,7 +91,7 @@ class ArmTally(Report):
     """What production traffic showed of one arm: `errors` of `samples` had a 5xx status, all else is of the others.
 
     The means of tokens are of the `samples_with_tokens` answers that told them. Copies of the baseline's requests are
-    counted apart, as `shadow_...`.
+    counted apart, as `shadow_...`. What feedback tells of the answers' accuracy is there for who asks for it.
     """
 
     samples: int = 0
@@ -105,6 +105,9 @@ class ArmTally(Report):
     shadow_samples: int = 0
     shadow_errors: int = 0
     shadow_mean_latency_ms: int | None = None
+    accuracy_answers: int = 0
+    mean_accuracy: float | None = None
+    deviation_accuracy: float | None = None
 
 
 class ArmTallies(Report):

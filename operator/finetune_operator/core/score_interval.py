@@ -13,7 +13,7 @@ from typing import NamedTuple
 from finetune_operator.core.sequential import bounded_mean_interval
 from finetune_operator.core.weights import NoScore, candidate_score
 from finetune_operator.resources.abtest import Arms, ArmStatus, Votes
-from finetune_operator.resources.abtest_decision import Decision, Weights
+from finetune_operator.resources.abtest_decision import AccuracyFrom, Decision, Weights
 
 TIGHTEST_AT = 500
 """Answers at which the interval of a mean is tightest; it has to be chosen beforehand."""
@@ -21,7 +21,9 @@ ASYMPTOTIC_FROM = 30
 """Fewer answers say too little of how much they vary."""
 LATENCY_ROUNDING_MS = 0.5
 TOKENS_ROUNDING = 0.05
-"""The status has means to the next millisecond, and to a tenth of a token."""
+ACCURACY_ROUNDING = 0.00005
+"""The status has means to the next millisecond, to a tenth of a token, and to four decimals."""
+ACCURACIES = "accuracies"
 
 
 class Interval(NamedTuple):
@@ -48,9 +50,13 @@ def score_interval(weights: Weights, decision: Decision, votes: Votes, arms: Arm
     in_use = sum(weight > 0 for weight in (weights.accuracy, weights.latency, weights.cost))
     alpha = float(decision.alpha) / in_use
     parts: list[tuple[int, Interval]] = []
-    if weights.accuracy:
+    if weights.accuracy and weights.accuracy_from is AccuracyFrom.VOTES:
         parts.append((weights.accuracy, _accuracy(votes, alpha)))
-    for weight, what, mean_of in ((weights.latency, "latencies", _latency), (weights.cost, "lengths", _length)):
+    for weight, what, mean_of in (
+        (0 if weights.accuracy_from is AccuracyFrom.VOTES else weights.accuracy, ACCURACIES, _told_accuracy),
+        (weights.latency, "latencies", _latency),
+        (weights.cost, "lengths", _length),
+    ):
         if not weight:
             continue
         baseline, candidate = mean_of(arms.baseline), mean_of(arms.candidate)
@@ -58,7 +64,8 @@ def score_interval(weights: Weights, decision: Decision, votes: Votes, arms: Arm
             return NoScore(f"how much the {what} of answers differ is not known: the api is older than the operator")
         if (known := min(baseline.size, candidate.size)) < ASYMPTOTIC_FROM:
             return NoScore(f"how much the {what} of answers differ needs {ASYMPTOTIC_FROM} of each arm, not {known}")
-        parts.append((weight, share_interval(candidate, baseline, alpha)))
+        part = share_interval(candidate, baseline, alpha)
+        parts.append((weight, Interval(1 - part.upper, 1 - part.lower) if what is ACCURACIES else part))
     lower = sum(weight * part.lower for weight, part in parts) / 100
     upper = sum(weight * part.upper for weight, part in parts) / 100
     return Interval(lower, upper)
@@ -85,6 +92,13 @@ def standard_radius(count: int, alpha: float) -> float:
 
 def _accuracy(votes: Votes, alpha: float) -> Interval:
     return Interval(*bounded_mean_interval(votes.fine_tuned + votes.tie / 2, votes.base + votes.tie / 2, alpha))
+
+
+def _told_accuracy(arm: ArmStatus) -> Mean | None:
+    if arm.mean_accuracy is None or arm.deviation_accuracy is None:
+        return None
+    mean, deviation = float(arm.mean_accuracy), float(arm.deviation_accuracy)
+    return Mean(mean, deviation, arm.accuracy_answers or 0, ACCURACY_ROUNDING)
 
 
 def _latency(arm: ArmStatus) -> Mean | None:

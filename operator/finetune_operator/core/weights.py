@@ -1,4 +1,4 @@
-"""The weighted score of two arms: what people prefer, how quick the answers are, and what they cost.
+"""The weighted score of two arms: how good the answers are, how quick, and what they cost.
 
 Each part of an arm is its share between the two arms, so that parts of different units add up: half of the answer's
 time makes two thirds of the latency part. Both arms' scores sum to 1.
@@ -7,7 +7,7 @@ time makes two thirds of the latency part. Both arms' scores sum to 1.
 from dataclasses import dataclass
 
 from finetune_operator.resources.abtest import Arms, ArmStatus, Votes
-from finetune_operator.resources.abtest_decision import Decision, Weights
+from finetune_operator.resources.abtest_decision import AccuracyFrom, Decision, Weights
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class NoScore:
 def candidate_score(weights: Weights, decision: Decision, votes: Votes, arms: Arms) -> float | NoScore:
     """Between 0 and 1, above one half where the candidate leads; the baseline's is the rest."""
     parts = (
-        (weights.accuracy, _accuracy(votes)),
+        (weights.accuracy, _accuracy(weights, decision, votes, arms)),
         (weights.latency, _latency(decision, arms)),
         (weights.cost, _cost(decision, arms)),
     )
@@ -34,10 +34,23 @@ def candidate_score(weights: Weights, decision: Decision, votes: Votes, arms: Ar
     return score
 
 
-def _accuracy(votes: Votes) -> float | NoScore:
+def _accuracy(weights: Weights, decision: Decision, votes: Votes, arms: Arms) -> float | NoScore:
+    if weights.accuracy_from is not AccuracyFrom.VOTES:
+        return _told_accuracy(weights.accuracy_from, decision, arms)
     if not votes.total:
         return NoScore("accuracy needs votes")
     return (votes.fine_tuned + votes.tie / 2) / votes.total
+
+
+def _told_accuracy(source: AccuracyFrom, decision: Decision, arms: Arms) -> float | NoScore:
+    baseline, candidate, needed = arms.baseline, arms.candidate, decision.min_samples_per_arm
+    known = (baseline.accuracy_answers or 0, candidate.accuracy_answers or 0)
+    if min(known) < needed or baseline.mean_accuracy is None or candidate.mean_accuracy is None:
+        return NoScore(
+            f"accuracy needs feedback with {'a reference' if source is AccuracyFrom.REFERENCES else 'a rating'} on "
+            f"{needed} answers of each arm, there is some on {known[0]} of the baseline and {known[1]} of the candidate"
+        )
+    return 1 - _share(float(candidate.mean_accuracy), float(baseline.mean_accuracy))
 
 
 def _latency(decision: Decision, arms: Arms) -> float | NoScore:

@@ -24,6 +24,7 @@ from finetune_operator.reconcile.traffic import base_lacking, traffic_finding
 from finetune_operator.reconcile.verdict import (
     GUARDRAIL_BREACHED,
     SAMPLE_RATIO_MISMATCH,
+    TIE,
     Outlook,
     judged,
     sample_ratio_mismatch,
@@ -163,6 +164,7 @@ def _counted(test: ABTest, seen: Observed, now: datetime, write_seconds: float) 
     votes = tally.votes
     leader = _leader(spec, votes, baseline_name)
     counted, smallest = _votes(spec.decision, votes), p_value(votes)
+    arms = _arms(test, baseline_name, tally, now, write_seconds)
     if old.p_value and old.leader == leader and old.votes and old.votes.total <= votes.total:
         smallest = min(smallest, float(old.p_value))
     return old.model_copy(
@@ -177,9 +179,9 @@ def _counted(test: ABTest, seen: Observed, now: datetime, write_seconds: float) 
             or None,
             "p_value": printed(smallest) if votes.total else None,
             "chi_squared_p_value": printed(chi_squared_p_value(votes)) if votes.total else None,
-            "leader": leader,
+            "leader": _ahead(arms) if spec.decision.by_feedback else leader,
             "votes_still_needed": _votes_still_needed(spec.decision, votes),
-            "arms": _arms(test, baseline_name, tally, now, write_seconds),
+            "arms": arms,
         }
     )
 
@@ -197,6 +199,13 @@ def _leader(spec: ABTestSpec, votes: VoteCounts, baseline_name: str | None) -> s
     if votes.fine_tuned == votes.base:
         return None
     return spec.candidate.model_version if votes.fine_tuned > votes.base else baseline_name
+
+
+def _ahead(arms: Arms | None) -> str | None:
+    """Whose weighted score is the higher one, by whatever little."""
+    if arms is None or arms.candidate.score is None or float(arms.candidate.score) == TIE:
+        return None
+    return (arms.candidate if float(arms.candidate.score) > TIE else arms.baseline).served_name
 
 
 def _voters(spec: ABTestSpec, tally: AbTestTally, baseline_name: str | None) -> Voters | None:
@@ -325,7 +334,14 @@ def _arm(name: str, tally: ArmTally, subjects: int) -> ArmStatus:
         shadow_samples=tally.shadow_samples or None,
         shadow_errors=tally.shadow_errors if tally.shadow_samples else None,
         shadow_mean_latency_ms=tally.shadow_mean_latency_ms,
+        accuracy_answers=tally.accuracy_answers or None,
+        mean_accuracy=None if tally.mean_accuracy is None else f"{tally.mean_accuracy:.4f}",
+        deviation_accuracy=None if tally.deviation_accuracy is None else _four_decimals_up(tally.deviation_accuracy),
     )
+
+
+def _four_decimals_up(value: float) -> str:
+    return str(Decimal(value).quantize(Decimal("0.0001"), ROUND_CEILING))
 
 
 def _one_decimal(value: float | None) -> str | None:

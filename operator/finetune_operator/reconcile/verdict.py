@@ -40,8 +40,9 @@ class Outlook:
 
 
 def judged(test: ABTest, status: ABTestStatus, now: datetime) -> Outlook:
-    """A verdict of guardrails or votes, else the end by a limit, else what is waited for."""
-    return _breached(test, status) or _decided(test, status) or _ended(test, status, now) or _running(test, status)
+    """A verdict of guardrails, votes or feedback, else the end by a limit, else what is waited for."""
+    decided = _decided_by_feedback if test.spec.decision.by_feedback else _decided
+    return _breached(test, status) or decided(test, status) or _ended(test, status, now) or _running(test, status)
 
 
 def _concluded(verdict: Verdict, message: str, reason: str | None = None) -> Outlook:
@@ -67,6 +68,16 @@ def _decided(test: ABTest, status: ABTestStatus) -> Outlook | None:
     if test.spec.decision.weights and status.arms:
         message += f", weighted score {_scores(status.arms.candidate)} against {_scores(status.arms.baseline)}"
     return _concluded(verdict, "; ".join((message, *_frailty(test, status))))
+
+
+def _decided_by_feedback(test: ABTest, status: ABTestStatus) -> Outlook | None:
+    """A weighted score of answers to users that excludes a tie; nobody need have voted."""
+    leader, arms = _score_leader(status), status.arms
+    if leader is None or arms is None:
+        return None
+    verdict = Verdict.WON if leader == arms.candidate.served_name else Verdict.LOST
+    scores = f"{_scores(arms.candidate)} against {_scores(arms.baseline)}"
+    return _concluded(verdict, f"{leader} is better by answers to users: weighted score {scores}")
 
 
 def _frailty(test: ABTest, status: ABTestStatus) -> Iterable[str]:
@@ -131,13 +142,14 @@ def _ended(test: ABTest, status: ABTestStatus, now: datetime) -> Outlook | None:
     """The limits of votes, samples and time."""
     if not (limit := _limit(test, status, now)):
         return None
-    fact = "no agreement of votes and weights" if _significance(test, status) else "no significant difference"
+    by_votes = test.spec.decision.by_feedback is None and _significance(test, status)
+    fact = "no agreement of votes and weights" if by_votes else "no significant difference"
     return _concluded(Verdict.INCONCLUSIVE, "; ".join((f"{fact} after {limit}", *_remarks(test, status))))
 
 
 def _limit(test: ABTest, status: ABTestStatus, now: datetime) -> str | None:
     decision, votes, arms = test.spec.decision, status.votes or Votes(), status.arms
-    if votes.total >= most_votes(decision):
+    if votes.total >= most_votes(decision) and not decision.by_feedback:
         return f"{votes.total} votes"
     most = decision.max_samples_per_arm
     if most is not None and arms and min(arms.baseline.samples, arms.candidate.samples) >= most:
@@ -152,6 +164,8 @@ def _running(test: ABTest, status: ABTestStatus) -> Outlook:
 
 
 def _awaited(test: ABTest, status: ABTestStatus) -> str:
+    if test.spec.decision.by_feedback:
+        return "feedback on answers to users decides"
     needed = status.votes_still_needed
     if test.spec.decision.method is Method.CHI_SQUARED:
         return f"{needed if needed is not None else most_votes(test.spec.decision)} more votes until ChiSquared decides"
@@ -172,6 +186,8 @@ def _remarks(test: ABTest, status: ABTestStatus) -> Iterable[str]:
     decision = test.spec.decision
     if found := sample_ratio_mismatch(status):
         yield found
+    if decision.by_feedback and not test.spec.traffic.candidate_percent:
+        yield "users get no answers of the candidate to give feedback on: raise traffic.candidatePercent"
     if test.spec.guardrails and not test.spec.traffic.any:
         yield "guardrails get no requests to judge at traffic.candidatePercent 0: raise it, or traffic.shadowPercent"
     if decision.min_effect is not None and decision.max_votes is not None:
@@ -195,7 +211,10 @@ def _score_remarks(test: ABTest, status: ABTestStatus) -> Iterable[str]:
         yield f"no weighted score: {bounds.reason}"
         return
     preferred, better = status.leader, _score_leader(status)
-    if preferred and preferred != better and not is_mismatched(status.arms):
+    if decision.by_feedback and better is None and not is_mismatched(status.arms):
+        candidate = status.arms.candidate
+        yield f"the weighted score {_scores(candidate)} of {candidate.served_name} does not exclude a tie"
+    elif preferred and preferred != better and not is_mismatched(status.arms):
         candidate = status.arms.candidate
         score = f"{_scores(candidate)} of {candidate.served_name}"
         judgement = f"prefers {better}" if better else "does not exclude a tie"

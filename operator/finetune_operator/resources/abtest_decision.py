@@ -22,6 +22,14 @@ class Method(StrEnum):
     CHI_SQUARED = "ChiSquared"
 
 
+class AccuracyFrom(StrEnum):
+    """What tells which arm's answers are better."""
+
+    VOTES = "Votes"
+    REFERENCES = "References"
+    RATINGS = "Ratings"
+
+
 Percent = Annotated[int, Field(ge=0, le=100)]
 
 
@@ -36,7 +44,11 @@ class Weights(ApiModel):
     )
 
     accuracy: Percent = 60
-    """Weight of the win rate by votes."""
+    """Weight of how good the answers are, by accuracyFrom."""
+    accuracy_from: AccuracyFrom = AccuracyFrom.VOTES
+    """Votes: the win rate, and a verdict also needs the votes to be significant. The others are of feedback on
+    answers to users, so that the score alone decides: References takes how near answers came to what feedback says
+    they should have been (TokenF1), Ratings how users rated them."""
     latency: Percent = 20
     """Weight of the mean latency of production traffic; the quicker arm has the larger share."""
     cost: Percent = 20
@@ -72,6 +84,12 @@ class Decision(ApiModel):
             "minSamplesPerArm must not be larger than maxSamplesPerArm",
             field_path=".minSamplesPerArm",
         ),
+        rule(
+            "!has(self.weights) || self.weights.accuracyFrom == 'Votes' "
+            "|| (self.method == 'AlwaysValid' && !has(self.minEffect))",
+            "weights.accuracyFrom other than Votes lets feedback decide, not votes: leave method and minEffect out",
+            field_path=".weights",
+        ),
     )
 
     method: Method = Method.ALWAYS_VALID
@@ -95,7 +113,14 @@ class Decision(ApiModel):
     max_samples_per_arm: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
     """Inconclusive once each arm has had this many requests."""
     weights: Weights | None = None
-    """With these, a verdict by votes needs a weighted score whose bounds exclude a tie; absent, votes alone decide."""
+    """With these, a verdict needs a weighted score whose bounds exclude a tie; absent, votes alone decide."""
+
+    @property
+    def by_feedback(self) -> AccuracyFrom | None:
+        """What of feedback decides, where votes do not."""
+        if self.weights is None or self.weights.accuracy_from is AccuracyFrom.VOTES:
+            return None
+        return self.weights.accuracy_from
 
 
 class Guardrails(ApiModel):

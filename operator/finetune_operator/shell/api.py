@@ -41,9 +41,10 @@ class Api:
             logger.warning("the api's progress is unreadable", error=str(error))
             return None
 
-    async def tally(self, test_uid: str, max_votes: int) -> AbTestTally | None:
-        """Samples of an ABTest, and its first `max_votes` votes."""
-        text = await self._get(TALLY_PATH.format(uid=test_uid), {"max_votes": str(max_votes)})
+    async def tally(self, test_uid: str, max_votes: int, accuracy_from: str | None) -> AbTestTally | None:
+        """Samples of an ABTest, with their accuracy where it is asked for, and its first `max_votes` votes."""
+        asked = {"max_votes": str(max_votes)} | ({"accuracy_from": accuracy_from} if accuracy_from else {})
+        text = await self._get(TALLY_PATH.format(uid=test_uid), asked)
         try:
             return AbTestTally.model_validate_json(text) if text else None
         except ValidationError as error:

@@ -101,11 +101,14 @@ class Observer:
         return Engine(name, deployment_facts(body, REVISION_ANNOTATION) if body else None, pods)
 
     async def abtest(self, test: ABTest) -> abtest.Observed:
-        namespace, max_votes = test.metadata.namespace, most_votes(test.spec.decision)
+        namespace, uid, decision = test.metadata.namespace, test.metadata.uid, test.spec.decision
+        tally = None
+        if abtest.is_running(test):
+            tally = await self.api.tally(uid, most_votes(decision), decision.by_feedback)
         return abtest.Observed(
             versions=self.state.resources(ModelVersion, "modelversions", namespace),
             tests=self.state.resources(ABTest, "abtests", namespace),
-            tally=await self.api.tally(test.metadata.uid, max_votes) if abtest.is_running(test) else None,
+            tally=tally,
         )
 
     async def batch_inference(self, batch: BatchInference) -> batch_inference.Observed:

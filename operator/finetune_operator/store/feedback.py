@@ -6,13 +6,15 @@ version answered is what the request id tells; in which ABTest, is what the gate
 
 from dataclasses import dataclass, replace
 from datetime import datetime
+from math import sqrt
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import Double, ScalarSelect, cast, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from finetune_operator.contract.experiments import RatingTally
-from finetune_operator.core.ratings import GOLD_STAR_MIN_RATING, MAX_RATING
+from finetune_operator.core.ratings import GOLD_STAR_MIN_RATING, MAX_RATING, MIN_RATING
 from finetune_operator.core.scores import token_f1
+from finetune_operator.resources.abtest_decision import AccuracyFrom
 from finetune_operator.store.database import upsert_dialect
 from finetune_operator.store.tables import ArmSample, Feedback, Rating
 
@@ -40,6 +42,15 @@ class KnownFeedback:
     @property
     def has_reference(self) -> bool:
         return self.reference_score is not None
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Of the answers of an arm that feedback tells it of; the mean is between 0 and 1."""
+
+    answers: int
+    mean: float
+    deviation: float
 
 
 @dataclass(frozen=True)
@@ -94,19 +105,48 @@ async def of_version(engine: AsyncEngine, version_uid: str) -> RatingTally:
 
 async def by_arm(engine: AsyncEngine, abtest_uid: str) -> dict[str, ArmRatings]:
     """How the answers of each arm were rated, and how near they came to what they should have been."""
-    # A query for each feedback, not a join: PostgreSQL would read all samples of the test, most of which have none.
-    arm = (
-        select(ArmSample.arm)
-        .where(ArmSample.abtest_uid == abtest_uid, ArmSample.request_id == Feedback.request_id)
-        .scalar_subquery()
-    )
-    told = select(arm.label("arm"), Feedback.rating, Feedback.reference_score.label("score")).subquery().c
+    arm, score = _arm_in(abtest_uid).label("arm"), Feedback.reference_score.label("score")
+    told = select(arm, Feedback.rating, score).subquery().c
     query = select(
         told.arm, func.count(), func.avg(told.rating), func.count(told.score), func.avg(told.score)
     ).group_by(told.arm)
     async with engine.connect() as connection:
         rows = (await connection.execute(query)).all()
     return {arm: ArmRatings(count, float(mean), *references) for arm, count, mean, *references in rows if arm}
+
+
+async def accuracy_by_arm(engine: AsyncEngine, abtest_uid: str, source: AccuracyFrom) -> dict[str, Accuracy]:
+    """What feedback says of each arm's answers in an ABTest, from 0 to 1."""
+    by_stars = (cast(Feedback.rating, Double) - MIN_RATING) / (MAX_RATING - MIN_RATING)
+    accuracy = Feedback.reference_score if source is AccuracyFrom.REFERENCES else by_stars
+    told = select(_arm_in(abtest_uid).label("arm"), accuracy.label("accuracy")).where(accuracy.is_not(None))
+    of_arms = told.subquery().c
+    query = select(
+        of_arms.arm, func.count(), func.avg(of_arms.accuracy), func.avg(of_arms.accuracy * of_arms.accuracy)
+    ).group_by(of_arms.arm)
+    async with engine.connect() as connection:
+        rows = (await connection.execute(query)).all()
+    return {
+        arm: Accuracy(count, float(mean), sqrt(max(0.0, float(mean_square) - float(mean) ** 2)))
+        for arm, count, mean, mean_square in rows
+        if arm
+    }
+
+
+async def count_all(engine: AsyncEngine) -> int:
+    """Of all requests that there is feedback on."""
+    async with engine.connect() as connection:
+        found: int = (await connection.execute(select(func.count()).select_from(Feedback))).scalar_one()
+    return found
+
+
+def _arm_in(abtest_uid: str) -> ScalarSelect[str]:
+    """Of the request that a feedback is on; None where it was in no arm of this test.
+
+    A query for each feedback, not a join: PostgreSQL would read all samples of the test, most of which have none.
+    """
+    of_request = ArmSample.abtest_uid == abtest_uid, ArmSample.request_id == Feedback.request_id
+    return select(ArmSample.arm).where(*of_request).scalar_subquery()
 
 
 def _row(rating: int, texts: Texts, now: datetime) -> dict[str, object]:

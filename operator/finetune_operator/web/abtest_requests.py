@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from finetune_operator.core.decimals import BoundedDecimal, decimal_text
 from finetune_operator.resources.abtest import KIND, ABTest, OnLoss, OnWin, TestPhase, Verdict
-from finetune_operator.resources.abtest_decision import Decision, Weights
+from finetune_operator.resources.abtest_decision import AccuracyFrom, Decision, Weights
 from finetune_operator.web.ids import NAME_PATTERN, NAMESPACE_PATTERN, ObjectId
 from finetune_operator.web.odd_resources import parsed
 from finetune_operator.web.shown import shown_manifest
@@ -18,6 +18,7 @@ BASE = "base"
 OWN_MEMBERS = frozenset({"namespace", "name", "spec"})
 _DECISION, _WEIGHTS = Decision(), Weights()
 WHOLE_PERCENT = 100
+ACCURACY_FROM = {word.lower(): word for word in AccuracyFrom}
 ON_WIN: dict[str, OnWin] = {word.lower(): word for word in OnWin}
 ON_LOSS: dict[str, OnLoss] = {word.lower(): word for word in OnLoss}
 
@@ -33,7 +34,9 @@ class AskedWeights(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
     accuracy: Percent = _WEIGHTS.accuracy
-    """Weight of the win rate by votes."""
+    """Weight of how good the answers are."""
+    accuracy_from: Literal["votes", "references", "ratings"] = "votes"
+    """What tells it: blind votes, or users' feedback, which then decides without any votes."""
     latency: Percent = _WEIGHTS.latency
     """Weight of the mean latency."""
     cost: Percent = _WEIGHTS.cost
@@ -157,7 +160,7 @@ def abtest_spec(request: AbTestRequest) -> Object:
     if request.min_effect is not None:
         decision["minEffect"] = decimal_text(request.min_effect)
     if request.weights is not None:
-        decision["weights"] = request.weights.model_dump()
+        decision["weights"] = _weights(request.weights)
     if decision:
         spec["decision"] = decision
     if "on_win" in said:
@@ -165,6 +168,12 @@ def abtest_spec(request: AbTestRequest) -> Object:
     if "on_loss" in said:
         spec["onLoss"] = ON_LOSS[request.on_loss].value
     return spec
+
+
+def _weights(asked: AskedWeights) -> Object:
+    source = ACCURACY_FROM[asked.accuracy_from]
+    of_feedback = {} if source is AccuracyFrom.VOTES else {"accuracyFrom": source.value}
+    return asked.model_dump(exclude={"accuracy_from"}) | of_feedback
 
 
 def abtest_entry(body: Object) -> AbTestEntry:

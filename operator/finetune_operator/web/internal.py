@@ -5,7 +5,14 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query, Response
 from fastapi.responses import FileResponse
 
-from finetune_operator.contract.experiments import AbTestTally, AnswerPairs, RatingTally, SampleBatch
+from finetune_operator.contract.experiments import (
+    AbTestTally,
+    AnswerPairs,
+    ArmTallies,
+    ArmTally,
+    RatingTally,
+    SampleBatch,
+)
 from finetune_operator.contract.job_logs import LogTail
 from finetune_operator.contract.places import (
     PAIRS_PATH,
@@ -20,13 +27,14 @@ from finetune_operator.contract.places import (
 )
 from finetune_operator.contract.training import LatestProgress, Progress, ProgressBatch
 from finetune_operator.contract.usage import UsageReport
-from finetune_operator.resources.abtest import WIN_RATES_MAX_POINTS
+from finetune_operator.resources.abtest import WIN_RATES_MAX_POINTS, Arm
+from finetune_operator.resources.abtest_decision import AccuracyFrom
 from finetune_operator.store import feedback, job_logs, pairs, progress, samples, usage, vote_statistics
 from finetune_operator.store.exported_datasets import DATASET_ID
 from finetune_operator.web.auth import open_api, require_internal
 from finetune_operator.web.held_files import HeldFileResponse
 from finetune_operator.web.ids import NAMESPACE_PATTERN
-from finetune_operator.web.services import ServicesOf
+from finetune_operator.web.services import Services, ServicesOf
 from finetune_operator.web.stored_files import stored_file
 
 Uid = Annotated[str, Path(pattern=r"^[-A-Za-z0-9]{1,64}$")]
@@ -75,7 +83,10 @@ async def post_usage(report: UsageReport, services: ServicesOf) -> Response:
 
 @router.get(TALLY_PATH)
 async def get_tally(
-    services: ServicesOf, uid: Uid, max_votes: Annotated[int | None, Query(ge=1)] = None
+    services: ServicesOf,
+    uid: Uid,
+    max_votes: Annotated[int | None, Query(ge=1)] = None,
+    accuracy_from: AccuracyFrom | None = None,
 ) -> AbTestTally:
     cast = await vote_statistics.cast(services.engine, uid, max_votes)
     # Of these votes and no later ones, so that all of it is of one moment; but how well people agree changes slowly.
@@ -89,8 +100,31 @@ async def get_tally(
         votes=cast.votes,
         voters=cast.voters(agreeing.agreement),
         win_rates=await vote_statistics.win_rates(services.engine, uid, total, WIN_RATES_MAX_POINTS),
-        arms=await samples.tally(services.engine, uid),
+        arms=await _arms(services, uid, accuracy_from),
         splits=await samples.splits(services.engine, uid),
+    )
+
+
+async def _arms(services: Services, uid: str, accuracy_from: AccuracyFrom | None) -> ArmTallies:
+    """Traffic, with what feedback says of its answers where that is asked for."""
+    engine = services.engine
+    arms = await samples.tally(engine, uid)
+    if accuracy_from is None:
+        return arms
+    rows = await feedback.count_all(engine) + arms.baseline.samples + arms.candidate.samples
+    told = await services.remembered.answer(
+        ("accuracy", uid, accuracy_from), rows, lambda: feedback.accuracy_by_arm(engine, uid, accuracy_from)
+    )
+
+    def with_accuracy(tally: ArmTally, found: feedback.Accuracy | None) -> ArmTally:
+        if found is None:
+            return tally
+        known = {"accuracy_answers": found.answers, "mean_accuracy": found.mean, "deviation_accuracy": found.deviation}
+        return tally.model_copy(update=known)
+
+    return ArmTallies(
+        baseline=with_accuracy(arms.baseline, told.get(Arm.BASELINE)),
+        candidate=with_accuracy(arms.candidate, told.get(Arm.CANDIDATE)),
     )
 
 

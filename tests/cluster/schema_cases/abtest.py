@@ -21,6 +21,7 @@ ACCEPTED = [
     Creation("weights", "ABTest", {"decision": {"weights": {"accuracy": 60, "latency": 20, "cost": 20}}}),
     Creation("a single weight", "ABTest", {"decision": {"weights": {"accuracy": 100, "latency": 0, "cost": 0}}}),
     Creation("the usual weights", "ABTest", {"decision": {"weights": {}}}),
+    Creation("feedback that decides", "ABTest", {"decision": {"weights": {"accuracyFrom": "Ratings"}}}),
     Creation("a minimum effect", "ABTest", {"decision": {"minEffect": "0.1"}}),
     Creation("a minimum effect at a small alpha", "ABTest", {"decision": {"minEffect": "0.1", "alpha": "0.001"}}),
     Creation("a tiny alpha without a minimum effect", "ABTest", {"decision": {"alpha": "0.0000000001"}}),
@@ -111,6 +112,12 @@ REFUSED = [
         "ABTest",
         {"decision": {"method": "ChiSquared", "minEffect": "0.1"}},
         refused="minEffect needs method AlwaysValid: ChiSquared looks once, at maxVotes",
+    ),
+    Creation(
+        "feedback that decides in a single look at votes",
+        "ABTest",
+        {"decision": {"method": "ChiSquared", "weights": {"accuracyFrom": "References"}}},
+        refused="weights.accuracyFrom other than Votes lets feedback decide, not votes: leave method and minEffect out",
     ),
     Creation(
         "a minimum effect at a tiny alpha",

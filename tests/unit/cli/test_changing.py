@@ -348,6 +348,14 @@ async def test_a_test(ftctl: Ftctl, cluster: PlayedCluster, tmp_path: Path) -> N
     }
 
 
+async def test_a_test_that_users_decide(ftctl: Ftctl, cluster: PlayedCluster) -> None:
+    ended = await ftctl(
+        "setup-ab-test", "plato-v2", "--name", "duel", "--candidate-percent", "20", "--accuracy-from", "References"
+    )
+    assert ended.code == ExitCode.DONE, ended.err
+    assert spec_of(cluster, "abtests", "duel")["decision"] == {"weights": {"accuracyFrom": "References"}}
+
+
 async def test_an_adapter_gets_the_next_number(ftctl: Ftctl, cluster: PlayedCluster) -> None:
     digest = "sha256:" + "a" * 64
     ended = await ftctl(

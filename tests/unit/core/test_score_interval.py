@@ -18,7 +18,7 @@ from finetune_operator.core.score_interval import (
 )
 from finetune_operator.core.weights import NoScore, candidate_score
 from finetune_operator.resources.abtest import Arms, ArmStatus, Votes
-from finetune_operator.resources.abtest_decision import Decision, Weights
+from finetune_operator.resources.abtest_decision import AccuracyFrom, Decision, Weights
 
 ALL = Weights(accuracy=60, latency=20, cost=20)
 ALPHA = 0.05
@@ -164,6 +164,16 @@ class Traffic:
         )
 
 
+def told_of(accuracies: Sum) -> dict[str, object]:
+    """By feedback, as the status has it."""
+    mean = accuracies.mean
+    return {
+        "accuracy_answers": mean.size,
+        "mean_accuracy": f"{mean.value:.4f}",
+        "deviation_accuracy": f"{mean.deviation:.4f}",
+    }
+
+
 def excludes_a_tie(
     chance: random.Random, share: float, factor: float, looks: int, alpha: str, tie_rate: float = 0.2
 ) -> bool:
@@ -194,6 +204,24 @@ class TestHowOftenItIsWrong:
         chance = random.Random(20261122)
         wrong = sum(excludes_a_tie(chance, 0.5, 1.0, 120, alpha, tie_rate) for _ in range(500))
         assert wrong <= 500 * float(alpha)
+
+    def test_two_arms_are_seldom_told_apart_by_feedback_that_is_alike(self) -> None:
+        """Of ratings that are mostly 1 or 5 stars, looked at after each answer of either arm from the 30th on."""
+        chance, wrong = random.Random(20261124), 0
+        weights = Weights(accuracy=100, latency=0, cost=0, accuracy_from=AccuracyFrom.RATINGS)
+        for _ in range(500):
+            sums = Sum(), Sum()
+            for count in range(1, 301):
+                for each in sums:
+                    each.add(chance.choices((0.0, 0.25, 0.5, 0.75, 1.0), (3, 1, 1, 1, 6))[0])
+                if count < 30:
+                    continue
+                arms = [arm(0).model_copy(update=told_of(each)) for each in sums]
+                found = interval(arms[0], arms[1], votes(0, 0), weights, alpha="0.2")
+                if isinstance(found, Interval) and not found.lower <= 0.5 <= found.upper:
+                    wrong += 1
+                    break
+        assert wrong <= 500 * 0.2
 
     def test_a_better_arm_is_found(self) -> None:
         chance = random.Random(20261123)

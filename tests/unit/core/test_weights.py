@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from finetune_operator.core.weights import NoScore, candidate_score
 from finetune_operator.resources.abtest import Arms, ArmStatus, Votes
-from finetune_operator.resources.abtest_decision import Decision, Weights
+from finetune_operator.resources.abtest_decision import AccuracyFrom, Decision, Weights
 
 ALL = Weights(accuracy=60, latency=20, cost=20)
 VOTES = Votes(fine_tuned=12, base=5, tie=3, total=20)
@@ -41,6 +41,18 @@ SCORES: dict[str, tuple[Weights, ArmStatus, float]] = {
 @pytest.mark.parametrize(("weights", "candidate", "expected"), SCORES.values(), ids=SCORES.keys())
 def test_known_scores(weights: Weights, candidate: ArmStatus, expected: float) -> None:
     assert score(candidate, arm(), weights) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "baseline", "expected"), [("0.9", "0.6", 0.6), ("0", "0.5", 0.0), ("0", "0", 0.5)]
+)
+@pytest.mark.parametrize("source", [AccuracyFrom.REFERENCES, AccuracyFrom.RATINGS])
+def test_accuracy_by_feedback_is_a_share_as_well(
+    source: AccuracyFrom, candidate: str, baseline: str, expected: float
+) -> None:
+    weights = Weights(accuracy=100, latency=0, cost=0, accuracy_from=source)
+    arms = [arm().model_copy(update={"accuracy_answers": 40, "mean_accuracy": mean}) for mean in (candidate, baseline)]
+    assert score(arms[0], arms[1], weights, Votes()) == pytest.approx(expected)
 
 
 def test_two_empty_answers_cost_the_same() -> None:

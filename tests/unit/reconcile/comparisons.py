@@ -59,9 +59,14 @@ def traffic(
 
 
 def answers(
-    count: int = 40, latency_ms: int = 100, tokens: float | None = 50, errors: int = 0, spread: float | None = 0.05
+    count: int = 40,
+    latency_ms: int = 100,
+    tokens: float | None = 50,
+    errors: int = 0,
+    spread: float | None = 0.05,
+    accuracy: float | None = None,
 ) -> ArmTally:
-    """Without a `spread` as an api tells it that does not know deviations."""
+    """Without a `spread` as an api tells it that does not know deviations; of each one feedback tells the accuracy."""
     return ArmTally(
         samples=count + errors,
         errors=errors,
@@ -70,4 +75,7 @@ def answers(
         samples_with_tokens=0 if tokens is None else count,
         mean_completion_tokens=tokens,
         deviation_completion_tokens=None if spread is None or tokens is None else tokens * spread,
+        accuracy_answers=0 if accuracy is None else count,
+        mean_accuracy=accuracy,
+        deviation_accuracy=None if spread is None or accuracy is None else accuracy * spread,
     )

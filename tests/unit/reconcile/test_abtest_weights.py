@@ -104,6 +104,106 @@ WEIGHED: dict[str, tuple[dict[str, Any], AbTestTally, Verdict | None, str]] = {
 }
 
 
+RIGHT = {"accuracyFrom": "References"}
+TOLD: dict[str, tuple[dict[str, Any], AbTestTally, Verdict | None, str]] = {
+    "nearer to what they should be": (
+        {},
+        traffic((0, 0, 0), answers(accuracy=0.9), answers(accuracy=0.5)),
+        Verdict.WON,
+        "plato-v2 is better by answers to users: weighted score 0.5857 (0.5677 to 0.6035) against 0.4143",
+    ),
+    "farther from it": (
+        {},
+        traffic((0, 0, 0), answers(accuracy=0.5), answers(accuracy=0.9)),
+        Verdict.LOST,
+        "plato-v1 is better by answers to users",
+    ),
+    "whatever people voted": (
+        {},
+        traffic(CLEARLY_NOT, answers(accuracy=0.9), answers(accuracy=0.5)),
+        Verdict.WON,
+        "plato-v2 is better by answers to users",
+    ),
+    "by ratings": (
+        {"weights": {"accuracyFrom": "Ratings"}},
+        traffic((0, 0, 0), answers(accuracy=0.9), answers(accuracy=0.5)),
+        Verdict.WON,
+        "plato-v2 is better by answers to users",
+    ),
+    "about the same": (
+        {},
+        traffic((0, 0, 0), answers(accuracy=0.9), answers(accuracy=0.89)),
+        None,
+        "feedback on answers to users decides; the weighted score 0.5017 (0.4",
+    ),
+    "better, but slow and long": (
+        {"weights": QUICK | RIGHT},
+        traffic((0, 0, 0), answers(accuracy=0.9, latency_ms=2000, tokens=2000), answers(accuracy=0.5)),
+        Verdict.LOST,
+        "plato-v1 is better by answers to users",
+    ),
+    "feedback on few answers": (
+        {},
+        traffic((0, 0, 0), answers(29, accuracy=0.9), answers(accuracy=0.5)),
+        None,
+        "feedback with a reference on 30 answers of each arm, there is some on 40 of the baseline and 29 of",
+    ),
+    "ratings of none": (
+        {"weights": {"accuracyFrom": "Ratings"}},
+        traffic((0, 0, 0), answers(), answers()),
+        None,
+        "accuracy needs feedback with a rating on 30 answers of each arm, there is some on 0 of the baseline and 0 of",
+    ),
+    "an api that does not know deviations": (
+        {"weights": {"accuracy": 100, "latency": 0, "cost": 0} | RIGHT},
+        traffic((0, 0, 0), answers(accuracy=0.9, spread=None), answers(accuracy=0.5)),
+        None,
+        "how much the accuracies of answers differ is not known",
+    ),
+    "as many votes as a test takes": ({"maxVotes": 55}, traffic(CLEAR, answers()), None, "accuracy needs feedback"),
+    "as many samples as allowed": (
+        {"maxSamplesPerArm": 40},
+        traffic((0, 0, 0), answers(accuracy=0.9), answers(accuracy=0.89)),
+        Verdict.INCONCLUSIVE,
+        "no significant difference after 40 samples of each arm; the weighted score 0.5017",
+    ),
+}
+
+
+class TestFeedback:
+    @pytest.mark.parametrize(("decision", "seen", "verdict", "hint"), TOLD.values(), ids=TOLD.keys())
+    def test_it_decides_without_votes(
+        self, decision: dict[str, Any], seen: AbTestTally, verdict: Verdict | None, hint: str
+    ) -> None:
+        spec = {"decision": {"weights": RIGHT} | decision, "traffic": {"candidatePercent": 50}}
+        status = status_of(decide(make_test(spec, status=RUNNING), seen=world(seen)))
+        assert status.verdict is verdict
+        assert status.message is not None
+        assert hint in status.message
+        assert "votes" not in status.message
+
+    def test_who_is_ahead_is_ahead_by_the_score(self) -> None:
+        seen = traffic(CLEARLY_NOT, answers(accuracy=0.9), answers(accuracy=0.89))
+        status = status_of(decide(make_test({"decision": {"weights": RIGHT}}, status=RUNNING), world(seen)))
+        assert status.leader == "plato-v2"
+        assert status.arms is not None
+        candidate = status.arms.candidate.to_dict()
+        assert {name: candidate[name] for name in ("accuracyAnswers", "meanAccuracy", "deviationAccuracy")} == {
+            "accuracyAnswers": 40,
+            "meanAccuracy": "0.9000",
+            "deviationAccuracy": "0.0451",
+        }
+
+    def test_without_traffic_nobody_can_give_any(self) -> None:
+        status = status_of(
+            decide(
+                make_test({"decision": {"weights": RIGHT}, "traffic": {"candidatePercent": 0}}, status=RUNNING),
+                world(tally()),
+            )
+        )
+        assert "raise traffic.candidatePercent" in (status.message or "")
+
+
 class TestWeights:
     @pytest.mark.parametrize(("decision", "seen", "verdict", "hint"), WEIGHED.values(), ids=WEIGHED.keys())
     def test_the_rule(self, decision: dict[str, Any], seen: AbTestTally, verdict: Verdict | None, hint: str) -> None:

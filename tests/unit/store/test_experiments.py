@@ -8,8 +8,9 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from finetune_operator.contract.experiments import Sample, SampleBatch, SplitTally, VoteCounts
+from finetune_operator.resources.abtest_decision import AccuracyFrom
 from finetune_operator.store import feedback, samples, vote_statistics, votes
-from finetune_operator.store.feedback import ArmRatings, KnownFeedback, Texts
+from finetune_operator.store.feedback import Accuracy, ArmRatings, KnownFeedback, Texts
 from finetune_operator.store.tables import Comparison, Rating
 from finetune_operator.store.votes import Choice
 
@@ -101,6 +102,16 @@ async def test_feedback_is_kept_once_with_one_rating(engine: AsyncEngine) -> Non
         rows = await session.scalars(select(Rating).order_by(Rating.id))
         assert [rating.rating for rating in rows] == [both[0].rating, 5]
     await samples.record(engine, SampleBatch(samples=(sample(1), sample(2), sample(3))))
+    of_references = await feedback.accuracy_by_arm(engine, TEST, AccuracyFrom.REFERENCES)
+    assert of_references == {"candidate": Accuracy(1, pytest.approx(8 / 9), pytest.approx(0, abs=1e-6))}
+    by_stars = [(both[0].rating - 1) / 4, (2 - 1) / 4]
+    mean, spread = sum(by_stars) / 2, abs(by_stars[0] - by_stars[1]) / 2
+    of_ratings = await feedback.accuracy_by_arm(engine, TEST, AccuracyFrom.RATINGS)
+    assert of_ratings == {"candidate": Accuracy(2, pytest.approx(mean), pytest.approx(spread))}
+    assert (
+        await feedback.accuracy_by_arm(engine, "another", AccuracyFrom.RATINGS),
+        await feedback.count_all(engine),
+    ) == ({}, 2)
     assert await feedback.by_arm(engine, TEST) == {
         "candidate": ArmRatings(2, (both[0].rating + 2) / 2, 1, pytest.approx(8 / 9))
     }

@@ -10,8 +10,8 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from finetune_operator.contract.dataset import RatingsSource
-from finetune_operator.contract.experiments import RatingTally
-from finetune_operator.contract.places import SAMPLES_PATH, VERSION_RATINGS_PATH
+from finetune_operator.contract.experiments import AbTestTally, RatingTally
+from finetune_operator.contract.places import SAMPLES_PATH, TALLY_PATH, VERSION_RATINGS_PATH
 from finetune_operator.core.request_ids import signed_request_id
 from finetune_operator.store.ratings import RatingsDatabase
 from finetune_operator.store.tables import Rating
@@ -164,6 +164,20 @@ async def test_an_abtest_knows_how_its_arms_were_rated(api: Api) -> None:
             "mean_reference_score": pytest.approx((8 / 9 + 0) / 2),
         },
     }
+
+
+async def test_the_operator_hears_of_accuracy_where_it_asks(api: Api) -> None:
+    async def told(**query: str) -> dict[str, Any]:
+        response = await api.get(TALLY_PATH.format(uid="test-uid"), INTERNAL, params=query)
+        arms = AbTestTally.model_validate_json(response.content).arms
+        return {arm: (each.accuracy_answers, each.mean_accuracy) for arm, each in arms}
+
+    await api.post(SAMPLES_PATH, {"samples": [sample(1, "baseline"), sample(2, "candidate")]}, INTERNAL)
+    assert await told(accuracy_from="Ratings") == {"baseline": (0, None), "candidate": (0, None)}
+    await give(api, "request-2", rating=4, texts=TEXTS | {"reference": TEXTS["response"]})
+    assert await told(accuracy_from="Ratings") == {"baseline": (0, None), "candidate": (1, 0.75)}
+    assert await told(accuracy_from="References") == {"baseline": (0, None), "candidate": (1, 1.0)}
+    assert await told() == {"baseline": (0, None), "candidate": (0, None)}
 
 
 async def test_feedback_counts_for_the_version_that_the_gateway_has_asked(api: Api) -> None:

@@ -6,6 +6,7 @@ from fastapi import Depends, Form, Query
 from pydantic import ValidationError
 from starlette.responses import HTMLResponse, Response
 
+from finetune_operator.contract.experiments import VoteCounts
 from finetune_operator.core.group_sequential import most_votes
 from finetune_operator.core.routing import is_fresh_pin
 from finetune_operator.kube.yaml_text import yaml_text
@@ -230,7 +231,14 @@ async def context_of_test(visit: Visit, found: ObjectId) -> Object:
             if number
         ],
         "progress": vote_progress(counts, decision, status.verdict),
-        "judgement": judgement(arms, counts, float(decision.alpha), status.phase, status.verdict, status.message),
+        "judgement": judgement(
+            arms,
+            VoteCounts() if decision.by_feedback else counts,
+            float(decision.alpha),
+            status.phase,
+            status.verdict,
+            status.message,
+        ),
         "is_ending": test.spec.cancel and status.verdict is None,
         "is_running": status.phase is TestPhase.RUNNING,
         "is_won": status.verdict is Verdict.WON,

@@ -50,6 +50,8 @@ def vote_progress(votes: VoteCounts, decision: Decision, verdict: Verdict | None
     cast = votes.total
     if verdict is not None:
         return VoteProgress(cast, cast, f"{_votes(cast)}; the test has ended")
+    if decision.by_feedback:
+        return VoteProgress(cast, None, f"{_votes(cast)}; what users say of their answers decides this test")
     most = most_votes(decision)
     if decision.method is Method.CHI_SQUARED:
         return VoteProgress(cast, most, f"{cast} of {most} votes, then it is decided")

@@ -52,6 +52,10 @@ SPECS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "onLoss": "Rollback",
         },
     ),
+    "users' feedback": (
+        {"candidate": "plato-v2", "weights": {"accuracy_from": "ratings"}},
+        LITTLE | {"decision": {"weights": {"accuracy": 60, "latency": 20, "cost": 20, "accuracyFrom": "Ratings"}}},
+    ),
     "the usual weights": (
         {"candidate": "plato-v2", "weights": {}},
         LITTLE | {"decision": {"weights": {"accuracy": 60, "latency": 20, "cost": 20}}},
