@@ -386,6 +386,7 @@ MIGRATIONS: tuple[Migration, ...] = (
                 WHERE abtest_votes.abtest_uid = abtest_counts.abtest_uid AND NOT late
             )
             """,
+            "CREATE INDEX abtest_samples_newest ON abtest_samples (abtest_uid, time, request_id)",
             "DELETE FROM abtest_vote_log",
             "DELETE FROM abtest_voters",
             *experiment_sums.votes_of_before(experiment_sums.FIRST_OF_THEIR_PAIR),

@@ -1,15 +1,31 @@
 """Samples of production traffic during an ABTest, and what they sum up to."""
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from math import sqrt
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Row, case, func, select
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from finetune_operator.contract.experiments import ArmTallies, ArmTally, SampleBatch, SplitTally
 from finetune_operator.store.database import upsert_dialect
-from finetune_operator.store.tables import ArmSample, ArmSums, Base, SplitSubject
+from finetune_operator.store.tables import ArmSample, ArmSums, Base, Feedback, SplitSubject
+
+
+class ToldSample(NamedTuple):
+    """A sample, with what feedback says of its answer."""
+
+    sample: ArmSample
+    rating: int | None
+    reference_score: float | None
+
+
+class SamplePlace(NamedTuple):
+    """Where a sample is in the order of time."""
+
+    time: datetime
+    request_id: str
 
 
 async def record(engine: AsyncEngine, batch: SampleBatch) -> int:
@@ -74,6 +90,26 @@ async def splits(engine: AsyncEngine, abtest_uid: str) -> tuple[SplitTally, ...]
     async with engine.connect() as connection:
         rows = (await connection.execute(query)).all()
     return tuple(SplitTally(candidate_percent=row[0], baseline=row[1], candidate=row[2]) for row in rows)
+
+
+async def newest(
+    engine: AsyncEngine, abtest_uid: str, arm: str | None, limit: int, after: SamplePlace | None
+) -> list[ToldSample]:
+    """One by one, those after a place in that order."""
+    query = (
+        select(ArmSample, Feedback.rating, Feedback.reference_score)
+        .outerjoin(Feedback, Feedback.request_id == ArmSample.request_id)
+        .where(ArmSample.abtest_uid == abtest_uid)
+        .order_by(ArmSample.time.desc(), ArmSample.request_id.desc())
+        .limit(limit)
+    )
+    if arm is not None:
+        query = query.where(ArmSample.arm == arm)
+    if after is not None:
+        as_old = (ArmSample.time == after.time) & (ArmSample.request_id < after.request_id)
+        query = query.where(ArmSample.time <= after.time, as_old | (ArmSample.time < after.time))
+    async with AsyncSession(engine) as session:
+        return [ToldSample(*row) for row in (await session.execute(query)).all()]
 
 
 def _mean(total: float, count: int) -> float | None:

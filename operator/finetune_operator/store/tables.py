@@ -124,6 +124,7 @@ class ArmSample(Base):
     """One request of production traffic that an arm answered, or a copy of one that it answered for nobody."""
 
     __tablename__ = "abtest_samples"
+    __table_args__ = (Index("abtest_samples_newest", "abtest_uid", "time", "request_id"),)
 
     abtest_uid: Mapped[str] = mapped_column(String(64), primary_key=True)
     request_id: Mapped[str] = mapped_column(String(128), primary_key=True)

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Response
 
-from finetune_operator.resources.abtest import TestPhase
+from finetune_operator.resources.abtest import Arm, TestPhase
 from finetune_operator.store.mirrored import Wanted
 from finetune_operator.web import abtests
 from finetune_operator.web.abtest_requests import (
@@ -15,6 +15,7 @@ from finetune_operator.web.abtest_requests import (
     abtest_entry,
     abtest_spec,
 )
+from finetune_operator.web.abtest_samples import SampleCursor, SampleList, samples_of
 from finetune_operator.web.acting import TESTS, Acting
 from finetune_operator.web.auth import CallerOf, require_caller
 from finetune_operator.web.creation import (
@@ -151,6 +152,21 @@ async def get_voters_of(
         return await abtests.get_test(services, caller, test_id, "voters")
     namespace, name = Acting(services, caller).identified(test_id)
     return await abtests.get_voters(services, caller, namespace, name, limit)
+
+
+@router.get("/{test_id}/samples", responses=READING)
+async def get_samples_of(
+    services: ServicesOf,
+    caller: CallerOf,
+    test_id: TestId,
+    arm: Arm | None = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    after: SampleCursor = None,
+) -> SampleList | TestState:
+    """What production traffic showed of each arm, answer by answer; nobody is told who asked."""
+    if _is_namespace(services, test_id):
+        return await abtests.get_test(services, caller, test_id, "samples")
+    return await samples_of(Acting(services, caller), test_id, arm, limit, after)
 
 
 @router.get("/{test_id}/win-rates", responses=READING)

@@ -121,10 +121,11 @@ async def test_an_id_is_as_good_as_namespace_and_name(rest: Rest) -> None:
     assert (state["id"], state["manifest"]["kind"]) == ("finetune.v1-v2", "ABTest")
 
 
-async def test_a_test_may_be_called_comparisons(rest: Rest) -> None:
+@pytest.mark.parametrize("name", ["comparisons", "samples"])
+async def test_a_test_may_be_called_as_what_it_has(rest: Rest, name: str) -> None:
     body = rest.cluster.objects["abtests", "finetune", "v1-v2"]
-    rest.cluster.put("abtests", body | {"metadata": body["metadata"] | {"name": "comparisons"}})
-    assert (await rest.get(f"{TESTS}/finetune/comparisons", READER)).json()["name"] == "comparisons"
+    rest.cluster.put("abtests", body | {"metadata": body["metadata"] | {"name": name}})
+    assert (await rest.get(f"{TESTS}/finetune/{name}", READER)).json()["name"] == name
     assert is_problem(await rest.get(f"{TESTS}/finetune/voters", READER), 404, "unknown-ab-test")
 
 

@@ -102,6 +102,7 @@ MATRIX: dict[str, Needs] = {
     f"GET {ONE}": READ_TEST,
     f"GET {PAIR}": READ_TEST,
     f"GET {ONE}/comparisons": READ_TEST,
+    f"GET {ONE}/samples": READ_TEST,
     f"GET {ONE}/voters": READ_TEST,
     f"GET {PAIR}/voters": READ_TEST,
     f"GET {ONE}/win-rates": READ_TEST,

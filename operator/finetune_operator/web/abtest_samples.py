@@ -1,0 +1,129 @@
+"""Answers to users that an ABTest has sampled, one by one: what each took, and what feedback says of it."""
+
+import base64
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated
+
+from fastapi import Query
+from pydantic import BaseModel, ConfigDict
+
+from finetune_operator.core.inference_cost import TokenPrice, token_price
+from finetune_operator.resources.abtest import ABTest, Arm
+from finetune_operator.resources.modelversion import ModelVersion
+from finetune_operator.store import samples
+from finetune_operator.store.samples import SamplePlace, ToldSample
+from finetune_operator.web.acting import TESTS, VERSIONS, Acting
+from finetune_operator.web.ids import ObjectId
+from finetune_operator.web.odd_resources import parsed
+from finetune_operator.web.pages import CURSOR_PREFIX
+from finetune_operator.web.problems import Problem
+
+UNSHOWN = (403, 404)
+SampleCursor = Annotated[
+    str | None, Query(max_length=512, pattern=rf"^{CURSOR_PREFIX}[-_A-Za-z0-9]+$", description="`next` of a page")
+]
+
+
+class SampleEntry(BaseModel):
+    """One answer to a user, or a copy's that nobody has seen (`is_shadow`).
+
+    The gateway keeps no texts. `cost` is of the generated tokens, and null where tokens or price are not known;
+    `rating` (1 to 5) and `reference_score` (TokenF1, 0 to 1) are of feedback.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    request_id: str
+    time: datetime
+    arm: Arm
+    served_name: str
+    is_shadow: bool
+    status: int
+    latency_ms: int
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    cost: str | None
+    currency: str | None
+    rating: int | None
+    reference_score: float | None
+
+
+class SampleList(BaseModel):
+    """The newest first."""
+
+    model_config = ConfigDict(frozen=True)
+
+    samples: tuple[SampleEntry, ...]
+    has_more: bool
+    next: str | None
+
+
+async def samples_of(acting: Acting, test_id: str, arm: Arm | None, limit: int, after: str | None) -> SampleList:
+    """One page. Raises problems."""
+    test = parsed(ABTest, await acting.find(TESTS, test_id))
+    found = await samples.newest(acting.services.engine, test.metadata.uid, arm, limit + 1, _place(after))
+    names = {each.sample.served_name for each in found}
+    prices = {name: await _price(acting, test.metadata.namespace, name) for name in sorted(names)}
+    has_more = len(found) > limit
+    return SampleList(
+        samples=tuple(_entry(each, prices[each.sample.served_name]) for each in found[:limit]),
+        has_more=has_more,
+        next=_cursor(found[limit - 1]) if has_more else None,
+    )
+
+
+async def _price(acting: Acting, namespace: str, served_name: str) -> TokenPrice | None:
+    """Of the version's tokens; None of a base model, and for who may not read it."""
+    try:
+        version = parsed(ModelVersion, await acting.get(VERSIONS, ObjectId(namespace, served_name)))
+    except Problem as problem:
+        if problem.status not in UNSHOWN:
+            raise
+        return None
+    price = token_price(version)
+    return price if isinstance(price, TokenPrice) else None
+
+
+def _entry(told: ToldSample, price: TokenPrice | None) -> SampleEntry:
+    sample, tokens = told.sample, told.sample.completion_tokens
+    cost = price.of(tokens) if price is not None and tokens is not None else None
+    return SampleEntry(
+        request_id=sample.request_id,
+        time=sample.time,
+        arm=Arm(sample.arm),
+        served_name=sample.served_name,
+        is_shadow=sample.shadow,
+        status=sample.status,
+        latency_ms=sample.latency_ms,
+        prompt_tokens=sample.prompt_tokens,
+        completion_tokens=tokens,
+        cost=None if cost is None else _exact(cost),
+        currency=price.currency if price is not None and cost is not None else None,
+        rating=told.rating,
+        reference_score=told.reference_score,
+    )
+
+
+def _exact(cost: Decimal) -> str:
+    """An answer may cost less than any cent."""
+    return f"{cost.normalize():f}"
+
+
+def _cursor(last: ToldSample) -> str:
+    text = f"{last.sample.time.isoformat()} {last.sample.request_id}"
+    return CURSOR_PREFIX + base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _place(after: str | None) -> SamplePlace | None:
+    if after is None:
+        return None
+    text = after.removeprefix(CURSOR_PREFIX)
+    try:
+        time, _, request_id = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode().partition(" ")
+        place = SamplePlace(datetime.fromisoformat(time), request_id)
+    except ValueError:
+        place = None
+    if place is None or place.time.tzinfo is None or not place.request_id:
+        raise Problem(422, "wrong-cursor", "after: this is no `next` of a page; begin with the first page")
+    return place

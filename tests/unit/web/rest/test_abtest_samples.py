@@ -1,0 +1,90 @@
+"""Sampled answers one by one: the newest first, page by page, with what each cost and what feedback says of it."""
+
+from typing import Any
+
+from tests.unit.web.conftest import INTERNAL, NOON, sample
+from tests.unit.web.rest.conftest import READER, Rest
+from tests.unit.web.rest.played_api_server import User
+from tests.unit.web.rest.test_costs import EVALUATION
+from tests.unit.web.test_access import is_problem
+
+TESTS = "/v1/fine-tuning/ab-test"
+SAMPLES = f"{TESTS}/finetune.v1-v2/samples"
+
+
+def at(number: int, arm: str, minute: int, **told: Any) -> dict[str, Any]:
+    time = NOON.replace(minute=minute).isoformat()
+    return sample(number, arm) | {"time": time, "servedName": "tiny" if arm == "baseline" else "plato-v2"} | told
+
+
+async def record(rest: Rest, *found: dict[str, Any], shadows: tuple[dict[str, Any], ...] = ()) -> None:
+    sent = {"samples": list(found), "shadows": list(shadows)}
+    assert (await rest.post("/internal/v1/samples", sent, INTERNAL)).status_code == 204
+
+
+async def ids(rest: Rest, **query: Any) -> list[str]:
+    return [each["request_id"] for each in (await rest.get(SAMPLES, READER, **query)).json()["samples"]]
+
+
+async def test_each_is_told_with_what_it_took(rest: Rest) -> None:
+    version = rest.cluster.objects["modelversions", "finetune", "plato-v2"]
+    price = {"base": "0.8", "fineTuned": "0.9", "currency": "EUR"}
+    evaluation = EVALUATION | {"costPerMillionTokens": price}
+    rest.cluster.put("modelversions", version | {"status": {"evaluation": evaluation}})
+    await record(
+        rest,
+        at(1, "baseline", 1, completionTokens=7),
+        at(2, "candidate", 2, promptTokens=5, completionTokens=20),
+        shadows=(at(3, "candidate", 3, status=502),),
+    )
+    await rest.post("/v1/fine-tuning/feedback", {"request_id": "request-2", "rating": 4})
+    listed = (await rest.get(SAMPLES, READER)).json()
+    assert (listed["has_more"], listed["next"]) == (False, None)
+    copied, answered, by_base = listed["samples"]
+    assert answered == {
+        "request_id": "request-2",
+        "time": "2026-11-21T12:02:00Z",
+        "arm": "candidate",
+        "served_name": "plato-v2",
+        "is_shadow": False,
+        "status": 200,
+        "latency_ms": 100,
+        "prompt_tokens": 5,
+        "completion_tokens": 20,
+        "cost": "0.000018",
+        "currency": "EUR",
+        "rating": 4,
+        "reference_score": None,
+    }
+    assert (copied["is_shadow"], copied["status"], copied["cost"], copied["currency"]) == (True, 502, None, None)
+    assert (by_base["served_name"], by_base["completion_tokens"], by_base["cost"]) == ("tiny", 7, None)
+
+
+async def test_the_newest_come_first_page_by_page(rest: Rest) -> None:
+    # Two of one moment among them.
+    await record(rest, *(at(number, ("baseline", "candidate")[number % 2], number // 2) for number in range(7)))
+    expected = [f"request-{number}" for number in (6, 5, 4, 3, 2, 1, 0)]
+    assert await ids(rest) == expected
+    assert await ids(rest, arm="candidate") == ["request-5", "request-3", "request-1"]
+    seen, after = [], None
+    for _ in range(3):
+        page = (await rest.get(SAMPLES, READER, limit=3, **({"after": after} if after else {}))).json()
+        seen += [each["request_id"] for each in page["samples"]]
+        after = page["next"]
+        # What comes meanwhile moves nothing.
+        await record(rest, at(50, "baseline", 59))
+    assert (seen, after) == (expected, None)
+
+
+async def test_what_is_no_place_is_refused(rest: Rest) -> None:
+    for after in ("_bm9ib2R5", "_", "_MjAyNi0wMS0wMSB4"):
+        response = await rest.get(SAMPLES, READER, after=after)
+        assert response.status_code == 422, after
+    assert is_problem(await rest.get(SAMPLES, READER, after="_bm9ib2R5"), 422, "wrong-cursor")
+
+
+async def test_who_may_not_read_versions_is_told_no_cost(rest: Rest) -> None:
+    rest.cluster.users["judge"] = User("judge", {("get", "abtests")})
+    await record(rest, at(2, "candidate", 2, completionTokens=20))
+    (entry,) = (await rest.get(SAMPLES, {"Authorization": "Bearer judge"})).json()["samples"]
+    assert (entry["completion_tokens"], entry["cost"]) == (20, None)
