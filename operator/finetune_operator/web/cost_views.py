@@ -8,7 +8,16 @@ from pydantic import BaseModel, ConfigDict
 
 from finetune_operator.core import allocations
 from finetune_operator.core.conditions import find
-from finetune_operator.core.inference_cost import TokenPrice, amount, inference_cost, rounded, token_price
+from finetune_operator.core.cost import PriceBook
+from finetune_operator.core.inference_cost import (
+    UNCOUNTED,
+    InferenceCost,
+    TokenPrice,
+    amount,
+    inference_cost,
+    rounded,
+    token_price,
+)
 from finetune_operator.core.roi import Roi, return_on_investment
 from finetune_operator.core.roi_inputs import Calls, Input, Inputs, Origin, roi_inputs
 from finetune_operator.resources.common import ConditionStatus
@@ -200,11 +209,13 @@ def training_cost(body: Object, now: datetime) -> TrainingCost:
     )
 
 
-def version_cost(body: Object, used: Used | None) -> VersionCost:
+def version_cost(body: Object, used: Used | None, prices: PriceBook) -> VersionCost:
     version = parsed(ModelVersion, body)
-    price = token_price(version)
+    price = token_price(version, prices)
     told = used or Used(0, 0, 0, 0, 0, date.min, date.min)
     found = inference_cost(price, told.calls, told.calls_with_tokens, told.completion_tokens)
+    if isinstance(price, TokenPrice) and version.spec.base_model.source.openai:
+        found = InferenceCost(price.currency, basis=price.basis, unknown=UNCOUNTED)
     per_day = calls_of(used)
     return VersionCost(
         id=str(ObjectId(version.metadata.namespace, version.metadata.name)),
