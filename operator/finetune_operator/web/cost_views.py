@@ -112,10 +112,10 @@ class CurrencyTotal(_View):
     """Sums of one currency; currencies are never converted."""
 
     currency: str
-    training: float
-    """Spent on all trainings that are there."""
-    inference: float
-    """Of all answers whose tokens are known."""
+    training: float | None
+    """Spent on all trainings that are there; null where none has a price in it, and some have no price."""
+    inference: float | None
+    """Of all answers whose tokens are known; null as well."""
 
 
 class CostSummary(_View):
@@ -174,8 +174,8 @@ def cost_summary(trainings: TrainingSums, answers: AnswerSums) -> CostSummary:
         totals=tuple(
             CurrencyTotal(
                 currency=name,
-                training=float(rounded(trainings.spent.get(name, Decimal(0)))),
-                inference=float(rounded(answers.spent.get(name, Decimal(0)))),
+                training=_sum(trainings.spent.get(name), trainings.unpriced),
+                inference=_sum(answers.spent.get(name), answers.unpriced),
             )
             for name in names
         ),
@@ -186,6 +186,11 @@ def cost_summary(trainings: TrainingSums, answers: AnswerSums) -> CostSummary:
         versions_without_price=answers.unpriced,
         calls=answers.calls,
     )
+
+
+def _sum(spent: Decimal | None, unpriced: int) -> float | None:
+    """Nothing is 0 only where nothing is unknown."""
+    return None if spent is None and unpriced else float(rounded(spent or Decimal(0)))
 
 
 def training_cost(body: Object, now: datetime) -> TrainingCost:

@@ -55,7 +55,7 @@ async def test_the_summary_has_the_totals_of_each_currency(rest: Rest) -> None:
     await call(rest, "plato-v3", 5, 5, 100)
     assert (await rest.get(COSTS, READER)).json() == {
         "totals": [
-            {"currency": "EUR", "training": 3.0, "inference": 0.0},
+            {"currency": "EUR", "training": 3.0, "inference": None},
             {"currency": "USD", "training": 13.75, "inference": 6.0},
         ],
         "trainings": 5,
