@@ -49,7 +49,7 @@ def measure() -> Report:
     with tempfile.TemporaryDirectory(prefix="dataset-export-") as name:
         directory = Path(name)
         database = directory / "ratings.db"
-        _fill_sqlite(database)
+        fill_ratings(database)
         try:
             with postgres_server.running() as server:
                 url = server.database()
@@ -112,22 +112,23 @@ def _run(what: str, address: str, directory: Path) -> Run:
     return Run(**json.loads(done.stdout))
 
 
-def _rows() -> Iterator[tuple[object, ...]]:
+def _rows(count: int) -> Iterator[tuple[object, ...]]:
     chance = random.Random(1)  # noqa: S311 - data, not secrets
     words = ["".join(chance.choices("abcdefghijklmnopqrstuvwxyz", k=chance.randint(2, 9))) for _ in range(3000)]
     words[:6] = ['"quoted"', "naïve", "日本語", "line\nbreak", "back\\slash", "tab\t"]
     texts = ("", "")
-    for number in range(1, ROWS + 1):
+    for number in range(1, count + 1):
         if number == 1 or number % REPEATED_EVERY:
             texts = (" ".join(chance.choices(words, k=12)), " ".join(chance.choices(words, k=28)))
         domain = ("coding", "legal", "finance", "ethics")[number % 4]
         yield (number, *texts, 4 + number % 2, True, True, "plato", domain, "visualization", 0.5, "2026-11-21 12:00:00")
 
 
-def _fill_sqlite(file: Path) -> None:
+def fill_ratings(file: Path, rows: int = ROWS) -> None:
+    """A new SQLite database of ratings, each a gold star."""
     connection = sqlite3.connect(file)
     connection.execute(f"CREATE TABLE ml_analysis_rating ({COLUMNS.replace('id BIGINT', 'id INTEGER')})")
-    connection.executemany(f"INSERT INTO ml_analysis_rating VALUES ({', '.join('?' * 11)})", _rows())  # noqa: S608 - only marks
+    connection.executemany(f"INSERT INTO ml_analysis_rating VALUES ({', '.join('?' * 11)})", _rows(rows))  # noqa: S608 - only marks
     connection.commit()
     connection.close()
 

@@ -29,7 +29,13 @@ TEST = {
         "decision": {"maxVotes": 1_000_000},
     },
 }
-KINDS = {"finetunejobs": "FineTuneJob", "modelversions": "ModelVersion", "abtests": "ABTest"}
+KINDS = {
+    "finetunejobs": "FineTuneJob",
+    "modelversions": "ModelVersion",
+    "abtests": "ABTest",
+    "batchinferences": "BatchInference",
+}
+TRAININGS_PER_BATCH = 10
 
 
 def training(number: int) -> Object:
@@ -74,6 +80,25 @@ def version(number: int) -> Object:
     }
 
 
+def batch(number: int) -> Object:
+    """A finished one of the first version of a family."""
+    family, ended = f"family-{number % FAMILIES}", BEGIN + timedelta(minutes=number)
+    rows = {"total": 1200, "done": 1200, "failed": 3}
+    return {
+        "metadata": _metadata(f"batch-{number:06}", number),
+        "spec": {
+            "modelVersion": f"{family}-v1",
+            "dataset": {"ratings": {"secretRef": {"name": "ratings-db", "key": "url"}}},
+        },
+        "status": {
+            "phase": "Succeeded",
+            "message": "every row is answered",
+            "completionTime": ended.isoformat(),
+            "progress": {"percent": 100} | rows,
+        },
+    }
+
+
 def _metadata(name: str, number: int) -> Object:
     created = (BEGIN + timedelta(minutes=number)).strftime("%Y-%m-%dT%H:%M:%SZ")
     metadata = {"name": name, "namespace": NAMESPACE, "uid": f"uid-{name}", "creationTimestamp": created}
@@ -87,6 +112,7 @@ class ManyResources:
         self.url = ""
         self.lists = 0
         self._count = count
+        self._counts = {"abtests": 1, "batchinferences": count // TRAININGS_PER_BATCH}
         self._over = asyncio.Event()
 
     @asynccontextmanager
@@ -121,7 +147,7 @@ class ManyResources:
             return response
         self.lists += 1
         plural = request.match_info["plural"]
-        count = 1 if plural == "abtests" else self._count
+        count = self._counts.get(plural, self._count)
         begin = int(request.query.get("continue") or 0)
         end = min(count, begin + int(request.query.get("limit", count)))
         metadata = {"resourceVersion": str(self._count), "continue": str(end) if end < count else ""}
@@ -143,12 +169,12 @@ class ManyResources:
         plural, name = request.match_info["plural"], request.match_info["name"]
         if plural == "abtests":
             return web.json_response(self._one(plural, 0))
-        if plural == "finetunejobs":
-            return web.json_response(self._one(plural, int(name.removeprefix("training-"))))
+        if plural in ("finetunejobs", "batchinferences"):
+            return web.json_response(self._one(plural, int(name.rpartition("-")[2])))
         family, _, count = name.removeprefix("family-").partition("-v")
         return web.json_response(self._one(plural, (int(count) - 1) * FAMILIES + int(family)))
 
     def _one(self, plural: str, number: int) -> Object:
-        made = {"finetunejobs": training, "modelversions": version}
+        made = {"finetunejobs": training, "modelversions": version, "batchinferences": batch}
         body = made[plural](number) if plural in made else TEST
         return {"apiVersion": "finetune.dev/v1alpha1", "kind": KINDS[plural], **body}

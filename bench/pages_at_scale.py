@@ -1,7 +1,8 @@
 """How long the api takes for each list and page with a hundred thousand trainings, a million samples and votes.
 
-The API server is made up, all else is the product: its client, its mirror, its routes, SQLite and PostgreSQL. Pages
-that are added to the product are added to `PATHS`. FINETUNE_BENCH_SCALE, such as 0.01, makes everything smaller.
+The API server is made up, all else is the product: its client, its mirror, its routes, SQLite and PostgreSQL. What is
+measured is in `measured_paths`. FINETUNE_BENCH_SCALE, such as 0.01, makes everything smaller. FINETUNE_BENCH_PATHS, as
+`/batches,/api-keys`, measures what begins so alone, and FINETUNE_BENCH_DATABASE one of the two databases.
 """
 
 import asyncio
@@ -19,10 +20,10 @@ import httpx2
 import kopf
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from bench import many_votes
+from bench import many_things, many_votes
 from bench.many_resources import NAMESPACE, ManyResources
+from bench.measured_paths import ASKED_BY_US, PATHS, TRAINING
 from bench.report import Figure, NotMeasurable, Report
-from finetune_operator.contract.places import TALLY_PATH
 from finetune_operator.kube.client import KubeClient
 from finetune_operator.logs import configure_logging
 from finetune_operator.store.database import async_engine, parse_url
@@ -34,7 +35,11 @@ from finetune_operator.web.settings import Settings
 from tests import postgres_server
 
 SCALE = float(os.environ.get("FINETUNE_BENCH_SCALE") or 1)
-TRAININGS, VOTES, SAMPLES = (max(1000, int(count * SCALE)) for count in (100_000, 1_000_000, 1_000_000))
+TRAININGS, VOTES, SAMPLES, RATINGS = (
+    max(1000, int(count * SCALE)) for count in (100_000, 1_000_000, 1_000_000, 1_000_000)
+)
+CHOSEN = tuple(filter(None, os.environ.get("FINETUNE_BENCH_PATHS", "").split(",")))
+ONLY_DATABASE = os.environ.get("FINETUNE_BENCH_DATABASE")
 ROUNDS = 20
 SLOW_ROUNDS, SLOW_MS = 5, 5000.0
 TICK_SECONDS = 0.002
@@ -43,74 +48,24 @@ GROWTH_GOAL_MIB = 256
 SYNC_SECONDS = 900.0
 LOGIN = {"Authorization": "Bearer ada"}
 INTERNAL = {"Authorization": "Bearer internal-token"}
-TEST = f"{NAMESPACE}.duel"
-TEST_PATH = f"/v1/fine-tuning/ab-test/{TEST}"
-TEST_PAGE = f"/model-comparison/tests/{TEST}"
-TRAINING, VERSION = "training-000500", "family-7-v2"
-PATHS: tuple[str, ...] = (
-    "/v1/fine-tuning/jobs",
-    "/v1/fine-tuning/jobs?status=failed",
-    "/v1/fine-tuning/jobs?status=training",
-    "/v1/fine-tuning/jobs?model=family-7&limit=20",
-    f"/v1/fine-tuning/jobs?after={NAMESPACE}.{TRAINING}",
-    f"/v1/fine-tuning/jobs/{NAMESPACE}.{TRAINING}",
-    "/api/training/jobs?vertical=law&status=completed",
-    f"/api/training/jobs/{NAMESPACE}.{TRAINING}/metrics",
-    "/v1/fine_tuning/jobs",
-    "/v1/fine-tuning/models",
-    "/v1/fine-tuning/models?philosopher=p3&domain=law",
-    f"/v1/fine-tuning/models/{NAMESPACE}.{VERSION}",
-    "/v1/models",
-    "/v1/fine-tuning/costs",
-    "/v1/fine-tuning/costs/jobs",
-    "/v1/fine-tuning/costs/models",
-    f"/v1/fine-tuning/costs/roi?version={VERSION}",
-    "/v1/fine-tuning/ab-test",
-    TEST_PATH,
-    f"{TEST_PATH}/comparisons",
-    f"{TEST_PATH}/voters",
-    f"{TEST_PATH}/win-rates",
-    "/v1/fine-tuning/comparisons",
-    "/fine-tuning",
-    "/fine-tuning?status=training",
-    "/fine-tuning?status=failed",
-    f"/fine-tuning/jobs/{NAMESPACE}/{TRAINING}",
-    "/fine-tuning/new",
-    "/fine-tuning/models",
-    "/fine-tuning/models?state=Deployed",
-    f"/fine-tuning/models/{NAMESPACE}/{VERSION}",
-    "/model-comparison",
-    f"/model-comparison?right={NAMESPACE}.{VERSION}",
-    "/model-comparison/tests/new",
-    TEST_PAGE,
-    f"{TEST_PAGE}/state",
-    f"{TEST_PAGE}/win-rates",
-    f"{TEST_PAGE}/vote",
-    "/wizard",
-    f"/wizard/compare/{NAMESPACE}.{VERSION}",
-    f"/wizard/deploy/{NAMESPACE}.{VERSION}",
-    "/batches/new",
-    "/cost",
-    "/cost/trainings",
-    "/cost/models",
-    f"/cost/roi?version={VERSION}",
-)
-"""The cursor's training is one of the oldest, so that its page is far down the list."""
-ASKED_BY_US: tuple[str, ...] = (TALLY_PATH.format(uid="test-uid"),)
-"""By the operator; no page."""
 
 
 def measure() -> Report:
     """On both databases; raises NotMeasurable where the mirror does not come about."""
     configure_logging("WARNING")
     figures: list[Figure] = []
-    with tempfile.TemporaryDirectory() as directory, postgres_server.running() as server:
-        for name, url in (("SQLite", f"sqlite:///{directory}/api.db"), ("PostgreSQL", server.database())):
-            figures += asyncio.run(_measured(name, url, Path(directory)))
+    with tempfile.TemporaryDirectory() as directory:
+        if ONLY_DATABASE != "PostgreSQL":
+            figures += asyncio.run(_measured("SQLite", f"sqlite:///{directory}/api.db", Path(directory)))
+        if ONLY_DATABASE != "SQLite":
+            with postgres_server.running() as server:
+                figures += asyncio.run(_measured("PostgreSQL", server.database(), Path(directory)))
     return Report(
         tuple(figures),
         (
             f"{TRAININGS} FineTuneJobs and as many ModelVersions, {VOTES} votes and {SAMPLES} samples of one ABTest",
+            f"{many_things.KEYS} API keys, {many_things.POINTS} points of a curve, {many_things.DATASETS} exported "
+            f"datasets, {RATINGS} ratings in SQLite, a BatchInference for every tenth training",
             "at the server: the whole application without the network; the first answer is apart, since it finds "
             "nothing in any cache",
             "the API server is made up in the same process, so that its work is in the figures",
@@ -128,11 +83,15 @@ async def _measured(name: str, url: str, directory: Path) -> list[Figure]:
         await migrate(engine)
         migrated = time.monotonic() - begun
         await many_votes.fill_usage(engine, address)
+        await many_things.fill(engine, TRAINING)
+        if not (directory / "datasets").exists():
+            many_things.fill_datasets(directory / "datasets")
+        ratings = many_things.fill_ratings_database(directory, RATINGS)
         cluster = await stack.enter_async_context(ManyResources(TRAININGS).running())
         before = _begin_peak()
         begun = time.monotonic()
         async with _Held() as held:
-            client = await stack.enter_async_context(_api(engine, cluster, directory))
+            client = await stack.enter_async_context(_api(engine, cluster, directory, ratings))
         synced = time.monotonic() - begun
         grown = _peak_mib() - before
         figures = [
@@ -155,6 +114,8 @@ async def _measured(name: str, url: str, directory: Path) -> list[Figure]:
         for figure in figures:
             _tell(figure)
         for path, login in (*((path, LOGIN) for path in PATHS), *((path, INTERNAL) for path in ASKED_BY_US)):
+            if CHOSEN and not path.startswith(CHOSEN):
+                continue
             figures.append(await _timed(name, client, path, login))
             _tell(figures[-1])
         grown = _peak_mib() - before
@@ -215,7 +176,9 @@ async def _milliseconds(client: httpx2.AsyncClient, path: str, login: dict[str, 
 
 
 @asynccontextmanager
-async def _api(engine: AsyncEngine, cluster: ManyResources, directory: Path) -> AsyncIterator[httpx2.AsyncClient]:
+async def _api(
+    engine: AsyncEngine, cluster: ManyResources, directory: Path, ratings: Path
+) -> AsyncIterator[httpx2.AsyncClient]:
     """Once its mirror stands."""
     login = kopf.ConnectionInfo(server=cluster.url, token="own")  # noqa: S106 - of nobody
     environment = {
@@ -223,6 +186,8 @@ async def _api(engine: AsyncEngine, cluster: ManyResources, directory: Path) -> 
         "FINETUNE_INTERNAL_TOKEN": "internal-token",
         "FINETUNE_NAMESPACES": NAMESPACE,
         "FINETUNE_DATASETS_DIRECTORY": str(directory / "datasets"),
+        "FINETUNE_RATINGS_URL_FILE": str(ratings),
+        "FINETUNE_API_KEY_ACCOUNTS": many_things.ACCOUNT,
     }
     settings = Settings.from_environment(environment)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:

@@ -42,6 +42,12 @@ HUB_MODEL: Object = {
     "name": "qwen3",
     "source": {"volume": None, "hub": {"id": "Qwen/Qwen3-0.6B", "tokenSecretRef": {"name": "hub", "key": "token"}}},
 }
+AT_PROVIDER: Object = {
+    "serving": None,
+    "baseModel": {"name": "gpt-4.1-mini", "source": {"volume": None, "openai": {"model": "gpt-4.1-mini"}}},
+    "artifact": {"uri": "openai://ft:gpt-4.1-mini:plato", "digest": None, "baseUrl": "https://provider.test/v1"},
+}
+"""Spec of a ModelVersion that its provider has trained and serves."""
 RATINGS: Object = {"secretRef": {"name": "ratings-db", "key": "url"}, "domain": "philosophy"}
 
 

@@ -7,8 +7,10 @@ from collections.abc import Iterable
 from decimal import Decimal, InvalidOperation
 from typing import Any, NamedTuple
 
+from rich.console import Console
 from rich.text import Text
 
+from finetune_operator.cli.answer_costs import UNKNOWN, answer_costs, print_answer_costs
 from finetune_operator.cli.api_access import api_at
 from finetune_operator.cli.connection import connected
 from finetune_operator.cli.failures import ExitCode, Failed, refused
@@ -16,7 +18,6 @@ from finetune_operator.cli.kinds import JOB, found, job_state, styled, text
 from finetune_operator.cli.options import Api, Cluster, Format
 from finetune_operator.cli.printing import Column, clean, hint, output, print_data, table
 
-UNKNOWN = "unknown"
 COSTS_PATH = "/v1/fine-tuning/costs"
 ROI_LINES = (
     ("net_value_per_call", "net value of a call"),
@@ -51,25 +52,35 @@ class JobCost(NamedTuple):
         }
 
 
-async def cost(cluster: Cluster, name: str | None, model: str | None, form: Format, *, everywhere: bool) -> None:
-    """Of one training, or of all. Raises `Failed`."""
+async def cost(
+    cluster: Cluster, name: str | None, model: str | None, form: Format, *, everywhere: bool, api: Api | None = None
+) -> None:
+    """Of one training, or of all; of all with what answers have cost where the api is to be asked. Raises `Failed`."""
     async with connected(cluster) as connection:
+        namespace = None if everywhere else connection.namespace
         if name:
             bodies = [await connection.get(JOB.plural, name.removeprefix("job/"))]
         else:
-            bodies = await connection.list(JOB.plural, None if everywhere else connection.namespace)
+            bodies = await connection.list(JOB.plural, namespace)
     costs = sorted(
         (cost_of(body) for body in bodies if model is None or body["spec"]["model"] == model),
         key=lambda each: (each.currency or "", -(each.spent or Decimal(-1))),
     )
+    answers = await answer_costs(cluster, api, namespace, model) if api and not name else None
     if form is not Format.TABLE:
         data = {"jobs": [each.data() for each in costs], "totals": totals(costs), "unknown": unknown(costs)}
-        print_data(data, form)
-        return
-    if not costs:
-        hint("No trainings here.")
+        print_data(data | (answers.data() if answers else {}), form)
         return
     console = output()
+    if costs:
+        _print_trainings(console, costs, everywhere=everywhere)
+    else:
+        hint("No trainings here.")
+    if answers:
+        print_answer_costs(console, answers)
+
+
+def _print_trainings(console: Console, costs: list[JobCost], *, everywhere: bool) -> None:
     columns = [
         *([Column("NAMESPACE")] if everywhere else []), Column("JOB"), Column("MODEL", 3), Column("PHASE", 2),
         Column("SPENT", right=True), Column("AT ITS END", 1, right=True), Column("BASIS", 4),

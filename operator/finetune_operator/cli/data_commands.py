@@ -18,6 +18,13 @@ from finetune_operator.cli.options import (
 )
 
 PANEL = "Data, files and figures"
+CostJob = Annotated[str | None, typer.Argument(metavar="[JOB]", help="Only of this training.")]
+CostModel = Annotated[str | None, typer.Option("--model", help="Only of this model.")]
+Totals = Annotated[bool, typer.Option("--totals", help="Ask the api for the sums of trainings and answers.")]
+RoiOf = Annotated[str | None, typer.Option("--roi", metavar="VERSION", help="Ask the api whether this version pays.")]
+ValuePerError = Annotated[
+    str | None, typer.Option("--value-per-error", help="What an error saved is worth, with --roi. Default: 10.")
+]
 
 
 def add_data_commands(app: typer.Typer) -> None:
@@ -68,21 +75,32 @@ async def export(
 async def cost(
     cluster: Cluster,
     api: Api,
-    job: Annotated[str | None, typer.Argument(metavar="[JOB]", help="Only of this training.")] = None,
-    model: Annotated[str | None, typer.Option("--model", help="Only of this model.")] = None,
-    totals: Annotated[
-        bool, typer.Option("--totals", help="Ask the api for the sums of trainings and answers.")
-    ] = False,
-    roi: Annotated[
-        str | None, typer.Option("--roi", metavar="VERSION", help="Ask the api whether this version pays.")
-    ] = None,
-    value_per_error: Annotated[
-        str | None, typer.Option("--value-per-error", help="What an error saved is worth, with --roi. Default: 10.")
-    ] = None,
+    job: CostJob = None,
+    model: CostModel = None,
+    totals: Totals = False,
+    roi: RoiOf = None,
+    value_per_error: ValuePerError = None,
     output: FormatOption = Format.TABLE,
     everywhere: Everywhere = False,
 ) -> None:
     """Tell what trainings have cost, and which costs are unknown."""
+    await costs_of(cluster, api, job, model, roi, value_per_error, output, totals=totals, everywhere=everywhere)
+
+
+async def costs_of(
+    cluster: Cluster,
+    api: Api,
+    job: str | None,
+    model: str | None,
+    roi: str | None,
+    value_per_error: str | None,
+    output: Format,
+    *,
+    totals: bool,
+    everywhere: bool,
+    with_answers: bool = False,
+) -> None:
+    """Of `cost`, and of `cost-summary`, which has answers, too. Raises `Failed`."""
     from finetune_operator.cli import costs
 
     if value_per_error is not None and roi is None:
@@ -92,7 +110,8 @@ async def cost(
     elif totals:
         await costs.totals_by_api(cluster, api, output)
     else:
-        await costs.cost(cluster, job, model, output, everywhere=everywhere)
+        asked = api if with_answers else None
+        await costs.cost(cluster, job, model, output, everywhere=everywhere, api=asked)
 
 
 @command

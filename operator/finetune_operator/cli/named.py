@@ -6,9 +6,10 @@ from typing import Annotated, Any
 import typer
 
 from finetune_operator.cli.app import CODES, VersionName, evaluate, rollback, seconds
-from finetune_operator.cli.data_commands import cost
+from finetune_operator.cli.data_commands import CostJob, CostModel, RoiOf, Totals, ValuePerError, costs_of
 from finetune_operator.cli.failures import ExitCode
 from finetune_operator.cli.options import (
+    Api,
     Cluster,
     DatasetOption,
     DryRun,
@@ -44,7 +45,7 @@ def add_named_commands(app: typer.Typer) -> None:
     app.command("register-model", rich_help_panel=PANEL)(register_model)
     app.command("list-models", rich_help_panel=PANEL)(list_models)
     app.command("rollback-model", rich_help_panel=PANEL)(rollback)
-    app.command("cost-summary", rich_help_panel=PANEL)(cost)
+    app.command("cost-summary", rich_help_panel=PANEL)(cost_summary)
 
 
 @command
@@ -225,3 +226,21 @@ async def list_models(
     from finetune_operator.cli.reading import get as run
 
     await run(cluster, "versions", [], output, everywhere=everywhere, model=model, phase=state)
+
+
+@command
+async def cost_summary(
+    cluster: Cluster,
+    api: Api,
+    job: CostJob = None,
+    model: CostModel = None,
+    totals: Totals = False,
+    roi: RoiOf = None,
+    value_per_error: ValuePerError = None,
+    output: FormatOption = Format.TABLE,
+    everywhere: Everywhere = False,
+) -> None:
+    """Tell what trainings and the answers of versions have cost, and which costs are unknown."""
+    await costs_of(
+        cluster, api, job, model, roi, value_per_error, output, totals=totals, everywhere=everywhere, with_answers=True
+    )

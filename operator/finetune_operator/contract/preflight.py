@@ -40,10 +40,32 @@ class Work(Message):
     dequantized_weights: float = 0.0
 
 
+class Shape(Message):
+    """A decoder's dimensions, under the names of Transformers' `config.json`."""
+
+    model_type: str
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    vocab_size: int
+    num_key_value_heads: int | None = None
+    head_dim: int | None = None
+    tie_word_embeddings: bool | None = None
+
+
+class RemoteWork(Message):
+    """What a provider is likely to do, and to count: optimizer steps, and the tokens of all epochs."""
+
+    steps: int
+    tokens: int
+
+
 class Preflight(Message):
     """Sizes are of the base model and of one GPU's memory, both absent where they don't follow from its config.
 
-    `least_memory_gib` is what no batch size changes.
+    `least_memory_gib` is what no batch size changes. `remote` is there for a training at a provider, and then neither
+    sizes nor `work` are.
     """
 
     parameters_billion: float | None = None
@@ -52,4 +74,6 @@ class Preflight(Message):
     gpu_memory_gib: int | None = None
     tokens: TokenLengths | None = None
     work: Work | None = None
+    shape: Shape | None = None
+    remote: RemoteWork | None = None
     warnings: tuple[str, ...] = ()

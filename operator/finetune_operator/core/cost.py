@@ -22,6 +22,8 @@ GPU_TYPE_LABEL = "nvidia.com/gpu.product"
 """Set on nodes by NVIDIA's GPU feature discovery, and in a nodeSelector by whoever wants a certain type."""
 CPU = "cpu"
 SECONDS_PER_HOUR = 3600
+NO_SHARE = "NoShare"
+"""Reason of a pod that asks for nothing that could have a price."""
 
 
 Price = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
@@ -30,7 +32,8 @@ Price = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
 class PriceBook(BaseModel):
     """Prices of an hour of one piece of a resource; `gpu_types` go before the general price of a GPU.
 
-    `per_million_tokens` is what a provider takes for training on them, by the name of its model.
+    `per_million_tokens` is what a provider takes for training on them, `per_million_generated_tokens` for answers of
+    what it has trained, by the name of the model that was trained on.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
@@ -39,6 +42,7 @@ class PriceBook(BaseModel):
     per_hour: Mapping[str, Price] = {}
     gpu_types: Mapping[str, Price] = {}
     per_million_tokens: Mapping[str, Price] = {}
+    per_million_generated_tokens: Mapping[str, Price] = {}
 
 
 def price_book(text: str) -> PriceBook:
@@ -62,9 +66,10 @@ class Rate:
 
 @dataclass(frozen=True)
 class NoPrice:
-    """Why the cost is unknown, and what to set."""
+    """Why the cost is unknown, and what to set; the reason is one word for programs."""
 
     message: str
+    reason: str = "NoPrice"
 
 
 def hourly_rate(resources: ResourceRequirements, scheduling: Scheduling, prices: PriceBook) -> Rate | NoPrice:
@@ -80,7 +85,7 @@ def hourly_rate(resources: ResourceRequirements, scheduling: Scheduling, prices:
     priced = devices or {name: amounts[name] for name in (CPU,) if amounts.get(name)}
     if not priced:
         return NoPrice("the job asks for neither a GPU nor cpu, so that its share of a node is unknown: "
-                       "set spec.resources.requests.cpu in the next one")  # fmt: skip
+                       "set spec.resources.requests.cpu in the next one", NO_SHARE)  # fmt: skip
     gpu_type = scheduling.node_selector.get(GPU_TYPE_LABEL)
     total, terms = Decimal(0), []
     for name, amount in sorted(priced.items()):

@@ -2,16 +2,19 @@
 
 That price is `costPerMillionTokens` of the version's last evaluation: what the engine's pods cost for the time in which
 they generate a million tokens, at the load of the measurement. It is the cost of work, not of waiting: an engine that
-idles costs the same and answers less. Whatever is not known is absent, with a reason, and never 0.
+idles costs the same and answers less. A provider's price is the installation's, and its calls pass no gateway, which
+counts tokens. Whatever is not known is absent, with a reason, and never 0.
 """
 
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 
-from finetune_operator.core.cost import NoPrice
+from finetune_operator.core.cost import NO_SHARE, NoPrice, PriceBook, hourly_rate
 from finetune_operator.resources.modelversion import ModelVersion
 
 MILLION = 1_000_000
+NOT_MEASURED = "NotMeasured"
+UNCOUNTED = "it answers at its provider, whose calls no gateway counts: the provider's bill has their cost"
 
 
 @dataclass(frozen=True)
@@ -38,17 +41,17 @@ class InferenceCost:
     unknown: str | None = None
 
 
-def token_price(version: ModelVersion) -> TokenPrice | NoPrice:
-    """By the last evaluation of the served version."""
+def token_price(version: ModelVersion, prices: PriceBook) -> TokenPrice | NoPrice:
+    """By the last evaluation of the served version, or by what its provider takes."""
     measured = version.status.evaluation
-    if version.spec.base_model.source.openai:
-        return NoPrice("it answers at its provider, whose bill has the cost")
+    if provided := version.spec.base_model.source.openai:
+        return _provider_price(provided.model, prices)
     if measured is None:
-        return NoPrice("its engine's speed was not measured: set spec.evaluation.metrics and spec.serving, and wait")
+        unknown = "its engine's speed was not measured: set spec.evaluation.metrics and spec.serving, and wait"
+        return NoPrice(unknown, NOT_MEASURED)
     cost = measured.cost_per_million_tokens
     if cost is None:
-        return NoPrice("its engine has no price, or generated nothing while it was measured: set prices.perHour or "
-                       "prices.gpuTypes in the chart's values, and measure it again")  # fmt: skip
+        return _not_priced(version, prices)
     per_million = amount(cost.fine_tuned)
     if per_million is None:
         return NoPrice(f"status.evaluation.costPerMillionTokens is no amount: {cost.fine_tuned}")
@@ -57,6 +60,29 @@ def token_price(version: ModelVersion) -> TokenPrice | NoPrice:
     shown = f"{per_million:f} {cost.currency} per million"
     basis = f"generated tokens x {shown} (price of its engine's pods {load}, {when})"
     return TokenPrice(per_million, cost.currency, basis)
+
+
+def _provider_price(model: str, prices: PriceBook) -> TokenPrice | NoPrice:
+    per_million = prices.per_million_generated_tokens.get(model)
+    if per_million is None:
+        value = f'prices.perMillionGeneratedTokens."{model}"'
+        return NoPrice(f"no price for answers of models trained on {model}: set {value} in the chart's values")
+    shown = f"{per_million:f} {prices.currency} per million"
+    return TokenPrice(per_million, prices.currency, f"generated tokens x {shown} (its provider's price)")
+
+
+def _not_priced(version: ModelVersion, prices: PriceBook) -> NoPrice:
+    """Of a measurement that ended without one; a price that was set since needs another."""
+    serving = version.spec.serving
+    if serving and serving.merged_weights:
+        unknown = "merged weights and their base model answer from two engines, which were not measured for a price"
+        return NoPrice(unknown, NOT_MEASURED)
+    again = "measure it again by a change of spec.evaluation"
+    if serving and isinstance(rate := hourly_rate(serving.resources, serving.scheduling, prices), NoPrice):
+        own = "its engine asks for neither a GPU nor cpu: set spec.serving.resources.requests.cpu"
+        return NoPrice(f"{own if rate.reason == NO_SHARE else rate.message}, and {again}")
+    unknown = "its engine had no price, or generated nothing, when it was measured: set prices.perHour or "
+    return NoPrice(f"{unknown}prices.gpuTypes in the chart's values, and {again}")
 
 
 def inference_cost(price: TokenPrice | NoPrice, calls: int, calls_with_tokens: int, tokens: int) -> InferenceCost:

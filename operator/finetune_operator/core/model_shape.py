@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from finetune_operator.contract.preflight import Shape
 from finetune_operator.contract.training import TrainingConfig
 
 # No published model comes near; beyond it the estimates' numbers would be none.
@@ -75,6 +76,18 @@ def model_shape(config_json: str) -> ModelShape | None:
         return ModelShape.model_validate_json(config_json)
     except ValidationError:
         return None
+
+
+def told_shape(status: Mapping[str, object]) -> ModelShape | None:
+    """Of `status.preflight.shape`, which anybody may have written who may write a status."""
+    try:
+        return ModelShape.model_validate(Shape.model_validate(status).model_dump())
+    except ValidationError:
+        return None
+
+
+def shape_to_tell(shape: ModelShape) -> Shape:
+    return Shape.model_validate(shape.model_dump(exclude={"quantization_config"}))
 
 
 def adapter_parameters(shape: ModelShape, config: TrainingConfig) -> int:

@@ -14,10 +14,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from finetune_operator.contract.failures import Failure, FailureReason
-from finetune_operator.contract.preflight import Preflight, TokenLengths
+from finetune_operator.contract.preflight import Preflight, RemoteWork, TokenLengths
 from finetune_operator.contract.training import TrainingConfig
 from finetune_operator.core.accelerators import gpu_memory_gib
-from finetune_operator.core.model_shape import ModelShape, adapter_parameters
+from finetune_operator.core.model_shape import ModelShape, adapter_parameters, shape_to_tell
+from finetune_operator.core.remote_training import estimated_steps, estimated_tokens
 from finetune_operator.core.training_time import work_of
 
 GIB = 2**30
@@ -49,10 +50,20 @@ def preflight(shape: ModelShape | None, config: TrainingConfig, rows: Rows | Non
     lengths = rows.lengths if rows else None
     found = Preflight(gpu_memory_gib=gpu_memory_gib(config.gpu_type), tokens=lengths)
     if shape:
-        found = found.model_copy(update=_sizes(shape, config, _longest(config, rows)))
+        found = found.model_copy(update=_sizes(shape, config, _longest(config, rows)) | {"shape": shape_to_tell(shape)})
         if rows and lengths:
             found = found.model_copy(update={"work": work_of(shape, config, rows.count, lengths)})
     return found.model_copy(update={"warnings": tuple(_warnings(found, config, rows))})
+
+
+def remote_preflight(config: TrainingConfig, rows: int, characters: int) -> Preflight:
+    """Of a training at a provider, by the characters of its rows; nothing is cut there, and no GPU of ours taken."""
+    training = config.training
+    work = RemoteWork(
+        steps=estimated_steps(rows, training.batch_size, training.epochs),
+        tokens=estimated_tokens(characters, training.epochs),
+    )
+    return Preflight(remote=work)
 
 
 def refusal(found: Preflight, config: TrainingConfig, rows: Rows | None = None) -> Failure | None:

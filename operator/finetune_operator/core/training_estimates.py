@@ -27,12 +27,21 @@ from finetune_operator.core.cost import (
     NoPrice,
     PriceBook,
     hourly_rate,
+    provider_basis,
 )
 from finetune_operator.core.durations import short_duration
 from finetune_operator.core.quantities import number
+from finetune_operator.core.remote_training import cost as remote_cost
 from finetune_operator.core.training_time import Device, cpu_device, gpu_device, seconds_of
 from finetune_operator.resources.common import ResourceRequirements, Scheduling
 
+UNKNOWN_SIZE = (
+    "the base model's size is not known, since its config.json is of no dense decoder of Llama's shape: try "
+    "training.maxSteps 10 first, whose status.progress tells pace and memory"
+)
+UNKNOWN_LENGTHS = "the rows' lengths are not known: the job's preparation counts them before it trains"
+UNKNOWN_REMOTE_TIME = "a provider's time is not known: status.progress.eta has it once the provider tells it"
+UNKNOWN_REMOTE_TOKENS = "the tokens are not known until the rows are: the job's preparation counts them"
 # A short list for a status: those that people compare.
 COMPARED = ("T4", "V100-32GB", "A10", "L4", "A100-80GB", "H100", "H200", "B200")
 COMPARED_CPU_CORES = 16
@@ -91,6 +100,18 @@ def estimate_of_job(
     return _estimate(name, memory, device, found, per_hour, prices.currency)
 
 
+def estimate_at_provider(model: str, tokens: int | None, prices: PriceBook) -> Estimate:
+    """What the provider is likely to bill; its machines, their memory and their pace are its own."""
+    name = f"{model} at its provider"
+    basis = provider_basis(model, prices)
+    if isinstance(basis, NoPrice):
+        return Estimate(name, unknown=basis.message)
+    amount = remote_cost(tokens, prices.per_million_tokens[model])
+    if amount is None:
+        return Estimate(name, unknown=UNKNOWN_REMOTE_TOKENS)
+    return Estimate(name, cost=Range(amount, amount), currency=prices.currency)
+
+
 def compared(found: Preflight, prices: PriceBook) -> tuple[Estimate, ...]:
     """As many GPUs of each type that people compare as the training has processes."""
     return tuple(_on(each, found, prices) for each in named(COMPARED))
@@ -123,7 +144,8 @@ def shown_time(seconds: Range) -> str:
 
 
 def shown_cost(cost: Range, currency: str | None) -> str:
-    return f"{rough(cost.least)} to {rough(cost.most)} {currency or ''}".strip()
+    amounts = dict.fromkeys((rough(cost.least), rough(cost.most)))
+    return f"{' to '.join(amounts)} {currency or ''}".strip()
 
 
 def rough(money: Decimal) -> str:
@@ -156,7 +178,8 @@ def _estimate(
 ) -> Estimate:
     fit = fits(found, memory)
     if found.work is None:
-        return Estimate(name, memory, fit, unknown="the work is not known: neither size nor lengths could be told")
+        unknown = UNKNOWN_SIZE if found.parameters_billion is None else UNKNOWN_LENGTHS
+        return Estimate(name, memory, fit, unknown=unknown)
     if fit == "No":
         return Estimate(name, memory, fit, unknown="it does not fit")
     seconds = _seconds(found.work, device)

@@ -16,6 +16,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from finetune_operator.core.routing import Target
 from finetune_operator.gateway import errors
+from finetune_operator.gateway.answer_costs import AnswerCosts
 from finetune_operator.gateway.bodies import parse_request
 from finetune_operator.gateway.catalog import Catalog
 from finetune_operator.gateway.changes import (
@@ -75,6 +76,7 @@ class Gateway:
         self._limiter = Limiter(settings.limits)
         self._aside_limiter = Limiter(replace(settings.limits, tokens_per_minute=0))
         self._in_flight = 0
+        self._costs = AnswerCosts(self.metrics.answers_cost, self.metrics.unpriced)
         self.metrics.in_flight.set_function(lambda: self._in_flight)
         self._upstream: Upstream
         self._samples: SampleSender | None = None
@@ -202,6 +204,8 @@ class Gateway:
         usage, failed = exchange.answered_usage, exchange.status >= 500
         if usage is not None:
             self.metrics.count_tokens(exchange.served_name, usage)
+            if version := self.keeper.version(exchange.version_uid):
+                self._costs.add(version, exchange.served_name, usage)
         if self._usage and exchange.version_uid and (failed or usage is not None):
             self._usage.add(exchange.version_uid, None if failed else usage)
 

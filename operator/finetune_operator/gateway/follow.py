@@ -45,6 +45,11 @@ class RouteKeeper:
             if not mirror.listed.is_set()
         )
 
+    def version(self, uid: str | None) -> ModelVersion | None:
+        """The same object until the resource changes."""
+        entry = self._parsed.get((ModelVersion, uid)) if uid else None
+        return entry[1] if entry and isinstance(entry[1], ModelVersion) else None
+
     async def run(self) -> None:
         """Follow until cancelled."""
         async with asyncio.TaskGroup() as tasks:

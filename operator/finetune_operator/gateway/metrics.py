@@ -61,6 +61,19 @@ class Metrics:
             ("served_name",),
             registry=self.registry,
         )
+        self.answers_cost = Counter(
+            "finetune_gateway_answers_cost",
+            "Cost of whole answers since the gateway pod began, in units of the currency: generated tokens x the price "
+            "of the engine's pods at the version's last evaluation",
+            ("namespace", "model", "served_name", "currency"),
+            registry=self.registry,
+        )
+        self.unpriced = Counter(
+            "finetune_gateway_answers_without_price",
+            "Whole answers with known tokens of a version whose condition CostKnown is not true: the cost lacks them",
+            ("served_name",),
+            registry=self.registry,
+        )
         self.shadows = Counter(
             "finetune_gateway_shadows",
             "Copies of requests for the candidates of ABTests by what became of them",

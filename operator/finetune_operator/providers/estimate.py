@@ -22,10 +22,13 @@ from finetune_operator.contract.failures import Refused
 from finetune_operator.contract.preflight import Preflight, TokenLengths
 from finetune_operator.contract.training import TrainingConfig
 from finetune_operator.core.cost import PriceBook
-from finetune_operator.core.preflight import Rows, preflight, refusal
+from finetune_operator.core.preflight import Rows, preflight, refusal, remote_preflight
+from finetune_operator.core.remote_training import CHARACTERS_PER_TOKEN
 from finetune_operator.core.training_estimates import (
+    UNKNOWN_REMOTE_TIME,
     Estimate,
     all_known,
+    estimate_at_provider,
     estimate_of_job,
     shown_cost,
     shown_time,
@@ -35,7 +38,7 @@ from finetune_operator.providers.job_file import Unusable, config_of, read_job
 from finetune_operator.resources.finetunejob import FineTuneJob
 from finetune_operator.store.base_models import DEFAULT_ENDPOINT
 from finetune_operator.store.hub import Trouble, Wanted, download, resolve
-from finetune_operator.store.preflight import count_tokens, shape_in
+from finetune_operator.store.preflight import characters_in, count_tokens, shape_in
 
 DESCRIPTIONS = ("*.json", "*.jinja")
 TITLES = ("DEVICE", "MEMORY", "FITS", "TIME", "COST")
@@ -54,8 +57,11 @@ def main(options: argparse.Namespace, environment: Mapping[str, str] | None = No
     try:
         job = read_job(options.job)
         prices = _prices(options.prices)
-        with tempfile.TemporaryDirectory() as scratch:
-            lines = list(_told(job, options, prices, _model(job, options.base_model, environment, Path(scratch))))
+        if remote := job.spec.base_model.source.openai:
+            lines = list(_told_of_provider(job, remote.model, options, prices))
+        else:
+            with tempfile.TemporaryDirectory() as scratch:
+                lines = list(_told(job, options, prices, _model(job, options.base_model, environment, Path(scratch))))
     except (Unusable, Trouble) as error:
         sys.stderr.write(f"finetune-operator: {error}\n")
         return 1
@@ -89,6 +95,20 @@ def _told(job: FineTuneJob, options: argparse.Namespace, prices: PriceBook, mode
     yield CAVEAT
 
 
+def _told_of_provider(job: FineTuneJob, model: str, options: argparse.Namespace, prices: PriceBook) -> Iterable[str]:
+    """What it bills; its machines are its own."""
+    rows, characters = _characters(options)
+    work = remote_preflight(config_of(job), rows, characters).remote
+    if work is None:
+        raise ValueError("a training at a provider has remote work")
+    estimate = estimate_at_provider(model, work.tokens, prices)
+    yield f"rows: {rows}"
+    yield f"training: {work.steps} steps, about {work.tokens} tokens"
+    yield f"cost: {shown_cost(estimate.cost, estimate.currency) if estimate.cost else f'unknown: {estimate.unknown}'}"
+    yield f"time: unknown: {UNKNOWN_REMOTE_TIME}"
+    yield "memory: none of the cluster's GPUs is taken"
+
+
 def _facts(found: Preflight, rows: Rows) -> Iterable[str]:
     yield f"base model: {found.parameters_billion:g} billion parameters"
     yield f"GPU memory: {found.memory_gib:g} GiB, of which {found.least_memory_gib:.1f} GiB whatever the batch"
@@ -120,6 +140,26 @@ def _line(estimate: Estimate) -> tuple[str, ...]:
     )
 
 
+def _characters(options: argparse.Namespace) -> tuple[int, int]:
+    """Rows, and the characters of all of them."""
+    if options.dataset:
+        file = options.dataset / "train.jsonl"
+        try:
+            with file.open("rb") as lines:
+                return sum(1 for _ in lines), characters_in(file)
+        except (OSError, UnicodeDecodeError) as error:
+            raise Unusable(f"{file}: {error}") from None
+    rows, tokens = _said_size(options)
+    return rows, rows * tokens * CHARACTERS_PER_TOKEN
+
+
+def _said_size(options: argparse.Namespace) -> tuple[int, int]:
+    """Rows, and the tokens of one. Raises `Unusable`."""
+    if options.rows is None or options.tokens is None:
+        raise Unusable("say what it trains on: --dataset DIRECTORY, or --rows and --tokens")
+    return options.rows, options.tokens
+
+
 def _rows(config: TrainingConfig, options: argparse.Namespace, model: Path) -> Rows:
     if options.dataset:
         file = options.dataset / "train.jsonl"
@@ -129,9 +169,8 @@ def _rows(config: TrainingConfig, options: argparse.Namespace, model: Path) -> R
         except OSError as error:
             raise Unusable(f"{file}: {error.strerror}") from None
         return count_tokens(config, model, file, count)
-    if options.rows is None or options.tokens is None:
-        raise Unusable("say what it trains on: --dataset DIRECTORY, or --rows and --tokens")
-    return Rows(options.rows, _equally_long(options.rows, options.tokens, config))
+    rows, tokens = _said_size(options)
+    return Rows(rows, _equally_long(rows, tokens, config))
 
 
 def _equally_long(rows: int, tokens: int, config: TrainingConfig) -> TokenLengths:
@@ -155,8 +194,7 @@ def _model(job: FineTuneJob, given: Path | None, environment: Mapping[str, str],
         return given
     hub = job.spec.base_model.source.hub
     if hub is None:
-        where = "at a provider" if job.spec.openai else "on a volume of the cluster"
-        raise Unusable(f"the base model is {where}: say with --base-model where its config.json is here")
+        raise Unusable("the base model is on a volume of the cluster: say with --base-model where its config.json is")
     endpoint = (environment.get("HF_ENDPOINT") or DEFAULT_ENDPOINT).rstrip("/")
     wanted = Wanted(hub.id, hub.revision, endpoint, environment.get("HF_TOKEN") or None)
     download(wanted, resolve(wanted), scratch, DESCRIPTIONS)

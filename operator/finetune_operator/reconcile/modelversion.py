@@ -41,7 +41,7 @@ from finetune_operator.reconcile.served_evaluation import (
 from finetune_operator.reconcile.served_version import NotServed, base_engine
 from finetune_operator.reconcile.traffic import base_needed_by
 from finetune_operator.reconcile.version_activity import held_back_event, proven_at, with_activity, with_trust
-from finetune_operator.reconcile.version_metrics import version_metrics
+from finetune_operator.reconcile.version_metrics import cost_finding, version_metrics
 from finetune_operator.reconcile.version_outlook import (
     ARCHIVED,
     Outlook,
@@ -157,7 +157,7 @@ def _plan(
     actions: tuple[Action, ...] = (),
 ) -> Plan:
     unrecorded, recorded = records(version, seen.evaluation, config)
-    status = _status(version, seen, found, engine, now).model_copy(update={"recorded_evaluations": recorded})
+    status = _status(version, seen, found, engine, now, config).model_copy(update={"recorded_evaluations": recorded})
     status = with_trust(version, status, now, config.steady_seconds)
     if status.failed_over_at and found.loaded:
         words = f"it failed while it was active: has to answer for {config.steady_seconds:g} s before it is so again"
@@ -181,11 +181,11 @@ def _plan(
 
 
 def _status(
-    version: ModelVersion, seen: Observed, found: Outlook, engine: Engine | None, now: datetime
+    version: ModelVersion, seen: Observed, found: Outlook, engine: Engine | None, now: datetime, config: OperatorConfig
 ) -> ModelVersionStatus:
     old = version.status
     evaluated = evaluation_finding(version, seen.evaluation, _base_engine(version, seen, found), seen.versions)
-    findings = (*_findings(version, found), evaluated)
+    findings = (*_findings(version, found), evaluated, cost_finding(version, config.prices))
     conditions = with_findings(old.conditions, findings, version.metadata.generation, now)
     is_promoted = found.loaded and promotion(version, seen.versions, seen.tests)
     wanted = engine.deployment.wanted_replicas if engine and engine.deployment else 1

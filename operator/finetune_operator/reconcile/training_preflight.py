@@ -1,13 +1,16 @@
 """The preflight as the status tells it: what the pod found out, with times and prices of this installation."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
-from finetune_operator.contract.preflight import Preflight
+from finetune_operator.contract.preflight import Preflight, RemoteWork
 from finetune_operator.core.conditions import shortened
 from finetune_operator.core.config import OperatorConfig
 from finetune_operator.core.training_estimates import (
+    UNKNOWN_REMOTE_TIME,
     Estimate,
     compared,
+    estimate_at_provider,
     estimate_of_job,
     rough,
     shown_cost,
@@ -15,13 +18,21 @@ from finetune_operator.core.training_estimates import (
 )
 from finetune_operator.reconcile.plan import Event
 from finetune_operator.resources.finetunejob import FineTuneJob, FineTuneJobStatus
-from finetune_operator.resources.preflight import ComparedStatus, EstimateStatus, PreflightStatus, TokensStatus
+from finetune_operator.resources.preflight import (
+    ComparedStatus,
+    EstimateStatus,
+    PreflightStatus,
+    ShapeStatus,
+    TokensStatus,
+)
 
 SHORT_MAX_CHARACTERS = 256
 
 
 def preflight_status(job: FineTuneJob, found: Preflight, config: OperatorConfig) -> PreflightStatus:
     """Prices are those of the moment when it became known; the cost follows them later, this does not."""
+    if found.remote:
+        return _remote_status(job, found.remote, config)
     estimates = compared(found, config.prices) if found.work else ()
     return PreflightStatus(
         parameters_billion=None if found.parameters_billion is None else f"{found.parameters_billion:g}",
@@ -32,7 +43,18 @@ def preflight_status(job: FineTuneJob, found: Preflight, config: OperatorConfig)
         estimate=_estimate(estimate_of_job(found, job.spec.resources, job.spec.scheduling, config.prices)),
         compared=tuple(_compared(each) for each in estimates),
         warnings=tuple(shortened(warning) for warning in found.warnings),
+        shape=ShapeStatus.model_validate(found.shape.model_dump()) if found.shape else None,
     )
+
+
+def _remote_status(job: FineTuneJob, work: RemoteWork, config: OperatorConfig) -> PreflightStatus:
+    """Memory and time are the provider's own; what is billed follows from the tokens."""
+    model = job.spec.base_model.source.openai
+    if model is None:
+        raise ValueError("the API server admits no backend OpenAI without baseModel.source.openai")
+    estimate = estimate_at_provider(model.model, work.tokens, config.prices)
+    unknown = "; ".join(filter(None, (estimate.unknown, UNKNOWN_REMOTE_TIME)))
+    return PreflightStatus(steps=work.steps, estimate=_estimate(replace(estimate, unknown=unknown)))
 
 
 def preflight_events(job: FineTuneJob, status: FineTuneJobStatus) -> Iterable[Event]:

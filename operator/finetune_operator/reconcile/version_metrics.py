@@ -1,13 +1,18 @@
-"""What is known of a version's quality: what its training measured, and how people voted and rated."""
+"""What is known of a version: what its training measured, how people voted and rated, and what an answer costs."""
 
 from collections.abc import Sequence
 
 from finetune_operator.contract.experiments import RatingTally
+from finetune_operator.core.conditions import Absent, Finding
+from finetune_operator.core.cost import NoPrice, PriceBook
 from finetune_operator.core.elo import Duel, elo
+from finetune_operator.core.inference_cost import token_price
 from finetune_operator.core.ratings import rating_metrics
 from finetune_operator.resources.abtest import ABTest
 from finetune_operator.resources.evaluation import MetricValue, RatingMetrics, VersionMetrics
 from finetune_operator.resources.modelversion import ModelVersion
+
+COST_CONDITION = "CostKnown"
 
 
 def version_metrics(version: ModelVersion, tests: Sequence[ABTest], rated: RatingTally | None) -> VersionMetrics | None:
@@ -24,6 +29,16 @@ def version_metrics(version: ModelVersion, tests: Sequence[ABTest], rated: Ratin
         ratings=_ratings(version, rated),
     )
     return found if found != VersionMetrics() else None
+
+
+def cost_finding(version: ModelVersion, prices: PriceBook) -> Finding | Absent:
+    """Whether it is known what its answers cost, of a version that answers here or at its provider."""
+    if version.spec.serving is None and version.spec.base_model.source.openai is None:
+        return Absent(COST_CONDITION)
+    price = token_price(version, prices)
+    if isinstance(price, NoPrice):
+        return Finding(COST_CONDITION, False, price.reason, price.message)
+    return Finding(COST_CONDITION, True, "Priced", price.basis)
 
 
 def _scores(version: ModelVersion) -> tuple[MetricValue, ...]:

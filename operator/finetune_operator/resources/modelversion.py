@@ -218,8 +218,8 @@ class ModelVersionStatus(ApiModel):
     history: Annotated[tuple[HistoryEntry, ...], Field(max_length=HISTORY_MAX_ENTRIES)] = ()
     """The latest changes of what is active, and the latest that failed."""
     conditions: Conditions = ()
-    """Loaded, Ready; Evaluated where metrics are to be measured on the served version; EvaluationPassed where something
-    is required; Reconciling and Stalled only while true."""
+    """Loaded, Ready; CostKnown where it answers; Evaluated where metrics are to be measured on the served version;
+    EvaluationPassed where something is required; Reconciling and Stalled only while true."""
 
 
 class ModelVersion(Resource):

@@ -32,7 +32,7 @@ class EstimateStatus(ApiModel):
     """What the steps take on the device that the job asks for; loading the model and evaluations come on top."""
 
     device: ShortText
-    """GPU type or CPU cores, and how many."""
+    """GPU type or CPU cores, and how many; of a provider, its model."""
     fits: Fits | None = None
     """Whether the memory suffices: No is certain, Likely and Unlikely are estimates."""
     time: ShortText | None = None
@@ -66,11 +66,36 @@ class ComparedStatus(ApiModel):
     """Time x price; absent where prices.gpuTypes of the chart has none for it."""
 
 
+class ShapeStatus(ApiModel):
+    """The base model's dimensions, as its config.json names them; what later trainings of it are estimated by."""
+
+    model_type: ShortText
+    """Family of architectures, such as llama."""
+    hidden_size: int
+    """Width of a layer."""
+    intermediate_size: int
+    """Width within a layer's MLP."""
+    num_hidden_layers: int
+    """Layers."""
+    num_attention_heads: int
+    """Query heads of a layer."""
+    vocab_size: int
+    """Tokens that the model knows."""
+    num_key_value_heads: int | None = None
+    """Key and value heads of a layer; as many as query heads where absent."""
+    head_dim: int | None = None
+    """Width of a head; hiddenSize / numAttentionHeads where absent."""
+    tie_word_embeddings: bool | None = None
+    """Whether the head is the same matrix as the embedding."""
+
+
 class PreflightStatus(ApiModel):
     """What was found out before the trainer started."""
 
     parameters_billion: Decimal | None = None
-    """Size of the base model; absent where it does not follow from its config."""
+    """Size of the base model; absent where it does not follow from its config, and at a provider."""
+    shape: ShapeStatus | None = None
+    """What that size follows from."""
     memory_gib: Annotated[Decimal | None, Field(alias="memoryGiB")] = None
     """GPU memory that the training needs: weights, adapter, optimizer, activations and logits."""
     gpu_memory_gib: Annotated[int | None, Field(alias="gpuMemoryGiB")] = None

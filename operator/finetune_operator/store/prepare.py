@@ -25,12 +25,13 @@ from finetune_operator.contract.places import (
 )
 from finetune_operator.contract.training import TrainingConfig
 from finetune_operator.core.dataset_records import Format
+from finetune_operator.core.preflight import remote_preflight
 from finetune_operator.logs import configure_logging, get_logger
 from finetune_operator.store import durable
 from finetune_operator.store.container import read_config
 from finetune_operator.store.datasets.export import Export
 from finetune_operator.store.posted_log import posted_log
-from finetune_operator.store.preflight import require_memory, run_preflight
+from finetune_operator.store.preflight import characters_in, require_memory, run_preflight
 
 WORK_PREFIX = ".dataset-"
 DIRECTORY_MODE = 0o755
@@ -117,6 +118,9 @@ def _build(
     if model:
         preflight = run_preflight(config, model, work / "train.jsonl", report.rows)
         report = report.model_copy(update={"preflight": preflight})
+    elif config.remote:
+        characters = characters_in(work / "train.jsonl")
+        report = report.model_copy(update={"preflight": remote_preflight(config, report.rows, characters)})
     durable.write(work / "report.json", report.model_dump_json(by_alias=True, indent=2).encode())
     return report
 

@@ -39,7 +39,8 @@ def training_charge(body: Object) -> Charge:
 
 
 def token_charge(body: Object) -> Charge:
-    """What a million generated tokens of a ModelVersion cost, by the rules of `token_price`."""
+    """What a million generated tokens of a ModelVersion cost, by the rules of `token_price`; of those that answer at a
+    provider no tokens are counted."""
     if body["spec"]["baseModel"].get("source", {}).get("openai"):
         return Charge()
     evaluation = (body.get("status") or {}).get("evaluation") or {}

@@ -8,7 +8,16 @@ from pydantic import BaseModel, ConfigDict
 
 from finetune_operator.core import allocations
 from finetune_operator.core.conditions import find
-from finetune_operator.core.inference_cost import TokenPrice, amount, inference_cost, rounded, token_price
+from finetune_operator.core.cost import PriceBook
+from finetune_operator.core.inference_cost import (
+    UNCOUNTED,
+    InferenceCost,
+    TokenPrice,
+    amount,
+    inference_cost,
+    rounded,
+    token_price,
+)
 from finetune_operator.core.roi import Roi, return_on_investment
 from finetune_operator.core.roi_inputs import Calls, Input, Inputs, Origin, roi_inputs
 from finetune_operator.resources.common import ConditionStatus
@@ -103,10 +112,10 @@ class CurrencyTotal(_View):
     """Sums of one currency; currencies are never converted."""
 
     currency: str
-    training: float
-    """Spent on all trainings that are there."""
-    inference: float
-    """Of all answers whose tokens are known."""
+    training: float | None
+    """Spent on all trainings that are there; null where none has a price in it, and some have no price."""
+    inference: float | None
+    """Of all answers whose tokens are known; null as well."""
 
 
 class CostSummary(_View):
@@ -165,8 +174,8 @@ def cost_summary(trainings: TrainingSums, answers: AnswerSums) -> CostSummary:
         totals=tuple(
             CurrencyTotal(
                 currency=name,
-                training=float(rounded(trainings.spent.get(name, Decimal(0)))),
-                inference=float(rounded(answers.spent.get(name, Decimal(0)))),
+                training=_sum(trainings.spent.get(name), trainings.unpriced),
+                inference=_sum(answers.spent.get(name), answers.unpriced),
             )
             for name in names
         ),
@@ -177,6 +186,11 @@ def cost_summary(trainings: TrainingSums, answers: AnswerSums) -> CostSummary:
         versions_without_price=answers.unpriced,
         calls=answers.calls,
     )
+
+
+def _sum(spent: Decimal | None, unpriced: int) -> float | None:
+    """Nothing is 0 only where nothing is unknown."""
+    return None if spent is None and unpriced else float(rounded(spent or Decimal(0)))
 
 
 def training_cost(body: Object, now: datetime) -> TrainingCost:
@@ -200,11 +214,13 @@ def training_cost(body: Object, now: datetime) -> TrainingCost:
     )
 
 
-def version_cost(body: Object, used: Used | None) -> VersionCost:
+def version_cost(body: Object, used: Used | None, prices: PriceBook) -> VersionCost:
     version = parsed(ModelVersion, body)
-    price = token_price(version)
+    price = token_price(version, prices)
     told = used or Used(0, 0, 0, 0, 0, date.min, date.min)
     found = inference_cost(price, told.calls, told.calls_with_tokens, told.completion_tokens)
+    if isinstance(price, TokenPrice) and version.spec.base_model.source.openai:
+        found = InferenceCost(price.currency, basis=price.basis, unknown=UNCOUNTED)
     per_day = calls_of(used)
     return VersionCost(
         id=str(ObjectId(version.metadata.namespace, version.metadata.name)),

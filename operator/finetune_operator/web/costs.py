@@ -5,6 +5,7 @@ from contextlib import aclosing
 from decimal import Decimal
 from typing import NamedTuple
 
+from finetune_operator.core.cost import PriceBook
 from finetune_operator.core.roi_inputs import Evidence, currencies, measured_inputs, with_given
 from finetune_operator.resources.abtest import ABTest
 from finetune_operator.resources.finetunejob import FineTuneJob
@@ -68,7 +69,7 @@ async def versions(
     """A page. Raises problems."""
     page = await acting.page(VERSIONS, namespace, limit, after, Wanted(VERSIONS.plural, model=model))
     used = await usage.of_versions(acting.services.engine, _uids(page.items))
-    return _versions(page, used)
+    return _versions(page, used, acting.services.settings.prices)
 
 
 async def _training_sums(acting: Acting, namespace: str | None) -> TrainingSums:
@@ -102,8 +103,8 @@ def _trainings(page: Page[Object], acting: Acting) -> TrainingCostList:
     return TrainingCostList(jobs=found, total=page.total, has_more=page.has_more, next=page.next)
 
 
-def _versions(page: Page[Object], used: Mapping[str, usage.Used]) -> VersionCostList:
-    found = each_shown(lambda body: version_cost(body, used.get(body["metadata"]["uid"])), page.items)
+def _versions(page: Page[Object], used: Mapping[str, usage.Used], prices: PriceBook) -> VersionCostList:
+    found = each_shown(lambda body: version_cost(body, used.get(body["metadata"]["uid"]), prices), page.items)
     return VersionCostList(models=found, total=page.total, has_more=page.has_more, next=page.next)
 
 

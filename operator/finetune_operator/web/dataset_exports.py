@@ -52,10 +52,10 @@ class Exported(NamedTuple):
 
 @dataclass(frozen=True)
 class Exporter:
-    """Exports for one request, which end when the client is gone."""
+    """Exports for one request, which end when the client is gone; without one for whoever asks meanwhile."""
 
     services: Services
-    request: Request
+    request: Request | None
     caller: Caller
 
     async def export(self, config: DatasetConfig, record_format: Format) -> Exported:
@@ -118,7 +118,7 @@ class Exporter:
         return await self.services.worker.outcome(order, watch, self.services.settings.datasets_timeout_seconds)
 
     async def _require_client(self) -> None:
-        if await self.request.is_disconnected():
+        if self.request is not None and await self.request.is_disconnected():
             raise Problem(400, "client-gone", "the client closed the connection before the answer")
 
     def _require_space(self, work: Path) -> None:

@@ -37,8 +37,10 @@ class _Kept:
     def is_slow(self) -> bool:
         return self.rows >= MANY_ROWS and self.took_seconds > QUICK_SECONDS
 
-    def is_good_for(self, rows: int, now: float) -> bool:
-        return self.rows == rows or (self.is_slow and now < self.at + REST_FACTOR * self.took_seconds)
+    def is_good_for(self, rows: int | None, now: float) -> bool:
+        return (rows is not None and self.rows == rows) or (
+            self.is_slow and now < self.at + REST_FACTOR * self.took_seconds
+        )
 
 
 class Remembered:
@@ -52,13 +54,14 @@ class Remembered:
     async def answer(
         self,
         key: Hashable,
-        rows: int,
+        rows: int | None,
         work_out: Callable[[], Awaitable[Answer]],
         meanwhile: Callable[[], Awaitable[Answer]] | None = None,
     ) -> Answer:
         """What `work_out` says now, or said a short while ago; equal questions at the same time are one.
 
-        What was never worked out of many rows is not waited for long where there is something to tell `meanwhile`.
+        `rows` are None where the answer is their number. What was never worked out of many rows is not waited for long
+        where there is something to tell `meanwhile`.
         """
         kept = self._kept.get(key)
         if kept is not None and kept.is_good_for(rows, self._now()):
@@ -71,7 +74,7 @@ class Remembered:
         if kept is not None and kept.is_slow:
             older: Answer = kept.answer
             return older
-        if meanwhile is not None and rows >= MANY_ROWS:
+        if meanwhile is not None and rows is not None and rows >= MANY_ROWS:
             await asyncio.wait({running}, timeout=PATIENCE_SECONDS)
             if not running.done():
                 return await meanwhile()
@@ -79,11 +82,14 @@ class Remembered:
         fresh: Answer = await asyncio.shield(running)
         return fresh
 
-    async def _worked_out(self, key: Hashable, rows: int, work_out: Callable[[], Awaitable[Answer]]) -> Answer:
+    async def _worked_out(self, key: Hashable, rows: int | None, work_out: Callable[[], Awaitable[Answer]]) -> Answer:
         begun = self._now()
         fresh = await work_out()
         ended = self._now()
-        self._kept[key] = _Kept(fresh, rows, ended - begun, ended)
+        counted = fresh if rows is None else rows
+        if not isinstance(counted, int):
+            raise TypeError(f"{key} is no number of rows, and none is said")
+        self._kept[key] = _Kept(fresh, counted, ended - begun, ended)
         self._kept.move_to_end(key)
         while len(self._kept) > MAX_ENTRIES:
             self._kept.popitem(last=False)

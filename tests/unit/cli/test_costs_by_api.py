@@ -1,5 +1,6 @@
 """Sums and returns that the api computes: a played api with the members that it has."""
 
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -8,6 +9,7 @@ from aiohttp import web
 
 from finetune_operator.cli.failures import ExitCode
 from tests.unit.cli.conftest import Ftctl
+from tests.unit.cli.played_cluster import PlayedCluster
 
 SUMMARY = {
     "totals": [{"currency": "USD", "training": 12.5, "inference": 0.75}],
@@ -26,6 +28,17 @@ ROI = {
     "net_value": 1234.5,
     "payback_days": None,
 }
+PRICED = {
+    "id": "finetune.plato-v2", "model": "plato", "currency": "USD", "total": 0.75, "calls": 1200, "unknown": None,
+}  # fmt: skip
+UNPRICED = {
+    "id": "finetune.plato-v1", "model": "plato", "currency": None, "total": None, "calls": 5,
+    "unknown": "no price for cpu: set prices.perHour.cpu",
+}  # fmt: skip
+MODELS = (
+    {"models": [PRICED], "total": 2, "has_more": True, "next": "finetune.plato-v2"},
+    {"models": [UNPRICED], "total": 2, "has_more": False, "next": None},
+)
 
 
 @pytest.fixture
@@ -35,12 +48,13 @@ async def api() -> AsyncIterator[tuple[str, list[dict[str, str]]]]:
 
     async def answer(request: web.Request) -> web.Response:
         asked.append(dict(request.query))
-        body: Any = ROI if request.path.endswith("/roi") else SUMMARY
-        return web.json_response(body)
+        bodies: dict[str, Any] = {"roi": ROI, "models": MODELS["after" in request.query], "costs": SUMMARY}
+        return web.json_response(bodies[request.path.rpartition("/")[2]])
 
     app = web.Application()
     app.router.add_get("/v1/fine-tuning/costs", answer)
     app.router.add_get("/v1/fine-tuning/costs/roi", answer)
+    app.router.add_get("/v1/fine-tuning/costs/models", answer)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -55,6 +69,33 @@ async def test_sums_of_trainings_and_answers(ftctl: Ftctl, api: tuple[str, list[
     assert [line.split() for line in ended.lines[:2]] == [["CURRENCY", "TRAININGS", "ANSWERS"], ["USD", "12.5", "0.75"]]
     assert "1 of them without a price, and in no sum" in ended.out
     assert api[1] == [{"namespace": "finetune"}]
+
+
+async def test_the_summary_has_trainings_and_answers(
+    ftctl: Ftctl, cluster: PlayedCluster, api: tuple[str, list[dict[str, str]]]
+) -> None:
+    ended = await ftctl("cost-summary", "--server", api[0])
+    assert (ended.code, ended.err) == (ExitCode.DONE, "")
+    assert "2.00 USD spent on 2 trainings" in ended.out
+    rows = [line.split() for line in ended.lines]
+    assert ["VERSION", "MODEL", "CALLS", "ANSWERS"] in rows
+    assert ["finetune.plato-v2", "plato", "1200", "0.75", "USD"] in rows
+    assert ["finetune.plato-v1", "plato", "5", "unknown"] in rows
+    assert "0.75 USD spent on answers" in ended.out
+    assert [query.get("namespace") for query in api[1]] == ["finetune", "finetune"], "as the trainings'"
+    assert "answers of 1 of 2 versions unknown, and in no sum: no price for cpu: set prices.perHour.cpu" in ended.out
+
+
+async def test_the_summary_for_machines_has_null_for_what_is_unknown(
+    ftctl: Ftctl, cluster: PlayedCluster, api: tuple[str, list[dict[str, str]]]
+) -> None:
+    told = json.loads((await ftctl("cost-summary", "--server", api[0], "-o", "json")).out)
+    assert (told["totals"], told["answers"]["totals"]) == ({"USD": "2.00"}, {"USD": "0.75"})
+    assert [each["spent"] for each in told["answers"]["versions"]] == ["0.75", None]
+    assert told["answers"]["unknown"] == 1
+    without_api = json.loads((await ftctl("cost-summary", "--server", "http://127.0.0.1:1", "-o", "json")).out)
+    assert (without_api["totals"], without_api["answers"]) == ({"USD": "2.00"}, None)
+    assert "does not answer" in without_api["answers_unknown"]
 
 
 async def test_whether_a_version_pays(ftctl: Ftctl, api: tuple[str, list[dict[str, str]]]) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from datetime import date
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -48,6 +49,42 @@ async def test_each_answer_of_a_version_counts_whether_or_not_there_is_a_test(wo
     assert last_of(world.intake.usage) == {
         "versionUid": UID, "calls": 3, "failed": 1, "callsWithTokens": 2, "promptTokens": 14, "completionTokens": 84
     }  # fmt: skip
+
+
+def priced(body: dict[str, Any], per_million: str) -> dict[str, Any]:
+    """As if measured; the price is also what its lineage shows, so that a test sees that the gateway knows it."""
+    evaluation = {"id": "e", "time": "2026-11-20T12:00:00Z", "engine": "vllm-a", "examples": 10}
+    cost = {"currency": "EUR", "base": "1", "fineTuned": per_million}
+    body["status"] |= {"evaluation": evaluation | {"costPerMillionTokens": cost}}
+    body["spec"] |= {"lineage": {"fineTuneJob": f"priced-{per_million}"}}
+    return body
+
+
+async def is_known(world: World, per_million: str) -> bool:
+    details = (await world.models())["plato-v1"]["finetune"]
+    return details["lineage"].get("fineTuneJob") == f"priced-{per_million}"
+
+
+async def test_what_answers_cost_is_a_counter_at_the_price_of_the_moment(world: World) -> None:
+    labels = 'currency="EUR",model="plato",namespace="finetune",served_name="plato-v1"'
+
+    async def counted(name: str) -> list[str]:
+        async with world.session.get(f"{world.url}/metrics") as response:
+            return [line for line in (await response.text()).splitlines() if line.startswith(name)]
+
+    world.engine.usage = TOLD
+    async with world.intake.running(), world.gateway(api_url=world.intake.url):
+        await answer_of(world, "plato")
+        assert await counted("finetune_gateway_answers_cost_total") == [], "unknown is not 0"
+        assert await world.metric("finetune_gateway_answers_without_price_total") == 1
+        for price, total in (("1000000", 42.0), ("2000000", 126.0)):
+            world.put(priced(world.version("plato-v1", promoted=1), price))
+            await eventually(partial(is_known, world, price))
+            await answer_of(world, "plato")
+            assert await counted("finetune_gateway_answers_cost_total") == [
+                f"finetune_gateway_answers_cost_total{{{labels}}} {total}"
+            ]
+        assert await world.metric("finetune_gateway_answers_without_price_total") == 1
 
 
 async def test_without_an_api_nothing_is_kept(gateway: World) -> None:

@@ -123,6 +123,31 @@ def test_of_a_hub_model_all_but_the_weights_is_looked_up(
     assert hub.downloads() == ["chat_template.jinja", "config.json", "tokenizer.json"]
 
 
+PROVIDER = {
+    "backend": "OpenAI",
+    "openai": {"secretRef": {"name": "openai", "key": "api-key"}},
+    "baseModel": {"source": {"volume": None, "openai": {"model": "gpt-4.1-mini"}}},
+}
+
+
+@pytest.mark.parametrize(
+    ("prices", "cost"),
+    [
+        ({"perMillionTokens": {"gpt-4.1-mini": "5"}}, "cost: 0.75 USD"),
+        ({}, 'cost: unknown: no price for training gpt-4.1-mini: set prices.perMillionTokens."gpt-4.1-mini"'),
+    ],
+)
+def test_a_provider_bills_tokens(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], prices: dict[str, Any], cost: str
+) -> None:
+    (tmp_path / "prices.yaml").write_text(yaml.safe_dump(prices))
+    given = ["--rows", "100", "--tokens", "500", "--prices", str(tmp_path / "prices.yaml")]
+    text = told(capsys, job_file(tmp_path, PROVIDER), *given)
+    assert "training: 75 steps, about 150000 tokens" in text
+    assert cost in text
+    assert "time: unknown: a provider's time is not known" in text
+
+
 WRONG: dict[str, tuple[dict[str, Any], list[str], str]] = {
     "no rows": (GPU, ["--base-model", "MODEL"], "say what it trains on: --dataset DIRECTORY, or --rows and --tokens"),
     "a model on a volume": (GPU, ["--rows", "1", "--tokens", "1"], "say with --base-model where its config.json is"),

@@ -1,12 +1,16 @@
 """The preflight in a FineTuneJob's status, with the installation's prices, and as events."""
 
+import json
 from dataclasses import replace
 from decimal import Decimal
 
+import pytest
+
 from finetune_operator.contract.dataset import DatasetReport
-from finetune_operator.contract.preflight import Preflight, TokenLengths, Work
+from finetune_operator.contract.preflight import Preflight, RemoteWork, Shape, TokenLengths, Work
 from finetune_operator.core.config import OperatorConfig
 from finetune_operator.core.cost import GPU_TYPE_LABEL, PriceBook
+from finetune_operator.core.model_shape import model_shape, told_shape
 from finetune_operator.core.workloads import job_facts, pod_facts
 from finetune_operator.reconcile.finetunejob import Observed, reconcile
 from finetune_operator.reconcile.plan import Plan
@@ -105,7 +109,50 @@ def test_what_is_not_known_is_absent_with_a_reason() -> None:
     unsized = preflight_of(gpu_job(), _with(work=None, parameters_billion=None, memory_gib=None))
     assert unsized.estimate is not None
     assert (unsized.compared, unsized.estimate.time) == ((), None)
-    assert "the work is not known" in (unsized.estimate.message or "")
+    assert "of no dense decoder of Llama's shape: try training.maxSteps 10 first" in (unsized.estimate.message or "")
+    uncounted = preflight_of(gpu_job(), _with(work=None)).estimate
+    assert uncounted is not None
+    assert "the rows' lengths are not known" in (uncounted.message or "")
+
+
+def test_later_trainings_are_told_the_base_models_shape() -> None:
+    dimensions = {
+        "modelType": "llama", "hiddenSize": 64, "intermediateSize": 128, "numHiddenLayers": 2, "numAttentionHeads": 4,
+        "vocabSize": 256,
+    }  # fmt: skip
+    found = preflight_of(gpu_job(), _with(shape=Shape.model_validate(dimensions)))
+    assert found.shape is not None
+    told = found.shape.model_dump(by_alias=True, exclude_none=True)
+    assert (told, told_shape(told)) == (
+        dimensions,
+        model_shape(json.dumps(Shape.model_validate(dimensions).model_dump())),
+    )
+    assert told_shape(told | {"hiddenSize": 0}) is None
+
+
+@pytest.mark.parametrize(
+    ("prices", "cost", "message"),
+    [
+        (PriceBook(currency="EUR", per_million_tokens={"gpt-4.1-mini": Decimal("5")}), "0.30 EUR", ""),
+        (PriceBook(), None, 'no price for training gpt-4.1-mini: set prices.perMillionTokens."gpt-4.1-mini"'),
+    ],
+)
+def test_a_provider_is_told_by_tokens_and_price(prices: PriceBook, cost: str | None, message: str) -> None:
+    at_provider = {"volume": None, "openai": {"model": "gpt-4.1-mini"}}
+    job = make_job(
+        {
+            "backend": "OpenAI",
+            "openai": {"secretRef": {"name": "openai", "key": "api-key"}},
+            "baseModel": {"source": at_provider},
+        }
+    )
+    found = preflight_of(job, Preflight(remote=RemoteWork(steps=30, tokens=60_000)), replace(CONFIG, prices=prices))
+    assert (found.steps, found.memory_gib, found.compared) == (30, None, ())
+    assert found.estimate is not None
+    assert (found.estimate.device, found.estimate.cost) == ("gpt-4.1-mini at its provider", cost)
+    assert (found.estimate.time, found.estimate.fits) == (None, None)
+    assert (found.estimate.message or "").startswith(message)
+    assert "a provider's time is not known" in (found.estimate.message or "")
 
 
 def test_several_gpus_cost_as_much_and_are_told() -> None:

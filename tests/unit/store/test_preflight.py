@@ -143,6 +143,14 @@ def test_a_report_that_kubernetes_would_cut_leaves_out_details(tmp_path: Path) -
     assert DatasetReport.model_validate_json(short) == long.model_copy(update={"dropped_rows": {}, "warnings": ()})
 
 
+def test_the_shape_is_reported_for_later_trainings(tmp_path: Path) -> None:
+    _, message = prepared(tmp_path, TINY_LLAMA)
+    shape = reported(message).shape
+    assert shape is not None
+    assert shape.model_dump(include=set(TINY_LLAMA), exclude_none=True).items() <= TINY_LLAMA.items()
+    assert shape.hidden_size == TINY_LLAMA["hidden_size"]
+
+
 def reported(message: str) -> Preflight:
     found = DatasetReport.model_validate_json(message).preflight
     assert found is not None

@@ -1,6 +1,7 @@
 """What the prepare container makes, and makes once: the same dataset of the same rows, in two parts."""
 
 import json
+import math
 import random
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 import pytest
 
 from finetune_operator.contract.dataset import DatasetReport, VolumeSource
+from finetune_operator.contract.preflight import Preflight, RemoteWork
+from finetune_operator.contract.remote import RemoteConfig
 from tests.unit.store.prepare_pod import VOLUME, Pod, config, prompts
 from tests.unit.store.ratings_database import rating
 
@@ -32,6 +35,14 @@ def test_gold_stars_become_a_split_dataset(pod: Pod) -> None:
     assert train[0].keys() == {"messages"}
     assert [message["role"] for message in train[0]["messages"]] == ["user", "assistant"]
     assert DatasetReport.model_validate_json(pod.path("report.json").read_bytes()) == pod.report
+
+
+def test_a_provider_is_told_the_rows_as_steps_and_tokens(pod: Pod) -> None:
+    remote = RemoteConfig(base_url="https://provider.test/v1", model="gpt-4.1-mini", suffix="plato")
+    wanted = config(test_fraction=0.25).model_copy(update={"remote": remote})
+    assert pod.ratings(*(rating(number) for number in range(40))).run(wanted) == 0
+    characters = len(pod.path("train.jsonl").read_text())
+    assert pod.report.preflight == Preflight(remote=RemoteWork(steps=23, tokens=math.ceil(characters * 3 / 4)))
 
 
 def test_all_pages_are_read(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,6 +61,23 @@ async def test_quick_answers_are_of_this_moment() -> None:
     assert [await remembered.answer("k", rows, work) for rows in (1, 2, 3)] == [1, 2, 3]
 
 
+@pytest.mark.parametrize(
+    ("fewest", "told"), [(0, [1, 2, 3]), (MANY_ROWS, [MANY_ROWS + 1, MANY_ROWS + 1, MANY_ROWS + 1])]
+)
+async def test_a_number_of_rows_is_of_this_moment_unless_there_are_many(fewest: int, told: list[int]) -> None:
+    work = Work(2.0)
+    remembered = Remembered(lambda: work.time)
+
+    async def count() -> int:
+        return fewest + await work()
+
+    assert [await remembered.answer("k", None, count) for _ in range(3)] == told
+    work.time += 21
+    await remembered.answer("k", None, count)
+    await settle()
+    assert await remembered.answer("k", None, count) == fewest + work.done
+
+
 async def test_slow_answers_are_worked_out_beside() -> None:
     work = Work(2.0)
     remembered = Remembered(lambda: work.time)

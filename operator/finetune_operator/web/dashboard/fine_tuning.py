@@ -130,7 +130,11 @@ async def _win_rates(acting: Acting, namespace: str | None) -> Mean:
 async def _gold_stars(visit: VisitOf) -> int:
     caller = await require_trainer(visit.services, visit.caller)
     source = GoldSelection(min_rating=ANY_RATING, gold_star_only=True).source()
-    return (await Exporter(visit.services, visit.request, caller).statistics(source)).rows
+
+    async def counted() -> int:
+        return (await Exporter(visit.services, None, caller).statistics(source)).rows
+
+    return await visit.services.remembered.answer("gold stars", None, counted)
 
 
 PAGE = Page(router, NavEntry("Fine-tuning", PATH, 10))

@@ -1,6 +1,7 @@
-"""Page: a new training. Beside the form is what it would come to: rows, memory, time, and the object itself."""
+"""Page: a new training. Beside the form is what it would come to: rows, memory, time, cost, and the object itself."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import Query
@@ -8,14 +9,23 @@ from pydantic import JsonValue, ValidationError
 from starlette.responses import HTMLResponse, Response
 
 from finetune_operator.contract.preflight import Preflight, TokenLengths
-from finetune_operator.core.base_model_catalogue import CATALOGUE, catalogued
+from finetune_operator.core.base_model_catalogue import CATALOGUE
 from finetune_operator.core.config import OperatorConfig
-from finetune_operator.core.preflight import Rows, preflight, refusal
-from finetune_operator.core.training_estimates import Estimate, compared, estimate_of_job
+from finetune_operator.core.preflight import Rows, preflight, refusal, remote_preflight
+from finetune_operator.core.remote_training import CHARACTERS_PER_TOKEN
+from finetune_operator.core.training_estimates import (
+    UNKNOWN_LENGTHS,
+    UNKNOWN_REMOTE_TIME,
+    Estimate,
+    compared,
+    estimate_at_provider,
+    estimate_of_job,
+)
 from finetune_operator.kube.yaml_text import yaml_text
 from finetune_operator.manifests.training import training_config
 from finetune_operator.resources.finetunejob import KIND, FineTuneJob
 from finetune_operator.web.creation import manifest
+from finetune_operator.web.dashboard.base_model_size import size_of
 from finetune_operator.web.dashboard.commands import submit_command
 from finetune_operator.web.dashboard.dataset_pages import counted_ratings, exported
 from finetune_operator.web.dashboard.fine_tuning import PATH
@@ -30,7 +40,7 @@ from finetune_operator.web.job_changes import create_job, datasets_claim
 from finetune_operator.web.job_requests import JobRequest, WrongRequest, spec_of
 from finetune_operator.web.problems import Problem
 
-CHARACTERS_A_TOKEN = 4
+UNKNOWN_REMOTE_MEMORY = "a provider trains on its own machines, and none of this cluster's GPUs is taken"
 FILTERS = frozenset({"philosopher", "domain", "task_type", "min_rating", "gold_star_only", "limit"})
 # Those of spec.openai, but for the Secret, which has two parts.
 PROVIDER_FIELDS: Mapping[str, str | None] = {
@@ -44,15 +54,33 @@ NOWHERE = OperatorConfig(operator_image="", trainer_image="", server_image="")
 router = page_router(PATH)
 
 
+class Unknown(NamedTuple):
+    """Which figures are not known, why, and what would make them known."""
+
+    figures: tuple[str, ...]
+    why: str
+
+
+class Counted(NamedTuple):
+    """Training rows, and the characters of one on average."""
+
+    rows: int
+    characters: float
+
+
 class Outlook(NamedTuple):
-    """What a training would come to, as far as that can be told without its base model's files."""
+    """What a training would come to, as far as that can be told without its base model's files.
+
+    For each figure that is not known one of `unknown` has its name.
+    """
 
     rows: int | None
-    rows_note: str | None
-    found: Preflight | None
-    refusal: str | None
-    own: Estimate | None
-    compared: tuple[Estimate, ...]
+    found: Preflight
+    own: Estimate
+    is_remote: bool
+    unknown: tuple[Unknown, ...]
+    refusal: str | None = None
+    compared: tuple[Estimate, ...] = ()
 
 
 @router.get("/new")
@@ -141,48 +169,75 @@ def _manifest(visit: Visit, request: JobRequest) -> dict[str, Any]:
 
 
 async def outlook(visit: Visit, request: JobRequest, job: FineTuneJob) -> Outlook:
-    """Of the object that the request stands for. Raises problems."""
-    rows = await told(_rows(visit, request))
+    """Of the object that the request stands for."""
+    counted = await told(_counted(visit, request))
+    rows = counted.value.rows if counted.value else None
+    unknown = [Unknown(("Rows",), counted.refusal or _uncounted(request))] if rows is None else []
     config = training_config(job, NOWHERE)
-    known = catalogued(job.spec.base_model.source.hub.id) if job.spec.base_model.source.hub else None
-    count = rows.value.count if rows.value else None
-    if known is None:
-        return Outlook(count, rows.refusal, None, None, None, ())
-    found = preflight(known.shape, config, rows.value)
+    prices = visit.services.settings.prices
+    if remote := job.spec.base_model.source.openai:
+        characters = round(counted.value.rows * counted.value.characters) if counted.value else 0
+        found = remote_preflight(config, rows, characters) if rows else Preflight()
+        own = estimate_at_provider(remote.model, found.remote.tokens if found.remote else None, prices)
+        unknown.append(Unknown(("GPU memory",), UNKNOWN_REMOTE_MEMORY))
+        unknown.append(Unknown(("Time",), UNKNOWN_REMOTE_TIME))
+        return Outlook(rows, found, own, True, (*unknown, *_lacking(found, own)))
+    size = await size_of(visit, job)
+    found = preflight(size.shape, config, _equally_long(counted.value, request) if counted.value else None)
+    own = estimate_of_job(found, job.spec.resources, job.spec.scheduling, prices)
+    if size.unknown:
+        own = replace(own, unknown=None)
+        unknown.append(Unknown(("Parameters", "GPU memory", "Steps", "Time", "Cost"), size.unknown))
+    else:
+        unknown += _lacking(found, own)
     impossible = refusal(found, config, None)
     return Outlook(
-        rows=count,
-        rows_note=rows.refusal,
+        rows=rows,
         found=found,
+        own=own,
+        is_remote=False,
+        unknown=tuple(unknown),
         refusal=f"{impossible.message}: {impossible.remedy}" if impossible else None,
-        own=estimate_of_job(found, job.spec.resources, job.spec.scheduling, visit.services.settings.prices),
-        compared=compared(found, visit.services.settings.prices) if found.work else (),
+        compared=compared(found, prices) if found.work else (),
     )
 
 
-async def _rows(visit: Visit, request: JobRequest) -> Rows | None:
-    """Of an exported dataset, or of the ratings that the filters leave; lengths follow from characters."""
+def _lacking(found: Preflight, own: Estimate) -> Iterator[Unknown]:
+    """Of what follows from a size that is known, or from a provider's price."""
+    if found.work is None and found.remote is None:
+        yield Unknown(("Steps",), UNKNOWN_LENGTHS)
+    lacking = {"Time": own.seconds is None and found.remote is None, "Cost": own.cost is None}
+    if own.unknown and (figures := tuple(name for name, is_lacking in lacking.items() if is_lacking)):
+        yield Unknown(figures, own.unknown)
+
+
+def _uncounted(request: JobRequest) -> str:
+    """Why nobody has counted the rows of `dataset_path`, or of a spec's own source."""
+    where = request.dataset_path or "the dataset"
+    return f"{where} is read by the job alone, whose preparation counts its rows: export or upload it here to see them"
+
+
+async def _counted(visit: Visit, request: JobRequest) -> Counted | None:
+    """Of an exported dataset, or of the ratings that the filters leave."""
+    share = 1 - float(request.test_fraction)
     if request.dataset_path is not None:
         dataset = next((each for each in await exported(visit) if request.dataset_path.startswith(f"{each.id}/")), None)
-        return _rows_of(dataset, request) if dataset else None
+        if dataset is None:
+            return None
+        train = next(file for file in dataset.files if file.name == "train.jsonl")
+        return Counted(round(train.rows * share), train.bytes / max(1, train.rows))
     selection = GoldSelection(**request.model_dump(include=set(FILTERS), exclude_unset=True))
-    counted = await counted_ratings(visit, selection)
-    count = min(counted.rows, request.limit or counted.rows)
-    characters = counted.average_prompt_characters + counted.average_response_characters
-    return _equally_long(round(count * (1 - float(request.test_fraction))), characters, request)
+    ratings = await counted_ratings(visit, selection)
+    characters = ratings.average_prompt_characters + ratings.average_response_characters
+    return Counted(round(min(ratings.rows, request.limit or ratings.rows) * share), characters)
 
 
-def _rows_of(dataset: DatasetEntry, request: JobRequest) -> Rows:
-    train = next(file for file in dataset.files if file.name == "train.jsonl")
-    share = 1 - float(request.test_fraction)
-    return _equally_long(round(train.rows * share), train.bytes / max(1, train.rows), request)
-
-
-def _equally_long(rows: int, characters: float, request: JobRequest) -> Rows:
+def _equally_long(counted: Counted, request: JobRequest) -> Rows:
     """As if all had the average length, which says how much work they are, and not which of them would be cut."""
+    rows = counted.rows
     if not rows:
         return Rows(0)
-    tokens = max(1, round(characters / CHARACTERS_A_TOKEN))
+    tokens = max(1, round(counted.characters / CHARACTERS_PER_TOKEN))
     kept = min(tokens, request.max_seq_length) * (2 if request.method == "dpo" else 1)
     lengths = TokenLengths(
         method="Characters",

@@ -24,7 +24,7 @@ from finetune_operator.web.dashboard.ab_test_pages import NewTest, context_of_te
 from finetune_operator.web.dashboard.commands import count_commands, submit_command, version_commands
 from finetune_operator.web.dashboard.dataset_pages import counted_ratings, exported
 from finetune_operator.web.dashboard.forms import described, mistakes_of, request_of
-from finetune_operator.web.dashboard.new_job import Outlook, outlook
+from finetune_operator.web.dashboard.new_job import outlook
 from finetune_operator.web.dashboard.permitted import part
 from finetune_operator.web.dashboard.routing import Page, page_router
 from finetune_operator.web.dashboard.version_choices import id_of, newest_tests, newest_versions
@@ -141,7 +141,7 @@ async def outlook_of_choices(visit: VisitOf) -> HTMLResponse:
         like = await _like(visit, choices)
         body = manifest(KIND, _namespace(visit, choices), *_name_and_spec(visit, choices, like), None)
         job = FineTuneJob.parse(body | {"metadata": body["metadata"] | {"uid": "none"}})
-        found = await _outlook(visit, request_of_choices(choices, like), job)
+        found = await outlook(visit, request_of_choices(choices, like), job)
     except (Problem, WrongChoice) as mistake:
         return visit.render("fragments/outlook.html", mistake=str(mistake))
     except ValidationError as error:
@@ -268,14 +268,6 @@ def _steps(number: int, choices: Choices, context: Mapping[str, object]) -> tupl
         Step(place, title, paths.get(place) if place <= reachable and place != number else None)
         for place, title in enumerate(TITLES, 1)
     )
-
-
-async def _outlook(visit: Visit, request: JobRequest, job: FineTuneJob) -> Outlook:
-    """What it takes is worth knowing, and nothing to wait for: the training itself looks again."""
-    try:
-        return await outlook(visit, request, job)
-    except Problem as problem:
-        return Outlook(None, problem.detail, None, None, None, ())
 
 
 async def _trainings(visit: Visit) -> tuple[tuple[str, str], ...]:

@@ -38,6 +38,28 @@ PAGES = (
 )
 
 
+SMOL_SHAPE = {
+    "modelType": "llama", "hiddenSize": 576, "intermediateSize": 1536, "numHiddenLayers": 30, "numAttentionHeads": 9,
+    "numKeyValueHeads": 3, "vocabSize": 49_152, "tieWordEmbeddings": True,
+}  # fmt: skip
+
+
+def priced(editor: Browser, prices: str) -> None:
+    services = editor.rest.services
+    settings = services.settings.model_copy(update={"prices": price_book(prices)})
+    object.__setattr__(services, "settings", settings)
+
+
+def assert_each_figure_is_known_or_explained(page: str) -> None:
+    """Neither a dash nor a nought, and a reason for each that is not known."""
+    facts = page[page.index("Rows to train on") :]
+    for figure in ("Rows", "GPU memory", "Steps", "Time", "Cost"):
+        is_unknown = re.search(f"{figure}(?: to train on)? unknown(?! ?:)", facts)
+        is_explained = re.search(f"{figure}(?:, [A-Z][A-Za-z ]+?)* unknown: ", facts)
+        assert bool(is_unknown) == bool(is_explained), (figure, facts)
+    assert UNKNOWN not in facts.partition("On GPUs that people compare")[0]
+
+
 def words(page: str) -> str:
     """The text that a person reads."""
     return " ".join(unescape(re.sub(r"<[^>]+>", " ", page)).split())
@@ -256,9 +278,7 @@ class TestNewJob:
         assert "kind: FineTuneJob" in answer.text
 
     async def test_it_costs_what_the_installation_says(self, editor: Browser) -> None:
-        prices = price_book('{"currency": "EUR", "perHour": {"cpu": "0.04"}, "gpuTypes": {"NVIDIA-L4": "0.80"}}')
-        services = editor.rest.services
-        object.__setattr__(services, "settings", services.settings.model_copy(update={"prices": prices}))
+        priced(editor, '{"currency": "EUR", "perHour": {"cpu": "0.04"}, "gpuTypes": {"NVIDIA-L4": "0.80"}}')
         page = words((await editor.post("/fine-tuning/new/outlook", self.FORM)).text)
         assert re.search(r"L4 Likely \S+ to \S+ 0\.\d+ to 0\.\d+ EUR", page), page
         assert re.search("H100 Likely \\S+ to \\S+ " + UNKNOWN, page), page
@@ -302,6 +322,65 @@ class TestNewJob:
         }
         assert (spec["backend"], spec["budget"]) == ("OpenAI", {"maxCost": "25", "currency": "EUR"})
         assert "resources" not in spec
+
+    @pytest.mark.parametrize(
+        ("prices", "told"),
+        [
+            pytest.param("{}", 'Cost unknown: no price for training gpt-4.1-mini: set prices.perMillionTokens."gpt-4.1',
+                         id="no price"),
+            pytest.param('{"perMillionTokens": {"gpt-4.1-mini": "5"}}', "Cost 0.", id="a price"),
+        ],
+    )  # fmt: skip
+    async def test_a_provider_is_told_by_rows_tokens_and_price(self, editor: Browser, prices: str, told: str) -> None:
+        priced(editor, prices)
+        provider = {"backend": "openai", "base_model": "gpt-4.1-mini", "openai_secret": "openai/api-key"}
+        page = words((await editor.post("/fine-tuning/new/outlook", self.FORM | provider)).text)
+        assert "Rows to train on 22" in page
+        assert re.search(r"Steps 17 Tokens [1-9]", page), page
+        assert told in page
+        assert "GPU memory unknown: a provider trains on its own machines" in page
+        assert "Time unknown: a provider's time is not known" in page
+        assert_each_figure_is_known_or_explained(page)
+
+    @pytest.mark.parametrize(
+        ("base_model", "remedy"),
+        [
+            ("volume://models/llama-of-ours", "finetune-operator estimate job.yaml --base-model"),
+            ("somebody/some-model", "finetune-operator estimate job.yaml reads it at the hub"),
+        ],
+    )
+    async def test_another_base_model_is_told_once_a_training_has_looked(
+        self, editor: Browser, base_model: str, remedy: str
+    ) -> None:
+        form = self.FORM | {"base_model": base_model}
+        before = words((await editor.post("/fine-tuning/new/outlook", form)).text)
+        assert "Parameters, GPU memory, Steps, Time, Cost unknown: config.json" in before
+        assert remedy in before
+        assert_each_figure_is_known_or_explained(before)
+
+        looked = (await editor.post("/fine-tuning/new", form)).headers["location"].rpartition("/")[2]
+        body = editor.rest.cluster.objects["finetunejobs", NAMESPACE, looked]
+        editor.rest.cluster.put("finetunejobs", body | {"status": {"preflight": {"shape": SMOL_SHAPE}}})
+        after = words((await editor.post("/fine-tuning/new/outlook", form)).text)
+        assert "Parameters 0.13 B" in after
+        assert re.search(r"GPU memory \d+\.\d GiB Steps 18 ", after), after
+        assert_each_figure_is_known_or_explained(after)
+
+    async def test_a_base_model_of_another_kind_is_told_apart(self, editor: Browser) -> None:
+        form = self.FORM | {"base_model": "somebody/experts"}
+        looked = (await editor.post("/fine-tuning/new", form)).headers["location"].rpartition("/")[2]
+        body = editor.rest.cluster.objects["finetunejobs", NAMESPACE, looked]
+        editor.rest.cluster.put("finetunejobs", body | {"status": {"preflight": {"warnings": []}}})
+        page = words((await editor.post("/fine-tuning/new/outlook", form)).text)
+        assert "of no dense decoder of Llama's shape: try training.maxSteps 10 first" in page
+
+    async def test_rows_that_only_the_job_reads_say_so(self, editor: Browser) -> None:
+        form = {name: value for name, value in self.FORM.items() if name not in ("domain", "gold_star_only")}
+        form |= {"dataset_path": "s3://bucket/rows.jsonl", "switches": "gradient_checkpointing"}
+        page = words((await editor.post("/fine-tuning/new/outlook", form)).text)
+        assert "Rows unknown: s3://bucket/rows.jsonl is read by the job alone" in page
+        assert "Steps unknown: the rows' lengths are not known" in page
+        assert_each_figure_is_known_or_explained(page)
 
     async def test_the_form_explains_providers_and_budgets(self, editor: Browser) -> None:
         page = words(await editor.page("/fine-tuning/new"))

@@ -4,8 +4,9 @@ from datetime import date
 from typing import Any
 
 from finetune_operator.contract.usage import DayOfUsage, UsageReport
+from finetune_operator.core.cost import price_book
 from finetune_operator.store import usage
-from tests.builders import abtest_object, condition, job_object, version_object
+from tests.builders import AT_PROVIDER, abtest_object, condition, job_object, version_object
 from tests.unit.web.rest.conftest import NOBODY, READER, Rest
 from tests.unit.web.test_access import is_problem
 
@@ -54,7 +55,7 @@ async def test_the_summary_has_the_totals_of_each_currency(rest: Rest) -> None:
     await call(rest, "plato-v3", 5, 5, 100)
     assert (await rest.get(COSTS, READER)).json() == {
         "totals": [
-            {"currency": "EUR", "training": 3.0, "inference": 0.0},
+            {"currency": "EUR", "training": 3.0, "inference": None},
             {"currency": "USD", "training": 13.75, "inference": 6.0},
         ],
         "trainings": 5,
@@ -106,6 +107,16 @@ async def test_the_answers_of_a_version_cost_generated_tokens_by_its_engines_pri
     unmeasured = found["finetune.plato-v3"]
     assert (unmeasured["total"], unmeasured["per_call"], unmeasured["per_million_tokens"]) == (None, None, None)
     assert (unmeasured["calls"], "spec.evaluation" in unmeasured["unknown"]) == (0, True)
+
+
+async def test_a_provider_has_a_price_and_calls_that_nobody_counts(rest: Rest) -> None:
+    prices = price_book('{"currency": "EUR", "perMillionGeneratedTokens": {"gpt-4.1-mini": "1.60"}}')
+    object.__setattr__(rest.services, "settings", rest.services.settings.model_copy(update={"prices": prices}))
+    rest.cluster.put("modelversions", version_object(2, AT_PROVIDER))
+    (version,) = (await rest.get(f"{COSTS}/models", READER)).json()["models"]
+    assert (version["currency"], version["per_million_tokens"]) == ("EUR", 1.6)
+    assert (version["total"], version["per_call"]) == (None, None), "unknown is not 0"
+    assert "the provider's bill has their cost" in version["unknown"]
 
 
 class TestReturnOnInvestment:
