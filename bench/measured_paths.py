@@ -39,6 +39,7 @@ PATHS: tuple[str, ...] = (
     "/v1/fine-tuning/ab-test",
     TEST_PATH,
     f"{TEST_PATH}/comparisons",
+    f"{TEST_PATH}/samples",
     f"{TEST_PATH}/voters",
     f"{TEST_PATH}/win-rates",
     "/v1/fine-tuning/comparisons",

@@ -81,7 +81,7 @@ async def _price(acting: Acting, namespace: str, served_name: str) -> TokenPrice
         if problem.status not in UNSHOWN:
             raise
         return None
-    price = token_price(version)
+    price = token_price(version, acting.services.settings.prices)
     return price if isinstance(price, TokenPrice) else None
 
 
