@@ -67,7 +67,7 @@ def batch_config(
     return BatchInferenceConfig(
         batch=JobIdentity(namespace=metadata.namespace, name=metadata.name, uid=metadata.uid),
         models=models,
-        dataset=every_row(spec.dataset, record_format, config),
+        dataset=every_row(spec.dataset, metadata.namespace, record_format, config),
         prompts_alone=prompts_alone,
         sampling=SamplingConfig(
             max_tokens=spec.parameters.max_tokens,

@@ -1,5 +1,8 @@
 """What the api is told of a batch inference: its progress, and the pairs of answers that people vote on."""
 
+import asyncio
+import hashlib
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -9,11 +12,25 @@ import pytest
 from aiohttp import web
 
 from finetune_operator.contract.batch_inference import VotingConfig
+from finetune_operator.contract.dataset import StoredSource
 from finetune_operator.contract.experiments import AnswerPair, AnswerPairs
 from finetune_operator.contract.failures import FailureReason, Refused
+from finetune_operator.contract.places import INTERNAL_TOKEN_VARIABLE
 from finetune_operator.contract.training import Progress, ProgressBatch
 from finetune_operator.core import answer_pairs
-from tests.unit.evaluator.batches import BASE, BATCH, TUNED, asked, double, manifest_in, write_rows
+from finetune_operator.evaluator.batch import run
+from tests.unit.evaluator.batches import (
+    BASE,
+    BATCH,
+    TUNED,
+    asked,
+    config_of,
+    double,
+    manifest_in,
+    questions_asked,
+    surroundings,
+    write_rows,
+)
 
 pytestmark = pytest.mark.usefixtures("datasets")
 
@@ -26,6 +43,8 @@ class ApiDouble:
     progress: list[Progress] = field(default_factory=list)
     pairs: dict[str, AnswerPair] = field(default_factory=dict)
     names: set[tuple[str, str]] = field(default_factory=set)
+    kept: bytes = b""
+    """The file that it keeps."""
     puts: int = 0
     url: str = ""
 
@@ -34,6 +53,7 @@ class ApiDouble:
         application = web.Application()
         application.router.add_post("/progress/batch", self._progress)
         application.router.add_put("/pairs", self._pairs)
+        application.router.add_get("/kept", self._kept)
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -46,6 +66,10 @@ class ApiDouble:
     async def _progress(self, request: web.Request) -> web.Response:
         self.progress.extend(ProgressBatch.model_validate_json(await request.text()).points)
         return web.Response(status=204)
+
+    async def _kept(self, request: web.Request) -> web.Response:
+        assert request.headers["Authorization"] == "Bearer secret"
+        return web.Response(body=self.kept, headers={"ETag": f'"{hashlib.sha256(self.kept).hexdigest()}"'})
 
     async def _pairs(self, request: web.Request) -> web.Response:
         if self.troubles:
@@ -68,6 +92,22 @@ class TestProgress:
 
     async def test_an_api_that_is_away_holds_nothing_up(self, tmp_path: Path) -> None:
         assert (await asked(double(), tmp_path, progress_url="http://127.0.0.1:9/progress")).rows == 12
+
+
+class TestDatasets:
+    """What the api keeps is fetched from it."""
+
+    async def test_an_exported_dataset_is_asked_without_its_answers(self, tmp_path: Path) -> None:
+        turns = [{"role": "user", "content": "1+1?"}, {"role": "assistant", "content": "two"}]
+        engine = double()
+        async with ApiDouble(kept=json.dumps({"messages": turns}).encode()).running() as api, engine.running():
+            path = f"chatml-{'0' * 32}/train.jsonl"
+            source = StoredSource(path=path, url=f"{api.url}/kept")
+            dataset = config_of(engine).dataset.model_copy(update={"source": source})
+            config = config_of(engine, dataset=dataset, prompts_alone=False)
+            around = surroundings(tmp_path, **{INTERNAL_TOKEN_VARIABLE: "secret"})
+            report = await asyncio.to_thread(run, config, around)
+        assert (report.rows, questions_asked(engine)) == (1, ["1+1?"])
 
 
 def voting(url: str, max_pairs: int = 100) -> VotingConfig:
