@@ -326,6 +326,28 @@ MIGRATIONS: tuple[Migration, ...] = (
         {"sqlite": experiment_sums.sqlite_triggers(), "postgresql": experiment_sums.postgresql_triggers()},
         before={"postgresql": ("LOCK TABLE abtest_votes, abtest_samples IN SHARE ROW EXCLUSIVE MODE",)},
     ),
+    Migration(
+        15,
+        (
+            """
+            CREATE TABLE batch_answers (
+                batch_uid VARCHAR(64) NOT NULL,
+                number INTEGER NOT NULL,
+                served_name VARCHAR(128) NOT NULL,
+                namespace VARCHAR(63) NOT NULL,
+                name VARCHAR(253) NOT NULL,
+                custom_id VARCHAR(256) NOT NULL,
+                prompt TEXT NOT NULL,
+                answer TEXT,
+                error TEXT,
+                shortened BOOLEAN NOT NULL,
+                time {timestamp} NOT NULL,
+                PRIMARY KEY (batch_uid, number, served_name)
+            )
+            """,
+            "CREATE INDEX batch_answers_time ON batch_answers (time)",
+        ),
+    ),
 )
 
 

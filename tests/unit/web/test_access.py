@@ -7,6 +7,7 @@ import httpx2
 import pytest
 
 from finetune_operator.contract.places import (
+    BATCH_ANSWERS_PATH,
     EVALUATION_PATH,
     PAIRS_PATH,
     PROGRESS_BATCH_PATH,
@@ -58,6 +59,7 @@ INTERNAL_ROUTES = [
     ("GET", VERSION_RATINGS_PATH.format(uid="uid")),
     ("GET", STORED_FILE_PATH.format(namespace="finetune", id=f"file-{'0' * 32}", file="data.jsonl")),
     ("PUT", PAIRS_PATH.format(uid="uid")),
+    ("PUT", BATCH_ANSWERS_PATH.format(uid="uid")),
     ("PUT", EVALUATION_PATH.format(id="uid")),
 ]
 STRANGERS: dict[str, dict[str, str]] = {
