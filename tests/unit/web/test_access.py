@@ -32,6 +32,7 @@ PATH_EXAMPLES = {
     "job_id": "finetune.plato-1",
     "model_id": "finetune.plato-v2",
     "test_id": "finetune.v1-v2",
+    "batch_id": "finetune.answers",
     "fine_tuning_job_id": "ftjob-finetune.plato-1",
     "dataset_id": f"chatml-{'0' * 32}",
     "file": "train.jsonl",
