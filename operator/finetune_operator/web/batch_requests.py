@@ -1,20 +1,20 @@
 """From a request for a batch to its BatchInference, and to the ABTest that gets its answers. Pure."""
 
-import re
 from decimal import Decimal
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
+from finetune_operator.core.batch_texts import FORMATS, family_of_version, format_of
 from finetune_operator.core.decimals import BoundedDecimal, decimal_text
 from finetune_operator.resources.abtest import KIND as TEST_KIND
 from finetune_operator.resources.batch_inference import KIND, MAX_ROWS, BatchFormat, BatchInferenceSpec, Parameters
 from finetune_operator.resources.common import ShortText
-from finetune_operator.resources.dataset import STORED_PATH, Ratings
+from finetune_operator.resources.dataset import Ratings
 from finetune_operator.web.abtest_requests import BASE, VersionName
 from finetune_operator.web.creation import manifest
 from finetune_operator.web.ids import NAME_PATTERN, NAMESPACE_PATTERN
-from finetune_operator.web.job_requests import UPLOAD_PREFIX, DatasetsClaim, source_of
+from finetune_operator.web.job_requests import DatasetsClaim, source_of
 
 Object = dict[str, Any]
 OWN_MEMBERS = frozenset({"namespace", "name", "spec"})
@@ -22,7 +22,6 @@ _PARAMETERS, _RATINGS = Parameters(), Ratings()
 CONCURRENT_REQUESTS: int = BatchInferenceSpec.model_fields["max_concurrent_requests"].default
 
 FormatName = Literal["prompts", "chatml", "alpaca", "openai", "rawjsonl", "instruction"]
-FORMATS: dict[str, BatchFormat] = {each.value.lower(): each for each in BatchFormat}
 # Where each flat name is in the spec.
 PLACES: dict[str, tuple[str, ...]] = {
     "model_version": ("modelVersion",),
@@ -129,11 +128,6 @@ class BatchObjects(NamedTuple):
     batch: Object
 
 
-def family_of_version(name: str) -> str:
-    """The model that a version is one of."""
-    return name.rpartition("-v")[0]
-
-
 def batch_objects(
     request: BatchRequest, namespace: str, name: str, digest: str | None, claim: DatasetsClaim | None
 ) -> BatchObjects:
@@ -166,14 +160,8 @@ def batch_objects(
 
 
 def _format(request: BatchRequest) -> Object:
-    """What is said, or follows from an exported dataset's id; nothing where the rows are prompts, which is the default.
-
-    Pairs and gauntlet have a prompt, too.
-    """
-    path = request.dataset_path or ""
-    kept = re.fullmatch(STORED_PATH, path) and not path.startswith(UPLOAD_PREFIX)
-    word = request.format or (path.partition("-")[0] if kept else "prompts")
-    chosen = FORMATS.get(word, BatchFormat.PROMPTS)
+    """What is said, or follows from an exported dataset's id; nothing where that is the default, prompts."""
+    chosen = FORMATS[request.format] if request.format else format_of(request.dataset_path or "")
     return {} if chosen is BatchFormat.PROMPTS else {"format": chosen.value}
 
 
