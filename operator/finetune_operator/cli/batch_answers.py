@@ -1,6 +1,7 @@
 """`answers`: the first rows of a batch with what each model said, and how to get the files with all of them."""
 
 import sys
+from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -11,7 +12,7 @@ from rich.text import Text
 from finetune_operator.cli.api_access import api_at
 from finetune_operator.cli.changing import batch_name
 from finetune_operator.cli.connection import connected
-from finetune_operator.cli.failures import ExitCode, Failed
+from finetune_operator.cli.failures import ExitCode, Failed, usage
 from finetune_operator.cli.kinds import BATCH, found, job_state
 from finetune_operator.cli.options import Api, Cluster, Format
 from finetune_operator.cli.printing import clean, hint, output, print_data
@@ -34,7 +35,7 @@ async def show(cluster: Cluster, api: Api, batch: str, limit: int, form: Format)
     if not told["rows"]:
         raise Failed(
             f"the api keeps no answers of batch {name}: `ftctl status batch/{name}` tells where it stands, and "
-            f"`ftctl answers {name} --script` gets the files",
+            f"`ftctl answers {name} --script {name}.sh` gets the files",
             ExitCode.REFUSED,
         )
     console = output()
@@ -42,7 +43,7 @@ async def show(cluster: Cluster, api: Api, batch: str, limit: int, form: Format)
     for row in told["rows"]:
         console.print(shown(row, width), width=width)
     if told["has_more"]:
-        hint(f"{told['kept']} rows are kept here: --limit {told['kept']}; all: ftctl answers {name} --script")
+        hint(f"{told['kept']} rows are kept here: --limit {told['kept']}; all: ftctl answers {name} --script {name}.sh")
 
 
 def shown(row: Answer, width: int) -> RenderableType:
@@ -67,8 +68,8 @@ def _panel(answer: Answer, style: str) -> Panel:
     return Panel(text, title=clean(answer["served_name"]), title_align="left", border_style="red" if failed else style)
 
 
-async def print_script(cluster: Cluster, batch: str, image: str) -> None:
-    """Raises `Failed` where there are no files yet."""
+async def write_script(cluster: Cluster, batch: str, image: str, file: str) -> None:
+    """To a file, or to standard output by `-`. Raises `Failed` where there is nothing to copy yet."""
     name = batch_name(batch)
     async with connected(cluster) as connection:
         body = await connection.get(BATCH.plural, name)
@@ -76,5 +77,15 @@ async def print_script(cluster: Cluster, batch: str, image: str) -> None:
     if not directory:
         raise Failed(f"batch {name} ({job_state(body)}) has no files yet", ExitCode.REFUSED)
     namespace = body["metadata"]["namespace"]
-    sys.stdout.write(copy_script(f"BatchInference {name}", name, namespace, directory, image))
-    hint(f"Run it as a script: ftctl answers {name} --script | sh")
+    _write(file, copy_script(f"BatchInference {name}", name, namespace, directory, image))
+
+
+def _write(file: str, script: str) -> None:
+    if file == "-":
+        sys.stdout.write(script)
+        return
+    try:
+        Path(file).write_text(script, encoding="utf-8")
+    except OSError as error:
+        raise usage(f"{file}: {error.strerror}") from None
+    hint(f"Copy the files: sh {file}")

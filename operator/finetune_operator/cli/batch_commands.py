@@ -84,15 +84,20 @@ async def answers(
     batch: Annotated[str, typer.Argument(metavar="BATCH", help="Name of a BatchInference.")],
     limit: Annotated[int, typer.Option("--limit", min=1, max=100, help="So many rows, the first ones.")] = 10,
     script: Annotated[
-        bool, typer.Option("--script", help="Print a shell script that copies all files, and needs no api.")
-    ] = False,
+        str | None,
+        typer.Option(
+            "--script",
+            metavar="FILE",
+            help="Write a shell script that copies all files; - prints it.",
+        ),
+    ] = None,
     image: Annotated[str, typer.Option("--image", help="With sleep and tar, for the pod of that script.")] = "busybox",
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Show what the models of a batch have answered, side by side; the api has the first rows."""
     from finetune_operator.cli import batch_answers
 
-    if script:
-        await batch_answers.print_script(cluster, batch, image)
+    if script is not None:
+        await batch_answers.write_script(cluster, batch, image, script)
         return
     await batch_answers.show(cluster, api, batch, limit, output)

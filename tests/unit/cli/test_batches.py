@@ -101,13 +101,15 @@ async def test_a_mistake_reaches_no_cluster(
 
 async def test_the_script_copies_what_is_on_the_volume(ftctl: Ftctl, cluster: PlayedCluster, tmp_path: Path) -> None:
     body = cluster.objects["batchinferences", NAMESPACE, "plato-all"]
-    early = await ftctl("answers", "plato-all", "--script")
+    early = await ftctl("answers", "plato-all", "--script", "-")
     assert (early.code, early.out) == (ExitCode.REFUSED, "")
     assert "batch plato-all (Running) has no files yet" in early.err
     directory = "volume://results/finetune/batches/uid"
     cluster.put("batchinferences", body | {"status": body["status"] | {"directory": directory}})
-    ended = await ftctl("answers", "batch/plato-all", "--script", "--image", "tar")
+    ended = await ftctl("answers", "batch/plato-all", "--script", "-", "--image", "tar")
     assert (ended.code, ended.err) == (ExitCode.DONE, "")
+    assert (await ftctl("answers", "plato-all", "--script", str(tmp_path / "copy.sh"), "--image", "tar")).out == ""
+    assert (tmp_path / "copy.sh").read_text() == ended.out
 
     calls = run_script(tmp_path, ended.out)
 
