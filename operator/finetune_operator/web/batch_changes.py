@@ -1,5 +1,7 @@
 """What a request makes of BatchInferences, and what it reads of them, whichever interface it came by."""
 
+import asyncio
+
 from finetune_operator.resources.batch_inference import BatchPhase
 from finetune_operator.store import batch_answers
 from finetune_operator.store.mirrored import Wanted
@@ -13,6 +15,7 @@ from finetune_operator.web.job_requests import WrongRequest
 from finetune_operator.web.pages import Page
 from finetune_operator.web.problems import Problem
 from finetune_operator.web.services import Object
+from finetune_operator.web.stored_files import stored_file
 
 BATCHES_PATH = "/v1/fine-tuning/batches"
 NAME_PREFIX = "batch"
@@ -30,6 +33,8 @@ async def create_batch(acting: Acting, request: BatchRequest, key: str | None, d
         name = name_from_key(NAME_PREFIX, BATCHES_PATH, namespace, acting.caller.name, key)
         digest = digest_of(request)
     made = objects_of(acting, request, namespace, name, digest)
+    if request.spec is None:
+        await _require_kept(acting, namespace, made.batch["spec"]["dataset"])
     if made.test is not None:
         await create_once(acting, TESTS, made.test)
     return await create_once(acting, BATCHES, made.batch)
@@ -43,6 +48,14 @@ def objects_of(
         return batch_objects(request, namespace, name, digest, datasets_claim(acting))
     except WrongRequest as error:
         raise Problem(422, "invalid-request", str(error)) from None
+
+
+async def _require_kept(acting: Acting, namespace: str, dataset: Object) -> None:
+    """What the api would not give to the batch's pod is told at once. Raises problems."""
+    if "stored" in dataset:
+        identity, _, file = dataset["stored"]["path"].partition("/")
+        found = await asyncio.to_thread(stored_file, acting.services, namespace, identity, file)
+        found.content.close()
 
 
 async def suspend_batch(acting: Acting, batch_id: str, *, suspend: bool) -> Object:

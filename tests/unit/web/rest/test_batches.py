@@ -1,6 +1,7 @@
 """Batches over REST: what a request makes, what is told of a batch, and the first of its answers."""
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -162,6 +163,15 @@ class TestLife:
         assert body["manifest"]["spec"] == LITTLE
         taken = await rest.post(BATCHES, {"name": "sums", "model_version": "plato-v2"})
         assert is_problem(taken, 409, "already-exists")
+
+    async def test_what_the_api_does_not_keep_is_no_dataset(self, rest: Rest, tmp_path: Path) -> None:
+        body = {"model_version": "plato-v2", "dataset_path": f"chatml-{DIGEST}/train.jsonl"}
+        assert is_problem(await rest.post(BATCHES, body), 409, "datasets-not-configured")
+        object.__setattr__(rest.services.settings, "datasets_directory", tmp_path)
+        assert is_problem(await rest.post(BATCHES, body), 404, "unknown-file")
+        body["dataset_path"] = f"file-{DIGEST}/data.jsonl"
+        assert is_problem(await rest.post(BATCHES, body), 404, "unknown-file")
+        assert rest.cluster.names("batchinferences") == []
 
     async def test_a_key_makes_it_and_its_test_once(self, rest: Rest) -> None:
         body = {"model_version": "plato-v2", "compare_with": "base", "vote": True}
