@@ -38,7 +38,9 @@ CODES = (
     "4 no answer (try again), 124 not yet, 130 interrupted."
 )
 
-JobNames = Annotated[list[str], typer.Argument(metavar="JOB...", help="Names of FineTuneJobs.")]
+Suspendable = Annotated[
+    list[str], typer.Argument(metavar="[KIND/]NAME...", help="FineTuneJobs, and BatchInferences as batch/NAME.")
+]
 TestName = Annotated[str, typer.Argument(metavar="TEST", help="Name of an ABTest.")]
 VersionName = Annotated[str, typer.Argument(metavar="VERSION", help="Name of a ModelVersion, such as plato-v2.")]
 
@@ -123,15 +125,15 @@ async def status(
 async def logs(
     cluster: Cluster,
     api: Api,
-    job: Annotated[str, typer.Argument(metavar="JOB", help="Name of a FineTuneJob.")],
-    follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Until the training has ended, over all pods.")
-    ] = False,
+    job: Annotated[
+        str, typer.Argument(metavar="[KIND/]NAME", help="A FineTuneJob, or a BatchInference as batch/NAME.")
+    ],
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Until it has ended, over all pods.")] = False,
     container: Annotated[str | None, typer.Option("--container", "-c", help="Only this container.")] = None,
     tail: Annotated[int | None, typer.Option("--tail", min=0, help="Only the last lines.")] = None,
     every: Annotated[bool, typer.Option("--all", help="Of all pods, not of the newest one alone.")] = False,
 ) -> None:
-    """Print what a training's pods wrote; when they are gone, the last lines that the api keeps."""
+    """Print what the pods of a training or a batch wrote; of a training without pods, what the api keeps."""
     from finetune_operator.cli.pod_logs import logs as run
 
     await run(cluster, api, job, follow=follow, container=container, tail_lines=tail, everything=every)
@@ -239,20 +241,20 @@ async def cancel(
 
 @app.command(rich_help_panel=TRAIN)
 @command
-async def suspend(cluster: Cluster, jobs: JobNames) -> None:
-    """Free the resources of trainings until they are resumed."""
+async def suspend(cluster: Cluster, names: Suspendable) -> None:
+    """Free the resources of trainings and batches until they are resumed."""
     from finetune_operator.cli.changing import suspend as run
 
-    await run(cluster, jobs, suspended=True)
+    await run(cluster, names, suspended=True)
 
 
 @app.command(rich_help_panel=TRAIN)
 @command
-async def resume(cluster: Cluster, jobs: JobNames) -> None:
-    """Have suspended trainings go on from their last checkpoint."""
+async def resume(cluster: Cluster, names: Suspendable) -> None:
+    """Have suspended trainings go on from their last checkpoint, and batches with the next row."""
     from finetune_operator.cli.changing import suspend as run
 
-    await run(cluster, jobs, suspended=False)
+    await run(cluster, names, suspended=False)
 
 
 @app.command(rich_help_panel=SERVE)

@@ -8,7 +8,7 @@ import typer
 
 from finetune_operator.cli.connection import Connection, connected
 from finetune_operator.cli.failures import Failed, refused, usage
-from finetune_operator.cli.kinds import JOB, TEST, VERSION, Kind, kind_named, named
+from finetune_operator.cli.kinds import BATCH, JOB, TEST, VERSION, Kind, kind_named, named
 from finetune_operator.cli.options import Cluster
 from finetune_operator.cli.printing import hint, print_line
 from finetune_operator.core.routing import active_version, rival_pins
@@ -49,16 +49,17 @@ async def cancel(cluster: Cluster, names: Sequence[str], *, yes: bool) -> None:
 
 
 async def suspend(cluster: Cluster, names: Sequence[str], *, suspended: bool) -> None:
-    """Free the resources, or go on from the last checkpoint."""
+    """Free the resources of jobs and batches, or go on from the last checkpoint or row."""
+    chosen = [_suspendable(given) for given in names]
     async with connected(cluster) as connection:
-        for name in map(_job_name, names):
-            body = await connection.get(JOB.plural, name)
-            _require_unfinished(JOB, body, "suspended" if suspended else "resumed")
+        for kind, name in chosen:
+            body = await connection.get(kind.plural, name)
+            _require_unfinished(kind, body, "suspended" if suspended else "resumed")
             if body["spec"].get("cancel"):
-                raise Failed(f"job {name} is being cancelled: submit a new one")
+                raise Failed(f"{kind.word} {name} is being cancelled: submit a new one")
             if bool(body["spec"].get("suspend")) != suspended:
-                await connection.change(JOB.plural, body, {"suspend": suspended})
-            print_line(f"job/{name} is {'being suspended' if suspended else 'resumed'}")
+                await connection.change(kind.plural, body, {"suspend": suspended})
+            print_line(f"{kind.word}/{name} is {'being suspended' if suspended else 'resumed'}")
 
 
 async def promote(cluster: Cluster, name: str, *, yes: bool, notes: str | None, serving: Object) -> None:
@@ -144,13 +145,22 @@ def _require_unfinished(kind: Kind, body: Object, participle: str) -> None:
 
 def _cancellable(given: str) -> tuple[Kind, str]:
     kind, name = named(given)
+    if kind is BATCH:
+        raise usage(f"{given} can't be cancelled: `ftctl suspend {given}`, or `kubectl delete batchinference {name}`")
     if kind not in (JOB, TEST):
         raise usage(f"{given} can't be cancelled: name jobs, or tests as test/NAME")
     return kind, name
 
 
-def _job_name(given: str) -> str:
-    return _name_of(given, JOB.plural)
+def _suspendable(given: str) -> tuple[Kind, str]:
+    kind, name = named(given)
+    if kind not in (JOB, BATCH):
+        raise usage(f"{given} can't be suspended: name jobs, or batches as batch/NAME")
+    return kind, name
+
+
+def batch_name(given: str) -> str:
+    return _name_of(given, BATCH.plural)
 
 
 def version_name(given: str) -> str:

@@ -1,5 +1,6 @@
 """From flags to the manifest that they stand for. Pure: what a flag does not say is left to the CRD's defaults."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ import yaml
 from finetune_operator.cli.failures import Failed, usage
 from finetune_operator.core import job_texts
 from finetune_operator.resources.common import API_VERSION
+from finetune_operator.resources.dataset import STORED_PATH
 
 PLACES: Mapping[str, tuple[str, ...]] = {
     "method": ("method",),
@@ -77,7 +79,7 @@ def base_model_of(text: str, *, openai: bool = False) -> Spec:
 
 
 def dataset_of(text: str) -> Spec:
-    """Of `volume://<claim>/<path>` or `s3://<bucket>/<key>`. Raises `Failed`."""
+    """Of `volume://<claim>/<path>`, `s3://<bucket>/<key>`, or `<id>/<file>` of the api. Raises `Failed`."""
     if text.startswith("s3://"):
         return {"s3": {"url": text}}
     if text.startswith(job_texts.VOLUME):
@@ -85,8 +87,11 @@ def dataset_of(text: str) -> Spec:
             return {"volume": job_texts.volume_of(text)}
         except job_texts.NoVolumePath:
             raise _no_volume_path("--dataset", text) from None
+    if re.fullmatch(STORED_PATH, text):
+        return {"stored": {"path": text}}
     raise usage(
-        f"--dataset {text}: write volume://<claim>/<path> or s3://<bucket>/<key>; without it, ratings are exported"
+        f"--dataset {text}: write volume://<claim>/<path>, s3://<bucket>/<key>, or <id>/<file> of what the api keeps; "
+        "without it, ratings are taken"
     )
 
 

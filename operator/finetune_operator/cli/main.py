@@ -4,10 +4,12 @@ import os
 import sys
 
 from finetune_operator.cli.app import app
+from finetune_operator.cli.batch_commands import add_batch_commands
 from finetune_operator.cli.data_commands import add_data_commands
 from finetune_operator.cli.failures import ExitCode
 from finetune_operator.cli.named import add_named_commands
 
+add_batch_commands(app)
 add_data_commands(app)
 add_named_commands(app)
 

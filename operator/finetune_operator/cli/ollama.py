@@ -11,10 +11,9 @@ from finetune_operator.cli.kinds import JOB, VERSION, found
 from finetune_operator.cli.options import Cluster
 from finetune_operator.contract.places import ADAPTER_NAME, MERGED_NAME, MODELFILE_NAME
 from finetune_operator.core.modelfile import BASE_DIRECTORY, Conversation, Origin, modelfile
-from finetune_operator.manifests.common import container_security, pod_security
+from finetune_operator.manifests.volume_copies import MOUNT, files_pod
 from finetune_operator.resources.modelversion import ModelVersion
 
-MOUNT = "/artifacts"
 SCRIPT = """\
 #!/bin/sh
 # ModelVersion {version} of namespace {namespace} for Ollama: sh {version}.sh [NAME OF THE MODEL]
@@ -89,7 +88,7 @@ def script_of(version: ModelVersion, *, has_modelfile: bool, architecture: str |
         version=name,
         namespace=namespace,
         needs="kubectl and ollama" + (" and hf (huggingface_hub)" if hub and not merged else ""),
-        pod=json.dumps(_pod(pod_name, claim, image), indent=2),
+        pod=json.dumps(files_pod(pod_name, claim, image), indent=2),
         pod_name=pod_name,
         copies="\n".join(copies),
         base=_base(version, merged=merged),
@@ -107,27 +106,6 @@ def _base(version: ModelVersion, *, merged: bool) -> str:
         what = f"{shlex.quote(base.source.hub.id)} --revision {shlex.quote(base.source.hub.revision)}"
         return f"hf download {what} --local-dir {BASE_DIRECTORY}\n"
     return f'ln -s "${{BASE_MODEL:?set it to the directory of the base model, {base.name}}}" {BASE_DIRECTORY}\n'
-
-
-def _pod(name: str, claim: str, image: str) -> Object:
-    mount = {"name": "artifacts", "mountPath": MOUNT, "readOnly": True}
-    container = {
-        "name": "files",
-        "image": image,
-        "command": ["sleep", "3600"],
-        "securityContext": container_security(),
-        "volumeMounts": [mount],
-    }
-    volume = {"name": "artifacts", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
-    spec = {
-        "restartPolicy": "Never",
-        "activeDeadlineSeconds": 7200,
-        "automountServiceAccountToken": False,
-        "securityContext": pod_security(),
-        "containers": [container],
-        "volumes": [volume],
-    }
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
 
 
 def _has_modelfile(job: Object) -> bool:

@@ -128,7 +128,10 @@ MinRatingDifferenceOption = Annotated[
     int | None, typer.Option("--min-rating-difference", min=1, max=4, help="Points between the answers of a pair.")
 ]
 DatasetOption = Annotated[
-    str | None, typer.Option("--dataset", help="volume://CLAIM/PATH or s3://BUCKET/KEY. Default: ratings.")
+    str | None,
+    typer.Option(
+        "--dataset", help="volume://CLAIM/PATH, s3://BUCKET/KEY, or ID/FILE of what the api keeps. Default: ratings."
+    ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
 

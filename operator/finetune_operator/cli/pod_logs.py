@@ -1,4 +1,4 @@
-"""`logs`: what the pods of a training wrote, container after container, and on to the pod that follows."""
+"""`logs`: what the pods of a training or a batch wrote, container after container, and on to the pod that follows."""
 
 import asyncio
 import sys
@@ -9,13 +9,16 @@ from finetune_operator.cli.api_access import api_at, segment
 from finetune_operator.cli.connection import Connection, connected
 from finetune_operator.cli.failures import ExitCode, Failed, refused
 from finetune_operator.cli.family_tree import JOB_LABEL
-from finetune_operator.cli.kinds import JOB, found, job_state, named, text
+from finetune_operator.cli.kinds import BATCH, JOB, Kind, found, job_state, named, text
 from finetune_operator.cli.options import Api, Cluster
 from finetune_operator.cli.printing import hint, note
 from finetune_operator.kube.errors import KubeError, NotFound, Rejected, Unavailable
 from finetune_operator.kube.paths import path_of
+from finetune_operator.manifests.common import BATCH_NAME_LABEL
 
 AGAIN_SECONDS = 1.0
+LABELS = {JOB.plural: JOB_LABEL, BATCH.plural: BATCH_NAME_LABEL}
+"""By which pods are found whose logs are told."""
 ENDED = frozenset({"Succeeded", "Failed", "Cancelled"})
 
 Object = dict[str, Any]
@@ -31,33 +34,33 @@ async def logs(
     tail_lines: int | None,
     everything: bool,
 ) -> None:
-    """Of the newest pod, or of all with `everything`; with `follow` until the training has ended. Of a training that
+    """Of the newest pod, or of all with `everything`; with `follow` until it has ended. Of a training that
     has ended, and whose pods are gone, the last lines that the api keeps. Raises `Failed`.
     """
     kind, name = named(job)
-    if kind is not JOB:
-        raise refused(f"only trainings have logs here: for an engine, `kubectl logs deployment/...`, not {job}")
+    if (label := LABELS.get(kind.plural)) is None:
+        raise refused(f"only jobs and batches have logs here: for an engine, `kubectl logs deployment/...`, not {job}")
     async with connected(cluster) as connection:
         path_of("pods", connection.namespace, name)
-        body = await connection.get(JOB.plural, name)
+        body = await connection.get(kind.plural, name)
         read: set[tuple[str, str]] = set()
-        pods = await _pods(connection, name)
+        pods = await _pods(connection, label, name)
         for pod in pods if everything else pods[-1:]:
             await _read_pod(connection, pod, container, read, follow=follow, tail_lines=tail_lines)
         while follow and job_state(body) not in ENDED:
             await asyncio.sleep(AGAIN_SECONDS)
-            body = await connection.get(JOB.plural, name)
-            for pod in (await _pods(connection, name))[-1:]:
+            body = await connection.get(kind.plural, name)
+            for pod in (await _pods(connection, label, name))[-1:]:
                 await _read_pod(connection, pod, container, read, follow=True, tail_lines=None)
     why_not = None
-    if not read and job_state(body) in ENDED:
+    if kind is JOB and not read and job_state(body) in ENDED:
         why_not = await _tell_kept(cluster, api, body, container, tail_lines)
         if why_not is None and not follow:
             return
     if follow:
-        hint(f"job/{name} {job_state(body)}: {text(found(body, 'status', 'message'))}")
+        hint(f"{kind.word}/{name} {job_state(body)}: {text(found(body, 'status', 'message'))}")
     elif not read:
-        raise _nothing(name, body, container, why_not)
+        raise _nothing(kind, body, container, why_not)
 
 
 async def _tell_kept(
@@ -79,23 +82,24 @@ async def _tell_kept(
     return None if logs else "The api has not heard of them either."
 
 
-def _nothing(name: str, body: Object, container: str | None, why_not: str | None) -> Failed:
-    state = job_state(body)
+def _nothing(kind: Kind, body: Object, container: str | None, why_not: str | None) -> Failed:
+    state, name = job_state(body), body["metadata"]["name"]
+    what = f"{kind.word} {name}"
     if container:
-        return refused(f"no pod of job {name} has a log of container {container}: leave out -c to see all there is")
+        return refused(f"no pod of {what} has a log of container {container}: leave out -c to see all there is")
     if state in ENDED:
         kept = next((each["path"] for each in found(body, "status", "artifacts") or () if each["type"] == "Log"), None)
         where = f" The trainer's log is on the volume of artifacts, {kept} in the job's directory." if kept else ""
         return refused(
-            f"the pods of job {name} ({state}) are gone, and their logs with them; `ftctl status {name}` has the "
-            f"reason.{where}{f' {why_not}' if why_not else ''}"
+            f"the pods of {what} ({state}) are gone, and their logs with them; `ftctl status {kind.word}/{name}` has "
+            f"the reason.{where}{f' {why_not}' if why_not else ''}"
         )
-    return refused(f"job {name} ({state}) has no log yet: add -f to wait for it")
+    return refused(f"{what} ({state}) has no log yet: add -f to wait for it")
 
 
-async def _pods(connection: Connection, job: str) -> list[Object]:
+async def _pods(connection: Connection, label: str, name: str) -> list[Object]:
     """The oldest first."""
-    pods = await connection.list("pods", connection.namespace, f"{JOB_LABEL}={job}")
+    pods = await connection.list("pods", connection.namespace, f"{label}={name}")
     return sorted(pods, key=lambda pod: (text(pod["metadata"].get("creationTimestamp")), pod["metadata"]["name"]))
 
 

@@ -61,6 +61,9 @@ async def submit(cluster: Cluster, made_in: Callable[[str], list[Object]], dry_r
             if body["kind"] == "FineTuneJob":
                 name = body["metadata"]["name"]
                 hint(f"Follow it: ftctl watch, ftctl logs -f {name}, ftctl status {name} --timeout 2h")
+            if body["kind"] == "BatchInference":
+                name = body["metadata"]["name"]
+                hint(f"Follow it: ftctl status batch/{name} --timeout 2h; what is answered: ftctl answers {name}")
 
 
 def _judge(documents: Sequence[Document]) -> None:

@@ -33,7 +33,7 @@ class VotingConfig(Message):
 class BatchInferenceConfig(Message):
     """What to ask whom. With `prompts_alone` the rows are prompts without answers; else the last answer is not told.
 
-    `limit` is of rows; absent, all are asked. `progress_url` is absent where there is no api.
+    `limit` is of rows; absent, all are asked. `progress_url` and `answers_url` are absent where there is no api.
     """
 
     batch: JobIdentity
@@ -44,6 +44,7 @@ class BatchInferenceConfig(Message):
     max_concurrent_requests: int = 8
     limit: int | None = None
     progress_url: str | None = None
+    answers_url: str | None = None
     voting: VotingConfig | None = None
 
 

@@ -70,6 +70,7 @@ TALLY_PATH = "/internal/v1/abtests/{uid}/tally"
 VERSION_RATINGS_PATH = "/internal/v1/versions/{uid}/ratings"
 PAIRS_PATH = "/internal/v1/abtests/{uid}/pairs"
 STORED_FILE_PATH = "/internal/v1/datasets/{namespace}/{id}/{file}"
+BATCH_ANSWERS_PATH = "/internal/v1/batches/{uid}/answers"
 EVALUATION_PATH = "/internal/v1/evaluations/{id}"
 
 

@@ -40,6 +40,14 @@ class _TextRow(_Row):
         return (ChatMessage(role="user", content=self.prompt),)
 
 
+class _PairRow(_Row):
+    prompt: Messages
+
+    @property
+    def asked(self) -> tuple[ChatMessage, ...]:
+        return self.prompt
+
+
 class _MessagesRow(_Row):
     messages: Messages
 
@@ -57,7 +65,7 @@ class _RequestRow(_Row):
 
 
 # By the key that only such a row has.
-_SHAPES: Mapping[str, type[_TextRow | _MessagesRow | _RequestRow]] = {
+_SHAPES: Mapping[str, type[_TextRow | _PairRow | _MessagesRow | _RequestRow]] = {
     "body": _RequestRow,
     "messages": _MessagesRow,
     "prompt": _TextRow,
@@ -115,6 +123,9 @@ def parse_prompt(line: bytes) -> Prompt:
     shape = next((shape for key, shape in _SHAPES.items() if isinstance(value, dict) and key in value), None)
     if shape is None:
         raise InvalidRecord("it has no prompt, and no messages")
+    if shape is _TextRow and isinstance(value["prompt"], list):
+        # As exports of pairs have it.
+        shape = _PairRow
     try:
         row = shape.model_validate_json(line)
     except ValidationError as error:

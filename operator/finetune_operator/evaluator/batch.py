@@ -9,7 +9,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,7 +22,6 @@ from finetune_operator.contract.batch_inference import (
     BatchInferenceConfig,
     BatchReport,
     ResultFile,
-    VotingConfig,
 )
 from finetune_operator.contract.failures import FailureReason, Refused
 from finetune_operator.contract.places import (
@@ -39,6 +38,7 @@ from finetune_operator.core.endings import LOCKED_EXIT_CODE
 from finetune_operator.evaluator.batch_pairs import Sender, put_to_vote
 from finetune_operator.evaluator.batch_requests import count_requests, read_requests, write_requests
 from finetune_operator.evaluator.batch_results import PartialResults
+from finetune_operator.evaluator.batch_telling import Teller
 from finetune_operator.evaluator.engine import Engine, EngineRefused, Patience, Sampling
 from finetune_operator.evaluator.process import KEEP_ALIVE_SECONDS, Remedies, for_each, told
 from finetune_operator.logs import configure_logging, get_logger
@@ -119,19 +119,18 @@ def run(config: BatchInferenceConfig, surroundings: Surroundings) -> BatchReport
                 durable.replace(manifest, report.model_dump_json(by_alias=True, exclude_none=True, indent=2).encode())
             for model in config.models:
                 Path(paths.partial_answers(model.served_name)).unlink(missing_ok=True)
-            if config.voting is None:
-                return report
-            pairs = asyncio.run(_put_to_vote(config, config.voting, paths, surroundings))
-            return report.model_copy(update={"pairs": pairs})
+            pairs = asyncio.run(_told_to_api(config, paths, surroundings))
+            return report if pairs is None else report.model_copy(update={"pairs": pairs})
 
 
-async def _put_to_vote(
-    config: BatchInferenceConfig, voting: VotingConfig, paths: BatchPaths, surroundings: Surroundings
-) -> int:
-    """After the manifest: results that nobody can vote on yet are results."""
+async def _told_to_api(config: BatchInferenceConfig, paths: BatchPaths, surroundings: Surroundings) -> int | None:
+    """After the manifest: results that nobody can read or vote on yet are results. Pairs that are voted on, if any."""
     token = surroundings.environment.get(INTERNAL_TOKEN_VARIABLE)
     async with aiohttp.ClientSession() as session:
-        return await put_to_vote(config, voting, paths, Sender(session, token, surroundings.patience))
+        await Teller(session, config, token).tell_all(paths, surroundings.patience)
+        if config.voting is None:
+            return None
+        return await put_to_vote(config, config.voting, paths, Sender(session, token, surroundings.patience))
 
 
 class _Attempt:
@@ -153,13 +152,19 @@ class _Attempt:
         logger.info("asking", rows=rows, models=[model.served_name for model in config.models])
         connector = aiohttp.TCPConnector(limit=config.max_concurrent_requests + 1, keepalive_timeout=KEEP_ALIVE_SECONDS)
         async with aiohttp.ClientSession(connector=connector) as session:
-            reporter = Reporter(session, config.progress_url, environment.get(INTERNAL_TOKEN_VARIABLE))
+            token = environment.get(INTERNAL_TOKEN_VARIABLE)
+            reporter, teller = Reporter(session, config.progress_url, token), Teller(session, config, token)
             counted = _Counted(self._attempt_name, config, rows)
             files = []
             for model in config.models:
                 with PartialResults(Path(self._paths.partial_answers(model.served_name)), rows) as results:
                     counted.follow(results)
-                    async with _reporting(reporter, counted, self._surroundings.progress_seconds):
+
+                    async def tell(name: str = model.served_name, results: PartialResults = results) -> None:
+                        await reporter.report([counted.progress()])
+                        await teller.tell_new(name, self._requests, results.line)
+
+                    async with _repeated(tell, self._surroundings.progress_seconds):
                         files.append(await self._answered(model, session, results))
         digest = files_digest((file.name, file.sha256) for file in files)
         return BatchReport(rows=rows, files=tuple(files), digest=digest)
@@ -233,22 +238,22 @@ class _Counted:
 
 
 @asynccontextmanager
-async def _reporting(reporter: Reporter, counted: _Counted, seconds: float) -> AsyncIterator[None]:
-    """Tell the api now and then how far it is."""
+async def _repeated(tell: Callable[[], Awaitable[None]], seconds: float) -> AsyncIterator[None]:
+    """Now and then as long as the block lasts, and at its end."""
 
-    async def tell() -> None:
+    async def go_on() -> None:
         while True:
-            await reporter.report([counted.progress()])
+            await tell()
             await asyncio.sleep(seconds)
 
-    telling = asyncio.create_task(tell())
+    telling = asyncio.create_task(go_on())
     try:
         yield
     finally:
         telling.cancel()
         with suppress(asyncio.CancelledError):
             await telling
-    await reporter.report([counted.progress()])
+    await tell()
 
 
 @contextmanager

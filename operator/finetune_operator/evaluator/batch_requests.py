@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from finetune_operator.contract.batch_inference import BatchInferenceConfig
-from finetune_operator.contract.dataset import ObjectSource, RatingsSource
+from finetune_operator.contract.dataset import ObjectSource, RatingsSource, StoredSource
 from finetune_operator.contract.failures import FailureReason, Refused
 from finetune_operator.contract.places import DATASETS_ROOT
 from finetune_operator.core.batch_inference import (
@@ -86,6 +86,10 @@ def _prompts(config: BatchInferenceConfig, environment: Mapping[str, str], work:
         from finetune_operator.store.datasets.objects import fetch
 
         file, name = fetch(source, environment, work, dataset.max_bytes), source.url
+    elif isinstance(source, StoredSource):
+        from finetune_operator.store.datasets.stored import fetch_stored
+
+        file, name = fetch_stored(source, environment, work, dataset.max_bytes), source.path
     else:
         file, name = inside(Path(DATASETS_ROOT), source.path), source.path
     if config.prompts_alone:

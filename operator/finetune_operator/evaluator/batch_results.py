@@ -54,6 +54,13 @@ class PartialResults:
         self._content.flush()
         self._count(outcome, len(line))
 
+    def line(self, index: int) -> bytes | None:
+        """Of one row, once it is answered."""
+        if index not in self:
+            return None
+        self._content.seek(self._offsets[index])
+        return self._content.readline()
+
     def publish(self, served_name: str, file: Path, name: str) -> ResultFile:
         """All rows in their order under the final name, durably; again the same if it was done before."""
         file.parent.mkdir(exist_ok=True)

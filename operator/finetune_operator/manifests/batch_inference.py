@@ -2,6 +2,7 @@
 
 from finetune_operator.contract.batch_inference import AskedModel, BatchInferenceConfig, SamplingConfig, VotingConfig
 from finetune_operator.contract.places import (
+    BATCH_ANSWERS_PATH,
     BATCH_CONFIG_ANNOTATION,
     BATCH_CONFIG_FILE,
     BATCH_CONTAINER,
@@ -67,7 +68,7 @@ def batch_config(
     return BatchInferenceConfig(
         batch=JobIdentity(namespace=metadata.namespace, name=metadata.name, uid=metadata.uid),
         models=models,
-        dataset=every_row(spec.dataset, record_format, config),
+        dataset=every_row(spec.dataset, metadata.namespace, record_format, config),
         prompts_alone=prompts_alone,
         sampling=SamplingConfig(
             max_tokens=spec.parameters.max_tokens,
@@ -78,6 +79,7 @@ def batch_config(
         max_concurrent_requests=spec.max_concurrent_requests,
         limit=spec.limit,
         progress_url=f"{config.api_url}{PROGRESS_PATH}" if config.api_url else None,
+        answers_url=f"{config.api_url}{BATCH_ANSWERS_PATH.format(uid=metadata.uid)}" if config.api_url else None,
         voting=_voting(spec.ab_test, test, config) if spec.ab_test and test else None,
     )
 

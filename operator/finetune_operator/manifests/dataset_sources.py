@@ -24,8 +24,10 @@ def stored_source(path: str, namespace: str, config: OperatorConfig) -> StoredSo
     return StoredSource(path=path, url=f"{config.api_url}{below}" if config.api_url else None)
 
 
-def dataset_source(dataset: AnyDataset) -> RatingsSource | VolumeSource | ObjectSource:
-    """Where the rows come from, and which of a database's are taken; what the api keeps is for trainings alone."""
+def dataset_source(
+    dataset: AnyDataset, namespace: str, config: OperatorConfig
+) -> RatingsSource | VolumeSource | ObjectSource | StoredSource:
+    """Where the rows come from, and which of a database's are taken."""
     if dataset.ratings:
         ratings = dataset.ratings
         return RatingsSource(
@@ -41,13 +43,17 @@ def dataset_source(dataset: AnyDataset) -> RatingsSource | VolumeSource | Object
         return VolumeSource(path=dataset.volume.path)
     if dataset.s3:
         return ObjectSource(url=dataset.s3.url, endpoint=dataset.s3.endpoint)
+    if not isinstance(dataset, EvaluationDataset) and dataset.stored:
+        return stored_source(dataset.stored.path, namespace, config)
     raise ValueError("the API server admits no dataset without a source")
 
 
-def every_row(dataset: AnyDataset, record_format: DatasetFormat, config: OperatorConfig) -> DatasetConfig:
+def every_row(
+    dataset: AnyDataset, namespace: str, record_format: DatasetFormat, config: OperatorConfig
+) -> DatasetConfig:
     """Of a dataset that is asked rather than trained on: each row counts, since a label may be one letter long."""
     return DatasetConfig(
-        source=dataset_source(dataset),
+        source=dataset_source(dataset, namespace, config),
         format=record_format.value,
         test_fraction=0.0,
         min_examples=1,

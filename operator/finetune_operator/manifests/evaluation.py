@@ -108,7 +108,7 @@ def evaluation_config(
         concurrency=wanted.concurrency,
         # Where the trainer's files are, beside the adapter that it published.
         rows_path=str(adapter.parent / DATASET_NAME / "test.jsonl"),
-        dataset=every_row(wanted.dataset, wanted.dataset.format, config) if wanted.dataset else None,
+        dataset=every_row(wanted.dataset, namespace, wanted.dataset.format, config) if wanted.dataset else None,
         saturation=SaturationConfig(
             step_seconds=wanted.saturation.step_seconds, max_concurrency=wanted.saturation.max_concurrency
         )

@@ -277,7 +277,7 @@ def _dataset_config(job: FineTuneJob, config: OperatorConfig) -> DatasetConfig:
     stored = dataset.stored
     validation = stored.validation_path if stored else None
     return DatasetConfig(
-        source=stored_source(stored.path, namespace, config) if stored else dataset_source(dataset),
+        source=dataset_source(dataset, namespace, config),
         validation=stored_source(validation, namespace, config) if validation else None,
         format="DPO" if job.spec.method is Method.DPO else dataset.format.value,
         test_fraction=float(dataset.test_fraction),

@@ -23,7 +23,7 @@ from finetune_operator.resources.common import (
     rule,
     rules,
 )
-from finetune_operator.resources.dataset import ObjectRef, Ratings
+from finetune_operator.resources.dataset import ObjectRef, Ratings, StoredFile
 
 KIND = "BatchInference"
 MAX_MODELS = 2
@@ -48,7 +48,7 @@ class BatchFormat(StrEnum):
 class BatchDataset(ApiModel):
     """What is asked."""
 
-    model_config = rules(exactly_one("ratings", "volume", "s3"))
+    model_config = rules(exactly_one("ratings", "volume", "s3", "stored"))
 
     ratings: Ratings | None = None
     """The prompts of a ratings database, each once."""
@@ -56,6 +56,8 @@ class BatchDataset(ApiModel):
     """A JSONL or Parquet file on a volume."""
     s3: ObjectRef | None = None
     """A JSONL or Parquet file in an S3-compatible store."""
+    stored: StoredFile | None = None
+    """A file of the api, which the batch's pod fetches; no volume is needed."""
     format: BatchFormat = BatchFormat.PROMPTS
     """Format of a file's rows. Prompts have no answers: `{"prompt": "..."}`, `{"messages": [...]}`, or the lines of
     OpenAI's Batch API, of which custom_id and body.messages are read. Of the other formats, those of a FineTuneJob's

@@ -83,6 +83,13 @@ class StoredFiles(ApiModel):
     """The rows to evaluate by, of the same format; where absent, testFraction of the prompts is held out."""
 
 
+class StoredFile(ApiModel):
+    """A file that the api keeps: an uploaded one, or one of an exported dataset."""
+
+    path: StoredPath
+    """`<id>/<file>`: `file-<digest>/data.jsonl` for an uploaded file, or `dataset_path` of an exported dataset."""
+
+
 class Dataset(ApiModel):
     """What to train on."""
 

@@ -420,6 +420,28 @@ MIGRATIONS: tuple[Migration, ...] = (
         },
         before={"postgresql": ("LOCK TABLE abtest_votes IN SHARE ROW EXCLUSIVE MODE",)},
     ),
+    Migration(
+        16,
+        (
+            """
+            CREATE TABLE batch_answers (
+                batch_uid VARCHAR(64) NOT NULL,
+                number INTEGER NOT NULL,
+                served_name VARCHAR(128) NOT NULL,
+                namespace VARCHAR(63) NOT NULL,
+                name VARCHAR(253) NOT NULL,
+                custom_id VARCHAR(256) NOT NULL,
+                prompt TEXT NOT NULL,
+                answer TEXT,
+                error TEXT,
+                shortened BOOLEAN NOT NULL,
+                time {timestamp} NOT NULL,
+                PRIMARY KEY (batch_uid, number, served_name)
+            )
+            """,
+            "CREATE INDEX batch_answers_time ON batch_answers (time)",
+        ),
+    ),
 )
 
 

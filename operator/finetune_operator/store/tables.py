@@ -120,6 +120,25 @@ class TrainingLog(Base):
     time: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
+class StoredAnswer(Base):
+    """What one model answered to one of the first rows of a batch inference, or why it did not."""
+
+    __tablename__ = "batch_answers"
+    __table_args__ = (Index("batch_answers_time", "time"),)
+
+    batch_uid: Mapped[str] = mapped_column(String(64), primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True)
+    served_name: Mapped[str] = mapped_column(String(128), primary_key=True)
+    namespace: Mapped[str] = mapped_column(String(63))
+    name: Mapped[str] = mapped_column(String(253))
+    custom_id: Mapped[str] = mapped_column(String(256))
+    prompt: Mapped[str] = mapped_column(Text)
+    answer: Mapped[str | None] = mapped_column(Text)
+    error: Mapped[str | None] = mapped_column(Text)
+    shortened: Mapped[bool] = mapped_column(Boolean)
+    time: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
 class ArmSample(Base):
     """One request of production traffic that an arm answered, or a copy of one that it answered for nobody."""
 

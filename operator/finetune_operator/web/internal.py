@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query, Response
 from fastapi.responses import FileResponse
 
+from finetune_operator.contract.batch_answers import BatchAnswers
 from finetune_operator.contract.experiments import (
     AbTestTally,
     AnswerPairs,
@@ -15,6 +16,7 @@ from finetune_operator.contract.experiments import (
 )
 from finetune_operator.contract.job_logs import LogTail
 from finetune_operator.contract.places import (
+    BATCH_ANSWERS_PATH,
     PAIRS_PATH,
     PROGRESS_BATCH_PATH,
     PROGRESS_LOG_PATH,
@@ -29,7 +31,7 @@ from finetune_operator.contract.training import LatestProgress, Progress, Progre
 from finetune_operator.contract.usage import UsageReport
 from finetune_operator.resources.abtest import WIN_RATES_MAX_POINTS, Arm
 from finetune_operator.resources.abtest_decision import AccuracyFrom
-from finetune_operator.store import feedback, job_logs, pairs, progress, samples, usage, vote_statistics
+from finetune_operator.store import batch_answers, feedback, job_logs, pairs, progress, samples, usage, vote_statistics
 from finetune_operator.store.exported_datasets import DATASET_ID
 from finetune_operator.web.auth import open_api, require_internal
 from finetune_operator.web.held_files import HeldFileResponse
@@ -143,6 +145,14 @@ def get_stored_file(
     """For whoever prepares a training there; the ETag is the SHA-256. Ids are digests, so that none can be guessed."""
     content, sha256 = stored_file(services, namespace, identity, file)
     return HeldFileResponse(content, media_type="application/jsonl", headers={"ETag": f'"{sha256}"'})
+
+
+@router.put(BATCH_ANSWERS_PATH, status_code=204)
+async def put_batch_answers(uid: Uid, sent: BatchAnswers, services: ServicesOf) -> Response:
+    """Who may read the BatchInference may read them, and nobody else, also where the api is open."""
+    batch = sent.batch.model_copy(update={"uid": uid})
+    await batch_answers.record(services.engine, sent.model_copy(update={"batch": batch}), services.now())
+    return Response(status_code=204)
 
 
 @router.put(PAIRS_PATH, status_code=204)

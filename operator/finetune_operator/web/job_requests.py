@@ -231,7 +231,9 @@ def spec_of(request: JobRequest, namespace: str, claim: DatasetsClaim | None) ->
     if "format" in request.model_fields_set:
         _put(spec, ("dataset", "format"), _format(request))
     if request.dataset_path is not None:
-        spec["dataset"] = spec.get("dataset", {}) | _source(request, request.dataset_path, namespace, claim)
+        spec["dataset"] = spec.get("dataset", {}) | source_of(
+            request.dataset_path, namespace, claim, request.validation_path
+        )
     elif "dataset" in spec:
         spec["dataset"].setdefault("ratings", {})
     return spec
@@ -272,7 +274,8 @@ def _base_model(request: JobRequest) -> Spec:
         raise WrongRequest(f"base_model: {BASE_MODEL_FORMS}") from None
 
 
-def _source(request: JobRequest, path: str, namespace: str, claim: DatasetsClaim | None) -> Spec:
+def source_of(path: str, namespace: str, claim: DatasetsClaim | None, validation_path: str | None = None) -> Spec:
+    """Where the rows of a `dataset_path` are, as a spec's dataset has it. Raises `WrongRequest`."""
     if path.startswith("s3://"):
         return {"s3": {"url": path}}
     if path.startswith(VOLUME):
@@ -281,13 +284,13 @@ def _source(request: JobRequest, path: str, namespace: str, claim: DatasetsClaim
         except NoVolumePath:
             raise _no_volume_path("dataset_path", path) from None
     on_volume = claim is not None and claim.namespace == namespace and not path.startswith(UPLOAD_PREFIX)
-    if claim is not None and on_volume and request.validation_path is None:
+    if claim is not None and on_volume and validation_path is None:
         return {"volume": {"claimName": claim.name, "path": path}}
     if not re.fullmatch(STORED_PATH, path):
         raise WrongRequest(
             "dataset_path: write volume://<claim>/<path>, s3://<bucket>/<key>, or <id>/<file> of what this api keeps"
         )
-    validation = {"validationPath": request.validation_path} if request.validation_path else {}
+    validation = {"validationPath": validation_path} if validation_path else {}
     return {"stored": {"path": path, **validation}}
 
 

@@ -27,7 +27,7 @@ from finetune_operator.web.lists import slim
 from finetune_operator.web.odd_resources import parsed
 from finetune_operator.web.openai_api.views import metadata_of
 
-VERSIONS, TESTS = "modelversions", "abtests"
+VERSIONS, TESTS, BATCHES = "modelversions", "abtests", "batchinferences"
 PLURALS = (JOBS, VERSIONS, TESTS)
 BACKOFF_SECONDS, BACKOFF_MAX_SECONDS = 1.0, 30.0
 STEADY_SECONDS = 30.0
@@ -215,6 +215,8 @@ def facts_of(plural: str, body: Object) -> Facts:
             win_rate=number((status.get("metrics") or {}).get("winRate")),
             **token_charge(body)._asdict(),
         )
+    if plural == BATCHES:
+        return Facts(model=spec["modelVersion"].rpartition("-v")[0], state=status.get("phase"))
     return Facts(model=spec.get("model"), state=status.get("phase"))
 
 

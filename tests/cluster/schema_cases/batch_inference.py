@@ -5,7 +5,8 @@ from typing import Any
 from tests.cluster.schema_cases.case import JOB_NAME_TOO_LONG, Creation, Spec, Update, immutable_fields
 
 VOLUME = {"claimName": "questions", "path": "prompts/all.jsonl"}
-ONE_SOURCE = "set exactly one of ratings, volume, s3"
+ONE_SOURCE = "set exactly one of ratings, volume, s3, stored"
+KEPT = f"chatml-{'0' * 32}"
 
 
 def asking(**dataset: Any) -> Spec:
@@ -33,6 +34,7 @@ ACCEPTED = [
     Creation(
         "a batch of an object's records", "BatchInference", asking(s3={"url": "s3://bucket/q.parquet"}, format="Alpaca")
     ),
+    Creation("a batch of an exported dataset", "BatchInference", asking(stored={"path": f"{KEPT}/train.jsonl"})),
     Creation(
         "a batch with all limits",
         "BatchInference",
@@ -51,6 +53,12 @@ REFUSED = [
     Creation("a batch with a name of 53 characters", "BatchInference", name="a" * 53, refused=JOB_NAME_TOO_LONG),
     Creation("a batch of no version", "BatchInference", {"modelVersion": None}, refused="modelVersion: Required value"),
     Creation("a batch of nothing", "BatchInference", {"dataset": None}, refused="dataset: Required value"),
+    Creation(
+        "a batch of a file elsewhere in the api",
+        "BatchInference",
+        asking(stored={"path": f"{KEPT}/../train.jsonl"}),
+        refused="stored.path",
+    ),
     Creation("a batch from nowhere", "BatchInference", asking(format="Prompts"), refused=ONE_SOURCE),
     Creation(
         "a batch from two places",

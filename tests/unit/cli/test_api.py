@@ -19,10 +19,11 @@ from structlog.testing import capture_logs
 
 from finetune_operator.cli.failures import ExitCode
 from finetune_operator.cli.voting import shown
+from finetune_operator.contract.batch_answers import BatchAnswer, BatchAnswers
 from finetune_operator.contract.job_logs import LogTail
 from finetune_operator.contract.training import JobIdentity
 from finetune_operator.kube.client import KubeClient
-from finetune_operator.store import job_logs
+from finetune_operator.store import batch_answers, job_logs
 from finetune_operator.store.database import async_engine, parse_url
 from finetune_operator.store.migrations import migrate
 from finetune_operator.web.app import create_app
@@ -167,6 +168,26 @@ async def test_ratings_are_counted(ftctl: Ftctl, api: RunningApi) -> None:
     ended = await ftctl("export", "--count", "--domain", "law")
     assert ended.lines[0] == "12 ratings"
     assert "by domain  law: 12" in ended.out
+
+
+async def test_answers_of_a_batch_are_shown(ftctl: Ftctl, api: RunningApi, cluster: PlayedCluster) -> None:
+    none = await ftctl("answers", "plato-all")
+    assert (none.code, none.out) == (ExitCode.REFUSED, "")
+    assert "the api keeps no answers of batch plato-all" in " ".join(none.err.split())
+
+    uid = cluster.objects["batchinferences", NAMESPACE, "plato-all"]["metadata"]["uid"]
+    told = tuple(
+        BatchAnswer(number=number, served_name=name, custom_id=f"row-{number}", prompt="Why?", answer=f"{name} knows")
+        for number in (1, 2)
+        for name in ("plato-v2", "tiny")
+    )
+    batch = JobIdentity(namespace=NAMESPACE, name="plato-all", uid=uid)
+    await batch_answers.record(api.services.engine, BatchAnswers(batch=batch, answers=told), api.services.now())
+    ended = await ftctl("answers", "batch/plato-all", "--limit", "1")
+    assert (ended.code, ended.out.count("Why?")) == (ExitCode.DONE, 1)
+    assert all(f"{name} knows" in ended.out for name in ("plato-v2", "tiny"))
+    listed = json.loads((await ftctl("answers", "plato-all", "-o", "json")).out)
+    assert [row["number"] for row in listed["rows"]] == [1, 2]
 
 
 async def test_logs_of_pods_that_are_gone_are_those_that_the_api_keeps(

@@ -44,6 +44,15 @@ async def test_a_job_is_changed(
     assert cluster.managers == {"ftctl"}
 
 
+async def test_a_batch_is_suspended_and_resumed(ftctl: Ftctl, cluster: PlayedCluster) -> None:
+    for verb, suspended in (("suspend", True), ("resume", False)):
+        for _ in range(2):
+            ended = await ftctl(verb, "batch/plato-all")
+            assert (ended.code, ended.err) == (ExitCode.DONE, "")
+        assert spec_of(cluster, "batchinferences", "plato-all")["suspend"] is suspended
+    assert len(cluster.writes()) == 2, "asking again changes nothing"
+
+
 async def test_a_test_is_ended(ftctl: Ftctl, cluster: PlayedCluster) -> None:
     for given in ("test/plato-v1-v2", "abtest/plato-v1-v2"):
         ended = await ftctl("cancel", given, "job/plato-2", "--yes")
@@ -65,6 +74,12 @@ async def test_what_can_not_be_cancelled_is_said(ftctl: Ftctl, cluster: PlayedCl
     ended = await ftctl("cancel", "version/plato-v2", "--yes")
     assert ended.code == ExitCode.USAGE
     assert "version/plato-v2 can't be cancelled: name jobs, or tests as test/NAME" in ended.err
+
+
+async def test_a_batch_is_suspended_or_deleted_in_place_of_that(ftctl: Ftctl, cluster: PlayedCluster) -> None:
+    ended = await ftctl("cancel", "batch/plato-all", "--yes")
+    assert ended.code == ExitCode.USAGE
+    assert "`ftctl suspend batch/plato-all`, or `kubectl delete batchinference plato-all`" in ended.err
 
 
 async def test_several_are_cancelled_or_none(ftctl: Ftctl, cluster: PlayedCluster) -> None:
@@ -227,7 +242,7 @@ async def test_what_was_made_is_printed_for_scripts(ftctl: Ftctl) -> None:
         (("submit",), ExitCode.USAGE, "what is to be trained? Pass --base-model"),
         (("submit", "--base-model", "Qwen"), ExitCode.USAGE, "write <owner>/<name>[@<revision>]"),
         (("submit", "--base-model", "volume://models"), ExitCode.USAGE, "write volume://<claim>/<path>"),
-        ((*HUB, "--dataset", "/data/x"), ExitCode.USAGE, "write volume://<claim>/<path> or s3://"),
+        ((*HUB, "--dataset", "/data/x"), ExitCode.USAGE, "write volume://<claim>/<path>, s3://<bucket>/<key>, or <id>"),
         (
             (*HUB, "--dataset", "s3://bucket/x", "--domain", "a"),
             ExitCode.USAGE,

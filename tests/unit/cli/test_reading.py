@@ -67,7 +67,7 @@ async def test_what_is_shown(ftctl: Ftctl, arguments: tuple[str, ...], shown: li
         (("status", "plato-1", "--for", "soon"), "editor", ExitCode.USAGE, "is no state"),
         (("logs", "plato-1"), "editor", ExitCode.REFUSED, "are gone"),
         (("logs", "plato-2", "-c", "nope"), "editor", ExitCode.REFUSED, "no pod of job plato-2 has a log of container"),
-        (("logs", "version/plato-v1"), "editor", ExitCode.REFUSED, "only trainings have logs"),
+        (("logs", "version/plato-v1"), "editor", ExitCode.REFUSED, "only jobs and batches have logs"),
         (("watch", "-o", "yaml"), "editor", ExitCode.USAGE, "json or as lines"),
         (("evaluate", "plato-v1"), "editor", ExitCode.REFUSED, "nothing was measured of plato-v1"),
         (("evaluate", "job/plato-1"), "editor", ExitCode.USAGE, "is of another kind"),

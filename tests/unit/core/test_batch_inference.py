@@ -39,6 +39,7 @@ DONE = Completion(
 
 PROMPTS: dict[str, tuple[Any, Prompt]] = {
     "a text": ({"prompt": "Why?"}, Prompt((USER,))),
+    "a pair's": ({"prompt": [{"role": "user", "content": "Why?"}], "chosen": [], "rejected": []}, Prompt((USER,))),
     "a text of the user's own number": ({"prompt": "Why?", "custom_id": "q7"}, Prompt((USER,), "q7")),
     "a conversation": ({"messages": MESSAGES}, Prompt((SYSTEM, USER))),
     "what else a row has does not count": ({"prompt": "Why?", "domain": ["odd"]}, Prompt((USER,))),

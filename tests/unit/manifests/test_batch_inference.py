@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from finetune_operator.contract.batch_inference import BatchInferenceConfig, SamplingConfig, VotingConfig
-from finetune_operator.contract.places import BATCH_CONFIG_ANNOTATION, BATCH_CONTAINER
+from finetune_operator.contract.dataset import StoredSource
+from finetune_operator.contract.places import BATCH_CONFIG_ANNOTATION, BATCH_CONTAINER, INTERNAL_TOKEN_VARIABLE
 from finetune_operator.manifests.batch_inference import asked_models, batch_config, batch_job, batch_job_name
 from finetune_operator.resources.batch_inference import BatchInference
 from tests.builders import CONFIG, make_batch, make_test, make_version
@@ -13,7 +14,7 @@ from tests.golden_files import assert_golden
 from tests.helm.pod_security import pod_violations
 
 RATINGS = {"secretRef": {"name": "ratings-db", "key": "url"}, "claimName": "ratings", "domain": "ethics"}
-STORED = {"url": "s3://bucket/q.parquet", "endpoint": "http://store:9000", "secretRef": {"name": "store"}}
+OBJECT = {"url": "s3://bucket/q.parquet", "endpoint": "http://store:9000", "secretRef": {"name": "store"}}
 BATCHES: dict[str, BatchInference] = {
     "prompts": make_batch(),
     "beside-base": make_batch({"compareWith": {"base": True}, "dataset": {"volume": None, "ratings": RATINGS}}),
@@ -21,7 +22,7 @@ BATCHES: dict[str, BatchInference] = {
         {
             "compareWith": {"modelVersion": "plato-v2"},
             "abTest": {"name": "duel", "maxPairs": 50},
-            "dataset": {"volume": None, "s3": STORED, "format": "Alpaca"},
+            "dataset": {"volume": None, "s3": OBJECT, "format": "Alpaca"},
             "parameters": {"maxTokens": 64, "temperature": "0.7", "topP": "0.9", "seed": 7},
             "maxConcurrentRequests": 32,
             "limit": 500,
@@ -111,6 +112,16 @@ def test_parameters_are_numbers() -> None:
 def test_the_format_of_the_rows(name: str, alone: bool, record_format: str) -> None:
     config = config_of(BATCHES[name])
     assert (config.prompts_alone, config.dataset.format) == (alone, record_format)
+
+
+def test_what_the_api_keeps_is_fetched_from_it() -> None:
+    path = f"chatml-{'0' * 32}/train.jsonl"
+    batch = make_batch({"dataset": {"volume": None, "stored": {"path": path}, "format": "ChatML"}})
+    url = f"http://api.example:8080/internal/v1/datasets/finetune/{path}"
+    assert config_of(batch).dataset.source == StoredSource(path=path, url=url)
+    (container,) = job_of(batch)["spec"]["template"]["spec"]["containers"]
+    assert {mount["name"] for mount in container["volumeMounts"]} == {"config", "artifacts", "tmp"}
+    assert INTERNAL_TOKEN_VARIABLE in {variable["name"] for variable in container["env"]}
 
 
 def test_the_name_follows_from_the_uid() -> None:

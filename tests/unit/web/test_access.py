@@ -7,6 +7,7 @@ import httpx2
 import pytest
 
 from finetune_operator.contract.places import (
+    BATCH_ANSWERS_PATH,
     EVALUATION_PATH,
     PAIRS_PATH,
     PROGRESS_BATCH_PATH,
@@ -31,6 +32,7 @@ PATH_EXAMPLES = {
     "job_id": "finetune.plato-1",
     "model_id": "finetune.plato-v2",
     "test_id": "finetune.v1-v2",
+    "batch_id": "finetune.answers",
     "fine_tuning_job_id": "ftjob-finetune.plato-1",
     "dataset_id": f"chatml-{'0' * 32}",
     "file": "train.jsonl",
@@ -58,6 +60,7 @@ INTERNAL_ROUTES = [
     ("GET", VERSION_RATINGS_PATH.format(uid="uid")),
     ("GET", STORED_FILE_PATH.format(namespace="finetune", id=f"file-{'0' * 32}", file="data.jsonl")),
     ("PUT", PAIRS_PATH.format(uid="uid")),
+    ("PUT", BATCH_ANSWERS_PATH.format(uid="uid")),
     ("PUT", EVALUATION_PATH.format(id="uid")),
 ]
 STRANGERS: dict[str, dict[str, str]] = {

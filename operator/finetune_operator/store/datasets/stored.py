@@ -103,7 +103,7 @@ def _require_file(source: StoredSource, status: int) -> None:
         raise Refused.because(
             FailureReason.DATASET_INVALID,
             f"the api does not keep {source.path} (any more) for this namespace",
-            "upload the file or export the dataset again, and create a new FineTuneJob with its id",
+            "upload the file or export the dataset again, and name it in a new resource of this kind",
         )
     if status in REFUSING:
         raise Refused.because(

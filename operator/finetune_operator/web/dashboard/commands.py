@@ -54,6 +54,26 @@ def version_commands(found: ObjectId) -> tuple[Command, ...]:
     )
 
 
+def batch_commands(found: ObjectId, *, is_finished: bool, is_suspended: bool) -> tuple[Command, ...]:
+    """What follows its manifest as `batch.yaml`."""
+    name, where = found.name, f"-n {found.namespace}"
+    path = f"/v1/fine-tuning/batches/{found}"
+    verb = "resume" if is_suspended else "suspend"
+    changing = Command(
+        verb.capitalize(),
+        f"{_patched('batchinference', found, {'suspend': not is_suspended})}\nftctl {verb} batch/{name} {where}",
+    )
+    return (
+        Command("Make it", submit_command("batch.yaml")),
+        Command("Look at it", f"kubectl get batchinference {name} {where} -w\nftctl status batch/{name} {where}"),
+        Command("Read the first answers", f"ftctl answers {name} {where}\n{curl(f'{path}/answers')}"),
+        Command("Copy all files", f"ftctl answers {name} {where} --script {name}.sh\nsh {name}.sh"),
+        Command("Read its log", f"ftctl logs batch/{name} {where} -f"),
+        *(() if is_finished else (changing,)),
+        Command("Delete it", f"kubectl delete batchinference {name} {where}\n{curl(path, None, 'DELETE')}"),
+    )
+
+
 def submit_command(file: str) -> str:
     """Of an object in a file."""
     return f"kubectl apply -f {file}\nftctl submit -f {file}"

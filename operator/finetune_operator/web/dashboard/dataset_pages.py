@@ -119,6 +119,13 @@ async def counted_ratings(visit: Visit, selection: GoldSelection) -> RatingStati
     return await datasets.count_ratings(visit.services, caller, visit.request, selection)
 
 
+def dataset_title(dataset: DatasetEntry) -> str:
+    """As one may choose it."""
+    chosen = ", ".join(filter(None, (dataset.request.philosopher, dataset.request.domain)))
+    made = f"{dataset.created_at:%d %b %Y, %H:%M}"
+    return f"{dataset.format}, {dataset.rows} rows{f', {chosen}' if chosen else ''} ({made})"
+
+
 async def exported(visit: Visit) -> tuple[DatasetEntry, ...]:
     """Those that there are. Raises problems."""
     return (await _listed(visit)).datasets

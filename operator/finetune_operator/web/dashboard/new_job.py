@@ -27,14 +27,14 @@ from finetune_operator.resources.finetunejob import KIND, FineTuneJob
 from finetune_operator.web.creation import manifest
 from finetune_operator.web.dashboard.base_model_size import size_of
 from finetune_operator.web.dashboard.commands import submit_command
-from finetune_operator.web.dashboard.dataset_pages import counted_ratings, exported
+from finetune_operator.web.dashboard.dataset_pages import counted_ratings, dataset_title, exported
 from finetune_operator.web.dashboard.fine_tuning import PATH
 from finetune_operator.web.dashboard.forms import described, mistakes_of, request_of
 from finetune_operator.web.dashboard.job_pages import JOBS_PATH, job_path
 from finetune_operator.web.dashboard.permitted import part, told
 from finetune_operator.web.dashboard.routing import Page, page_router
 from finetune_operator.web.dashboard.visits import Visit, VisitOf
-from finetune_operator.web.dataset_schemas import DatasetEntry, GoldSelection
+from finetune_operator.web.dataset_schemas import GoldSelection
 from finetune_operator.web.ids import ObjectId
 from finetune_operator.web.job_changes import create_job, datasets_claim
 from finetune_operator.web.job_requests import JobRequest, WrongRequest, spec_of
@@ -95,7 +95,7 @@ async def new_job_page(
         "new_job.html",
         fields=described(JobRequest),
         catalogue=CATALOGUE,
-        chosen_datasets=[(f"{each.id}/train.jsonl", _named(each)) for each in datasets.value or ()],
+        chosen_datasets=[(f"{each.id}/train.jsonl", dataset_title(each)) for each in datasets.value or ()],
         namespace_options=[(each, each) for each in visit.services.settings.namespaces],
         base_model=base_model or "",
         dataset_path=dataset_path or "",
@@ -150,12 +150,6 @@ def job_request(form: Mapping[str, Any]) -> JobRequest:
     openai: dict[str, JsonValue] = {"secretRef": {"name": name, "key": key}}
     openai |= {member: said[field] for field, member in PROVIDER_FIELDS.items() if member and field in said}
     return request.model_copy(update={"openai": openai})
-
-
-def _named(dataset: DatasetEntry) -> str:
-    chosen = ", ".join(filter(None, (dataset.request.philosopher, dataset.request.domain)))
-    made = f"{dataset.created_at:%d %b %Y, %H:%M}"
-    return f"{dataset.format}, {dataset.rows} rows{f', {chosen}' if chosen else ''} ({made})"
 
 
 def _manifest(visit: Visit, request: JobRequest) -> dict[str, Any]:

@@ -46,6 +46,9 @@ BUTTONS = {
     "/fine-tuning/jobs/{namespace}/{name}/resume",
     "/fine-tuning/datasets/{dataset_id}/delete",
     "/model-comparison/tests/{test_id}/cancel",
+    "/batches/{batch_id}/suspend",
+    "/batches/{batch_id}/resume",
+    "/batches/{batch_id}/delete",
     f"{VOTE}/pair",
 }
 """Forms without a field."""
@@ -90,7 +93,7 @@ GOOD_QUERIES: dict[str, dict[str, str]] = {
 }
 NAMED = {"/fine-tuning/jobs": "plato-1", "/fine-tuning/models": "plato-v2", "/cost/trainings": "plato-1"}
 """What `{name}` is there below a path."""
-OWN = {"version_id": "finetune.plato-v2", "batch_id": "finetune.answers"}
+OWN = {"version_id": "finetune.plato-v2", "batch_id": "finetune.sums"}
 
 
 def page_routes() -> list[APIRoute]:

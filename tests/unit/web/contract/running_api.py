@@ -24,7 +24,7 @@ from finetune_operator.store.migrations import migrate
 from finetune_operator.web.app import create_app
 from finetune_operator.web.services import Services
 from finetune_operator.web.settings import Settings
-from tests.builders import job_object, version_object
+from tests.builders import batch_object, job_object, version_object
 from tests.unit.store.ratings_database import rating, write_ratings
 from tests.unit.web.conftest import ENVIRONMENT, Clock, FakeArms, ab_test
 from tests.unit.web.ratings_api import WorkerThread
@@ -98,6 +98,7 @@ def furnish(cluster: PlayedApiServer) -> None:
     cluster.put("modelversions", version_object(1))
     cluster.put("modelversions", version_object(2, status=ACTIVE))
     cluster.put("abtests", ab_test())
+    cluster.put("batchinferences", batch_object(name="sums"))
 
 
 def environment(directory: Path) -> dict[str, str]:

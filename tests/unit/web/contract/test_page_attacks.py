@@ -33,10 +33,9 @@ NOT_THERE = {
     "/fine-tuning/datasets/{dataset_id}/files/{file}",
     "/fine-tuning/datasets/{dataset_id}/delete",
     f"{VOTE}/cast",
-    "/batches/{batch_id}",
     "/api-keys/{key_id}/revoke",
 }
-"""What has no issuer, dataset, open pair, batch run or key to name."""
+"""What has no issuer, dataset, open pair or key to name."""
 NOT_CONFIGURED = ("POST", "/api-keys")
 """No ServiceAccount may have keys here."""
 

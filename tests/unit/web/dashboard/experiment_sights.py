@@ -5,7 +5,9 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from finetune_operator.store import votes
+from finetune_operator.contract.batch_answers import BatchAnswer, BatchAnswers
+from finetune_operator.contract.training import JobIdentity
+from finetune_operator.store import batch_answers, votes
 from finetune_operator.store.tables import Comparison
 from finetune_operator.store.votes import Choice
 from tests.builders import merged
@@ -156,3 +158,22 @@ async def vote(engine: AsyncEngine, count: int = 34) -> None:
         )
         kept = await votes.add_comparison(engine, made)
         await votes.cast_vote(engine, kept, choice, late=False, now=NOON + timedelta(minutes=number, seconds=30))
+
+
+async def answer(engine: AsyncEngine, rows: int = 24, uid: str = uid_of(400)) -> None:
+    """The first rows of the batch, as its pod tells them; one of them failed for one of both."""
+    batch = JobIdentity(namespace=NAMESPACE, name="answers", uid=uid)
+    for number in range(1, rows + 1):
+        told = [
+            BatchAnswer(
+                number=number,
+                served_name=name,
+                custom_id=f"row-{number}",
+                prompt=f"Question {number}: {HOSTILE}",
+                answer=None if fails else f"{name} says {ANSWER}",
+                error="This model's maximum context length is 4096 tokens" if fails else None,
+            )
+            for name in ("plato-v1", "plato-v2")
+            for fails in [number == 3 and name == "plato-v2"]
+        ]
+        await batch_answers.record(engine, BatchAnswers(batch=batch, answers=tuple(told)), NOON)

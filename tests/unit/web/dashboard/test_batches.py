@@ -1,13 +1,18 @@
 """Batch runs: what the form makes, and what the pages show of a run."""
 
+import json
 from typing import Any
 
 import pytest
 
+from finetune_operator.contract.batch_answers import BatchAnswer, BatchAnswers
+from finetune_operator.contract.training import JobIdentity
 from finetune_operator.resources.abtest import ABTestSpec
 from finetune_operator.resources.batch_inference import BatchInferenceSpec
-from finetune_operator.web.dashboard.batch_forms import BatchForm, objects_of
-from tests.builders import merged
+from finetune_operator.store import batch_answers
+from finetune_operator.web.batch_requests import batch_objects
+from finetune_operator.web.dashboard.batch_forms import BatchForm
+from tests.builders import batch_object, merged
 from tests.unit.web.conftest import model_version
 from tests.unit.web.dashboard.conftest import Browser
 from tests.unit.web.rest.conftest import Rest
@@ -15,6 +20,7 @@ from tests.unit.web.rest.played_api_server import PlayedApiServer
 
 SAID = {"namespace": "finetune", "name": "answers", "model_version": "plato-v2"}
 FORM = {"name": "answers", "model_version": "finetune.plato-v2", "judged": "true"}
+EXPORTED, UPLOADED = f"chatml-{'0' * 32}/test.jsonl", f"file-{'0' * 32}/data.jsonl"
 DIGEST = f"sha256:{'0' * 64}"
 
 SPECS: dict[str, tuple[dict[str, str], dict[str, Any], dict[str, Any] | None]] = {
@@ -36,9 +42,19 @@ SPECS: dict[str, tuple[dict[str, str], dict[str, Any], dict[str, Any] | None]] =
         },
         {"baseline": {"modelVersion": "plato-v1"}},
     ),
+    "an exported dataset": (
+        {"source": EXPORTED, "compare_with": "nobody", "domain": "of ratings alone"},
+        {"dataset": {"stored": {"path": EXPORTED}, "format": "ChatML"}},
+        None,
+    ),
+    "an uploaded file": (
+        {"source": "file", "path": UPLOADED, "compare_with": "nobody"},
+        {"dataset": {"stored": {"path": UPLOADED}}},
+        None,
+    ),
     "alone": ({"compare_with": "nobody"}, {"dataset": {"ratings": {}}}, None),
     "a file, nobody votes": (
-        {"source": "volume", "path": "volume://data/a/prompts.jsonl", "judged": "false"},
+        {"source": "file", "path": "volume://data/a/prompts.jsonl", "judged": "false"},
         {
             "compareWith": {"base": True},
             "dataset": {"volume": {"claimName": "data", "path": "a/prompts.jsonl"}},
@@ -50,7 +66,8 @@ SPECS: dict[str, tuple[dict[str, str], dict[str, Any], dict[str, Any] | None]] =
 
 @pytest.mark.parametrize(("changes", "expected", "test"), SPECS.values(), ids=SPECS)
 def test_what_a_form_makes(changes: dict[str, str], expected: dict[str, Any], test: dict[str, Any] | None) -> None:
-    made = objects_of(BatchForm.model_validate_strings(SAID | changes))
+    form = BatchForm.model_validate_strings(SAID | changes)
+    made = batch_objects(form.request(), form.namespace, form.name, form.digest, None)
     always = {"modelVersion": "plato-v2", "limit": 100, "parameters": {"maxTokens": 256}}
     assert made.batch["spec"] == always | expected
     BatchInferenceSpec.model_validate(made.batch["spec"])
@@ -92,7 +109,8 @@ async def test_an_unticked_box_makes_no_test(editor: Browser, cluster: PlayedApi
 
 
 MISTAKES = {
-    "no file": ({"source": "volume"}, "say where the file is"),
+    "no file": ({"source": "file"}, "say where the file is"),
+    "no place of a file": ({"source": "file", "path": "/etc/passwd"}, "dataset_path: write volume://"),
     "against itself": ({"compare_with": "plato-v2"}, "choose another version"),
     "another family": ({"compare_with": "kant-v1"}, "switch voting off"),
     "no number": ({"limit": "all"}, "limit"),
@@ -150,3 +168,99 @@ async def test_the_form_offers_what_is_served_and_knows_the_volume(editor: Brows
     assert 'value="finetune.plato-v2"' in await editor.page("/batches/new")
     await cluster.remove("modelversions", "finetune", "plato-v2")
     assert "nobody could answer" in await editor.page("/batches/new")
+
+
+async def test_the_form_offers_what_was_exported(sighted: Rest) -> None:
+    sighted.cluster.put("modelversions", merged(model_version(), {"spec": {"serving": {}}}))
+    editor = Browser(sighted, "editor")
+    made = await editor.post("/fine-tuning/datasets", {"test_fraction": "0.2", "switches": "gold_star_only"})
+    dataset = made.headers["location"].rpartition("/")[2]
+    assert f'href="/batches/new?dataset_path={dataset}/train.jsonl"' in await editor.page(made.headers["location"])
+    page = await editor.page(f"/batches/new?dataset_path={dataset}/train.jsonl")
+    assert f'<option value="{dataset}/train.jsonl" selected>' in page
+    assert f'<option value="{dataset}/test.jsonl">' in page
+    chosen = FORM | {"source": f"{dataset}/test.jsonl"}
+    assert f"path: {dataset}/test.jsonl" in (await editor.post("/batches/preview", chosen, HX_Request="true")).text
+    assert (await editor.post("/batches", chosen)).status_code == 303
+    (batch,) = (body for (plural, *_), body in sighted.cluster.objects.items() if plural == "batchinferences")
+    assert batch["spec"]["dataset"] == {"stored": {"path": f"{dataset}/test.jsonl"}, "format": "ChatML"}
+
+
+class TestOneRun:
+    """What its page shows of its answers, and what can be done with it."""
+
+    PAGE = "/batches/finetune.sums"
+
+    @pytest.fixture
+    async def batch(self, rest: Rest) -> dict[str, Any]:
+        status = {"phase": "Running", "directory": "volume://artifacts/finetune/batches/uid"}
+        body = rest.cluster.put(
+            "batchinferences", batch_object({"compareWith": {"base": True}}, name="sums", status=status)
+        )
+        identity = JobIdentity(namespace="finetune", name="sums", uid=body["metadata"]["uid"])
+        told = [
+            BatchAnswer(number=number, served_name=name, custom_id=f"row-{number}", prompt=f"{number}+0?", answer=said)
+            for number in range(1, 13)
+            for name, said in (("tiny", "<script>what?</script>"), ("plato-v1", f"it is {number}"))
+        ]
+        for begin in range(0, len(told), 20):
+            sent = BatchAnswers(batch=identity, answers=tuple(told[begin : begin + 20]))
+            await batch_answers.record(rest.services.engine, sent, rest.services.now())
+        return body
+
+    async def test_its_first_answers_are_side_by_side(self, editor: Browser, batch: dict[str, Any]) -> None:
+        page = await editor.page(self.PAGE)
+        assert page.count('class="answered-row"') == 10
+        assert page.index("it is 1</pre>") < page.index("&lt;script&gt;what?"), "the version's comes first"
+        assert "<script>what?" not in page
+        assert f'href="{self.PAGE}?after=10#answers"' in page
+        rest_of_it = await editor.page(f"{self.PAGE}?after=10")
+        assert rest_of_it.count('class="answered-row"') == 2
+        assert "it is 12</pre>" in rest_of_it
+
+    async def test_they_are_downloaded_as_json_lines(self, editor: Browser, batch: dict[str, Any]) -> None:
+        assert f'href="{self.PAGE}/answers.jsonl"' in await editor.page(self.PAGE)
+        answer = await editor.get(f"{self.PAGE}/answers.jsonl")
+        assert answer.headers["content-disposition"] == 'attachment; filename="sums.answers.jsonl"'
+        rows = [json.loads(line) for line in answer.text.splitlines()]
+        assert [row["number"] for row in rows] == list(range(1, 13))
+        assert rows[0]["answers"][0] == {
+            "served_name": "plato-v1", "answer": "it is 1", "error": None, "shortened": False,
+        }  # fmt: skip
+
+    async def test_it_says_how_to_copy_all_files(self, editor: Browser, batch: dict[str, Any]) -> None:
+        page = await editor.page(self.PAGE)
+        assert "kubectl cp files-sums:/artifacts/finetune/batches/uid" in page
+        assert "ftctl answers sums -n finetune --script sums.sh" in page
+
+    async def test_what_people_judge_blind_has_no_names_unless_one_asks(self, editor: Browser, rest: Rest) -> None:
+        spec = {"compareWith": {"base": True}, "abTest": {"name": "v1-v2"}}
+        rest.cluster.put("batchinferences", batch_object(spec, name="sums"))
+        assert "Show who answered what" in await editor.page(self.PAGE)
+        assert "Show who answered what" not in await editor.page(f"{self.PAGE}?named=true")
+
+    async def test_it_is_suspended_resumed_and_deleted(
+        self, editor: Browser, cluster: PlayedApiServer, batch: dict[str, Any]
+    ) -> None:
+        for verb, other, suspended in (("suspend", "resume", True), ("resume", "suspend", False)):
+            assert f'action="{self.PAGE}/{verb}"' in await editor.page(self.PAGE)
+            assert (await editor.post(f"{self.PAGE}/{verb}")).headers["location"] == self.PAGE
+            assert cluster.objects["batchinferences", "finetune", "sums"]["spec"]["suspend"] is suspended
+            page = await editor.page(self.PAGE)
+            assert f'action="{self.PAGE}/{other}"' in page
+            assert f"ftctl {other} batch/sums" in page
+        assert (await editor.post(f"{self.PAGE}/delete")).headers["location"] == "/batches"
+        assert cluster.names("batchinferences") == []
+
+    async def test_what_has_ended_is_only_deleted(self, editor: Browser, rest: Rest, batch: dict[str, Any]) -> None:
+        await rest.cluster.tell("batchinferences", "finetune", "sums", phase="Succeeded")
+        page = await editor.page(self.PAGE)
+        assert f'action="{self.PAGE}/delete"' in page
+        assert f'action="{self.PAGE}/suspend"' not in page
+
+    async def test_a_reader_changes_nothing(self, rest: Rest, batch: dict[str, Any]) -> None:
+        reader = Browser(rest, "reader")
+        assert "it is 1</pre>" in await reader.page(self.PAGE)
+        for verb in ("suspend", "delete"):
+            assert (await reader.post(f"{self.PAGE}/{verb}")).status_code == 403
+        assert rest.cluster.names("batchinferences") == ["sums"]

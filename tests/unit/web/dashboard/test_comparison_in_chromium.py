@@ -39,6 +39,7 @@ PAGES = {
     "batches": "/batches",
     "batch-new": "/batches/new",
     "batch": f"/batches/{NAMESPACE}.answers",
+    "batch-answers": f"/batches/{NAMESPACE}.answers?named=true",
     "wizard-5-live": f"/wizard/deploy/{NAMESPACE}.plato-v1",
 }
 
@@ -50,6 +51,7 @@ expect.set_options(timeout=20_000)
 async def site(sighted: Rest, browser: Chromium) -> AsyncIterator[Site]:
     experiment_sights.fill(sighted.cluster)
     await experiment_sights.vote(sighted.services.engine, BEFORE)
+    await experiment_sights.answer(sighted.services.engine)
     object.__setattr__(sighted.services, "arms", Philosophers())
     async with opened(sighted, browser) as made:
         yield made
@@ -243,6 +245,44 @@ async def test_the_wizard_leads_from_a_model_to_a_deployed_version(site: Site) -
     await page.get_by_role("button", name="Deploy plato-v3").click()
     await expect(page.locator("#deployment")).to_contain_text("It was asked for")
     assert cluster.objects["modelversions", NAMESPACE, "plato-v3"]["spec"]["state"] == "Deployed"
+
+
+async def test_a_batch_is_made_of_an_exported_dataset_and_its_answers_come_by_themselves(site: Site) -> None:
+    page = await site.logged_in()
+    cluster, engine = site.rest.cluster, site.services.engine
+    await page.goto("/fine-tuning/datasets")
+    await page.get_by_role("button", name="Export").click()
+    await page.wait_for_url("**/datasets/*-*")
+    await page.get_by_role("button", name="Ask a version its questions").click()
+    await expect(page.get_by_label("Questions")).to_have_value(re.compile(r"^chatml-[0-9a-f]{32}/train\.jsonl$"))
+    await page.get_by_label("Let people vote").uncheck()
+    await expect(page.locator("#preview")).to_contain_text("stored:")
+    await page.get_by_role("button", name="Start the run").click()
+    await page.wait_for_url(f"**/batches/{NAMESPACE}.answers-*")
+    await expect(page.locator("#answers")).to_contain_text("None yet.")
+    await expect(page.locator(LIVE)).to_have_count(1)
+
+    name = page.url.rpartition(".")[2]
+    batch = cluster.objects["batchinferences", NAMESPACE, name]
+    await experiment_sights.answer(engine, uid=batch["metadata"]["uid"], rows=12)
+    progress = {"percent": 50, "done": 12, "total": 24, "failed": 1}
+    await cluster.tell("batchinferences", NAMESPACE, name, phase="Running", progress=progress)
+    await expect(page.locator("#batch progress")).to_have_attribute("value", "50")
+    await expect(page.locator(".answered-row")).to_have_count(10)
+    await expect(page.get_by_label("Answer of plato-v2 to row 3")).to_contain_text("maximum context length")
+    await page.get_by_role("link", name="Next").press("Enter")
+    await expect(page.locator(".answered-row")).to_have_count(2)
+    async with page.expect_download() as downloading:
+        await page.get_by_role("link", name="Download these").click()
+    assert (await downloading.value).suggested_filename == f"{name}.answers.jsonl"
+
+    await page.get_by_role("button", name="Suspend").click()
+    await expect(page.get_by_role("button", name="Resume")).to_be_visible()
+    assert cluster.objects["batchinferences", NAMESPACE, name]["spec"]["suspend"] is True
+    await page.get_by_text("End and delete…").click()
+    await page.get_by_role("button", name="End and delete", exact=True).click()
+    await page.wait_for_url("**/batches")
+    assert name not in cluster.names("batchinferences")
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

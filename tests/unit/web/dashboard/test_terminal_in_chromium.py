@@ -32,6 +32,7 @@ NO_PAGES = {
     "/fine-tuning/jobs/{namespace}/{name}/log": "a part of a training's page",
     "/fine-tuning/jobs/{namespace}/{name}/curve": "what a chart draws",
     "/fine-tuning/datasets/{dataset_id}/files/{file}": "a download",
+    "/batches/{batch_id}/answers.jsonl": "a download",
     "/model-comparison/tests/{test_id}/state": "a part of a test's page",
     "/model-comparison/tests/{test_id}/win-rates": "what a chart draws",
     "/cost/roi/result": "a part of /cost/roi",
@@ -74,6 +75,7 @@ KINDS = {
 async def site(sighted: Rest, browser: Chromium) -> AsyncIterator[Site]:
     experiment_sights.fill(sighted.cluster)
     await experiment_sights.vote(sighted.services.engine)
+    await experiment_sights.answer(sighted.services.engine)
     await prices.fill(sighted)
     object.__setattr__(sighted.services, "arms", Philosophers())
     async with opened(sighted, browser) as made:
@@ -153,10 +155,10 @@ def taken_by_ftctl(words: list[str]) -> None:
 
 def taken_by_kubectl(words: list[str]) -> None:
     verb, *rest = words
-    if verb in ("get", "patch"):
-        assert set(rest[0].split(",")) <= KINDS, rest[0]
+    if verb in ("get", "patch", "delete", "wait"):
+        assert set(rest[0].split(",")) <= KINDS | {"pod"}, rest[0]
     else:
-        assert verb in ("apply", "logs", "create"), words
+        assert verb in ("apply", "logs", "create", "cp"), words
 
 
 def taken_by_rest(words: list[str]) -> None:

@@ -9,7 +9,7 @@ TESTS, JOBS, TRAINING, OPENAI = (
     "/v1/fine_tuning/jobs",
 )
 TEST, ONE = f"{TESTS}/{{namespace}}/{{name}}", f"{TESTS}/{{test_id}}"
-DATASETS, KEYS = "/v1/fine-tuning/datasets", "/v1/api-keys"
+DATASETS, KEYS, BATCHES = "/v1/fine-tuning/datasets", "/v1/api-keys", "/v1/fine-tuning/batches"
 HISTORY = [{"time": "2026-11-22T12:00:00Z", "state": "Deployed", "why": "test", "previous": "plato-v1"}]
 LOADED = {"type": "Loaded", "status": "True", "reason": "Test", "lastTransitionTime": "2026-11-22T12:00:00Z"}
 ACTIVE = {"engine": "e", "promotedAt": "2026-11-22T12:00:00Z", "history": HISTORY, "conditions": [LOADED]}
@@ -20,6 +20,7 @@ BODIES: dict[str, Any] = {
     f"POST {TRAINING}": FLAT_JOB,
     f"POST {OPENAI}": {"model": "volume://models/tiny", "training_file": "ratings"},
     f"POST {TESTS}": {"candidate": "plato-v2"},
+    f"POST {BATCHES}": {"model_version": "plato-v2"},
     f"PUT {JOBS}/{{job_id}}/budget": {"max_cost": "25.00"},
     f"POST {TEST}/comparisons": ADA,
     f"POST {ONE}/comparisons": ADA,

@@ -12,7 +12,7 @@ import pytest
 from finetune_operator.store import api_keys
 from finetune_operator.store.api_keys import Account, KeyRecord
 from finetune_operator.web.openai_api.errors import is_spoken
-from tests.builders import abtest_object, job_object, version_object
+from tests.builders import abtest_object, batch_object, job_object, version_object
 from tests.unit.web.conftest import ENVIRONMENT, NOON
 from tests.unit.web.rest.conftest import Rest
 from tests.unit.web.rest.example_requests import ACTIVE, BODIES, FLAT_JOB
@@ -58,10 +58,15 @@ TRAIN_THERE = Needs(rights("finetunejobs", "create"))
 MAKE_TOKENS = Needs(api_token=False, tokens=True)
 ANYBODY_KNOWN = Needs()
 
+READ_BATCH = Needs(rights("batchinferences", "get"), api_token=False)
+CHANGE_BATCH = Needs(rights("batchinferences", "get", "patch"), api_token=False)
+
 TESTS, MODELS, JOBS = "/v1/fine-tuning/ab-test", "/v1/fine-tuning/models", "/v1/fine-tuning/jobs"
 PAIR, ONE = f"{TESTS}/{{namespace}}/{{name}}", f"{TESTS}/{{test_id}}"
 TRAINING, DATASETS, OPENAI = "/api/training/jobs", "/v1/fine-tuning/datasets", "/v1/fine_tuning/jobs"
 COSTS, FILES, KEYS = "/v1/fine-tuning/costs", "/v1/files", "/v1/api-keys"
+BATCHES = "/v1/fine-tuning/batches"
+ONE_BATCH = f"{BATCHES}/{{batch_id}}"
 THEIRS = f"{OPENAI}/{{fine_tuning_job_id}}"
 MATRIX: dict[str, Needs] = {
     f"GET {JOBS}": LIST_JOBS,
@@ -114,6 +119,13 @@ MATRIX: dict[str, Needs] = {
     f"POST {ONE}/vote": VOTE,
     f"POST {PAIR}/vote": VOTE,
     "POST /v1/fine-tuning/feedback": VOTE_EVERYWHERE,
+    f"GET {BATCHES}": Needs(rights("batchinferences", "list"), api_token=False),
+    f"POST {BATCHES}": Needs(rights("batchinferences", "create"), api_token=False),
+    f"GET {ONE_BATCH}": READ_BATCH,
+    f"GET {ONE_BATCH}/answers": READ_BATCH,
+    f"POST {ONE_BATCH}/suspend": CHANGE_BATCH,
+    f"POST {ONE_BATCH}/resume": CHANGE_BATCH,
+    f"DELETE {ONE_BATCH}": Needs(rights("batchinferences", "get", "delete"), api_token=False),
     f"GET {DATASETS}": RATINGS,
     f"POST {DATASETS}/export": RATINGS,
     f"POST {DATASETS}/statistics": RATINGS,
@@ -192,12 +204,14 @@ def headers_of(role: str) -> dict[str, str]:
 def furnish(rest: Rest, operation: str) -> None:
     """The same in both namespaces, anew for each request."""
     rest.cluster.objects.clear()
+    batch = batch_object({"suspend": operation.endswith("/resume")}, name="answers")
     job = job_object({"suspend": operation.endswith(("/resume", "/start"))}, name="plato-1")
     for namespace in NAMESPACES:
         for plural, body in (
             ("finetunejobs", job),
             ("modelversions", version_object(1)),
             ("modelversions", version_object(2, status=ACTIVE)),
+            ("batchinferences", batch),
             ("abtests", abtest_object({"prompts": ["What is time?"]}, name="v1-v2")),
         ):
             metadata = body["metadata"] | {"namespace": namespace, "uid": f"{namespace}-{body['metadata']['name']}"}
@@ -219,7 +233,7 @@ async def furnish_keys(rest: Rest) -> None:
 
 def body_of(operation: str, role: str, namespace: str) -> Any:
     body = BODIES.get(operation)
-    if operation in (f"POST {JOBS}", f"POST {TRAINING}", f"POST {OPENAI}", f"POST {TESTS}", f"POST {KEYS}"):
+    if operation in {f"POST {path}" for path in (JOBS, TRAINING, OPENAI, TESTS, KEYS, BATCHES)}:
         body = (body or FLAT_JOB) | {"namespace": namespace}
     if body is not None and role != "api token":
         return {name: value for name, value in body.items() if name != "evaluator"}
@@ -241,6 +255,7 @@ def path_of(operation: str, namespace: str) -> str:
         f"GET {TRAINING}",
         f"GET {MODELS}",
         f"GET {TESTS}",
+        f"GET {BATCHES}",
         "GET /v1/fine-tuning/comparisons",
         f"POST {FILES}",
     )
