@@ -32,6 +32,7 @@ from finetune_operator.web.job_routes import CHANGING, READING, After
 from finetune_operator.web.odd_resources import each_shown
 from finetune_operator.web.pages import Time
 from finetune_operator.web.problems import Problem, documented
+from finetune_operator.web.required_rights import CHANGE_TEST, LIST_TESTS, MAKE_TEST, READ_TEST, VOTE_THERE
 from finetune_operator.web.schemas import (
     BlindComparison,
     ComparisonList,
@@ -59,7 +60,7 @@ CREATING: dict[int | str, dict[str, Any]] = {
 router = APIRouter(prefix=TESTS_PATH, tags=["ab-test"], dependencies=[Depends(require_caller)])
 
 
-@router.post("", status_code=201, responses=CREATING)
+@router.post("", status_code=201, responses=CREATING, openapi_extra=MAKE_TEST)
 async def post_test(
     services: ServicesOf,
     caller: CallerOf,
@@ -83,7 +84,7 @@ async def post_test(
     return detail
 
 
-@router.get("", responses=READING)
+@router.get("", responses=READING, openapi_extra=LIST_TESTS)
 async def get_tests(
     services: ServicesOf,
     caller: CallerOf,
@@ -100,13 +101,15 @@ async def get_tests(
     return AbTestList(tests=tests, total=page.total, has_more=page.has_more, next=page.next)
 
 
-@router.get("/{test_id}", responses=READING)
+@router.get("/{test_id}", responses=READING, openapi_extra=READ_TEST)
 async def get_one_test(services: ServicesOf, caller: CallerOf, test_id: TestId) -> TestState:
     """Where a test stands."""
     return await abtests.get_test(services, caller, *Acting(services, caller).identified(test_id))
 
 
-@router.post("/{test_id}/comparisons", responses=documented(401, 403, 404, 409, 422, 502, 503))
+@router.post(
+    "/{test_id}/comparisons", responses=documented(401, 403, 404, 409, 422, 502, 503), openapi_extra=VOTE_THERE
+)
 async def post_comparison(
     services: ServicesOf, caller: CallerOf, test_id: TestId, request: ComparisonRequest
 ) -> BlindComparison:
@@ -115,20 +118,20 @@ async def post_comparison(
     return await abtests.create_comparison(services, caller, namespace, name, request)
 
 
-@router.post("/{test_id}/cancel", responses=CHANGING)
+@router.post("/{test_id}/cancel", responses=CHANGING, openapi_extra=CHANGE_TEST)
 async def post_test_cancel(services: ServicesOf, caller: CallerOf, test_id: TestId) -> AbTestDetail:
     """End it for good before its verdict; the votes are kept. Asking again changes nothing."""
     return abtest_detail(await cancel_test(Acting(services, caller), test_id))
 
 
-@router.post("/{test_id}/vote", responses=CHANGING)
+@router.post("/{test_id}/vote", responses=CHANGING, openapi_extra=VOTE_THERE)
 async def post_vote(services: ServicesOf, caller: CallerOf, test_id: TestId, request: VoteRequest) -> VoteResult:
     """One vote per comparison and evaluator; sending it again changes nothing, another one is a conflict."""
     namespace, name = Acting(services, caller).identified(test_id)
     return await abtests.vote(services, caller, namespace, name, request)
 
 
-@router.get("/{test_id}/comparisons", responses=READING)
+@router.get("/{test_id}/comparisons", responses=READING, openapi_extra=READ_TEST)
 async def get_comparisons_of(
     services: ServicesOf,
     caller: CallerOf,
@@ -143,7 +146,7 @@ async def get_comparisons_of(
     return await abtests.get_comparisons(services, caller, namespace, name, before, limit)
 
 
-@router.get("/{test_id}/voters", responses=READING)
+@router.get("/{test_id}/voters", responses=READING, openapi_extra=READ_TEST)
 async def get_voters_of(
     services: ServicesOf, caller: CallerOf, test_id: TestId, limit: Annotated[int, Query(ge=1, le=500)] = 100
 ) -> VoterList | TestState:
@@ -154,7 +157,7 @@ async def get_voters_of(
     return await abtests.get_voters(services, caller, namespace, name, limit)
 
 
-@router.get("/{test_id}/samples", responses=READING)
+@router.get("/{test_id}/samples", responses=READING, openapi_extra=READ_TEST)
 async def get_samples_of(
     services: ServicesOf,
     caller: CallerOf,
@@ -169,7 +172,7 @@ async def get_samples_of(
     return await samples_of(Acting(services, caller), test_id, arm, limit, after)
 
 
-@router.get("/{test_id}/win-rates", responses=READING)
+@router.get("/{test_id}/win-rates", responses=READING, openapi_extra=READ_TEST)
 async def get_win_rates_of(
     services: ServicesOf, caller: CallerOf, test_id: TestId, max_points: Annotated[int, Query(ge=2, le=10_000)] = 1000
 ) -> WinRateSeries | TestState:

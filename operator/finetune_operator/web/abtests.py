@@ -21,6 +21,7 @@ from finetune_operator.web.ids import NamespaceQuery, ObjectId
 from finetune_operator.web.odd_resources import parsed
 from finetune_operator.web.pages import Time
 from finetune_operator.web.problems import Problem, documented
+from finetune_operator.web.required_rights import READ_TEST, VOTE_THERE
 from finetune_operator.web.schemas import (
     Answers,
     BlindComparison,
@@ -51,7 +52,11 @@ PROBLEMS = documented(401, 403, 404, 422, 503)
 router = APIRouter(prefix="/v1/fine-tuning", tags=["ab-test"], dependencies=[Depends(require_caller)])
 
 
-@router.post("/ab-test/{namespace}/{name}/comparisons", responses=documented(401, 403, 404, 409, 422, 502, 503))
+@router.post(
+    "/ab-test/{namespace}/{name}/comparisons",
+    responses=documented(401, 403, 404, 409, 422, 502, 503),
+    openapi_extra=VOTE_THERE,
+)
 async def create_comparison(
     services: ServicesOf, caller: CallerOf, namespace: Namespace, name: Name, request: ComparisonRequest
 ) -> BlindComparison:
@@ -85,7 +90,9 @@ async def create_comparison(
     return _blind(stored)
 
 
-@router.post("/ab-test/{namespace}/{name}/vote", responses=documented(401, 403, 404, 409, 422, 503))
+@router.post(
+    "/ab-test/{namespace}/{name}/vote", responses=documented(401, 403, 404, 409, 422, 503), openapi_extra=VOTE_THERE
+)
 async def vote(
     services: ServicesOf, caller: CallerOf, namespace: Namespace, name: Name, request: VoteRequest
 ) -> VoteResult:
@@ -117,7 +124,7 @@ async def vote(
     )
 
 
-@router.get("/ab-test/{namespace}/{name}", responses=PROBLEMS)
+@router.get("/ab-test/{namespace}/{name}", responses=PROBLEMS, openapi_extra=READ_TEST)
 async def get_test(services: ServicesOf, caller: CallerOf, namespace: Namespace, name: Name) -> TestState:
     """Where a test stands."""
     acting = Acting(services, caller)
@@ -156,7 +163,7 @@ async def get_test(services: ServicesOf, caller: CallerOf, namespace: Namespace,
     )
 
 
-@router.get("/ab-test/{namespace}/{name}/voters", responses=PROBLEMS)
+@router.get("/ab-test/{namespace}/{name}/voters", responses=PROBLEMS, openapi_extra=READ_TEST)
 async def get_voters(
     services: ServicesOf,
     caller: CallerOf,
@@ -187,7 +194,7 @@ async def get_voters(
     )
 
 
-@router.get("/ab-test/{namespace}/{name}/win-rates", responses=PROBLEMS)
+@router.get("/ab-test/{namespace}/{name}/win-rates", responses=PROBLEMS, openapi_extra=READ_TEST)
 async def get_win_rates(
     services: ServicesOf,
     caller: CallerOf,
@@ -211,7 +218,7 @@ async def get_win_rates(
     )
 
 
-@router.get("/comparisons", responses=PROBLEMS)
+@router.get("/comparisons", responses=PROBLEMS, openapi_extra=READ_TEST)
 async def get_comparisons(
     services: ServicesOf,
     caller: CallerOf,

@@ -18,6 +18,7 @@ from finetune_operator.web.mirroring import facts_of, is_wanted
 from finetune_operator.web.pages import Page, Pager, Place, WrongCursor, is_cursor, parse_cursor, place_of
 from finetune_operator.web.problems import FORBIDDEN, NOT_FOUND, Problem
 from finetune_operator.web.refusals import forbidden, refused, token_needed
+from finetune_operator.web.required_rights import Declared
 from finetune_operator.web.services import Object, Resources, Services
 
 CONFLICT, TOO_OLD = 409, 410
@@ -54,9 +55,10 @@ class Acting:
     def resources(self) -> Resources:
         """With the caller's rights, or with the api's own, which can only read."""
         token, cluster = self.caller.token, self.services.cluster
-        if token is None:
-            return cluster
-        return cluster.on_behalf_of(token.get_secret_value(), FIELD_MANAGER, self.caller.name)
+        found: Resources = cluster
+        if token is not None:
+            found = cluster.on_behalf_of(token.get_secret_value(), FIELD_MANAGER, self.caller.name)
+        return found if self.caller.required is None else Declared(found, self.caller.required)
 
     def identified(self, text: str) -> ObjectId:
         """What an id of a request names."""

@@ -18,6 +18,7 @@ from finetune_operator.web.identity import make_tokens
 from finetune_operator.web.ids import NAME_PATTERN, NAMESPACE_PATTERN
 from finetune_operator.web.problems import Problem, documented
 from finetune_operator.web.refusals import token_needed
+from finetune_operator.web.required_rights import MAKE_ANY_TOKENS, MAKE_TOKENS
 from finetune_operator.web.services import Services, ServicesOf
 
 KEYS_PATH = "/v1/api-keys"
@@ -87,7 +88,7 @@ class KeyList(_Model):
     """For which the caller may make keys."""
 
 
-@router.post("", status_code=201, responses=PROBLEMS)
+@router.post("", status_code=201, responses=PROBLEMS, openapi_extra=MAKE_TOKENS)
 async def create_api_key(services: ServicesOf, caller: CallerOf, request: KeyRequest) -> NewKey:
     """Make a key that works wherever a Kubernetes token does, such as in OpenAI's clients."""
     _require_person(services, caller)
@@ -117,7 +118,7 @@ async def create_api_key(services: ServicesOf, caller: CallerOf, request: KeyReq
     return NewKey(**_entry(record, now).model_dump(), key=str(key))
 
 
-@router.get("", responses=PROBLEMS)
+@router.get("", responses=PROBLEMS, openapi_extra=MAKE_ANY_TOKENS)
 async def list_api_keys(services: ServicesOf, caller: CallerOf) -> KeyList:
     """Keys of those ServiceAccounts that the caller may make tokens for; at most a thousand."""
     if caller.token is None:
@@ -137,7 +138,7 @@ async def list_api_keys(services: ServicesOf, caller: CallerOf) -> KeyList:
     return KeyList(api_keys=tuple(_entry(key, now) for key in found), accounts=open_to_keys)
 
 
-@router.delete("/{key_id}", status_code=204, responses=PROBLEMS)
+@router.delete("/{key_id}", status_code=204, responses=PROBLEMS, openapi_extra=MAKE_TOKENS)
 async def revoke_api_key(services: ServicesOf, caller: CallerOf, key_id: KeyId) -> Response:
     """End it at once and for good."""
     if caller.token is None:

@@ -2,10 +2,10 @@
 
 import hmac
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
-from fastapi import Depends, Header
+from fastapi import Depends, Header, Request
 from pydantic import SecretStr
 
 from finetune_operator.core.api_keys import parsed_key
@@ -14,6 +14,7 @@ from finetune_operator.web.api_key_login import login
 from finetune_operator.web.identity import EXPORT, UNAUTHENTICATED, Decision, Right
 from finetune_operator.web.problems import Problem
 from finetune_operator.web.refusals import forbidden, refused, unauthorized
+from finetune_operator.web.required_rights import RequiredRights, require_declared, required_of
 from finetune_operator.web.services import Services, ServicesOf
 
 # The document has it as its security scheme: of a parameter of this name, OpenAPI says that it is to be ignored.
@@ -34,6 +35,8 @@ class Caller:
     """Of Kubernetes; what is asked of the API server goes in its name."""
     by_api_key: bool = False
     """Whether an API key stands for the token."""
+    required: RequiredRights | None = None
+    """Of the operation that they ask for; None of a page."""
 
 
 async def require_internal(services: ServicesOf, authorization: Authorization = None) -> None:
@@ -42,8 +45,13 @@ async def require_internal(services: ServicesOf, authorization: Authorization = 
         raise Problem(401, "unauthorized", "send `Authorization: Bearer <token>` with FINETUNE_INTERNAL_TOKEN")
 
 
-async def require_caller(services: ServicesOf, authorization: Authorization = None) -> Caller:
-    """People and their programs. Raises 401 for who shows a token that nobody knows, in an open api, too."""
+async def require_caller(services: ServicesOf, request: Request, authorization: Authorization = None) -> Caller:
+    """People and their programs, for an operation that has a document. Raises 401."""
+    return replace(await caller_of(services, authorization), required=required_of(request))
+
+
+async def caller_of(services: Services, authorization: str | None) -> Caller:
+    """Raises 401 for who shows a token that nobody knows, in an open api, too."""
     shown, own = _bearer(authorization), services.settings.api_token
     if not shown:
         if own is None:
@@ -87,7 +95,11 @@ TrainerOf = Annotated[Caller, Depends(require_trainer)]
 
 
 async def decide(services: Services, caller: Caller, right: Right, namespace: str | None) -> Decision:
-    """What RBAC says. Who has no Kubernetes token may do what the api's token, or an open api, lets them do."""
+    """What RBAC says, of what the operation's document has.
+
+    Who has no Kubernetes token may do what the api's token, or an open api, lets them do.
+    """
+    require_declared(caller.required, right)
     if caller.token is None:
         return Decision(allowed=True, reason="")
     try:

@@ -22,6 +22,7 @@ from finetune_operator.web.creation import IdempotencyKey, answered
 from finetune_operator.web.ids import ID_PATTERN, NamespaceQuery
 from finetune_operator.web.job_routes import CHANGING, READING, After
 from finetune_operator.web.odd_resources import each_shown
+from finetune_operator.web.required_rights import CHANGE_BATCH, DELETE_BATCH, LIST_BATCHES, MAKE_BATCH, READ_BATCH
 from finetune_operator.web.services import ServicesOf
 
 BatchId = Annotated[
@@ -37,7 +38,7 @@ CREATING: dict[int | str, dict[str, Any]] = {
 router = APIRouter(prefix=BATCHES_PATH, tags=["batches"], dependencies=[Depends(require_caller)])
 
 
-@router.post("", status_code=201, responses=CREATING)
+@router.post("", status_code=201, responses=CREATING, openapi_extra=MAKE_BATCH)
 async def post_batch(
     services: ServicesOf,
     caller: CallerOf,
@@ -52,7 +53,7 @@ async def post_batch(
     return detail
 
 
-@router.get("", responses=READING)
+@router.get("", responses=READING, openapi_extra=LIST_BATCHES)
 async def get_batches(
     services: ServicesOf,
     caller: CallerOf,
@@ -68,13 +69,13 @@ async def get_batches(
     return BatchList(batches=batches, total=page.total, has_more=page.has_more, next=page.next)
 
 
-@router.get("/{batch_id}", responses=READING)
+@router.get("/{batch_id}", responses=READING, openapi_extra=READ_BATCH)
 async def get_batch(services: ServicesOf, caller: CallerOf, batch_id: BatchId) -> BatchDetail:
     """One batch."""
     return batch_detail(await Acting(services, caller).find(BATCHES, batch_id))
 
 
-@router.get("/{batch_id}/answers", responses=READING)
+@router.get("/{batch_id}/answers", responses=READING, openapi_extra=READ_BATCH)
 async def get_answers(
     services: ServicesOf,
     caller: CallerOf,
@@ -90,19 +91,19 @@ async def get_answers(
     return await answers_of(acting, await acting.find(BATCHES, batch_id), after, limit)
 
 
-@router.post("/{batch_id}/suspend", responses=CHANGING)
+@router.post("/{batch_id}/suspend", responses=CHANGING, openapi_extra=CHANGE_BATCH)
 async def post_suspend(services: ServicesOf, caller: CallerOf, batch_id: BatchId) -> BatchDetail:
     """Stop asking until it is resumed; what was answered is kept."""
     return batch_detail(await suspend_batch(Acting(services, caller), batch_id, suspend=True))
 
 
-@router.post("/{batch_id}/resume", responses=CHANGING)
+@router.post("/{batch_id}/resume", responses=CHANGING, openapi_extra=CHANGE_BATCH)
 async def post_resume(services: ServicesOf, caller: CallerOf, batch_id: BatchId) -> BatchDetail:
     """Go on with the next row."""
     return batch_detail(await suspend_batch(Acting(services, caller), batch_id, suspend=False))
 
 
-@router.delete("/{batch_id}", status_code=204, responses=CHANGING)
+@router.delete("/{batch_id}", status_code=204, responses=CHANGING, openapi_extra=DELETE_BATCH)
 async def delete(services: ServicesOf, caller: CallerOf, batch_id: BatchId) -> Response:
     """Delete the BatchInference, which ends it where it runs. The files of its answers stay on the volume."""
     await delete_batch(Acting(services, caller), batch_id)

@@ -12,6 +12,7 @@ from finetune_operator.web.auth import CallerOf, require_caller
 from finetune_operator.web.cost_views import CostSummary, RoiReport, TrainingCostList, VersionCostList
 from finetune_operator.web.ids import ID_PATTERN, NamespaceQuery
 from finetune_operator.web.job_routes import READING, After
+from finetune_operator.web.required_rights import LIST_COSTS, LIST_JOBS, LIST_VERSIONS, READ_ROI
 from finetune_operator.web.services import ServicesOf
 
 COSTS_PATH = "/v1/fine-tuning/costs"
@@ -30,13 +31,13 @@ Model = Annotated[str | None, Query(max_length=63, description="Only of this mod
 router = APIRouter(prefix=COSTS_PATH, tags=["costs"], dependencies=[Depends(require_caller)])
 
 
-@router.get("", responses=READING)
+@router.get("", responses=READING, openapi_extra=LIST_COSTS)
 async def get_costs(services: ServicesOf, caller: CallerOf, namespace: NamespaceQuery = None) -> CostSummary:
     """Totals of each currency: trainings with all their attempts, and answers."""
     return await costs.summary(Acting(services, caller), namespace)
 
 
-@router.get("/jobs", responses=READING)
+@router.get("/jobs", responses=READING, openapi_extra=LIST_JOBS)
 async def get_training_costs(
     services: ServicesOf,
     caller: CallerOf,
@@ -49,7 +50,7 @@ async def get_training_costs(
     return await costs.trainings(Acting(services, caller), namespace, model, limit, after)
 
 
-@router.get("/models", responses=READING)
+@router.get("/models", responses=READING, openapi_extra=LIST_VERSIONS)
 async def get_version_costs(
     services: ServicesOf,
     caller: CallerOf,
@@ -62,7 +63,7 @@ async def get_version_costs(
     return await costs.versions(Acting(services, caller), namespace, model, limit, after)
 
 
-@router.get("/roi", responses=READING)
+@router.get("/roi", responses=READING, openapi_extra=READ_ROI)
 async def get_roi(
     services: ServicesOf,
     caller: CallerOf,

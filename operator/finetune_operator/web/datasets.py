@@ -31,6 +31,7 @@ from finetune_operator.web.dataset_schemas import (
 from finetune_operator.web.held_files import HeldFileResponse
 from finetune_operator.web.pages import Time
 from finetune_operator.web.problems import Problem, documented
+from finetune_operator.web.required_rights import USE_RATINGS
 from finetune_operator.web.services import Services, ServicesOf
 
 JSON_LINES = "application/jsonl"
@@ -48,7 +49,7 @@ logger = get_logger(__name__)
 router = APIRouter(prefix=DATASETS_PATH, tags=["datasets"])
 
 
-@router.post("/export", status_code=201, responses=EXPORT_ANSWERS)
+@router.post("/export", status_code=201, responses=EXPORT_ANSWERS, openapi_extra=USE_RATINGS)
 async def export(
     services: ServicesOf, caller: TrainerOf, request: Request, response: Response, body: ExportRequest
 ) -> ExportedDataset:
@@ -64,7 +65,7 @@ def answer(dataset: StoredDataset, response: Response, *, created: bool) -> Expo
     return ExportedDataset.answer(dataset, created=created)
 
 
-@router.get("", responses=documented(401, 403, 409, 422, 503))
+@router.get("", responses=documented(401, 403, 409, 422, 503), openapi_extra=USE_RATINGS)
 def get_datasets(
     services: ServicesOf,
     _: TrainerOf,
@@ -79,7 +80,7 @@ def get_datasets(
     )
 
 
-@router.post("/statistics", responses=EXPORT_PROBLEMS)
+@router.post("/statistics", responses=EXPORT_PROBLEMS, openapi_extra=USE_RATINGS)
 async def count_ratings(
     services: ServicesOf, caller: TrainerOf, request: Request, body: GoldSelection
 ) -> RatingStatistics:
@@ -88,13 +89,13 @@ async def count_ratings(
     return RatingStatistics(**counted.model_dump(exclude={"kind"}))
 
 
-@router.get("/{dataset_id}", responses=PROBLEMS)
+@router.get("/{dataset_id}", responses=PROBLEMS, openapi_extra=USE_RATINGS)
 def get_dataset(services: ServicesOf, _: TrainerOf, dataset_id: DatasetId) -> DatasetEntry:
     """One exported dataset."""
     return DatasetEntry.of(_find(services, dataset_id))
 
 
-@router.delete("/{dataset_id}", status_code=204, responses=PROBLEMS)
+@router.delete("/{dataset_id}", status_code=204, responses=PROBLEMS, openapi_extra=USE_RATINGS)
 def delete_dataset(services: ServicesOf, caller: TrainerOf, dataset_id: DatasetId) -> Response:
     """Delete a dataset and its files. What was trained on it stays."""
     try:
@@ -105,7 +106,7 @@ def delete_dataset(services: ServicesOf, caller: TrainerOf, dataset_id: DatasetI
     return Response(status_code=204)
 
 
-@router.get("/{dataset_id}/rows", responses=PROBLEMS)
+@router.get("/{dataset_id}/rows", responses=PROBLEMS, openapi_extra=USE_RATINGS)
 def get_rows(
     services: ServicesOf,
     _: TrainerOf,
@@ -138,6 +139,7 @@ def get_rows(
         416: {"description": "The file ends before what Range asked for"},
         **PROBLEMS,
     },
+    openapi_extra=USE_RATINGS,
 )
 def download(
     services: ServicesOf,

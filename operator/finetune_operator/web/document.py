@@ -7,6 +7,7 @@ from fastapi.openapi.utils import get_openapi
 
 from finetune_operator.web.openai_api.errors import documented_errors, is_spoken
 from finetune_operator.web.problems import documented
+from finetune_operator.web.required_rights import EXTENSION, RequiredRights, in_words
 
 HEAD_STATUS = 431
 """Too long a path, query and headers."""
@@ -37,6 +38,9 @@ def _completed(found: dict[str, Any]) -> dict[str, Any]:
     for path, operations in found["paths"].items():
         for operation in operations.values():
             operation["security"] = [{BEARER: []}]
+            if EXTENSION in operation:
+                required = RequiredRights.model_validate(operation[EXTENSION])
+                operation["description"] = f"{operation.get('description', '')}\n\n{in_words(required)}".strip()
             if is_spoken(path):
                 # FastAPI's own word for a wrong request, which is a 400 here.
                 operation["responses"].pop("422", None)

@@ -14,6 +14,7 @@ from finetune_operator.web.acting import Acting
 from finetune_operator.web.auth import CallerOf, require_caller, require_internal, require_right
 from finetune_operator.web.identity import READ_VERSIONS
 from finetune_operator.web.problems import documented
+from finetune_operator.web.required_rights import READ_VERSION
 from finetune_operator.web.services import ServicesOf
 
 EvaluationId = Annotated[str, Path(pattern=r"^[-A-Za-z0-9]{1,64}$")]
@@ -66,7 +67,9 @@ async def put_evaluation(id: EvaluationId, evaluation: RecordedEvaluation, servi
     return Response(status_code=204)
 
 
-@router.get("/{namespace}/{name}/evaluations", responses=documented(401, 403, 404, 422, 503))
+@router.get(
+    "/{namespace}/{name}/evaluations", responses=documented(401, 403, 404, 422, 503), openapi_extra=READ_VERSION
+)
 async def get_evaluations(
     services: ServicesOf,
     caller: CallerOf,

@@ -13,6 +13,7 @@ from finetune_operator.web.acting import OWN, VERSIONS, Acting
 from finetune_operator.web.auth import Caller, CallerOf, require_caller, require_everywhere, require_right
 from finetune_operator.web.identity import VOTE
 from finetune_operator.web.problems import FORBIDDEN, Problem, documented
+from finetune_operator.web.required_rights import VOTE_EVERYWHERE
 from finetune_operator.web.services import Services, ServicesOf
 
 Text = Annotated[str, Field(min_length=1, max_length=65_536, pattern=r"^[^\x00]+$")]
@@ -74,7 +75,7 @@ class FeedbackResult(_Body):
     reference_score: float | None = None
 
 
-@router.post("/feedback", responses=documented(401, 403, 409, 422, 503))
+@router.post("/feedback", responses=documented(401, 403, 409, 422, 503), openapi_extra=VOTE_EVERYWHERE)
 async def give_feedback(services: ServicesOf, caller: CallerOf, request: FeedbackRequest) -> FeedbackResult:
     """One feedback for each request; sending it again changes nothing, another one is a conflict."""
     version_uid = version_of(request.request_id, services.settings.internal_token.get_secret_value())

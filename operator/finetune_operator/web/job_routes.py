@@ -17,6 +17,7 @@ from finetune_operator.web.job_views import JobDetail, JobList, JobStatus, detai
 from finetune_operator.web.odd_resources import each_shown
 from finetune_operator.web.pages import AFTER_MAX_LENGTH, AFTER_PATTERN
 from finetune_operator.web.problems import documented
+from finetune_operator.web.required_rights import CHANGE_JOB, DELETE_JOB, FOLLOW_JOB, LIST_JOBS, MAKE_JOB, READ_JOB
 from finetune_operator.web.services import ServicesOf
 from finetune_operator.web.streams import EVENT_STREAM, EventStream
 
@@ -48,7 +49,7 @@ FOLLOWING: dict[int | str, dict[str, Any]] = {
 router = APIRouter(prefix=JOBS_PATH, tags=["jobs"], dependencies=[Depends(require_caller)])
 
 
-@router.post("", status_code=201, responses=CREATING)
+@router.post("", status_code=201, responses=CREATING, openapi_extra=MAKE_JOB)
 async def post_job(
     services: ServicesOf,
     caller: CallerOf,
@@ -63,7 +64,7 @@ async def post_job(
     return detail
 
 
-@router.get("", responses=READING)
+@router.get("", responses=READING, openapi_extra=LIST_JOBS)
 async def get_jobs(
     services: ServicesOf,
     caller: CallerOf,
@@ -78,14 +79,14 @@ async def get_jobs(
     return JobList(jobs=each_shown(entry_of, page.items), total=page.total, has_more=page.has_more, next=page.next)
 
 
-@router.get("/{job_id}", responses=READING)
+@router.get("/{job_id}", responses=READING, openapi_extra=READ_JOB)
 async def get_job(services: ServicesOf, caller: CallerOf, job_id: JobId) -> JobDetail:
     """One training."""
     acting = Acting(services, caller)
     return detail_of(await acting.find(JOBS, job_id))
 
 
-@router.get("/{job_id}/events", response_model=JobEventList, responses=FOLLOWING)
+@router.get("/{job_id}/events", response_model=JobEventList, responses=FOLLOWING, openapi_extra=FOLLOW_JOB)
 async def get_events(
     services: ServicesOf,
     caller: CallerOf,
@@ -112,38 +113,38 @@ async def get_events(
     return EventStream(Follower(acting, body, known).events(), services.streams, who)
 
 
-@router.get("/{job_id}/logs", responses=READING)
+@router.get("/{job_id}/logs", responses=READING, openapi_extra=READ_JOB)
 async def get_logs(services: ServicesOf, caller: CallerOf, job_id: JobId) -> KeptLogs:
     """The last lines of its containers' logs, some seconds old while it runs; they are kept when the pods are gone."""
     acting = Acting(services, caller)
     return KeptLogs(logs=await kept_logs(services, await acting.find(JOBS, job_id)))
 
 
-@router.post("/{job_id}/cancel", responses=CHANGING)
+@router.post("/{job_id}/cancel", responses=CHANGING, openapi_extra=CHANGE_JOB)
 async def post_cancel(services: ServicesOf, caller: CallerOf, job_id: JobId) -> JobDetail:
     """End it for good; it writes a checkpoint before."""
     return detail_of(await cancel_job(Acting(services, caller), job_id))
 
 
-@router.post("/{job_id}/suspend", responses=CHANGING)
+@router.post("/{job_id}/suspend", responses=CHANGING, openapi_extra=CHANGE_JOB)
 async def post_suspend(services: ServicesOf, caller: CallerOf, job_id: JobId) -> JobDetail:
     """Free its resources until it is resumed; it writes a checkpoint before."""
     return detail_of(await suspend_job(Acting(services, caller), job_id, suspend=True))
 
 
-@router.post("/{job_id}/resume", responses=CHANGING)
+@router.post("/{job_id}/resume", responses=CHANGING, openapi_extra=CHANGE_JOB)
 async def post_resume(services: ServicesOf, caller: CallerOf, job_id: JobId) -> JobDetail:
     """Go on from the last checkpoint."""
     return detail_of(await suspend_job(Acting(services, caller), job_id, suspend=False))
 
 
-@router.put("/{job_id}/budget", responses=CHANGING)
+@router.put("/{job_id}/budget", responses=CHANGING, openapi_extra=CHANGE_JOB)
 async def put_budget(services: ServicesOf, caller: CallerOf, job_id: JobId, request: BudgetRequest) -> JobDetail:
     """Say what it may cost. A training that was stopped for its budget goes on with a larger one, or with none."""
     return detail_of(await set_budget(Acting(services, caller), job_id, request))
 
 
-@router.delete("/{job_id}", status_code=204, responses=CHANGING)
+@router.delete("/{job_id}", status_code=204, responses=CHANGING, openapi_extra=DELETE_JOB)
 async def delete_job(services: ServicesOf, caller: CallerOf, job_id: JobId) -> Response:
     """Delete the FineTuneJob, which ends it where it runs. What it made stays."""
     acting = Acting(services, caller)

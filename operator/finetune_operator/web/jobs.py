@@ -13,6 +13,7 @@ from finetune_operator.web.auth import CallerOf, require_caller, require_right
 from finetune_operator.web.identity import READ_JOBS, Right
 from finetune_operator.web.ids import ID_PATTERN
 from finetune_operator.web.problems import documented
+from finetune_operator.web.required_rights import READ_SERIES
 from finetune_operator.web.services import ServicesOf
 
 UID_PATTERN = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
@@ -53,7 +54,7 @@ class ProgressSeries(BaseModel):
     points: tuple[SeriesPoint, ...]
 
 
-@router.get("/{uid}/progress", responses=documented(401, 403, 404, 422, 503))
+@router.get("/{uid}/progress", responses=documented(401, 403, 404, 422, 503), openapi_extra=READ_SERIES)
 async def get_series(
     services: ServicesOf, caller: CallerOf, uid: UidOrId, max_points: Annotated[int, Query(ge=1, le=10_000)] = 1000
 ) -> ProgressSeries:

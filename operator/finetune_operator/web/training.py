@@ -24,6 +24,7 @@ from finetune_operator.web.dataset_schemas import (
 )
 from finetune_operator.web.datasets import EXPORT_ANSWERS, answer
 from finetune_operator.web.problems import Problem, documented
+from finetune_operator.web.required_rights import ANYBODY_KNOWN, USE_RATINGS
 from finetune_operator.web.services import ServicesOf
 
 ExporterName = Literal["sft", "dpo", "gauntlet"]
@@ -96,7 +97,7 @@ class TrainingStats(BaseModel):
 EXPORTERS: dict[ExporterName, FormatName] = {"sft": "instruction", "dpo": "preference", "gauntlet": "gauntlet"}
 
 
-@router.post("/export/sft", status_code=201, responses=EXPORT_ANSWERS)
+@router.post("/export/sft", status_code=201, responses=EXPORT_ANSWERS, openapi_extra=USE_RATINGS)
 async def export_sft(
     services: ServicesOf,
     caller: TrainerOf,
@@ -108,7 +109,7 @@ async def export_sft(
     return await _exported("sft", body.config(), Exporter(services, request, caller), response)
 
 
-@router.post("/export/dpo", status_code=201, responses=EXPORT_ANSWERS)
+@router.post("/export/dpo", status_code=201, responses=EXPORT_ANSWERS, openapi_extra=USE_RATINGS)
 async def export_dpo(
     services: ServicesOf,
     caller: TrainerOf,
@@ -120,7 +121,7 @@ async def export_dpo(
     return await _exported("dpo", body.config(), Exporter(services, request, caller), response)
 
 
-@router.post("/export/gauntlet", status_code=201, responses=EXPORT_ANSWERS)
+@router.post("/export/gauntlet", status_code=201, responses=EXPORT_ANSWERS, openapi_extra=USE_RATINGS)
 async def export_gauntlet(
     services: ServicesOf,
     caller: TrainerOf,
@@ -139,7 +140,9 @@ async def _exported(
     return answer(made.dataset, response, created=made.created)
 
 
-@router.get("/formats", dependencies=[Depends(require_caller)], responses=documented(401, 422, 503))
+@router.get(
+    "/formats", dependencies=[Depends(require_caller)], responses=documented(401, 422, 503), openapi_extra=ANYBODY_KNOWN
+)
 def get_formats() -> FormatList:
     """The formats, each with an example and the JSON Schema of a line."""
     return FormatList(
@@ -155,7 +158,7 @@ def get_formats() -> FormatList:
     )
 
 
-@router.get("/stats", responses=documented(401, 403, 422, 503))
+@router.get("/stats", responses=documented(401, 403, 422, 503), openapi_extra=USE_RATINGS)
 async def get_stats(services: ServicesOf, _: TrainerOf) -> TrainingStats:
     """Exporters, directory, and files with their sizes and dates."""
     settings = services.settings

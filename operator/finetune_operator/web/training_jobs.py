@@ -13,6 +13,7 @@ from finetune_operator.web.job_routes import CHANGING, READING, After, JobId
 from finetune_operator.web.job_views import JobStatus
 from finetune_operator.web.odd_resources import each_shown
 from finetune_operator.web.problems import FORBIDDEN, NOT_FOUND, Problem
+from finetune_operator.web.required_rights import CHANGE_JOB, DELETE_JOB, LIST_JOBS, MAKE_JOB, READ_JOB, READ_TRAINED
 from finetune_operator.web.services import Object, ServicesOf
 from finetune_operator.web.training_views import (
     TrainingArtifacts,
@@ -36,7 +37,7 @@ CREATING: dict[int | str, dict[str, Any]] = {
 router = APIRouter(prefix=JOBS_PATH, tags=["training"], dependencies=[Depends(require_caller)])
 
 
-@router.post("", status_code=201, responses=CREATING)
+@router.post("", status_code=201, responses=CREATING, openapi_extra=MAKE_JOB)
 async def post_training(
     services: ServicesOf,
     caller: CallerOf,
@@ -54,7 +55,7 @@ async def post_training(
     return detail
 
 
-@router.get("", responses=READING)
+@router.get("", responses=READING, openapi_extra=LIST_JOBS)
 async def get_trainings(
     services: ServicesOf,
     caller: CallerOf,
@@ -71,25 +72,25 @@ async def get_trainings(
     )
 
 
-@router.get("/{job_id}", responses=READING)
+@router.get("/{job_id}", responses=READING, openapi_extra=READ_JOB)
 async def get_training(services: ServicesOf, caller: CallerOf, job_id: JobId) -> TrainingJobDetail:
     """One training."""
     return training_job_detail(await Acting(services, caller).find(JOBS, job_id))
 
 
-@router.post("/{job_id}/start", responses=CHANGING)
+@router.post("/{job_id}/start", responses=CHANGING, openapi_extra=CHANGE_JOB)
 async def post_start(services: ServicesOf, caller: CallerOf, job_id: JobId) -> TrainingJobDetail:
     """Begin, or go on. Starting again what runs changes nothing."""
     return training_job_detail(await suspend_job(Acting(services, caller), job_id, suspend=False))
 
 
-@router.post("/{job_id}/cancel", responses=CHANGING)
+@router.post("/{job_id}/cancel", responses=CHANGING, openapi_extra=CHANGE_JOB)
 async def post_training_cancel(services: ServicesOf, caller: CallerOf, job_id: JobId) -> TrainingJobDetail:
     """End it for good."""
     return training_job_detail(await cancel_job(Acting(services, caller), job_id))
 
 
-@router.delete("/{job_id}", status_code=204, responses=CHANGING)
+@router.delete("/{job_id}", status_code=204, responses=CHANGING, openapi_extra=DELETE_JOB)
 async def delete_training(services: ServicesOf, caller: CallerOf, job_id: JobId) -> Response:
     """Delete the FineTuneJob, which ends it where it runs. What it made stays."""
     acting = Acting(services, caller)
@@ -97,7 +98,7 @@ async def delete_training(services: ServicesOf, caller: CallerOf, job_id: JobId)
     return Response(status_code=204)
 
 
-@router.get("/{job_id}/metrics", responses=READING)
+@router.get("/{job_id}/metrics", responses=READING, openapi_extra=READ_TRAINED)
 async def get_training_metrics(services: ServicesOf, caller: CallerOf, job_id: JobId) -> TrainingMetrics:
     """Losses, scores, Elo rating, win rate and accuracy by vertical."""
     acting = Acting(services, caller)
@@ -105,7 +106,7 @@ async def get_training_metrics(services: ServicesOf, caller: CallerOf, job_id: J
     return metrics_of(body, await _made_by(acting, body))
 
 
-@router.get("/{job_id}/artifacts", responses=READING)
+@router.get("/{job_id}/artifacts", responses=READING, openapi_extra=READ_TRAINED)
 async def get_training_artifacts(services: ServicesOf, caller: CallerOf, job_id: JobId) -> TrainingArtifacts:
     """Files with their sizes and types."""
     return artifacts_of(await Acting(services, caller).find(JOBS, job_id))

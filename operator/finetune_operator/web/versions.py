@@ -22,6 +22,7 @@ from finetune_operator.web.mirroring import is_wanted
 from finetune_operator.web.odd_resources import each_shown, parsed
 from finetune_operator.web.pages import Pager
 from finetune_operator.web.problems import FORBIDDEN, NOT_FOUND, Problem
+from finetune_operator.web.required_rights import CHANGE_VERSION, LIST_VERSIONS, READ_FAMILY
 from finetune_operator.web.services import Object, ServicesOf
 from finetune_operator.web.version_views import (
     DeployRequest,
@@ -43,7 +44,7 @@ ModelId = Annotated[str, Path(max_length=317, pattern=ID_PATTERN, description="`
 router = APIRouter(prefix="/v1/fine-tuning/models", tags=["models"], dependencies=[Depends(require_caller)])
 
 
-@router.get("", responses=READING)
+@router.get("", responses=READING, openapi_extra=LIST_VERSIONS)
 async def get_models(
     services: ServicesOf,
     caller: CallerOf,
@@ -102,7 +103,7 @@ async def active_of(acting: Acting, namespace: str | None, bodies: Iterable[Obje
     return active_ids(body for body in await acting.every(VERSIONS, namespace) if _model_of(body) in models)
 
 
-@router.get("/{model_id}", responses=READING)
+@router.get("/{model_id}", responses=READING, openapi_extra=READ_FAMILY)
 async def get_model(services: ServicesOf, caller: CallerOf, model_id: ModelId) -> VersionDetail:
     """One version."""
     acting = Acting(services, caller)
@@ -110,7 +111,7 @@ async def get_model(services: ServicesOf, caller: CallerOf, model_id: ModelId) -
     return await _detail(acting, body, await _family(acting, body))
 
 
-@router.post("/{model_id}/deploy", responses=CHANGING)
+@router.post("/{model_id}/deploy", responses=CHANGING, openapi_extra=CHANGE_VERSION)
 async def post_deploy(
     services: ServicesOf,
     caller: CallerOf,
@@ -125,7 +126,7 @@ async def post_deploy(
     return await _pinned(acting, body, await _family(acting, body), {"serving": serving, **notes})
 
 
-@router.post("/{model_id}/rollback", responses=CHANGING)
+@router.post("/{model_id}/rollback", responses=CHANGING, openapi_extra=CHANGE_VERSION)
 async def post_rollback(
     services: ServicesOf,
     caller: CallerOf,

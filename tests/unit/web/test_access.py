@@ -41,12 +41,18 @@ PATH_EXAMPLES = {
 }
 
 
-def public_routes() -> list[tuple[str, str]]:
-    """Each documented operation with an example of its path."""
+def documented_operations() -> dict[str, dict[str, Any]]:
+    """What the document says of each, by method and path."""
     nothing: Any = None
     app = create_app(Services(Settings.from_environment(ENVIRONMENT), nothing, nothing, nothing))
     operations = app.openapi()["paths"].items()
-    return [(method.upper(), path.format(**PATH_EXAMPLES)) for path, methods in operations for method in methods]
+    return {f"{method.upper()} {path}": said for path, methods in operations for method, said in methods.items()}
+
+
+def public_routes() -> list[tuple[str, str]]:
+    """Each documented operation with an example of its path."""
+    operations = (operation.split(" ", 1) for operation in documented_operations())
+    return [(method, path.format(**PATH_EXAMPLES)) for method, path in operations]
 
 
 PUBLIC_ROUTES = public_routes()

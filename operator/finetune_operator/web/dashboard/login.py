@@ -6,7 +6,7 @@ from fastapi import Form, Query, Request
 from starlette.responses import RedirectResponse, Response
 
 from finetune_operator.logs import get_logger
-from finetune_operator.web.auth import TOKEN_PATTERN, require_caller
+from finetune_operator.web.auth import TOKEN_PATTERN, caller_of
 from finetune_operator.web.dashboard.policy import is_secure, safe_path
 from finetune_operator.web.dashboard.routing import LOGIN_PATH, Page, page_router
 from finetune_operator.web.dashboard.visits import COOKIE, SEE_OTHER, rendered
@@ -74,7 +74,7 @@ async def mistake_of(services: ServicesOf, shown: str, unknown: str = NOBODYS) -
     if not TOKEN_PATTERN.fullmatch(shown):
         return NOBODYS if shown else "paste a token"
     try:
-        caller = await require_caller(services, f"Bearer {shown}")
+        caller = await caller_of(services, f"Bearer {shown}")
     except Problem as problem:
         if problem.status != UNAUTHORIZED:
             raise

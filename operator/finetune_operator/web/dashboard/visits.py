@@ -9,7 +9,7 @@ from fastapi import Depends, Request
 from starlette.responses import HTMLResponse, RedirectResponse
 
 from finetune_operator.web.acting import Acting
-from finetune_operator.web.auth import ANYBODY, Caller, require_caller
+from finetune_operator.web.auth import ANYBODY, Caller, caller_of
 from finetune_operator.web.dashboard.policy import PAGE_HEADERS
 from finetune_operator.web.dashboard.templating import TEMPLATES
 from finetune_operator.web.services import Services, ServicesOf
@@ -53,7 +53,7 @@ class Visit:
 
 async def _visit(request: Request, services: ServicesOf) -> Visit:
     """Raises a 401 problem, which the router answers with the log-in page."""
-    return Visit(request, services, await require_caller(services, shown_token(request)))
+    return Visit(request, services, await caller_of(services, shown_token(request)))
 
 
 VisitOf = Annotated[Visit, Depends(_visit)]

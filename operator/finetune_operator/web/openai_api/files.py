@@ -38,6 +38,7 @@ from finetune_operator.web.openai_api.schemas import DeletedFile, FileObject, Fi
 from finetune_operator.web.openai_api.uploads import Bounds, Received, received
 from finetune_operator.web.openai_api.views import file_object, listed
 from finetune_operator.web.problems import Problem
+from finetune_operator.web.required_rights import DELETE_FILE, TRAIN_ANYWHERE, TRAIN_THERE
 from finetune_operator.web.services import Object, Services, ServicesOf
 from finetune_operator.web.stored_files import files_of
 
@@ -76,7 +77,7 @@ router = APIRouter(prefix="/v1/files", tags=["openai"], dependencies=[Depends(re
     "",
     response_model=FileObject,
     responses=documented_errors(400, 401, 403, 404, 408, 409, 413, 503, 504, 507),
-    openapi_extra=MULTIPART,
+    openapi_extra=MULTIPART | TRAIN_THERE,
 )
 async def create_file(
     services: ServicesOf, caller: CallerOf, request: Request, namespace: NamespaceQuery = None
@@ -124,7 +125,9 @@ async def create_file(
     return file_object(kept)
 
 
-@router.get("", response_model=Files, responses=documented_errors(400, 401, 403, 404, 409, 503))
+@router.get(
+    "", response_model=Files, responses=documented_errors(400, 401, 403, 404, 409, 503), openapi_extra=TRAIN_ANYWHERE
+)
 async def list_files(
     services: ServicesOf,
     caller: CallerOf,
@@ -149,7 +152,7 @@ async def list_files(
     return listed(shown, limit, after)
 
 
-@router.get("/{file_id}", response_model=FileObject, responses=READING)
+@router.get("/{file_id}", response_model=FileObject, responses=READING, openapi_extra=TRAIN_THERE)
 async def retrieve_file(services: ServicesOf, caller: CallerOf, file_id: FileId) -> Object:
     """One file."""
     return file_object(await found_file(services, caller, file_id))
@@ -159,6 +162,7 @@ async def retrieve_file(services: ServicesOf, caller: CallerOf, file_id: FileId)
     "/{file_id}/content",
     response_class=FileResponse,
     responses={200: {"content": {"application/jsonl": {}}, "description": "As it was sent"}, **READING},
+    openapi_extra=TRAIN_THERE,
 )
 async def retrieve_file_content(services: ServicesOf, caller: CallerOf, file_id: FileId) -> Response:
     """What was sent."""
@@ -173,7 +177,7 @@ async def retrieve_file_content(services: ServicesOf, caller: CallerOf, file_id:
     return StreamingResponse(_blocks(content), media_type="application/jsonl", headers=headers)
 
 
-@router.delete("/{file_id}", response_model=DeletedFile, responses=READING)
+@router.delete("/{file_id}", response_model=DeletedFile, responses=READING, openapi_extra=DELETE_FILE)
 async def delete_file(services: ServicesOf, caller: CallerOf, file_id: FileId) -> Object:
     """Delete it, unless a training that the caller can see has still to read it. What was trained stays."""
     file = await found_file(services, caller, file_id)

@@ -34,6 +34,7 @@ from finetune_operator.web.openai_api.views import (
     page_of_jobs,
 )
 from finetune_operator.web.problems import Problem
+from finetune_operator.web.required_rights import CHANGE_JOB, LIST_ANY_JOBS, LIST_ANY_VERSIONS, MAKE_JOB, READ_JOB
 from finetune_operator.web.services import Object, Services, ServicesOf
 
 SERIES_MAX_POINTS = 1000
@@ -49,7 +50,7 @@ CHANGING = documented_errors(400, 401, 403, 404, 409, 503)
 router = APIRouter(prefix="/v1", tags=["openai"], dependencies=[Depends(require_caller)])
 
 
-@router.post("/fine_tuning/jobs", response_model=FineTuningJobObject, responses=CHANGING)
+@router.post("/fine_tuning/jobs", response_model=FineTuningJobObject, responses=CHANGING, openapi_extra=MAKE_JOB)
 async def create_fine_tuning_job(
     services: ServicesOf, caller: CallerOf, request: FineTuningRequest, idempotency_key: IdempotencyKey = None
 ) -> Object:
@@ -70,7 +71,7 @@ async def create_fine_tuning_job(
     return fine_tuning_job(made.body)
 
 
-@router.get("/fine_tuning/jobs", response_model=FineTuningJobs, responses=READING)
+@router.get("/fine_tuning/jobs", response_model=FineTuningJobs, responses=READING, openapi_extra=LIST_ANY_JOBS)
 async def list_fine_tuning_jobs(
     services: ServicesOf, caller: CallerOf, request: Request, limit: Limit = 20, after: After = None
 ) -> Object:
@@ -85,31 +86,56 @@ async def list_fine_tuning_jobs(
     return page_of_jobs(await Acting(services, caller).page(JOBS, None, limit, cursor, wanted))
 
 
-@router.get("/fine_tuning/jobs/{fine_tuning_job_id}", response_model=FineTuningJobObject, responses=READING)
+@router.get(
+    "/fine_tuning/jobs/{fine_tuning_job_id}",
+    response_model=FineTuningJobObject,
+    responses=READING,
+    openapi_extra=READ_JOB,
+)
 async def retrieve_fine_tuning_job(services: ServicesOf, caller: CallerOf, fine_tuning_job_id: JobId) -> Object:
     """One training."""
     return fine_tuning_job(await _found(Acting(services, caller), fine_tuning_job_id))
 
 
-@router.post("/fine_tuning/jobs/{fine_tuning_job_id}/cancel", response_model=FineTuningJobObject, responses=CHANGING)
+@router.post(
+    "/fine_tuning/jobs/{fine_tuning_job_id}/cancel",
+    response_model=FineTuningJobObject,
+    responses=CHANGING,
+    openapi_extra=CHANGE_JOB,
+)
 async def cancel_fine_tuning_job(services: ServicesOf, caller: CallerOf, fine_tuning_job_id: JobId) -> Object:
     """End it for good."""
     return fine_tuning_job(await cancel_job(Acting(services, caller), _ours(fine_tuning_job_id)))
 
 
-@router.post("/fine_tuning/jobs/{fine_tuning_job_id}/pause", response_model=FineTuningJobObject, responses=CHANGING)
+@router.post(
+    "/fine_tuning/jobs/{fine_tuning_job_id}/pause",
+    response_model=FineTuningJobObject,
+    responses=CHANGING,
+    openapi_extra=CHANGE_JOB,
+)
 async def pause_fine_tuning_job(services: ServicesOf, caller: CallerOf, fine_tuning_job_id: JobId) -> Object:
     """Free its resources until it is resumed."""
     return fine_tuning_job(await suspend_job(Acting(services, caller), _ours(fine_tuning_job_id), suspend=True))
 
 
-@router.post("/fine_tuning/jobs/{fine_tuning_job_id}/resume", response_model=FineTuningJobObject, responses=CHANGING)
+@router.post(
+    "/fine_tuning/jobs/{fine_tuning_job_id}/resume",
+    response_model=FineTuningJobObject,
+    responses=CHANGING,
+    openapi_extra=CHANGE_JOB,
+)
 async def resume_fine_tuning_job(services: ServicesOf, caller: CallerOf, fine_tuning_job_id: JobId) -> Object:
     """Go on from the last checkpoint."""
     return fine_tuning_job(await suspend_job(Acting(services, caller), _ours(fine_tuning_job_id), suspend=False))
 
 
-@router.get("/fine_tuning/jobs/{fine_tuning_job_id}/events", response_model=FineTuningEvents, responses=READING)
+@router.get(
+    "/fine_tuning/jobs/{fine_tuning_job_id}/events",
+    response_model=FineTuningEvents,
+    responses=READING,
+    openapi_extra=READ_JOB,
+)
 async def list_fine_tuning_events(
     services: ServicesOf, caller: CallerOf, fine_tuning_job_id: JobId, limit: Limit = 20, after: After = None
 ) -> Object:
@@ -118,7 +144,12 @@ async def list_fine_tuning_events(
     return listed(job_events(body, await _series(services, body)), limit, after)
 
 
-@router.get("/fine_tuning/jobs/{fine_tuning_job_id}/checkpoints", response_model=Checkpoints, responses=READING)
+@router.get(
+    "/fine_tuning/jobs/{fine_tuning_job_id}/checkpoints",
+    response_model=Checkpoints,
+    responses=READING,
+    openapi_extra=READ_JOB,
+)
 async def list_fine_tuning_checkpoints(
     services: ServicesOf, caller: CallerOf, fine_tuning_job_id: JobId, limit: Limit = 10, after: After = None
 ) -> Object:
@@ -127,7 +158,7 @@ async def list_fine_tuning_checkpoints(
     return listed(job_checkpoints(body, await _series(services, body)), limit, after)
 
 
-@router.get("/models", response_model=Models, responses=READING)
+@router.get("/models", response_model=Models, responses=READING, openapi_extra=LIST_ANY_VERSIONS)
 async def list_models(services: ServicesOf, caller: CallerOf) -> Object:
     """Fine-tuned versions, at most a thousand, the newest first."""
     page = await Acting(services, caller).page(VERSIONS, None, MODELS_MAX, None, Wanted(VERSIONS.plural))

@@ -1,165 +1,50 @@
 """Every operation of the OpenAPI document, by every role, on every namespace: RBAC alone says who is refused.
 
-What is not refused is done. An operation that has no row here fails, so that none is added without saying which rights
-it wants.
+Who may is derived from the document: whose rules grant all that `x-required-rights` says. What is not refused is done.
+Written by hand are the roles, what is sent, and NOT_DONE: no document says what is there in a test.
 """
 
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from finetune_operator.store import api_keys
 from finetune_operator.store.api_keys import Account, KeyRecord
+from finetune_operator.web.identity import Right
 from finetune_operator.web.openai_api.errors import is_spoken
+from finetune_operator.web.required_rights import (
+    EXTENSION,
+    Declared,
+    RequiredRights,
+    Rule,
+    UndeclaredRight,
+    require_declared,
+    rule,
+)
 from tests.builders import abtest_object, batch_object, job_object, version_object
 from tests.unit.web.conftest import ENVIRONMENT, NOON
 from tests.unit.web.rest.conftest import Rest
 from tests.unit.web.rest.example_requests import ACTIVE, BODIES, FLAT_JOB
 from tests.unit.web.rest.played_api_server import EDIT, OWN_TOKEN, VIEW, User
-from tests.unit.web.test_access import PATH_EXAMPLES, public_routes
+from tests.unit.web.test_access import PATH_EXAMPLES, documented_operations
 
 NAMESPACES = ("finetune", "other")
-Rights = frozenset[tuple[str, str]]
-
-
-def rights(resource: str, *verbs: str) -> Rights:
-    return frozenset((verb, resource) for verb in verbs)
-
-
-class Needs(NamedTuple):
-    """What an operation asks of RBAC."""
-
-    rights: Rights = frozenset()
-    where: str = "there"
-    """In the namespace that the request names (`there`), in `any` that is served, or in `all` of them."""
-    api_token: bool = True
-    """Whether the api's one token is enough, which has no user and no rights of its own to lend."""
-    tokens: bool = False
-    """Whether it asks for the right to make tokens for the ServiceAccount `robot` of the namespace."""
-
-
-READ_JOB = Needs(rights("finetunejobs", "get"), api_token=False)
-LIST_JOBS = Needs(rights("finetunejobs", "list"), api_token=False)
-MAKE_JOB = Needs(rights("finetunejobs", "create"), api_token=False)
-CHANGE_JOB = Needs(rights("finetunejobs", "get", "patch"), api_token=False)
-DELETE_JOB = Needs(rights("finetunejobs", "get", "delete"), api_token=False)
-READ_VERSION = Needs(rights("modelversions", "get"))
-READ_FAMILY = Needs(rights("modelversions", "get", "list"))
-LIST_VERSIONS = Needs(rights("modelversions", "list"))
-CHANGE_VERSION = Needs(rights("modelversions", "get", "list", "patch"), api_token=False)
-READ_TEST = Needs(rights("abtests", "get"))
-LIST_TESTS = Needs(rights("abtests", "list"))
-MAKE_TEST = Needs(rights("abtests", "create"), api_token=False)
-VOTE = Needs(rights("abtests/votes", "create"))
-VOTE_EVERYWHERE = VOTE._replace(where="all")
-RATINGS = Needs(rights("finetunejobs", "create"), "all")
-TRAIN_THERE = Needs(rights("finetunejobs", "create"))
-MAKE_TOKENS = Needs(api_token=False, tokens=True)
-ANYBODY_KNOWN = Needs()
-
-READ_BATCH = Needs(rights("batchinferences", "get"), api_token=False)
-CHANGE_BATCH = Needs(rights("batchinferences", "get", "patch"), api_token=False)
-
+DOCUMENT = documented_operations()
+REQUIRED = {operation: RequiredRights.model_validate(said[EXTENSION]) for operation, said in DOCUMENT.items()}
 TESTS, MODELS, JOBS = "/v1/fine-tuning/ab-test", "/v1/fine-tuning/models", "/v1/fine-tuning/jobs"
 PAIR, ONE = f"{TESTS}/{{namespace}}/{{name}}", f"{TESTS}/{{test_id}}"
 TRAINING, DATASETS, OPENAI = "/api/training/jobs", "/v1/fine-tuning/datasets", "/v1/fine_tuning/jobs"
 COSTS, FILES, KEYS = "/v1/fine-tuning/costs", "/v1/files", "/v1/api-keys"
 BATCHES = "/v1/fine-tuning/batches"
-ONE_BATCH = f"{BATCHES}/{{batch_id}}"
-THEIRS = f"{OPENAI}/{{fine_tuning_job_id}}"
-MATRIX: dict[str, Needs] = {
-    f"GET {JOBS}": LIST_JOBS,
-    f"POST {JOBS}": MAKE_JOB,
-    f"GET {JOBS}/{{job_id}}": READ_JOB,
-    f"DELETE {JOBS}/{{job_id}}": DELETE_JOB,
-    f"GET {JOBS}/{{job_id}}/events": READ_JOB,
-    f"GET {JOBS}/{{job_id}}/logs": READ_JOB,
-    f"POST {JOBS}/{{job_id}}/cancel": CHANGE_JOB,
-    f"POST {JOBS}/{{job_id}}/suspend": CHANGE_JOB,
-    f"POST {JOBS}/{{job_id}}/resume": CHANGE_JOB,
-    # A series that nobody has is told to anybody: it is empty.
-    f"GET {JOBS}/{{uid}}/progress": ANYBODY_KNOWN,
-    f"GET {TRAINING}": LIST_JOBS,
-    f"POST {TRAINING}": MAKE_JOB,
-    f"GET {TRAINING}/{{job_id}}": READ_JOB,
-    f"DELETE {TRAINING}/{{job_id}}": DELETE_JOB,
-    f"GET {TRAINING}/{{job_id}}/metrics": READ_JOB,
-    f"GET {TRAINING}/{{job_id}}/artifacts": READ_JOB,
-    f"POST {TRAINING}/{{job_id}}/start": CHANGE_JOB,
-    f"POST {TRAINING}/{{job_id}}/cancel": CHANGE_JOB,
-    f"GET {OPENAI}": LIST_JOBS._replace(where="any"),
-    f"POST {OPENAI}": MAKE_JOB,
-    f"GET {THEIRS}": READ_JOB,
-    f"GET {THEIRS}/events": READ_JOB,
-    f"GET {THEIRS}/checkpoints": READ_JOB,
-    f"POST {THEIRS}/cancel": CHANGE_JOB,
-    f"POST {THEIRS}/pause": CHANGE_JOB,
-    f"POST {THEIRS}/resume": CHANGE_JOB,
-    "GET /v1/models": LIST_VERSIONS._replace(where="any"),
-    f"GET {MODELS}": LIST_VERSIONS,
-    f"GET {MODELS}/{{model_id}}": READ_FAMILY,
-    f"POST {MODELS}/{{model_id}}/deploy": CHANGE_VERSION,
-    f"POST {MODELS}/{{model_id}}/rollback": CHANGE_VERSION,
-    "GET /v1/fine-tuning/model-versions/{namespace}/{name}/evaluations": READ_VERSION,
-    f"GET {TESTS}": LIST_TESTS,
-    f"POST {TESTS}": MAKE_TEST,
-    f"GET {ONE}": READ_TEST,
-    f"GET {PAIR}": READ_TEST,
-    f"GET {ONE}/comparisons": READ_TEST,
-    f"GET {ONE}/samples": READ_TEST,
-    f"GET {ONE}/voters": READ_TEST,
-    f"GET {PAIR}/voters": READ_TEST,
-    f"GET {ONE}/win-rates": READ_TEST,
-    f"GET {PAIR}/win-rates": READ_TEST,
-    "GET /v1/fine-tuning/comparisons": READ_TEST,
-    f"POST {ONE}/cancel": Needs(rights("abtests", "get", "patch"), api_token=False),
-    f"POST {ONE}/comparisons": VOTE,
-    f"POST {PAIR}/comparisons": VOTE,
-    f"POST {ONE}/vote": VOTE,
-    f"POST {PAIR}/vote": VOTE,
-    "POST /v1/fine-tuning/feedback": VOTE_EVERYWHERE,
-    f"GET {BATCHES}": Needs(rights("batchinferences", "list"), api_token=False),
-    f"POST {BATCHES}": Needs(rights("batchinferences", "create"), api_token=False),
-    f"GET {ONE_BATCH}": READ_BATCH,
-    f"GET {ONE_BATCH}/answers": READ_BATCH,
-    f"POST {ONE_BATCH}/suspend": CHANGE_BATCH,
-    f"POST {ONE_BATCH}/resume": CHANGE_BATCH,
-    f"DELETE {ONE_BATCH}": Needs(rights("batchinferences", "get", "delete"), api_token=False),
-    f"GET {DATASETS}": RATINGS,
-    f"POST {DATASETS}/export": RATINGS,
-    f"POST {DATASETS}/statistics": RATINGS,
-    f"GET {DATASETS}/{{dataset_id}}": RATINGS,
-    f"DELETE {DATASETS}/{{dataset_id}}": RATINGS,
-    f"GET {DATASETS}/{{dataset_id}}/rows": RATINGS,
-    f"GET {DATASETS}/{{dataset_id}}/files/{{file}}": RATINGS,
-    "POST /api/training/export/sft": RATINGS,
-    "POST /api/training/export/dpo": RATINGS,
-    "POST /api/training/export/gauntlet": RATINGS,
-    "GET /api/training/stats": RATINGS,
-    "GET /api/training/formats": ANYBODY_KNOWN,
-    f"PUT {JOBS}/{{job_id}}/budget": CHANGE_JOB,
-    f"GET {COSTS}": LIST_JOBS,
-    f"GET {COSTS}/jobs": LIST_JOBS,
-    f"GET {COSTS}/models": LIST_VERSIONS,
-    f"GET {COSTS}/roi": READ_VERSION,
-    f"POST {FILES}": TRAIN_THERE,
-    f"GET {FILES}": TRAIN_THERE._replace(where="any"),
-    f"GET {FILES}/{{file_id}}": TRAIN_THERE,
-    f"GET {FILES}/{{file_id}}/content": TRAIN_THERE,
-    f"DELETE {FILES}/{{file_id}}": TRAIN_THERE,
-    f"POST {KEYS}": MAKE_TOKENS,
-    f"GET {KEYS}": MAKE_TOKENS._replace(where="any"),
-    f"DELETE {KEYS}/{{key_id}}": MAKE_TOKENS,
-}
 NOT_DONE: dict[str, int] = {
     f"POST {PAIR}/vote": 404,
     f"POST {ONE}/vote": 404,
     # No place for datasets and files, and no database of ratings to read.
-    **{operation: 400 for operation in MATRIX if FILES in operation},
+    **{operation: 400 for operation in DOCUMENT if FILES in operation},
     **{
         operation: 409
-        for operation in MATRIX
+        for operation in DOCUMENT
         if DATASETS in operation or operation.startswith("POST /api/training/export/")
     },
 }
@@ -181,18 +66,21 @@ ROLES: dict[str, User | None] = {
 """None of the first two has a user; the others' rights hold in all namespaces, or in those that are said."""
 
 
-def may(role: str, needs: Needs, namespace: str) -> bool:
-    """What the request must come to."""
+def may(role: str, required: RequiredRights, namespace: str) -> bool:
+    """What the request must come to, by the role's rules and those of the document alone."""
     user = ROLES[role]
     if user is None:
-        return role == "api token" and needs.api_token
-    places = {"there": (namespace,), "any": NAMESPACES, "all": NAMESPACES}[needs.where]
-    granted = [
-        all(user.may(verb, resource, place) for verb, resource in needs.rights)
-        and (not needs.tokens or f"{place}/robot" in user.accounts)
-        for place in places
-    ]
-    return any(granted) if needs.where == "any" else all(granted)
+        return role == "api token" and required.by_api_token
+    places = (namespace,) if required.where == "Namespace" else NAMESPACES
+    granted = [all(_grants(user, rule, place) for rule in required.rules) for place in places]
+    return any(granted) if required.where == "AnyNamespace" else all(granted)
+
+
+def _grants(user: User, rule: Rule, place: str) -> bool:
+    if rule.resources == ("serviceaccounts/token",):
+        # Of one account, as `resourceNames` would say: each namespace has one.
+        return f"{place}/robot" in user.accounts
+    return all(user.may(verb, resource, place) for verb in rule.verbs for resource in rule.resources)
 
 
 def headers_of(role: str) -> dict[str, str]:
@@ -268,7 +156,7 @@ class TestEveryOperation:
         robots = ",".join(f"{namespace}/robot" for namespace in NAMESPACES)
         return ENVIRONMENT | {"FINETUNE_NAMESPACES": ",".join(NAMESPACES), "FINETUNE_API_KEY_ACCOUNTS": robots}
 
-    @pytest.mark.parametrize("operation", MATRIX)
+    @pytest.mark.parametrize("operation", DOCUMENT)
     async def test_by_every_role_on_every_namespace(self, rest: Rest, operation: str) -> None:
         rest.cluster.users |= {user.name: user for user in ROLES.values() if user is not None}
         rest.cluster.now = rest.services.now
@@ -282,7 +170,7 @@ class TestEveryOperation:
                 body = body_of(operation, role, namespace)
                 response = await rest.ask(operation.split()[0], path, body, headers_of(role))
                 refused = response.status_code in (401, 403)
-                if refused == may(role, MATRIX[operation], namespace):
+                if refused == may(role, REQUIRED[operation], namespace):
                     wrong.append(f"{role} on {namespace}: {response.status_code} {response.text[:200]}")
                 assert response.status_code < 500, response.text
                 assert response.status_code == 401 or role != "anonymous"
@@ -299,10 +187,26 @@ async def test_what_is_refused_is_documented(rest: Rest) -> None:
             invalid = "400" if is_spoken(path) else "422"
             assert {"401", invalid, "503"} <= operation["responses"].keys(), f"{method} {path}"
             assert operation["summary"]
-            needs = MATRIX[f"{method.upper()} {path}"]
-            assert needs == ANYBODY_KNOWN or "403" in operation["responses"], f"{method} {path}"
+            required = REQUIRED[f"{method.upper()} {path}"]
+            assert required.rules == () or "403" in operation["responses"], f"{method} {path}"
 
 
-def test_every_operation_is_in_the_matrix() -> None:
-    known = {(operation.split()[0], operation.split()[1].format(**PATH_EXAMPLES)) for operation in MATRIX}
-    assert known == set(public_routes())
+@pytest.mark.parametrize("operation", DOCUMENT)
+def test_every_operation_says_what_it_asks_for(operation: str) -> None:
+    """In words, too: a person reads no extension."""
+    required = REQUIRED[operation]
+    for each in required.rules:
+        assert f"`{each.resources[0]}`" in DOCUMENT[operation]["description"]
+
+
+async def test_nothing_is_asked_for_that_the_document_does_not_say() -> None:
+    required = RequiredRights(rules=(rule("finetunejobs", "get"),), optional=(rule("abtests", "list"),))
+    for right in (Right("get", "finetunejobs"), Right("list", "abtests")):
+        require_declared(required, right)
+    for right in (Right("patch", "finetunejobs"), Right("get", "abtests"), Right("get", "finetunejobs", group="")):
+        with pytest.raises(UndeclaredRight, match="x-required-rights"):
+            require_declared(required, right)
+    nothing: Any = None
+    with pytest.raises(UndeclaredRight):
+        await Declared(nothing, required).merge_patch("finetunejobs", "finetune", "plato", {})
+    require_declared(None, Right("delete", "finetunejobs"))
