@@ -122,6 +122,7 @@ MATRIX: dict[str, Needs] = {
     f"POST {BATCHES}": Needs(rights("batchinferences", "create"), api_token=False),
     f"GET {ONE_BATCH}": READ_BATCH,
     f"GET {ONE_BATCH}/answers": READ_BATCH,
+    f"POST {ONE_BATCH}/cancel": CHANGE_BATCH,
     f"POST {ONE_BATCH}/suspend": CHANGE_BATCH,
     f"POST {ONE_BATCH}/resume": CHANGE_BATCH,
     f"DELETE {ONE_BATCH}": Needs(rights("batchinferences", "get", "delete"), api_token=False),
