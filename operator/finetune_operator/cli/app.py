@@ -229,11 +229,12 @@ async def submit(
 async def cancel(
     cluster: Cluster,
     names: Annotated[
-        list[str], typer.Argument(metavar="[KIND/]NAME...", help="FineTuneJobs, and ABTests as test/NAME.")
+        list[str],
+        typer.Argument(metavar="[KIND/]NAME...", help="FineTuneJobs; others as test/NAME and batch/NAME."),
     ],
     yes: Yes = False,
 ) -> None:
-    """End trainings and tests for good: a training writes a checkpoint before, a test keeps its votes."""
+    """End trainings, tests and batches for good: votes, answers and a last checkpoint are kept."""
     from finetune_operator.cli.changing import cancel as run
 
     await run(cluster, names, yes=yes)

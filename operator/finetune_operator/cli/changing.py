@@ -32,7 +32,7 @@ def confirm(question: str, *, yes: bool) -> None:
 
 
 async def cancel(cluster: Cluster, names: Sequence[str], *, yes: bool) -> None:
-    """Jobs and tests, for good. Asking again for what is being cancelled changes nothing."""
+    """Jobs, tests and batches, for good. Asking again for what is being cancelled changes nothing."""
     chosen = [_cancellable(given) for given in names]
     async with connected(cluster) as connection:
         found = [(kind, await connection.get(kind.plural, name)) for kind, name in chosen]
@@ -145,10 +145,8 @@ def _require_unfinished(kind: Kind, body: Object, participle: str) -> None:
 
 def _cancellable(given: str) -> tuple[Kind, str]:
     kind, name = named(given)
-    if kind is BATCH:
-        raise usage(f"{given} can't be cancelled: `ftctl suspend {given}`, or `kubectl delete batchinference {name}`")
-    if kind not in (JOB, TEST):
-        raise usage(f"{given} can't be cancelled: name jobs, or tests as test/NAME")
+    if kind not in (JOB, TEST, BATCH):
+        raise usage(f"{given} can't be cancelled: name jobs, or tests and batches as test/NAME and batch/NAME")
     return kind, name
 
 

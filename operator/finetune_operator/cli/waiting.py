@@ -28,7 +28,7 @@ ENDS: dict[str, dict[str, ExitCode]] = {
         "Inconclusive": ExitCode.FAILED,
         "Aborted": ExitCode.FAILED,
     },
-    BATCH.plural: {"Succeeded": ExitCode.DONE, "Failed": ExitCode.FAILED},
+    BATCH.plural: {"Succeeded": ExitCode.DONE, "Failed": ExitCode.FAILED, "Cancelled": ExitCode.FAILED},
 }
 """A version may still leave its state; a waiter takes the first one that answers."""
 

@@ -18,14 +18,19 @@ from finetune_operator.contract.places import BatchPaths
 from finetune_operator.core.batch_answers import told_answer
 from finetune_operator.core.batch_inference import Request
 from finetune_operator.evaluator.batch_requests import read_requests
-from finetune_operator.evaluator.engine import Patience, Trouble, Unavailable, persist
+from finetune_operator.evaluator.engine import RETRIED_STATUSES, Patience, Trouble, Unavailable, persist
 from finetune_operator.logs import cause, get_logger
 
+TAKEN = 204
 TIMEOUT_SECONDS = 10.0
 OUTAGE_SECONDS = 30.0
 """How long an api that is away is waited for at the end."""
 
 logger = get_logger(__name__)
+
+
+class NotTaken(Exception):
+    """The api will not take them, and would not another time."""
 
 
 class Teller:
@@ -50,7 +55,7 @@ class Teller:
         for group in _groups(found):
             try:
                 await self._put(group)
-            except (Trouble, aiohttp.ClientError, TimeoutError) as error:
+            except (NotTaken, Trouble, aiohttp.ClientError, TimeoutError) as error:
                 logger.warning("answers can't be told to the api yet; the work goes on", error=cause(error))
                 return
             self._told |= {(served_name, answer.number - 1) for answer in group}
@@ -63,7 +68,7 @@ class Teller:
         try:
             for group in _groups(list(self._all(paths))):
                 await persist("the api", partial(self._put, group), patience)
-        except Unavailable as error:
+        except (NotTaken, Unavailable) as error:
             logger.warning("the api keeps no answers, or not all that it could; the files have them", error=str(error))
 
     def _all(self, paths: BatchPaths) -> Iterator[BatchAnswer]:
@@ -79,8 +84,10 @@ class Teller:
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
         url = str(self._config.answers_url)
         async with self._session.put(url, data=body, headers=self._headers, timeout=timeout) as answer:
-            if answer.status != 204:
-                raise Trouble(f"the api answered {answer.status}: {(await answer.text())[:300]}")
+            if answer.status == TAKEN:
+                return
+            told = f"the api answered {answer.status}: {(await answer.text())[:300]}"
+            raise (Trouble if answer.status >= 500 or answer.status in RETRIED_STATUSES else NotTaken)(told)
 
 
 def _groups(answers: Sequence[BatchAnswer]) -> Iterator[Sequence[BatchAnswer]]:

@@ -50,7 +50,7 @@ NO_REPORT = (
     "the pod ended without an error, but also without a readable report: run the operator and its images from the same "
     "release"
 )
-FINAL_PHASES = (BatchPhase.SUCCEEDED, BatchPhase.FAILED)
+FINAL_PHASES = (BatchPhase.SUCCEEDED, BatchPhase.FAILED, BatchPhase.CANCELLED)
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def reconcile(batch: BatchInference, seen: Observed, now: datetime, config: Oper
         return _acknowledged(batch, seen)
     job = seen.job
     if job is None:
-        return _start(batch, seen, now, config)
+        return (_cancel if batch.spec.cancel else _start)(batch, seen, now, config)
     if batch.metadata.uid not in job.owner_uids:
         return _told(batch, _failed(name_taken(job.name, KIND)), seen, now, config)
     outcome = told_by(BATCH_CONTAINER, seen.pods, BatchReport)
@@ -93,6 +93,8 @@ def reconcile(batch: BatchInference, seen: Observed, now: datetime, config: Oper
             # A pod that may know why is not seen to have ended.
             return Plan(requeue_after_seconds=seconds_left)
         return _told(batch, _ended_badly(job, outcome, seen.pods), seen, now, config)
+    if batch.spec.cancel:
+        return _cancel(batch, seen, now, config)
     return _follow(batch, job, seen, now, config)
 
 
@@ -107,7 +109,7 @@ def refused(batch: BatchInference, message: str, now: datetime, config: Operator
 
 
 def is_finished(batch: BatchInference) -> bool:
-    """Succeeded or failed: final."""
+    """Succeeded, failed or cancelled: final."""
     return batch.status.phase in FINAL_PHASES
 
 
@@ -151,6 +153,13 @@ def _start(batch: BatchInference, seen: Observed, now: datetime, config: Operato
     created = Event("Normal", "JobCreated", f"created Job {manifest['metadata']['name']}")
     create = Create("jobs", manifest, batch.metadata.uid)
     return Plan(actions=(create,), status=plan.status, events=(created,))
+
+
+def _cancel(batch: BatchInference, seen: Observed, now: datetime, config: OperatorConfig) -> Plan:
+    """The Job goes, and its pods with it: whatever was answered is on the volume already."""
+    plan = _told(batch, Outlook(BatchPhase.CANCELLED, "Cancelled", "spec.cancel was set"), seen, now, config)
+    job = seen.job
+    return replace(plan, actions=(Delete("jobs", job.name, job.uid),) if job else ())
 
 
 def _follow(batch: BatchInference, job: JobFacts, seen: Observed, now: datetime, config: OperatorConfig) -> Plan:
@@ -279,7 +288,9 @@ def _told(
     )
     ours = seen.job is not None and batch.metadata.uid in seen.job.owner_uids
     message = outlook.message
-    if phase is BatchPhase.FAILED and (directory := old.directory or (ours and _directory(batch, config))):
+    if phase in (BatchPhase.FAILED, BatchPhase.CANCELLED) and (
+        directory := old.directory or (ours and _directory(batch, config))
+    ):
         message = f"{message[:CAUSE_MAX_CHARACTERS]}; answers so far, if any, are in {directory}"
     status = old.model_copy(
         update={

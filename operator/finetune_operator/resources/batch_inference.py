@@ -102,6 +102,11 @@ class BatchInferenceSpec(ApiModel):
             "abTest needs two answers to each row: set compareWith to the baseline of that ABTest",
             field_path=".abTest",
         ),
+        rule(
+            "!(has(oldSelf.cancel) && oldSelf.cancel) || (has(self.cancel) && self.cancel)",
+            "a cancelled batch can't be taken up again: create a new one",
+            field_path=".cancel",
+        ),
     )
 
     model_version: DnsLabel
@@ -122,6 +127,8 @@ class BatchInferenceSpec(ApiModel):
     """Give up after this time; what was answered stays on the volume."""
     suspend: bool = False
     """Stop asking until this is false again; what was answered is not asked again."""
+    cancel: bool = False
+    """End it for good; what was answered stays on the volume."""
     ttl_seconds_after_finished: Annotated[int, Field(ge=60, le=31_536_000)] | None = None
     """Remove the Job and its pods this time after the end, at least a minute; the results stay."""
 
@@ -134,6 +141,7 @@ class BatchPhase(StrEnum):
     SUSPENDED = "Suspended"
     SUCCEEDED = "Succeeded"
     FAILED = "Failed"
+    CANCELLED = "Cancelled"
 
 
 class BatchProgress(ApiModel):

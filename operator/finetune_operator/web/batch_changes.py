@@ -58,13 +58,22 @@ async def _require_kept(acting: Acting, namespace: str, dataset: Object) -> None
         found.content.close()
 
 
+async def cancel_batch(acting: Acting, batch_id: str) -> Object:
+    """Ask for its end; asking again changes nothing. Raises problems."""
+    body = await acting.find(BATCHES, batch_id)
+    if body["spec"].get("cancel"):
+        return body
+    _require_unfinished(body, "cancelled")
+    return await acting.change(BATCHES, body, {"cancel": True})
+
+
 async def suspend_batch(acting: Acting, batch_id: str, *, suspend: bool) -> Object:
     """Stop asking, or go on with the next row. Raises problems."""
     body = await acting.find(BATCHES, batch_id)
-    if is_finished(body):
-        participle = "suspended" if suspend else "resumed"
-        detail = f"BatchInference {body['metadata']['name']} has ended and can't be {participle}: create a new one"
-        raise Problem(409, "finished", detail)
+    _require_unfinished(body, "suspended" if suspend else "resumed")
+    if body["spec"].get("cancel"):
+        detail = f"BatchInference {body['metadata']['name']} is being cancelled: create a new one"
+        raise Problem(409, "cancelled", detail)
     if bool(body["spec"].get("suspend")) == suspend:
         return body
     return await acting.change(BATCHES, body, {"suspend": suspend})
@@ -89,6 +98,12 @@ async def batches_page(
     """BatchInferences that the caller may list. Raises problems."""
     wanted = Wanted(BATCHES.plural, model=model, states=(phase.value,) if phase else ())
     return await acting.page(BATCHES, namespace, limit, after, wanted)
+
+
+def _require_unfinished(body: Object, participle: str) -> None:
+    if is_finished(body):
+        detail = f"BatchInference {body['metadata']['name']} has ended and can't be {participle}: create a new one"
+        raise Problem(409, "finished", detail)
 
 
 async def answers_of(acting: Acting, body: Object, after: int, limit: int) -> AnsweredRows:

@@ -12,6 +12,7 @@ from finetune_operator.web.batch_changes import (
     BATCHES_PATH,
     answers_of,
     batches_page,
+    cancel_batch,
     create_batch,
     delete_batch,
     suspend_batch,
@@ -89,6 +90,12 @@ async def get_answers(
     """
     acting = Acting(services, caller)
     return await answers_of(acting, await acting.find(BATCHES, batch_id), after, limit)
+
+
+@router.post("/{batch_id}/cancel", responses=CHANGING, openapi_extra=CHANGE_BATCH)
+async def post_cancel(services: ServicesOf, caller: CallerOf, batch_id: BatchId) -> BatchDetail:
+    """End it for good; what was answered is kept."""
+    return batch_detail(await cancel_batch(Acting(services, caller), batch_id))
 
 
 @router.post("/{batch_id}/suspend", responses=CHANGING, openapi_extra=CHANGE_BATCH)

@@ -15,7 +15,7 @@ from finetune_operator.web.odd_resources import parsed
 from finetune_operator.web.shown import shown_manifest
 
 Object = dict[str, Any]
-FINISHED = frozenset({BatchPhase.SUCCEEDED, BatchPhase.FAILED})
+FINISHED = frozenset({BatchPhase.SUCCEEDED, BatchPhase.FAILED, BatchPhase.CANCELLED})
 
 
 class _View(BaseModel):
@@ -81,6 +81,8 @@ class BatchEntry(_View):
     message: str | None
     suspended: bool
     """Whether it waits to be resumed."""
+    cancelled: bool
+    """Whether its end was asked for."""
     progress: BatchProgress | None
     directory: str | None
     """`volume://<claim>/<path>` of what was asked and answered so far; it stays when the BatchInference is deleted."""
@@ -182,6 +184,7 @@ def _members(body: Object) -> dict[str, Any]:
         "phase": status.phase,
         "message": status.message,
         "suspended": spec.suspend,
+        "cancelled": spec.cancel,
         "progress": _progress(status),
         "directory": status.directory,
         "results": _results(status),

@@ -6,6 +6,7 @@ from tests.cluster.schema_cases.case import JOB_NAME_TOO_LONG, Creation, Spec, U
 
 VOLUME = {"claimName": "questions", "path": "prompts/all.jsonl"}
 ONE_SOURCE = "set exactly one of ratings, volume, s3, stored"
+CANCELLED = "a cancelled batch can't be taken up again: create a new one"
 KEPT = f"chatml-{'0' * 32}"
 
 
@@ -150,5 +151,9 @@ CHANGED: Spec = {
 UPDATES = [
     *immutable_fields("BatchInference", CHANGED),
     Update("a batch is suspended", "BatchInference", {"suspend": True}),
+    Update("a batch is cancelled", "BatchInference", {"cancel": True}),
+    Update("a suspended batch is cancelled", "BatchInference", {"cancel": True}, {"suspend": True}),
+    Update("a cancelled batch is taken up", "BatchInference", {"cancel": False}, {"cancel": True}, CANCELLED),
+    Update("a cancelled batch forgets it", "BatchInference", {"cancel": None}, {"cancel": True}, CANCELLED),
     Update("a batch gets a time to live", "BatchInference", {"ttlSecondsAfterFinished": 3600}),
 ]

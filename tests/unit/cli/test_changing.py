@@ -73,13 +73,16 @@ async def test_a_test_with_its_verdict_is_not_ended(ftctl: Ftctl, cluster: Playe
 async def test_what_can_not_be_cancelled_is_said(ftctl: Ftctl, cluster: PlayedCluster) -> None:
     ended = await ftctl("cancel", "version/plato-v2", "--yes")
     assert ended.code == ExitCode.USAGE
-    assert "version/plato-v2 can't be cancelled: name jobs, or tests as test/NAME" in ended.err
+    assert "version/plato-v2 can't be cancelled: name jobs, or tests and batches as test/NAME" in ended.err
 
 
-async def test_a_batch_is_suspended_or_deleted_in_place_of_that(ftctl: Ftctl, cluster: PlayedCluster) -> None:
-    ended = await ftctl("cancel", "batch/plato-all", "--yes")
-    assert ended.code == ExitCode.USAGE
-    assert "`ftctl suspend batch/plato-all`, or `kubectl delete batchinference plato-all`" in ended.err
+async def test_a_batch_is_ended(ftctl: Ftctl, cluster: PlayedCluster) -> None:
+    for _ in range(2):
+        ended = await ftctl("cancel", "batch/plato-all", "--yes")
+        assert (ended.code, ended.out) == (ExitCode.DONE, "batch/plato-all is being cancelled\n"), ended.err
+    assert spec_of(cluster, "batchinferences", "plato-all")["cancel"] is True
+    assert len(cluster.writes()) == 1, "asking again changes nothing"
+    assert "batch plato-all is being cancelled" in (await ftctl("resume", "batch/plato-all")).err
 
 
 async def test_several_are_cancelled_or_none(ftctl: Ftctl, cluster: PlayedCluster) -> None:

@@ -223,6 +223,32 @@ class TestUnderWay:
         assert plan.status == RUNNING.status.to_dict()
         assert plan.events == ()
 
+    @pytest.mark.parametrize(
+        ("found", "pods"),
+        [(job(), (pod(running()),)), (job(suspended=True), ()), (job(), ())],
+        ids=["asking", "suspended", "before its pod"],
+    )
+    def test_cancelled_its_job_goes_and_its_answers_stay(self, found: JobFacts, pods: tuple[PodFacts, ...]) -> None:
+        stopped = make_batch({"cancel": True}, status=RUNNING.status.to_dict())
+        plan = decide(stopped, world(found, *pods))
+        assert plan.actions == (Delete("jobs", found.name, found.uid),)
+        assert told(plan) == ("Cancelled", "Cancelled")
+        assert conditions_of(plan) == {"Succeeded": "False", "Ready": "False"}
+        status = status_of(plan)
+        assert status.completion_time == NOON
+        assert status.message == (
+            "spec.cancel was set; answers so far, if any, are in volume://artifacts/finetune/batches/uid-of-answers"
+        )
+        assert is_finished(after(stopped, plan))
+
+    def test_cancelled_before_its_job_none_is_made(self) -> None:
+        plan = decide(make_batch({"cancel": True}), world())
+        assert (plan.actions, told(plan)) == ((), ("Cancelled", "Cancelled"))
+
+    def test_what_was_done_before_it_was_cancelled_is_done(self) -> None:
+        stopped = make_batch({"cancel": True}, status=RUNNING.status.to_dict())
+        assert told(decide(stopped, world(job(BATCH, COMPLETE), said(REPORT)))) == ("Succeeded", "Answered")
+
     def test_it_is_suspended_and_goes_on(self) -> None:
         stopped = make_batch({"suspend": True}, status=RUNNING.status.to_dict())
         plan = decide(stopped, world(job(), pod(running())))

@@ -17,6 +17,7 @@ from finetune_operator.web.acting import BATCHES, JOBS, Acting
 from finetune_operator.web.batch_changes import (
     answers_of,
     batches_page,
+    cancel_batch,
     create_batch,
     delete_batch,
     objects_of,
@@ -49,6 +50,7 @@ TONES = {
     BatchPhase.SUSPENDED: "quiet",
     BatchPhase.SUCCEEDED: "good",
     BatchPhase.FAILED: "bad",
+    BatchPhase.CANCELLED: "quiet",
 }
 
 NOT_SERVED = (State.FAILED, State.ARCHIVED)
@@ -142,6 +144,12 @@ async def download(visit: VisitOf, batch_id: BatchId) -> Response:
     lines = "".join(f"{row.model_dump_json()}\n" for row in told.rows)
     named = f'attachment; filename="{body["metadata"]["name"]}.answers.jsonl"'
     return Response(lines, media_type="application/jsonl", headers={"Content-Disposition": named})
+
+
+@router.post("/{batch_id}/cancel")
+async def cancel(visit: VisitOf, batch_id: BatchId) -> Response:
+    body = await cancel_batch(visit.acting, batch_id)
+    return visit.go(f"{PATH}/{ObjectId(*_place(body))}")
 
 
 @router.post("/{batch_id}/suspend")

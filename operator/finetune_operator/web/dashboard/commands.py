@@ -63,13 +63,16 @@ def batch_commands(found: ObjectId, *, is_finished: bool, is_suspended: bool) ->
         verb.capitalize(),
         f"{_patched('batchinference', found, {'suspend': not is_suspended})}\nftctl {verb} batch/{name} {where}",
     )
+    cancelling = Command(
+        "Cancel", f"{_patched('batchinference', found, {'cancel': True})}\nftctl cancel batch/{name} {where}"
+    )
     return (
         Command("Make it", submit_command("batch.yaml")),
         Command("Look at it", f"kubectl get batchinference {name} {where} -w\nftctl status batch/{name} {where}"),
         Command("Read the first answers", f"ftctl answers {name} {where}\n{curl(f'{path}/answers')}"),
         Command("Copy all files", f"ftctl answers {name} {where} --script {name}.sh\nsh {name}.sh"),
         Command("Read its log", f"ftctl logs batch/{name} {where} -f"),
-        *(() if is_finished else (changing,)),
+        *(() if is_finished else (changing, cancelling)),
         Command("Delete it", f"kubectl delete batchinference {name} {where}\n{curl(path, None, 'DELETE')}"),
     )
 

@@ -46,6 +46,7 @@ BUTTONS = {
     "/fine-tuning/jobs/{namespace}/{name}/resume",
     "/fine-tuning/datasets/{dataset_id}/delete",
     "/model-comparison/tests/{test_id}/cancel",
+    "/batches/{batch_id}/cancel",
     "/batches/{batch_id}/suspend",
     "/batches/{batch_id}/resume",
     "/batches/{batch_id}/delete",

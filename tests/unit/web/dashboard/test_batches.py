@@ -239,7 +239,7 @@ class TestOneRun:
         assert "Show who answered what" in await editor.page(self.PAGE)
         assert "Show who answered what" not in await editor.page(f"{self.PAGE}?named=true")
 
-    async def test_it_is_suspended_resumed_and_deleted(
+    async def test_it_is_suspended_resumed_and_cancelled(
         self, editor: Browser, cluster: PlayedApiServer, batch: dict[str, Any]
     ) -> None:
         for verb, other, suspended in (("suspend", "resume", True), ("resume", "suspend", False)):
@@ -249,14 +249,18 @@ class TestOneRun:
             page = await editor.page(self.PAGE)
             assert f'action="{self.PAGE}/{other}"' in page
             assert f"ftctl {other} batch/sums" in page
-        assert (await editor.post(f"{self.PAGE}/delete")).headers["location"] == "/batches"
-        assert cluster.names("batchinferences") == []
+        assert (await editor.post(f"{self.PAGE}/cancel")).headers["location"] == self.PAGE
+        page = await editor.page(self.PAGE)
+        assert "being cancelled" in page
+        assert f'action="{self.PAGE}/' not in page
 
     async def test_what_has_ended_is_only_deleted(self, editor: Browser, rest: Rest, batch: dict[str, Any]) -> None:
         await rest.cluster.tell("batchinferences", "finetune", "sums", phase="Succeeded")
         page = await editor.page(self.PAGE)
-        assert f'action="{self.PAGE}/delete"' in page
         assert f'action="{self.PAGE}/suspend"' not in page
+        assert f'action="{self.PAGE}/delete"' in page
+        assert (await editor.post(f"{self.PAGE}/delete")).headers["location"] == "/batches"
+        assert rest.cluster.names("batchinferences") == []
 
     async def test_a_reader_changes_nothing(self, rest: Rest, batch: dict[str, Any]) -> None:
         reader = Browser(rest, "reader")

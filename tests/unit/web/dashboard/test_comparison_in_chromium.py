@@ -279,8 +279,13 @@ async def test_a_batch_is_made_of_an_exported_dataset_and_its_answers_come_by_th
     await page.get_by_role("button", name="Suspend").click()
     await expect(page.get_by_role("button", name="Resume")).to_be_visible()
     assert cluster.objects["batchinferences", NAMESPACE, name]["spec"]["suspend"] is True
-    await page.get_by_text("End and delete…").click()
-    await page.get_by_role("button", name="End and delete", exact=True).click()
+    await page.get_by_text("Cancel…").click()
+    await page.get_by_role("button", name="Cancel", exact=True).click()
+    await expect(page.locator("#batch")).to_contain_text("being cancelled")
+    await expect(page.locator(LIVE)).to_have_count(1)
+    await cluster.tell("batchinferences", NAMESPACE, name, phase="Cancelled")
+    await page.get_by_text("Delete…").click()
+    await page.get_by_role("button", name="Delete", exact=True).click()
     await page.wait_for_url("**/batches")
     assert name not in cluster.names("batchinferences")
 

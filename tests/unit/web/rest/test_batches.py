@@ -194,10 +194,18 @@ class TestLife:
             response = await rest.post(f"{BATCHES}/finetune.sums/{verb}")
             assert (response.status_code, response.json()["suspended"]) == (200, suspended)
 
-    @pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
+    async def test_cancelled_it_stays_so(self, rest: Rest) -> None:
+        rest.cluster.put("batchinferences", batch_object(name="sums"))
+        for _ in range(2):
+            response = await rest.post(f"{BATCHES}/finetune.sums/cancel")
+            assert (response.status_code, response.json()["cancelled"]) == (200, True)
+        for verb in ("suspend", "resume"):
+            assert is_problem(await rest.post(f"{BATCHES}/finetune.sums/{verb}"), 409, "cancelled")
+
+    @pytest.mark.parametrize("phase", ["Succeeded", "Failed", "Cancelled"])
     async def test_what_has_ended_stays_as_it_is(self, rest: Rest, phase: str) -> None:
         rest.cluster.put("batchinferences", batch_object(name="sums", status={"phase": phase}))
-        for verb in ("suspend", "resume"):
+        for verb in ("suspend", "resume", "cancel"):
             assert is_problem(await rest.post(f"{BATCHES}/finetune.sums/{verb}"), 409, "finished")
 
     async def test_deleted_it_and_its_answers_are_gone(self, rest: Rest) -> None:
