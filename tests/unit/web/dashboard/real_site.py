@@ -70,10 +70,10 @@ class Site:
         self._contexts.append(context)
         return context
 
-    async def logged_in(self, *, dark: bool = False, phone: bool = False) -> Page:
+    async def logged_in(self, *, dark: bool = False, phone: bool = False, who: str = "editor") -> Page:
         page = await (await self.person(dark=dark, phone=phone)).new_page()
         await page.goto("/fine-tuning")
-        await page.get_by_label("Token").fill("editor")
+        await page.get_by_label("Token").fill(who)
         await page.get_by_role("button", name="Log in").click()
         await page.wait_for_url("**/fine-tuning")
         return page

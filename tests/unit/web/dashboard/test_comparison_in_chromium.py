@@ -305,3 +305,7 @@ async def test_pages_are_for_everybody(site: Site, dark: bool, phone: bool) -> N
     await page.keyboard.press("1")
     await stage(page, "revealed")
     await looked_at(page, where / "vote-revealed.png")
+    nobody_in_particular = await site.logged_in(dark=dark, phone=phone, who="public-token")
+    await nobody_in_particular.goto(VOTE_PAGE)
+    await expect(nobody_in_particular.get_by_role("heading", name="Who votes?")).to_be_visible()
+    await looked_at(nobody_in_particular, where / "vote-name.png")

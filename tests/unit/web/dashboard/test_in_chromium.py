@@ -180,6 +180,12 @@ async def test_pages_are_for_everybody_and_run_no_strangers_text(site: Site, dar
     for name, path in PAGES.items():
         await page.goto(path)
         await looked_at(page, where / f"{name}.png")
+    everything = {"gold_star_only": False, "test_fraction": 0.2}
+    headers = {"Authorization": "Bearer editor"}
+    made = await site.rest.ask("POST", "/v1/fine-tuning/datasets/export", everything, headers)
+    await page.goto(f"/fine-tuning/datasets/{made.headers['location'].rpartition('/')[2]}")
+    await expect(page.get_by_text("train.jsonl").first).to_be_visible()
+    await looked_at(page, where / "dataset.png")
     for form in ("datasets", "new"):
         await page.goto(PAGES[form])
         for summary in await page.locator("form summary").all():
