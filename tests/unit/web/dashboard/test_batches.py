@@ -167,6 +167,10 @@ async def test_a_run_is_followed_to_its_answers_and_to_their_vote(editor: Browse
             ],
         },
     )
+    assert 'href="/batches/finetune.answers"' in await editor.page("/batches?phase=Succeeded")
+    running = await editor.page("/batches?phase=Running")
+    assert "No batch run is running." in running
+    assert "ftctl get batches -n finetune --phase Running" in running
     page = await editor.page("/batches/finetune.answers")
     assert "volume://artifacts/finetune/batches/answers/results/plato-v2.jsonl" in page
     assert "&lt;b&gt;too long" in page
