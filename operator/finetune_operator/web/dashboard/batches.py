@@ -59,10 +59,11 @@ router = page_router(PATH)
 
 
 @router.get("")
-async def list_page(visit: VisitOf, after: After = None) -> HTMLResponse:
-    """The newest first."""
-    page = await batches_page(visit.acting, None, LISTED, after)
-    return visit.render("batches.html", batches=each_shown(batch_entry, page.items), page=page, tones=TONES)
+async def list_page(visit: VisitOf, after: After = None, phase: BatchPhase | None = None) -> HTMLResponse:
+    """The newest first, all or those in one phase."""
+    page = await batches_page(visit.acting, None, LISTED, after, phase=phase)
+    batches = each_shown(batch_entry, page.items)
+    return visit.render("batches.html", batches=batches, page=page, phase=phase, phases=tuple(BatchPhase), tones=TONES)
 
 
 @router.get("/new")

@@ -1,22 +1,32 @@
 """Batch runs: what the form makes, and what the pages show of a run."""
 
+import asyncio
 import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from finetune_operator.contract.batch_answers import BatchAnswer, BatchAnswers
+from finetune_operator.contract.batch_inference import AskedModel
+from finetune_operator.contract.places import INTERNAL_TOKEN_VARIABLE
 from finetune_operator.contract.training import JobIdentity
+from finetune_operator.evaluator.batch import run
+from finetune_operator.manifests.batch_inference import batch_config
 from finetune_operator.resources.abtest import ABTestSpec
-from finetune_operator.resources.batch_inference import BatchInferenceSpec
+from finetune_operator.resources.batch_inference import BatchInference, BatchInferenceSpec
 from finetune_operator.store import batch_answers
 from finetune_operator.web.batch_requests import batch_objects
 from finetune_operator.web.dashboard.batch_forms import BatchForm
-from tests.builders import batch_object, merged
-from tests.unit.web.conftest import model_version
+from tests.builders import CONFIG, batch_object, merged
+from tests.unit.evaluator.batches import surroundings
+from tests.unit.evaluator.engine_double import EngineDouble
+from tests.unit.web.conftest import INTERNAL, model_version
 from tests.unit.web.dashboard.conftest import Browser
 from tests.unit.web.rest.conftest import Rest
 from tests.unit.web.rest.played_api_server import PlayedApiServer
+from tests.unit.web.rest.test_files import listening
 
 SAID = {"namespace": "finetune", "name": "answers", "model_version": "plato-v2"}
 FORM = {"name": "answers", "model_version": "finetune.plato-v2", "judged": "true"}
@@ -157,6 +167,10 @@ async def test_a_run_is_followed_to_its_answers_and_to_their_vote(editor: Browse
             ],
         },
     )
+    assert 'href="/batches/finetune.answers"' in await editor.page("/batches?phase=Succeeded")
+    running = await editor.page("/batches?phase=Running")
+    assert "No batch run is running." in running
+    assert "ftctl get batches -n finetune --phase Running" in running
     page = await editor.page("/batches/finetune.answers")
     assert "volume://artifacts/finetune/batches/answers/results/plato-v2.jsonl" in page
     assert "&lt;b&gt;too long" in page
@@ -184,6 +198,28 @@ async def test_the_form_offers_what_was_exported(sighted: Rest) -> None:
     assert (await editor.post("/batches", chosen)).status_code == 303
     (batch,) = (body for (plural, *_), body in sighted.cluster.objects.items() if plural == "batchinferences")
     assert batch["spec"]["dataset"] == {"stored": {"path": f"{dataset}/test.jsonl"}, "format": "ChatML"}
+
+
+async def test_what_the_form_makes_of_an_export_is_asked_and_answered(sighted: Rest, tmp_path: Path) -> None:
+    """The pod's own process, over real sockets: it fetches the dataset of the api, and tells it the answers."""
+    sighted.cluster.put("modelversions", merged(model_version(), {"spec": {"serving": {}}}))
+    editor = Browser(sighted, "editor")
+    dataset = (await editor.post("/fine-tuning/datasets")).headers["location"].rpartition("/")[2]
+    chosen = FORM | {"source": f"{dataset}/train.jsonl", "compare_with": "nobody", "limit": "3"}
+    page = (await editor.post("/batches", chosen)).headers["location"]
+    batch = BatchInference.parse(sighted.cluster.objects["batchinferences", "finetune", "answers"])
+    engine = EngineDouble({"plato-v2": {}})
+    async with listening(sighted) as api_url, engine.running():
+        models = (AskedModel(served_name="plato-v2", engine_url=engine.url),)
+        config = batch_config(batch, models, replace(CONFIG, api_url=api_url))
+        token = INTERNAL["Authorization"].removeprefix("Bearer ")
+        around = surroundings(tmp_path, **{INTERNAL_TOKEN_VARIABLE: token})
+        report = await asyncio.to_thread(run, config, around)
+    assert report.rows == 3
+    assert (await editor.page(page)).count('class="answered-row"') == 3
+    rows = [json.loads(line) for line in (await editor.get(f"{page}/answers.jsonl")).text.splitlines()]
+    assert [row["answers"][0]["answer"].strip() for row in rows] == ["what?"] * 3
+    assert {row["prompt"] for row in rows} == {body["messages"][-1]["content"] for body in engine.asked}
 
 
 class TestOneRun:
