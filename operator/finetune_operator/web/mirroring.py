@@ -28,7 +28,7 @@ from finetune_operator.web.odd_resources import parsed
 from finetune_operator.web.openai_api.views import metadata_of
 
 VERSIONS, TESTS, BATCHES = "modelversions", "abtests", "batchinferences"
-PLURALS = (JOBS, VERSIONS, TESTS)
+PLURALS = (JOBS, VERSIONS, TESTS, BATCHES)
 BACKOFF_SECONDS, BACKOFF_MAX_SECONDS = 1.0, 30.0
 STEADY_SECONDS = 30.0
 """A watch that stood so long was one; connecting to an API server that is away takes less to fail."""

@@ -31,7 +31,7 @@ KINDS = {
 READ = ("get", "list", "watch")
 CHANGE = ("create", "patch", "delete")
 OWN_RIGHTS = {(verb, resource) for verb in READ for resource in ("modelversions", "abtests")}
-OWN_RIGHTS |= {("list", "finetunejobs"), ("watch", "finetunejobs")}
+OWN_RIGHTS |= {(verb, resource) for verb in ("list", "watch") for resource in ("finetunejobs", "batchinferences")}
 VIEW = {(verb, resource) for verb in READ for resource in KINDS} | {("list", "pods"), ("get", "pods/log")}
 EDIT = VIEW | {(verb, resource) for verb in CHANGE for resource in KINDS} | {("create", "abtests/votes")}
 
