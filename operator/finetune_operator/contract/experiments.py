@@ -105,7 +105,7 @@ class ArmTally(Report):
     shadow_samples: int = 0
     shadow_errors: int = 0
     shadow_mean_latency_ms: int | None = None
-    accuracy_answers: int = 0
+    accuracy_subjects: int = 0
     mean_accuracy: float | None = None
     deviation_accuracy: float | None = None
 

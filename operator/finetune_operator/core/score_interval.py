@@ -98,7 +98,7 @@ def _told_accuracy(arm: ArmStatus) -> Mean | None:
     if arm.mean_accuracy is None or arm.deviation_accuracy is None:
         return None
     mean, deviation = float(arm.mean_accuracy), float(arm.deviation_accuracy)
-    return Mean(mean, deviation, arm.accuracy_answers or 0, ACCURACY_ROUNDING)
+    return Mean(mean, deviation, arm.accuracy_subjects or 0, ACCURACY_ROUNDING)
 
 
 def _latency(arm: ArmStatus) -> Mean | None:

@@ -44,11 +44,12 @@ def _accuracy(weights: Weights, decision: Decision, votes: Votes, arms: Arms) ->
 
 def _told_accuracy(source: AccuracyFrom, decision: Decision, arms: Arms) -> float | NoScore:
     baseline, candidate, needed = arms.baseline, arms.candidate, decision.min_samples_per_arm
-    known = (baseline.accuracy_answers or 0, candidate.accuracy_answers or 0)
+    known = (baseline.accuracy_subjects or 0, candidate.accuracy_subjects or 0)
     if min(known) < needed or baseline.mean_accuracy is None or candidate.mean_accuracy is None:
+        told = "a reference" if source is AccuracyFrom.REFERENCES else "a rating"
         return NoScore(
-            f"accuracy needs feedback with {'a reference' if source is AccuracyFrom.REFERENCES else 'a rating'} on "
-            f"{needed} answers of each arm, there is some on {known[0]} of the baseline and {known[1]} of the candidate"
+            f"accuracy needs feedback with {told} of {needed} subjects of each arm, there is some of {known[0]} of the "
+            f"baseline and {known[1]} of the candidate"
         )
     return 1 - _share(float(candidate.mean_accuracy), float(baseline.mean_accuracy))
 

@@ -16,7 +16,7 @@ STREAM_END_BYTES = 4096
 """An event with a usage takes a few hundred bytes."""
 
 CHARACTERS_PER_TOKEN = 4
-_DATA_URL = re.compile(r'"data:[^"]*"')
+_DATA_URL = re.compile(r'"data:[\w.+-]++/[\w.+-]++;base64,[A-Za-z0-9+/=\\]*+"')
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from itertools import takewhile
 from typing import Literal
 
 from finetune_operator.contract.experiments import AbTestTally, ArmTally, VoteCounts
@@ -37,6 +38,7 @@ from finetune_operator.resources.abtest import (
     ABTestStatus,
     Arms,
     ArmStatus,
+    Look,
     TestPhase,
     Verdict,
     Voters,
@@ -165,7 +167,7 @@ def _counted(test: ABTest, seen: Observed, now: datetime, write_seconds: float) 
     leader = _leader(spec, votes, baseline_name)
     counted, smallest = _votes(spec.decision, votes), p_value(votes)
     arms = _arms(test, baseline_name, tally, now, write_seconds)
-    if old.p_value and old.leader == leader and old.votes and old.votes.total <= votes.total:
+    if old.p_value and old.leader == leader and old.votes and _only_grew(old.votes, votes):
         smallest = min(smallest, float(old.p_value))
     return old.model_copy(
         update={
@@ -186,13 +188,22 @@ def _counted(test: ABTest, seen: Observed, now: datetime, write_seconds: float) 
     )
 
 
+def _only_grew(old: Votes, new: VoteCounts) -> bool:
+    return old.fine_tuned <= new.fine_tuned and old.base <= new.base and old.tie <= new.tie
+
+
 def _looked(test: ABTest, status: ABTestStatus) -> ABTestStatus:
     """Only where a verdict may follow at once: a look is taken once, and what waits has all that came meanwhile in the
-    next one."""
+    next one. A look at votes that were taken back is none."""
     if test.spec.decision.min_effect is None or status.votes is None:
         return status
-    looks = looked(test.spec.decision, status.looks or (), status.votes)
+    standing = tuple(takewhile(lambda look: _is_of(look, status.votes or Votes()), status.looks or ()))
+    looks = looked(test.spec.decision, standing, status.votes)
     return status.model_copy(update={"looks": looks or None})
+
+
+def _is_of(look: Look, votes: Votes) -> bool:
+    return look.votes <= votes.total and look.fine_tuned <= votes.fine_tuned and look.base <= votes.base
 
 
 def _leader(spec: ABTestSpec, votes: VoteCounts, baseline_name: str | None) -> str | None:
@@ -334,7 +345,7 @@ def _arm(name: str, tally: ArmTally, subjects: int) -> ArmStatus:
         shadow_samples=tally.shadow_samples or None,
         shadow_errors=tally.shadow_errors if tally.shadow_samples else None,
         shadow_mean_latency_ms=tally.shadow_mean_latency_ms,
-        accuracy_answers=tally.accuracy_answers or None,
+        accuracy_subjects=tally.accuracy_subjects or None,
         mean_accuracy=None if tally.mean_accuracy is None else f"{tally.mean_accuracy:.4f}",
         deviation_accuracy=None if tally.deviation_accuracy is None else _four_decimals_up(tally.deviation_accuracy),
     )

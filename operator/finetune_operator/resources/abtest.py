@@ -258,10 +258,10 @@ class ArmStatus(ApiModel):
     """Copies that failed."""
     shadow_mean_latency_ms: int | None = None
     """Mean time to the last byte of the copies that did not fail."""
-    accuracy_answers: int | None = None
-    """Answers that feedback tells the accuracy of, by decision.weights.accuracyFrom."""
+    accuracy_subjects: int | None = None
+    """Subjects whose feedback tells the accuracy of their answers, by decision.weights.accuracyFrom."""
     mean_accuracy: Decimal | None = None
-    """Their mean accuracy: of references their score, of ratings 0 for 1 star to 1 for 5."""
+    """Mean over these, each by the mean of its answers: of references their score, of ratings 0 (1 star) to 1 (5)."""
     deviation_accuracy: Decimal | None = None
     """Standard deviation of these."""
     score: Decimal | None = None

@@ -85,6 +85,11 @@ class Decision(ApiModel):
             field_path=".minSamplesPerArm",
         ),
         rule(
+            "!has(self.weights) || self.weights.accuracyFrom == 'Votes' || self.weights.accuracy > 0",
+            "without accuracy no feedback decides: raise weights.accuracy, or leave weights.accuracyFrom out",
+            field_path=".weights",
+        ),
+        rule(
             "!has(self.weights) || self.weights.accuracyFrom == 'Votes' "
             "|| (self.method == 'AlwaysValid' && !has(self.minEffect))",
             "weights.accuracyFrom other than Votes lets feedback decide, not votes: leave method and minEffect out",
@@ -118,7 +123,7 @@ class Decision(ApiModel):
     @property
     def by_feedback(self) -> AccuracyFrom | None:
         """What of feedback decides, where votes do not."""
-        if self.weights is None or self.weights.accuracy_from is AccuracyFrom.VOTES:
+        if self.weights is None or self.weights.accuracy_from is AccuracyFrom.VOTES or not self.weights.accuracy:
             return None
         return self.weights.accuracy_from
 

@@ -7,9 +7,11 @@ version answered is what the request id tells; in which ABTest, is what the gate
 from dataclasses import dataclass, replace
 from datetime import datetime
 from math import sqrt
+from typing import TypeVar
 
 from sqlalchemy import Double, ScalarSelect, cast, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.orm import InstrumentedAttribute
 
 from finetune_operator.contract.experiments import RatingTally
 from finetune_operator.core.ratings import GOLD_STAR_MIN_RATING, MAX_RATING, MIN_RATING
@@ -17,6 +19,8 @@ from finetune_operator.core.scores import token_f1
 from finetune_operator.resources.abtest_decision import AccuracyFrom
 from finetune_operator.store.database import upsert_dialect
 from finetune_operator.store.tables import ArmSample, Feedback, Rating
+
+Fact = TypeVar("Fact")
 
 
 @dataclass(frozen=True)
@@ -46,9 +50,9 @@ class KnownFeedback:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Of the answers of an arm that feedback tells it of; the mean is between 0 and 1."""
+    """Of the answers of an arm that feedback tells it of, by subject; the mean is between 0 and 1."""
 
-    answers: int
+    subjects: int
     mean: float
     deviation: float
 
@@ -105,7 +109,7 @@ async def of_version(engine: AsyncEngine, version_uid: str) -> RatingTally:
 
 async def by_arm(engine: AsyncEngine, abtest_uid: str) -> dict[str, ArmRatings]:
     """How the answers of each arm were rated, and how near they came to what they should have been."""
-    arm, score = _arm_in(abtest_uid).label("arm"), Feedback.reference_score.label("score")
+    arm, score = _sampled(abtest_uid, ArmSample.arm).label("arm"), Feedback.reference_score.label("score")
     told = select(arm, Feedback.rating, score).subquery().c
     query = select(
         told.arm, func.count(), func.avg(told.rating), func.count(told.score), func.avg(told.score)
@@ -116,20 +120,36 @@ async def by_arm(engine: AsyncEngine, abtest_uid: str) -> dict[str, ArmRatings]:
 
 
 async def accuracy_by_arm(engine: AsyncEngine, abtest_uid: str, source: AccuracyFrom) -> dict[str, Accuracy]:
-    """What feedback says of each arm's answers in an ABTest, from 0 to 1."""
+    """What feedback says of each arm's answers in an ABTest, from 0 to 1.
+
+    Each subject counts once, by the mean of what it said: it is in one arm, and judges all its answers by its own
+    measure, so that a hundred ratings of one person are not a hundred observations.
+    """
     by_stars = (cast(Feedback.rating, Double) - MIN_RATING) / (MAX_RATING - MIN_RATING)
     accuracy = Feedback.reference_score if source is AccuracyFrom.REFERENCES else by_stars
-    told = select(_arm_in(abtest_uid).label("arm"), accuracy.label("accuracy")).where(accuracy.is_not(None))
-    of_arms = told.subquery().c
+    begun = select(func.min(ArmSample.time)).where(ArmSample.abtest_uid == abtest_uid).scalar_subquery()
+    arm, subject = _sampled(abtest_uid, ArmSample.arm), _sampled(abtest_uid, ArmSample.subject)
+    told = (
+        select(arm.label("arm"), subject.label("subject"), accuracy.label("accuracy"))
+        .where(accuracy.is_not(None), Feedback.created_at >= begun)
+        .subquery()
+        .c
+    )
+    by_subject = (
+        select(told.arm, func.avg(told.accuracy).label("accuracy"))
+        .where(told.arm.is_not(None), told.subject.is_not(None))
+        .group_by(told.arm, told.subject)
+        .subquery()
+        .c
+    )
     query = select(
-        of_arms.arm, func.count(), func.avg(of_arms.accuracy), func.avg(of_arms.accuracy * of_arms.accuracy)
-    ).group_by(of_arms.arm)
+        by_subject.arm, func.count(), func.avg(by_subject.accuracy), func.avg(by_subject.accuracy * by_subject.accuracy)
+    ).group_by(by_subject.arm)
     async with engine.connect() as connection:
         rows = (await connection.execute(query)).all()
     return {
         arm: Accuracy(count, float(mean), sqrt(max(0.0, float(mean_square) - float(mean) ** 2)))
         for arm, count, mean, mean_square in rows
-        if arm
     }
 
 
@@ -140,13 +160,13 @@ async def count_all(engine: AsyncEngine) -> int:
     return found
 
 
-def _arm_in(abtest_uid: str) -> ScalarSelect[str]:
-    """Of the request that a feedback is on; None where it was in no arm of this test.
+def _sampled(abtest_uid: str, column: InstrumentedAttribute[Fact]) -> ScalarSelect[Fact]:
+    """Of the request that a feedback is on; None where it was in no arm of this test, and of a copy, which no user saw.
 
     A query for each feedback, not a join: PostgreSQL would read all samples of the test, most of which have none.
     """
     of_request = ArmSample.abtest_uid == abtest_uid, ArmSample.request_id == Feedback.request_id
-    return select(ArmSample.arm).where(*of_request).scalar_subquery()
+    return select(column).where(*of_request, ArmSample.shadow.is_(False)).scalar_subquery()
 
 
 def _row(rating: int, texts: Texts, now: datetime) -> dict[str, object]:

@@ -83,6 +83,30 @@ def _postgresql_counters() -> tuple[str, ...]:
     )
 
 
+JUDGED_COMPARISONS = """
+    model_comparisons AS
+    SELECT
+        comparison.id,
+        comparison.abtest_uid,
+        comparison.namespace,
+        comparison.name AS abtest,
+        comparison.evaluator,
+        comparison.prompt,
+        comparison.baseline_served_name AS base_model,
+        comparison.candidate_served_name AS fine_tuned_model,
+        comparison.baseline_answer AS base_response,
+        comparison.candidate_answer AS fine_tuned_response,
+        vote.choice AS vote,
+        vote.late,
+        comparison.created_at,
+        vote.created_at AS voted_at,
+        vote.second_opinion
+    FROM abtest_comparisons AS comparison
+    LEFT JOIN abtest_votes AS vote
+    ON vote.comparison_id = comparison.id AND vote.evaluator = comparison.evaluator
+"""
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     *EARLY_MIGRATIONS,
     Migration(
@@ -386,37 +410,23 @@ MIGRATIONS: tuple[Migration, ...] = (
                 WHERE abtest_votes.abtest_uid = abtest_counts.abtest_uid AND NOT late
             )
             """,
+            "ALTER TABLE abtest_samples ADD COLUMN subject VARCHAR(64)",
             "CREATE INDEX abtest_samples_newest ON abtest_samples (abtest_uid, time, request_id)",
             "DELETE FROM abtest_vote_log",
             "DELETE FROM abtest_voters",
             *experiment_sums.votes_of_before(experiment_sums.FIRST_OF_THEIR_PAIR),
-            "DROP VIEW model_comparisons",
-            """
-            CREATE VIEW model_comparisons AS
-            SELECT
-                comparison.id,
-                comparison.abtest_uid,
-                comparison.namespace,
-                comparison.name AS abtest,
-                comparison.evaluator,
-                comparison.prompt,
-                comparison.baseline_served_name AS base_model,
-                comparison.candidate_served_name AS fine_tuned_model,
-                comparison.baseline_answer AS base_response,
-                comparison.candidate_answer AS fine_tuned_response,
-                vote.choice AS vote,
-                vote.late,
-                vote.second_opinion,
-                comparison.created_at,
-                vote.created_at AS voted_at
-            FROM abtest_comparisons AS comparison
-            LEFT JOIN abtest_votes AS vote
-            ON vote.comparison_id = comparison.id AND vote.evaluator = comparison.evaluator
-            """,
         ),
         {
-            "sqlite": experiment_sums.sqlite_vote_triggers(experiment_sums.FIRST_OF_THEIR_PAIR),
-            "postgresql": experiment_sums.postgresql_vote_triggers(experiment_sums.FIRST_OF_THEIR_PAIR),
+            "sqlite": (
+                *experiment_sums.sqlite_vote_triggers(experiment_sums.FIRST_OF_THEIR_PAIR),
+                "DROP VIEW model_comparisons",
+                f"CREATE VIEW {JUDGED_COMPARISONS}",
+            ),
+            # In place: others may read it, and build on it.
+            "postgresql": (
+                *experiment_sums.postgresql_vote_triggers(experiment_sums.FIRST_OF_THEIR_PAIR),
+                f"CREATE OR REPLACE VIEW {JUDGED_COMPARISONS}",
+            ),
         },
         before={"postgresql": ("LOCK TABLE abtest_votes IN SHARE ROW EXCLUSIVE MODE",)},
     ),

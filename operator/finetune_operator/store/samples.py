@@ -22,10 +22,10 @@ class ToldSample(NamedTuple):
 
 
 class SamplePlace(NamedTuple):
-    """Where a sample is in the order of time."""
+    """A moment in the order of time, of whose samples so many were shown."""
 
     time: datetime
-    request_id: str
+    shown: int
 
 
 async def record(engine: AsyncEngine, batch: SampleBatch) -> int:
@@ -106,8 +106,7 @@ async def newest(
     if arm is not None:
         query = query.where(ArmSample.arm == arm)
     if after is not None:
-        as_old = (ArmSample.time == after.time) & (ArmSample.request_id < after.request_id)
-        query = query.where(ArmSample.time <= after.time, as_old | (ArmSample.time < after.time))
+        query = query.where(ArmSample.time <= after.time).offset(after.shown)
     async with AsyncSession(engine) as session:
         return [ToldSample(*row) for row in (await session.execute(query)).all()]
 

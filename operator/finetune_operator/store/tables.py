@@ -155,6 +155,7 @@ class ArmSample(Base):
     prompt_tokens: Mapped[int | None] = mapped_column(Integer)
     completion_tokens: Mapped[int | None] = mapped_column(Integer)
     shadow: Mapped[bool] = mapped_column(Boolean, server_default=false())
+    subject: Mapped[str | None] = mapped_column(String(64), default=None)
 
 
 class VersionUsage(Base):

@@ -1,7 +1,9 @@
 """Answers to users that an ABTest has sampled, one by one: what each took, and what feedback says of it."""
 
 import base64
-from datetime import datetime
+import hashlib
+import re
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated
 
@@ -20,6 +22,10 @@ from finetune_operator.web.pages import CURSOR_PREFIX
 from finetune_operator.web.problems import Problem
 
 UNSHOWN = (403, 404)
+VERSION_NAME = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")
+"""A base model may be served by any other name."""
+ID_DIGITS = 32
+SAMPLES_OF_A_MOMENT_MAX = 1_000_000
 SampleCursor = Annotated[
     str | None, Query(max_length=512, pattern=rf"^{CURSOR_PREFIX}[-_A-Za-z0-9]+$", description="`next` of a page")
 ]
@@ -28,13 +34,14 @@ SampleCursor = Annotated[
 class SampleEntry(BaseModel):
     """One answer to a user, or a copy's that nobody has seen (`is_shadow`).
 
-    The gateway keeps no texts. `cost` is of the generated tokens, and null where tokens or price are not known;
+    The gateway keeps no texts. `id` is made of the request's, which only the client knows that asked: by it one gives
+    feedback. `cost` is of the generated tokens, and null where tokens or price are not known;
     `rating` (1 to 5) and `reference_score` (TokenF1, 0 to 1) are of feedback.
     """
 
     model_config = ConfigDict(frozen=True)
 
-    request_id: str
+    id: str
     time: datetime
     arm: Arm
     served_name: str
@@ -62,19 +69,22 @@ class SampleList(BaseModel):
 async def samples_of(acting: Acting, test_id: str, arm: Arm | None, limit: int, after: str | None) -> SampleList:
     """One page. Raises problems."""
     test = parsed(ABTest, await acting.find(TESTS, test_id))
-    found = await samples.newest(acting.services.engine, test.metadata.uid, arm, limit + 1, _place(after))
+    begin = _place(after)
+    found = await samples.newest(acting.services.engine, test.metadata.uid, arm, limit + 1, begin)
     names = {each.sample.served_name for each in found}
     prices = {name: await _price(acting, test.metadata.namespace, name) for name in sorted(names)}
     has_more = len(found) > limit
     return SampleList(
         samples=tuple(_entry(each, prices[each.sample.served_name]) for each in found[:limit]),
         has_more=has_more,
-        next=_cursor(found[limit - 1]) if has_more else None,
+        next=_cursor([each.sample.time for each in found[:limit]], begin) if has_more else None,
     )
 
 
 async def _price(acting: Acting, namespace: str, served_name: str) -> TokenPrice | None:
     """Of the version's tokens; None of a base model, and for who may not read it."""
+    if not VERSION_NAME.fullmatch(served_name):
+        return None
     try:
         version = parsed(ModelVersion, await acting.get(VERSIONS, ObjectId(namespace, served_name)))
     except Problem as problem:
@@ -89,7 +99,7 @@ def _entry(told: ToldSample, price: TokenPrice | None) -> SampleEntry:
     sample, tokens = told.sample, told.sample.completion_tokens
     cost = price.of(tokens) if price is not None and tokens is not None else None
     return SampleEntry(
-        request_id=sample.request_id,
+        id=hashlib.sha256(sample.request_id.encode()).hexdigest()[:ID_DIGITS],
         time=sample.time,
         arm=Arm(sample.arm),
         served_name=sample.served_name,
@@ -110,8 +120,11 @@ def _exact(cost: Decimal) -> str:
     return f"{cost.normalize():f}"
 
 
-def _cursor(last: ToldSample) -> str:
-    text = f"{last.sample.time.isoformat()} {last.sample.request_id}"
+def _cursor(shown: list[datetime], begin: SamplePlace | None) -> str:
+    """The last moment, and how many of it were shown: the ids of requests are nobody else's."""
+    last = shown[-1]
+    count = shown.count(last) + (begin.shown if begin is not None and begin.time == last else 0)
+    text = f"{last.isoformat()} {count}"
     return CURSOR_PREFIX + base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
@@ -120,10 +133,10 @@ def _place(after: str | None) -> SamplePlace | None:
         return None
     text = after.removeprefix(CURSOR_PREFIX)
     try:
-        time, _, request_id = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode().partition(" ")
-        place = SamplePlace(datetime.fromisoformat(time), request_id)
-    except ValueError:
+        time, _, shown = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode().partition(" ")
+        place = SamplePlace(datetime.fromisoformat(time).astimezone(UTC), int(shown))
+    except (ValueError, OverflowError):
         place = None
-    if place is None or place.time.tzinfo is None or not place.request_id:
+    if place is None or not 0 <= place.shown <= SAMPLES_OF_A_MOMENT_MAX:
         raise Problem(422, "wrong-cursor", "after: this is no `next` of a page; begin with the first page")
     return place

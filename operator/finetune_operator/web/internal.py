@@ -121,7 +121,11 @@ async def _arms(services: Services, uid: str, accuracy_from: AccuracyFrom | None
     def with_accuracy(tally: ArmTally, found: feedback.Accuracy | None) -> ArmTally:
         if found is None:
             return tally
-        known = {"accuracy_answers": found.answers, "mean_accuracy": found.mean, "deviation_accuracy": found.deviation}
+        known = {
+            "accuracy_subjects": found.subjects,
+            "mean_accuracy": found.mean,
+            "deviation_accuracy": found.deviation,
+        }
         return tally.model_copy(update=known)
 
     return ArmTallies(

@@ -114,6 +114,12 @@ REFUSED = [
         refused="minEffect needs method AlwaysValid: ChiSquared looks once, at maxVotes",
     ),
     Creation(
+        "feedback that decides without weight",
+        "ABTest",
+        {"decision": {"weights": {"accuracy": 0, "latency": 50, "cost": 50, "accuracyFrom": "Ratings"}}},
+        refused="without accuracy no feedback decides: raise weights.accuracy, or leave weights.accuracyFrom out",
+    ),
+    Creation(
         "feedback that decides in a single look at votes",
         "ABTest",
         {"decision": {"method": "ChiSquared", "weights": {"accuracyFrom": "References"}}},

@@ -168,7 +168,7 @@ def told_of(accuracies: Sum) -> dict[str, object]:
     """By feedback, as the status has it."""
     mean = accuracies.mean
     return {
-        "accuracy_answers": mean.size,
+        "accuracy_subjects": mean.size,
         "mean_accuracy": f"{mean.value:.4f}",
         "deviation_accuracy": f"{mean.deviation:.4f}",
     }

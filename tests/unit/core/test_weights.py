@@ -51,7 +51,7 @@ def test_accuracy_by_feedback_is_a_share_as_well(
     source: AccuracyFrom, candidate: str, baseline: str, expected: float
 ) -> None:
     weights = Weights(accuracy=100, latency=0, cost=0, accuracy_from=source)
-    arms = [arm().model_copy(update={"accuracy_answers": 40, "mean_accuracy": mean}) for mean in (candidate, baseline)]
+    arms = [arm().model_copy(update={"accuracy_subjects": 40, "mean_accuracy": mean}) for mean in (candidate, baseline)]
     assert score(arms[0], arms[1], weights, Votes()) == pytest.approx(expected)
 
 

@@ -92,6 +92,7 @@ def test_no_answer_makes_it_fail(body: bytes) -> None:
     [
         ("", 0),
         ('{"prompt": "' + "a" * 988 + '"}', 250),
+        ('{"content": "data: ' + "a" * 985 + '"}', 251),
         ('{"url": "data:image/png;base64,' + "A" * 1_000_000 + '"}', 2),
     ],
 )

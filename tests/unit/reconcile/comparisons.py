@@ -75,7 +75,7 @@ def answers(
         samples_with_tokens=0 if tokens is None else count,
         mean_completion_tokens=tokens,
         deviation_completion_tokens=None if spread is None or tokens is None else tokens * spread,
-        accuracy_answers=0 if accuracy is None else count,
+        accuracy_subjects=0 if accuracy is None else count,
         mean_accuracy=accuracy,
         deviation_accuracy=None if spread is None or accuracy is None else accuracy * spread,
     )

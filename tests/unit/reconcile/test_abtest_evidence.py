@@ -106,6 +106,21 @@ class TestCount:
         assert fewer.p_value is not None
         assert float(fewer.p_value) == pytest.approx(p_value(VoteCounts(fine_tuned=12, base=5)), rel=0.01)
 
+    def test_nor_where_a_look_was_at_votes_that_were_taken_back(self) -> None:
+        """It had waited for the weighted score."""
+        spec = {"decision": {"minEffect": "0.1", "weights": WEIGHTS}}
+        waiting = after(make_test(spec, status=RUNNING), decide(make_test(spec, status=RUNNING), world(tally(80, 20))))
+        assert waiting.status.looks
+        assert waiting.status.looks[-1].is_significant
+        status = status_of(decide(waiting, world(traffic((11, 10, 0), answers(latency_ms=10)))))
+        assert (status.verdict, status.looks) == (None, None)
+
+    def test_nor_where_other_votes_took_their_place(self) -> None:
+        test = make_test({"decision": {"minVotes": 1000}}, status=RUNNING)
+        strong = after(test, decide(test, world(tally(30, 5))))
+        as_many = status_of(decide(strong, world(tally(25, 10))))
+        assert float(as_many.p_value or 0) == pytest.approx(p_value(VoteCounts(fine_tuned=25, base=10)), rel=0.01)
+
     def test_the_estimate_knows_the_least_number_of_votes(self) -> None:
         test = make_test({"decision": {"minVotes": 100}}, status=RUNNING)
         assert status_of(decide(test, world(tally(30, 5)))).votes_still_needed == 65

@@ -168,7 +168,7 @@ class TestMinimumEffect:
 
     def test_a_look_is_kept_and_not_taken_again(self) -> None:
         test = make_test({"decision": self.DECISION}, status=RUNNING)
-        first = after(test, decide(test, world(tally(12, 10))))
+        first = after(test, decide(test, world(tally(19, 3))))
         second = after(first, decide(first, world(tally(40, 3))))
         assert [look.votes for look in first.status.looks or ()] == [22]
         assert second.status.looks == first.status.looks

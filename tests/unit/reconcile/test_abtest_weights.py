@@ -146,19 +146,25 @@ TOLD: dict[str, tuple[dict[str, Any], AbTestTally, Verdict | None, str]] = {
         {},
         traffic((0, 0, 0), answers(29, accuracy=0.9), answers(accuracy=0.5)),
         None,
-        "feedback with a reference on 30 answers of each arm, there is some on 40 of the baseline and 29 of",
+        "feedback with a reference of 30 subjects of each arm, there is some of 40 of the baseline and 29 of",
     ),
     "ratings of none": (
         {"weights": {"accuracyFrom": "Ratings"}},
         traffic((0, 0, 0), answers(), answers()),
         None,
-        "accuracy needs feedback with a rating on 30 answers of each arm, there is some on 0 of the baseline and 0 of",
+        "accuracy needs feedback with a rating of 30 subjects of each arm, there is some of 0 of the baseline and 0 of",
     ),
     "an api that does not know deviations": (
         {"weights": {"accuracy": 100, "latency": 0, "cost": 0} | RIGHT},
         traffic((0, 0, 0), answers(accuracy=0.9, spread=None), answers(accuracy=0.5)),
         None,
         "how much the accuracies of answers differ is not known",
+    ),
+    "no accuracy in the score": (
+        {"weights": {"accuracy": 0, "latency": 50, "cost": 50} | RIGHT, "minVotes": 1000},
+        traffic((0, 0, 0), answers(latency_ms=5, tokens=2)),
+        None,
+        "no leader",
     ),
     "as many votes as a test takes": ({"maxVotes": 55}, traffic(CLEAR, answers()), None, "accuracy needs feedback"),
     "as many samples as allowed": (
@@ -188,8 +194,8 @@ class TestFeedback:
         assert status.leader == "plato-v2"
         assert status.arms is not None
         candidate = status.arms.candidate.to_dict()
-        assert {name: candidate[name] for name in ("accuracyAnswers", "meanAccuracy", "deviationAccuracy")} == {
-            "accuracyAnswers": 40,
+        assert {name: candidate[name] for name in ("accuracySubjects", "meanAccuracy", "deviationAccuracy")} == {
+            "accuracySubjects": 40,
             "meanAccuracy": "0.9000",
             "deviationAccuracy": "0.0451",
         }

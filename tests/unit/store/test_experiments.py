@@ -102,16 +102,39 @@ async def test_feedback_is_kept_once_with_one_rating(engine: AsyncEngine) -> Non
         rows = await session.scalars(select(Rating).order_by(Rating.id))
         assert [rating.rating for rating in rows] == [both[0].rating, 5]
     await samples.record(engine, SampleBatch(samples=(sample(1), sample(2), sample(3))))
-    of_references = await feedback.accuracy_by_arm(engine, TEST, AccuracyFrom.REFERENCES)
-    assert of_references == {"candidate": Accuracy(1, pytest.approx(8 / 9), pytest.approx(0, abs=1e-6))}
-    by_stars = [(both[0].rating - 1) / 4, (2 - 1) / 4]
-    mean, spread = sum(by_stars) / 2, abs(by_stars[0] - by_stars[1]) / 2
-    of_ratings = await feedback.accuracy_by_arm(engine, TEST, AccuracyFrom.RATINGS)
-    assert of_ratings == {"candidate": Accuracy(2, pytest.approx(mean), pytest.approx(spread))}
-    assert (
-        await feedback.accuracy_by_arm(engine, "another", AccuracyFrom.RATINGS),
-        await feedback.count_all(engine),
-    ) == ({}, 2)
     assert await feedback.by_arm(engine, TEST) == {
         "candidate": ArmRatings(2, (both[0].rating + 2) / 2, 1, pytest.approx(8 / 9))
     }
+
+
+TWICE = ("ada", "candidate")
+SAID = {
+    # By request: who asked, the arm, the stars.
+    1: (*TWICE, 5), 2: (*TWICE, 1), 3: ("bob", "candidate", 5), 4: ("eve", "baseline", 3), 5: (None, "candidate", 1),
+}  # fmt: skip
+
+
+async def test_accuracy_counts_each_subject_once(engine: AsyncEngine) -> None:
+    """A hundred ratings of one person are not a hundred observations; who asked nameless is nobody."""
+    sent = [
+        sample(number, arm).model_copy(update={"subject": subject, "candidate_percent": subject and 50})
+        for number, (subject, arm, _) in SAID.items()
+    ]
+    copy = sample(6, "candidate").model_copy(update={"request_id": "request-4-shadow"})
+    await samples.record(engine, SampleBatch(samples=tuple(sent), shadows=(copy,)))
+    for number, (_, _, stars) in SAID.items():
+        await feedback.give(engine, f"request-{number}", stars, None, NOON)
+    # A client knows the id of the copy of its request, whose answer it has never seen.
+    await feedback.give(engine, "request-4-shadow", 1, None, NOON)
+    assert await feedback.accuracy_by_arm(engine, TEST, AccuracyFrom.RATINGS) == {
+        "candidate": Accuracy(2, pytest.approx(0.75), pytest.approx(0.25)),
+        "baseline": Accuracy(1, pytest.approx(0.5), pytest.approx(0, abs=1e-6)),
+    }
+    assert await feedback.accuracy_by_arm(engine, TEST, AccuracyFrom.REFERENCES) == {}
+    assert await feedback.accuracy_by_arm(engine, "another", AccuracyFrom.RATINGS) == {}
+    assert await feedback.count_all(engine) == 6
+    texts = Texts("What is justice?", "Each does his own work.", reference="Each does his own.")
+    await samples.record(engine, SampleBatch(samples=(sample(7),)))
+    await feedback.give(engine, "request-7", 4, texts, NOON)
+    of_references = await feedback.accuracy_by_arm(engine, TEST, AccuracyFrom.REFERENCES)
+    assert of_references == {"candidate": Accuracy(1, pytest.approx(8 / 9), pytest.approx(0, abs=1e-6))}

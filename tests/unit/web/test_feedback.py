@@ -170,9 +170,11 @@ async def test_the_operator_hears_of_accuracy_where_it_asks(api: Api) -> None:
     async def told(**query: str) -> dict[str, Any]:
         response = await api.get(TALLY_PATH.format(uid="test-uid"), INTERNAL, params=query)
         arms = AbTestTally.model_validate_json(response.content).arms
-        return {arm: (each.accuracy_answers, each.mean_accuracy) for arm, each in arms}
+        return {arm: (each.accuracy_subjects, each.mean_accuracy) for arm, each in arms}
 
-    await api.post(SAMPLES_PATH, {"samples": [sample(1, "baseline"), sample(2, "candidate")]}, INTERNAL)
+    await api.post(
+        SAMPLES_PATH, {"samples": [sample(1, "baseline"), sample(2, "candidate") | {"subject": "ada"}]}, INTERNAL
+    )
     assert await told(accuracy_from="Ratings") == {"baseline": (0, None), "candidate": (0, None)}
     await give(api, "request-2", rating=4, texts=TEXTS | {"reference": TEXTS["response"]})
     assert await told(accuracy_from="Ratings") == {"baseline": (0, None), "candidate": (1, 0.75)}

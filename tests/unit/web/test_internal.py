@@ -180,7 +180,7 @@ async def test_samples_count_once_and_by_arm(api: Api) -> None:
         "samples_with_tokens": 0,
         "shadow_samples": 0,
         "shadow_errors": 0,
-        "accuracy_answers": 0,
+        "accuracy_subjects": 0,
     }
     assert arms.candidate.model_dump(exclude_none=True) == {
         "samples": 2,
@@ -190,7 +190,7 @@ async def test_samples_count_once_and_by_arm(api: Api) -> None:
         "samples_with_tokens": 0,
         "shadow_samples": 0,
         "shadow_errors": 0,
-        "accuracy_answers": 0,
+        "accuracy_subjects": 0,
     }
 
 

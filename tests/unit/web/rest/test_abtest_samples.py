@@ -1,5 +1,7 @@
 """Sampled answers one by one: the newest first, page by page, with what each cost and what feedback says of it."""
 
+import base64
+import hashlib
 from typing import Any
 
 from tests.unit.web.conftest import INTERNAL, NOON, sample
@@ -23,7 +25,12 @@ async def record(rest: Rest, *found: dict[str, Any], shadows: tuple[dict[str, An
 
 
 async def ids(rest: Rest, **query: Any) -> list[str]:
-    return [each["request_id"] for each in (await rest.get(SAMPLES, READER, **query)).json()["samples"]]
+    return [each["id"] for each in (await rest.get(SAMPLES, READER, **query)).json()["samples"]]
+
+
+def told(*numbers: int) -> list[str]:
+    """The ids of these requests; with a request's own id, anybody could give feedback on it."""
+    return [hashlib.sha256(f"request-{number}".encode()).hexdigest()[:32] for number in numbers]
 
 
 async def test_each_is_told_with_what_it_took(rest: Rest) -> None:
@@ -42,7 +49,7 @@ async def test_each_is_told_with_what_it_took(rest: Rest) -> None:
     assert (listed["has_more"], listed["next"]) == (False, None)
     copied, answered, by_base = listed["samples"]
     assert answered == {
-        "request_id": "request-2",
+        "id": told(2)[0],
         "time": "2026-11-21T12:02:00Z",
         "arm": "candidate",
         "served_name": "plato-v2",
@@ -63,13 +70,13 @@ async def test_each_is_told_with_what_it_took(rest: Rest) -> None:
 async def test_the_newest_come_first_page_by_page(rest: Rest) -> None:
     # Two of one moment among them.
     await record(rest, *(at(number, ("baseline", "candidate")[number % 2], number // 2) for number in range(7)))
-    expected = [f"request-{number}" for number in (6, 5, 4, 3, 2, 1, 0)]
+    expected = told(6, 5, 4, 3, 2, 1, 0)
     assert await ids(rest) == expected
-    assert await ids(rest, arm="candidate") == ["request-5", "request-3", "request-1"]
+    assert await ids(rest, arm="candidate") == told(5, 3, 1)
     seen, after = [], None
     for _ in range(3):
         page = (await rest.get(SAMPLES, READER, limit=3, **({"after": after} if after else {}))).json()
-        seen += [each["request_id"] for each in page["samples"]]
+        seen += [each["id"] for each in page["samples"]]
         after = page["next"]
         # What comes meanwhile moves nothing.
         await record(rest, at(50, "baseline", 59))
@@ -77,7 +84,12 @@ async def test_the_newest_come_first_page_by_page(rest: Rest) -> None:
 
 
 async def test_what_is_no_place_is_refused(rest: Rest) -> None:
-    for after in ("_bm9ib2R5", "_", "_MjAyNi0wMS0wMSB4"):
+    moments = ("0001-01-01T00:00:00+23:59 1", "9999-12-31T23:59:59-23:59 1", "2026-01-01T00:00:00Z -1", "2026-01-01 x")
+    for after in (
+        "_bm9ib2R5",
+        "_",
+        *(f"_{base64.urlsafe_b64encode(each.encode()).decode().rstrip('=')}" for each in moments),
+    ):
         response = await rest.get(SAMPLES, READER, after=after)
         assert response.status_code == 422, after
     assert is_problem(await rest.get(SAMPLES, READER, after="_bm9ib2R5"), 422, "wrong-cursor")
