@@ -51,8 +51,10 @@ def taken_by_rest(words: list[str]) -> None:
     operations = [found[method] for found in documented(url.path) if method in found]
     assert operations, f"no {method} {url.path}"
     known = {each["name"] for operation in operations for each in operation.get("parameters", ())}
-    assert {name for name, _ in parse_qsl(url.query)} <= known
-    assert ("-d" in words) == any("requestBody" in operation for operation in operations)
+    assert {name for name, _ in parse_qsl(url.query)} <= known, url.query
+    assert ("-d" in words) == any("requestBody" in operation for operation in operations), (
+        f"a body of {method} {url.path}"
+    )
 
 
 def documented(path: str) -> Iterator[dict[str, Any]]:
