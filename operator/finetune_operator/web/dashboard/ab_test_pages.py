@@ -18,6 +18,7 @@ from finetune_operator.web.abtest_routes import cancel_test
 from finetune_operator.web.acting import TESTS
 from finetune_operator.web.creation import create_once, digest_of, manifest
 from finetune_operator.web.dashboard.charts import Curve
+from finetune_operator.web.dashboard.commands import test_commands
 from finetune_operator.web.dashboard.comparison_pages import PATH
 from finetune_operator.web.dashboard.forms import mistakes_of
 from finetune_operator.web.dashboard.routing import Page, page_router
@@ -251,6 +252,7 @@ async def context_of_test(visit: Visit, found: ObjectId) -> Object:
         "right_title": arms.candidate,
         "left": BASE if baseline_name is None else str(ObjectId(found.namespace, baseline_name)),
         "right": str(ObjectId(found.namespace, arms.candidate)),
+        "commands": test_commands(found, arms.candidate),
         "yaml": yaml_text(shown_manifest(TESTS.kind, body)),
     }
 

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from finetune_operator.core.decimals import decimal_text
 from finetune_operator.web.cost_views import TrainingCost
 from finetune_operator.web.ids import ObjectId
-from finetune_operator.web.job_views import FINISHED
+from finetune_operator.web.job_views import FINISHED, JobEntry
 
 
 class Command(NamedTuple):
@@ -20,7 +20,10 @@ class Command(NamedTuple):
     lines: str
 
 
-def job_commands(found: ObjectId, *, is_finished: bool, is_suspended: bool) -> tuple[Command, ...]:
+def job_commands(
+    found: ObjectId, spec: Mapping[str, Any], *, is_finished: bool, is_suspended: bool
+) -> tuple[Command, ...]:
+    """`spec` is what is trained again once it has ended."""
     where = f"-n {found.namespace}"
     looking = (
         Command(
@@ -33,12 +36,28 @@ def job_commands(found: ObjectId, *, is_finished: bool, is_suspended: bool) -> t
         ),
     )
     if is_finished:
-        return looking
+        body = {"namespace": found.namespace, "spec": dict(spec)}
+        return (*looking, Command("Train again", curl("/v1/fine-tuning/jobs", body, "POST")))
+    return (*looking, *going_commands(found, is_suspended=is_suspended))
+
+
+def going_commands(found: ObjectId, *, is_suspended: bool) -> tuple[Command, ...]:
+    """What a training that goes on can be told."""
     verb = "resume" if is_suspended else "suspend"
     return (
-        *looking,
         _patch(verb.capitalize(), verb, found, {"suspend": not is_suspended}),
         _patch("Cancel", "cancel", found, {"cancel": True}),
+    )
+
+
+def active_commands(jobs: Iterable[JobEntry]) -> tuple[Command, ...]:
+    """For the first training that goes on, and for the first that is suspended."""
+    going = [each for each in jobs if each.status not in FINISHED and not each.cancelled]
+    first = {each.suspended: each for each in reversed(going)}
+    return tuple(
+        Command(f"{purpose} {job.name}", lines)
+        for job in first.values()
+        for purpose, lines in going_commands(ObjectId(job.namespace, job.name), is_suspended=job.suspended)
     )
 
 
@@ -74,6 +93,28 @@ def batch_commands(found: ObjectId, *, is_finished: bool, is_suspended: bool) ->
         Command("Read its log", f"ftctl logs batch/{name} {where} -f"),
         *(() if is_finished else (changing, cancelling)),
         Command("Delete it", f"kubectl delete batchinference {name} {where}\n{curl(path, None, 'DELETE')}"),
+    )
+
+
+def test_commands(found: ObjectId, candidate: str) -> tuple[Command, ...]:
+    """Of a test that is in `abtest.yaml`; `candidate` is the name of its version."""
+    where = f"-n {found.namespace}"
+    return (
+        Command("Make it", submit_command("abtest.yaml")),
+        Command("Watch it", f"kubectl get abtest {found.name} {where} -w"),
+        Command("Vote", f"ftctl vote {found.name} {where}"),
+        Command("End the test", f"ftctl cancel test/{found.name} {where}"),
+        Command(f"Promote {candidate}", f"ftctl promote {candidate} {where}"),
+        Command("Roll back", f"ftctl rollback {candidate} {where}"),
+    )
+
+
+def dataset_commands(dataset: str, files: Iterable[str]) -> tuple[Command, ...]:
+    path = f"/v1/fine-tuning/datasets/{dataset}"
+    fetched = (curl(f"{path}/files/{file}").replace("curl", "curl -OJ", 1) for file in files)
+    return (
+        Command("Download it", "\n".join(fetched)),
+        Command("Delete it", curl(path, None, "DELETE")),
     )
 
 
@@ -162,7 +203,14 @@ def budget_commands(jobs: Iterable[TrainingCost]) -> tuple[Command, ...]:
         _patched("finetunejob", ObjectId(namespace, name), {"budget": budget}),
         curl(f"/v1/fine-tuning/jobs/{job.id}/budget", {"max_cost": said, "currency": budget["currency"]}, "PUT"),
     )
-    return (Command(f"Set the budget of {name}", "\n".join(lines)),)
+    setting = Command(f"Set the budget of {name}", "\n".join(lines))
+    if job.budget is None:
+        return (setting,)
+    lines = (
+        _patched("finetunejob", ObjectId(namespace, name), {"budget": None}),
+        curl(f"/v1/fine-tuning/jobs/{job.id}/budget", {"max_cost": None}, "PUT"),
+    )
+    return (setting, Command(f"Take the budget of {name} away", "\n".join(lines)))
 
 
 def roi_commands(version: ObjectId, test: str, given: Mapping[str, float | None]) -> tuple[Command, ...]:

@@ -10,7 +10,7 @@ from finetune_operator.core.dataset_records import READABLE_FORMATS
 from finetune_operator.store.exported_datasets import DATASET_ID, FileName
 from finetune_operator.web import datasets
 from finetune_operator.web.auth import require_trainer
-from finetune_operator.web.dashboard.commands import export_commands
+from finetune_operator.web.dashboard.commands import dataset_commands, export_commands
 from finetune_operator.web.dashboard.fine_tuning import PATH
 from finetune_operator.web.dashboard.forms import described, request_of
 from finetune_operator.web.dashboard.permitted import part, told
@@ -89,6 +89,7 @@ async def dataset_page(
     return visit.render(
         "dataset.html",
         dataset=dataset,
+        commands=dataset_commands(dataset.id, [each.name for each in dataset.files]),
         request_said=dataset.request.model_dump(exclude_defaults=True),
         file=file,
         cursor=cursor,

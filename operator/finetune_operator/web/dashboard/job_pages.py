@@ -1,6 +1,7 @@
 """Page of one training: where it stands, its curve and log, what came out, and what can be done with it."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from fastapi import Form, Path
 from starlette.responses import HTMLResponse, Response
@@ -58,7 +59,7 @@ async def job_page(visit: VisitOf, namespace: Namespace, name: Name) -> HTMLResp
         artifacts=artifacts_of(body),
         is_finished=finished,
         yaml=yaml_text(detail.manifest),
-        commands=job_commands(found, is_finished=finished, is_suspended=detail.suspended),
+        commands=job_commands(found, _anew(body["spec"]), is_finished=finished, is_suspended=detail.suspended),
         retry_key=visit.services.suffix(),
     )
 
@@ -111,10 +112,13 @@ async def retry(
 ) -> Response:
     """A new training of the same spec; the form's key makes it once, however often the form is sent."""
     body = await visit.acting.find(JOBS, str(ObjectId(namespace, name)))
-    spec = {field: value for field, value in body["spec"].items() if field not in OWN_SWITCHES}
-    request = JobRequest(namespace=namespace, spec=spec)
+    request = JobRequest(namespace=namespace, spec=_anew(body["spec"]))
     made = await create_job(visit.acting, request, f"{name}/{key}", interface=JOBS_PATH)
     return visit.go(job_path(ObjectId(namespace, made.body["metadata"]["name"])))
+
+
+def _anew(spec: Mapping[str, Any]) -> dict[str, Any]:
+    return {field: value for field, value in spec.items() if field not in OWN_SWITCHES}
 
 
 async def _suspended(visit: Visit, found: ObjectId, *, suspend: bool) -> Response:

@@ -20,7 +20,8 @@ SIZES = ("B", "KiB", "MiB", "GiB", "TiB")
 SIZE_STEP = 1024
 HUNDREDTH = 0.01
 SAID_BY_TEMPLATES = (
-    commands.budget_commands, commands.curl, commands.namespace_flag, commands.pair_commands, commands.vote_commands,
+    commands.active_commands, commands.budget_commands, commands.curl, commands.namespace_flag, commands.pair_commands,
+    commands.vote_commands,
 )  # fmt: skip
 """What is at the foot of a page alone, and of which its handler knows nothing."""
 

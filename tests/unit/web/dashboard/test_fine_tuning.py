@@ -441,3 +441,16 @@ async def test_an_open_api_says_so_and_what_needs_a_token(rest: Rest) -> None:
     page = words(await Browser(rest, None).page("/fine-tuning"))
     assert "This api runs open." in page
     assert "this needs a Kubernetes token of your own" in page
+
+
+async def test_what_can_be_done_with_a_version_follows_what_is_live(editor: Browser) -> None:
+    """Each way has an id of its own, so that an open question never becomes another under the cursor."""
+    live = 'id="actions" data-live="modelversions" data-live-id="finetune.plato-v{number}"'
+    deployed, ready = await editor.page(f"{MODEL}/plato-v2"), await editor.page(f"{MODEL}/plato-v1")
+    assert live.format(number=2) in deployed
+    assert live.format(number=1) in ready
+    for page in (deployed, ready):
+        section = page[page.index('id="actions"') :]
+        assert 'hx-select="#actions" hx-trigger="live" hx-swap="outerMorph" hx-target="this"' in section
+    assert ('id="rollback" hx-morph-skip' in deployed, 'id="deploy"' in deployed) == (True, False)
+    assert ('id="rollback" hx-morph-skip' in ready, 'id="deploy"' in ready) == (False, True)

@@ -1,25 +1,18 @@
 """Every page says how the same is done from a terminal, and what it says is what the tools take."""
 
-import re
-import shlex
-from collections.abc import AsyncIterator, Iterator
-from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from collections.abc import AsyncIterator
 
 import pytest
-import typer
 from playwright.async_api import Browser as Chromium
 from playwright.async_api import Page
 
-from finetune_operator.cli.main import app as ftctl
-from finetune_operator.resources.crd import DEFINITIONS, custom_resource_definition
 from finetune_operator.web.dashboard.site import PAGES
-from tests.unit.web.contract.test_contract import document
 from tests.unit.web.dashboard import experiment_sights, prices
 from tests.unit.web.dashboard.experiment_sights import TEST, Philosophers
 from tests.unit.web.dashboard.looking import settled
 from tests.unit.web.dashboard.real_site import Site, opened
 from tests.unit.web.dashboard.sights import NAMESPACE
+from tests.unit.web.dashboard.terminal import TOOLS, obeyed
 from tests.unit.web.rest.conftest import Rest
 
 NO_PAGES = {
@@ -59,16 +52,8 @@ QUERIES = {
     "/cost/trainings": "model=%24%28reboot%29",
 }
 """What a person has chosen on the way to a page."""
-TOOLS = ("ftctl ", "kubectl ", "curl ")
 READ = [route.path for page in PAGES for route in page.router.routes if "GET" in route.methods]  # type: ignore[attr-defined]
 SHOWN = [path for path in READ if path not in NO_PAGES]
-DOCUMENT = document()
-KINDS = {
-    name
-    for definition in DEFINITIONS
-    for names in [custom_resource_definition(definition)["spec"]["names"]]
-    for name in (names["plural"], names["singular"], *names.get("shortNames", ()))
-} | {"pods"}
 
 
 @pytest.fixture
@@ -137,45 +122,6 @@ async def test_the_commands_follow_the_form(site: Site) -> None:
     await page.get_by_label("Errors with it").fill("5")
     await result.get_by_text("error_rate=0.05").wait_for()
     assert "ftctl" not in await result.inner_text()
-
-
-def obeyed(line: str) -> None:
-    """Whoever is called would take it."""
-    tool, *words = shlex.split(line)
-    {"ftctl": taken_by_ftctl, "kubectl": taken_by_kubectl, "curl": taken_by_rest}[tool](words)
-
-
-def taken_by_ftctl(words: list[str]) -> None:
-    """Its own parser finds no unknown command, option or value, and nothing that is missing."""
-    group: Any = typer.main.get_command(ftctl)
-    whole = group.make_context("ftctl", list(words))
-    name, command, rest = group.resolve_command(whole, [*whole._protected_args, *whole.args])
-    command.make_context(name, list(rest), parent=whole)
-
-
-def taken_by_kubectl(words: list[str]) -> None:
-    verb, *rest = words
-    if verb in ("get", "patch", "delete", "wait"):
-        assert set(rest[0].split(",")) <= KINDS | {"pod"}, rest[0]
-    else:
-        assert verb in ("apply", "logs", "create", "cp"), words
-
-
-def taken_by_rest(words: list[str]) -> None:
-    """The document has the operation, and each name in the query."""
-    url = urlsplit(next(word for word in words if word.startswith("$API/")).removeprefix("$API"))
-    method = words[words.index("-X") + 1].lower() if "-X" in words else "get"
-    operations = [found[method] for found in documented(url.path) if method in found]
-    assert operations, f"no {method} {url.path}"
-    known = {each["name"] for operation in operations for each in operation.get("parameters", ())}
-    assert {name for name, _ in parse_qsl(url.query)} <= known
-    assert ("-d" in words) == any("requestBody" in operation for operation in operations)
-
-
-def documented(path: str) -> Iterator[dict[str, Any]]:
-    for pattern, found in DOCUMENT["paths"].items():
-        if re.fullmatch(re.sub(r"{\w+}", "[^/]+", pattern), path):
-            yield found
 
 
 @pytest.mark.parametrize(

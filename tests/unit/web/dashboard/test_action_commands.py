@@ -1,0 +1,134 @@
+"""Each action of a page has its command on that page, and the command is one that its tool takes."""
+
+import re
+from html import unescape
+
+import pytest
+
+from tests.unit.web.contract.corpus import places
+from tests.unit.web.contract.page_places import BUTTONS, FORMS, GOOD_FORMS, TRAINED, VOTE, page_document
+from tests.unit.web.dashboard import experiment_sights, prices
+from tests.unit.web.dashboard.conftest import Browser
+from tests.unit.web.dashboard.experiment_sights import TEST, Philosophers
+from tests.unit.web.dashboard.sights import NAMESPACE
+from tests.unit.web.dashboard.terminal import TOOLS, obeyed
+
+JOBS = "/fine-tuning/jobs/{namespace}/{name}"
+MODEL = "/fine-tuning/models/{namespace}/{name}"
+PROMOTE = r"ftctl promote plato-v\d -n finetune"
+ROLLBACK = r"ftctl rollback plato-v\d -n finetune"
+SUBMIT = r"ftctl submit -f \S+"
+ACTIONS: dict[str, str] = {
+    "/api-keys": r"curl -X POST .*/v1/api-keys\"",
+    "/api-keys/{key_id}/revoke": r"curl -X DELETE .*/v1/api-keys/<id>",
+    f"{JOBS}/cancel": r"ftctl cancel plato-\w+ -n finetune",
+    f"{JOBS}/suspend": r"ftctl suspend plato-\w+ -n finetune",
+    f"{JOBS}/resume": r"ftctl resume plato-\w+ -n finetune",
+    f"{JOBS}/retry": r"curl -X POST .*\"spec\": .*/v1/fine-tuning/jobs\"",
+    f"{MODEL}/deploy": PROMOTE,
+    f"{MODEL}/rollback": ROLLBACK,
+    "/model-comparison/deploy": PROMOTE,
+    "/model-comparison/rollback": ROLLBACK,
+    "/model-comparison/tests/{test_id}/cancel": rf"ftctl cancel test/{TEST} -n finetune",
+    "/cost/trainings/{namespace}/{name}/budget": r"curl -X PUT .*/budget",
+    "/fine-tuning/datasets": r"ftctl export \./dataset",
+    "/fine-tuning/datasets/{dataset_id}/delete": r"curl -X DELETE .*/v1/fine-tuning/datasets/",
+    "/fine-tuning/new": SUBMIT,
+    "/wizard/train": SUBMIT,
+    "/wizard/compare/{version_id}": SUBMIT,
+    "/model-comparison/tests": SUBMIT,
+    "/batches": SUBMIT,
+    f"{VOTE}/pair": r"ftctl vote ",
+    f"{VOTE}/cast": r"ftctl vote ",
+    f"{VOTE}/name": r"ftctl vote .*--evaluator",
+}
+"""What a person can do, and what does the same."""
+NO_ACTIONS = {
+    "/login": "of a browser alone",
+    "/logout": "of a browser alone",
+    "/fine-tuning/new/outlook": "looks ahead",
+    "/fine-tuning/datasets/count": "counts",
+    "/fine-tuning/datasets/commands": "shows the commands",
+    "/wizard/data/count": "counts",
+    "/wizard/data/commands": "shows the commands",
+    "/wizard/train/outlook": "looks ahead",
+    "/batches/preview": "looks ahead",
+    "/model-comparison/tests/preview": "looks ahead",
+}
+IN_A_PART: dict[str, tuple[str, dict[str, str]]] = {
+    "/fine-tuning/new": ("/fine-tuning/new/outlook", TRAINED),
+    "/fine-tuning/datasets": ("/fine-tuning/datasets/commands", {}),
+    "/wizard/train": ("/wizard/train/outlook", TRAINED),
+    "/wizard/compare/{version_id}": ("/model-comparison/tests/preview", GOOD_FORMS["/model-comparison/tests"]),
+    "/model-comparison/tests": ("/model-comparison/tests/preview", GOOD_FORMS["/model-comparison/tests"]),
+    "/batches": ("/batches/preview", GOOD_FORMS["/batches"]),
+}
+"""What follows a form is asked for as the form is."""
+VERSION = f"{NAMESPACE}.plato-v2"
+TESTED = f"/model-comparison/tests/{NAMESPACE}.{TEST}"
+PAGES: dict[str, set[str]] = {
+    "/fine-tuning": {f"{JOBS}/cancel", f"{JOBS}/suspend"},
+    f"/fine-tuning/jobs/{NAMESPACE}/plato-train": {f"{JOBS}/cancel", f"{JOBS}/suspend"},
+    f"/fine-tuning/jobs/{NAMESPACE}/plato-rest": {f"{JOBS}/cancel", f"{JOBS}/resume"},
+    f"/fine-tuning/jobs/{NAMESPACE}/plato-done": {f"{JOBS}/retry"},
+    f"/fine-tuning/models/{NAMESPACE}/plato-v2": {f"{MODEL}/deploy"},
+    f"/fine-tuning/models/{NAMESPACE}/plato-v1": {f"{MODEL}/rollback"},
+    "/fine-tuning/new?base_model=Qwen/Qwen3-0.6B": {"/fine-tuning/new"},
+    "/fine-tuning/datasets": {"/fine-tuning/datasets"},
+    "/fine-tuning/datasets/{dataset_id}": {"/fine-tuning/datasets/{dataset_id}/delete"},
+    "/cost": {"/cost/trainings/{namespace}/{name}/budget"},
+    "/cost/trainings": {"/cost/trainings/{namespace}/{name}/budget"},
+    TESTED: {"/model-comparison/tests/{test_id}/cancel", "/model-comparison/deploy"},
+    f"{TESTED}/vote": {f"{VOTE}/pair"},
+    "/model-comparison/tests/new": {"/model-comparison/tests"},
+    f"/wizard/training/{NAMESPACE}.plato-train": {f"{JOBS}/cancel", f"{JOBS}/suspend"},
+    f"/wizard/compare/{VERSION}": {"/model-comparison/tests/{test_id}/cancel", "/model-comparison/deploy"},
+    f"/wizard/compare/{NAMESPACE}.plato-v1": {"/wizard/compare/{version_id}"},
+    f"/wizard/deploy/{VERSION}": {"/model-comparison/deploy"},
+    f"/wizard/deploy/{NAMESPACE}.plato-v1": {"/model-comparison/rollback"},
+    "/batches/new": {"/batches"},
+    "/wizard/train?base_model=Qwen/Qwen3-0.6B&model=plato": {"/wizard/train"},
+}
+"""Where it can be done, at least."""
+
+
+def test_every_form_is_an_action_or_says_why_not() -> None:
+    declared = {place.path for place in places(page_document()) if place.kind == "form"}
+    assert set(ACTIONS) | set(NO_ACTIONS) == declared | set(FORMS) | BUTTONS
+    assert not set(ACTIONS) & set(NO_ACTIONS)
+
+
+@pytest.mark.parametrize("path", PAGES)
+async def test_what_a_page_does_is_said_there(editor: Browser, path: str) -> None:
+    expected = PAGES[path]
+    experiment_sights.fill(editor.rest.cluster)
+    await experiment_sights.vote(editor.rest.services.engine)
+    if path.startswith("/cost"):
+        await prices.fill(editor.rest)
+    object.__setattr__(editor.rest.services, "arms", Philosophers())
+    if "{dataset_id}" in path:
+        made = await editor.post("/fine-tuning/datasets")
+        path = made.headers["location"]
+    page = await editor.page(path)
+    actions = {pattern_of(action) for action in re.findall(r'<form[^>]* method="post" action="([^"]+)"', page)}
+    assert expected <= actions
+    for action in sorted(actions - set(NO_ACTIONS)):
+        shown = commands_of(page)
+        if action in IN_A_PART:
+            part = await editor.post(*IN_A_PART[action])
+            assert part.status_code == 200, part.text
+            shown += commands_of(part.text)
+        assert any(re.match(ACTIONS[action], line) for line in shown), f"{path} has no command of {action}: {shown}"
+        for line in shown:
+            obeyed(line)
+
+
+def pattern_of(action: str) -> str:
+    """Of a path, the route that it is of; the one with fewest holes where there are several."""
+    known = sorted((*ACTIONS, *NO_ACTIONS), key=lambda route: route.count("{"))
+    return next(route for route in known if re.fullmatch(re.sub(r"{\w+}", "[^/]+", route), unescape(action)))
+
+
+def commands_of(page: str) -> list[str]:
+    blocks = re.findall(r"<code>(.*?)</code></pre>", page, re.DOTALL)
+    return [line for block in blocks for line in unescape(block).splitlines() if line.startswith(TOOLS)]
