@@ -29,6 +29,7 @@ from finetune_operator.web.creation import (
 )
 from finetune_operator.web.ids import ID_PATTERN, NamespaceQuery
 from finetune_operator.web.job_routes import CHANGING, READING, After
+from finetune_operator.web.moments import AfterMoment
 from finetune_operator.web.odd_resources import each_shown
 from finetune_operator.web.pages import Time
 from finetune_operator.web.problems import Problem, documented
@@ -138,12 +139,13 @@ async def get_comparisons_of(
     test_id: TestId,
     before: Time | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    after: AfterMoment = None,
 ) -> ComparisonList | TestState:
     """Comparisons of this test, the newest first; those without a vote stay blind."""
     if _is_namespace(services, test_id):
         return await abtests.get_test(services, caller, test_id, "comparisons")
     namespace, name = Acting(services, caller).identified(test_id)
-    return await abtests.get_comparisons(services, caller, namespace, name, before, limit)
+    return await abtests.get_comparisons(services, caller, namespace, name, before, limit, after)
 
 
 @router.get("/{test_id}/voters", responses=READING, openapi_extra=READ_TEST)

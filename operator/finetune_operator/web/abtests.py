@@ -18,6 +18,7 @@ from finetune_operator.web.comparison_material import baseline_name, material_of
 from finetune_operator.web.evaluators import evaluator_of
 from finetune_operator.web.identity import READ_TESTS, VOTE
 from finetune_operator.web.ids import NamespaceQuery, ObjectId
+from finetune_operator.web.moments import AfterMoment, Moment, parse_moment
 from finetune_operator.web.odd_resources import parsed
 from finetune_operator.web.pages import Time
 from finetune_operator.web.problems import Problem, documented
@@ -226,15 +227,19 @@ async def get_comparisons(
     name: str | None = None,
     before: Time | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    after: AfterMoment = None,
 ) -> ComparisonList:
-    """Comparisons, the newest first; those without a vote stay blind."""
+    """Comparisons, the newest first; those without a vote stay blind. `after` is the `next` of the page before."""
     conditions = [] if name is None else [Comparison.name == name]
     if before is not None:
         conditions.append(Comparison.created_at < before)
+    if after is not None:
+        conditions.append(votes.listed_after(*parse_moment(after)))
     readable = await _readable_namespaces(services, caller, namespace)
     if namespace is not None:
         readable = (namespace,) if readable is None or namespace in readable else ()
-    found = await votes.list_comparisons(services.engine, conditions, limit, readable)
+    found = await votes.list_comparisons(services.engine, conditions, limit + 1, readable)
+    shown, has_more = found[:limit], len(found) > limit
     return ComparisonList(
         comparisons=tuple(
             ComparisonEntry(
@@ -250,8 +255,10 @@ async def get_comparisons(
                 second_opinion=cast.second_opinion if cast else None,
                 sides=_sides(comparison) if cast else None,
             )
-            for comparison, cast in found
-        )
+            for comparison, cast in shown
+        ),
+        has_more=has_more,
+        next=str(Moment(shown[-1][0].created_at, shown[-1][0].id)) if has_more else None,
     )
 
 

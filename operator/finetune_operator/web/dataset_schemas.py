@@ -192,6 +192,9 @@ class DatasetList(_Body):
     """How many there are, on this page and on others."""
     bytes: int
     """Of all of them."""
+    has_more: bool
+    next: str | None
+    """`after` of the next page."""
 
 
 class DatasetRow(_Body):

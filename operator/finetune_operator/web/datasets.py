@@ -25,10 +25,12 @@ from finetune_operator.web.dataset_schemas import (
     DatasetRows,
     ExportedDataset,
     ExportRequest,
+    FormatName,
     GoldSelection,
     RatingStatistics,
 )
 from finetune_operator.web.held_files import HeldFileResponse
+from finetune_operator.web.moments import AfterMoment, Moment, parse_moment
 from finetune_operator.web.pages import Time
 from finetune_operator.web.problems import Problem, documented
 from finetune_operator.web.required_rights import USE_RATINGS
@@ -71,13 +73,30 @@ def get_datasets(
     _: TrainerOf,
     before: Time | None = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    after: AfterMoment = None,
+    format: FormatName | None = None,  # noqa: A002
 ) -> DatasetList:
-    """Exported datasets, the newest first; `before` is the `created_at` of the last one on the page before."""
-    kept = datasets_of(services).newest_first()
-    shown = [dataset for dataset in kept if before is None or dataset.created_at < before][:limit]
+    """Exported datasets, of one format or of all, the newest first; `after` is the `next` of the page before."""
+    every = datasets_of(services).newest_first()
+    kept = [dataset for dataset in every if format is None or dataset.format == FORMATS[format]]
+    place = parse_moment(after) if after is not None else None
+    rest = [
+        dataset
+        for dataset in kept
+        if (before is None or dataset.created_at < before) and (place is None or _place(dataset) < place)
+    ]
+    shown, has_more = rest[:limit], len(rest) > limit
     return DatasetList(
-        datasets=tuple(map(DatasetEntry.of, shown)), total=len(kept), bytes=sum(dataset.bytes for dataset in kept)
+        datasets=tuple(map(DatasetEntry.of, shown)),
+        total=len(kept),
+        bytes=sum(dataset.bytes for dataset in kept),
+        has_more=has_more,
+        next=str(_place(shown[-1])) if has_more else None,
     )
+
+
+def _place(dataset: StoredDataset) -> Moment:
+    return Moment(dataset.created_at, dataset.id)
 
 
 @router.post("/statistics", responses=EXPORT_PROBLEMS, openapi_extra=USE_RATINGS)

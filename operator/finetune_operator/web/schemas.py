@@ -206,3 +206,6 @@ class ComparisonList(_Body):
     """The newest first."""
 
     comparisons: tuple[ComparisonEntry, ...]
+    has_more: bool
+    next: str | None
+    """`after` of the next page."""

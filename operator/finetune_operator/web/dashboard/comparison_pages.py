@@ -23,6 +23,7 @@ from finetune_operator.web.dashboard.version_figures import Figures, figures_of,
 from finetune_operator.web.dashboard.visits import NavEntry, VisitOf
 from finetune_operator.web.dashboard.vote_progress import duel_of, mirrored
 from finetune_operator.web.ids import ObjectId
+from finetune_operator.web.job_routes import After
 from finetune_operator.web.odd_resources import each_shown, parsed
 from finetune_operator.web.problems import Problem
 from finetune_operator.web.services import Object
@@ -58,16 +59,18 @@ class Pair(NamedTuple):
 
 
 @router.get("")
-async def comparison_page(visit: VisitOf, left: Side = None, right: Side = None) -> HTMLResponse:
+async def comparison_page(visit: VisitOf, left: Side = None, right: Side = None, after: After = None) -> HTMLResponse:
     """Two models side by side: those that were asked for, else the newest version and what it is to replace."""
     known = await newest_versions(visit.acting)
-    tests = await visit.acting.page(TESTS, None, LISTED_TESTS, None, Wanted(TESTS.plural))
+    tests = await visit.acting.page(TESTS, None, LISTED_TESTS, after, Wanted(TESTS.plural))
     pair = await _chosen(visit.acting, known, left, right)
     shown = {id_of(version): version for version in (*known, *((pair.left, pair.right) if pair else ())) if version}
     context: Object = {
         "version_options": [(str(found), _named(version, found)) for found, version in shown.items()],
         "tests": each_shown(lambda body: _row(parsed(ABTest, body)), tests.items),
-        "more_tests": tests.total - len(tests.items),
+        "tests_total": tests.total,
+        "older_tests": tests.next,
+        "after": after,
         "pair": pair,
     }
     if pair is not None:

@@ -26,6 +26,7 @@ from finetune_operator.web.dataset_schemas import (
     GoldSelection,
     RatingStatistics,
 )
+from finetune_operator.web.moments import AfterMoment
 from finetune_operator.web.training import get_stats
 
 DATASETS_PATH = f"{PATH}/datasets"
@@ -37,12 +38,13 @@ router = page_router(DATASETS_PATH)
 
 
 @router.get("")
-async def datasets_page(visit: VisitOf) -> HTMLResponse:
+async def datasets_page(visit: VisitOf, after: AfterMoment = None) -> HTMLResponse:
     """What was exported, and a form for more."""
-    listed = await part(_listed(visit))
+    listed = await part(_listed(visit, after))
     return visit.render(
         "datasets.html",
         datasets=listed.value,
+        is_first_page=after is None,
         refusal=listed.refusal,
         missing=await _missing(visit),
         fields=described(ExportRequest),
@@ -136,9 +138,9 @@ def _format_title(name: FormatName) -> str:
     return name if FORMATS[name] in READABLE_FORMATS else f"{name} (no training reads it)"
 
 
-async def _listed(visit: Visit) -> DatasetList:
+async def _listed(visit: Visit, after: str | None = None) -> DatasetList:
     caller = await require_trainer(visit.services, visit.caller)
-    return datasets.get_datasets(visit.services, caller, limit=LISTED)
+    return datasets.get_datasets(visit.services, caller, limit=LISTED, after=after)
 
 
 async def _missing(visit: Visit) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """The pages of comparisons and of tests: what they show, and what their forms make."""
 
+import re
 from typing import Any
 
 import pytest
@@ -73,6 +74,20 @@ async def test_a_version_that_is_not_there(editor: Browser, query: str) -> None:
 async def test_without_versions_it_leads_to_the_wizard(editor: Browser, cluster: PlayedApiServer) -> None:
     await cluster.remove("modelversions", "finetune", "plato-v2")
     assert 'href="/wizard"' in (await editor.get(PATH)).text
+
+
+async def test_pages_of_tests_go_on(editor: Browser, cluster: PlayedApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finetune_operator.web.dashboard.comparison_pages.LISTED_TESTS", 1)
+    cluster.put("abtests", merged(ab_test(), {"metadata": {"name": "second", "uid": "second-uid"}}))
+    first = (await editor.get(PATH)).text
+    older = re.search(r'href="(/model-comparison\?[^"]*after=[^"]+)">Older', first)
+    assert older
+    assert ">Newest</a>" not in first
+    second = (await editor.get(older[1].replace("&amp;", "&"))).text
+    links = [re.findall(r'href="/model-comparison/tests/(finetune[^"/]+)"', page) for page in (first, second)]
+    assert sorted(links) == [["finetune.second"], ["finetune.v1-v2"]]
+    assert ">Newest</a>" in second
+    assert ">Older</a>" not in second
 
 
 async def test_where_a_test_stands(editor: Browser, rest: Rest, cluster: PlayedApiServer) -> None:

@@ -25,8 +25,19 @@ async def test_the_list_goes_from_new_to_old_page_by_page(exports: RatingsApi) -
     first = (await exports.client.get(DATASETS, params={"limit": 2})).json()
     assert ([dataset["id"] for dataset in first["datasets"]], first["total"]) == (ids[:0:-1], 3)
     before = first["datasets"][-1]["created_at"]
-    second = (await exports.client.get(DATASETS, params={"limit": 2, "before": before})).json()
-    assert [dataset["id"] for dataset in second["datasets"]] == ids[:1]
+    for rest in ({"before": before}, {"after": first["next"]}):
+        second = (await exports.client.get(DATASETS, params={"limit": 2, **rest})).json()
+        assert [dataset["id"] for dataset in second["datasets"]] == ids[:1]
+        assert (first["has_more"], second["has_more"], second["next"]) == (True, False, None)
+
+
+@pytest.mark.parametrize(("name", "found"), [("chatml", 1), ("alpaca", 1), ("dpo", 0)])
+async def test_the_list_is_of_one_format_where_that_is_asked(exports: RatingsApi, name: str, found: int) -> None:
+    for each in ("chatml", "alpaca"):
+        await exports.made(limit=1, format=each)
+    listed = (await exports.client.get(DATASETS, params={"format": name})).json()
+    assert [dataset["format"] for dataset in listed["datasets"]] == [name] * found
+    assert listed["total"] == found
 
 
 async def test_what_a_killed_export_left_is_not_listed_and_goes_with_the_next(exports: RatingsApi) -> None:
