@@ -38,6 +38,10 @@ ACTIONS: dict[str, str] = {
     "/wizard/compare/{version_id}": SUBMIT,
     "/model-comparison/tests": SUBMIT,
     "/batches": SUBMIT,
+    "/batches/{batch_id}/suspend": r"ftctl suspend batch/",
+    "/batches/{batch_id}/resume": r"ftctl resume batch/",
+    "/batches/{batch_id}/cancel": r"ftctl cancel batch/",
+    "/batches/{batch_id}/delete": r"kubectl delete batchinference ",
     f"{VOTE}/pair": r"ftctl vote ",
     f"{VOTE}/cast": r"ftctl vote ",
     f"{VOTE}/name": r"ftctl vote .*--evaluator",
@@ -87,6 +91,9 @@ PAGES: dict[str, set[str]] = {
     f"/wizard/deploy/{VERSION}": {"/model-comparison/deploy"},
     f"/wizard/deploy/{NAMESPACE}.plato-v1": {"/model-comparison/rollback"},
     "/batches/new": {"/batches"},
+    f"/batches/{NAMESPACE}.answers": {"/batches/{batch_id}/delete"},
+    f"/batches/{NAMESPACE}.asking": {"/batches/{batch_id}/suspend", "/batches/{batch_id}/cancel"},
+    f"/batches/{NAMESPACE}.resting": {"/batches/{batch_id}/resume", "/batches/{batch_id}/cancel"},
     "/wizard/train?base_model=Qwen/Qwen3-0.6B&model=plato": {"/wizard/train"},
 }
 """Where it can be done, at least."""
@@ -105,6 +112,7 @@ async def test_what_a_page_does_is_said_there(editor: Browser, path: str) -> Non
     await experiment_sights.vote(editor.rest.services.engine)
     if path.startswith("/cost"):
         await prices.fill(editor.rest)
+    put_batches(editor)
     object.__setattr__(editor.rest.services, "arms", Philosophers())
     if "{dataset_id}" in path:
         made = await editor.post("/fine-tuning/datasets")
@@ -121,6 +129,15 @@ async def test_what_a_page_does_is_said_there(editor: Browser, path: str) -> Non
         assert any(re.match(ACTIONS[action], line) for line in shown), f"{path} has no command of {action}: {shown}"
         for line in shown:
             obeyed(line)
+
+
+def put_batches(editor: Browser) -> None:
+    """One that runs and one that is suspended, beside the one that has ended."""
+    ended = experiment_sights.batch()
+    for name, phase in (("asking", "Running"), ("resting", "Suspended")):
+        spec = ended["spec"] | {"suspend": phase == "Suspended"}
+        own = {"metadata": ended["metadata"] | {"name": name, "uid": f"uid-of-{name}"}, "spec": spec}
+        editor.rest.cluster.put("batchinferences", ended | own | {"status": {"phase": phase}})
 
 
 def pattern_of(action: str) -> str:
