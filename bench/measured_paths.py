@@ -32,6 +32,7 @@ PATHS: tuple[str, ...] = (
     "/v1/fine-tuning/models?philosopher=p3&domain=law",
     f"/v1/fine-tuning/models/{NAMESPACE}.{VERSION}",
     "/v1/models",
+    f"/v1/models/{VERSION}",
     "/v1/fine-tuning/costs",
     "/v1/fine-tuning/costs/jobs",
     "/v1/fine-tuning/costs/models",

@@ -21,6 +21,7 @@ MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:finetune-operator:problem:"
 FORBIDDEN, NOT_FOUND = 403, 404
 RETRY_AFTER_SECONDS = 5
+METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
 RETRIED = frozenset({HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS})
 
 logger = get_logger(__name__)
@@ -94,22 +95,24 @@ async def _http(request: Request, error: Any) -> Response:
     if status == HTTPStatus.BAD_REQUEST:
         # FastAPI's for bytes that no JSON parser takes; what a parser refuses comes as a 422.
         return problem_response(path, 422, "invalid-request", "body: send JSON in UTF-8")
-    headers = dict(error.headers or {})
+    headers, detail = dict(error.headers or {}), str(error.detail)
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
         headers["Allow"] = ", ".join(_allowed(request))
-    response = problem_response(path, status, "http", str(error.detail))
+        told = f"there is no {request.method} of this path, only {headers['Allow']}"
+        detail = "; ".join(filter(None, (told, openai.remedy(request.method, path))))
+    response = problem_response(path, status, "http", detail)
     response.headers.update(headers)
     return response
 
 
 def _allowed(request: Request) -> list[str]:
-    """Of all routes of a path: the one that refused knows its own methods only."""
-    found: set[str] = set()
-    for route in request.app.router.routes:
-        match, _ = route.matches(request.scope)
-        if match is not Match.NONE:
-            found |= set(getattr(route, "methods", None) or ())
-    return sorted(found)
+    """By all routes of a path: the one that refused knows its own methods only, and a router none of its routes'."""
+    routes, scope = request.app.router.routes, dict(request.scope)
+    return [
+        method
+        for method in METHODS
+        if any(route.matches(scope | {"method": method})[0] is Match.FULL for route in routes)
+    ]
 
 
 async def _validation(request: Request, error: Any) -> Response:

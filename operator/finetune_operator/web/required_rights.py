@@ -167,6 +167,8 @@ CHANGE_JOB = asks(rule(OF_JOBS, "get", "patch"))
 DELETE_JOB = asks(rule(OF_JOBS, "get", "delete"))
 FOLLOW_JOB = asks(rule(OF_JOBS, "get"), optional=[rule(OF_JOBS, "watch")])
 READ_VERSION = asks(rule(OF_VERSIONS, "get"), by_api_token=True)
+READ_NAMED_VERSION = asks(rule(OF_VERSIONS, "get"), optional=[rule(OF_VERSIONS, "list")], by_api_token=True)
+"""A name alone is looked for in all namespaces that are served."""
 READ_FAMILY = asks(rule(OF_VERSIONS, "get", "list"), optional=[GET_JOB], by_api_token=True)
 LIST_VERSIONS = asks(rule(OF_VERSIONS, "list"), optional=[GET_VERSION, rule(OF_JOBS, "get", "list")], by_api_token=True)
 LIST_ANY_VERSIONS = asks(rule(OF_VERSIONS, "list"), where="AnyNamespace", by_api_token=True)

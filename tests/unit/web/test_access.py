@@ -168,6 +168,23 @@ async def test_errors_are_problems(api: Api, path: str, status: int, kind: str) 
     assert is_problem(await api.get(path), status, kind)
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("PUT", "/v1/fine-tuning/jobs", "GET, POST"),
+        ("PATCH", "/v1/fine-tuning/jobs/finetune.plato-1", "DELETE, GET"),
+        ("POST", "/healthz", "GET"),
+    ],
+)
+async def test_a_method_that_is_none_of_a_path_is_told_which_are(
+    api: Api, method: str, path: str, allowed: str
+) -> None:
+    response = await api.client.request(method, path, headers=PUBLIC)
+    assert is_problem(response, 405, "http")
+    assert response.headers["allow"] == allowed
+    assert response.json()["detail"] == f"there is no {method} of this path, only {allowed}"
+
+
 async def test_other_namespaces_are_not_served(api: Api) -> None:
     settings = Settings.from_environment(ENVIRONMENT | {"FINETUNE_NAMESPACES": "other"})
     await api.compare()

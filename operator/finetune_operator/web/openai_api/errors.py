@@ -9,8 +9,11 @@ PATHS = ("/v1/fine_tuning/", "/v1/models", "/v1/files")
 STATUSES = {422: 400}
 """OpenAI has one status for all that is wrong with a request."""
 FINAL_KINDS = frozenset(
-    {"finished", "cancelled", "already-exists", "idempotency-key-reused", "file-in-use", "datasets-not-configured"}
-)
+    {
+        "finished", "cancelled", "already-exists", "idempotency-key-reused", "file-in-use", "datasets-not-configured",
+        "ambiguous-model",
+    }
+)  # fmt: skip
 """Conflicts that another try won't solve: OpenAI's clients send a 409 again by themselves."""
 
 
@@ -37,6 +40,13 @@ def documented_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def is_spoken(path: str) -> bool:
     """Whether a path is one of OpenAI's."""
     return path.startswith(PATHS)
+
+
+def remedy(method: str, path: str) -> str:
+    """What to do instead of what OpenAI offers and we don't."""
+    if method == "DELETE" and path.startswith("/v1/models/"):
+        return "a version is deleted by `kubectl delete modelversion <name> -n <namespace>`"
+    return ""
 
 
 def status_of(status: int, kind: str) -> int:

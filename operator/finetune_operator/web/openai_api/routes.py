@@ -11,6 +11,7 @@ from finetune_operator.store.mirrored import Wanted
 from finetune_operator.web.acting import JOBS, VERSIONS, Acting
 from finetune_operator.web.auth import CallerOf, require_caller
 from finetune_operator.web.creation import IdempotencyKey
+from finetune_operator.web.ids import ID_PATTERN as OBJECT_PATTERN
 from finetune_operator.web.job_changes import cancel_job, create_job, suspend_job
 from finetune_operator.web.job_requests import WrongRequest
 from finetune_operator.web.openai_api.errors import documented_errors
@@ -21,6 +22,7 @@ from finetune_operator.web.openai_api.schemas import (
     FineTuningEvents,
     FineTuningJobObject,
     FineTuningJobs,
+    ModelObject,
     Models,
 )
 from finetune_operator.web.openai_api.views import (
@@ -30,11 +32,19 @@ from finetune_operator.web.openai_api.views import (
     job_checkpoints,
     job_events,
     listed,
+    model,
     models,
     page_of_jobs,
 )
 from finetune_operator.web.problems import Problem
-from finetune_operator.web.required_rights import CHANGE_JOB, LIST_ANY_JOBS, LIST_ANY_VERSIONS, MAKE_JOB, READ_JOB
+from finetune_operator.web.required_rights import (
+    CHANGE_JOB,
+    LIST_ANY_JOBS,
+    LIST_ANY_VERSIONS,
+    MAKE_JOB,
+    READ_JOB,
+    READ_NAMED_VERSION,
+)
 from finetune_operator.web.services import Object, Services, ServicesOf
 
 SERIES_MAX_POINTS = 1000
@@ -42,6 +52,7 @@ MODELS_MAX = 1000
 JOBS_PATH = "/v1/fine_tuning/jobs"
 ID_PATTERN = rf"^{JOB_PREFIX}[a-z0-9][-.a-z0-9]{{0,316}}$"
 JobId = Annotated[str, Path(pattern=ID_PATTERN, description="`ftjob-<namespace>.<name>`")]
+ModelId = Annotated[str, Path(max_length=317, pattern=OBJECT_PATTERN, description="`<name>` or `<namespace>.<name>`")]
 After = Annotated[str | None, Query(max_length=512, description="The last id of the page before")]
 Limit = Annotated[int, Query(ge=1, le=500)]
 READING = documented_errors(400, 401, 403, 404, 503)
@@ -163,6 +174,27 @@ async def list_models(services: ServicesOf, caller: CallerOf) -> Object:
     """Fine-tuned versions, at most a thousand, the newest first."""
     page = await Acting(services, caller).page(VERSIONS, None, MODELS_MAX, None, Wanted(VERSIONS.plural))
     return {"object": "list", "data": models(page.items)}
+
+
+@router.get("/models/{model_id}", response_model=ModelObject, responses=READING, openapi_extra=READ_NAMED_VERSION)
+async def retrieve_model(services: ServicesOf, caller: CallerOf, model_id: ModelId) -> Object:
+    """One version, by the name that the list has; where several namespaces have it, by `<namespace>.<name>`."""
+    return model(await _version(Acting(services, caller), model_id))
+
+
+async def _version(acting: Acting, model_id: str) -> Object:
+    """Raises problems."""
+    if "." in model_id or len(acting.services.settings.namespaces) == 1:
+        return await acting.find(VERSIONS, model_id)
+    wanted = Wanted(VERSIONS.plural, model=model_id.rpartition("-v")[0])
+    page = await acting.page(VERSIONS, None, MODELS_MAX, None, wanted)
+    found = [body for body in page.items if body["metadata"]["name"] == model_id]
+    if not found:
+        raise Problem(404, "unknown-model-version", f"there is no ModelVersion {model_id}; GET /v1/models lists them")
+    if len(found) > 1:
+        told = " and ".join(sorted(body["metadata"]["namespace"] for body in found))
+        raise Problem(409, "ambiguous-model", f"{told} each have a {model_id}: write <namespace>.{model_id}")
+    return found[0]
 
 
 def _ours(fine_tuning_job_id: str) -> str:

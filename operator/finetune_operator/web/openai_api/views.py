@@ -103,16 +103,17 @@ def job_checkpoints(body: Object, series: Iterable[Progress]) -> list[Object]:
 
 def models(bodies: Iterable[Object]) -> list[Object]:
     """Names of versions, as the gateway answers to them, the newest first."""
-    found = [
-        {
-            "id": body["metadata"]["name"],
-            "object": "model",
-            "created": _created(body),
-            "owned_by": body["metadata"]["namespace"],
-        }
-        for body in bodies
-    ]
-    return sorted(found, key=lambda model: (model["created"], model["id"]), reverse=True)
+    return sorted(map(model, bodies), key=lambda found: (found["created"], found["id"]), reverse=True)
+
+
+def model(body: Object) -> Object:
+    """OpenAI's `model`."""
+    return {
+        "id": body["metadata"]["name"],
+        "object": "model",
+        "created": _created(body),
+        "owned_by": body["metadata"]["namespace"],
+    }
 
 
 def _created(body: Object) -> int:

@@ -8,6 +8,7 @@ import httpx2
 import openai
 import pytest
 from openai import AsyncOpenAI
+from openai.types import Model
 from openai.types.fine_tuning import FineTuningJob as Job
 from pydantic import ValidationError
 
@@ -15,7 +16,8 @@ from finetune_operator.contract.training import JobIdentity, Progress
 from finetune_operator.store import progress
 from finetune_operator.web.job_requests import WrongRequest
 from finetune_operator.web.openai_api.requests import FineTuningRequest, job_request
-from tests.builders import job_object
+from tests.builders import job_object, version_object
+from tests.unit.web.conftest import ENVIRONMENT
 from tests.unit.web.rest.conftest import Rest
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -82,6 +84,58 @@ async def test_lists_are_paged_by_the_client(rest: Rest, client: AsyncOpenAI) ->
     chosen = [job async for job in client.fine_tuning.jobs.list(metadata={"team": "law"})]
     assert [job.metadata for job in chosen] == [{"team": "law"}]
     assert [job async for job in client.fine_tuning.jobs.list(metadata={"team": "art"})] == []
+
+
+def put_version(rest: Rest, namespace: str, number: int) -> None:
+    body = version_object(number)
+    own = {"namespace": namespace, "uid": f"{namespace}-{number}", "creationTimestamp": NOON.isoformat()}
+    rest.cluster.put("modelversions", body | {"metadata": body["metadata"] | own})
+
+
+async def test_a_version_is_a_model(rest: Rest, client: AsyncOpenAI) -> None:
+    put_version(rest, "finetune", 7)
+    found = await client.models.retrieve("plato-v7")
+    assert Model.model_validate(found.model_dump()), "as the client's own types have it"
+    assert found == await client.models.retrieve("finetune.plato-v7")
+    assert (found.id, found.created, found.owned_by) == ("plato-v7", int(NOON.timestamp()), "finetune")
+    assert found in [model async for model in client.models.list()]
+
+
+@pytest.mark.parametrize("name", ["plato-v8", "finetune.plato-v8", "gpt-4.1", "elsewhere.plato-v7"])
+async def test_no_version_is_no_model(rest: Rest, client: AsyncOpenAI, name: str) -> None:
+    with pytest.raises(openai.NotFoundError) as caught:
+        await client.models.retrieve(name)
+    assert caught.value.code
+
+
+async def test_what_can_be_no_name_is_refused(client: AsyncOpenAI) -> None:
+    with pytest.raises(openai.BadRequestError):
+        await client.models.retrieve("Plato_v7")
+
+
+async def test_a_version_is_deleted_elsewhere(rest: Rest, client: AsyncOpenAI) -> None:
+    put_version(rest, "finetune", 7)
+    with pytest.raises(openai.APIStatusError, match="kubectl delete modelversion") as caught:
+        await client.models.delete("plato-v7")
+    assert (caught.value.status_code, caught.value.response.headers["allow"]) == (405, "GET")
+    assert await client.models.retrieve("plato-v7")
+
+
+class TestSeveralNamespaces:
+    @pytest.fixture
+    def environment(self) -> dict[str, str]:
+        return ENVIRONMENT | {"FINETUNE_NAMESPACES": "finetune,other"}
+
+    async def test_a_name_alone_is_that_of_one_namespace(self, rest: Rest, client: AsyncOpenAI) -> None:
+        put_version(rest, "other", 7)
+        assert (await client.models.retrieve("plato-v7")).owned_by == "other"
+        put_version(rest, "finetune", 7)
+        with pytest.raises(openai.BadRequestError, match=r"finetune and other each have a plato-v7: write <namespace>"):
+            await client.models.retrieve("plato-v7")
+        for namespace in ("finetune", "other"):
+            assert (await client.models.retrieve(f"{namespace}.plato-v7")).owned_by == namespace
+        with pytest.raises(openai.NotFoundError, match="GET /v1/models lists them"):
+            await client.models.retrieve("plato-v8")
 
 
 STATUSES = {
