@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import delete, func, insert, or_, select, tuple_, update
+from sqlalchemy import delete, func, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
+from finetune_operator.store.database import upsert_dialect
 from finetune_operator.store.tables import StoredApiKey
 
 USE_NOTED_EVERY = timedelta(minutes=1)
@@ -41,8 +42,8 @@ class KeyRecord:
         return self.revoked_at is None and now < self.expires_at
 
 
-async def add(engine: AsyncEngine, key: KeyRecord) -> None:
-    """Keep a new key, and forget those that ended long before it."""
+async def add(engine: AsyncEngine, key: KeyRecord) -> bool:
+    """Keep a new key, and forget those that ended long before it. False where the id is taken."""
     long_ago = key.created_at - FORGOTTEN_AFTER
     async with engine.begin() as connection:
         ended = or_(StoredApiKey.expires_at < long_ago, StoredApiKey.revoked_at < long_ago)
@@ -57,7 +58,10 @@ async def add(engine: AsyncEngine, key: KeyRecord) -> None:
             "created_at": key.created_at,
             "expires_at": key.expires_at,
         }
-        await connection.execute(insert(StoredApiKey).values(row))
+        statement = upsert_dialect(connection.dialect).insert(StoredApiKey).values(row)
+        # Without what was inserted as its answer, not every driver tells whether something was.
+        kept = await connection.execute(statement.on_conflict_do_nothing().returning(StoredApiKey.id))
+        return kept.first() is not None
 
 
 async def find(engine: AsyncEngine, identity: str) -> KeyRecord | None:

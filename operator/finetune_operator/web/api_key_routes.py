@@ -14,6 +14,7 @@ from finetune_operator.store.api_keys import Account, KeyRecord
 from finetune_operator.web.acting import Acting
 from finetune_operator.web.api_key_login import VALUE, require_listed, token_for
 from finetune_operator.web.auth import Caller, CallerOf, decide, require_right
+from finetune_operator.web.creation import IdempotencyKey, digits_of_key
 from finetune_operator.web.identity import make_tokens
 from finetune_operator.web.ids import NAME_PATTERN, NAMESPACE_PATTERN
 from finetune_operator.web.problems import Problem, documented
@@ -89,18 +90,28 @@ class KeyList(_Model):
 
 
 @router.post("", status_code=201, responses=PROBLEMS, openapi_extra=MAKE_TOKENS)
-async def create_api_key(services: ServicesOf, caller: CallerOf, request: KeyRequest) -> NewKey:
-    """Make a key that works wherever a Kubernetes token does, such as in OpenAI's clients."""
+async def create_api_key(
+    services: ServicesOf, caller: CallerOf, request: KeyRequest, idempotency_key: IdempotencyKey = None
+) -> NewKey:
+    """Make a key that works wherever a Kubernetes token does, such as in OpenAI's clients.
+
+    Sent again with the same `Idempotency-Key`, it makes no other one, and answers 409 with the id of the first: the
+    secret was shown once. Who never saw it revokes that key, and makes another one with another `Idempotency-Key`.
+    """
     _require_person(services, caller)
     namespace = request.namespace or Acting(services, caller).namespace_or_only(None)
     account = Account(namespace, request.service_account)
     await require_right(services, caller, make_tokens(account.name), account.namespace)
     require_listed(services, account)
+    key = new_key(services.random_bytes(ID_BYTES + SECRET_BYTES))
+    if idempotency_key is not None:
+        key = key._replace(id=digits_of_key(KEYS_PATH, namespace, caller.name, idempotency_key))
+        if await api_keys.find(services.engine, key.id):
+            raise _made_before(key.id)
     now = services.now()
     if await api_keys.count_active(services.engine, account, now) >= MAX_ACTIVE:
         detail = f"{account} has {MAX_ACTIVE} active keys, and no more may be: revoke one that is not needed"
         raise Problem(409, "too-many-api-keys", detail)
-    key = new_key(services.random_bytes(ID_BYTES + SECRET_BYTES))
     record = KeyRecord(
         id=key.id,
         digest=digest_of(key.secret),
@@ -112,7 +123,8 @@ async def create_api_key(services: ServicesOf, caller: CallerOf, request: KeyReq
     )
     # Before anybody has it, so that what is missing is told to who can help.
     await token_for(services, record)
-    await api_keys.add(services.engine, record)
+    if not await api_keys.add(services.engine, record):
+        raise _made_before(key.id)
     expires = record.expires_at.isoformat()
     logger.info("api key created", key=key.id, account=str(account), expires=expires, by=caller.name)
     return NewKey(**_entry(record, now).model_dump(), key=str(key))
@@ -161,6 +173,14 @@ def _require_person(services: Services, caller: Caller) -> None:
         raise token_needed(None)
     if caller.by_api_key:
         raise Problem(403, "api-key-makes-no-key", "an API key can't make another one: use a Kubernetes token")
+
+
+def _made_before(key_id: str) -> Problem:
+    detail = (
+        f"API key {PREFIX}{key_id}_... was made with this Idempotency-Key, and its secret was shown then; if that "
+        f"is lost, revoke it (DELETE {KEYS_PATH}/{key_id}) and send another Idempotency-Key"
+    )
+    return Problem(409, "api-key-made-before", detail)
 
 
 def _not_configured() -> Problem:

@@ -30,8 +30,12 @@ class Created(NamedTuple):
 
 def name_from_key(prefix: str, interface: str, namespace: str, caller: str, key: str) -> str:
     """The same key of the same caller to the same interface and namespace is the same name, whatever the body says."""
-    digest = hashlib.sha256(json.dumps([interface, namespace, caller, key]).encode()).hexdigest()
-    return f"{prefix}-{digest[:KEY_DIGITS]}"
+    return f"{prefix}-{digits_of_key(interface, namespace, caller, key)}"
+
+
+def digits_of_key(interface: str, namespace: str, caller: str, key: str) -> str:
+    """Hexadecimal ones."""
+    return hashlib.sha256(json.dumps([interface, namespace, caller, key]).encode()).hexdigest()[:KEY_DIGITS]
 
 
 def require_one_name(name: str | None, key: str | None) -> None:

@@ -31,6 +31,12 @@ async def test_what_is_kept_is_found(engine: AsyncEngine) -> None:
     assert await api_keys.find(engine, record(2).id) is None
 
 
+async def test_an_id_is_taken_once(engine: AsyncEngine) -> None:
+    assert await api_keys.add(engine, record(1))
+    assert not await api_keys.add(engine, record(1, OTHER, digest="1" * 64))
+    assert await api_keys.find(engine, record(1).id) == record(1)
+
+
 async def test_keys_are_listed_by_account_the_newest_first(engine: AsyncEngine) -> None:
     for key in (record(1), record(2), record(3, OTHER)):
         await api_keys.add(engine, key)

@@ -41,8 +41,9 @@ async def create_key(
     name: Annotated[str, Form(max_length=1024)] = "",
     account: Annotated[str, Form(max_length=320)] = "",
     expires_in_days: Annotated[int, Form()] = LIFETIME_DAYS,
+    key: Annotated[str | None, Form(pattern=r"^[!-~]{1,64}$")] = None,
 ) -> HTMLResponse:
-    """Make it, and show it once. With a script the address stays that of the page, so that a reload makes no other."""
+    """Make it, and show it once; the form's key makes it once, however often the form is sent."""
     namespace, _, service_account = account.partition("/")
     try:
         request = KeyRequest(
@@ -53,7 +54,7 @@ async def create_key(
         )
     except ValidationError as error:
         raise Problem(422, "invalid-request", mistakes_of(error)) from None
-    made = await create_api_key(visit.services, visit.caller, request)
+    made = await create_api_key(visit.services, visit.caller, request, key)
     return await _shown(visit, "fragments/api_keys.html" if is_fragment(visit.request) else "api_keys.html", made)
 
 
@@ -76,6 +77,7 @@ async def _shown(visit: Visit, template: str, made: NewKey | None = None) -> HTM
         refusal=listed.refusal,
         by_api_key=visit.caller.by_api_key,
         made=made,
+        form_key=visit.services.suffix(),
         lifetimes=LIFETIMES,
         lifetime=str(LIFETIME_DAYS),
         address=str(visit.request.base_url).rstrip("/"),

@@ -1,5 +1,6 @@
 """The page of API keys: what it shows to whom, and what its forms do."""
 
+import itertools
 import re
 
 import pytest
@@ -45,6 +46,19 @@ async def test_a_key_is_shown_once(editor: Browser) -> None:
     holder = {"Authorization": f"Bearer {key[0]}"}
     assert (await editor.rest.get("/v1/fine-tuning/jobs", holder)).status_code == 200
     assert "never" not in await editor.page(PATH), "it has been used"
+
+
+async def test_the_same_form_sent_again_makes_no_other_key(editor: Browser) -> None:
+    numbers = itertools.count()
+    object.__setattr__(editor.rest.services, "suffix", lambda: f"form-{next(numbers)}")
+    page = await editor.page(PATH)
+    found = re.search(r'name="key" value="([^"]+)"', page)
+    assert found is not None
+    answers = [await editor.post(PATH, FORM | {"key": found[1]}) for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [200, 409]
+    assert "was made with this Idempotency-Key" in answers[1].text
+    assert found[1] not in answers[0].text, "the next form is another one"
+    assert (await editor.page(PATH)).count("ftk_") == 1
 
 
 async def test_a_script_gets_the_part_that_changes(editor: Browser) -> None:

@@ -1,5 +1,6 @@
 """The page of API keys in a real browser: made and copied by keyboard, gone with a reload, revoked, for everybody."""
 
+import itertools
 import re
 from collections.abc import AsyncIterator
 
@@ -25,6 +26,8 @@ def environment() -> dict[str, str]:
 @pytest.fixture
 async def site(rest: Rest, browser: Chromium) -> AsyncIterator[Site]:
     rest.cluster.now = rest.services.now
+    numbers = itertools.count()
+    object.__setattr__(rest.services, "suffix", lambda: f"form-{next(numbers)}")
     async with opened(rest, browser) as made:
         yield made
 

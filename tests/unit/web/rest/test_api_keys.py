@@ -1,5 +1,6 @@
 """API keys: who may make them, what they are good for, and their end."""
 
+import asyncio
 import hashlib
 from datetime import timedelta
 from typing import Any
@@ -27,6 +28,36 @@ FLAT = {"model": "plato", "base_model": "volume://models/tiny"}
 @pytest.fixture(autouse=True)
 def _one_clock(rest: Rest) -> None:
     rest.cluster.now = rest.services.now
+
+
+async def test_an_idempotency_key_makes_one_key(rest: Rest) -> None:
+    once = EDITOR | {"Idempotency-Key": "nightly-1"}
+    first = await rest.post(KEYS, WANTED, once)
+    assert first.status_code == 201, first.text
+    key = first.json()
+    assert (await rest.get(JOBS, holder(key))).status_code == 200
+    for body in (WANTED, WANTED | {"name": "another"}):
+        again = await rest.post(KEYS, body, once)
+        assert is_problem(again, 409, "api-key-made-before")
+        assert f"DELETE {KEYS}/{key['id']}" in again.json()["detail"]
+        assert key["key"] not in again.text
+    assert [each["id"] for each in (await rest.get(KEYS)).json()["api_keys"]] == [key["id"]]
+
+    await rest.ask("DELETE", f"{KEYS}/{key['id']}")
+    assert is_problem(await rest.post(KEYS, WANTED, once), 409, "api-key-made-before"), "also of a revoked one"
+    other = await rest.post(KEYS, WANTED, EDITOR | {"Idempotency-Key": "nightly-2"})
+    assert other.status_code == 201
+    assert other.json()["id"] != key["id"]
+
+
+async def test_of_two_requests_at_once_one_makes_the_key(rest: Rest) -> None:
+    once = EDITOR | {"Idempotency-Key": "nightly-1"}
+    answers = await asyncio.gather(*(rest.post(KEYS, WANTED, once) for _ in range(4)))
+    assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409]
+    (made_once,) = (await rest.get(KEYS)).json()["api_keys"]
+    key = next(answer.json() for answer in answers if answer.status_code == 201)
+    assert made_once["id"] == key["id"]
+    assert (await rest.get(JOBS, holder(key))).status_code == 200
 
 
 def clock(rest: Rest) -> Clock:
