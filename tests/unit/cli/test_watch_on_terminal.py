@@ -68,7 +68,9 @@ async def watching(kubeconfig: Path) -> AsyncIterator[Terminal]:
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
     variables = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS", "LINES")}
     process = await asyncio.create_subprocess_exec(
-        # A session whose terminal this is, so that Ctrl-C reaches it as from a keyboard.
+        # A session whose terminal this is, so that Ctrl-C reaches it as from a keyboard; a shell has what it starts in
+        # the background, such as these tests, ignore it.
+        "env", "--default-signal=INT",
         "setsid", "--ctty", "--wait", sys.executable, "-m", "finetune_operator.cli.main", "watch",
         stdin=slave, stdout=slave, stderr=slave,
         env=variables | {"KUBECONFIG": str(kubeconfig), "TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8"},

@@ -1,5 +1,6 @@
 """A cluster with two versions, a test between them and votes on it; hostile texts where people or models write."""
 
+import itertools
 from datetime import timedelta
 from typing import Any
 
@@ -27,13 +28,14 @@ READY = [condition("Loaded"), condition("Ready")]
 
 
 class Philosophers:
-    """Both answer at length, and neither says who it is."""
+    """Both answer at length, never twice the same, and neither says who it is."""
 
     def __init__(self) -> None:
         self.hostile = False
+        self._asked = itertools.count(1)
 
     async def ask(self, served_name: str, prompt: str) -> str:
-        text = f"{ANSWER} {'So said Laches.' if served_name.endswith('1') else 'So said Nicias.'}"
+        text = f"{ANSWER} {'So said Laches' if served_name.endswith('1') else 'So said Nicias'}, {next(self._asked)}."
         return f"{HOSTILE}\n{text * 12}" if self.hostile else text
 
 
