@@ -28,6 +28,7 @@ BENCHMARKS: Mapping[str, tuple[str, Callable[[], Report]]] = {
     "api_writes": ("Kubernetes API requests of a FineTuneJob's life", api_writes.measure),
     "route_change": ("A ModelVersion written to the first answer by the new route, under load", route_change.measure),
     "hot_load": ("ModelVersion created to its first token, against a bare load and a pod restart", hot_load.measure),
+    "hot_load_large": ("The same with an adapter of 100 MB", hot_load.measure_large),
     "trainer_overhead": ("Steps per second with and without the product's callbacks", trainer_overhead.measure),
     "resume_overhead": ("What one interruption adds to a training's steps", resume_overhead.measure),
     "packing": ("Tokens per second packed and unpacked, on skewed lengths", packing_speed.measure),

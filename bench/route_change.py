@@ -12,6 +12,7 @@ import tempfile
 import time
 from asyncio.subprocess import PIPE
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from pathlib import Path
 import aiohttp
 
 from bench.gateway.engine import Engine
-from bench.gateway.measure import HOST, MESSAGES, ours, running
+from bench.gateway.measure import HOST, MESSAGES, Gateway, ours, running
 from bench.gateway.peers import nginx
 from bench.report import Figure, NotMeasurable, Report
 from finetune_operator.gateway.exchange import VERSION_HEADER
@@ -50,6 +51,22 @@ class Run:
     delays: list[float] = field(default_factory=list)
     answers: int = 0
     failures: list[str] = field(default_factory=list)
+    wall_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    """Of the gateway's processes, within that time."""
+
+    @contextmanager
+    def timed(self, gateway: Gateway) -> Iterator[None]:
+        """The changes and what is asked meanwhile."""
+        began, used = time.perf_counter(), gateway.cpu_seconds()
+        yield
+        self.wall_seconds, self.cpu_seconds = time.perf_counter() - began, gateway.cpu_seconds() - used
+
+    @property
+    def cpu_figure(self) -> tuple[str, str]:
+        """The time, and how it is to be read."""
+        how = f"of the gateway's processes, for {len(self.delays)} changes and {self.answers} answers"
+        return f"{self.cpu_seconds:.2f} s of {self.wall_seconds:.1f} s", how
 
 
 def measure() -> Report:
@@ -76,6 +93,7 @@ def _figures(run: Run) -> Iterator[Figure]:
     yield Figure("written -> routed, p99", f"{p99:.1f} ms", how, goal, p99 <= GOAL_MILLISECONDS)
     failures = len(run.failures)
     yield Figure("failed requests", str(failures), f"of {run.answers} of all clients", "0", not failures)
+    yield Figure("CPU time", *run.cpu_figure)
 
 
 def _nginx_figures(ours_run: Run, run: Run) -> Iterator[Figure]:
@@ -84,6 +102,7 @@ def _nginx_figures(ours_run: Run, run: Run) -> Iterator[Figure]:
     yield Figure("nginx reload: written -> routed, p50", f"{median:.1f} ms", how)
     yield Figure("nginx reload: written -> routed, p99", f"{p99:.1f} ms", how)
     yield Figure("nginx reload: failed requests", str(len(run.failures)), f"of {run.answers} of all clients")
+    yield Figure("nginx reload: CPU time", *run.cpu_figure)
     yield Figure("written -> routed, ours / nginx reload", f"{our_median / median:.2f}", "medians of one run")
 
 
@@ -112,9 +131,9 @@ async def _ours(directory: Path) -> Run:
             body = version_object(name, namespace=NAMESPACE, engine=str(engine.port), promoted=promoted)
             await _create(plane.client, body)
         access = await plane.account_kubeconfig(RELEASE_NAMESPACE, f"{RELEASE_NAME}-gateway")
-        async with running(ours(access, port, NAMESPACE), directory, port, max(os.sched_getaffinity(0))):
+        async with running(ours(access, port, NAMESPACE), directory, port, max(os.sched_getaffinity(0))) as gateway:
             versions = [SECOND, FIRST] * (CHANGES // 2)
-            return await _changed_under_load(port, partial(_pin, plane.client), versions, told_in_header=True)
+            return await _changed_under_load(gateway, partial(_pin, plane.client), versions, told_in_header=True)
 
 
 async def _pin(client: KubeClient, version: str) -> None:
@@ -137,19 +156,22 @@ async def _nginx(directory: Path) -> Run:
         if process.returncode != 0:
             raise RuntimeError(f"`nginx -s reload` failed: {errors.decode()}")
 
-    async with running(command, directory, port, max(os.sched_getaffinity(0))):
+    async with running(command, directory, port, max(os.sched_getaffinity(0))) as gateway:
         versions = [engine.answers_as or "" for engine in engines]
-        return await _changed_under_load(port, reload, versions[1:], told_in_header=False)
+        return await _changed_under_load(gateway, reload, versions[1:], told_in_header=False)
 
 
-async def _changed_under_load(port: int, change: Change, versions: Sequence[str], *, told_in_header: bool) -> Run:
+async def _changed_under_load(
+    gateway: Gateway, change: Change, versions: Sequence[str], *, told_in_header: bool
+) -> Run:
     """To each of these in turn, while other clients go on asking."""
-    run, url = Run(), f"http://{HOST}:{port}/v1/chat/completions"
+    run, url = Run(), f"http://{HOST}:{gateway.door.port}/v1/chat/completions"
     async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as group:
         ask = partial(_version, session, url, told_in_header=told_in_header)
         clients = [group.create_task(_client(ask, run)) for _ in range(CLIENTS)]
-        for version in versions:
-            run.delays.append(await _change(change, ask, run, version))
+        with run.timed(gateway):
+            for version in versions:
+                run.delays.append(await _change(change, ask, run, version))
         for client in clients:
             client.cancel()
     return run

@@ -9,6 +9,7 @@ import asyncio
 import hmac
 import json
 import os
+import socket
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,12 @@ from memory import memory_in_use
 
 from finetune_operator.contract.adapters import ADAPTER_DIGEST_HEADER, AdapterList
 from finetune_operator.contract.evaluation import EngineMemory
-from finetune_operator.contract.places import ARTIFACTS_ROOT, ENGINE_API_KEY_VARIABLE, ENGINE_MEMORY_PATH
+from finetune_operator.contract.places import (
+    ARTIFACTS_ROOT,
+    ENGINE_API_KEY_VARIABLE,
+    ENGINE_MEMORY_PATH,
+    ENGINE_POD_HEADER,
+)
 from finetune_operator.core.artifacts import Expected, Refusal, Refused
 
 Scope = MutableMapping[str, Any]
@@ -56,6 +62,8 @@ class Guard:
         self._adapters = read_adapter_list(Path(file)) if file else None
         self._served_paths = SERVED_PATHS if file else SERVED_PATHS - ADAPTER_PATHS
         self._look: asyncio.Future[EngineMemory | None] | None = None
+        # Kubernetes gives a pod its name as the host's.
+        self._pod = (ENGINE_POD_HEADER.encode(), socket.gethostname().encode())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -64,6 +72,7 @@ class Guard:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
             return
+        send = self._with_pod(send)
         path = scope["path"]
         if path not in self._served_paths:
             await answer(
@@ -77,6 +86,16 @@ class Guard:
             await self._load(self._adapters, scope, receive, send)
         else:
             await self._app(scope, receive, send)
+
+    def _with_pod(self, send: Send) -> Send:
+        """A Service leads to any of an engine's pods, and only the pod itself can tell which one answered."""
+
+        async def told(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), self._pod]
+            await send(message)
+
+        return told
 
     async def _tell_memory(self, send: Send) -> None:
         # vLLM brings it along for GPUs and CPUs alike.

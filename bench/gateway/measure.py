@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypedDict
 
+from bench.cpu_time import process_seconds
 from bench.gateway.engine import Engine
 from bench.gateway.peers import Command, litellm, nginx, portkey
 from local_cluster.console import Refused
@@ -30,7 +31,6 @@ from tests.unit.resource_builders import version_object
 
 HOST = "127.0.0.1"
 MESSAGES = [{"role": "user", "content": "What is justice? " * 20}]
-TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 START_DEADLINE_SECONDS = 60.0
 OPEN_LOOP_CONNECTIONS = 16
 STREAMS = 200
@@ -170,8 +170,7 @@ class Gateway:
     idle_mib: float
 
     def cpu_seconds(self) -> float:
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
+        return process_seconds(self.pid)
 
     def memory_mib(self, name: str) -> float:
         line = next(line for line in Path(f"/proc/{self.pid}/status").read_text().splitlines() if line.startswith(name))

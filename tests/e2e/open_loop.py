@@ -5,8 +5,8 @@ It asks that many requests, and goes on until SIGUSR1 says that it is enough.
     python open_loop.py <url> <model> <requests> <requests per second> <tokens of an answer>
 
 Runs in a pod of the cluster, from the operator's image. One line of JSON for each request: when it was sent, when
-its answer began and when it was whole (seconds since the epoch), which version the header names, which the engine
-itself names, and what went wrong. Every third request is streamed.
+its answer began and when it was whole (seconds since the epoch), its status and the request's id in its head, which
+version the header names, which the engine itself names, and what went wrong. Every third request is streamed.
 """
 
 import asyncio
@@ -45,10 +45,12 @@ async def ask(session: aiohttp.ClientSession, model: str, number: int, max_token
         "stream": streamed,
         "user": f"subject-{number}",
     }
-    told = {"sent": time.time(), "begun": None, "streamed": streamed, "version": "", "engine": [], "problem": ""}
+    told = {"sent": time.time(), "begun": None, "streamed": streamed, "status": None, "request_id": "", "version": ""}
+    told |= {"engine": [], "problem": ""}
     try:
         async with session.post("/v1/chat/completions", json=body) as answer:
             told["begun"] = time.time()
+            told["status"], told["request_id"] = answer.status, answer.headers.get("x-request-id", "")
             told["version"] = answer.headers.get("x-finetune-version", "")
             text = await answer.text()
             if answer.status != 200:

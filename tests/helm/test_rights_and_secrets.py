@@ -110,7 +110,10 @@ def test_the_log_in_at_an_issuer_is_what_the_api_reads(helm: Helm, rendered: lis
 def test_cluster_roles_are_aggregated_and_leave_status_alone(helm: Helm) -> None:
     manifests = helm.render()
     edit = named(manifests, "ClusterRole", f"{NAMESPACE}-finetune-edit", None)
-    assert [name for entry in edit["rules"] for name in entry["resources"] if "/" in name] == ["abtests/votes"]
+    assert [name for entry in edit["rules"] for name in entry["resources"] if "/" in name] == [
+        "abtests/votes",
+        "modelversions/completions",
+    ]
     assert edit["metadata"]["labels"]["rbac.authorization.k8s.io/aggregate-to-edit"] == "true"
     view = named(manifests, "ClusterRole", f"{NAMESPACE}-finetune-view", None)
     assert view["metadata"]["labels"]["rbac.authorization.k8s.io/aggregate-to-view"] == "true"

@@ -182,6 +182,10 @@ async def submit(
     gpus: Annotated[
         int | None, typer.Option("--gpus", min=0, help="Default: 1, or 0 with --quantization none.")
     ] = None,
+    gpu_type: Annotated[
+        str | None, typer.Option("--gpu-type", help="Label nvidia.com/gpu.product of the nodes, such as NVIDIA-L4.")
+    ] = None,
+    cpus: Annotated[str | None, typer.Option("--cpus", help="CPU cores that are reserved.")] = None,
     serve: Annotated[bool, typer.Option("--serve", help="Serve what comes out.")] = False,
     promotion: Annotated[str | None, typer.Option("--promotion", help="Manual, or Always once it answers.")] = None,
     suspend: Annotated[bool, typer.Option("--suspended", help="Make it, and start it with `resume`.")] = False,
@@ -202,7 +206,7 @@ async def submit(
         "test_fraction": test_fraction, "min_examples": min_examples, "epochs": epochs, "max_steps": max_steps,
         "batch_size": batch_size, "learning_rate": learning_rate, "max_seq_length": max_seq_length,
         "quantization": quantization, "lora_r": lora_r, "lora_alpha": lora_alpha, "lora_dropout": lora_dropout,
-        "promotion": promotion, "suspend": suspend or None,
+        "promotion": promotion, "suspend": suspend or None, "gpu_type": gpu_type, "cpus": cpus,
     }  # fmt: skip
     from finetune_operator.cli import submitting
 
@@ -256,6 +260,20 @@ async def resume(cluster: Cluster, names: Suspendable) -> None:
     from finetune_operator.cli.changing import suspend as run
 
     await run(cluster, names, suspended=False)
+
+
+@app.command(rich_help_panel=TRAIN)
+@command
+async def retry(
+    cluster: Cluster,
+    job: Annotated[str, typer.Argument(metavar="JOB", help="Name of a FineTuneJob.")],
+    name: Annotated[str | None, typer.Option("--name", help="Of the new one; made up without it.")] = None,
+    output: MadeOption = MadeOutput.TEXT,
+) -> None:
+    """Train again: make a new FineTuneJob that does the same as this one."""
+    from finetune_operator.cli.repeating import retry as run
+
+    await run(cluster, job, name, output)
 
 
 @app.command(rich_help_panel=SERVE)

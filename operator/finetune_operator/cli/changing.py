@@ -157,6 +157,10 @@ def _suspendable(given: str) -> tuple[Kind, str]:
     return kind, name
 
 
+def job_name(given: str) -> str:
+    return _name_of(given, JOB.plural)
+
+
 def batch_name(given: str) -> str:
     return _name_of(given, BATCH.plural)
 

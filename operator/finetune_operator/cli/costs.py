@@ -13,12 +13,15 @@ from rich.text import Text
 from finetune_operator.cli.answer_costs import UNKNOWN, answer_costs, print_answer_costs
 from finetune_operator.cli.api_access import api_at
 from finetune_operator.cli.connection import connected
+from finetune_operator.cli.deleted_costs import deleted_costs, print_deleted_costs
 from finetune_operator.cli.failures import ExitCode, Failed, refused
 from finetune_operator.cli.kinds import JOB, found, job_state, styled, text
 from finetune_operator.cli.options import Api, Cluster, Format
 from finetune_operator.cli.printing import Column, clean, hint, output, print_data, table
 
 COSTS_PATH = "/v1/fine-tuning/costs"
+UNKNOWN_PATH = ("Not Found", "there is no path")
+"""How apis say that they have no such path: those of earlier releases, and those of this one."""
 ROI_LINES = (
     ("net_value_per_call", "net value of a call"),
     ("value_of_errors_saved", "value of the errors saved"),
@@ -66,16 +69,19 @@ async def cost(
         (cost_of(body) for body in bodies if model is None or body["spec"]["model"] == model),
         key=lambda each: (each.currency or "", -(each.spent or Decimal(-1))),
     )
+    gone = await deleted_costs(cluster, api, namespace, model) if api and not name else None
     answers = await answer_costs(cluster, api, namespace, model) if api and not name else None
     if form is not Format.TABLE:
         data = {"jobs": [each.data() for each in costs], "totals": totals(costs), "unknown": unknown(costs)}
-        print_data(data | (answers.data() if answers else {}), form)
+        print_data(data | (gone.data() if gone else {}) | (answers.data() if answers else {}), form)
         return
     console = output()
     if costs:
         _print_trainings(console, costs, everywhere=everywhere)
     else:
         hint("No trainings here.")
+    if gone:
+        print_deleted_costs(console, gone)
     if answers:
         print_answer_costs(console, answers)
 
@@ -107,7 +113,9 @@ async def totals_by_api(cluster: Cluster, api: Api, form: Format) -> None:
     console = output()
     if rows:
         console.print(table(columns, rows, console.width))
-    counts = f"{answer['trainings']} trainings, {answer['versions']} versions, {answer['calls']} calls"
+    gone = answer.get("trainings_deleted")
+    deleted = f" ({gone} deleted)" if gone else ""
+    counts = f"{answer['trainings']} trainings{deleted}, {answer['versions']} versions, {answer['calls']} calls"
     console.print(counts, highlight=False)
     missing = answer["trainings_without_price"] + answer["versions_without_price"]
     if missing:
@@ -143,7 +151,7 @@ async def _asked(cluster: Cluster, api: Api, path: str, params: dict[str, str], 
         try:
             return await reached.client.ask("GET", path, params=params)
         except Failed as failed:
-            if failed.code is ExitCode.REFUSED and str(failed) == "Not Found":
+            if failed.code is ExitCode.REFUSED and str(failed).startswith(UNKNOWN_PATH):
                 raise refused(
                     "this api keeps no costs: update the Helm chart, or leave out --totals and --roi"
                 ) from None

@@ -29,8 +29,16 @@ ValuePerError = Annotated[
 
 def add_data_commands(app: typer.Typer) -> None:
     """In the order in which they are used."""
-    for function in (export, cost, dashboard, lint):
+    for function in (base_models, export, cost, dashboard, lint):
         app.command(rich_help_panel=PANEL)(function)
+
+
+@command
+async def base_models(cluster: Cluster, api: Api, output: FormatOption = Format.TABLE) -> None:
+    """List well-known open models to begin with; any other one of the hub works as well."""
+    from finetune_operator.cli.base_models import base_models as run
+
+    await run(cluster, api, output)
 
 
 @command
@@ -53,14 +61,15 @@ async def export(
         typer.Option("--min-confidence-diff", min=0, max=1, help="The same as a share of the scale: 0.5: two points."),
     ] = None,
     count: Annotated[bool, typer.Option("--count", help="Only count what would be exported.")] = False,
-    listing: Annotated[bool, typer.Option("--list", help="List what was exported before.")] = False,
+    listing: Annotated[bool, typer.Option("--list", help="List exported datasets, of a --format or filters.")] = False,
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Have the api make a dataset of its ratings, and download it."""
     from finetune_operator.cli import datasets
 
     if listing:
-        await datasets.list_datasets(cluster, api, output)
+        filters = {"format": format_, "philosopher": philosopher, "domain": domain, "task_type": task_type}
+        await datasets.list_datasets(cluster, api, filters, output)
         return
     request = {
         "format": format_, "philosopher": philosopher, "domain": domain, "task_type": task_type,

@@ -3,7 +3,7 @@
 import argparse
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from finetune_operator.cli.options import Api, Cluster, Format
 from finetune_operator.cli.printing import note, output, print_data
 
 DATASETS_PATH = "/v1/fine-tuning/datasets"
+PAGE_LIMIT = "200"
 NOT_COUNTED = ("format", "test_fraction", "min_examples", "min_rating_difference", "min_confidence_diff")
 EXTRA = "pip install 'finetune-operator[datasets,operator]'"
 
@@ -42,12 +43,17 @@ async def export(
         _tell_dataset(answer, directory)
 
 
-async def list_datasets(cluster: Cluster, api: Api, form: Format) -> None:
-    """Those that the api keeps, the newest first. Raises `Failed`."""
+async def list_datasets(cluster: Cluster, api: Api, filters: Mapping[str, str | None], form: Format) -> None:
+    """Those that the api keeps, of all pages, the newest first. Raises `Failed`."""
     from finetune_operator.cli.printing import Column, hint, table
 
+    said = {name: value for name, value in filters.items() if value is not None} | {"limit": PAGE_LIMIT}
     async with api_at(cluster, api) as reached:
-        answer = await reached.client.ask("GET", DATASETS_PATH)
+        answer = page = await reached.client.ask("GET", DATASETS_PATH, params=said)
+        # An older api tells of no next page.
+        while after := page.get("next"):
+            page = await reached.client.ask("GET", DATASETS_PATH, params=said | {"after": after})
+            answer = page | {"datasets": [*answer["datasets"], *page["datasets"]]}
     if form is not Format.TABLE:
         print_data(answer, form)
         return
@@ -69,7 +75,7 @@ async def list_datasets(cluster: Cluster, api: Api, form: Format) -> None:
     if rows:
         output().print(table(columns, rows, output().width))
     else:
-        hint("No dataset was exported yet: ftctl export")
+        hint("No dataset was exported so" if len(said) > 1 else "No dataset was exported yet: ftctl export")
 
 
 async def _download(client: ApiClient, answer: Answer, directory: Path) -> None:
@@ -116,6 +122,12 @@ def _tell_dataset(answer: Answer, directory: Path | None) -> None:
 def _tell_counts(answer: Answer) -> None:
     console = output()
     console.print(f"{answer['rows']} ratings", highlight=False)
+    # An api of an earlier release tells neither.
+    for left in answer.get("by_filter", ()):
+        told = f"  {left['rows']:>9} left by {left['filter']}"
+        console.print(told, highlight=False, markup=False, soft_wrap=True)
+    if answer.get("emptied_by"):
+        note(f"{answer['emptied_by']} leaves none: loosen it")
     for label, member in (("by rating", "by_rating"), ("by domain", "by_domain"), ("by task", "by_task_type")):
         counts = ", ".join(f"{name}: {count}" for name, count in answer[member].items())
         if counts:

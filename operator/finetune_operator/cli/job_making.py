@@ -8,6 +8,7 @@ import yaml
 
 from finetune_operator.cli.failures import Failed, usage
 from finetune_operator.core import job_texts
+from finetune_operator.core.cost import CPU, GPU_TYPE_LABEL
 from finetune_operator.resources.common import API_VERSION
 from finetune_operator.resources.dataset import STORED_PATH
 
@@ -36,6 +37,8 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "ratings_claim": ("dataset", "ratings", "claimName"),
     "promotion": ("promotion",),
     "suspend": ("suspend",),
+    "gpu_type": ("scheduling", "nodeSelector", GPU_TYPE_LABEL),
+    "cpus": ("resources", "requests", CPU),
 }
 """Flags by where the FineTuneJob has them."""
 
@@ -63,7 +66,10 @@ def job_spec(
     needs_gpu = not openai and given.get("quantization", "4bit") != "none"
     if gpus == 0 and needs_gpu:
         raise usage("weights of 4 or 8 bit need a GPU: add --quantization none, or leave out --gpus 0")
-    return spec | job_texts.gpu_resources(gpus, needs_gpu=needs_gpu)
+    if "gpu_type" in given and not (needs_gpu if gpus is None else gpus):
+        raise usage("--gpu-type is of a GPU, and none is asked for: add --gpus 1, or leave it out")
+    job_texts.put_gpus(spec, gpus, needs_gpu=needs_gpu)
+    return spec
 
 
 def base_model_of(text: str, *, openai: bool = False) -> Spec:

@@ -173,8 +173,17 @@ def _batch_row(body: Object, now: datetime) -> tuple[str | Text, ...]:
         text(progress.get("eta")),
         age(found(body, "metadata", "creationTimestamp"), now),
         text(found(body, "status", "results", "uri")),
+        _batch_cost(body),
         text(found(body, "status", "message")),
     )
+
+
+def _batch_cost(body: Object) -> str:
+    """Nothing of one that goes on; an unknown cost is said, and `-o yaml` has why."""
+    cost = found(body, "status", "cost") or {}
+    if cost.get("spent") is None:
+        return "unknown" if cost.get("unknown") else ""
+    return f"{text(cost['spent'])} {text(cost.get('currency'))}".strip()
 
 
 JOB = Kind(
@@ -254,6 +263,7 @@ BATCH = Kind(
         Column("ETA", 1),
         Column("AGE", 2),
         Column("RESULTS", 6),
+        Column("COST", 5, right=True),
         Column("MESSAGE", 9),
     ),
     _batch_row,

@@ -9,6 +9,8 @@ from finetune_operator.cli.data_commands import add_data_commands
 from finetune_operator.cli.failures import ExitCode
 from finetune_operator.cli.named import add_named_commands
 
+__all__ = ["app", "main"]
+
 add_batch_commands(app)
 add_data_commands(app)
 add_named_commands(app)
@@ -22,7 +24,10 @@ def main() -> None:
     as_plugin = os.path.basename(sys.argv[0]).startswith(PLUGIN)
     if as_plugin and COMPLETION & set(sys.argv[1:2]):
         # What it would print takes kubectl's own completion away.
-        sys.stderr.write("completion is there for ftctl, the same program: ftctl --install-completion\n")
+        sys.stderr.write(
+            "kubectl's own completion has this, too (kubectl completion --help); for ftctl, the same program: "
+            "ftctl --install-completion\n"
+        )
         sys.exit(ExitCode.USAGE)
     try:
         app(prog_name="kubectl finetune" if as_plugin else "ftctl")

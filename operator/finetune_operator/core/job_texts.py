@@ -57,7 +57,7 @@ def family_named(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:FAMILY_MAX_CHARACTERS].strip("-")
 
 
-def gpu_resources(gpus: int | None, *, needs_gpu: bool) -> Spec:
-    """`resources` of a spec: as many as are said, else one where one is needed; nothing on CPUs."""
-    wanted = int(needs_gpu) if gpus is None else gpus
-    return {"resources": {"limits": {GPU_RESOURCE: wanted}}} if wanted else {}
+def put_gpus(spec: Spec, gpus: int | None, *, needs_gpu: bool) -> None:
+    """Into the `resources` of a spec: as many as are said, else one where one is needed; nothing on CPUs."""
+    if wanted := int(needs_gpu) if gpus is None else gpus:
+        spec["resources"] = {"limits": {GPU_RESOURCE: wanted}} | spec.get("resources", {})

@@ -68,6 +68,17 @@ class Estimate:
     unknown: str | None = None
 
 
+@dataclass(frozen=True)
+class Spread:
+    """From the least to the most over the types of GPUs; `cost` is absent where none has a price."""
+
+    seconds: Range
+    fastest: Estimate
+    cost: Range | None
+    cheapest: Estimate | None
+    currency: str
+
+
 def estimate_of_job(
     found: Preflight, resources: ResourceRequirements, scheduling: Scheduling, prices: PriceBook
 ) -> Estimate:
@@ -117,6 +128,27 @@ def compared(found: Preflight, prices: PriceBook) -> tuple[Estimate, ...]:
     return tuple(_on(each, found, prices) for each in named(COMPARED))
 
 
+def on_any_gpu(found: Preflight, prices: PriceBook) -> Spread | None:
+    """What a training comes to that takes whatever GPU there is; None where no known type tells its time.
+
+    A type without a price of its own has the general one of GPUs, by which such a training is billed.
+    """
+    general = prices.per_hour.get(GPU)
+    known = [_on(each, found, prices, general) for each in GPUS if each.memory_gib is not None]
+    timed = [(each, each.seconds, each.cost) for each in known if each.seconds]
+    fitting = [one for one in timed if one[0].fits != "Unlikely"] or timed
+    if not fitting:
+        return None
+    priced = [(each, cost) for each, _, cost in fitting if cost]
+    return Spread(
+        seconds=_around(seconds for _, seconds, _ in fitting),
+        fastest=min(fitting, key=lambda one: one[1].most)[0],
+        cost=_around(cost for _, cost in priced) if priced else None,
+        cheapest=min(priced, key=lambda one: one[1].most)[0] if priced else None,
+        currency=prices.currency,
+    )
+
+
 def all_known(found: Preflight, prices: PriceBook) -> Iterable[Estimate]:
     """Every type that is known, one piece for each process, and a CPU."""
     for each in GPUS:
@@ -153,10 +185,16 @@ def rough(money: Decimal) -> str:
     return f"{money.quantize(Decimal('0.01') if money >= Decimal('0.1') else Decimal('0.0001'), ROUND_HALF_UP):f}"
 
 
-def _on(accelerator: Accelerator, found: Preflight, prices: PriceBook) -> Estimate:
+def _around(ranges: Iterable[Range]) -> Range:
+    found = tuple(ranges)
+    return Range(min(each.least for each in found), max(each.most for each in found))
+
+
+def _on(accelerator: Accelerator, found: Preflight, prices: PriceBook, general: Decimal | None = None) -> Estimate:
     """By the lowest price of the book's types that are such a GPU: a general price of GPUs says nothing of this one."""
     fitting = [price for label, price in prices.gpu_types.items() if gpu(label) == accelerator]
-    price = min(fitting) if fitting else NoPrice(f"no price: set one of a type {accelerator.name} in prices.gpuTypes")
+    known = min(fitting, default=general)
+    price = NoPrice(f"no price: set one of a type {accelerator.name} in prices.gpuTypes") if known is None else known
     return _times(accelerator.name, accelerator.memory_gib, gpu_device(accelerator.peak_tflops), found, price, prices)
 
 

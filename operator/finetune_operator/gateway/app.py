@@ -3,8 +3,7 @@
 import asyncio
 import signal
 import sys
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
@@ -14,15 +13,16 @@ import aiohttp
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from finetune_operator.core.routing import Target
+from finetune_operator.core.routing import RouteTable, Target
 from finetune_operator.gateway import errors
+from finetune_operator.gateway.aim import FollowingAim
 from finetune_operator.gateway.answer_costs import AnswerCosts
 from finetune_operator.gateway.bodies import parse_request
 from finetune_operator.gateway.catalog import Catalog
 from finetune_operator.gateway.changes import (
-    FIELD_MANAGER,
     LOAD_PATH,
     SWITCH_PATH,
+    Caller,
     Cluster,
     Load,
     Patcher,
@@ -31,12 +31,12 @@ from finetune_operator.gateway.changes import (
     parse_order,
     switch,
 )
-from finetune_operator.gateway.choice import ARM_HEADER, authorize, choose, kubernetes_token, subject_of
+from finetune_operator.gateway.choice import ARM_HEADER, Choice, asker_of, choose, kubernetes_token, subject_of
 from finetune_operator.gateway.client_connection import ClientServer
 from finetune_operator.gateway.clients import AiohttpClient, Client
 from finetune_operator.gateway.engine_pool import EnginePool
 from finetune_operator.gateway.errors import GatewayError
-from finetune_operator.gateway.exchange import REQUEST_ID_HEADER, Exchange
+from finetune_operator.gateway.exchange import REQUEST_ID_HEADER, Exchange, new_request_id
 from finetune_operator.gateway.follow import RouteKeeper
 from finetune_operator.gateway.limits import Limiter
 from finetune_operator.gateway.metrics import Metrics
@@ -135,7 +135,7 @@ class Gateway:
         """Every answer of the API has an id, whoever refused it, and every error has OpenAI's form; completions and
         changes are logged with the id.
         """
-        request[REQUEST_ID] = str(uuid.uuid4())
+        request[REQUEST_ID] = new_request_id()
         try:
             response = await handler(request)
         except GatewayError as error:
@@ -165,7 +165,10 @@ class Gateway:
         return within_limits
 
     def _who_asks(self, request: web.Request) -> str:
-        return authorize(request.headers, self.settings.tokens) or request.remote or ""
+        return self._asker(request.headers) or request.remote or ""
+
+    def _asker(self, headers: Mapping[str, str]) -> str | None:
+        return asker_of(headers, self.settings.tokens, self.settings.internal_token)
 
     async def _complete_by_aiohttp(self, request: web.Request) -> web.StreamResponse:
         client = AiohttpClient(request, lambda: self.draining)
@@ -175,9 +178,9 @@ class Gateway:
     async def complete(self, client: Client) -> None:
         """Answer one completion request; whatever the client need not wait for comes after its answer."""
         try:
-            token = authorize(client.headers, self.settings.tokens)
+            asker = self._asker(client.headers)
         except GatewayError as error:
-            await client.answer(*error.answer({REQUEST_ID_HEADER: str(uuid.uuid4())}))
+            await client.answer(*error.answer({REQUEST_ID_HEADER: new_request_id()}))
             return
         exchange = Exchange(
             path=client.path,
@@ -186,7 +189,7 @@ class Gateway:
         )
         self._in_flight += 1
         try:
-            await self._answer(client, token, exchange)
+            await self._answer(client, asker, exchange)
         except GatewayError as error:
             exchange.status, exchange.error = error.status, error.message
             await client.answer(*error.answer(exchange.headers()))
@@ -209,30 +212,48 @@ class Gateway:
         if self._usage and exchange.version_uid and (failed or usage is not None):
             self._usage.add(exchange.version_uid, None if failed else usage)
 
-    async def _answer(self, client: Client, token: str | None, exchange: Exchange) -> None:
+    async def _answer(self, client: Client, asker: str | None, exchange: Exchange) -> None:
         if self._in_flight > self.settings.max_concurrent_requests:
             raise errors.overloaded(self.settings.max_concurrent_requests)
-        payer = token or client.remote or ""
+        payer = asker or client.remote or ""
         self._limiter.enter(payer)
         try:
-            await self._pass_on(client, token, exchange)
+            await self._pass_on(client, asker, exchange)
         finally:
             self._limiter.leave(payer, exchange.tokens if self.settings.limits.tokens_per_minute else 0)
 
-    async def _pass_on(self, client: Client, token: str | None, exchange: Exchange) -> None:
+    async def _pass_on(self, client: Client, asker: str | None, exchange: Exchange) -> None:
         body = exchange.body = parse_request(await self._read(client))
         exchange.asked = body.model
         if self.keeper.missing:
             raise errors.no_routes_yet()
-        subject = subject_of(client.headers, body.subject, token, client.remote)
-        asked_arm, splits = client.headers.get(ARM_HEADER), client.path in SPLIT_PATHS
-        choice = choose(self.keeper.table, body.model, subject, asked_arm, splits=splits)
+        asking = partial(
+            choose,
+            name=body.model,
+            subject=subject_of(client.headers, body.subject, asker, client.remote),
+            asked_arm=client.headers.get(ARM_HEADER),
+            splits=client.path in SPLIT_PATHS,
+        )
+        choice = asking(self.keeper.table)
         exchange.choose(choice, self.settings.internal_token)
         target = choice.answerer
         if not isinstance(target, Target):
             raise errors.unavailable_model(target, as_arm=choice.arm is not None)
+        aim = FollowingAim(target, body, self.keeper, partial(self._choose_anew, asking, exchange))
         with self._pairs.watched(exchange) if self._pairs else nullcontext():
-            await self._upstream.pass_on(client, target, body.with_model(target.served_name), exchange)
+            await self._upstream.pass_on(client, aim, exchange)
+
+    def _choose_anew(self, asking: Callable[[RouteTable], Choice], exchange: Exchange) -> Target | None:
+        """By the newest routes; what they no longer allow is left for the next request to be told."""
+        try:
+            choice = asking(self.keeper.table)
+        except GatewayError:
+            return None
+        if not isinstance(choice.answerer, Target):
+            return None
+        if exchange.choice is None or choice.answerer != exchange.choice.answerer:
+            exchange.choose(choice, self.settings.internal_token)
+        return choice.answerer
 
     async def _read(self, request: web.Request | Client) -> bytes:
         try:
@@ -259,7 +280,7 @@ class Gateway:
             raise errors.overloaded(CHANGES_AT_ONCE_MAX)
         self._changes_under_way += 1
         try:
-            yield self._cluster.on_behalf_of(token, FIELD_MANAGER)
+            yield Caller(self._cluster, token)
         finally:
             self._changes_under_way -= 1
 

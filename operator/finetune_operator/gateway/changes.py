@@ -15,13 +15,17 @@ from finetune_operator.core.version_changes import PIN, UNPIN, serving_fields
 from finetune_operator.gateway.errors import GatewayError, invalid_body, refused_change, unknown_model
 from finetune_operator.kube.errors import KubeError, NotFound
 from finetune_operator.kube.mirror import Source
+from finetune_operator.kube.reviews import UNAUTHENTICATED, Creator, user_name
+from finetune_operator.logs import get_logger
 from finetune_operator.resources.modelversion import ModelVersion, RequestedState
 
 SWITCH_PATH = "/v1/models/switch"
 LOAD_PATH = "/v1/models/load"
 PLURAL = "modelversions"
 FIELD_MANAGER = "finetune-gateway"
-"""As what the API server remembers what callers write here: it is their decision and not the operator's."""
+"""Through what the API server remembers that callers write here: it is their decision and not the operator's."""
+
+logger = get_logger(__name__)
 
 
 class Patcher(Protocol):
@@ -30,10 +34,44 @@ class Patcher(Protocol):
     async def merge_patch(self, plural: str, namespace: str, name: str, body: dict[str, Any]) -> dict[str, Any]: ...
 
 
-class Cluster(Source, Protocol):
+class Lent(Patcher, Creator, Protocol):
+    """The part of `KubeClient` that writes, and tells who does."""
+
+
+class Lender(Protocol):
+    """The part of `KubeClient` that lends a caller's rights."""
+
+    def on_behalf_of(self, token: str, field_manager: str, person: str | None = None) -> Lent: ...
+
+
+class Cluster(Source, Lender, Protocol):
     """The part of `KubeClient` that the gateway needs: its own reading, and others' writing."""
 
-    def on_behalf_of(self, token: str, field_manager: str) -> Patcher: ...
+
+class Caller:
+    """A `Patcher` by whoever has this token; what it writes bears their name, as what they write through the api."""
+
+    def __init__(self, cluster: Lender, token: str) -> None:
+        self._cluster = cluster
+        self._token = token
+        self._named: Patcher | None = None
+
+    async def merge_patch(self, plural: str, namespace: str, name: str, body: dict[str, Any]) -> dict[str, Any]:
+        self._named = self._named or await self._with_name()
+        return await self._named.merge_patch(plural, namespace, name, body)
+
+    async def _with_name(self) -> Patcher:
+        """Asked of the API server just before the first write. A name that can't be had keeps nobody from a rollback;
+        a token that is unknown does. Raises `KubeError`."""
+        nameless = self._cluster.on_behalf_of(self._token, FIELD_MANAGER)
+        try:
+            person = await user_name(nameless)
+        except KubeError as error:
+            if error.status == UNAUTHENTICATED:
+                raise
+            logger.warning("the caller's name is unknown", error=str(error))
+            return nameless
+        return self._cluster.on_behalf_of(self._token, FIELD_MANAGER, person)
 
 
 class _Order(BaseModel):

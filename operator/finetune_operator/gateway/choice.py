@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from finetune_operator.core.routing import Answerer, Pairing, RouteTable, Split
 from finetune_operator.core.split import pseudonym
+from finetune_operator.core.vouched_callers import CALLER_HEADER, vouched_caller
 from finetune_operator.gateway.errors import (
     ambiguous_model,
     invalid_arm,
@@ -73,9 +74,17 @@ def choose(table: RouteTable, name: str, subject: str, asked_arm: str | None = N
             return Choice(destination)
 
 
-def subject_of(headers: Mapping[str, str], in_body: str | None, token: str | None, address: str | None) -> str:
-    """Who asks, as far as is known: said in the header, said in the body, the token, or the address."""
-    return headers.get(SUBJECT_HEADER) or in_body or token or address or ""
+def subject_of(headers: Mapping[str, str], in_body: str | None, asker: str | None, address: str | None) -> str:
+    """Who asks, as far as is known: said in the header, said in the body, `asker_of`, or the address."""
+    return headers.get(SUBJECT_HEADER) or in_body or asker or address or ""
+
+
+def asker_of(headers: Mapping[str, str], tokens: tuple[str, ...], key: str) -> str | None:
+    """Who asks with a good token: the caller that the api vouches for by `key`, else the token itself, None for nobody
+    in particular; raises `GatewayError` (401).
+    """
+    token = authorize(headers, tokens)
+    return vouched_caller(headers.get(CALLER_HEADER, ""), key) or token
 
 
 def authorize(headers: Mapping[str, str], tokens: tuple[str, ...]) -> str | None:

@@ -8,7 +8,6 @@ import asyncio
 import socket
 import time
 import traceback
-import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from email.utils import formatdate
@@ -18,7 +17,7 @@ from typing import cast
 from finetune_operator.gateway import errors
 from finetune_operator.gateway.clients import Client
 from finetune_operator.gateway.engine_connection import EngineAnswer
-from finetune_operator.gateway.exchange import REQUEST_ID_HEADER
+from finetune_operator.gateway.exchange import REQUEST_ID_HEADER, new_request_id
 from finetune_operator.gateway.header_lines import header_lines
 from finetune_operator.gateway.plain_requests import HeadReader, PlainHead
 from finetune_operator.logs import get_logger
@@ -287,7 +286,7 @@ class PlainRequest:
         if self._has_begun:
             self.abort()
         else:
-            status, headers, body = errors.defect().answer({REQUEST_ID_HEADER: str(uuid.uuid4())})
+            status, headers, body = errors.defect().answer({REQUEST_ID_HEADER: new_request_id()})
             self._connection.send(self._head(status, headers, f"Content-Length: {len(body)}\r\n") + body)
 
     def _head(self, status: int, headers: Mapping[str, str], framing: str) -> bytes:

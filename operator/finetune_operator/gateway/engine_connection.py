@@ -59,7 +59,7 @@ class EngineAnswer:
     async def read(self) -> bytes:
         """The whole body, however often. Raises `EngineLost`, `EngineSilent`."""
         if self._body is None:
-            self._body = b"".join([chunk async for chunk in self])
+            self._body = await self._connection.rest()
         return self._body
 
     def release(self) -> None:
@@ -107,8 +107,9 @@ class EngineConnection(asyncio.Protocol):
         self._has_head = self._is_whole = self._keeps_alive = False
         self._head_bytes = 0
         self._heard_at = self._loop.time()
-        self._timer = self._loop.call_at(self._heard_at + self._silence_seconds, self._look_for_silence)
         self._transport.write(request)
+        if self._timer is None:
+            self._timer = self._loop.call_at(self._heard_at + self._silence_seconds, self._look_for_silence)
         while not self._has_head:
             await self._news()
         return answer
@@ -124,6 +125,13 @@ class EngineConnection(asyncio.Protocol):
         self._buffered_bytes = 0
         self._resume()
         return found
+
+    async def rest(self) -> bytes:
+        """All that is left of the body. Raises `EngineLost`, `EngineSilent`."""
+        chunks = []
+        while self._buffer or not self._is_whole:
+            chunks.append(await self.chunk())
+        return b"".join(chunks)
 
     async def pour(self, sink: Callable[[bytes], bool], drained: Callable[[], Awaitable[None]]) -> None:
         """Whatever comes of the body goes into `sink`. Raises `EngineLost`, `EngineSilent`."""
@@ -156,23 +164,17 @@ class EngineConnection(asyncio.Protocol):
         if self._answer is None:
             return
         if self._is_whole and self._keeps_alive and not self._buffer and self.is_usable:
-            self._end_request()
+            self._answer = None
             self._released(self)
         else:
             self.close()
 
     def close(self) -> None:
         """At once, also towards an engine that does not read."""
-        self._end_request()
+        self._answer = None
         self._buffer.clear()
         if self._transport is not None:
             self._transport.abort()
-
-    def _end_request(self) -> None:
-        self._answer = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
     async def _news(self) -> None:
         """Until something has come. Raises `EngineLost`, `EngineSilent`; being cancelled closes the connection, too."""
@@ -196,7 +198,10 @@ class EngineConnection(asyncio.Protocol):
             self._waiter.set_exception(error)
 
     def _look_for_silence(self) -> None:
-        """One timer for each request, however many chunks come; while nobody waits, the client is the slow one."""
+        """One timer, however many requests and chunks come; while nobody waits, the client is the slow one."""
+        if self._answer is None:
+            self._timer = None
+            return
         now = self._loop.time()
         if self._waiter is None:
             self._heard_at = now
@@ -258,6 +263,9 @@ class EngineConnection(asyncio.Protocol):
         return False
 
     def connection_lost(self, error: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self._fail(EngineLost(str(error) if error else "it closed the connection"))
 
     # Called by the parser.

@@ -35,6 +35,7 @@ class RouteKeeper:
         }
         self._parsed: dict[tuple[type[Resource], str], tuple[str, Resource]] = {}
         self._scheduled = False
+        self._swapped = asyncio.Event()
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -49,6 +50,10 @@ class RouteKeeper:
         """The same object until the resource changes."""
         entry = self._parsed.get((ModelVersion, uid)) if uid else None
         return entry[1] if entry and isinstance(entry[1], ModelVersion) else None
+
+    async def swapped(self) -> None:
+        """Until the table is another one."""
+        await self._swapped.wait()
 
     async def run(self) -> None:
         """Follow until cancelled."""
@@ -75,6 +80,8 @@ class RouteKeeper:
             return
         _log_aliases(self.table, table)
         self.table = table
+        self._swapped.set()
+        self._swapped = asyncio.Event()
         self._metrics.routes.set(len(table.routes))
         self._metrics.route_changes.inc()
 

@@ -1,6 +1,7 @@
 """What one client may ask for: requests and tokens a minute, and requests at once. Each gateway pod counts for itself.
 
-A client is who shows one token or, where the gateway is open, who comes from one address. Rates are token buckets: a
+A client is who shows one token or, where the gateway is open, who comes from one address; and whom the api names, who
+asks through it. Rates are token buckets: a
 client that was quiet may ask for a minute's worth at once. Tokens are known only when an answer has ended, so that they
 are taken then, into debt if need be, and who is in debt waits. What is no completion (the list of models, changes of
 them) has an allowance of requests of its own.

@@ -5,12 +5,14 @@ Each new connection may meet another pod, so that going on trying finds a living
 """
 
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from enum import StrEnum
 
 ATTEMPTS_MAX = 3
 """Of those that an engine refused, and of those that it broke at, which may be the request's doing: one that kills
 engines kills no more than these."""
+UNLOADED_ATTEMPTS_MAX = 4
+"""Within 0.7 s: by then the gateway has heard of newer routes, or the engine has the adapter again."""
 UNREACHABLE_ATTEMPTS_MIN = 6
 """However long each takes: of two pods, one dead, all of them meet that one once in 64 times."""
 FIRST_PAUSE_SECONDS = 0.1
@@ -24,6 +26,8 @@ class Reason(StrEnum):
     """No connection came about: nothing was sent, so that only time limits the repetitions."""
     REFUSED = "refused"
     """The engine is overloaded, or stopping."""
+    UNLOADED = "unloaded"
+    """It does not have the adapter: the gateway's routes are stale, or the engine has lost it."""
     FAILED = "failed"
     """It answered 500. As vLLM ends, its server may say so of each request; else it may be of the request's making."""
     LOST = "lost"
@@ -39,7 +43,7 @@ class Retries:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._failures: Counter[Reason] = Counter()
+        self._failures: defaultdict[Reason, int] = defaultdict(int)
         self._unreachable_since: float | None = None
 
     def pause_seconds(self, reason: Reason, begun: float, now: float, luck: float) -> float | None:
@@ -54,11 +58,12 @@ class Retries:
         else:
             self._unreachable_since = None
             alike = BROKEN if reason in BROKEN else {reason}
-            may_repeat = sum(self._failures[each] for each in alike) < ATTEMPTS_MAX
+            most = UNLOADED_ATTEMPTS_MAX if reason is Reason.UNLOADED else ATTEMPTS_MAX
+            may_repeat = sum(self._failures[each] for each in alike) < most
         if not may_repeat:
             return None
         # Of few bits, however often it fails.
-        doublings = min(self._failures.total() - 1, 10)
+        doublings = min(sum(self._failures.values()) - 1, 10)
         pause = min(FIRST_PAUSE_SECONDS * 2.0**doublings, LONGEST_PAUSE_SECONDS) * (1 + luck) / 2
         # Whoever has waited in vain for a connection has waited already.
         return max(0.0, pause - (now - begun)) if reason is Reason.UNREACHABLE else pause

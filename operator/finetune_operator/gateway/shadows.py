@@ -12,6 +12,7 @@ from collections.abc import Callable
 from finetune_operator.contract.experiments import Sample
 from finetune_operator.core.chat_texts import StreamedText
 from finetune_operator.core.routing import Answerer, Target
+from finetune_operator.gateway.aim import Aim
 from finetune_operator.gateway.bodies import RequestBody
 from finetune_operator.gateway.choice import Choice
 from finetune_operator.gateway.errors import GatewayError, unavailable_model
@@ -76,7 +77,7 @@ class Shadows:
         try:
             if not isinstance(candidate, Target):
                 raise unavailable_model(candidate, as_arm=True)
-            await self._upstream.copy(candidate, body.with_model(candidate.served_name), exchange)
+            await self._upstream.copy(Aim(candidate, body), exchange)
         except GatewayError as error:
             exchange.status, exchange.error = error.status, error.message
         seconds = time.monotonic() - exchange.started

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 
 from aiohttp import hdrs
 
+from finetune_operator.contract.places import ENGINE_POD_HEADER
 from finetune_operator.core.routing import Target
 from finetune_operator.gateway import errors
+from finetune_operator.gateway.aim import Aim
 from finetune_operator.gateway.bodies import answered_model, ends_event, error_event, first_event
 from finetune_operator.gateway.clients import Client
 from finetune_operator.gateway.engine_connection import EngineAnswer, EngineLost, EngineSilent
@@ -21,12 +23,14 @@ from finetune_operator.gateway.engine_pool import EnginePool, EngineUnreachable
 from finetune_operator.gateway.errors import GatewayError
 from finetune_operator.gateway.exchange import REQUEST_ID_HEADER, Exchange
 from finetune_operator.gateway.metrics import Metrics
-from finetune_operator.gateway.retries import Reason, Retries, Seat, WaitingRoom, luck
+from finetune_operator.gateway.retries import BROKEN, Reason, Retries, Seat, WaitingRoom, luck
 from finetune_operator.gateway.settings import GatewaySettings
 
 WAITING_SHARE = 2
 """One engine's requests may wait in this part of the gateway's places, half of them: the others are for the others."""
 FIRST_EVENT_MAX_BYTES = 1024 * 1024
+GENERATING_PATHS = frozenset({"/v1/chat/completions", "/v1/completions"})
+SAID_MAX_BYTES = 200
 EVENT_STREAM = "text/event-stream"
 TRACE_HEADERS = ("traceparent", "tracestate")
 PASSED_HEADERS = {"content-type": hdrs.CONTENT_TYPE, "retry-after": hdrs.RETRY_AFTER}
@@ -41,20 +45,20 @@ class Upstream:
         self._metrics = metrics
         self._waiting = WaitingRoom(settings.max_concurrent_requests // WAITING_SHARE)
 
-    async def pass_on(self, client: Client, target: Target, body: bytes, exchange: Exchange) -> None:
+    async def pass_on(self, client: Client, aim: Aim, exchange: Exchange) -> None:
         """The engine's answer to the client; raises `GatewayError` as long as nothing has been sent."""
-        async with self._ask(client.headers, target, body, exchange) as begun:
+        async with self._ask(client.headers, aim, exchange) as begun:
             if begun.is_stream:
-                await self._stream(client, target, begun, exchange)
+                await self._stream(client, aim.target, begun, exchange)
             else:
-                whole = await self._whole(target, begun, exchange)
+                whole = await self._whole(aim.target, begun, exchange)
                 await client.answer(begun.answer.status, _answer_headers(begun.answer, exchange), whole)
 
-    async def copy(self, target: Target, body: bytes, exchange: Exchange) -> None:
+    async def copy(self, aim: Aim, exchange: Exchange) -> None:
         """The engine's answer to nobody, read to its end; raises `GatewayError`."""
-        async with self._ask({}, target, body, exchange) as begun:
+        async with self._ask({}, aim, exchange) as begun:
             if not begun.is_stream:
-                await self._whole(target, begun, exchange)
+                await self._whole(aim.target, begun, exchange)
                 return
             exchange.note_chunk(begun.head)
             async for chunk in begun.answer:
@@ -62,40 +66,46 @@ class Upstream:
             exchange.status = begun.answer.status
 
     @asynccontextmanager
-    async def _ask(
-        self, received: Mapping[str, str], target: Target, body: bytes, exchange: Exchange
-    ) -> AsyncIterator["_Begun"]:
+    async def _ask(self, received: Mapping[str, str], aim: Aim, exchange: Exchange) -> AsyncIterator["_Begun"]:
         """An answer whose rest is to be read within the block, where a broken one is a `GatewayError` as well."""
-        begun = await self._begin(self._headers(received, exchange), target, body, exchange)
+        begun = await self._begin(received, aim, exchange)
+        name = aim.target.served_name
         try:
             yield begun
         except EngineSilent as error:
-            raise errors.engine_silent(target.served_name, self._settings.answer_timeout_seconds) from error
+            raise errors.engine_silent(name, self._settings.answer_timeout_seconds) from error
         except EngineLost as error:
-            raise errors.engine_failed(target.served_name, str(error)) from error
+            raise errors.engine_failed(name, str(error)) from error
         finally:
             # What has not been read to its end is closed by this; a whole answer's connection is used again.
             begun.answer.release()
 
-    async def _begin(self, headers: Mapping[str, str], target: Target, body: bytes, exchange: Exchange) -> "_Begun":
+    async def _begin(self, received: Mapping[str, str], aim: Aim, exchange: Exchange) -> "_Begun":
         """Attempts until one succeeds, or no other is allowed."""
         retries, clock = Retries(self._settings.retry_seconds), asyncio.get_running_loop().time
-        seat = self._waiting.seat(target.url)
-        try:
-            while True:
-                exchange.attempts += 1
-                begun_at = clock()
-                try:
-                    return await self._attempt(target, body, headers, exchange, seat)
-                except _Repeatable as failed:
-                    exchange.engine_failed |= failed.reason is Reason.FAILED
-                    pause_seconds = retries.pause_seconds(failed.reason, begun_at, clock(), luck())
-                    if pause_seconds is None or not seat.take():
-                        return failed.outcome()
-                    self._metrics.retries.labels(failed.reason.value).inc()
-                await asyncio.sleep(pause_seconds)
-        finally:
-            seat.leave()
+        has_broken = False
+        while True:
+            target, seat = aim.target, self._waiting.seat(aim.target.url)
+            try:
+                while aim.target is target:
+                    exchange.attempts += 1
+                    begun_at = clock()
+                    try:
+                        return await self._attempt(
+                            target, aim.request, self._headers(received, exchange), exchange, seat
+                        )
+                    except _Repeatable as failed:
+                        exchange.engine_failed |= failed.reason is Reason.FAILED
+                        has_broken |= failed.reason in BROKEN
+                        pause_seconds = retries.pause_seconds(failed.reason, begun_at, clock(), luck())
+                        if pause_seconds is None or not seat.take():
+                            return failed.outcome()
+                        self._metrics.retries.labels(failed.reason.value).inc()
+                    # What has broken is a failure of the version that was asked, whoever else might answer now; and
+                    # what may have broken one engine is not taken to another.
+                    await (asyncio.sleep(pause_seconds) if has_broken else aim.pause(pause_seconds))
+            finally:
+                seat.leave()
 
     def _headers(self, received: Mapping[str, str], exchange: Exchange) -> dict[str, str]:
         headers = {name: received[name] for name in TRACE_HEADERS if name in received}
@@ -113,8 +123,9 @@ class Upstream:
         fresh = exchange.attempts > 1
         try:
             answer = await self._pool.post(target.url + exchange.path, headers, body, fresh=fresh, connected=seat.leave)
+            exchange.engine_pod = answer.headers.get(ENGINE_POD_HEADER)
             try:
-                return await self._beginning(target, answer)
+                return await self._beginning(target, answer, exchange.path)
             except BaseException:
                 answer.close()
                 raise
@@ -126,9 +137,8 @@ class Upstream:
         except EngineLost as error:
             raise _Repeatable(Reason.LOST, errors.engine_failed(target.served_name, str(error))) from error
 
-    async def _beginning(self, target: Target, answer: EngineAnswer) -> "_Begun":
-        if refusal := await _refusal(target, answer):
-            raise _Repeatable(Reason.REFUSED, refusal) if refusal.status == 503 else refusal
+    async def _beginning(self, target: Target, answer: EngineAnswer, path: str) -> "_Begun":
+        await _refuse(target, answer, path)
         if _is_stream(answer):
             return _Begun(answer, await self._first_event(target, answer), is_stream=True)
         begun = _Begun(answer, await answer.read(), is_stream=False)
@@ -228,16 +238,22 @@ def _is_stream(answer: EngineAnswer) -> bool:
     return answer.status == 200 and answer.content_type == EVENT_STREAM
 
 
-async def _refusal(target: Target, answer: EngineAnswer) -> GatewayError | None:
-    """Answers that concern the gateway and the engine rather than the client."""
+async def _refuse(target: Target, answer: EngineAnswer, path: str) -> None:
+    """Raises for answers that concern the gateway and the engine rather than the client."""
     match answer.status:
         case 503:
-            return errors.engine_unavailable(target.served_name, "it is overloaded or stopping")
+            overloaded = errors.engine_unavailable(target.served_name, "it is overloaded or stopping")
+            raise _Repeatable(Reason.REFUSED, overloaded)
         case 404 if b"does not exist" in await answer.read():
-            return errors.engine_unavailable(target.served_name, "it has lost the adapter and will load it again")
+            lost = errors.engine_unavailable(target.served_name, "it has lost the adapter and will load it again")
+            raise _Repeatable(Reason.UNLOADED, lost)
+        case 404 if path in GENERATING_PATHS:
+            # What every engine has is missing at this one; of other paths it depends on the model.
+            words = (await answer.read())[:SAID_MAX_BYTES].decode(errors="replace")
+            stranger = errors.engine_unavailable(target.served_name, f"what answers in its place says {words!r}")
+            raise _Repeatable(Reason.UNLOADED, stranger)
         case 401 | 403:
-            return errors.engine_failed(target.served_name, "it refuses the gateway's VLLM_API_KEY")
-    return None
+            raise errors.engine_failed(target.served_name, "it refuses the gateway's VLLM_API_KEY")
 
 
 def _check_model(target: Target, answered: str | None) -> None:

@@ -36,7 +36,9 @@ def model_version(
         artifact = {"uri": uri, "digest": result.adapter_digest}
         if result.merged_digest:
             artifact["mergedDigest"] = result.merged_digest
-        if (size_bytes := _adapter_bytes(result)) is not None:
+            if (merged_bytes := _bytes_of(result, ArtifactType.MERGED_WEIGHTS)) is not None:
+                artifact["mergedSizeBytes"] = merged_bytes
+        if (size_bytes := _bytes_of(result, ArtifactType.ADAPTER)) is not None:
             artifact["sizeBytes"] = size_bytes
     body: Manifest = {
         "apiVersion": API_VERSION,
@@ -75,9 +77,9 @@ def model_version(
     return body
 
 
-def _adapter_bytes(result: TrainingResult) -> int | None:
+def _bytes_of(result: TrainingResult, kind: ArtifactType) -> int | None:
     """As the trainer has listed it; None of one that lists nothing."""
-    sizes = (artifact.size_bytes for artifact in result.artifacts if artifact.type is ArtifactType.ADAPTER)
+    sizes = (artifact.size_bytes for artifact in result.artifacts if artifact.type is kind)
     return next(sizes, None)
 
 

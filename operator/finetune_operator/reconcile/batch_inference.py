@@ -20,6 +20,7 @@ from finetune_operator.core.workloads import (
     told_by,
 )
 from finetune_operator.manifests.batch_inference import asked_models, batch_job, batch_job_name
+from finetune_operator.reconcile.batch_costs import WITHOUT_RESULTS, asked, batch_cost
 from finetune_operator.reconcile.batch_needs import asked_versions, asks_base_model, base_of, no_vote, not_served
 from finetune_operator.reconcile.plan import Create, Delete, Event, Plan
 from finetune_operator.reconcile.served_version import asks_in_vain, version_named
@@ -306,7 +307,9 @@ def _told(
         }
     )
     if report:
-        status = status.model_copy(update=_results(batch, report, now, config))
+        status = status.model_copy(update=_results(batch, report, seen, now, config))
+    elif is_over and status.start_time:
+        status = status.model_copy(update={"cost": WITHOUT_RESULTS})
     return Plan(status=status.to_dict(), events=_events(old, outlook))
 
 
@@ -344,8 +347,10 @@ def _directory(batch: BatchInference, config: OperatorConfig) -> str:
     return batch_uri(config.artifacts_claim, batch.metadata.namespace, batch.metadata.uid)
 
 
-def _results(batch: BatchInference, report: BatchReport, now: datetime, config: OperatorConfig) -> dict[str, object]:
-    files = report.files
+def _results(
+    batch: BatchInference, report: BatchReport, seen: Observed, now: datetime, config: OperatorConfig
+) -> dict[str, object]:
+    files, models = report.files, asked(batch, report, seen.versions)
     failed, total = sum(file.failed for file in files), report.rows * len(files)
     return {
         "progress": BatchProgress(
@@ -359,12 +364,19 @@ def _results(batch: BatchInference, report: BatchReport, now: datetime, config: 
             pairs=report.pairs,
             models=tuple(
                 ModelAnswers(
-                    served_name=file.served_name, file=file.name, failed=file.failed, first_error=file.first_error
+                    served_name=file.served_name,
+                    file=file.name,
+                    failed=file.failed,
+                    first_error=file.first_error,
+                    version_uid=model.version_uid,
+                    prompt_tokens=file.prompt_tokens,
+                    completion_tokens=file.completion_tokens,
                 )
-                for file in files
+                for model, file in zip(models, files, strict=True)
             ),
         ),
         "tokens": BatchTokens(
             prompt=sum(file.prompt_tokens for file in files), completion=sum(file.completion_tokens for file in files)
         ),
+        "cost": batch_cost(models, report, config.prices),
     }

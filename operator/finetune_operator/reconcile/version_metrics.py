@@ -8,6 +8,7 @@ from finetune_operator.core.cost import NoPrice, PriceBook
 from finetune_operator.core.elo import Duel, elo
 from finetune_operator.core.inference_cost import token_price
 from finetune_operator.core.ratings import rating_metrics
+from finetune_operator.core.served_size import served_bytes
 from finetune_operator.resources.abtest import ABTest
 from finetune_operator.resources.evaluation import MetricValue, RatingMetrics, VersionMetrics
 from finetune_operator.resources.modelversion import ModelVersion
@@ -25,7 +26,7 @@ def version_metrics(version: ModelVersion, tests: Sequence[ABTest], rated: Ratin
         scores=_scores(version),
         win_rate=win_rate,
         elo=rating,
-        model_bytes=version.spec.artifact.size_bytes,
+        model_bytes=served_bytes(version),
         ratings=_ratings(version, rated),
     )
     return found if found != VersionMetrics() else None

@@ -344,13 +344,13 @@ class ABTestStatus(ApiModel):
     arms: Arms | None = None
     """What production traffic showed."""
     p_value: Decimal | None = None
-    """Always-valid p-value: may be looked at after each vote."""
+    """Always-valid p-value: may be looked at after each vote. Of votes, hence none where feedback decides."""
     chi_squared_p_value: Decimal | None = None
     """Of a test of fixed size: not to be peeked at, since it holds only once, at decision.maxVotes votes."""
     looks: Annotated[tuple[Look, ...], Field(max_length=VOTE_LOOKS)] | None = None
     """With decision.minEffect: the looks that may decide. Each happens once, at the first count that is due."""
     leader: ServedName | None = None
-    """The arm with more votes."""
+    """The arm with more votes, or with the higher score where feedback decides (decision.weights.accuracyFrom)."""
     votes_still_needed: int | None = None
     """Votes until a verdict: an estimate at the present win rate, or exact where ChiSquared decides; with
     decision.minEffect the most there may be."""

@@ -9,6 +9,7 @@ from finetune_operator.resources.abtest import Baseline
 from finetune_operator.resources.common import (
     ApiModel,
     Conditions,
+    Decimal,
     DnsLabel,
     DnsSubdomain,
     LongText,
@@ -176,6 +177,12 @@ class ModelAnswers(ApiModel):
     """Rows that the engine would not answer; their lines say why."""
     first_error: LongText | None = None
     """What the engine said to the first of them."""
+    version_uid: Annotated[str, Field(max_length=64)] | None = None
+    """Of the ModelVersion; a base model has none."""
+    prompt_tokens: int | None = None
+    """Of what it was asked."""
+    completion_tokens: int | None = None
+    """Of its answers."""
 
 
 class BatchResults(ApiModel):
@@ -204,6 +211,19 @@ class BatchTokens(ApiModel):
     """Of the answers."""
 
 
+class BatchCost(ApiModel):
+    """Generated tokens x price of the engine that made them, of all models; without an amount there is a reason."""
+
+    currency: Annotated[str, Field(max_length=16)] | None = None
+    """Of the amount."""
+    spent: Decimal | None = None
+    """At its end, by the prices of then."""
+    basis: LongText | None = None
+    """What is multiplied by what."""
+    unknown: LongText | None = None
+    """Why there is no amount, and what makes it known."""
+
+
 class BatchInferenceStatus(ApiModel):
     """What the operator knows."""
 
@@ -228,6 +248,8 @@ class BatchInferenceStatus(ApiModel):
     """Where the answers are, once all are there."""
     tokens: BatchTokens | None = None
     """What it took."""
+    cost: BatchCost | None = None
+    """What that costs, once it has ended."""
     conditions: Conditions = ()
     """Succeeded, Ready; Suspended, Reconciling and Stalled only while true."""
 

@@ -132,6 +132,7 @@ DEFINITIONS: tuple[Definition, ...] = (
             AGE,
             Column("Rows", ".status.results.rows", "integer", priority=1),
             Column("Results", ".status.results.uri", priority=1),
+            Column("Cost", ".status.cost.spent", priority=1),
             MESSAGE,
         ),
     ),

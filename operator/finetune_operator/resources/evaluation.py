@@ -323,7 +323,8 @@ class VersionMetrics(ApiModel):
     """Strength by the votes of all ABTests of its model that have ended: 400 points more are preferred ten times as
     often, and 1500 is the mean of the versions (and the base model) that met, directly or through others."""
     model_bytes: int | None = None
-    """Size of the adapter's files, by spec.artifact.sizeBytes; the base model's weights are not among them."""
+    """Size of what is served: of the adapter's files (spec.artifact.sizeBytes), beside which the engine has the base
+    model's weights, or of the merged weights' (spec.artifact.mergedSizeBytes)."""
     ratings: RatingMetrics | None = None
     """Of its own answers, by the feedback on their request ids; the last ones known once it is not served any more, or
     while the api is away."""

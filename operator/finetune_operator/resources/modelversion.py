@@ -76,6 +76,8 @@ class Artifact(ApiModel):
     later, as in manifest.json there."""
     size_bytes: Annotated[int, Field(ge=0, le=10**15)] | None = None
     """Of the files, where known."""
+    merged_size_bytes: Annotated[int, Field(ge=0, le=10**15)] | None = None
+    """Of the files of the merged weights, where known. Absent, it can be set later."""
     base_url: BaseUrl | None = None
     """The provider's API."""
 
@@ -112,8 +114,12 @@ class ModelVersionSpec(ApiModel):
         # A CRD of an earlier release drops the digest of merged weights; whoever starts with them verifies it.
         rule(
             " && ".join(_keeps(f"artifact.{name}") for name in ("uri", "digest", "sizeBytes", "baseUrl"))
-            + f" && (!has(oldSelf.artifact.mergedDigest) || ({_keeps('artifact.mergedDigest')}))",
-            "artifact is immutable, but for a mergedDigest that it lacks: create a new resource instead",
+            + "".join(
+                f" && (!has(oldSelf.artifact.{name}) || ({_keeps(f'artifact.{name}')}))"
+                for name in ("mergedDigest", "mergedSizeBytes")
+            ),
+            "artifact is immutable, but for a mergedDigest or mergedSizeBytes that it lacks: create a new resource "
+            "instead",
             field_path=".artifact",
         ),
         rule(
@@ -166,9 +172,9 @@ class HistoryEntry(ApiModel):
     state: State
     """What this version became, or stayed when it could not change."""
     who: ShortText | None = None
-    """Whose doing it was: a field manager as in metadata.managedFields (`kubectl-patch`, `argocd-controller`, or
-    `ada (finetune-api)` for ada on a page or by REST), the FineTuneJob or ABTest that asked for it, or
-    finetune-operator."""
+    """Whose doing it was: a field manager as in metadata.managedFields (`kubectl-patch`, `argocd-controller`,
+    `ada (finetune-api)` for ada on a page or by REST, or `ada (finetune-gateway)` at the gateway), the FineTuneJob or
+    ABTest that asked for it, or finetune-operator."""
     why: ShortText
     """The cause: promotion, an ABTest's verdict, a user's spec.state, or an engine that fails."""
     previous: DnsSubdomain | None = None

@@ -3,7 +3,8 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,8 @@ from finetune_operator.reconcile.engine_sharing import EnginePod, Refusal
 LIST_TIMEOUT_SECONDS = 10.0
 LOAD_TIMEOUT_SECONDS = 120.0
 PROBE_TIMEOUT_SECONDS = 120.0
+# A load changes several objects, each of which brings every version of the engine here: one listing is for all.
+LISTING_SECONDS = 1.0
 CONDITION_REASON = re.compile(r"[A-Za-z][A-Za-z0-9]{0,99}")
 RETRYABLE_STATUSES = frozenset({401, 403, 408, 409, 425, 429})
 
@@ -35,6 +38,8 @@ class PodMemory:
     listed: Mapping[str, str] | None = None
     is_current: bool = False
     """Whether the last time that it was asked it did list them."""
+    listed_at: float | None = None
+    """By the clock of `Engines`; None where it has to be asked before it is believed."""
     changes: int = 0
     """Loads and unloads, counted as they begin and as they end."""
     probed: set[str] = field(default_factory=set)
@@ -45,8 +50,15 @@ class PodMemory:
 class Engines:
     """Admin calls go to single pods, never through the Service: each pod has adapters of its own."""
 
-    def __init__(self, session: aiohttp.ClientSession, api_key: str, url_template: str) -> None:
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        api_key: str,
+        url_template: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._session = session
+        self._clock = clock
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._url_template = url_template
         self._memory: dict[str, PodMemory] = {}
@@ -73,7 +85,7 @@ class Engines:
     async def probe(self, pod_uid: str, ip: str, name: str) -> None:
         """Ask the model that the pod was started with for one token; what goes wrong is remembered as of a load."""
         async with self._learning(pod_uid, name) as memory:
-            memory.listed = await self._models(ip)
+            self._note(memory, await self._models(ip))
             await self._probe(ip, name)
             memory.probed.add(name)
 
@@ -87,22 +99,27 @@ class Engines:
                     yield memory
                 except EngineUnavailable as error:
                     memory.failing[name] = str(error)
+                    memory.listed_at = None
                     raise
             memory.failing.pop(name, None)
 
     async def _load_and_probe(self, memory: PodMemory, ip: str, adapter: Adapter) -> None:
         # Else the observation that this load was decided on has just listed them.
         if not memory.is_current or memory.listed is None:
-            memory.listed = await self._adapters(ip)
-        if adapter.name not in memory.listed:
+            self._note(memory, await self._adapters(ip))
+        if adapter.name not in (memory.listed or {}):
             refusal = await self._load(ip, adapter)
             if refusal:
                 memory.refused[adapter.name] = refusal
                 return
-        memory.listed = await self._adapters(ip)
-        if adapter.name not in memory.listed:
+        listed, probed = await asyncio.gather(self._adapters(ip), self._probe(ip, adapter.name), return_exceptions=True)
+        if isinstance(listed, BaseException):
+            raise listed
+        self._note(memory, listed)
+        if adapter.name not in listed:
             raise EngineUnavailable(f"{adapter.name} was loaded but is not listed by the engine")
-        await self._probe(ip, adapter.name)
+        if isinstance(probed, BaseException):
+            raise probed
         memory.probed.add(adapter.name)
 
     async def unload(self, pod_uid: str, ip: str, name: str) -> None:
@@ -110,16 +127,19 @@ class Engines:
         async with self._locks.setdefault(pod_uid, asyncio.Lock()):
             memory = self._memory.setdefault(pod_uid, PodMemory())
             with _changing(memory):
+                memory.listed_at = None
                 body = {"lora_name": name}
                 status, text = await self._post(ip, "/v1/unload_lora_adapter", body, LIST_TIMEOUT_SECONDS)
                 if status >= 400 and status != 404:
                     raise EngineUnavailable(f"unloading {name} answered {status}: {text[:300]}")
                 memory.probed.discard(name)
-                memory.listed = await self._adapters(ip)
+                self._note(memory, await self._adapters(ip))
 
     async def _observe(self, pod: PodFacts, merged: bool) -> EnginePod:
         memory = self._memory.setdefault(pod.uid, PodMemory())
-        if pod.ready and pod.ip:
+        if not pod.ready:
+            memory.listed_at = None
+        elif pod.ip and not self._is_fresh(memory):
             changes = memory.changes
             try:
                 listed = await (self._models(pod.ip) if merged else self._adapters(pod.ip))
@@ -129,8 +149,14 @@ class Engines:
             else:
                 memory.is_current = True
                 if memory.changes == changes:
-                    memory.listed = listed
+                    self._note(memory, listed)
         return EnginePod(pod, memory.listed, frozenset(memory.probed), dict(memory.refused), dict(memory.failing))
+
+    def _note(self, memory: PodMemory, listed: Mapping[str, str]) -> None:
+        memory.listed, memory.listed_at = listed, self._clock()
+
+    def _is_fresh(self, memory: PodMemory) -> bool:
+        return memory.listed_at is not None and self._clock() - memory.listed_at < LISTING_SECONDS
 
     async def _adapters(self, ip: str) -> dict[str, str]:
         """Directories of the loaded adapters by name: the entries of `/v1/models` that have a parent."""

@@ -2,7 +2,9 @@
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from decimal import Decimal
+from typing import Any
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
@@ -17,7 +19,8 @@ GAUGES: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     (
         "training",
         "finetune_training_cost",
-        "Spent on the FineTuneJobs that are there, all attempts included, in units of the currency",
+        "Spent on FineTuneJobs, all attempts included, in units of the currency: on those that are there, and on those "
+        "that were deleted since this process first told of them",
         ("namespace", "model", "currency"),
     ),
     ("trainings", "finetune_trainings", "FineTuneJobs by phase", ("namespace", "phase")),
@@ -52,23 +55,38 @@ GAUGES: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
 
 
 class CostCollector(Collector):
-    """Asks for the series anew each time."""
+    """Asks for the series anew each time, and remembers what trainings had spent that are gone by then."""
 
     def __init__(self, state: ClusterState, namespaces: tuple[str, ...]) -> None:
         self._state = state
         self._namespaces = namespaces
+        self._trainings: dict[str, Mapping[str, object]] = {}
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        found = cost_series(self._objects("finetunejobs"), self._objects("modelversions"))
+        jobs = list(self._objects("finetunejobs"))
+        self._trainings |= {body["metadata"]["uid"]: _charged(body) for body in jobs}
+        found = replace(
+            cost_series(jobs, self._objects("modelversions")),
+            training=cost_series(self._trainings.values(), ()).training,
+        )
         for member, name, help_, labels in GAUGES:
             gauge = GaugeMetricFamily(name, help_, labels=labels)
             for values, value in _values(found, member).items():
                 gauge.add_metric(values, float(value))
             yield gauge
 
-    def _objects(self, plural: str) -> Iterable[Mapping[str, object]]:
+    def _objects(self, plural: str) -> Iterable[Mapping[str, Any]]:
         for namespace in self._namespaces:
             yield from self._state.all(plural, namespace)
+
+
+def _charged(job: Mapping[str, Any]) -> Mapping[str, object]:
+    """As much of it as its cost needs."""
+    return {
+        "metadata": {"namespace": job["metadata"]["namespace"]},
+        "spec": {"model": job["spec"]["model"]},
+        "status": {"cost": (job.get("status") or {}).get("cost")},
+    }
 
 
 def _values(found: CostSeries, member: str) -> Mapping[Labels, Decimal | int]:

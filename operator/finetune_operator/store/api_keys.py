@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import delete, func, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, delete, func, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from finetune_operator.store.database import upsert_dialect
+from finetune_operator.store.keyset import Mark, beyond
 from finetune_operator.store.tables import StoredApiKey
 
 USE_NOTED_EVERY = timedelta(minutes=1)
@@ -77,14 +78,16 @@ async def accounts(engine: AsyncEngine) -> list[Account]:
         return sorted(Account(*row) for row in (await connection.execute(query)).all())
 
 
-async def of_accounts(engine: AsyncEngine, wanted: list[Account], limit: int) -> list[KeyRecord]:
+async def of_accounts(
+    engine: AsyncEngine, wanted: list[Account], limit: int, after: Mark | None = None
+) -> list[KeyRecord]:
     """The newest first."""
     place = tuple_(StoredApiKey.namespace, StoredApiKey.service_account)
+    conditions: list[ColumnElement[bool]] = [place.in_([tuple(account) for account in wanted])]
+    if after is not None:
+        conditions.append(beyond(StoredApiKey.created_at, StoredApiKey.id, after))
     query = (
-        select(StoredApiKey)
-        .where(place.in_([tuple(account) for account in wanted]))
-        .order_by(StoredApiKey.created_at.desc(), StoredApiKey.id)
-        .limit(limit)
+        select(StoredApiKey).where(*conditions).order_by(StoredApiKey.created_at.desc(), StoredApiKey.id).limit(limit)
     )
     async with AsyncSession(engine) as session:
         return [_record(row) for row in await session.scalars(query)]

@@ -82,16 +82,26 @@ class ExportEmpty(Message):
     filters: tuple[FilterLeft, ...]
 
 
+class RatingExample(Message):
+    """One rating, with the beginnings of its texts, which are what people wrote: data, not HTML."""
+
+    prompt: str
+    response: str
+    rating: str
+
+
 class RatingsCounted(Message):
-    """Statistics of the rows that all filters leave; lengths in characters."""
+    """Statistics of the rows that all filters leave; lengths in characters. `by_filter` begins with the whole table."""
 
     kind: Literal["RatingsCounted"] = "RatingsCounted"
     rows: int
+    by_filter: tuple[FilterLeft, ...]
     by_domain: dict[str, int]
     by_task_type: dict[str, int]
     by_rating: dict[str, int]
     average_prompt_characters: float
     average_response_characters: float
+    examples: tuple[RatingExample, ...]
 
 
 class FileChecked(Message):
@@ -185,13 +195,13 @@ def _emptied(order: ExportOrder, url: str) -> ExportEmpty | None:
 
 
 def _count(order: StatisticsOrder, url: str) -> RatingsCounted:
-    from finetune_operator.store.ratings import RatingsDatabase
+    from finetune_operator.store.ratings import RatingsDatabase, as_data
 
     database = RatingsDatabase.open(url, order.database_timeout_seconds)
     try:
         database.check(order.source, all_ratings=False)
         found = database.statistics(order.source, all_ratings=False)
-        return RatingsCounted.model_validate(found._asdict())
+        return RatingsCounted.model_validate(as_data(found))
     finally:
         database.close()
 

@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from finetune_operator.contract.served_evaluation import EvaluationSource, RecordedEvaluation, RecordedValue
 from finetune_operator.store.database import upsert_dialect
+from finetune_operator.store.keyset import Mark, beyond
 from finetune_operator.store.tables import Evaluation, EvaluationValue
 
 
@@ -23,15 +24,21 @@ async def record(engine: AsyncEngine, identity: str, evaluation: RecordedEvaluat
 
 
 async def of_version(
-    engine: AsyncEngine, namespace: str, model_version: str, limit: int
+    engine: AsyncEngine,
+    namespace: str,
+    model_version: str,
+    limit: int,
+    *,
+    after: Mark | None = None,
+    source: EvaluationSource | None = None,
 ) -> list[tuple[str, RecordedEvaluation]]:
     """The newest first, with their ids."""
-    query = (
-        select(Evaluation)
-        .where(Evaluation.namespace == namespace, Evaluation.model_version == model_version)
-        .order_by(Evaluation.measured_at.desc(), Evaluation.id)
-        .limit(limit)
-    )
+    wanted = [Evaluation.namespace == namespace, Evaluation.model_version == model_version]
+    if after is not None:
+        wanted.append(beyond(Evaluation.measured_at, Evaluation.id, after))
+    if source is not None:
+        wanted.append(Evaluation.source == source.value)
+    query = select(Evaluation).where(*wanted).order_by(Evaluation.measured_at.desc(), Evaluation.id).limit(limit)
     async with AsyncSession(engine) as session:
         found = (await session.scalars(query)).all()
         values: dict[str, list[RecordedValue]] = defaultdict(list)

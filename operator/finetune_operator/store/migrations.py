@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from sqlalchemy import Connection, func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from finetune_operator.store import experiment_sums
+from finetune_operator.store import deleted_training_triggers, experiment_sums
 from finetune_operator.store.database import WRITES_FIRST
 from finetune_operator.store.early_migrations import EARLY_MIGRATIONS, Migration
 from finetune_operator.store.tables import SchemaVersion
@@ -451,6 +451,14 @@ MIGRATIONS: tuple[Migration, ...] = (
             """,
             "CREATE INDEX batch_answers_time ON batch_answers (time)",
         ),
+    ),
+    Migration(
+        17,
+        deleted_training_triggers.TABLE,
+        {
+            "sqlite": deleted_training_triggers.sqlite_statements(),
+            "postgresql": deleted_training_triggers.postgresql_statements(),
+        },
     ),
 )
 

@@ -6,13 +6,27 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Delete, Select, delete, false, func, or_, select, text, true, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    Delete,
+    Select,
+    delete,
+    false,
+    func,
+    or_,
+    select,
+    text,
+    true,
+    tuple_,
+    union_all,
+)
 from sqlalchemy.exc import DataError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from finetune_operator.logs import cause, get_logger
 from finetune_operator.store.database import upsert_dialect
-from finetune_operator.store.tables import Deployment, MirroredResource
+from finetune_operator.store.tables import DeletedTraining, Deployment, MirroredResource
 
 Object = dict[str, Any]
 JOBS = "finetunejobs"
@@ -217,14 +231,18 @@ async def answering(
 async def origins(
     engine: AsyncEngine, plural: str, uids: Collection[str], namespaces: tuple[str, ...] | None
 ) -> dict[str, tuple[str | None, str | None]]:
-    """Philosopher and domain of these trainings, as far as they are there, in these namespaces; None for all."""
-    query = select(MirroredResource.uid, MirroredResource.philosopher, MirroredResource.domain).where(
-        MirroredResource.plural == plural, MirroredResource.uid.in_(uids)
-    )
-    if namespaces is not None:
-        query = query.where(MirroredResource.namespace.in_(namespaces))
+    """Philosopher and domain of these trainings, deleted or not, in these namespaces; None for all."""
+    there = _origins(MirroredResource, uids, namespaces).where(MirroredResource.plural == plural)
+    query = union_all(there, _origins(DeletedTraining, uids, namespaces))
     async with engine.connect() as connection:
         return {row.uid: (row.philosopher, row.domain) for row in (await connection.execute(query)).all()}
+
+
+def _origins(
+    table: type[MirroredResource] | type[DeletedTraining], uids: Collection[str], namespaces: tuple[str, ...] | None
+) -> Select[str, str | None, str | None]:
+    query = select(table.uid, table.philosopher, table.domain).where(table.uid.in_(uids))
+    return query if namespaces is None else query.where(table.namespace.in_(namespaces))
 
 
 async def namespace_of(engine: AsyncEngine, plural: str, uid: str, namespaces: tuple[str, ...]) -> str | None:
@@ -256,6 +274,10 @@ async def _keep(connection: AsyncConnection, rows: Sequence[Row], before: Before
     held = ((each, before.get((each["namespace"], each["name"]), 0)) for each in values)
     if ahead := [(each["namespace"], each["name"], was) for each, was in held if was > each["resource_version"]]:
         await connection.execute(_deletion(values[0]["plural"], ahead))
+        # A cluster that was restored begins anew: what was known of a later state is not what was spent.
+        gone = {(each["namespace"], each["name"]) for each in values} & {place[:2] for place in ahead}
+        uids = [each["uid"] for each in values if (each["namespace"], each["name"]) in gone]
+        await connection.execute(delete(DeletedTraining).where(DeletedTraining.uid.in_(uids)))
     upsert = upsert_dialect(connection.dialect).insert(MirroredResource)
     mutable = ("uid", "resource_version", "created", *Facts._fields, "body")
     is_later = MirroredResource.resource_version < upsert.excluded.resource_version
@@ -323,12 +345,17 @@ def _conditions(wanted: Wanted) -> list[ColumnElement[bool]]:
     return conditions
 
 
-def _trainings(namespaces: tuple[str, ...] | None, chosen: dict[str, str]) -> Select[Any]:
-    of_jobs = [MirroredResource.plural == JOBS]
-    of_jobs += [getattr(MirroredResource, name) == value for name, value in chosen.items()]
-    if namespaces is not None:
-        of_jobs.append(MirroredResource.namespace.in_(namespaces))
-    return select(MirroredResource.uid).where(*of_jobs)
+def _trainings(namespaces: tuple[str, ...] | None, chosen: dict[str, str]) -> CompoundSelect[str]:
+    """Deleted or not."""
+    there = _chosen_trainings(MirroredResource, namespaces, chosen).where(MirroredResource.plural == JOBS)
+    return union_all(there, _chosen_trainings(DeletedTraining, namespaces, chosen))
+
+
+def _chosen_trainings(
+    table: type[MirroredResource] | type[DeletedTraining], namespaces: tuple[str, ...] | None, chosen: dict[str, str]
+) -> Select[str]:
+    query = select(table.uid).where(*(getattr(table, name) == value for name, value in chosen.items()))
+    return query if namespaces is None else query.where(table.namespace.in_(namespaces))
 
 
 async def _bodies(connection: AsyncConnection, plural: str, uids: Sequence[str]) -> dict[tuple[str, str], Object]:

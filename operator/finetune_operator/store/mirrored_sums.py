@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import ColumnElement, Double, Select, SQLColumnExpression, case, cast, func, select
+from sqlalchemy import ColumnElement, Double, Select, SQLColumnExpression, case, cast, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from finetune_operator.store.mirrored import Facts
@@ -18,12 +18,27 @@ Namespaces = tuple[str, ...] | None
 
 @dataclass
 class TrainingSums:
-    """What trainings have spent, by the currency; `unpriced` ones have begun and have no price."""
+    """What trainings have spent, by the currency; `unpriced` ones have begun and have no price.
+
+    `deleted` are those of all whose FineTuneJob is gone.
+    """
 
     count: int = 0
     unpriced: int = 0
     over_budget: int = 0
+    deleted: int = 0
     spent: dict[str, Decimal] = field(default_factory=dict)
+
+    def add_row(
+        self, currency: str | None, count: int, deleted: int, unpriced: int, over_budget: int, micros: int | None
+    ) -> None:
+        """Of many, as `trainings_there` has them."""
+        self.count += count
+        self.deleted += deleted
+        self.unpriced += unpriced
+        self.over_budget += over_budget
+        if currency is not None and micros is not None:
+            self.spent[currency] = self.spent.get(currency, Decimal(0)) + Decimal(micros) / MICROS
 
     def add(self, facts: Facts) -> None:
         """One training, where there are no tables of all."""
@@ -87,13 +102,14 @@ async def win_rates(engine: AsyncEngine, plural: str, namespaces: Namespaces) ->
     return Mean(value, count)
 
 
-async def trainings(engine: AsyncEngine, plural: str, namespaces: Namespaces) -> TrainingSums:
-    """Of all that are there."""
+def trainings_there(plural: str, namespaces: Namespaces) -> Select[str | None, int, int, int, int, Any]:
+    """By currency: how many, deleted, without a price and over their budget, and what they spent, in millionths."""
     currency = MirroredResource.currency
-    query = (
+    return (
         select(
             currency,
             func.count(),
+            literal(0),
             _times(MirroredResource.is_unpriced),
             _times(MirroredResource.is_over_budget),
             func.sum(MirroredResource.amount_micros),
@@ -101,15 +117,6 @@ async def trainings(engine: AsyncEngine, plural: str, namespaces: Namespaces) ->
         .where(*_of(plural, namespaces))
         .group_by(currency)
     )
-    found = TrainingSums()
-    async with engine.connect() as connection:
-        for name, count, unpriced, over_budget, micros in (await connection.execute(query)).all():
-            found.count += count
-            found.unpriced += unpriced
-            found.over_budget += over_budget
-            if name is not None and micros is not None:
-                found.spent[name] = Decimal(micros) / MICROS
-    return found
 
 
 async def answers(engine: AsyncEngine, plural: str, namespaces: Namespaces) -> AnswerSums:

@@ -1,14 +1,18 @@
 """Series of training progress: kept once however often a trainer sends a point."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import Row, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from finetune_operator.contract.training import JobIdentity, LatestProgress, Progress
 from finetune_operator.store.database import upsert_dialect
 from finetune_operator.store.tables import ProgressPoint
+
+IDENTITY = {"namespace": "namespace", "name": "name", "uid": "job_uid"}
+"""Of a job, by its columns."""
 
 
 async def record(engine: AsyncEngine, points: Sequence[Progress]) -> None:
@@ -47,16 +51,24 @@ async def latest(engine: AsyncEngine, job_uids: Sequence[str]) -> LatestProgress
     return LatestProgress({point.job_uid: _progress(point, best[point.job_uid]) for point in points})
 
 
+async def count(engine: AsyncEngine, job_uid: str) -> int:
+    """How many points its series has."""
+    async with engine.connect() as connection:
+        query = select(func.count()).select_from(ProgressPoint).where(ProgressPoint.job_uid == job_uid)
+        return (await connection.execute(query)).scalar_one()
+
+
 async def series(engine: AsyncEngine, job_uid: str, max_points: int) -> tuple[list[Progress], float | None]:
     """A job's points in the order of time, evenly thinned to about `max_points`, and its best loss."""
     number = func.row_number().over(order_by=(ProgressPoint.time, ProgressPoint.step)).label("number")
-    async with AsyncSession(engine) as session:
-        of_job = ProgressPoint.job_uid == job_uid
-        total = (await session.scalars(select(func.count()).select_from(ProgressPoint).where(of_job))).one()
+    of_job = ProgressPoint.job_uid == job_uid
+    losses = func.min(ProgressPoint.loss), func.min(ProgressPoint.best_loss)
+    async with engine.connect() as connection:
+        total, *best = (await connection.execute(select(func.count(), *losses).where(of_job))).one()
         stride = max(1, math.ceil(total / max_points))
         numbered = select(ProgressPoint.attempt, ProgressPoint.step, number).where(of_job).subquery()
         query = (
-            select(ProgressPoint)
+            select(*ProgressPoint.__table__.columns)
             .join(
                 numbered,
                 (numbered.c.attempt == ProgressPoint.attempt) & (numbered.c.step == ProgressPoint.step) & of_job,
@@ -64,9 +76,8 @@ async def series(engine: AsyncEngine, job_uid: str, max_points: int) -> tuple[li
             .where(or_(numbered.c.number % stride == 1 % stride, numbered.c.number == total))
             .order_by(numbered.c.number)
         )
-        points = (await session.scalars(query)).all()
-        best = await _best_losses(session, [job_uid])
-    return [_progress(point, point.best_loss) for point in points], best.get(job_uid)
+        rows = (await connection.execute(query)).all()
+    return [_told(row) for row in rows], _least(best)
 
 
 async def _best_losses(session: AsyncSession, job_uids: Sequence[str]) -> dict[str, float | None]:
@@ -76,7 +87,18 @@ async def _best_losses(session: AsyncSession, job_uids: Sequence[str]) -> dict[s
         .group_by(ProgressPoint.job_uid)
     )
     rows = (await session.execute(query)).all()
-    return {uid: min((loss for loss in losses if loss is not None), default=None) for uid, *losses in rows}
+    return {uid: _least(losses) for uid, *losses in rows}
+
+
+def _least(losses: Iterable[float | None]) -> float | None:
+    return min((loss for loss in losses if loss is not None), default=None)
+
+
+def _told(row: Row[Any]) -> Progress:
+    """Not validated once more: it was when it came."""
+    values = row._asdict()
+    job = JobIdentity.model_construct(**{name: values.pop(column) for name, column in IDENTITY.items()})
+    return Progress.model_construct(job=job, **values)
 
 
 def _progress(point: ProgressPoint, best_loss: float | None) -> Progress:

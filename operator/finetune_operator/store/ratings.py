@@ -22,6 +22,8 @@ TABLE = "ml_analysis_rating"
 REQUIRED_COLUMNS = frozenset({"id", "prompt", "response", "rating"})
 OPTIONAL_COLUMNS = frozenset({"philosopher", "domain", "task_type", "confidence"})
 GROUPS_SHOWN = 100
+EXAMPLES = 3
+EXAMPLE_MAX_CHARACTERS = 500
 BACKOFF_FIRST_SECONDS = 0.2
 BACKOFF_MAX_SECONDS = 5.0
 CONNECT_TIMEOUT_MIN_SECONDS = 2
@@ -40,15 +42,34 @@ class LargestRow(NamedTuple):
     bytes: int
 
 
+class Example(NamedTuple):
+    """One rating, with the beginnings of its texts."""
+
+    prompt: str
+    response: str
+    rating: str
+
+
 class Statistics(NamedTuple):
-    """What the rows that all filters leave are like; lengths in characters."""
+    """What the rows that all filters leave are like; lengths in characters. `by_filter` begins with the table."""
 
     rows: int
+    by_filter: tuple[FilterCount, ...]
     by_domain: Mapping[str, int]
     by_task_type: Mapping[str, int]
     by_rating: Mapping[str, int]
     average_prompt_characters: float
     average_response_characters: float
+    examples: tuple[Example, ...]
+    """The first ones by their ids."""
+
+
+def as_data(found: Statistics) -> dict[str, object]:
+    """As JSON has it."""
+    return found._asdict() | {
+        "by_filter": [each._asdict() for each in found.by_filter],
+        "examples": [each._asdict() for each in found.examples],
+    }
 
 
 class Filter(NamedTuple):
@@ -171,34 +192,60 @@ class RatingsDatabase:
             rows = self._selected(f"{column}, count(*)", filters, grouped)
             return {"(none)" if name is None else str(name): _number(count) for name, count in rows}
 
-        ((prompt, response),) = self._selected("avg(length(prompt)), avg(length(response))", filters)
+        left, prompt, response = self._left(filters)
+        if not left[-1].rows:
+            return Statistics(0, left, {}, {}, {}, 0, 0, ())
         return Statistics(
-            self._count(filters),
+            left[-1].rows,
+            left,
             counts("domain"),
             counts("task_type"),
             counts("rating"),
             round(float(str(prompt or 0)), 1),
             round(float(str(response or 0)), 1),
+            self._examples(filters),
         )
 
     def count_by_filter(self, source: RatingsSource, *, all_ratings: bool) -> tuple[FilterCount, ...]:
         """How many rows are left as each filter is added."""
-        filters = filters_of(source, all_ratings=all_ratings)
+        return self._left(filters_of(source, all_ratings=all_ratings))[0]
+
+    def _left(self, filters: Sequence[Filter]) -> tuple[tuple[FilterCount, ...], object, object]:
+        """In one pass; with the average lengths of prompts and responses that all filters leave."""
+        passed, all_of_them = "0", len(filters)
+        for number, filter_ in reversed(tuple(enumerate(filters, 1))):
+            then = number if number == all_of_them else passed
+            passed = f"CASE WHEN {filter_.condition} THEN {then} ELSE {number - 1} END"
+        # The planner would work out the filters for each count anew without a bound that bounds nothing.
+        fence = "LIMIT -1" if self.url.backend == "sqlite" else "OFFSET 0"
+        counts = [f"count(CASE WHEN passed >= {number} THEN 1 END)" for number in range(all_of_them + 1)]
+        lengths = [f"avg(CASE WHEN passed = {all_of_them} THEN length({text}) END)" for text in ("prompt", "response")]
+        inner = f"SELECT {passed} AS passed, prompt, response FROM {TABLE} {fence}"  # noqa: S608 - names are ours
+        values = tuple(filter_.value for filter_ in filters if filter_.value is not None)
+        query = f"SELECT {', '.join((*counts, *lengths))} FROM ({inner}) AS rated"  # noqa: S608 - names are ours
+        ((*found, prompt, response),) = self._rows(self._marked(query), values)
         names = ("the table", *(filter_.name for filter_ in filters))
-        return tuple(FilterCount(name, self._count(filters[:number])) for number, name in enumerate(names))
+        left = tuple(FilterCount(name, _number(count)) for name, count in zip(names, found, strict=True))
+        return left, prompt, response
+
+    def _examples(self, filters: Sequence[Filter]) -> tuple[Example, ...]:
+        texts = (f"substr(CAST({text} AS TEXT), 1, {EXAMPLE_MAX_CHARACTERS + 1})" for text in ("prompt", "response"))
+        rows = self._selected(f"{', '.join(texts)}, rating", filters, f"ORDER BY id LIMIT {EXAMPLES}")
+        return tuple(
+            Example(_beginning(prompt), _beginning(response), str(rating)) for prompt, response, rating in rows
+        )
 
     def close(self) -> None:
         """Nothing stays open; for those who hold it as a resource."""
 
-    def _count(self, filters: Sequence[Filter]) -> int:
-        ((count,),) = self._selected("count(*)", filters)
-        return _number(count)
-
     def _selected(self, columns: str, filters: Sequence[Filter], grouped: str = "") -> list[Row]:
-        mark = "?" if self.url.backend == "sqlite" else "%s"
-        where = " AND ".join(["TRUE", *(filter_.condition.format(mark) for filter_ in filters)])
+        where = " AND ".join(["TRUE", *(filter_.condition for filter_ in filters)])
         values = tuple(filter_.value for filter_ in filters if filter_.value is not None)
-        return self._rows(f"SELECT {columns} FROM {TABLE} WHERE {where} {grouped}", values)  # noqa: S608 - names are ours
+        query = f"SELECT {columns} FROM {TABLE} WHERE {where} {grouped}"  # noqa: S608 - names are ours
+        return self._rows(self._marked(query), values)
+
+    def _marked(self, query: str) -> str:
+        return query.replace("{}", "?" if self.url.backend == "sqlite" else "%s")
 
     def _read_columns(self) -> Columns:
         if self.url.backend == "sqlite":
@@ -257,12 +304,18 @@ def _from_sqlite(url: DatabaseUrl, timeout_seconds: float, query: str, values: t
         with closing(
             sqlite3.connect(f"file:{quote(str(path))}?mode=ro{immutable}", uri=True, timeout=timeout_seconds)
         ) as (connection):
+            connection.text_factory = _readable
             return connection.execute(query, values).fetchall()
     except sqlite3.Error as error:
         # Its only passing state is a lock.
         passing = getattr(error, "sqlite_errorcode", None) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
         unreachable_ = isinstance(error, sqlite3.OperationalError)
         raise _Failed(str(error), unreachable=unreachable_, may_pass=passing) from None
+
+
+def _readable(text: bytes) -> str:
+    """SQLite takes whatever bytes it is given for a text."""
+    return text.decode(errors="replace")
 
 
 def _columns_of_postgresql(url: DatabaseUrl, timeout_seconds: float) -> list[Row]:
@@ -315,6 +368,11 @@ def unreachable(message: str) -> Refused:
         "check the URL in the Secret that ratings.secretRef names, and that the database accepts connections "
         "from this namespace",
     )
+
+
+def _beginning(text: object) -> str:
+    said = "" if text is None else str(text)
+    return said if len(said) <= EXAMPLE_MAX_CHARACTERS else f"{said[:EXAMPLE_MAX_CHARACTERS]}\u2026"
 
 
 def _number(value: object) -> int:

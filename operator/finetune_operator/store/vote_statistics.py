@@ -1,9 +1,9 @@
 """What the votes that count say besides their sum: who cast them, and how the win rate came about."""
 
-from dataclasses import dataclass, field
-from typing import TypeVar
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, TypeVar
 
-from sqlalchemy import ColumnElement, case, func, or_, select, true
+from sqlalchemy import ColumnElement, SQLColumnExpression, and_, case, func, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -28,6 +28,13 @@ class Voters:
     evaluators: int = 0
     agreement: float | None = None
     heaviest: tuple[Voter, ...] = ()
+
+
+class VoterMark(NamedTuple):
+    """The last one of the page before."""
+
+    votes: int
+    evaluator: str
 
 
 @dataclass(frozen=True)
@@ -69,19 +76,24 @@ async def cast(engine: AsyncEngine, abtest_uid: str, max_votes: int | None) -> C
     return Cast(counted, found.evaluators, most, second_opinions)
 
 
-async def heaviest_voters(engine: AsyncEngine, abtest_uid: str, limit: int) -> Voters:
+async def heaviest_voters(engine: AsyncEngine, abtest_uid: str, limit: int, after: VoterMark | None = None) -> Voters:
     """Of all votes that count, without how well people agree."""
     own = VoterCounts.abtest_uid == abtest_uid
-    query = select(VoterCounts.evaluator, *_columns(VoterCounts), func.count().over()).where(own)
+    evaluators = select(func.count()).select_from(VoterCounts).where(own).scalar_subquery()
+    query = select(VoterCounts.evaluator, *_columns(VoterCounts), evaluators).where(own)
+    if after is not None:
+        query = query.where(_lighter(VoterCounts.votes, VoterCounts.evaluator, after))
     query = query.order_by(VoterCounts.votes.desc(), VoterCounts.evaluator).limit(limit)
     async with engine.connect() as connection:
         rows = (await connection.execute(query)).all()
     if not rows:
-        return Voters()
+        return Voters() if after is None else replace(await heaviest_voters(engine, abtest_uid, 1), heaviest=())
     return Voters(rows[0][-1], None, tuple(Voter(row[0], counted_of(*row[1:5]), None) for row in rows))
 
 
-async def voters(engine: AsyncEngine, abtest_uid: str, max_votes: int | None, limit: int) -> Voters:
+async def voters(
+    engine: AsyncEngine, abtest_uid: str, max_votes: int | None, limit: int, after: VoterMark | None = None
+) -> Voters:
     """The `limit` with the most votes first, and how often two people agreed on a prompt.
 
     Whether each has other answers to a prompt, made by the same two versions, or the same ones as those before: only
@@ -114,30 +126,39 @@ async def voters(engine: AsyncEngine, abtest_uid: str, max_votes: int | None, li
         (first * (of_prompt - 1)).label("pairs"),
     ).subquery()
     agreeing, pairs, votes = func.sum(judged.c.agreeing), func.sum(judged.c.pairs), func.count(judged.c.choice)
-    query = (
+    each = (
         select(
             judged.c.evaluator,
-            agreeing,
-            pairs,
-            func.sum(case((votes > 0, 1), else_=0)).over(),
-            func.sum(agreeing).over(),
-            func.sum(pairs).over(),
+            agreeing.label("agreeing"),
+            pairs.label("pairs"),
+            func.sum(case((votes > 0, 1), else_=0)).over().label("evaluators"),
+            func.sum(agreeing).over().label("all_agreeing"),
+            func.sum(pairs).over().label("all_pairs"),
+            votes.label("votes"),
             *count_columns(judged.c.choice),
         )
         .group_by(judged.c.evaluator)
-        .order_by(votes.desc(), judged.c.evaluator)
-        .limit(limit)
+        .subquery()
     )
+    query = select(each).order_by(each.c.votes.desc(), each.c.evaluator).limit(limit)
+    if after is not None:
+        query = query.where(_lighter(each.c.votes, each.c.evaluator, after))
     async with engine.connect() as connection:
         rows = (await connection.execute(query)).all()
     if not rows:
-        return Voters()
+        return Voters() if after is None else replace(await voters(engine, abtest_uid, max_votes, 1), heaviest=())
     _, _, _, evaluators, all_agreeing, all_pairs, *_ = rows[0]
     return Voters(
         evaluators,
         _share(all_agreeing, all_pairs),
         tuple(Voter(row[0], VoteCounts.model_validate(row._asdict()), _share(row[1], row[2])) for row in rows),
     )
+
+
+def _lighter(
+    votes: SQLColumnExpression[int], evaluator: SQLColumnExpression[str], mark: VoterMark
+) -> ColumnElement[bool]:
+    return and_(votes <= mark.votes, or_(votes < mark.votes, evaluator > mark.evaluator))
 
 
 async def win_rates(

@@ -209,12 +209,6 @@ async def list_comparisons(
     return found
 
 
-def listed_after(created_at: datetime, identity: str) -> ColumnElement[bool]:
-    """What follows this comparison in the order of `list_comparisons`."""
-    # The first condition is implied by the second one, and what an index can begin with.
-    return (Comparison.created_at <= created_at) & ((Comparison.created_at < created_at) | (Comparison.id > identity))
-
-
 def _counting(abtest_uid: str) -> tuple[ColumnElement[bool], ...]:
     return Vote.abtest_uid == abtest_uid, Vote.late.is_(False), Vote.second_opinion.is_(False)
 

@@ -15,7 +15,7 @@ from finetune_operator.web.abtest_requests import (
     abtest_entry,
     abtest_spec,
 )
-from finetune_operator.web.abtest_samples import SampleCursor, SampleList, samples_of
+from finetune_operator.web.abtest_samples import SampleList, samples_of
 from finetune_operator.web.acting import TESTS, Acting
 from finetune_operator.web.auth import CallerOf, require_caller
 from finetune_operator.web.creation import (
@@ -29,7 +29,7 @@ from finetune_operator.web.creation import (
 )
 from finetune_operator.web.ids import ID_PATTERN, NamespaceQuery
 from finetune_operator.web.job_routes import CHANGING, READING, After
-from finetune_operator.web.moments import AfterMoment
+from finetune_operator.web.marks import MarkAfter
 from finetune_operator.web.odd_resources import each_shown
 from finetune_operator.web.pages import Time
 from finetune_operator.web.problems import Problem, documented
@@ -139,7 +139,7 @@ async def get_comparisons_of(
     test_id: TestId,
     before: Time | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
-    after: AfterMoment = None,
+    after: MarkAfter = None,
 ) -> ComparisonList | TestState:
     """Comparisons of this test, the newest first; those without a vote stay blind."""
     if _is_namespace(services, test_id):
@@ -150,13 +150,17 @@ async def get_comparisons_of(
 
 @router.get("/{test_id}/voters", responses=READING, openapi_extra=READ_TEST)
 async def get_voters_of(
-    services: ServicesOf, caller: CallerOf, test_id: TestId, limit: Annotated[int, Query(ge=1, le=500)] = 100
+    services: ServicesOf,
+    caller: CallerOf,
+    test_id: TestId,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    after: MarkAfter = None,
 ) -> VoterList | TestState:
     """Whose votes they are, and how well people agree."""
     if _is_namespace(services, test_id):
         return await abtests.get_test(services, caller, test_id, "voters")
     namespace, name = Acting(services, caller).identified(test_id)
-    return await abtests.get_voters(services, caller, namespace, name, limit)
+    return await abtests.get_voters(services, caller, namespace, name, limit, after)
 
 
 @router.get("/{test_id}/samples", responses=READING, openapi_extra=READ_TEST)
@@ -166,7 +170,7 @@ async def get_samples_of(
     test_id: TestId,
     arm: Arm | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
-    after: SampleCursor = None,
+    after: MarkAfter = None,
 ) -> SampleList | TestState:
     """What production traffic showed of each arm, answer by answer; nobody is told who asked."""
     if _is_namespace(services, test_id):

@@ -1,13 +1,10 @@
 """Answers to users that an ABTest has sampled, one by one: what each took, and what feedback says of it."""
 
-import base64
 import hashlib
 import re
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated
 
-from fastapi import Query
 from pydantic import BaseModel, ConfigDict
 
 from finetune_operator.core.inference_cost import TokenPrice, token_price
@@ -18,7 +15,7 @@ from finetune_operator.store.samples import SamplePlace, ToldSample
 from finetune_operator.web.acting import TESTS, VERSIONS, Acting
 from finetune_operator.web.ids import ObjectId
 from finetune_operator.web.odd_resources import parsed
-from finetune_operator.web.pages import CURSOR_PREFIX
+from finetune_operator.web.pages import WRONG_CURSOR, cursor_of, text_of
 from finetune_operator.web.problems import Problem
 
 UNSHOWN = (403, 404)
@@ -26,9 +23,6 @@ VERSION_NAME = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")
 """A base model may be served by any other name."""
 ID_DIGITS = 32
 SAMPLES_OF_A_MOMENT_MAX = 1_000_000
-SampleCursor = Annotated[
-    str | None, Query(max_length=512, pattern=rf"^{CURSOR_PREFIX}[-_A-Za-z0-9]+$", description="`next` of a page")
-]
 
 
 class SampleEntry(BaseModel):
@@ -124,19 +118,17 @@ def _cursor(shown: list[datetime], begin: SamplePlace | None) -> str:
     """The last moment, and how many of it were shown: the ids of requests are nobody else's."""
     last = shown[-1]
     count = shown.count(last) + (begin.shown if begin is not None and begin.time == last else 0)
-    text = f"{last.isoformat()} {count}"
-    return CURSOR_PREFIX + base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+    return cursor_of(f"{last.isoformat()} {count}")
 
 
 def _place(after: str | None) -> SamplePlace | None:
     if after is None:
         return None
-    text = after.removeprefix(CURSOR_PREFIX)
     try:
-        time, _, shown = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode().partition(" ")
+        time, _, shown = text_of(after).partition(" ")
         place = SamplePlace(datetime.fromisoformat(time).astimezone(UTC), int(shown))
     except (ValueError, OverflowError):
         place = None
     if place is None or not 0 <= place.shown <= SAMPLES_OF_A_MOMENT_MAX:
-        raise Problem(422, "wrong-cursor", "after: this is no `next` of a page; begin with the first page")
+        raise Problem(422, "wrong-cursor", WRONG_CURSOR)
     return place

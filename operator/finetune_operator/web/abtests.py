@@ -10,7 +10,9 @@ from finetune_operator.core.group_sequential import most_votes
 from finetune_operator.core.sequential import p_value
 from finetune_operator.resources.abtest import ABTest, Arm, Voters
 from finetune_operator.store import feedback, vote_statistics, votes
+from finetune_operator.store.keyset import Mark, beyond
 from finetune_operator.store.tables import Comparison
+from finetune_operator.store.vote_statistics import VoterMark
 from finetune_operator.store.votes import Choice
 from finetune_operator.web.acting import OWN, TESTS, Acting
 from finetune_operator.web.auth import Caller, CallerOf, decide, require_caller, require_right
@@ -18,7 +20,7 @@ from finetune_operator.web.comparison_material import baseline_name, material_of
 from finetune_operator.web.evaluators import evaluator_of
 from finetune_operator.web.identity import READ_TESTS, VOTE
 from finetune_operator.web.ids import NamespaceQuery, ObjectId
-from finetune_operator.web.moments import AfterMoment, Moment, parse_moment
+from finetune_operator.web.marks import MarkAfter, mark_of, marked, voter_mark_of
 from finetune_operator.web.odd_resources import parsed
 from finetune_operator.web.pages import Time
 from finetune_operator.web.problems import Problem, documented
@@ -171,18 +173,21 @@ async def get_voters(
     namespace: Namespace,
     name: Name,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    after: MarkAfter = None,
 ) -> VoterList:
     """Whose votes they are, and how well people agree: of many votes unknown until that has been worked out."""
+    mark = voter_mark_of(after)
     test = await _read_test(Acting(services, caller), namespace, name)
     told = test.status.voters or Voters()
     uid, max_votes = test.metadata.uid, most_votes(test.spec.decision)
     given = (await votes.standing(services.engine, uid, max_votes)).opinions
     found = await services.remembered.answer(
-        ("voters", uid, max_votes, limit),
+        ("voters", uid, max_votes, limit, mark),
         given,
-        lambda: vote_statistics.voters(services.engine, uid, max_votes, limit),
-        meanwhile=lambda: vote_statistics.heaviest_voters(services.engine, uid, limit),
+        lambda: vote_statistics.voters(services.engine, uid, max_votes, limit + 1, mark),
+        meanwhile=lambda: vote_statistics.heaviest_voters(services.engine, uid, limit + 1, mark),
     )
+    page = marked(found.heaviest, limit, lambda voter: VoterMark(voter.votes.total, voter.evaluator))
     return VoterList(
         evaluators=found.evaluators,
         agreement=found.agreement,
@@ -190,8 +195,10 @@ async def get_voters(
         p_value_without_heaviest=told.p_value_without_heaviest,
         voters=tuple(
             VoterEntry(evaluator=voter.evaluator, tally=Tally.of(voter.votes), agreement=voter.agreement)
-            for voter in found.heaviest
+            for voter in page.rows
         ),
+        has_more=page.has_more,
+        next=page.next,
     )
 
 
@@ -227,19 +234,19 @@ async def get_comparisons(
     name: str | None = None,
     before: Time | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
-    after: AfterMoment = None,
+    after: MarkAfter = None,
 ) -> ComparisonList:
     """Comparisons, the newest first; those without a vote stay blind. `after` is the `next` of the page before."""
     conditions = [] if name is None else [Comparison.name == name]
     if before is not None:
         conditions.append(Comparison.created_at < before)
-    if after is not None:
-        conditions.append(votes.listed_after(*parse_moment(after)))
+    if (mark := mark_of(after)) is not None:
+        conditions.append(beyond(Comparison.created_at, Comparison.id, mark))
     readable = await _readable_namespaces(services, caller, namespace)
     if namespace is not None:
         readable = (namespace,) if readable is None or namespace in readable else ()
     found = await votes.list_comparisons(services.engine, conditions, limit + 1, readable)
-    shown, has_more = found[:limit], len(found) > limit
+    page = marked(found, limit, lambda row: Mark(row[0].created_at, row[0].id))
     return ComparisonList(
         comparisons=tuple(
             ComparisonEntry(
@@ -255,10 +262,10 @@ async def get_comparisons(
                 second_opinion=cast.second_opinion if cast else None,
                 sides=_sides(comparison) if cast else None,
             )
-            for comparison, cast in shown
+            for comparison, cast in page.rows
         ),
-        has_more=has_more,
-        next=str(Moment(shown[-1][0].created_at, shown[-1][0].id)) if has_more else None,
+        has_more=page.has_more,
+        next=page.next,
     )
 
 

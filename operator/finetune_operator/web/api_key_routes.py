@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from finetune_operator.core.api_keys import ID_BYTES, ID_PATTERN, PREFIX, SECRET_BYTES, digest_of, new_key
@@ -11,12 +11,14 @@ from finetune_operator.logs import get_logger
 from finetune_operator.resources.common import ShortText
 from finetune_operator.store import api_keys
 from finetune_operator.store.api_keys import Account, KeyRecord
+from finetune_operator.store.keyset import Mark
 from finetune_operator.web.acting import Acting
 from finetune_operator.web.api_key_login import VALUE, require_listed, token_for
 from finetune_operator.web.auth import Caller, CallerOf, decide, require_right
 from finetune_operator.web.creation import IdempotencyKey, digits_of_key
 from finetune_operator.web.identity import make_tokens
 from finetune_operator.web.ids import NAME_PATTERN, NAMESPACE_PATTERN
+from finetune_operator.web.marks import MarkAfter, mark_of, marked
 from finetune_operator.web.problems import Problem, documented
 from finetune_operator.web.refusals import token_needed
 from finetune_operator.web.required_rights import MAKE_ANY_TOKENS, MAKE_TOKENS
@@ -25,7 +27,6 @@ from finetune_operator.web.services import Services, ServicesOf
 KEYS_PATH = "/v1/api-keys"
 MAX_ACTIVE = 50
 """Of one ServiceAccount."""
-SHOWN_MAX = 1000
 PROBLEMS = documented(401, 403, 404, 409, 422, 503)
 
 KeyId = Annotated[str, Path(pattern=f"^{ID_PATTERN}$", description="The part between `ftk_` and the secret")]
@@ -85,6 +86,9 @@ class KeyList(_Model):
     """The newest first, ended ones too."""
 
     api_keys: tuple[KeyEntry, ...]
+    has_more: bool
+    next: str | None
+    """`after` of the next page."""
     accounts: tuple[KeyAccount, ...]
     """For which the caller may make keys."""
 
@@ -131,8 +135,14 @@ async def create_api_key(
 
 
 @router.get("", responses=PROBLEMS, openapi_extra=MAKE_ANY_TOKENS)
-async def list_api_keys(services: ServicesOf, caller: CallerOf) -> KeyList:
-    """Keys of those ServiceAccounts that the caller may make tokens for; at most a thousand."""
+async def list_api_keys(
+    services: ServicesOf,
+    caller: CallerOf,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 1000,
+    after: MarkAfter = None,
+) -> KeyList:
+    """Keys of those ServiceAccounts that the caller may make tokens for, the newest first."""
+    mark = mark_of(after)
     if caller.token is None:
         raise token_needed(None)
     listed = {Account(*place.split("/", 1)) for place in services.settings.api_key_accounts}
@@ -145,9 +155,15 @@ async def list_api_keys(services: ServicesOf, caller: CallerOf) -> KeyList:
         account = known[0]
         await require_right(services, caller, make_tokens(account.name), account.namespace)
     now = services.now()
-    found = await api_keys.of_accounts(services.engine, mine, SHOWN_MAX)
+    found = await api_keys.of_accounts(services.engine, mine, limit + 1, mark)
+    page = marked(found, limit, lambda key: Mark(key.created_at, key.id))
     open_to_keys = tuple(KeyAccount(namespace=a.namespace, service_account=a.name) for a in mine if a in listed)
-    return KeyList(api_keys=tuple(_entry(key, now) for key in found), accounts=open_to_keys)
+    return KeyList(
+        api_keys=tuple(_entry(key, now) for key in page.rows),
+        has_more=page.has_more,
+        next=page.next,
+        accounts=open_to_keys,
+    )
 
 
 @router.delete("/{key_id}", status_code=204, responses=PROBLEMS, openapi_extra=MAKE_TOKENS)

@@ -22,6 +22,7 @@ from finetune_operator.web import (
     abtest_routes,
     abtests,
     api_key_routes,
+    base_models,
     batch_routes,
     cost_routes,
     datasets,
@@ -38,9 +39,11 @@ from finetune_operator.web import (
 )
 from finetune_operator.web.arms import GatewayArms
 from finetune_operator.web.dashboard import site
+from finetune_operator.web.gateway_client import gateway_client
 from finetune_operator.web.middleware import BodyLimit, HeadLimit, RequestLog
 from finetune_operator.web.mirroring import Mirroring
 from finetune_operator.web.oidc import OpenIdProvider
+from finetune_operator.web.openai_api import completions as openai_completions
 from finetune_operator.web.openai_api import files as openai_files
 from finetune_operator.web.openai_api import routes as openai_routes
 from finetune_operator.web.services import Services, ServicesOf
@@ -56,6 +59,7 @@ ROUTERS = (
     abtest_routes.router,
     abtests.router,
     versions.router,
+    base_models.router,
     job_routes.router,
     jobs.router,
     batch_routes.router,
@@ -69,6 +73,7 @@ ROUTERS = (
     api_key_routes.router,
     openai_routes.router,
     openai_files.router,
+    openai_completions.router,
 )
 
 logger = get_logger(__name__)
@@ -126,11 +131,15 @@ async def serve(settings: Settings) -> None:
     try:
         schema = await migrate(engine)
         logger.info("database ready", url=shown(url), schema=schema)
-        async with KubeClient.from_environment() as cluster, aiohttp.ClientSession() as session:
+        async with (
+            KubeClient.from_environment() as cluster,
+            aiohttp.ClientSession() as session,
+            gateway_client(settings) as gateway,
+        ):
             mirroring = Mirroring(engine, cluster, settings.namespaces)
             oidc = OpenIdProvider(session, settings.oidc) if settings.oidc else None
             arms = GatewayArms(session, settings)
-            services = Services(settings, engine, cluster, arms, oidc=oidc, mirroring=mirroring)
+            services = Services(settings, engine, cluster, arms, gateway=gateway, oidc=oidc, mirroring=mirroring)
             following = asyncio.create_task(mirroring.run())
             following.add_done_callback(_mirror_ended)
             try:

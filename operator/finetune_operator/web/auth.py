@@ -10,8 +10,9 @@ from pydantic import SecretStr
 
 from finetune_operator.core.api_keys import parsed_key
 from finetune_operator.kube.errors import KubeError
+from finetune_operator.kube.reviews import UNAUTHENTICATED
 from finetune_operator.web.api_key_login import login
-from finetune_operator.web.identity import EXPORT, UNAUTHENTICATED, Decision, Right
+from finetune_operator.web.identity import EXPORT, Decision, Right
 from finetune_operator.web.problems import Problem
 from finetune_operator.web.refusals import forbidden, refused, unauthorized
 from finetune_operator.web.required_rights import RequiredRights, require_declared, required_of

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from finetune_operator.contract.batch_answers import BatchAnswer
+from finetune_operator.core.inference_cost import amount, rounded
 from finetune_operator.resources.batch_inference import KIND, BatchInference, BatchInferenceStatus, BatchPhase
 from finetune_operator.store.batch_answers import KeptRow
 from finetune_operator.web.abtest_requests import BASE
@@ -15,6 +16,7 @@ from finetune_operator.web.odd_resources import parsed
 from finetune_operator.web.shown import shown_manifest
 
 Object = dict[str, Any]
+BEFORE_COSTS = "it ended under an operator that did not tell costs of batches: run it anew to know what it costs"
 FINISHED = frozenset({BatchPhase.SUCCEEDED, BatchPhase.FAILED, BatchPhase.CANCELLED})
 
 
@@ -63,6 +65,18 @@ class BatchTokens(_View):
     completion: int
 
 
+class BatchCost(_View):
+    """What its answers cost; an absent amount is unknown, not 0."""
+
+    currency: str | None
+    spent: float | None
+    """Of all models together."""
+    basis: str | None
+    """What is multiplied by what."""
+    unknown: str | None
+    """Why there is no amount, and what makes it known."""
+
+
 class BatchEntry(_View):
     """A BatchInference."""
 
@@ -88,6 +102,7 @@ class BatchEntry(_View):
     """`volume://<claim>/<path>` of what was asked and answered so far; it stays when the BatchInference is deleted."""
     results: BatchResults | None
     tokens: BatchTokens | None
+    cost: BatchCost
     created_at: datetime | None
     started_at: datetime | None
     finished_at: datetime | None
@@ -189,6 +204,7 @@ def _members(body: Object) -> dict[str, Any]:
         "directory": status.directory,
         "results": _results(status),
         "tokens": BatchTokens(**status.tokens.model_dump()) if status.tokens else None,
+        "cost": _cost(status),
         "created_at": metadata.creation_timestamp,
         "started_at": status.start_time,
         "finished_at": status.completion_time,
@@ -206,6 +222,27 @@ def _progress(status: BatchInferenceStatus) -> BatchProgress | None:
         eta_seconds=known.eta_seconds,
         updated_at=known.last_update_time,
     )
+
+
+def _cost(status: BatchInferenceStatus) -> BatchCost:
+    if (known := status.cost) is None:
+        unknown = _without_cost(status)
+        return BatchCost(currency=None, spent=None, basis=None, unknown=unknown)
+    spent = amount(known.spent)
+    return BatchCost(
+        currency=known.currency,
+        spent=None if spent is None else float(rounded(spent)),
+        basis=known.basis,
+        unknown=known.unknown,
+    )
+
+
+def _without_cost(status: BatchInferenceStatus) -> str:
+    if status.results:
+        return BEFORE_COSTS
+    if status.phase in FINISHED:
+        return "only a run that comes to its end tells its tokens"
+    return "its tokens are told with its results, once all are there"
 
 
 def _results(status: BatchInferenceStatus) -> BatchResults | None:

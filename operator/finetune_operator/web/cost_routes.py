@@ -26,6 +26,7 @@ TestQuery = Annotated[
 Amount = Annotated[BoundedDecimal, Query(ge=0)]
 Rate = Annotated[BoundedDecimal, Query(ge=0, le=1)]
 Limit = Annotated[int, Query(ge=1, le=500)]
+Deleted = Annotated[bool, Query(description="Those whose FineTuneJob is gone, and no others")]
 Model = Annotated[str | None, Query(max_length=63, description="Only of this model")]
 
 router = APIRouter(prefix=COSTS_PATH, tags=["costs"], dependencies=[Depends(require_caller)])
@@ -43,11 +44,13 @@ async def get_training_costs(
     caller: CallerOf,
     namespace: NamespaceQuery = None,
     model: Model = None,
+    deleted: Deleted = False,
     limit: Limit = 100,
     after: After = None,
 ) -> TrainingCostList:
-    """What each training costs, the newest first."""
-    return await costs.trainings(Acting(services, caller), namespace, model, limit, after)
+    """What each training costs, the newest first; of deleted ones the last deleted."""
+    listed = costs.gone_trainings if deleted else costs.trainings
+    return await listed(Acting(services, caller), namespace, model, limit, after)
 
 
 @router.get("/models", responses=READING, openapi_extra=LIST_VERSIONS)

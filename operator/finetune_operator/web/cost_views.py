@@ -7,7 +7,6 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from finetune_operator.core import allocations
-from finetune_operator.core.conditions import find
 from finetune_operator.core.cost import PriceBook
 from finetune_operator.core.inference_cost import (
     UNCOUNTED,
@@ -20,17 +19,15 @@ from finetune_operator.core.inference_cost import (
 )
 from finetune_operator.core.roi import Roi, return_on_investment
 from finetune_operator.core.roi_inputs import Calls, Input, Inputs, Origin, roi_inputs
-from finetune_operator.resources.common import ConditionStatus
-from finetune_operator.resources.finetunejob import FineTuneJob
+from finetune_operator.resources.finetunejob import FineTuneJob, Phase
 from finetune_operator.resources.modelversion import ModelVersion
 from finetune_operator.store.mirrored_sums import AnswerSums, TrainingSums
 from finetune_operator.store.usage import Used
 from finetune_operator.web.ids import ObjectId
-from finetune_operator.web.job_views import STATUSES, JobBudget, JobStatus, budget_of
+from finetune_operator.web.job_views import FINISHED, STATUSES, JobBudget, JobStatus, budget_of, why_unknown
 from finetune_operator.web.odd_resources import parsed
 
 Object = dict[str, Any]
-NO_COST_YET = "the operator has not counted it yet"
 
 
 class _View(BaseModel):
@@ -59,6 +56,8 @@ class TrainingCost(_View):
     budget: JobBudget | None
     created_at: datetime | None
     finished_at: datetime | None
+    deleted_at: datetime | None
+    """When its FineTuneJob went; what was spent stays spent."""
 
 
 class TrainingCostList(_View):
@@ -71,7 +70,8 @@ class TrainingCostList(_View):
 
 
 class VersionCost(_View):
-    """What the answers of one ModelVersion have cost: those that gateways have told of, copies for tests aside."""
+    """What the answers of one ModelVersion have cost: those that gateways have told of, copies for tests aside, and
+    those to batch inferences that have ended."""
 
     id: str
     """`<namespace>.<name>`."""
@@ -85,12 +85,15 @@ class VersionCost(_View):
     """Generated tokens."""
     calls: int
     """Answered."""
+    batch_calls: int
+    """Of those, rows of batch inferences."""
     failed: int
     calls_with_tokens: int
     """Whose engine told the tokens: a stream does where its client asks for `stream_options.include_usage`."""
     prompt_tokens: int
     completion_tokens: int
     calls_per_day: float | None
+    """Without those of batch inferences."""
     first_day: date | None
     last_day: date | None
     basis: str | None
@@ -113,16 +116,19 @@ class CurrencyTotal(_View):
 
     currency: str
     training: float | None
-    """Spent on all trainings that are there; null where none has a price in it, and some have no price."""
+    """Spent on all trainings, deleted ones too; null where none has a price in it, and some have no price."""
     inference: float | None
     """Of all answers whose tokens are known; null as well."""
 
 
 class CostSummary(_View):
-    """All that the caller may see. What was deleted is not in it."""
+    """All that the caller may see. Trainings stay in it when their FineTuneJobs are deleted."""
 
     totals: tuple[CurrencyTotal, ...]
     trainings: int
+    """Deleted ones too."""
+    trainings_deleted: int
+    """Whose FineTuneJob is gone."""
     trainings_without_price: int
     """Of those that have begun, so that the totals lack them."""
     trainings_stopped_by_budget: int
@@ -180,6 +186,7 @@ def cost_summary(trainings: TrainingSums, answers: AnswerSums) -> CostSummary:
             for name in names
         ),
         trainings=trainings.count,
+        trainings_deleted=trainings.deleted,
         trainings_without_price=trainings.unpriced,
         trainings_stopped_by_budget=trainings.over_budget,
         versions=answers.versions,
@@ -193,24 +200,32 @@ def _sum(spent: Decimal | None, unpriced: int) -> float | None:
     return None if spent is None and unpriced else float(rounded(spent or Decimal(0)))
 
 
-def training_cost(body: Object, now: datetime) -> TrainingCost:
+def _status(phase: Phase | None, *, is_deleted: bool) -> JobStatus:
+    """A deletion ends what is under way."""
+    status = STATUSES[phase] if phase else JobStatus.QUEUED
+    return JobStatus.CANCELLED if is_deleted and status not in FINISHED else status
+
+
+def training_cost(body: Object, now: datetime, deleted_at: datetime | None = None) -> TrainingCost:
+    """Of one that is gone, pods hold nothing since then."""
     job = parsed(FineTuneJob, body)
     status, cost = job.status, job.status.cost
     spent = amount(cost.spent) if cost else None
     return TrainingCost(
         id=str(ObjectId(job.metadata.namespace, job.metadata.name)),
         model=job.spec.model,
-        status=STATUSES[status.phase] if status.phase else JobStatus.QUEUED,
+        status=_status(status.phase, is_deleted=deleted_at is not None),
         currency=cost.currency if cost else None,
         spent=_float(spent),
         estimated=_float(amount(cost.estimated)) if cost else None,
-        allocated_seconds=allocations.seconds(status.allocation, now) if status.allocation else None,
+        allocated_seconds=allocations.seconds(status.allocation, deleted_at or now) if status.allocation else None,
         attempts=status.attempts,
         basis=cost.basis if cost else None,
-        unknown=None if spent is not None else _why_unknown(job),
+        unknown=None if spent is not None else why_unknown(job),
         budget=budget_of(job),
         created_at=job.metadata.creation_timestamp,
         finished_at=status.completion_time,
+        deleted_at=deleted_at,
     )
 
 
@@ -230,6 +245,7 @@ def version_cost(body: Object, used: Used | None, prices: PriceBook) -> VersionC
         per_call=_float(found.per_call),
         per_million_tokens=float(price.per_million) if isinstance(price, TokenPrice) else None,
         calls=told.calls,
+        batch_calls=told.batch_calls,
         failed=told.failed,
         calls_with_tokens=told.calls_with_tokens,
         prompt_tokens=told.prompt_tokens,
@@ -243,10 +259,9 @@ def version_cost(body: Object, used: Used | None, prices: PriceBook) -> VersionC
 
 
 def calls_of(used: Used | None) -> Calls | None:
-    """None where nobody has called it."""
-    if used is None or not used.calls:
-        return None
-    return Calls(used.calls, (used.last_day - used.first_day).days + 1)
+    """Through gateways, which say what comes in a day; None where nobody has called it."""
+    calls = used.calls - used.batch_calls if used else 0
+    return Calls(calls, (used.last_day - used.first_day).days + 1) if used and calls else None
 
 
 def roi_report(identity: ObjectId, currency: str | None, inputs: Inputs) -> RoiReport:
@@ -276,17 +291,6 @@ def roi_report(identity: ObjectId, currency: str | None, inputs: Inputs) -> RoiR
 def _input(known: Input) -> RoiInput:
     value = None if known.value is None else float(known.value)
     return RoiInput(value=value, origin=known.origin, source=known.source)
-
-
-def _why_unknown(job: FineTuneJob) -> str:
-    told = find(job.status.conditions, "CostKnown")
-    if told and told.status is not ConditionStatus.TRUE:
-        return told.message
-    if job.spec.openai is not None:
-        return "the provider tells it at the end"
-    if job.status.completion_time is not None:
-        return "it ended before any of its pods had a node"
-    return NO_COST_YET
 
 
 def _float(value: Decimal | None) -> float | None:

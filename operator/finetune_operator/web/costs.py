@@ -10,7 +10,8 @@ from finetune_operator.core.roi_inputs import Evidence, currencies, measured_inp
 from finetune_operator.resources.abtest import ABTest
 from finetune_operator.resources.finetunejob import FineTuneJob
 from finetune_operator.resources.modelversion import ModelVersion
-from finetune_operator.store import mirrored_sums, usage
+from finetune_operator.store import deleted_trainings, mirrored_sums, usage
+from finetune_operator.store.deleted_trainings import UnknownPlace
 from finetune_operator.store.mirrored import Wanted
 from finetune_operator.store.mirrored_sums import AnswerSums, TrainingSums
 from finetune_operator.web.acting import JOBS, TESTS, VERSIONS, Acting
@@ -63,6 +64,23 @@ async def trainings(
     return _trainings(page, acting)
 
 
+async def gone_trainings(
+    acting: Acting, namespace: str | None, model: str | None, limit: int, after: str | None
+) -> TrainingCostList:
+    """A page of those whose FineTuneJob was deleted, as far as the api was told of them. Raises problems."""
+    listable = await acting.listable(JOBS, namespace)
+    try:
+        found = await deleted_trainings.page(acting.services.engine, listable, model, after or None, limit + 1)
+    except UnknownPlace:
+        detail = "after: this is no `next` of a page of deleted trainings; begin with the first page"
+        raise Problem(422, "wrong-cursor", detail) from None
+    shown, has_more, now = found.trainings[:limit], len(found.trainings) > limit, acting.services.now()
+    times = {_uid(each.body): each.deleted_at for each in shown}
+    jobs = each_shown(lambda body: training_cost(body, now, times[_uid(body)]), (each.body for each in shown))
+    last = _uid(shown[-1].body) if has_more else None
+    return TrainingCostList(jobs=jobs, total=found.total, has_more=has_more, next=last)
+
+
 async def versions(
     acting: Acting, namespace: str | None, model: str | None, limit: int, after: str | None
 ) -> VersionCostList:
@@ -73,14 +91,16 @@ async def versions(
 
 
 async def _training_sums(acting: Acting, namespace: str | None) -> TrainingSums:
+    """With those whose FineTuneJob is gone, which only the tables know."""
+    engine = acting.services.engine
     if acting.is_mirrored(JOBS):
-        listable = await acting.listable(JOBS, namespace)
-        return await mirrored_sums.trainings(acting.services.engine, JOBS.plural, listable)
+        return await deleted_trainings.all_sums(engine, JOBS.plural, await acting.listable(JOBS, namespace))
     sums = TrainingSums()
     async with aclosing(acting.chunks(JOBS, namespace)) as chunks:
         async for chunk in chunks:
             for body in chunk:
                 sums.add(facts_of(JOBS.plural, body))
+    await deleted_trainings.add_to(sums, engine, await acting.listable(JOBS, namespace))
     return sums
 
 
@@ -133,17 +153,21 @@ def _currency_of_answers(version: ModelVersion) -> str | None:
 
 
 async def _job(acting: Acting, version: ModelVersion) -> FineTuneJob | None:
-    """What made it, unless that is gone, another one of its name, or not for the caller."""
-    lineage = version.spec.lineage
-    if lineage.fine_tune_job is None:
+    """What made it, deleted or not, unless nobody told the api of it, or it is not for the caller."""
+    lineage, namespace = version.spec.lineage, version.metadata.namespace
+    if lineage.fine_tune_job is None or lineage.job_uid is None:
         return None
     try:
-        body = await acting.get(JOBS, ObjectId(version.metadata.namespace, lineage.fine_tune_job))
+        body = await acting.get(JOBS, ObjectId(namespace, lineage.fine_tune_job))
+        if body["metadata"]["uid"] == lineage.job_uid:
+            return parsed(FineTuneJob, body)
     except Problem as problem:
-        if problem.status not in (FORBIDDEN, NOT_FOUND):
+        if problem.status == FORBIDDEN:
+            return None
+        if problem.status != NOT_FOUND:
             raise
-        return None
-    return parsed(FineTuneJob, body) if body["metadata"]["uid"] == lineage.job_uid else None
+    gone = await deleted_trainings.body_of(acting.services.engine, namespace, lineage.job_uid)
+    return parsed(FineTuneJob, gone) if gone else None
 
 
 async def _test(acting: Acting, version: ModelVersion, test_id: str) -> ABTest:
@@ -157,4 +181,9 @@ async def _test(acting: Acting, version: ModelVersion, test_id: str) -> ABTest:
 
 
 def _uids(bodies: Iterable[Object]) -> list[str]:
-    return [body["metadata"]["uid"] for body in bodies]
+    return [_uid(body) for body in bodies]
+
+
+def _uid(body: Object) -> str:
+    uid: str = body["metadata"]["uid"]
+    return uid

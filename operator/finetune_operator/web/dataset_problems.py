@@ -39,11 +39,16 @@ def empty(outcome: ExportEmpty) -> Problem:
             if number == 0:
                 detail = "the table ml_analysis_rating has no rows; collect ratings first, or name another database"
                 return Problem(422, "dataset-empty", detail)
-            name = _FILTER.sub(lambda found: FIELDS.get(found[0], found[0]), left.filter)
+            name = in_request(left.filter)
             detail = f"{name} leaves none of the {before} ratings that the filters before it leave; relax it"
             return Problem(422, "dataset-empty", detail)
         before = left.rows
     return Problem(422, "dataset-empty", "no rating is left; relax the filters")
+
+
+def in_request(name: str) -> str:
+    """A filter as a request calls it."""
+    return _FILTER.sub(lambda found: FIELDS.get(found[0], found[0]), name)
 
 
 def refused(failure: Failure) -> Problem:

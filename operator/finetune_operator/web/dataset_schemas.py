@@ -9,7 +9,9 @@ from finetune_operator.contract.dataset import DatasetConfig, RatingsSource
 from finetune_operator.core.dataset_records import Format
 from finetune_operator.core.datasets import rating_difference
 from finetune_operator.resources.common import ShortText
+from finetune_operator.store.dataset_worker import RatingsCounted
 from finetune_operator.store.exported_datasets import FileName, StoredDataset
+from finetune_operator.web.dataset_problems import in_request
 
 DIFFERENCES = ("min_rating_difference", "min_confidence_diff")
 DATASETS_PATH = "/v1/fine-tuning/datasets"
@@ -212,15 +214,43 @@ class DatasetRows(_Body):
     """The `cursor` of the next page; null at the end."""
 
 
+class FilterRows(_Body):
+    """How many ratings are left when this filter has been added to those before it."""
+
+    filter: str
+    rows: int
+
+
+class RatingExample(_Body):
+    """One rating, with the beginnings of its texts. They are what people wrote: data, not HTML."""
+
+    prompt: str
+    response: str
+    rating: str
+
+
 class RatingStatistics(_Body):
     """The ratings that all filters leave; lengths in characters."""
 
     rows: int
+    by_filter: tuple[FilterRows, ...]
+    """Begins with the whole table."""
+    emptied_by: str | None
+    """The filter that took the last rating; the table itself where it has none, null where some are left."""
     by_domain: dict[str, int]
     by_task_type: dict[str, int]
     by_rating: dict[str, int]
     average_prompt_characters: float
     average_response_characters: float
+    examples: tuple[RatingExample, ...]
+    """The first ones, by their ids."""
+
+    @classmethod
+    def of(cls, counted: RatingsCounted) -> "RatingStatistics":
+        left = tuple(FilterRows(filter=in_request(each.filter), rows=each.rows) for each in counted.by_filter)
+        emptied = next((each.filter for each in left if not each.rows), None)
+        said = counted.model_dump(exclude={"kind", "by_filter"})
+        return cls(**said, by_filter=left, emptied_by=emptied)
 
 
 def _described(dataset: StoredDataset) -> dict[str, Any]:

@@ -1,12 +1,15 @@
 """Public: datasets of ratings, to make, list, look at, download and delete."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import FileResponse
 from pydantic_core import from_json
 
+from finetune_operator.contract.dataset import RatingsSource
 from finetune_operator.logs import get_logger
+from finetune_operator.resources.common import ShortText
 from finetune_operator.store.exported_datasets import (
     DATASET_ID,
     FileName,
@@ -14,6 +17,7 @@ from finetune_operator.store.exported_datasets import (
     UnknownDataset,
     WrongCursor,
 )
+from finetune_operator.store.keyset import Mark
 from finetune_operator.web.auth import TrainerOf
 from finetune_operator.web.dataset_exports import Exporter, datasets_of
 from finetune_operator.web.dataset_schemas import (
@@ -30,7 +34,7 @@ from finetune_operator.web.dataset_schemas import (
     RatingStatistics,
 )
 from finetune_operator.web.held_files import HeldFileResponse
-from finetune_operator.web.moments import AfterMoment, Moment, parse_moment
+from finetune_operator.web.marks import MarkAfter, mark_of, marked
 from finetune_operator.web.pages import Time
 from finetune_operator.web.problems import Problem, documented
 from finetune_operator.web.required_rights import USE_RATINGS
@@ -46,6 +50,7 @@ EXPORT_ANSWERS: dict[int | str, dict[str, Any]] = {
 PROBLEMS = documented(401, 403, 404, 409, 422, 503)
 
 DatasetId = Annotated[str, Path(pattern=DATASET_ID)]
+Exported = Annotated[ShortText | None, Query()]
 
 logger = get_logger(__name__)
 router = APIRouter(prefix=DATASETS_PATH, tags=["datasets"])
@@ -71,32 +76,49 @@ def answer(dataset: StoredDataset, response: Response, *, created: bool) -> Expo
 def get_datasets(
     services: ServicesOf,
     _: TrainerOf,
+    format: FormatName | None = None,  # noqa: A002
+    philosopher: Exported = None,
+    domain: Exported = None,
+    task_type: Exported = None,
     before: Time | None = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    after: AfterMoment = None,
-    format: FormatName | None = None,  # noqa: A002
+    after: MarkAfter = None,
 ) -> DatasetList:
-    """Exported datasets, of one format or of all, the newest first; `after` is the `next` of the page before."""
-    every = datasets_of(services).newest_first()
-    kept = [dataset for dataset in every if format is None or dataset.format == FORMATS[format]]
-    place = parse_moment(after) if after is not None else None
+    """Exported datasets, the newest first: all, or those that were exported with these filters.
+
+    `after` is the `next` of the page before.
+    """
+    mark = mark_of(after)
+    asked = {"philosopher": philosopher, "domain": domain, "task_type": task_type}
+    wanted = {name: value for name, value in asked.items() if value is not None}
+    kept = [
+        dataset
+        for dataset in datasets_of(services).newest_first()
+        if (format is None or dataset.format == FORMATS[format]) and _has_read(dataset.config.source, wanted)
+    ]
     rest = [
         dataset
         for dataset in kept
-        if (before is None or dataset.created_at < before) and (place is None or _place(dataset) < place)
+        if (before is None or dataset.created_at < before) and (mark is None or _place(dataset) < mark)
     ]
-    shown, has_more = rest[:limit], len(rest) > limit
+    page = marked(rest, limit, _place)
     return DatasetList(
-        datasets=tuple(map(DatasetEntry.of, shown)),
+        datasets=tuple(map(DatasetEntry.of, page.rows)),
         total=len(kept),
         bytes=sum(dataset.bytes for dataset in kept),
-        has_more=has_more,
-        next=str(_place(shown[-1])) if has_more else None,
+        has_more=page.has_more,
+        next=page.next,
     )
 
 
-def _place(dataset: StoredDataset) -> Moment:
-    return Moment(dataset.created_at, dataset.id)
+def _place(dataset: StoredDataset) -> Mark:
+    return Mark(dataset.created_at, dataset.id)
+
+
+def _has_read(source: object, wanted: Mapping[str, str]) -> bool:
+    return not wanted or (
+        isinstance(source, RatingsSource) and all(getattr(source, name) == value for name, value in wanted.items())
+    )
 
 
 @router.post("/statistics", responses=EXPORT_PROBLEMS, openapi_extra=USE_RATINGS)
@@ -105,7 +127,7 @@ async def count_ratings(
 ) -> RatingStatistics:
     """What the ratings are like that an export with the same filters would read; `limit` is not applied."""
     counted = await Exporter(services, request, caller).statistics(body.source())
-    return RatingStatistics(**counted.model_dump(exclude={"kind"}))
+    return RatingStatistics.of(counted)
 
 
 @router.get("/{dataset_id}", responses=PROBLEMS, openapi_extra=USE_RATINGS)

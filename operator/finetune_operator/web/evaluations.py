@@ -9,10 +9,12 @@ from pydantic import BaseModel, ConfigDict
 from finetune_operator.contract.places import EVALUATION_PATH
 from finetune_operator.contract.served_evaluation import EvaluationSource, RecordedEvaluation
 from finetune_operator.store import evaluations
+from finetune_operator.store.keyset import Mark
 from finetune_operator.web.abtests import Name, Namespace
 from finetune_operator.web.acting import Acting
 from finetune_operator.web.auth import CallerOf, require_caller, require_internal, require_right
 from finetune_operator.web.identity import READ_VERSIONS
+from finetune_operator.web.marks import MarkAfter, mark_of, marked
 from finetune_operator.web.problems import documented
 from finetune_operator.web.required_rights import READ_VERSION
 from finetune_operator.web.services import ServicesOf
@@ -59,6 +61,9 @@ class EvaluationList(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     evaluations: tuple[EvaluationEntry, ...]
+    has_more: bool
+    next: str | None
+    """`after` of the next page."""
 
 
 @internal_router.put(EVALUATION_PATH, status_code=204)
@@ -75,14 +80,21 @@ async def get_evaluations(
     caller: CallerOf,
     namespace: Namespace,
     name: Name,
+    source: EvaluationSource | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    after: MarkAfter = None,
 ) -> EvaluationList:
-    """All evaluations that a ModelVersion of this name ever had; they outlive it."""
+    """All evaluations that a ModelVersion of this name ever had, the newest first; they outlive it."""
     Acting(services, caller).require_served(namespace)
     await require_right(services, caller, READ_VERSIONS, namespace)
-    found = await evaluations.of_version(services.engine, namespace, name, limit)
+    mark = mark_of(after)
+    found = await evaluations.of_version(services.engine, namespace, name, limit + 1, after=mark, source=source)
+    page = marked(found, limit, lambda row: Mark(row[1].measured_at, row[0]))
     return EvaluationList(
         evaluations=tuple(
-            EvaluationEntry.model_validate({"id": identity} | evaluation.model_dump()) for identity, evaluation in found
-        )
+            EvaluationEntry.model_validate({"id": identity} | evaluation.model_dump())
+            for identity, evaluation in page.rows
+        ),
+        has_more=page.has_more,
+        next=page.next,
     )

@@ -9,12 +9,13 @@ import asyncio
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from pydantic import SecretStr
 
 from finetune_operator.kube.errors import KubeError, Unavailable
+from finetune_operator.kube.reviews import UNAUTHENTICATED, Creator, user_name
 from finetune_operator.resources.common import GROUP
 
 FIELD_MANAGER = "finetune-api"
@@ -23,8 +24,6 @@ CACHE_SECONDS = 10.0
 CACHE_MAX_ENTRIES = 4096
 MAX_REVIEWS = 32
 """As many questions at once; beyond, callers are asked to come again."""
-ANONYMOUS = "system:anonymous"
-UNAUTHENTICATED = 401
 
 Answer = TypeVar("Answer")
 
@@ -45,6 +44,8 @@ class Right(NamedTuple):
 
 VOTE = Right("create", "abtests/votes")
 """A subresource that is no part of the CRD: RBAC takes any name, so that voting can be granted by itself."""
+ASK = Right("create", "modelversions/completions")
+"""As `VOTE`: an answer takes a GPU, which who only reads is not given."""
 READ_TESTS = Right("get", "abtests")
 READ_JOBS = Right("get", "finetunejobs")
 READ_VERSIONS = Right("get", "modelversions")
@@ -62,12 +63,6 @@ class Decision(NamedTuple):
 
     allowed: bool
     reason: str
-
-
-class Creator(Protocol):
-    """The part of `KubeClient` that asks, with the rights of the caller."""
-
-    async def create(self, plural: str, namespace: str | None, body: Mapping[str, Any]) -> dict[str, Any]: ...
 
 
 class Cluster(Protocol):
@@ -92,15 +87,7 @@ class Identity:
 
     async def name_of(self, token: SecretStr) -> str:
         """Kubernetes' user name, such as `system:serviceaccount:team-a:ada`. Raises `KubeError`, 401 if unknown."""
-
-        async def ask() -> str:
-            answer = await self._create(token, "authentication.k8s.io/v1", "SelfSubjectReview", {})
-            name: str = answer["status"]["userInfo"]["username"]
-            if name == ANONYMOUS:
-                raise KubeError("the API server did not look at the token", UNAUTHENTICATED)
-            return name
-
-        return await self._cached((_digest(token),), ask)
+        return await self._cached((_digest(token),), lambda: user_name(self._caller(token)))
 
     async def decision(self, token: SecretStr, right: Right, namespace: str | None) -> Decision:
         """Without a namespace: in all of them. Raises `KubeError`."""
@@ -112,16 +99,15 @@ class Identity:
                 attributes["subresource"] = subresource
             if right.name:
                 attributes["name"] = right.name
-            spec = {"spec": {"resourceAttributes": attributes}}
-            answer = await self._create(token, "authorization.k8s.io/v1", "SelfSubjectAccessReview", spec)
-            status = answer["status"]
+            body = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview"}
+            asked = body | {"spec": {"resourceAttributes": attributes}}
+            status = (await self._caller(token).create("selfsubjectaccessreviews", None, asked))["status"]
             return Decision(status["allowed"], status.get("reason") or status.get("evaluationError") or "")
 
         return await self._cached((_digest(token), *right, namespace or ""), ask)
 
-    async def _create(self, token: SecretStr, api_version: str, kind: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        caller = self._cluster.on_behalf_of(token.get_secret_value(), FIELD_MANAGER)
-        return await caller.create(f"{kind.lower()}s", None, {"apiVersion": api_version, "kind": kind, **body})
+    def _caller(self, token: SecretStr) -> Creator:
+        return self._cluster.on_behalf_of(token.get_secret_value(), FIELD_MANAGER)
 
     async def _cached(self, key: tuple[str, ...], ask: Callable[[], Awaitable[Answer]]) -> Answer:
         until, kept = self._kept.get(key, (0.0, None))

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
+from finetune_operator.core.cost import CPU, GPU_TYPE_LABEL
 from finetune_operator.core.decimals import BoundedDecimal, decimal_text
 from finetune_operator.core.job_texts import (
     VOLUME,
@@ -17,7 +18,7 @@ from finetune_operator.core.job_texts import (
     NoVolumePath,
     base_model_of,
     family_of,
-    gpu_resources,
+    put_gpus,
     volume_of,
 )
 from finetune_operator.resources.common import ModelName, ShortText
@@ -30,6 +31,8 @@ from finetune_operator.web.ids import NAME_PATTERN, NAMESPACE_PATTERN
 Spec = dict[str, Any]
 
 UPLOAD_PREFIX = "file-"
+LABEL_VALUE = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"
+MAX_CPUS = 1024
 OWN_MEMBERS = frozenset({"namespace", "name", "spec", "start"})
 """What goes with both forms; `start` is of one interface only."""
 METHODS: dict[str, Method] = {method.lower(): method for method in Method}
@@ -65,6 +68,8 @@ PLACES: dict[str, tuple[str, ...]] = {
     "openai": ("openai",),
     "max_cost": ("budget", "maxCost"),
     "currency": ("budget", "currency"),
+    "gpu_type": ("scheduling", "nodeSelector", GPU_TYPE_LABEL),
+    "cpus": ("resources", "requests", CPU),
 }
 RATINGS_MEMBERS = frozenset(name for name, place in PLACES.items() if place[:2] == ("dataset", "ratings"))
 BASE_MODEL_FORMS = (
@@ -153,6 +158,11 @@ class JobRequest(BaseModel):
     gpus: Annotated[int, Field(ge=0, le=64)] | None = None
     """GPUs (`nvidia.com/gpu`) of the trainer; 0 trains on CPUs, which only quantization `none` does. Where absent: one
     for 4bit and 8bit, else none."""
+    gpu_type: Annotated[str, Field(max_length=63, pattern=LABEL_VALUE)] | None = None
+    """Type of its GPUs, as the label `nvidia.com/gpu.product` of their nodes has it, such as NVIDIA-L4; any where
+    absent."""
+    cpus: Annotated[BoundedDecimal, Field(gt=0, le=MAX_CPUS)] | None = None
+    """CPU cores that are reserved for the trainer; without a GPU, its time and cost follow from them."""
     dataset_path: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
     """`volume://<claim>/<path>`, `s3://<bucket>/<key>`, `dataset_path` of an exported dataset, or
     `file-<digest>/data.jsonl` of an uploaded file; ratings are exported where absent."""
@@ -197,6 +207,8 @@ class JobRequest(BaseModel):
             raise ValueError(
                 f"quantization {self.quantization} needs a GPU: set quantization none, or gpus to 1 or more"
             )
+        if self.gpu_type is not None and not (self.needs_gpu if self.gpus is None else self.gpus):
+            raise ValueError("gpu_type is of a GPU, and none is asked for: set gpus to 1 or more, or remove gpu_type")
         if self.max_cost is None and self.currency is not None:
             raise ValueError("currency is of max_cost: set that, too, or remove currency")
         if self.min_rating_difference is not None and self.min_confidence_diff is not None:
@@ -227,7 +239,7 @@ def spec_of(request: JobRequest, namespace: str, claim: DatasetsClaim | None) ->
         spec["method"] = METHODS[request.method].value
     if "backend" in request.model_fields_set:
         spec["backend"] = BACKENDS[request.backend].value
-    spec |= gpu_resources(request.gpus, needs_gpu=request.needs_gpu)
+    put_gpus(spec, request.gpus, needs_gpu=request.needs_gpu)
     if "format" in request.model_fields_set:
         _put(spec, ("dataset", "format"), _format(request))
     if request.dataset_path is not None:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, JsonValue
 
 from finetune_operator.core.conditions import find
 from finetune_operator.resources.common import ConditionStatus
+from finetune_operator.resources.cost import CostStatus
 from finetune_operator.resources.finetunejob import KIND, FineTuneJob, FineTuneJobStatus, Phase
 from finetune_operator.web.ids import ObjectId
 from finetune_operator.web.odd_resources import parsed
@@ -38,6 +39,7 @@ STATUSES: dict[Phase, JobStatus] = {
     Phase.FAILED: JobStatus.FAILED,
     Phase.CANCELLED: JobStatus.CANCELLED,
 }
+NO_COST_YET = "the operator has not counted it yet"
 FINISHED = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED})
 
 
@@ -64,7 +66,13 @@ class JobCost(_View):
 
     currency: str | None
     spent: float | None
+    """Until now, or at its end; all attempts."""
     estimated: float | None
+    """At its end at the present pace."""
+    basis: str | None
+    """What is multiplied by what."""
+    unknown: str | None
+    """Why nothing is known of what was spent."""
 
 
 class JobBudget(_View):
@@ -120,7 +128,7 @@ class JobEntry(_View):
     cancelled: bool
     """Whether its end was asked for."""
     progress: JobProgress | None
-    cost: JobCost | None
+    cost: JobCost
     budget: JobBudget | None
     dataset: JobDataset | None
     result: JobResult | None
@@ -201,7 +209,7 @@ def members_of(body: Object) -> dict[str, Any]:
         "suspended": spec.suspend,
         "cancelled": spec.cancel,
         "progress": _progress(status),
-        "cost": _cost(status),
+        "cost": _cost(job),
         "budget": budget_of(job),
         "dataset": JobDataset(**status.dataset.model_dump()) if status.dataset else None,
         "result": _result(status),
@@ -228,10 +236,28 @@ def _progress(status: FineTuneJobStatus) -> JobProgress | None:
     )
 
 
-def _cost(status: FineTuneJobStatus) -> JobCost | None:
-    if (known := status.cost) is None:
-        return None
-    return JobCost(currency=known.currency, spent=number(known.spent), estimated=number(known.estimated))
+def _cost(job: FineTuneJob) -> JobCost:
+    known = job.status.cost or CostStatus()
+    spent = number(known.spent)
+    return JobCost(
+        currency=known.currency,
+        spent=spent,
+        estimated=number(known.estimated),
+        basis=known.basis,
+        unknown=why_unknown(job) if spent is None else None,
+    )
+
+
+def why_unknown(job: FineTuneJob) -> str:
+    """Why a training has no cost, and what gives it one."""
+    told = find(job.status.conditions, "CostKnown")
+    if told and told.status is not ConditionStatus.TRUE:
+        return told.message
+    if job.spec.openai is not None:
+        return "the provider tells it at the end"
+    if job.status.completion_time is not None:
+        return "it ended before any of its pods had a node"
+    return NO_COST_YET
 
 
 def budget_of(job: FineTuneJob) -> JobBudget | None:

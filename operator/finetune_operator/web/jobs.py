@@ -65,7 +65,11 @@ async def get_series(
     acting = Acting(services, caller)
     if not re.fullmatch(UID_PATTERN, uid):
         uid = (await acting.find(JOBS, uid))["metadata"]["uid"]
-    points, best_loss = await progress.series(services.engine, uid, max_points)
+    points, best_loss = await services.remembered.answer(
+        ("series", uid, max_points),
+        await progress.count(services.engine, uid),
+        lambda: progress.series(services.engine, uid, max_points),
+    )
     if points:
         namespace = points[0].job.namespace
         acting.require_served(namespace)

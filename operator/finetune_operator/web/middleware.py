@@ -7,11 +7,12 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from finetune_operator.logs import get_logger
+from finetune_operator.web.openai_api.errors import COMPLETION_PATHS
 from finetune_operator.web.problems import problem_response
 
 HEAD_MAX_BYTES = 65_536
 QUIET_PATHS = frozenset({"/healthz", "/readyz"})
-STREAMED = frozenset({("POST", "/v1/files")})
+STREAMED = frozenset({("POST", path) for path in ("/v1/files", *COMPLETION_PATHS)})
 """Read as they come, with bounds of their own."""
 SAFE_HEADERS = {
     "X-Content-Type-Options": "nosniff",

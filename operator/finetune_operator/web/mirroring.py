@@ -16,11 +16,13 @@ from typing import Any, Protocol
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from finetune_operator.contract.usage import UsageReport
 from finetune_operator.kube.errors import Gone
 from finetune_operator.logs import cause, get_logger
 from finetune_operator.resources.modelversion import ModelVersion
-from finetune_operator.store import mirrored
+from finetune_operator.store import mirrored, usage
 from finetune_operator.store.mirrored import JOBS, Change, Facts, Row, Wanted
+from finetune_operator.web.batch_usage import usage_of
 from finetune_operator.web.charges import token_charge, training_charge
 from finetune_operator.web.job_views import number, status_of
 from finetune_operator.web.lists import slim
@@ -141,6 +143,7 @@ class Mirroring:
         version = "0"
         async with aclosing(self._source.versioned_chunks(plural, namespace)) as chunks:
             async for items, version in chunks:  # noqa: B007 - the last one's is used
+                await self._tell_usage(plural, items)
                 await mirrored.keep(self._engine, rows_of(plural, items), before)
                 present |= {(item["metadata"]["namespace"], item["metadata"]["name"]) for item in items}
         await mirrored.drop_others(self._engine, plural, namespace, present, int(version), before)
@@ -159,10 +162,28 @@ class Mirroring:
                 if kind == "DELETED":
                     await mirrored.drop(self._engine, plural, metadata["namespace"], metadata["name"], metadata["uid"])
                 elif kind != "BOOKMARK":
+                    await self._tell_usage(plural, [item])
                     await mirrored.keep(self._engine, rows_of(plural, [item]))
                 self._versions[key] = metadata["resourceVersion"]
                 if self._is_due(key):
                     return
+
+    async def _tell_usage(self, plural: str, items: Iterable[Object]) -> None:
+        """Of batch inferences that have ended, before they are kept: nothing but this tells what they took."""
+        if plural == BATCHES:
+            await usage.record(self._engine, *_usage_of(items))
+
+
+def _usage_of(batches: Iterable[Object]) -> Iterator[UsageReport]:
+    for batch in batches:
+        try:
+            told = usage_of(batch)
+        except (ValueError, LookupError, TypeError) as error:
+            named = {"namespace": batch["metadata"]["namespace"], "name": batch["metadata"]["name"]}
+            logger.error("usage of a batch left out, which is not understood", **named, error=cause(error))
+            continue
+        if told is not None:
+            yield told
 
 
 def rows_of(plural: str, items: Iterable[Object]) -> list[Row]:

@@ -16,6 +16,7 @@ Object = dict[str, Any]
 Item = TypeVar("Item")
 CURSOR_PREFIX = "_"
 """No id begins with it."""
+WRONG_CURSOR = "after: this is no `next` of a page; begin with the first page"
 AFTER_MAX_LENGTH = 512
 AFTER_PATTERN = rf"{ID_PATTERN}|^{CURSOR_PREFIX}[-_A-Za-z0-9]+$"
 
@@ -43,8 +44,7 @@ class Place(NamedTuple):
 
     def __str__(self) -> str:
         """As a cursor."""
-        text = f"{self.created} {self.identity}"
-        return CURSOR_PREFIX + base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+        return cursor_of(f"{self.created} {self.identity}")
 
 
 class Page(NamedTuple, Generic[Item]):
@@ -69,16 +69,26 @@ def is_cursor(after: str) -> bool:
     return after.startswith(CURSOR_PREFIX)
 
 
-def parse_cursor(after: str) -> Place:
-    """Raises `WrongCursor`."""
+def cursor_of(text: str) -> str:
+    """Which says a place to us alone."""
+    return CURSOR_PREFIX + base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def text_of(after: str) -> str:
+    """Of a cursor. Raises `WrongCursor`."""
     text = after.removeprefix(CURSOR_PREFIX)
     try:
-        created, _, identity = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode().partition(" ")
-        namespace, _, name = identity.partition(".")
+        return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()
     except ValueError:
-        raise WrongCursor("after: this is no `next` of a page; begin with the first page") from None
+        raise WrongCursor(WRONG_CURSOR) from None
+
+
+def parse_cursor(after: str) -> Place:
+    """Raises `WrongCursor`."""
+    created, _, identity = text_of(after).partition(" ")
+    namespace, _, name = identity.partition(".")
     if not (namespace and name):
-        raise WrongCursor("after: this is no `next` of a page; begin with the first page")
+        raise WrongCursor(WRONG_CURSOR)
     return Place(created, ObjectId(namespace, name))
 
 

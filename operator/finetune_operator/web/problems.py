@@ -22,6 +22,9 @@ TYPE_PREFIX = "urn:finetune-operator:problem:"
 FORBIDDEN, NOT_FOUND = 403, 404
 RETRY_AFTER_SECONDS = 5
 METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
+UNROUTED = HTTPStatus.NOT_FOUND.phrase
+"""What Starlette says of a path that no route has."""
+NO_PATH = "there is no path"
 RETRIED = frozenset({HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS})
 
 logger = get_logger(__name__)
@@ -43,14 +46,26 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 class Problem(Exception):
-    """An answer that is an error; `kind` is one word for programs, `detail` is for people."""
+    """An answer that is an error; `kind` is one word for programs, `detail` is for people.
 
-    def __init__(self, status: int, kind: str, detail: str, *, retry_after_seconds: int | None = None) -> None:
+    `param` is the member that is wrong, which OpenAI's clients are told by itself.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        kind: str,
+        detail: str,
+        *,
+        retry_after_seconds: int | None = None,
+        param: str | None = None,
+    ) -> None:
         super().__init__(detail)
         self.status = status
         self.kind = kind
         self.detail = detail
         self.retry_after_seconds = retry_after_seconds
+        self.param = param
 
 
 def problem_body(status: int, kind: str, detail: str) -> dict[str, Any]:
@@ -59,12 +74,17 @@ def problem_body(status: int, kind: str, detail: str) -> dict[str, Any]:
 
 
 def problem_response(
-    path: str, status: int, kind: str, detail: str, retry_after_seconds: int | None = None
+    path: str,
+    status: int,
+    kind: str,
+    detail: str,
+    retry_after_seconds: int | None = None,
+    param: str | None = None,
 ) -> Response:
     """ASCII only, since a detail may repeat half a surrogate pair of a client; `path` says what a client speaks."""
     if openai.is_spoken(path):
         status = openai.status_of(status, kind)
-        body, headers = openai.error_body(status, kind, detail), {"Content-Type": "application/json"}
+        body, headers = openai.error_body(status, kind, detail, param), {"Content-Type": "application/json"}
     else:
         body, headers = problem_body(status, kind, detail), {"Content-Type": MEDIA_TYPE}
     if status in RETRIED:
@@ -87,7 +107,8 @@ def install(app: FastAPI) -> None:
 
 
 async def _problem(request: Request, error: Any) -> Response:
-    return problem_response(request.url.path, error.status, error.kind, error.detail, error.retry_after_seconds)
+    path, retry_after_seconds = request.url.path, error.retry_after_seconds
+    return problem_response(path, error.status, error.kind, error.detail, retry_after_seconds, error.param)
 
 
 async def _http(request: Request, error: Any) -> Response:
@@ -96,10 +117,13 @@ async def _http(request: Request, error: Any) -> Response:
         # FastAPI's for bytes that no JSON parser takes; what a parser refuses comes as a 422.
         return problem_response(path, 422, "invalid-request", "body: send JSON in UTF-8")
     headers, detail = dict(error.headers or {}), str(error.detail)
+    remedy = openai.remedy(request.method, path)
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
         headers["Allow"] = ", ".join(_allowed(request))
         told = f"there is no {request.method} of this path, only {headers['Allow']}"
-        detail = "; ".join(filter(None, (told, openai.remedy(request.method, path))))
+        detail = "; ".join(filter(None, (told, remedy)))
+    if status == HTTPStatus.NOT_FOUND and detail == UNROUTED:
+        detail = f"{NO_PATH} {path}; {remedy or '/openapi.json has the paths that there are'}"
     response = problem_response(path, status, "http", detail)
     response.headers.update(headers)
     return response
@@ -116,8 +140,10 @@ def _allowed(request: Request) -> list[str]:
 
 
 async def _validation(request: Request, error: Any) -> Response:
-    mistakes = (f"{'.'.join(str(part) for part in mistake['loc'])}: {mistake['msg']}" for mistake in error.errors())
-    return problem_response(request.url.path, 422, "invalid-request", "; ".join(mistakes))
+    found = error.errors()
+    mistakes = (f"{'.'.join(map(str, mistake['loc']))}: {mistake['msg']}" for mistake in found)
+    param = None if found[0]["type"] == "json_invalid" else openai.member_at(found[0]["loc"][1:], error.body)
+    return problem_response(request.url.path, 422, "invalid-request", "; ".join(mistakes), param=param)
 
 
 async def _kube(request: Request, error: Any) -> Response:

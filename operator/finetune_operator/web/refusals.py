@@ -10,6 +10,8 @@ from finetune_operator.web.problems import RETRY_AFTER_SECONDS, Problem
 LOGIN_REMEDY = "`kubectl create token <serviceaccount> -n <namespace>` prints one"
 ROLES_REMEDY = "the ClusterRole `view` is enough to read, `edit` to change, bound to it by a RoleBinding in {namespace}"
 
+TO_PROGRAMS, TO_PEOPLE = " as `Authorization: Bearer <token>`", ", with which you log in"
+"""How a token is shown."""
 RBAC_PATTERN = re.compile(r"cannot \S+ resource")
 """Other 403s are of admission, a quota or a namespace that ends, which no role helps against."""
 
@@ -27,10 +29,15 @@ def token_needed(namespace: str | None) -> Problem:
     """The api has no rights to lend: whoever changes something does so in their own name."""
     where = f"namespace {namespace}" if namespace else "the namespace"
     detail = (
-        "this needs a Kubernetes token of your own as `Authorization: Bearer <token>`: "
+        f"this needs a Kubernetes token of your own{TO_PROGRAMS}: "
         f"{LOGIN_REMEDY}; {ROLES_REMEDY.format(namespace=where)}"
     )
     return Problem(403, "kubernetes-token-needed", detail)
+
+
+def to_people(detail: str) -> str:
+    """What REST says of a refusal, as a page says it."""
+    return detail.replace(TO_PROGRAMS, TO_PEOPLE)
 
 
 def forbidden(right: Right, namespace: str | None, reason: str) -> Problem:

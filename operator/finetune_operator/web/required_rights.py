@@ -171,7 +171,8 @@ READ_NAMED_VERSION = asks(rule(OF_VERSIONS, "get"), optional=[rule(OF_VERSIONS, 
 """A name alone is looked for in all namespaces that are served."""
 READ_FAMILY = asks(rule(OF_VERSIONS, "get", "list"), optional=[GET_JOB], by_api_token=True)
 LIST_VERSIONS = asks(rule(OF_VERSIONS, "list"), optional=[GET_VERSION, rule(OF_JOBS, "get", "list")], by_api_token=True)
-LIST_ANY_VERSIONS = asks(rule(OF_VERSIONS, "list"), where="AnyNamespace", by_api_token=True)
+LIST_ANY_VERSIONS = asks(rule(OF_VERSIONS, "list"), optional=[GET_VERSION], where="AnyNamespace", by_api_token=True)
+ASK_VERSION = asks(rule("modelversions/completions", "create"), by_api_token=True)
 CHANGE_VERSION = asks(rule(OF_VERSIONS, "get", "list", "patch"), optional=[GET_JOB])
 READ_TEST = asks(rule(OF_TESTS, "get"), optional=[GET_VERSION], by_api_token=True)
 LIST_TESTS = asks(rule(OF_TESTS, "list"), optional=[rule(OF_TESTS, "get")], by_api_token=True)

@@ -170,6 +170,9 @@ class VoterList(_Body):
     leader_without_heaviest: str | None
     p_value_without_heaviest: str | None
     voters: tuple[VoterEntry, ...]
+    has_more: bool
+    next: str | None
+    """`after` of the next page."""
 
 
 class WinRatePoint(_Body):

@@ -1,6 +1,7 @@
 """What the routes work with, as interfaces, so that each can be replaced in a test."""
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -74,6 +75,27 @@ class Arms(Protocol):
     async def ask(self, served_name: str, prompt: str) -> str: ...
 
 
+class GatewayAway(Exception):
+    """The gateway gave no answer, or not all of it; the text says why."""
+
+
+@dataclass(frozen=True)
+class GatewayAnswer:
+    """What has begun to come; `headers` are those that are not of the one connection, `chunks` are as they come."""
+
+    status: int
+    headers: tuple[tuple[bytes, bytes], ...]
+    chunks: AsyncIterator[bytes]
+
+
+class Gateway(Protocol):
+    """What answers completions, for as long as the block lasts. Raises `GatewayAway`, also from within `chunks`."""
+
+    def asked(
+        self, path: str, headers: Mapping[str, str], body: bytes
+    ) -> AbstractAsyncContextManager[GatewayAnswer]: ...
+
+
 class Worker(Protocol):
     """What reads the ratings database; `watch` is called while it does, and may end it by raising."""
 
@@ -106,6 +128,8 @@ class Services:
     """Eight hexadecimal digits, for the name of what its maker gave none."""
     random_bytes: Callable[[int], bytes] = token_bytes
     """Of secrets."""
+    gateway: Gateway | None = None
+    """Where completions are passed on to; they are refused where there is none."""
     turns: Turns = field(default_factory=Turns)
     streams: Streams = field(default_factory=Streams)
     version_namespaces: dict[str, str] = field(default_factory=dict)

@@ -48,7 +48,7 @@ class Settings(BaseModel):
     gateway_url: str = Field(
         "http://finetune-gateway:8080", alias="FINETUNE_GATEWAY_URL", pattern=r"^https?://[^\s?#]+$"
     )
-    """Base URL of the gateway, which both arms of a comparison are asked through."""
+    """Base URL of the gateway, which both arms of a comparison are asked through, and completions are passed on to."""
     gateway_api_key: SecretStr | None = Field(None, alias="FINETUNE_GATEWAY_API_KEY")
     """Bearer token for the gateway, where it wants one."""
     api_token: SecretStr | None = Field(None, alias="FINETUNE_API_TOKEN")
@@ -90,6 +90,8 @@ class Settings(BaseModel):
     """Time that an arm has for its answer."""
     body_max_bytes: int = Field(1_048_576, alias="FINETUNE_API_BODY_MAX_BYTES", ge=1024)
     """Largest request body."""
+    completion_max_bytes: int = Field(8_388_608, alias="FINETUNE_MAX_BODY_BYTES", ge=1024)
+    """Largest body of a completion that is passed on; the gateway's own bound."""
     body_timeout_seconds: float = Field(30.0, alias="FINETUNE_API_BODY_TIMEOUT_SECONDS", gt=0)
     """Time that a client has to send its body."""
     drain_timeout_seconds: int = Field(25, alias="FINETUNE_API_DRAIN_TIMEOUT_SECONDS", ge=0)

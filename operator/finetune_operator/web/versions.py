@@ -12,7 +12,7 @@ from fastapi import APIRouter, Body, Depends, Path, Query
 from finetune_operator.core.routing import active_version, rival_pins
 from finetune_operator.core.version_changes import PIN, UNPIN, may_take_over, previous_name, serving_fields
 from finetune_operator.resources.modelversion import ModelVersion, RequestedState, State
-from finetune_operator.store import mirrored
+from finetune_operator.store import deleted_trainings, mirrored
 from finetune_operator.store.mirrored import Wanted
 from finetune_operator.web.acting import JOBS, VERSIONS, Acting
 from finetune_operator.web.auth import CallerOf, require_caller
@@ -56,7 +56,7 @@ async def get_models(
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
     after: After = None,
 ) -> VersionList:
-    """Versions, the newest first. `philosopher` and `domain` are known as long as the FineTuneJob is there."""
+    """Versions, the newest first. `philosopher` and `domain` are those of its FineTuneJob, which may be deleted."""
     acting = Acting(services, caller)
     wanted = Wanted(VERSIONS.plural, None, model, (state.value,) if state else (), philosopher, domain)
     if acting.is_mirrored(JOBS, VERSIONS):
@@ -89,7 +89,7 @@ async def _mirrored_list(
             raise
     page = await acting.page(VERSIONS, namespace, limit, after, replace(wanted, origins_in=readable))
     active = await active_of(acting, namespace, page.items)
-    trainings = [body["spec"].get("lineage", {}).get("jobUid", "") for body in page.items]
+    trainings = [uid for body in page.items if (uid := _job_uid_of(body))]
     origins = await mirrored.origins(engine, JOBS.plural, trainings, readable)
     entries = each_shown(lambda body: version_entry(body, active, origins), page.items)
     return VersionList(models=entries, total=page.total, has_more=page.has_more, next=page.next)
@@ -211,17 +211,17 @@ async def _of_family(acting: Acting, family: Family, body: Object, name: str) ->
 
 
 async def _origins(acting: Acting, namespace: str | None) -> Origins:
-    """Of all FineTuneJobs; who may not list them may not ask by whose judgements they are."""
+    """Of all FineTuneJobs, deleted or not; who may not list them may not ask by whose judgements they are."""
     found: dict[str, tuple[str | None, str | None]] = {}
     async with aclosing(acting.chunks(JOBS, namespace)) as chunks:
         async for chunk in chunks:
             found |= origins_of(chunk)
-    return found
+    return await deleted_trainings.origins(acting.services.engine, await acting.listable(JOBS, namespace)) | found
 
 
 async def _origins_of_page(acting: Acting, namespace: str | None, bodies: Iterable[Object]) -> Origins:
     """Who may not read FineTuneJobs is not told whose judgements they were."""
-    named = {_job_of(body): body for body in bodies if _job_of(body)}
+    named = {(_job_of(body), _job_uid_of(body)): body for body in bodies if _job_of(body)}
     if len(named) > MAX_SINGLE_READS:
         try:
             return await _origins(acting, namespace)
@@ -245,18 +245,27 @@ def _job_of(body: Object) -> ObjectId | None:
     return ObjectId(body["metadata"]["namespace"], name) if name else None
 
 
+def _job_uid_of(body: Object) -> str | None:
+    uid: str | None = body["spec"].get("lineage", {}).get("jobUid")
+    return uid
+
+
 async def _detail(acting: Acting, body: Object, family: Family) -> VersionDetail:
     return version_detail(body, active_ids(family.values()), await _origin(acting, body))
 
 
 async def _origin(acting: Acting, body: Object) -> Origins:
-    """Of its FineTuneJob, unless that is gone or another one of its name."""
-    job = _job_of(body)
-    if job is None:
+    """Of its FineTuneJob, deleted or not."""
+    job, uid = _job_of(body), _job_uid_of(body)
+    if job is None or uid is None:
         return {}
     try:
-        return origins_of([await acting.get(JOBS, job)])
+        found = origins_of([await acting.get(JOBS, job)])
+        if uid in found:
+            return found
     except Problem as problem:
-        if problem.status not in (FORBIDDEN, NOT_FOUND):
+        if problem.status == FORBIDDEN:
+            return {}
+        if problem.status != NOT_FOUND:
             raise
-        return {}
+    return await mirrored.origins(acting.services.engine, JOBS.plural, [uid], (job.namespace,))

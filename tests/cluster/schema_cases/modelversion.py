@@ -12,7 +12,9 @@ NO_MERGED_WEIGHTS = (
     "serving.mergedWeights needs artifact.mergedDigest, which is set where the FineTuneJob's outputs have "
     "MergedWeights: ask a new FineTuneJob for that output, or remove serving.mergedWeights"
 )
-FROZEN_ARTIFACT = "artifact is immutable, but for a mergedDigest that it lacks: create a new resource instead"
+FROZEN_ARTIFACT = (
+    "artifact is immutable, but for a mergedDigest or mergedSizeBytes that it lacks: create a new resource instead"
+)
 VERSION_NAME = "metadata.name must be <spec.model>-v<spec.version>"
 
 
@@ -94,10 +96,17 @@ UPDATES = [
             ("no size any more", {"sizeBytes": None}, artifact(sizeBytes=4)),
             ("other merged weights", {"mergedDigest": THIRD_DIGEST}, artifact(mergedDigest=OTHER_DIGEST)),
             ("no merged weights any more", {"mergedDigest": None}, artifact(mergedDigest=OTHER_DIGEST)),
+            ("another size of merged weights", {"mergedSizeBytes": 5}, artifact(mergedSizeBytes=4)),
+            ("no size of merged weights any more", {"mergedSizeBytes": None}, artifact(mergedSizeBytes=4)),
             ("another digest beside merged weights", {"digest": OTHER_DIGEST, "mergedDigest": OTHER_DIGEST}, {}),
         )
     ),
     Update("merged weights become known", "ModelVersion", artifact(mergedDigest=OTHER_DIGEST)),
+    Update(
+        "merged weights become known with their size",
+        "ModelVersion",
+        artifact(mergedDigest=OTHER_DIGEST, mergedSizeBytes=4),
+    ),
     Update("merged weights become known and are served at once", "ModelVersion", MERGED),
     Update(
         "a version moves to its merged weights",

@@ -17,11 +17,13 @@ import pytest
 import uvicorn
 from structlog.testing import capture_logs
 
+from finetune_operator.cli import datasets
 from finetune_operator.cli.failures import ExitCode
 from finetune_operator.cli.voting import shown
 from finetune_operator.contract.batch_answers import BatchAnswer, BatchAnswers
 from finetune_operator.contract.job_logs import LogTail
 from finetune_operator.contract.training import JobIdentity
+from finetune_operator.core.base_model_catalogue import CATALOGUE
 from finetune_operator.kube.client import KubeClient
 from finetune_operator.store import batch_answers, job_logs
 from finetune_operator.store.database import async_engine, parse_url
@@ -144,7 +146,9 @@ async def test_the_end_of_the_input_is_the_end(ftctl: Ftctl, api: RunningApi) ->
     assert "cast" not in ended.out
 
 
-async def test_an_export_is_downloaded_whole(ftctl: Ftctl, api: RunningApi, tmp_path: Path) -> None:
+async def test_an_export_is_downloaded_whole(
+    ftctl: Ftctl, api: RunningApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "out"
     ended = await ftctl("export", str(out), "--format", "alpaca", "--domain", "law", user="admin")
     assert (ended.code, "12 to train, 0 held out" in ended.out) == (ExitCode.DONE, True)
@@ -159,6 +163,14 @@ async def test_an_export_is_downloaded_whole(ftctl: Ftctl, api: RunningApi, tmp_
     assert [entry["format"] for entry in listed["datasets"]] == ["alpaca"]
     assert "alpaca" in (await ftctl("export", "--list", user="admin")).out
 
+    for limit in (1, 2):
+        await ftctl("export", "--limit", str(limit), user="admin")
+    monkeypatch.setattr(datasets, "PAGE_LIMIT", "2")
+    for arguments, formats in (((), ["chatml", "chatml", "alpaca"]), (("--format", "alpaca"), ["alpaca"])):
+        listed = json.loads((await ftctl("export", "--list", *arguments, "-o", "json", user="admin")).out)
+        assert [entry["format"] for entry in listed["datasets"]] == formats
+    assert (await ftctl("export", "--list", "--domain", "none", user="admin")).out == ""
+
     pairs = ("export", "--format", "dpo", "--min-confidence-diff", "0.5")
     assert "min_rating_difference" in (await ftctl(*pairs, "--min-rating-difference", "2", user="admin")).err
     assert "differ by 2 or more" in (await ftctl(*pairs, user="admin")).err
@@ -168,6 +180,17 @@ async def test_ratings_are_counted(ftctl: Ftctl, api: RunningApi) -> None:
     ended = await ftctl("export", "--count", "--domain", "law")
     assert ended.lines[0] == "12 ratings"
     assert "by domain  law: 12" in ended.out
+    assert "       12 left by domain='law'" in ended.out
+    none = await ftctl("export", "--count", "--domain", "nowhere")
+    assert (none.lines[0], "domain='nowhere' leaves none" in none.err) == ("0 ratings", True)
+
+
+async def test_base_models_are_listed(ftctl: Ftctl, api: RunningApi) -> None:
+    ended = await ftctl("base-models")
+    assert ended.lines[0].split()[:2] == ["ID", "SIZE"]
+    assert [line.split()[0] for line in ended.lines[1:] if "/" in line.split()[0]] == [each.id for each in CATALOGUE]
+    told = json.loads((await ftctl("base-models", "-o", "json")).out)["base_models"]
+    assert [each["id"] for each in told] == [each.id for each in CATALOGUE]
 
 
 async def test_answers_of_a_batch_are_shown(ftctl: Ftctl, api: RunningApi, cluster: PlayedCluster) -> None:

@@ -10,6 +10,8 @@ from rich.console import Console
 
 from finetune_operator.cli.batch_answers import shown
 from finetune_operator.cli.failures import ExitCode
+from finetune_operator.cli.kinds import BATCH as BATCH_KIND
+from tests.builders import NOON, batch_object
 from tests.unit.cli.conftest import Ftctl
 from tests.unit.cli.played_cluster import NAMESPACE, PlayedCluster, pod, running
 from tests.unit.cli.test_named import run_script
@@ -151,3 +153,13 @@ def test_answers_are_shown_beside_each_other_where_there_is_room(width: int, sid
     assert any("a virtue [...]" in line and "too long" in line for line in text.splitlines()) is side_by_side
     assert all(word in text for word in ("What is courage?", "plato-v2", "tiny", "too long"))
     assert "\x1b" not in text
+
+
+@pytest.mark.parametrize(
+    ("cost", "shown"),
+    [({"spent": "2.5", "currency": "USD"}, "2.5 USD"), ({"unknown": "no price"}, "unknown"), (None, "")],
+    ids=["known", "unknown", "not yet"],
+)
+def test_a_row_has_what_the_batch_cost(cost: dict[str, str] | None, shown: str) -> None:
+    row = BATCH_KIND.row(batch_object(status={"phase": "Succeeded"} | ({"cost": cost} if cost else {})), NOON)
+    assert dict(zip((column.name for column in BATCH_KIND.columns), row, strict=True))["COST"] == shown

@@ -1,6 +1,7 @@
 """Commands that change or make something: what reaches the API server, and what is refused before it does."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,35 @@ async def test_a_test_with_its_verdict_is_not_ended(ftctl: Ftctl, cluster: Playe
     ended = await ftctl("cancel", "test/plato-v1-v2", "--yes")
     assert ended.code == ExitCode.FAILED
     assert "test plato-v1-v2 has ended (Won) and can't be cancelled" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"), [(("plato-3",), r"plato-[0-9a-f]{6}"), (("job/plato-3", "--name", "again"), "again")]
+)
+async def test_a_training_is_repeated(
+    ftctl: Ftctl, cluster: PlayedCluster, arguments: tuple[str, ...], name: str
+) -> None:
+    before = set(cluster.names("finetunejobs"))
+    earlier = spec_of(cluster, "finetunejobs", "plato-3")
+    earlier |= {"cancel": True, "suspend": True, "training": {"epochs": 7}}
+    ended = await ftctl("retry", *arguments)
+    assert ended.code == ExitCode.DONE, ended.err
+    (made,) = set(cluster.names("finetunejobs")) - before
+    assert re.fullmatch(name, made)
+    assert ended.out == f"job/{made} made\n"
+    kept = {field: value for field, value in earlier.items() if field not in ("cancel", "suspend")}
+    assert spec_of(cluster, "finetunejobs", made) == kept
+
+
+async def test_what_is_no_training_is_not_repeated(ftctl: Ftctl, cluster: PlayedCluster) -> None:
+    for given, code, told in (
+        ("version/plato-v2", ExitCode.USAGE, "name one of finetunejobs"),
+        ("plato-9", ExitCode.REFUSED, "there is no job plato-9"),
+    ):
+        ended = await ftctl("retry", given)
+        assert ended.code == code
+        assert told in ended.err
+    assert cluster.writes() == []
 
 
 async def test_what_can_not_be_cancelled_is_said(ftctl: Ftctl, cluster: PlayedCluster) -> None:
@@ -183,6 +213,15 @@ async def test_a_version_that_can_not_be_taken(
             },
         ),
         (
+            ("--gpu-type", "NVIDIA-L4", "--cpus", "4"),
+            {
+                "model": "qwen3-0-6b",
+                "baseModel": QWEN,
+                "scheduling": {"nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-L4"}},
+                "resources": GPU | {"requests": {"cpu": "4"}},
+            },
+        ),
+        (
             ("--dataset", "volume://sets/a.jsonl", "--format", "Alpaca", "--method", "DPO", "--suspended"),
             {
                 "model": "qwen3-0-6b",
@@ -252,6 +291,11 @@ async def test_what_was_made_is_printed_for_scripts(ftctl: Ftctl) -> None:
             "--domain choose ratings, which --dataset",
         ),
         ((*HUB, "--gpus", "0"), ExitCode.USAGE, "need a GPU: add --quantization none"),
+        (
+            (*HUB, "--quantization", "none", "--gpu-type", "NVIDIA-L4"),
+            ExitCode.USAGE,
+            "--gpu-type is of a GPU, and none is asked for: add --gpus 1",
+        ),
         ((*HUB, "--epochs", "0"), ExitCode.USAGE, "spec.training.epochs: 0 is too small: at least 1"),
         ((*HUB, "--learning-rate", "fast"), ExitCode.USAGE, "spec.training.learningRate"),
         ((*HUB, "--method", "sft"), ExitCode.USAGE, '"sft" is none of SFT, DPO'),

@@ -35,6 +35,15 @@ UNPRICED = {
     "id": "finetune.plato-v1", "model": "plato", "currency": None, "total": None, "calls": 5,
     "unknown": "no price for cpu: set prices.perHour.cpu",
 }  # fmt: skip
+GONE = {
+    "id": "finetune.plato-0", "model": "plato", "currency": "USD", "spent": 4.5, "deleted_at": "2026-11-22T12:00:00Z",
+}  # fmt: skip
+UNPRICED_GONE = GONE | {"id": "finetune.plato-9", "currency": None, "spent": None}
+THERE = GONE | {"id": "finetune.plato-1", "deleted_at": None}
+JOBS = (
+    {"jobs": [GONE], "total": 2, "has_more": True, "next": "a-uid"},
+    {"jobs": [UNPRICED_GONE], "total": 2, "has_more": False, "next": None},
+)
 MODELS = (
     {"models": [PRICED], "total": 2, "has_more": True, "next": "finetune.plato-v2"},
     {"models": [UNPRICED], "total": 2, "has_more": False, "next": None},
@@ -48,13 +57,15 @@ async def api() -> AsyncIterator[tuple[str, list[dict[str, str]]]]:
 
     async def answer(request: web.Request) -> web.Response:
         asked.append(dict(request.query))
-        bodies: dict[str, Any] = {"roi": ROI, "models": MODELS["after" in request.query], "costs": SUMMARY}
+        after = "after" in request.query
+        bodies: dict[str, Any] = {"roi": ROI, "models": MODELS[after], "jobs": JOBS[after], "costs": SUMMARY}
         return web.json_response(bodies[request.path.rpartition("/")[2]])
 
     app = web.Application()
     app.router.add_get("/v1/fine-tuning/costs", answer)
     app.router.add_get("/v1/fine-tuning/costs/roi", answer)
     app.router.add_get("/v1/fine-tuning/costs/models", answer)
+    app.router.add_get("/v1/fine-tuning/costs/jobs", answer)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -82,7 +93,9 @@ async def test_the_summary_has_trainings_and_answers(
     assert ["finetune.plato-v2", "plato", "1200", "0.75", "USD"] in rows
     assert ["finetune.plato-v1", "plato", "5", "unknown"] in rows
     assert "0.75 USD spent on answers" in ended.out
-    assert [query.get("namespace") for query in api[1]] == ["finetune", "finetune"], "as the trainings'"
+    assert [query.get("namespace") for query in api[1]] == ["finetune"] * 4, "as the trainings'"
+    assert "4.5 USD spent on 1 deleted training" in ended.out
+    assert "1 of 2 deleted trainings unknown, and in no sum" in ended.out
     assert "answers of 1 of 2 versions unknown, and in no sum: no price for cpu: set prices.perHour.cpu" in ended.out
 
 
@@ -92,10 +105,22 @@ async def test_the_summary_for_machines_has_null_for_what_is_unknown(
     told = json.loads((await ftctl("cost-summary", "--server", api[0], "-o", "json")).out)
     assert (told["totals"], told["answers"]["totals"]) == ({"USD": "2.00"}, {"USD": "0.75"})
     assert [each["spent"] for each in told["answers"]["versions"]] == ["0.75", None]
+    assert [each["spent"] for each in told["deleted"]["jobs"]] == ["4.5", None]
+    assert (told["deleted"]["totals"], told["deleted"]["unknown"]) == ({"USD": "4.5"}, 1)
     assert told["answers"]["unknown"] == 1
     without_api = json.loads((await ftctl("cost-summary", "--server", "http://127.0.0.1:1", "-o", "json")).out)
     assert (without_api["totals"], without_api["answers"]) == ({"USD": "2.00"}, None)
     assert "does not answer" in without_api["answers_unknown"]
+    assert without_api["deleted"] is None
+    assert "does not answer" in without_api["deleted_unknown"]
+
+
+async def test_an_older_api_knows_no_deleted_trainings(
+    ftctl: Ftctl, cluster: PlayedCluster, api: tuple[str, list[dict[str, str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = {"jobs": [THERE], "total": 600, "has_more": True, "next": "finetune.plato-1"}
+    monkeypatch.setattr("tests.unit.cli.test_costs_by_api.JOBS", (older, older))
+    assert "deleted" not in (await ftctl("cost-summary", "--server", api[0])).out
 
 
 async def test_whether_a_version_pays(ftctl: Ftctl, api: tuple[str, list[dict[str, str]]]) -> None:

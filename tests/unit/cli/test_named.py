@@ -26,7 +26,7 @@ NAMED = (
 )  # fmt: skip
 OWN = (
     "get", "watch", "status", "logs", "submit", "cancel", "suspend", "resume", "promote", "rollback", "vote",
-    "evaluate", "export", "cost", "dashboard", "lint",
+    "evaluate", "base-models", "export", "cost", "dashboard", "lint",
 )  # fmt: skip
 RUN = (sys.executable, "-m", "finetune_operator.cli.main")
 HEAVY = ("aiohttp", "kopf", "pydantic", "yaml", "rich.table")
@@ -44,6 +44,7 @@ def test_every_command_is_listed_and_has_help() -> None:
 def test_the_commands_are_installed_under_both_names() -> None:
     scripts = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["scripts"]
     assert scripts["ftctl"] == scripts["kubectl-finetune"] == "finetune_operator.cli.main:main"
+    assert scripts["kubectl_complete-finetune"] == "finetune_operator.cli.plugin_completion:main"
 
 
 def test_help_imports_nothing_that_only_commands_need() -> None:

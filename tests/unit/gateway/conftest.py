@@ -95,14 +95,20 @@ async def has_metric(world: World, name: str, value: float) -> bool:
     return await world.metric(name) == value
 
 
-@pytest.fixture
-async def world() -> AsyncIterator[World]:
+@asynccontextmanager
+async def furnished_world() -> AsyncIterator[World]:
     """Version 1 is active, version 2 is loaded."""
     engine, kubernetes = Engine(), ApiServer()
     async with engine.running(), kubernetes.running(), aiohttp.ClientSession() as session:
         world = World(engine, kubernetes, session)
         world.put(world.version("plato-v1", promoted=1), world.version("plato-v2"))
         yield world
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    async with furnished_world() as furnished:
+        yield furnished
 
 
 Start = Callable[..., AbstractAsyncContextManager[World]]

@@ -9,6 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
+from finetune_operator.contract.places import ENGINE_POD_HEADER
 from tests.builders import merged
 
 HOST = "127.0.0.1"
@@ -69,6 +70,8 @@ class Engine(Server):
         self.failures: list[int] = []
         """Statuses of the next answers, before it behaves again."""
         self.answers_as: str | None = None
+        self.pod = "vllm-a-7c9d-x2x4"
+        """Whose name each answer of a model tells, as the guard does; none where empty."""
         self.breaks: str | None = None
         """`before`, `within` or `between` events; `error event` reports the failure first; `no event` ends at once;
         `halfway` a whole answer."""
@@ -118,10 +121,14 @@ class Engine(Server):
                 return self._abort(request, response)
             if self.breaks and request.transport:
                 request.transport.abort()
-            return web.Response(text=self.whole_answer(name, self.usage), content_type="application/json")
+            text = self.whole_answer(name, self.usage)
+            return web.Response(text=text, content_type="application/json", headers=self._told())
         except (asyncio.CancelledError, ConnectionResetError):
             self.aborted += 1
             raise
+
+    def _told(self) -> dict[str, str]:
+        return {ENGINE_POD_HEADER: self.pod} if self.pod else {}
 
     @staticmethod
     def whole_answer(name: str, usage: dict[str, int] | None = None) -> str:
@@ -146,7 +153,7 @@ class Engine(Server):
         return f"data: {json.dumps(chunk | {'usage': usage})}\n\n".encode()
 
     async def _stream(self, request: web.Request, name: str, tells_usage: bool) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"} | self._told())
         await response.prepare(request)
         await self.speaks.wait()
         if self.breaks == "before":
@@ -190,6 +197,10 @@ class ApiServer(Server):
         self.unknown_tokens: set[str] = set()
         self.patched_by: list[str] = []
         """Who showed what with a patch that was made."""
+        self.managers: list[str] = []
+        """As whose writes those patches are remembered."""
+        self.review_failures: list[int] = []
+        """Statuses of the next answers to who somebody is."""
         self._watchers: set[tuple[str, str, asyncio.Queue[dict[str, Any]]]] = set()
 
     def application(self) -> web.Application:
@@ -197,6 +208,7 @@ class ApiServer(Server):
         collection = "/apis/finetune.dev/v1alpha1/namespaces/{namespace}/{plural}"
         app.router.add_get(collection, self._list_or_watch)
         app.router.add_patch(f"{collection}/{{name}}", self._patch)
+        app.router.add_post("/apis/authentication.k8s.io/v1/selfsubjectreviews", self._who)
         return app
 
     def put(self, body: dict[str, Any]) -> None:
@@ -223,6 +235,15 @@ class ApiServer(Server):
             if key[:2] == (plural, namespace):
                 events.put_nowait({"type": kind, "object": body})
 
+    async def _who(self, request: web.Request) -> web.Response:
+        """A token's own words are its user's name."""
+        token = request.headers["Authorization"].removeprefix("Bearer ")
+        if token in self.unknown_tokens:
+            return web.json_response({"message": "Unauthorized"}, status=401)
+        if self.review_failures:
+            return web.json_response({"message": "told to fail"}, status=self.review_failures.pop(0))
+        return web.json_response({"status": {"userInfo": {"username": token}}}, status=201)
+
     async def _patch(self, request: web.Request) -> web.Response:
         shown = request.headers["Authorization"]
         if shown.removeprefix("Bearer ") in self.unknown_tokens:
@@ -231,6 +252,7 @@ class ApiServer(Server):
         key = (found["plural"], found["namespace"], found["name"])
         self.put(merged(self._objects[key], await request.json()))
         self.patched_by.append(shown)
+        self.managers.append(request.query.get("fieldManager") or request.headers["User-Agent"])
         return web.json_response(self._objects[key])
 
     async def _list_or_watch(self, request: web.Request) -> web.StreamResponse:

@@ -296,6 +296,27 @@ async def test_what_is_yet_to_be_loaded_is_accepted(world: World) -> None:
     assert (status, body["finetune"]["loaded"]) == (202, False)
 
 
+CHANGES: dict[str, dict[str, Any]] = {
+    "/v1/models/switch": {"model": "plato", "version": 2},
+    "/v1/models/load": {"model": "plato-v2"},
+}
+
+
+@pytest.mark.parametrize("path", CHANGES)
+async def test_a_change_is_remembered_as_the_callers(world: World, path: str) -> None:
+    async with world.gateway():
+        assert (await ask(world, path, "ada", **CHANGES[path]))[0] < 300
+    assert world.kubernetes.managers == ["ada (finetune-gateway)"]
+
+
+@pytest.mark.parametrize("status", [403, 404, 500])
+async def test_a_caller_whose_name_is_not_told_can_still_roll_back(world: World, status: int) -> None:
+    world.kubernetes.review_failures = [status]
+    async with world.gateway():
+        assert (await ask(world, "/v1/models/switch", "ada", model="plato", version=2))[0] == 200
+    assert world.kubernetes.managers == ["finetune-gateway"]
+
+
 @pytest.mark.parametrize("token", [None, "café"])
 async def test_without_a_token_nothing_is_asked_of_the_api_server(world: World, token: str | None) -> None:
     async with world.gateway():

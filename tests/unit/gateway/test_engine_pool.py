@@ -223,6 +223,22 @@ class TestSilence:
         async with serving(begin) as server:
             assert (await asked(pool, server.url))[2] == b"hello"
 
+    async def test_the_silence_of_each_request_on_one_connection_counts_from_its_beginning(self) -> None:
+        pauses = iter([0.0, 0.8 * SILENCE_SECONDS, 0.8 * SILENCE_SECONDS, 100 * SILENCE_SECONDS])
+
+        async def say(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await asyncio.sleep(next(pauses))
+            writer.write(WHOLE)
+
+        pool, clock = EnginePool(2.0, SILENCE_SECONDS), asyncio.get_running_loop().time
+        async with serving(say) as server:
+            for _ in range(3):
+                assert (await asked(pool, server.url))[2] == b"hello"
+            begun = clock()
+            with pytest.raises(EngineSilent):
+                await asked(pool, server.url)
+            assert (server.connections, clock() - begun >= SILENCE_SECONDS) == (1, True)
+
     async def test_a_slow_client_is_not_a_silent_engine(self) -> None:
         sent = asyncio.Event()
         pool = EnginePool(2.0, SILENCE_SECONDS)

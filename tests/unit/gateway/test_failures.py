@@ -1,6 +1,7 @@
 """Engines that fail, and clients that leave: nothing is hidden, nothing is repeated after the first byte."""
 
 import asyncio
+import json
 import time
 
 import aiohttp
@@ -50,6 +51,27 @@ async def test_an_engine_that_does_not_exist(gateway: World) -> None:
     assert (status, body["error"]["code"], headers["Retry-After"]) == (503, "engine_unavailable", "2")
     assert HOST in body["error"]["message"]
     assert "x-finetune-version" not in headers
+
+
+async def test_what_knows_no_path_of_an_engine_is_no_engine(gateway: World) -> None:
+    """Seen once for ten minutes, on one kept connection."""
+    gateway.engine.failures = [404]
+    assert (await answer_of(gateway, "plato"))[1]["model"] == "plato-v1"
+    first, second = (request.transport for request in gateway.engine.requests)
+    assert first is not second
+
+
+async def test_it_is_told_what_answered_in_place_of_an_engine(gateway: World) -> None:
+    gateway.engine.failures = [404] * 9
+    status, body, _ = await answer_of(gateway, "plato")
+    assert (status, body["error"]["code"]) == (503, "engine_unavailable")
+    assert "told to fail" in body["error"]["message"]
+
+
+async def test_a_path_that_not_every_model_has_is_the_clients_to_know(gateway: World) -> None:
+    gateway.engine.failures = [404]
+    async with gateway.post("/v1/embeddings", data=json.dumps({"model": "plato", "input": "Hi"})) as response:
+        assert (response.status, await response.json()) == (404, {"error": {"message": "told to fail"}})
 
 
 @pytest.mark.parametrize("status", [400, 422, 429])

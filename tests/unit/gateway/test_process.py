@@ -70,6 +70,7 @@ async def test_sigterm_ends_it_once_its_requests_are_done(world: World, tmp_path
     ]
     (request,) = [event for event in events if event["event"] == "request"]
     assert (request["model"], request["served_name"], request["status"]) == ("plato", "plato-v1", 200)
+    assert request["engine_pod"] == world.engine.pod
     assert "Who are you?" not in errors
 
 

@@ -4,10 +4,12 @@ import pytest
 
 from finetune_operator.gateway.retries import LONGEST_PAUSE_SECONDS, Reason, Retries, WaitingRoom
 
-UNREACHABLE, REFUSED, FAILED, LOST = Reason.UNREACHABLE, Reason.REFUSED, Reason.FAILED, Reason.LOST
+UNREACHABLE, REFUSED, UNLOADED = Reason.UNREACHABLE, Reason.REFUSED, Reason.UNLOADED
+FAILED, LOST = Reason.FAILED, Reason.LOST
 CASES: dict[str, tuple[list[tuple[Reason, float, float]], list[float | None]]] = {
     # Each attempt: why it failed, when it began, when it had failed; then the pauses, with the most luck.
     "refused three times": ([(REFUSED, 0, 0), (REFUSED, 1, 1), (REFUSED, 2, 2)], [0.1, 0.2, None]),
+    "unloaded for less than a second": ([(UNLOADED, n, n) for n in range(4)], [0.1, 0.2, 0.4, None]),
     "lost three times": ([(LOST, 0, 9), (LOST, 10, 20), (LOST, 21, 30)], [0.1, 0.2, None]),
     "two ways to break an engine": ([(FAILED, 0, 9), (LOST, 10, 20), (FAILED, 21, 30)], [0.1, 0.2, None]),
     "refused does not count as broken": (

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.contract.experiments import AbTestTally
+from finetune_operator.contract.experiments import AbTestTally, VotersTally
 from finetune_operator.resources.abtest import Verdict
 from tests.builders import make_test
 from tests.unit.reconcile.comparisons import (
@@ -199,6 +199,24 @@ class TestFeedback:
             "meanAccuracy": "0.9000",
             "deviationAccuracy": "0.0451",
         }
+
+    @pytest.mark.parametrize("votes", [CLEAR, CLEARLY_NOT, (3, 1, 0)])
+    def test_nothing_of_the_votes_stands_as_if_it_decided(self, votes: tuple[int, int, int]) -> None:
+        """They are told as what they are; whoever reads a p-value beside a leader takes the one for the other's."""
+        voted = traffic(votes, answers(accuracy=0.9), answers(accuracy=0.89))
+        seen = voted.model_copy(update={"voters": VotersTally(evaluators=4, heaviest=voted.votes, agreement=0.75)})
+        status = status_of(decide(make_test({"decision": {"weights": RIGHT}}, status=RUNNING), world(seen)))
+        assert status.votes is not None
+        assert (status.votes.fine_tuned, status.votes.base, status.votes.tie) == votes
+        assert (status.p_value, status.chi_squared_p_value, status.votes_still_needed) == (None, None, None)
+        assert status.voters is not None
+        assert status.voters.to_dict() == {"evaluators": 4, "heaviestVotes": sum(votes), "agreement": "0.75"}
+
+    def test_a_p_value_of_votes_goes_once_feedback_decides(self) -> None:
+        before = RUNNING | {"pValue": "0.001", "leader": "plato-v2", "votes": {"fineTuned": 3, "base": 1, "total": 4}}
+        seen = traffic((3, 1, 0), answers(accuracy=0.9), answers(accuracy=0.89))
+        status = status_of(decide(make_test({"decision": {"weights": RIGHT}}, status=before), world(seen)))
+        assert (status.leader, status.p_value) == ("plato-v2", None)
 
     def test_without_traffic_nobody_can_give_any(self) -> None:
         status = status_of(

@@ -27,6 +27,7 @@ from tests.builders import (
 )
 
 ADAPTER = Artifact(name="adapter", type=ArtifactType.ADAPTER, size_bytes=638_837, path="adapter")
+MERGED = Artifact(name="merged", type=ArtifactType.MERGED_WEIGHTS, size_bytes=14_483_498_112, path="merged")
 LOG = Artifact(name="train.log", type=ArtifactType.LOG, size_bytes=8_005, path="train.log")
 ERROR = OutputError(output=Output.MERGED_WEIGHTS, message="merging needs 18.6 GiB of memory and 6.0 are free: raise it")
 OTHER_ERROR = OutputError(output=Output.GGUF_Q8, message="llama.cpp does not know it")
@@ -78,6 +79,40 @@ def test_the_version_knows_the_size_of_its_adapter(result: TrainingResult, size_
     (made,) = [each.body for each in plan.actions if isinstance(each, Create) and each.plural == "modelversions"]
     assert made["spec"]["artifact"].get("sizeBytes") == size_bytes
     metrics = version_metrics(make_version(1, {"artifact": {"sizeBytes": size_bytes}}), (), None)
+    assert (metrics and metrics.model_bytes) == size_bytes
+
+
+def test_the_version_knows_the_size_of_its_merged_weights() -> None:
+    result = told(merged_digest=MERGED_DIGEST)
+    listed = result.model_copy(update={"artifacts": (*result.artifacts, MERGED)})
+    assert version_of(concluded(listed, ("MergedWeights",)))["artifact"]["mergedSizeBytes"] == MERGED.size_bytes
+    assert "mergedSizeBytes" not in version_of(concluded(result, ("MergedWeights",)))["artifact"]
+    # Weights of an unknown digest are never served.
+    unknown = listed.model_copy(update={"merged_digest": None})
+    assert "mergedSizeBytes" not in version_of(concluded(unknown, ("MergedWeights",)))["artifact"]
+
+
+BOTH = {"sizeBytes": 638_837, "mergedDigest": MERGED_DIGEST, "mergedSizeBytes": 14_483_498_112}
+IS_MERGED = {"serving": {"mergedWeights": True}}
+SIZES: dict[str, tuple[dict[str, Any], str | None, int | None]] = {
+    # The spec, the engine that serves it, and the bytes.
+    "an adapter": ({"artifact": BOTH, "serving": {}}, "vllm-a", 638_837),
+    "merged weights": ({"artifact": BOTH} | IS_MERGED, "vllm-merged-a", 14_483_498_112),
+    "merged weights of an unknown size": (
+        {"artifact": BOTH | {"mergedSizeBytes": None}} | IS_MERGED,
+        "vllm-merged-a",
+        None,
+    ),
+    "an adapter that is to become merged weights": ({"artifact": BOTH} | IS_MERGED, "vllm-a", 638_837),
+    "merged weights that wait for their engine": ({"artifact": BOTH} | IS_MERGED, None, 14_483_498_112),
+    "a version that is only registered": ({"artifact": BOTH, "serving": None}, None, 638_837),
+}
+
+
+@pytest.mark.parametrize("case", SIZES)
+def test_the_models_size_is_of_what_is_served(case: str) -> None:
+    spec, engine, size_bytes = SIZES[case]
+    metrics = version_metrics(make_version(1, spec, status={"engine": engine}), (), None)
     assert (metrics and metrics.model_bytes) == size_bytes
 
 

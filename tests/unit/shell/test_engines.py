@@ -13,7 +13,7 @@ from aiohttp.test_utils import TestServer
 from finetune_operator.contract.adapters import ADAPTER_DIGEST_HEADER, Adapter
 from finetune_operator.core.workloads import PodFacts, pod_facts
 from finetune_operator.reconcile.engine_sharing import Refusal
-from finetune_operator.shell.engines import Engines, EngineUnavailable
+from finetune_operator.shell.engines import LISTING_SECONDS, Engines, EngineUnavailable
 from tests.builders import DIGEST, pod_body
 
 UID, IP = "uid-of-pod-1", "10.0.0.1"
@@ -75,11 +75,25 @@ class Vllm:
         return web.json_response({"error": {"type": "NotFoundError", "message": "no such thing"}}, status=404)
 
 
+class Clock:
+    """Seconds that pass when they are told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def outlast_a_listing(self) -> None:
+        self.now += LISTING_SECONDS
+
+
 @asynccontextmanager
-async def engine(api_key: str = "key") -> AsyncIterator[tuple[Vllm, Engines]]:
+async def engine(api_key: str = "key", clock: Clock | None = None) -> AsyncIterator[tuple[Vllm, Engines]]:
     vllm = Vllm()
     async with TestServer(vllm.application()) as server, aiohttp.ClientSession() as session:
-        yield vllm, Engines(session, api_key, f"http://{{ip}}:{server.port}".replace("{ip}", "127.0.0.1"))
+        url = f"http://{{ip}}:{server.port}".replace("{ip}", "127.0.0.1")
+        yield vllm, Engines(session, api_key, url, clock or Clock())
 
 
 def pod(*, ready: bool = True, ip: str | None = IP) -> PodFacts:
@@ -106,12 +120,46 @@ class TestObserve:
         assert vllm.calls == []
 
     async def test_a_pod_that_can_not_be_asked_now_keeps_its_last_listing(self) -> None:
-        async with engine() as (vllm, engines):
+        clock = Clock()
+        async with engine(clock=clock) as (vllm, engines):
             vllm.loaded = {"plato-v1": "/artifacts/a"}
             await engines.observe((pod(),))
+            clock.outlast_a_listing()
             vllm.answers["/v1/models"] = (503, "busy")
             (seen,) = await engines.observe((pod(),))
+        assert len(vllm.called("/v1/models")) == 2
         assert seen.listed == {"plato-v1": "/artifacts/a"}
+
+    async def test_what_was_listed_a_moment_ago_is_not_asked_again(self) -> None:
+        clock = Clock()
+        async with engine(clock=clock) as (vllm, engines):
+            await load(engines)
+            vllm.calls.clear()
+            vllm.loaded = {}
+            (at_once,) = await engines.observe((pod(),))
+            asked_at_once = list(vllm.calls)
+            clock.outlast_a_listing()
+            (later,) = await engines.observe((pod(),))
+        assert (asked_at_once, at_once.listed) == ([], {"plato-v1": ADAPTER.path})
+        assert later.listed == {}
+
+    async def test_a_pod_that_was_not_ready_in_between_is_asked_again(self) -> None:
+        async with engine() as (vllm, engines):
+            await load(engines)
+            vllm.loaded = {}
+            await engines.observe((pod(ready=False),))
+            (seen,) = await engines.observe((pod(),))
+        assert seen.listed == {}
+
+    async def test_after_a_load_that_failed_it_is_asked_again(self) -> None:
+        async with engine() as (vllm, engines):
+            await engines.observe((pod(),))
+            vllm.answers["/v1/completions"] = (503, "busy")
+            with pytest.raises(EngineUnavailable):
+                await load(engines)
+            vllm.loaded = {}
+            (seen,) = await engines.observe((pod(),))
+        assert seen.listed == {}
 
     async def test_before_the_first_listing_nothing_is_known(self) -> None:
         async with engine() as (vllm, engines):
@@ -142,7 +190,8 @@ class TestLoad:
             await engines.observe((pod(),))
             vllm.calls.clear()
             await load(engines)
-        assert [path for path, _ in vllm.calls] == ["/v1/load_lora_adapter", "/v1/models", "/v1/completions"]
+        paths = [path for path, _ in vllm.calls]
+        assert (paths[0], sorted(paths[1:])) == ("/v1/load_lora_adapter", ["/v1/completions", "/v1/models"])
 
     async def test_what_an_earlier_operator_has_loaded_is_only_asked_for_a_token(self) -> None:
         async with engine() as (vllm, engines):
@@ -150,7 +199,7 @@ class TestLoad:
             await engines.observe((pod(),))
             vllm.calls.clear()
             await load(engines)
-        assert [path for path, _ in vllm.calls] == ["/v1/models", "/v1/completions"]
+        assert sorted(path for path, _ in vllm.calls) == ["/v1/completions", "/v1/models"]
 
     async def test_what_was_evicted_since_it_was_listed_is_loaded_by_the_next_try(self) -> None:
         async with engine() as (vllm, engines):
@@ -164,8 +213,10 @@ class TestLoad:
 
     async def test_a_pod_that_could_not_list_is_asked_again_before_anything_is_loaded(self) -> None:
         """What stands at a reused address must not refuse a version for good."""
-        async with engine() as (vllm, engines):
+        clock = Clock()
+        async with engine(clock=clock) as (vllm, engines):
             await engines.observe((pod(),))
+            clock.outlast_a_listing()
             vllm.answers["/v1/models"] = (404, "a stranger")
             await engines.observe((pod(),))
             with pytest.raises(EngineUnavailable, match="/v1/models answered 404"):

@@ -25,6 +25,11 @@ async def test_costs_are_those_of_the_moment() -> None:
         evaluation = {"costPerMillionTokens": COST}
         state.see("modelversions", version_object(1, status={"engine": "vllm-a", "evaluation": evaluation}))
         found = await text()
+        state.forget("finetunejobs", job_object(status={"phase": "Training"}))
+        state.see("finetunejobs", job_object(uid="its successor", status={"phase": "Training", "cost": cost}))
+        after = await text()
+    assert 'finetune_training_cost{currency="USD",model="plato",namespace="finetune"} 25.0' in after, "spent is spent"
+    assert 'finetune_trainings{namespace="finetune",phase="Training"} 1.0' in after
     assert 'finetune_training_cost{currency="USD",model="plato",namespace="finetune"} 12.5' in found
     assert 'finetune_trainings{namespace="finetune",phase="Training"} 1.0' in found
     labels = 'currency="USD",namespace="finetune",served_name="plato-v1"'

@@ -111,11 +111,23 @@ def test_the_url_may_be_in_a_file(
     assert main(["dataset", "stats", "--url-file", str(tmp_path / "url")]) == 0
     assert answer(capsys) == {
         "rows": 20,
+        "by_filter": [
+            {"filter": name, "rows": 20}
+            for name in ("the table", "goldStarOnly (is_gold_star and use_as_sample_response)", "minRating=4")
+        ],
         "by_domain": {"law": 20},
         "by_task_type": {"summarization": 20},
         "by_rating": {"5": 20},
         "average_prompt_characters": 30.5,
         "average_response_characters": 49.5,
+        "examples": [
+            {
+                "prompt": f"What is the use of question {number}?",
+                "response": f"Question {number} is of use to those who think about it.",
+                "rating": "5",
+            }
+            for number in range(3)
+        ],
     }
     assert main(["dataset", "stats", "--url-file", str(tmp_path / "none")]) != 0
 

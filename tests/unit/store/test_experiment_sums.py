@@ -13,7 +13,7 @@ from finetune_operator.contract.experiments import ArmTally, VoteCounts
 from finetune_operator.store import migrations, samples, vote_statistics, votes
 from finetune_operator.store.migrations import MIGRATIONS, migrate
 from finetune_operator.store.tables import ArmSample, Comparison, Vote
-from finetune_operator.store.vote_statistics import Cast
+from finetune_operator.store.vote_statistics import Cast, VoterMark
 from finetune_operator.store.votes import Choice
 
 OLDER = tuple(takewhile(lambda migration: "abtest_vote_log" not in migration.statements[0], MIGRATIONS))
@@ -48,11 +48,14 @@ async def agrees(engine: AsyncEngine) -> None:
         counted = await votes.tally(engine, TEST, max_votes)
         aside = (await votes.standing(engine, TEST)).second_opinions
         assert await vote_statistics.cast(engine, TEST, max_votes) == Cast(counted, voters.evaluators, heaviest, aside)
-    listed = await vote_statistics.voters(engine, TEST, None, 10)
-    kept_voters = await vote_statistics.heaviest_voters(engine, TEST, 10)
-    assert [(each.evaluator, each.votes) for each in kept_voters.heaviest] == [
-        (each.evaluator, each.votes) for each in listed.heaviest if each.votes.total
-    ]
+    everybody = await vote_statistics.voters(engine, TEST, None, 10)
+    for mark in (None, *(VoterMark(each.votes.total, each.evaluator) for each in everybody.heaviest)):
+        listed = await vote_statistics.voters(engine, TEST, None, 10, mark)
+        kept_voters = await vote_statistics.heaviest_voters(engine, TEST, 10, mark)
+        assert listed.evaluators == kept_voters.evaluators == everybody.evaluators
+        assert [(each.evaluator, each.votes) for each in kept_voters.heaviest] == [
+            (each.evaluator, each.votes) for each in listed.heaviest if each.votes.total
+        ]
 
 
 async def points(engine: AsyncEngine) -> int:

@@ -6,7 +6,7 @@ from decimal import Decimal
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from finetune_operator.contract.usage import DayOfUsage, UsageReport
-from finetune_operator.store import mirrored, mirrored_sums, usage
+from finetune_operator.store import deleted_trainings, mirrored, mirrored_sums, usage
 from finetune_operator.store.mirrored import Facts, Row
 from finetune_operator.store.mirrored_sums import AnswerSums, Mean, TrainingSums
 from tests.builders import job_object, version_object
@@ -53,8 +53,8 @@ async def test_trainings(engine: AsyncEngine) -> None:
     spent = {"USD": Decimal("1.500002"), "EUR": Decimal(3)}
     assert one_by_one == TrainingSums(count=5, unpriced=1, over_budget=1, spent=spent)
     for namespaces in (None, HERE):
-        assert await mirrored_sums.trainings(engine, JOBS, namespaces) == one_by_one
-    assert await mirrored_sums.trainings(engine, JOBS, ELSEWHERE) == TrainingSums()
+        assert await deleted_trainings.all_sums(engine, JOBS, namespaces) == one_by_one
+    assert await deleted_trainings.all_sums(engine, JOBS, ELSEWHERE) == TrainingSums()
 
 
 async def test_answers(engine: AsyncEngine) -> None:

@@ -30,6 +30,16 @@ async def test_sums_of_gateways_and_days_add_up(engine: AsyncEngine) -> None:
     assert "v3" not in found
 
 
+async def test_batches_are_in_the_sums_and_not_in_the_days(engine: AsyncEngine) -> None:
+    batch = report("batch-of-a-night", day(calls=1000, calls_with_tokens=1000, completion_tokens=5), day("v2", calls=7))
+    for _ in range(2):
+        await record(engine, batch)
+    await record(engine, report("a", day(when=TUESDAY, calls=3)))
+    found = await of_versions(engine, ["v1", "v2"])
+    assert found["v1"] == Used(1003, 0, 1000, 0, 5, TUESDAY, TUESDAY, 1000)
+    assert found["v2"] == Used(7, 0, 0, 0, 0, MONDAY, MONDAY, 7)
+
+
 async def test_a_report_that_comes_twice_or_late_changes_nothing(engine: AsyncEngine) -> None:
     early, newer = report("a", day(calls=1, completion_tokens=5)), report("a", day(calls=2, completion_tokens=9))
     for each in (early, newer, newer, early):

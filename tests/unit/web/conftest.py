@@ -1,6 +1,7 @@
 """The api on a real SQLite file; the cluster and the arms are stand-ins by their interfaces."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,7 +14,7 @@ from finetune_operator.kube.errors import NotFound, Unavailable, error_for
 from finetune_operator.store.database import async_engine, parse_url
 from finetune_operator.store.migrations import migrate
 from finetune_operator.web.app import create_app
-from finetune_operator.web.services import ArmUnavailable, Services
+from finetune_operator.web.services import ArmUnavailable, GatewayAnswer, Services
 from finetune_operator.web.settings import Settings
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -113,6 +114,17 @@ class FakeArms:
         if served_name in self.broken:
             raise ArmUnavailable(f"{served_name} did not answer")
         return self.answers.get(served_name, f"{served_name} says {len(self.asked)}")
+
+
+class FakeGateway:
+    """Answers whatever is asked with the same completion; test_completions.py has a real one."""
+
+    @asynccontextmanager
+    async def asked(self, path: str, headers: Mapping[str, str], body: bytes) -> AsyncIterator[GatewayAnswer]:
+        async def chunks() -> AsyncIterator[bytes]:
+            yield b'{"object": "chat.completion", "choices": []}'
+
+        yield GatewayAnswer(200, ((b"content-type", b"application/json"),), chunks())
 
 
 class Clock:

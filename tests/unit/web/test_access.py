@@ -168,6 +168,12 @@ async def test_errors_are_problems(api: Api, path: str, status: int, kind: str) 
     assert is_problem(await api.get(path), status, kind)
 
 
+@pytest.mark.parametrize("path", ["/nowhere", "/v1/fine-tuning/job"])
+async def test_a_path_that_is_not_there_is_named(api: Api, path: str) -> None:
+    detail = (await api.get(path)).json()["detail"]
+    assert detail == f"there is no path {path}; /openapi.json has the paths that there are"
+
+
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [

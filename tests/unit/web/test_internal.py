@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from finetune_operator.contract.base import Message
 from finetune_operator.contract.dataset import DatasetConfig
@@ -18,7 +19,7 @@ from finetune_operator.contract.places import (
 )
 from finetune_operator.contract.served_evaluation import ServedEvaluationConfig
 from finetune_operator.contract.training import JobIdentity, LatestProgress, Progress, TrainingConfig
-from finetune_operator.store import job_logs
+from finetune_operator.store import job_logs, progress
 from tests.unit.web.conftest import INTERNAL, NOON, Api, sample
 
 JOB = "00000000-0000-4000-8000-000000000001"
@@ -147,6 +148,22 @@ async def test_a_long_series_is_thinned_and_keeps_its_end(api: Api, max_points: 
     assert found[0] == 1
     assert found[-1] == 10
     assert steps <= len(found) <= steps + 1
+
+
+async def test_a_series_is_worked_out_again_when_it_has_grown(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    worked_out: list[int] = []
+    series = progress.series
+
+    async def noted(engine: AsyncEngine, job_uid: str, max_points: int) -> tuple[list[Progress], float | None]:
+        worked_out.append(max_points)
+        return await series(engine, job_uid, max_points)
+
+    monkeypatch.setattr(progress, "series", noted)
+    for steps in (1, 2):
+        await post_points(api, point(steps, 1.0))
+        for _ in range(2):
+            assert len((await api.get(SERIES)).json()["points"]) == steps
+        assert len(worked_out) == steps
 
 
 async def test_a_job_without_progress_has_an_empty_series(api: Api) -> None:

@@ -68,6 +68,8 @@ async def test_the_heaviest_voter_comes_first(api: Api) -> None:
             {"evaluator": "bob", "tally": counts | {"base": 1, "win_rate": 0.0}, "agreement": 0.5},
             {"evaluator": "eve", "tally": counts | {"base": 1, "win_rate": 0.0}, "agreement": 0.5},
         ],
+        "has_more": False,
+        "next": None,
     }
     first = (await api.get(f"{TEST}/voters?limit=1")).json()
     assert (first["evaluators"], [voter["evaluator"] for voter in first["voters"]]) == (3, ["ada"])

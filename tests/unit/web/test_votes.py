@@ -2,16 +2,13 @@
 
 import asyncio
 from collections import Counter
-from datetime import UTC, datetime
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import update
 
 from finetune_operator.contract.experiments import VoteCounts
 from finetune_operator.contract.places import TALLY_PATH
-from finetune_operator.store.tables import Comparison
 from tests.unit.web.conftest import INTERNAL, PROMPTS, Api, ab_test
 from tests.unit.web.test_access import TEST, is_problem
 
@@ -204,33 +201,6 @@ async def test_comparisons_are_listed_newest_first_and_in_pages(api: Api) -> Non
     assert [entry["evaluator"] for entry in page] == ["eve", "bob"]
     rest = await api.get("/v1/fine-tuning/comparisons", params={"before": page[-1]["created_at"]})
     assert [entry["evaluator"] for entry in rest.json()["comparisons"]] == ["ada"]
-
-
-@pytest.mark.parametrize(
-    "path",
-    ["/v1/fine-tuning/comparisons", "/v1/fine-tuning/ab-test/finetune.v1-v2/comparisons"],
-    ids=["all", "of a test"],
-)
-async def test_pages_of_comparisons_lose_none_of_one_moment(api: Api, path: str) -> None:
-    noon = datetime(2026, 11, 22, 12, tzinfo=UTC)
-    for number in range(5):
-        await api.compare(f"evaluator {number}")
-    async with api.services.engine.begin() as connection:
-        await connection.execute(update(Comparison).values(created_at=noon))
-    seen: list[str] = []
-    query: dict[str, str | int] = {"limit": 2}
-    for has_more in (True, True, False):
-        page = (await api.get(path, params=query)).json()
-        assert page["has_more"] == has_more
-        seen += [entry["comparison_id"] for entry in page["comparisons"]]
-        query["after"] = page["next"]
-    assert page["next"] is None
-    assert len(seen) == len(set(seen)) == 5
-
-
-@pytest.mark.parametrize("after", ["_AAAA", "_", "_MjAyNi0xMS0yMlQxMjowMDowMCBh", "2026-11-22T12:00:00Z"])
-async def test_what_is_no_cursor_is_told(api: Api, after: str) -> None:
-    assert (await api.get("/v1/fine-tuning/comparisons", params={"after": after})).status_code == 422
 
 
 @pytest.mark.parametrize("text", ["' OR '1'='1", "x'); DROP TABLE abtest_votes; --", "%", ":evaluator", "ünï 💡"])

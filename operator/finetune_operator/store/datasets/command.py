@@ -55,14 +55,14 @@ def _formats() -> dict[str, object]:
 
 
 def _stats(options: argparse.Namespace, environment: Mapping[str, str]) -> dict[str, object]:
-    from finetune_operator.store.ratings import RatingsDatabase
+    from finetune_operator.store.ratings import RatingsDatabase, as_data
 
     source = _ratings(options)
     timeout_seconds = DatasetConfig(source=source).database_timeout_seconds
     database = RatingsDatabase.open(_url(options, environment), timeout_seconds)
     try:
         database.check(source, all_ratings=False)
-        return dict(database.statistics(source, all_ratings=False)._asdict())
+        return as_data(database.statistics(source, all_ratings=False))
     finally:
         database.close()
 

@@ -72,9 +72,11 @@ def lines(
     read_end, write_end = os.pipe()
     fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     errors: list[BaseException] = []
+    # Quoting by nothing is forced, since each character would be looked at for whether it needs it.
     copy = (
         f"COPY ({query}) TO '/dev/fd/{write_end}' "
-        "(FORMAT csv, HEADER false, QUOTE '', ESCAPE '', DELIMITER '\x01', NULLSTR '', USE_TMP_FILE false)"
+        "(FORMAT csv, HEADER false, QUOTE '', FORCE_QUOTE *, ESCAPE '', DELIMITER '\x01', NULLSTR '', "
+        "USE_TMP_FILE false)"
     )
 
     def work() -> None:

@@ -1,7 +1,7 @@
 """Ratings to lines by DuckDB's scanners: filters, quality rules, pairs and formats as one SQL statement.
 
 The statement gives one text column. A row that is kept is its prompt's key and its line, as `store.datasets.spool`
-wants it; one that is left out is `!!!<reason> <count> <id>`. Everything that a user sets is a bound parameter. What the
+wants it; one that is left out is `!!<reason> <count> <id>`. Everything that a user sets is a bound parameter. What the
 statement must do is said by `core.datasets`, and a property test compares both.
 """
 

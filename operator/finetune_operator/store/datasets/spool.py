@@ -1,8 +1,8 @@
 """Orders, deduplicates and splits more rows than fit into memory, as `core.datasets.arranged` says.
 
 A row is its prompt's key, 16 hexadecimal digits, followed by its line; or it is one that was dropped, written as
-`!!!<reason> <count> <row>`. Rows are collected by the first three digits, in a file once there are many; each part of
-it is small enough to be sorted in memory, or else is sorted in pieces that are merged. The held-out prompts are the
+`!!<reason> <count> <row>`. Rows are collected by the first two digits, in a file once there are many; each part of it
+is small enough to be sorted in memory, or else is sorted in pieces that are merged. The held-out prompts are the
 last ones of the order, so that the test part is cut off the end of the file.
 """
 
@@ -14,7 +14,8 @@ import threading
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate, chain, groupby, islice
+from itertools import accumulate, chain, compress, groupby, islice
+from operator import itemgetter, ne
 from pathlib import Path
 from queue import Queue
 from typing import IO, NamedTuple
@@ -23,15 +24,20 @@ from finetune_operator.core.datasets import Digest, DropReason, held_out_count
 from finetune_operator.store.datasets.space import too_large
 
 KEY_BYTES = 16
-BUCKET_DIGITS = 3
+# More digits would part two gigabytes and more without a merge, but the rows of a few hundred bytes that wait would be
+# handled in lists of a few each, which takes longer than all of their sorting.
+BUCKET_DIGITS = 2
 BUCKETS = 16**BUCKET_DIGITS
 # As long as a bucket's digits, so that what was dropped has a bucket of its own.
-DROPPED_MARK = b"!!!"
-BUFFERED_MAX_BYTES = 8 * 1024 * 1024
+DROPPED_MARK = b"!!"
+# Little enough that what is freed by writing a run is taken again by the next, and not given back to the system.
+BUFFERED_MAX_BYTES = 4 * 1024 * 1024
 # What is sorted at once when there is a choice: no more than a core's cache holds.
 SORTED_BYTES = 512 * 1024
 SORTED_MAX_BYTES = 8 * 1024 * 1024
-WRITTEN_PARTS = 256
+WRITTEN_PARTS = 16
+# Their lines stay in a core's cache until they are written.
+WRITTEN_ROWS = 512
 COPIED_BYTES = 1024 * 1024
 DROPPED_SHOWN = 5
 SHOWN_ROW_MAX_CHARACTERS = 24
@@ -40,6 +46,9 @@ DROPPED_NAME = "dropped.jsonl"
 NAMED_MAX_ROWS = 1_000_000
 NAMED_ROW_MAX_CHARACTERS = 256
 ROW_OVERHEAD_BYTES = 64
+# What `map` calls without the interpreter.
+_key = itemgetter(slice(KEY_BYTES))
+_line = itemgetter(slice(KEY_BYTES, None))
 
 
 class Parts(NamedTuple):
@@ -94,8 +103,9 @@ class Spool:
     """Rows on their way into a dataset; `directory` must be empty, and is left with the file of dropped rows.
 
     Rows wait in memory by the first digits of their keys. Once they are many they go to one file as a run: the buckets
-    one after the other, from high to low digits, and then a table of where each begins. So neighbouring buckets are
-    neighbours in every run, and as many are read together as are sorted fastest.
+    one after the other, from high to low digits. So neighbouring buckets are neighbours in every run, and as many are
+    read together as are sorted fastest. A bucket is sorted while it waits, which leaves the last sort a few merges of
+    rows that lie in memory as they are ordered.
     """
 
     def __init__(self, directory: Path, max_bytes: int) -> None:
@@ -103,7 +113,7 @@ class Spool:
         self._max_bytes = max_bytes
         self._file = tempfile.TemporaryFile(dir=directory, buffering=0)  # noqa: SIM115 - closed by close
         self._buckets: defaultdict[bytes, list[bytes]] = defaultdict(list)
-        self._tables: list[int] = []
+        self._runs: list[array[int]] = []
         self._end = 0
         self._sizes = array("Q", bytes(8 * BUCKETS))
         self._buffered = 0
@@ -181,6 +191,7 @@ class Spool:
         parts: list[bytes] = []
         for digits in sorted(self._buckets, reverse=True):
             rows = self._buckets.pop(digits)
+            rows.sort(reverse=True)
             rows.append(b"")
             parts.append(b"\n".join(rows))
             number = BUCKETS - 1 - int(digits, 16)
@@ -190,8 +201,7 @@ class Spool:
                 self._append(parts)
                 parts = []
         self._append(parts)
-        self._tables.append(self._end)
-        self._append([array("Q", accumulate(sizes, initial=begin)).tobytes()])
+        self._runs.append(array("Q", accumulate(sizes, initial=begin)))
         self._spilled += self._bytes
         self._buffered = 0
         self._bytes = 0
@@ -216,10 +226,9 @@ class Spool:
 
     def _ranges(self, first: int, end: int) -> Iterator[tuple[int, int]]:
         """Where the buckets are, in each run: the first byte and how many."""
-        for place in self._tables:
-            table = array("Q", os.pread(self._file.fileno(), 8 * (end - first + 1), place + 8 * first))
-            if table[-1] > table[0]:
-                yield table[0], table[-1] - table[0]
+        for begins in self._runs:
+            if begins[end] > begins[first]:
+                yield begins[first], begins[end] - begins[first]
 
     def _sorted(self, first: int, end: int) -> Iterator[list[bytes]]:
         """The buckets' rows, each once, from high to low."""
@@ -239,9 +248,7 @@ class Spool:
                 run.writelines(row + b"\n" for row in _sorted_once(piece))
                 run.seek(0)
             ordered = heapq.merge(*(map(_without_end, run) for run in runs), reverse=True)
-            once = (row for row, _ in groupby(ordered))
-            for _, group in groupby(once, key=lambda row: row[:KEY_BYTES]):
-                yield from _in_batches(group)
+            yield from _in_batches(row for row, _ in groupby(ordered))
         finally:
             for run in runs:
                 run.close()
@@ -273,7 +280,7 @@ class _Group(NamedTuple):
 
 def _sorted_once(rows: list[bytes]) -> list[bytes]:
     rows.sort(reverse=True)
-    return rows[:1] + [row for row, above in zip(islice(rows, 1, None), rows, strict=False) if row != above]
+    return list(compress(rows, map(ne, rows, chain((None,), rows))))
 
 
 def _without_end(row: bytes) -> bytes:
@@ -311,7 +318,7 @@ class _HashingWriter:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._queue: Queue[bytes | None] = Queue(maxsize=2)
+        self._queue: Queue[bytes | None] = Queue(maxsize=4)
         self._error: OSError | None = None
         self._thread = threading.Thread(target=self._work, name="dataset-writer", daemon=True)
         self._last_key = b""
@@ -331,15 +338,16 @@ class _HashingWriter:
 
     def write(self, rows: list[bytes]) -> int:
         """Write sorted rows without their keys; returns how many prompts are new."""
-        if not rows:
-            return 0
-        keys = {row[:KEY_BYTES] for row in rows}
-        found = len(keys) - (self._last_key in keys)
-        self._last_key = rows[-1][:KEY_BYTES]
-        lines = b"\n".join([row[KEY_BYTES:] for row in rows]) + b"\n"
-        self.rows += len(rows)
-        self.bytes += len(lines)
-        self._queue.put(lines)
+        found = 0
+        for first in range(0, len(rows), WRITTEN_ROWS):
+            part = rows[first : first + WRITTEN_ROWS]
+            keys = set(map(_key, part))
+            found += len(keys) - (self._last_key in keys)
+            self._last_key = _key(part[-1])
+            lines = b"\n".join([*map(_line, part), b""])
+            self.rows += len(part)
+            self.bytes += len(lines)
+            self._queue.put(lines)
         return found
 
     def _work(self) -> None:

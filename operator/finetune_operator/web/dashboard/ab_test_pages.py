@@ -6,7 +6,6 @@ from fastapi import Depends, Form, Query
 from pydantic import ValidationError
 from starlette.responses import HTMLResponse, Response
 
-from finetune_operator.contract.experiments import VoteCounts
 from finetune_operator.core.group_sequential import most_votes
 from finetune_operator.core.routing import is_fresh_pin
 from finetune_operator.kube.yaml_text import yaml_text
@@ -17,6 +16,7 @@ from finetune_operator.web.abtest_requests import BASE, AbTestRequest, abtest_sp
 from finetune_operator.web.abtest_routes import cancel_test
 from finetune_operator.web.acting import TESTS
 from finetune_operator.web.creation import create_once, digest_of, manifest
+from finetune_operator.web.dashboard.changed_yaml import promotion_yaml
 from finetune_operator.web.dashboard.charts import Curve
 from finetune_operator.web.dashboard.commands import test_commands
 from finetune_operator.web.dashboard.comparison_pages import PATH
@@ -28,8 +28,11 @@ from finetune_operator.web.dashboard.version_figures import Figures, figures_of,
 from finetune_operator.web.dashboard.visits import Visit, VisitOf
 from finetune_operator.web.dashboard.vote_progress import (
     Arms,
+    ShownCurve,
+    certainty,
     duel_of,
     judgement,
+    judgement_by_feedback,
     vote_progress,
     win_rate_curve,
 )
@@ -150,7 +153,7 @@ async def state_of_test(visit: VisitOf, test_id: TestId) -> HTMLResponse:
 
 
 @router.get("/{test_id}/win-rates")
-async def win_rates(visit: VisitOf, test_id: TestId) -> Curve:
+async def win_rates(visit: VisitOf, test_id: TestId, by: Literal["votes", "time"] = "votes") -> Curve:
     """For the chart."""
     test = await _test(visit, visit.acting.identified(test_id))
     engine, uid, decision = visit.services.engine, test.metadata.uid, test.spec.decision
@@ -160,7 +163,7 @@ async def win_rates(visit: VisitOf, test_id: TestId) -> Curve:
         counted,
         lambda: vote_statistics.win_rates(engine, uid, most_votes(decision), CURVE_MAX_POINTS),
     )
-    return win_rate_curve(points, float(decision.alpha))
+    return win_rate_curve(points, float(decision.alpha), by_time=by == "time")
 
 
 @router.post("/{test_id}/cancel")
@@ -220,6 +223,7 @@ async def context_of_test(visit: Visit, found: ObjectId) -> Object:
         figures_of(candidate) if candidate else Figures(arms.candidate),
         duel_of(counts, float(decision.alpha)),
     )
+    stands = (float(decision.alpha), status.phase, status.verdict, status.message)
     return {
         "found": found,
         "here": path_of_test(found),
@@ -232,13 +236,10 @@ async def context_of_test(visit: Visit, found: ObjectId) -> Object:
             if number
         ],
         "progress": vote_progress(counts, decision, status.verdict),
-        "judgement": judgement(
-            arms,
-            VoteCounts() if decision.by_feedback else counts,
-            float(decision.alpha),
-            status.phase,
-            status.verdict,
-            status.message,
+        "judgement": (
+            judgement_by_feedback(arms, status.leader, *stands)
+            if decision.by_feedback
+            else judgement(arms, counts, *stands)
         ),
         "is_ending": test.spec.cancel and status.verdict is None,
         "is_running": status.phase is TestPhase.RUNNING,
@@ -246,6 +247,9 @@ async def context_of_test(visit: Visit, found: ObjectId) -> Object:
         "is_live": candidate is not None and candidate.status.state is State.DEPLOYED,
         "is_awaited": candidate is not None and is_fresh_pin(candidate),
         "candidate_id": str(ObjectId(found.namespace, arms.candidate)),
+        "curve": ShownCurve(
+            path_of_test(found), str(found), arms.candidate, certainty(float(decision.alpha)), linked=False
+        ),
         "groups": groups,
         "summary": summary(groups),
         "left_title": arms.baseline,
@@ -254,6 +258,7 @@ async def context_of_test(visit: Visit, found: ObjectId) -> Object:
         "right": str(ObjectId(found.namespace, arms.candidate)),
         "commands": test_commands(found, arms.candidate),
         "yaml": yaml_text(shown_manifest(TESTS.kind, body)),
+        "promotion_yaml": promotion_yaml(ObjectId(found.namespace, arms.candidate)),
     }
 
 

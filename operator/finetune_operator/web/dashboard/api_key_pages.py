@@ -20,19 +20,21 @@ from finetune_operator.web.dashboard.forms import mistakes_of
 from finetune_operator.web.dashboard.permitted import part
 from finetune_operator.web.dashboard.routing import Page, page_router
 from finetune_operator.web.dashboard.visits import NavEntry, Visit, VisitOf, is_fragment
+from finetune_operator.web.marks import MarkAfter
 from finetune_operator.web.problems import Problem
 
 PATH = "/api-keys"
 LIFETIMES = (("1", "a day"), ("7", "7 days"), ("30", "30 days"), ("90", "90 days"), ("366", "a year"))
+LISTED = 100
 LIFETIME_DAYS = KeyRequest.model_fields["expires_in_days"].default
 
 router = page_router(PATH)
 
 
 @router.get("")
-async def keys_page(visit: VisitOf) -> HTMLResponse:
-    """What there is, those first that still work."""
-    return await _shown(visit, "api_keys.html")
+async def keys_page(visit: VisitOf, after: MarkAfter = None) -> HTMLResponse:
+    """What there is, the newest first, and on each page those first that still work."""
+    return await _shown(visit, "api_keys.html", after=after)
 
 
 @router.post("")
@@ -65,13 +67,15 @@ async def revoke_key(visit: VisitOf, key_id: KeyId) -> Response:
     return visit.go(PATH)
 
 
-async def _shown(visit: Visit, template: str, made: NewKey | None = None) -> HTMLResponse:
-    listed = await part(list_api_keys(visit.services, visit.caller))
+async def _shown(visit: Visit, template: str, made: NewKey | None = None, after: str | None = None) -> HTMLResponse:
+    listed = await part(list_api_keys(visit.services, visit.caller, LISTED, after))
     keys = listed.value.api_keys if listed.value else ()
     accounts = listed.value.accounts if listed.value else ()
     return visit.render(
         template,
         keys=sorted(keys, key=lambda key: not key.active),
+        next_keys=listed.value.next if listed.value else None,
+        is_first_page=after is None,
         state_of=_state_of,
         accounts=[(each, each) for each in (f"{a.namespace}/{a.service_account}" for a in accounts)],
         refusal=listed.refusal,

@@ -1,5 +1,6 @@
 """Pages of batch runs: a whole dataset through one version or two, the answers as files, and their blind comparison."""
 
+import asyncio
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
@@ -61,9 +62,16 @@ router = page_router(PATH)
 @router.get("")
 async def list_page(visit: VisitOf, after: After = None, phase: BatchPhase | None = None) -> HTMLResponse:
     """The newest first, all or those in one phase."""
-    page = await batches_page(visit.acting, None, LISTED, after, phase=phase)
-    batches = each_shown(batch_entry, page.items)
-    return visit.render("batches.html", batches=batches, page=page, phase=phase, phases=tuple(BatchPhase), tones=TONES)
+    page = await part(batches_page(visit.acting, None, LISTED, after, phase=phase))
+    return visit.render(
+        "batches.html",
+        batches=each_shown(batch_entry, page.value.items) if page.value else (),
+        page=page.value,
+        refusal=page.refusal,
+        phase=phase,
+        phases=tuple(BatchPhase),
+        tones=TONES,
+    )
 
 
 @router.get("/new")
@@ -73,9 +81,10 @@ async def new_batch_page(
     dataset_path: Annotated[str | None, Query(max_length=64)] = None,
 ) -> HTMLResponse:
     """The form; a version or a dataset may be chosen already."""
-    known = await newest_versions(visit.acting)
+    known, claim, datasets = await asyncio.gather(
+        newest_versions(visit.acting), part(_ratings_claim(visit.acting)), part(exported(visit))
+    )
     served = [each for each in known if each.spec.serving is not None and each.status.state not in NOT_SERVED]
-    claim, datasets = await part(_ratings_claim(visit.acting)), await part(exported(visit))
     parts = [each for dataset in datasets.value or () for each in _parts(dataset)]
     return visit.render(
         "new_batch.html",

@@ -20,10 +20,7 @@ class Command(NamedTuple):
     lines: str
 
 
-def job_commands(
-    found: ObjectId, spec: Mapping[str, Any], *, is_finished: bool, is_suspended: bool
-) -> tuple[Command, ...]:
-    """`spec` is what is trained again once it has ended."""
+def job_commands(found: ObjectId, *, is_finished: bool, is_suspended: bool) -> tuple[Command, ...]:
     where = f"-n {found.namespace}"
     looking = (
         Command(
@@ -36,8 +33,7 @@ def job_commands(
         ),
     )
     if is_finished:
-        body = {"namespace": found.namespace, "spec": dict(spec)}
-        return (*looking, Command("Train again", curl("/v1/fine-tuning/jobs", body, "POST")))
+        return (*looking, Command("Train again", f"ftctl retry {found.name} {where}"))
     return (*looking, *going_commands(found, is_suspended=is_suspended))
 
 
@@ -50,13 +46,16 @@ def going_commands(found: ObjectId, *, is_suspended: bool) -> tuple[Command, ...
     )
 
 
-def active_commands(jobs: Iterable[JobEntry]) -> tuple[Command, ...]:
-    """For the first training that goes on, and for the first that is suspended."""
+def first_active(jobs: Iterable[JobEntry]) -> tuple[JobEntry, ...]:
+    """The first training that goes on, and the first that is suspended."""
     going = [each for each in jobs if each.status not in FINISHED and not each.cancelled]
-    first = {each.suspended: each for each in reversed(going)}
+    return tuple({each.suspended: each for each in reversed(going)}.values())
+
+
+def active_commands(jobs: Iterable[JobEntry]) -> tuple[Command, ...]:
     return tuple(
         Command(f"{purpose} {job.name}", lines)
-        for job in first.values()
+        for job in first_active(jobs)
         for purpose, lines in going_commands(ObjectId(job.namespace, job.name), is_suspended=job.suspended)
     )
 
@@ -171,6 +170,12 @@ def count_commands(said: Mapping[str, Any]) -> tuple[Command, ...]:
     return (Command("Count these ratings", "\n".join(lines)),)
 
 
+def dataset_list_commands(filters: Mapping[str, str]) -> tuple[Command, ...]:
+    flags = "".join(f" {EXPORT_FLAGS[name]} {shlex.quote(value)}" for name, value in filters.items())
+    lines = f"ftctl export --list{flags}\n{curl('/v1/fine-tuning/datasets', None, '', **filters)}"
+    return (Command("List what was exported", lines),)
+
+
 def _ftctl_export(command: str, said: Mapping[str, Any]) -> Iterable[str]:
     """Nothing where a member has no flag: a command that did something else would be worse than none."""
     given = dict(said)
@@ -190,18 +195,27 @@ def api_key_commands(namespace: str = "<namespace>", service_account: str = "<Se
     )
 
 
+def first_payable(jobs: Iterable[TrainingCost]) -> TrainingCost | None:
+    """The first training that goes on, which a budget can still stop."""
+    return next((each for each in jobs if each.finished_at is None and each.status not in FINISHED), None)
+
+
+def budget_of(job: TrainingCost) -> dict[str, str]:
+    """As its spec has it: the budget that it has, or 10 to begin with."""
+    amount, currency = (job.budget.max_cost, job.budget.currency) if job.budget else (FIRST_BUDGET, job.currency)
+    return {"maxCost": decimal_text(Decimal(str(amount))), "currency": currency or "USD"}
+
+
 def budget_commands(jobs: Iterable[TrainingCost]) -> tuple[Command, ...]:
-    """For the first training that goes on, with the budget that it has, or 10 to begin with."""
-    job = next((each for each in jobs if each.finished_at is None and each.status not in FINISHED), None)
+    job = first_payable(jobs)
     if job is None:
         return ()
     namespace, _, name = job.id.partition(".")
-    amount, currency = (job.budget.max_cost, job.budget.currency) if job.budget else (FIRST_BUDGET, job.currency)
-    said = decimal_text(Decimal(str(amount)))
-    budget = {"maxCost": said, "currency": currency or "USD"}
+    budget = budget_of(job)
+    said = {"max_cost": budget["maxCost"], "currency": budget["currency"]}
     lines = (
         _patched("finetunejob", ObjectId(namespace, name), {"budget": budget}),
-        curl(f"/v1/fine-tuning/jobs/{job.id}/budget", {"max_cost": said, "currency": budget["currency"]}, "PUT"),
+        curl(f"/v1/fine-tuning/jobs/{job.id}/budget", said, "PUT"),
     )
     setting = Command(f"Set the budget of {name}", "\n".join(lines))
     if job.budget is None:

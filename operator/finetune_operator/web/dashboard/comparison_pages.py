@@ -21,7 +21,7 @@ from finetune_operator.web.dashboard.version_choices import find_version, id_of,
 from finetune_operator.web.dashboard.version_comparison import Duel, comparison, summary
 from finetune_operator.web.dashboard.version_figures import Figures, figures_of, figures_of_base
 from finetune_operator.web.dashboard.visits import NavEntry, VisitOf
-from finetune_operator.web.dashboard.vote_progress import duel_of, mirrored
+from finetune_operator.web.dashboard.vote_progress import ShownCurve, certainty, duel_of, mirrored
 from finetune_operator.web.ids import ObjectId
 from finetune_operator.web.job_routes import After
 from finetune_operator.web.odd_resources import each_shown, parsed
@@ -74,12 +74,14 @@ async def comparison_page(visit: VisitOf, left: Side = None, right: Side = None,
         "pair": pair,
     }
     if pair is not None:
-        groups = comparison(_left(pair), figures_of(pair.right), await _duel(visit.acting, pair))
+        test = await _test_between(visit.acting, pair)
+        groups = comparison(_left(pair), figures_of(pair.right), _duel(test, pair) if test else None)
         context |= {
             "left": BASE if pair.left is None else str(id_of(pair.left)),
             "right": str(id_of(pair.right)),
             "left_title": _left(pair).title,
             "right_title": pair.right.metadata.name,
+            "curve": _curve(test) if test else None,
             "groups": groups,
             "summary": summary(groups),
             "testable": pair.left is None
@@ -158,22 +160,31 @@ async def _arms(acting: Acting, test: ABTest) -> Pair | None:
     return Pair(left, right) if right and (left or named[1] is None) else None
 
 
-async def _duel(acting: Acting, pair: Pair) -> Duel | None:
-    """Of the newest test on exactly these two, whichever of them was the candidate."""
+async def _test_between(acting: Acting, pair: Pair) -> ABTest | None:
+    """The newest on exactly these two, whichever of them was the candidate, with votes if one of them has some."""
     right = pair.right.metadata
     left_name = pair.left.metadata.name if pair.left else None
     if pair.left and pair.left.metadata.namespace != right.namespace:
         return None
-    for test in await newest_tests(acting, right.namespace, pair.right.spec.model):
-        if test.status.votes is None:
-            continue
-        arms = (test.spec.baseline.model_version, test.spec.candidate.model_version)
-        found = duel_of(_counts(test), float(test.spec.decision.alpha))
-        if arms == (left_name, right.name):
-            return found
-        if arms == (right.name, left_name):
-            return mirrored(found) if found else None
-    return None
+    between = [
+        test
+        for test in await newest_tests(acting, right.namespace, pair.right.spec.model)
+        if {test.spec.baseline.model_version, test.spec.candidate.model_version} == {left_name, right.name}
+    ]
+    return next((test for test in between if _counts(test).total), next(iter(between), None))
+
+
+def _duel(test: ABTest, pair: Pair) -> Duel | None:
+    """None before the first vote."""
+    found = duel_of(_counts(test), float(test.spec.decision.alpha))
+    return found if found is None or test.spec.candidate.model_version == pair.right.metadata.name else mirrored(found)
+
+
+def _curve(test: ABTest) -> ShownCurve:
+    found = ObjectId(test.metadata.namespace, test.metadata.name)
+    alpha = float(test.spec.decision.alpha)
+    candidate = test.spec.candidate.model_version
+    return ShownCurve(f"{PATH}/tests/{found}", str(found), candidate, certainty(alpha), linked=True)
 
 
 def _counts(test: ABTest) -> VoteCounts:

@@ -48,12 +48,23 @@ async def cost_page(visit: VisitOf, namespace: NamespaceQuery = None) -> HTMLRes
 
 @router.get("/trainings")
 async def trainings_page(
-    visit: VisitOf, namespace: NamespaceQuery = None, model: Text = None, after: After = None
+    visit: VisitOf,
+    namespace: NamespaceQuery = None,
+    model: Text = None,
+    after: After = None,
+    *,
+    deleted: bool = False,
 ) -> HTMLResponse:
-    """What each training costs."""
-    listed = await part(costs.trainings(visit.acting, namespace, model or None, LISTED, after))
+    """What each training costs; deleted ones have a list of their own."""
+    chosen = costs.gone_trainings if deleted else costs.trainings
+    listed = await part(chosen(visit.acting, namespace, model or None, LISTED, after))
     return visit.render(
-        "cost_trainings.html", listed=listed.value, refusal=listed.refusal, namespace=namespace, model=model
+        "cost_trainings.html",
+        listed=listed.value,
+        refusal=listed.refusal,
+        namespace=namespace,
+        model=model,
+        deleted=deleted,
     )
 
 

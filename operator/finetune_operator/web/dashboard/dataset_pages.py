@@ -1,7 +1,8 @@
 """Pages of datasets: what there is, an export with counts while one chooses, rows to look at, downloads."""
 
 import json
-from typing import Annotated
+from typing import Annotated, Literal, NamedTuple
+from urllib.parse import urlencode
 
 from fastapi import Path, Query
 from starlette.responses import HTMLResponse, Response
@@ -10,6 +11,7 @@ from finetune_operator.core.dataset_records import READABLE_FORMATS
 from finetune_operator.store.exported_datasets import DATASET_ID, FileName
 from finetune_operator.web import datasets
 from finetune_operator.web.auth import require_trainer
+from finetune_operator.web.dashboard.changed_yaml import dataset_yaml, export_yaml
 from finetune_operator.web.dashboard.commands import dataset_commands, export_commands
 from finetune_operator.web.dashboard.fine_tuning import PATH
 from finetune_operator.web.dashboard.forms import described, request_of
@@ -26,24 +28,68 @@ from finetune_operator.web.dataset_schemas import (
     GoldSelection,
     RatingStatistics,
 )
-from finetune_operator.web.moments import AfterMoment
+from finetune_operator.web.marks import MarkAfter
 from finetune_operator.web.training import get_stats
 
 DATASETS_PATH = f"{PATH}/datasets"
 LISTED = 50
 SHOWN_ROWS = 5
 DatasetId = Annotated[str, Path(pattern=DATASET_ID)]
+Filter = Annotated[str, Query(max_length=256)]
+
+FILTER_TITLES = {
+    "the": "All ratings",
+    "philosopher": "Judgements of",
+    "domain": "Domain",
+    "task_type": "Type of task",
+    "min_confidence": "Least confidence",
+    "gold_star_only": "Gold stars only",
+    "min_rating": "Lowest rating",
+}
+"""By the first word of what the statistics call a filter, or the whole table."""
 
 router = page_router(DATASETS_PATH)
 
 
+class Filters(NamedTuple):
+    """Which datasets are listed."""
+
+    format: FormatName | None = None
+    philosopher: str | None = None
+    domain: str | None = None
+    task_type: str | None = None
+
+    def said(self) -> dict[str, str]:
+        return {name: value for name, value in self._asdict().items() if value is not None}
+
+
+NO_FILTERS = Filters()
+
+
+class Left(NamedTuple):
+    """How many ratings are left after a filter and those before it."""
+
+    filter: str
+    rows: int
+
+
 @router.get("")
-async def datasets_page(visit: VisitOf, after: AfterMoment = None) -> HTMLResponse:
+async def datasets_page(
+    visit: VisitOf,
+    record_format: Annotated[FormatName | Literal[""], Query(alias="format")] = "",
+    philosopher: Filter = "",
+    domain: Filter = "",
+    task_type: Filter = "",
+    after: MarkAfter = None,
+) -> HTMLResponse:
     """What was exported, and a form for more."""
-    listed = await part(_listed(visit, after))
+    filters = Filters(record_format or None, philosopher or None, domain or None, task_type or None)
+    listed = await part(_listed(visit, filters, after))
     return visit.render(
         "datasets.html",
         datasets=listed.value,
+        filters=filters.said(),
+        query=urlencode(filters.said()),
         is_first_page=after is None,
         refusal=listed.refusal,
         missing=await _missing(visit),
@@ -66,7 +112,7 @@ async def count(visit: VisitOf) -> HTMLResponse:
     """How many ratings the form's filters leave."""
     selection = request_of(GoldSelection, await visit.form())
     counted = await told(counted_ratings(visit, selection))
-    return visit.render("fragments/counts.html", counted=counted.value, refusal=counted.refusal)
+    return shown_counts(visit, counted.value, counted.refusal)
 
 
 @router.post("/commands")
@@ -74,7 +120,7 @@ async def commands(visit: VisitOf) -> HTMLResponse:
     """The same export from a terminal."""
     request = request_of(ExportRequest, await visit.form())
     said = request.model_dump(mode="json", exclude_defaults=True)
-    return visit.render("fragments/commands.html", commands=export_commands(said))
+    return visit.render("fragments/commands.html", commands=export_commands(said), yaml=export_yaml(request))
 
 
 @router.get("/{dataset_id}")
@@ -92,6 +138,7 @@ async def dataset_page(
         "dataset.html",
         dataset=dataset,
         commands=dataset_commands(dataset.id, [each.name for each in dataset.files]),
+        yaml=dataset_yaml(dataset),
         request_said=dataset.request.model_dump(exclude_defaults=True),
         file=file,
         cursor=cursor,
@@ -122,6 +169,19 @@ async def counted_ratings(visit: Visit, selection: GoldSelection) -> RatingStati
     return await datasets.count_ratings(visit.services, caller, visit.request, selection)
 
 
+def shown_counts(visit: Visit, counted: RatingStatistics | None, refusal: str | None) -> HTMLResponse:
+    """How many are left after each filter, what they are like, and the first of them; or why nobody knows."""
+    left = tuple(Left(_filter_title(each.filter), each.rows) for each in counted.by_filter) if counted else ()
+    emptied = next((each.filter for each in left if not each.rows), None)
+    return visit.render("fragments/counts.html", counted=counted, left=left, emptied_by=emptied, refusal=refusal)
+
+
+def _filter_title(name: str) -> str:
+    """As the form's field is called, with its value."""
+    field, _, value = name.partition("=")
+    return f"{FILTER_TITLES[field.partition(' ')[0]]} {value}".strip()
+
+
 def dataset_title(dataset: DatasetEntry) -> str:
     """As one may choose it."""
     chosen = ", ".join(filter(None, (dataset.request.philosopher, dataset.request.domain)))
@@ -138,9 +198,9 @@ def _format_title(name: FormatName) -> str:
     return name if FORMATS[name] in READABLE_FORMATS else f"{name} (no training reads it)"
 
 
-async def _listed(visit: Visit, after: str | None = None) -> DatasetList:
+async def _listed(visit: Visit, filters: Filters = NO_FILTERS, after: str | None = None) -> DatasetList:
     caller = await require_trainer(visit.services, visit.caller)
-    return datasets.get_datasets(visit.services, caller, limit=LISTED, after=after)
+    return datasets.get_datasets(visit.services, caller, *filters, limit=LISTED, after=after)
 
 
 async def _missing(visit: Visit) -> tuple[str, ...]:

@@ -1,11 +1,11 @@
 """Page of one training: where it stands, its curve and log, what came out, and what can be done with it."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Form, Path
 from starlette.responses import HTMLResponse, Response
 
+from finetune_operator.core.job_changes import repeated_spec
 from finetune_operator.kube.yaml_text import yaml_text
 from finetune_operator.resources.finetunejob import FineTuneJob
 from finetune_operator.web.acting import JOBS
@@ -28,8 +28,6 @@ from finetune_operator.web.training_views import artifacts_of
 
 JOBS_PATH = f"{PATH}/jobs"
 CURVE_MAX_POINTS = 600
-OWN_SWITCHES = frozenset({"suspend", "cancel"})
-"""What says how a training goes, not what it is."""
 
 Namespace = Annotated[str, Path(pattern=f"^{NAMESPACE_PATTERN}$")]
 Name = Annotated[str, Path(max_length=253, pattern=f"^{NAME_PATTERN}$")]
@@ -59,7 +57,7 @@ async def job_page(visit: VisitOf, namespace: Namespace, name: Name) -> HTMLResp
         artifacts=artifacts_of(body),
         is_finished=finished,
         yaml=yaml_text(detail.manifest),
-        commands=job_commands(found, _anew(body["spec"]), is_finished=finished, is_suspended=detail.suspended),
+        commands=job_commands(found, is_finished=finished, is_suspended=detail.suspended),
         retry_key=visit.services.suffix(),
     )
 
@@ -112,13 +110,9 @@ async def retry(
 ) -> Response:
     """A new training of the same spec; the form's key makes it once, however often the form is sent."""
     body = await visit.acting.find(JOBS, str(ObjectId(namespace, name)))
-    request = JobRequest(namespace=namespace, spec=_anew(body["spec"]))
+    request = JobRequest(namespace=namespace, spec=repeated_spec(body["spec"]))
     made = await create_job(visit.acting, request, f"{name}/{key}", interface=JOBS_PATH)
     return visit.go(job_path(ObjectId(namespace, made.body["metadata"]["name"])))
-
-
-def _anew(spec: Mapping[str, Any]) -> dict[str, Any]:
-    return {field: value for field, value in spec.items() if field not in OWN_SWITCHES}
 
 
 async def _suspended(visit: Visit, found: ObjectId, *, suspend: bool) -> Response:

@@ -1,6 +1,7 @@
 """Pages of versions and of base models: what there is, what answers now, deploying and going back."""
 
 from typing import Annotated
+from urllib.parse import urlencode
 
 from fastapi import Path, Query
 from starlette.responses import HTMLResponse, Response
@@ -38,18 +39,21 @@ async def models_page(
     namespace: NamespaceQuery = None,
     state: State | None = None,
     model: Text = None,
+    philosopher: Text = None,
+    domain: Text = None,
     after: After = None,
 ) -> HTMLResponse:
-    """Versions, the newest first."""
+    """Versions, the newest first; philosopher and domain are those of their training."""
+    chosen = {"model": model or None, "philosopher": philosopher or None, "domain": domain or None}
     listed = await part(
         versions.get_models(
             visit.services,
             visit.caller,
             namespace=namespace,
-            model=model or None,
             state=state,
             limit=LISTED,
             after=after,
+            **chosen,
         )
     )
     return visit.render(
@@ -59,7 +63,9 @@ async def models_page(
         namespace=namespace,
         states=tuple(State),
         state=state,
-        model=model,
+        chosen=chosen,
+        query=urlencode({name: text for name, text in ({"namespace": namespace} | chosen).items() if text}),
+        is_first_page=after is None,
     )
 
 

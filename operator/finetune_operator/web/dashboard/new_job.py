@@ -11,15 +11,18 @@ from starlette.responses import HTMLResponse, Response
 from finetune_operator.contract.preflight import Preflight, TokenLengths
 from finetune_operator.core.base_model_catalogue import CATALOGUE
 from finetune_operator.core.config import OperatorConfig
+from finetune_operator.core.cost import GPU
 from finetune_operator.core.preflight import Rows, preflight, refusal, remote_preflight
 from finetune_operator.core.remote_training import CHARACTERS_PER_TOKEN
 from finetune_operator.core.training_estimates import (
     UNKNOWN_LENGTHS,
     UNKNOWN_REMOTE_TIME,
     Estimate,
+    Spread,
     compared,
     estimate_at_provider,
     estimate_of_job,
+    on_any_gpu,
 )
 from finetune_operator.kube.yaml_text import yaml_text
 from finetune_operator.manifests.training import training_config
@@ -30,6 +33,7 @@ from finetune_operator.web.dashboard.commands import submit_command
 from finetune_operator.web.dashboard.dataset_pages import counted_ratings, dataset_title, exported
 from finetune_operator.web.dashboard.fine_tuning import PATH
 from finetune_operator.web.dashboard.forms import described, mistakes_of, request_of
+from finetune_operator.web.dashboard.gpu_types import offered
 from finetune_operator.web.dashboard.job_pages import JOBS_PATH, job_path
 from finetune_operator.web.dashboard.permitted import part, told
 from finetune_operator.web.dashboard.routing import Page, page_router
@@ -40,6 +44,7 @@ from finetune_operator.web.job_changes import create_job, datasets_claim
 from finetune_operator.web.job_requests import JobRequest, WrongRequest, spec_of
 from finetune_operator.web.problems import Problem
 
+NO_GPU_PRICE = f'no price for {GPU}: set prices.perHour."{GPU}" or prices.gpuTypes in the chart\'s values'
 UNKNOWN_REMOTE_MEMORY = "a provider trains on its own machines, and none of this cluster's GPUs is taken"
 FILTERS = frozenset({"philosopher", "domain", "task_type", "min_rating", "gold_star_only", "limit"})
 # Those of spec.openai, but for the Secret, which has two parts.
@@ -81,6 +86,8 @@ class Outlook(NamedTuple):
     unknown: tuple[Unknown, ...]
     refusal: str | None = None
     compared: tuple[Estimate, ...] = ()
+    spread: Spread | None = None
+    """Over the types of GPUs, of a training that takes any."""
 
 
 @router.get("/new")
@@ -95,6 +102,7 @@ async def new_job_page(
         "new_job.html",
         fields=described(JobRequest),
         catalogue=CATALOGUE,
+        gpu_types=offered(visit.services.settings.prices),
         chosen_datasets=[(f"{each.id}/train.jsonl", dataset_title(each)) for each in datasets.value or ()],
         namespace_options=[(each, each) for each in visit.services.settings.namespaces],
         base_model=base_model or "",
@@ -179,6 +187,10 @@ async def outlook(visit: Visit, request: JobRequest, job: FineTuneJob) -> Outloo
     size = await size_of(visit, job)
     found = preflight(size.shape, config, _equally_long(counted.value, request) if counted.value else None)
     own = estimate_of_job(found, job.spec.resources, job.spec.scheduling, prices)
+    spread = on_any_gpu(found, prices) if config.gpu_type is None and _takes_gpu(job) else None
+    if spread:
+        lacking = None if spread.cost else NO_GPU_PRICE
+        own = replace(own, seconds=spread.seconds, cost=spread.cost, currency=spread.currency, unknown=lacking)
     if size.unknown:
         own = replace(own, unknown=None)
         unknown.append(Unknown(("Parameters", "GPU memory", "Steps", "Time", "Cost"), size.unknown))
@@ -193,7 +205,12 @@ async def outlook(visit: Visit, request: JobRequest, job: FineTuneJob) -> Outloo
         unknown=tuple(unknown),
         refusal=f"{impossible.message}: {impossible.remedy}" if impossible else None,
         compared=compared(found, prices) if found.work else (),
+        spread=spread,
     )
+
+
+def _takes_gpu(job: FineTuneJob) -> bool:
+    return any(GPU in amounts for amounts in (job.spec.resources.limits, job.spec.resources.requests))
 
 
 def _lacking(found: Preflight, own: Estimate) -> Iterator[Unknown]:

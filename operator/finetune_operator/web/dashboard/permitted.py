@@ -4,6 +4,7 @@ from collections.abc import Awaitable
 from typing import Generic, NamedTuple, TypeVar
 
 from finetune_operator.web.problems import FORBIDDEN, Problem
+from finetune_operator.web.refusals import to_people
 
 CONFLICT = 409
 """Something is not configured, such as a ratings database."""
@@ -25,7 +26,7 @@ async def part(asked: Awaitable[Value]) -> Part[Value]:
     except Problem as problem:
         if problem.status not in (FORBIDDEN, CONFLICT):
             raise
-        return Part(None, problem.detail)
+        return Part(None, to_people(problem.detail))
 
 
 async def told(asked: Awaitable[Value]) -> Part[Value]:
@@ -33,4 +34,4 @@ async def told(asked: Awaitable[Value]) -> Part[Value]:
     try:
         return Part(await asked)
     except Problem as problem:
-        return Part(None, problem.detail)
+        return Part(None, to_people(problem.detail))

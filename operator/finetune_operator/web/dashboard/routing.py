@@ -17,8 +17,9 @@ from starlette.responses import RedirectResponse, Response
 from finetune_operator.kube.errors import KubeError
 from finetune_operator.logs import get_logger
 from finetune_operator.web.dashboard.policy import SAFE_METHODS, is_from_here
-from finetune_operator.web.dashboard.visits import COOKIE, SEE_OTHER, NavEntry, is_fragment, rendered
+from finetune_operator.web.dashboard.visits import COOKIE, SEE_OTHER, NavEntry, is_fragment, rendered, shown_token
 from finetune_operator.web.problems import Problem
+from finetune_operator.web.refusals import to_people
 
 LOGIN_PATH = "/login"
 FOREIGN = (
@@ -69,7 +70,13 @@ async def _refused(request: Request, error: Exception) -> Response:
         return _to_login(request)
     template = "problem_fragment.html" if is_fragment(request) else "problem.html"
     services = request.app.state.services
-    page = rendered(request, services, None, template, response.status_code, title=told["title"], detail=told["detail"])
+    is_visitor = shown_token(request) is None
+    context = {
+        "title": told["title"],
+        "detail": to_people(told["detail"]),
+        "login_path": _login_path(request) if is_visitor and response.status_code == HTTPStatus.FORBIDDEN else None,
+    }
+    page = rendered(request, services, None, template, response.status_code, **context)
     if retry_after := response.headers.get("retry-after"):
         page.headers["Retry-After"] = retry_after
     if is_fragment(request):
@@ -94,9 +101,14 @@ def _to_login(request: Request) -> Response:
     elif "text/event-stream" in request.headers.get("accept", ""):
         response = Response(status_code=HTTPStatus.UNAUTHORIZED)
     else:
-        query = f"?{request.url.query}" if request.url.query else ""
-        here = request.url.path + query if request.method in SAFE_METHODS else "/"
-        response = RedirectResponse(f"{LOGIN_PATH}?next={quote(here, safe='/')}", SEE_OTHER)
+        response = RedirectResponse(_login_path(request), SEE_OTHER)
     if COOKIE in request.cookies:
         response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
     return response
+
+
+def _login_path(request: Request) -> str:
+    """And back to the page, once somebody is logged in."""
+    query = f"?{request.url.query}" if request.url.query else ""
+    here = request.url.path + query if request.method in SAFE_METHODS else "/"
+    return f"{LOGIN_PATH}?next={quote(here, safe='/')}"

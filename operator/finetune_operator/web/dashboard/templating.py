@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from finetune_operator.core.durations import short_duration
 from finetune_operator.core.training_estimates import Range, shown_cost, shown_time
-from finetune_operator.web.dashboard import commands
+from finetune_operator.web.dashboard import changed_yaml, commands
 from finetune_operator.web.dashboard.assets import asset
 
 UNKNOWN = "\u2013"
@@ -20,8 +20,9 @@ SIZES = ("B", "KiB", "MiB", "GiB", "TiB")
 SIZE_STEP = 1024
 HUNDREDTH = 0.01
 SAID_BY_TEMPLATES = (
-    commands.active_commands, commands.budget_commands, commands.curl, commands.namespace_flag, commands.pair_commands,
-    commands.vote_commands,
+    commands.active_commands, commands.budget_commands, commands.curl, commands.dataset_list_commands,
+    commands.namespace_flag, commands.pair_commands, commands.vote_commands, changed_yaml.active_yaml,
+    changed_yaml.budget_yaml,
 )  # fmt: skip
 """What is at the foot of a page alone, and of which its handler knows nothing."""
 

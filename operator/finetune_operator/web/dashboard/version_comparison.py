@@ -3,7 +3,15 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 
+from finetune_operator.core.score_interval import Interval as Bounds
+from finetune_operator.web.dashboard.rating_intervals import (
+    average_rating,
+    gold_star_rate,
+    overlap,
+    rating_deviation,
+)
 from finetune_operator.web.dashboard.templating import UNKNOWN, money, number, percent
 from finetune_operator.web.dashboard.version_figures import Figures, Memory, Money
 
@@ -31,6 +39,7 @@ class Standing(StrEnum):
     UNKNOWN = "unknown"
 
 
+_MEASURED = (Standing.BETTER, Standing.WORSE, Standing.EQUAL, Standing.UNDECIDED)
 MIRRORED = {Standing.BETTER: Standing.WORSE, Standing.WORSE: Standing.BETTER}
 
 
@@ -88,11 +97,12 @@ class Group:
 
 @dataclass(frozen=True)
 class Summary:
-    """How many quantities are better on the right side, and in how many of those that both have."""
+    """How many quantities are better on the right side, of those that both have; `known` are those that are decided."""
 
     better: int
     worse: int
     equal: int
+    undecided: int
 
     @property
     def known(self) -> int:
@@ -113,19 +123,12 @@ def comparison(left: Figures, right: Figures, duel: Duel | None = None) -> tuple
 
 def summary(groups: Iterable[Group]) -> Summary:
     standings = [row.standing for group in groups for row in group.rows]
-    return Summary(*(standings.count(each) for each in (Standing.BETTER, Standing.WORSE, Standing.EQUAL)))
+    return Summary(*(standings.count(each) for each in _MEASURED))
 
 
 def _quality(left: Figures, right: Figures, duel: Duel | None) -> Iterable[Row]:
     yield _duel_row(duel)
-    yield _row(
-        "Elo rating",
-        "Strength by all votes on this model's versions: 400 points more win ten times as often.",
-        Direction.HIGHER,
-        (left.elo, right.elo),
-        number,
-        relative=False,
-    )
+    yield _elo_row(left, right, duel)
     yield _row(
         "Gold-star rate",
         "Share of users' ratings of its answers that are 4 stars or more.",
@@ -135,6 +138,7 @@ def _quality(left: Figures, right: Figures, duel: Duel | None) -> Iterable[Row]:
         share=lambda value: value,
         notes=(_rated(left), _rated(right)),
         relative=False,
+        doubt=_doubt_of_ratings(left, right, gold_star_rate),
     )
     yield _row(
         "Average rating",
@@ -144,6 +148,7 @@ def _quality(left: Figures, right: Figures, duel: Duel | None) -> Iterable[Row]:
         lambda value: f"{number(value, 2)} ★",
         share=lambda value: value / 5,
         notes=(_rated(left), _rated(right)),
+        doubt=_doubt_of_ratings(left, right, average_rating),
     )
     yield _row(
         "Consistency",
@@ -151,6 +156,7 @@ def _quality(left: Figures, right: Figures, duel: Duel | None) -> Iterable[Row]:
         Direction.LOWER,
         (left.rating_deviation, right.rating_deviation),
         lambda value: f"± {number(value, 2)} ★",
+        doubt=_doubt_of_ratings(left, right, rating_deviation),
     )
     for name in sorted({*left.scores, *right.scores}):
         yield _row(
@@ -187,6 +193,7 @@ def _speed(left: Figures, right: Figures) -> Iterable[Row]:
         Direction.HIGHER,
         (left.tokens_per_second, right.tokens_per_second),
         lambda value: number(value, 1),
+        bars=True,
     )
     yield _row(
         "Time to first token",
@@ -194,6 +201,7 @@ def _speed(left: Figures, right: Figures) -> Iterable[Row]:
         Direction.LOWER,
         (left.seconds_to_first_token, right.seconds_to_first_token),
         seconds,
+        bars=True,
     )
     yield _row(
         "Time of an answer",
@@ -201,6 +209,7 @@ def _speed(left: Figures, right: Figures) -> Iterable[Row]:
         Direction.LOWER,
         (left.latency_seconds, right.latency_seconds),
         seconds,
+        bars=True,
     )
     yield _row(
         "Slow answers",
@@ -208,6 +217,7 @@ def _speed(left: Figures, right: Figures) -> Iterable[Row]:
         Direction.LOWER,
         (left.p95_latency_seconds, right.p95_latency_seconds),
         seconds,
+        bars=True,
     )
     yield _row(
         "Requests per second at saturation",
@@ -215,17 +225,19 @@ def _speed(left: Figures, right: Figures) -> Iterable[Row]:
         Direction.HIGHER,
         (left.requests_per_second, right.requests_per_second),
         lambda value: number(value, 1),
+        bars=True,
     )
 
 
 def _efficiency(left: Figures, right: Figures) -> Iterable[Row]:
     yield _row(
         "Model size",
-        "Of the adapter's files, beside the base model's weights.",
+        "Of the adapter's files, beside the base model's weights, or of the merged weights' where those are served.",
         Direction.LOWER,
         (left.model_megabytes, right.model_megabytes),
         lambda value: f"{number(value, 1)}{THIN_SPACE}MB",
         notes=(_without_adapter(left), _without_adapter(right)),
+        bars=True,
     )
     yield _memory_row(left.memory, right.memory)
     yield _cost_row(
@@ -256,6 +268,34 @@ def _duel_row(duel: Duel | None) -> Row:
     return Row(name, explanation, Direction.HIGHER, left, right, standing, words)
 
 
+def _elo_row(left: Figures, right: Figures, duel: Duel | None) -> Row:
+    """It has no interval of its own: the votes between the two say whether they differ."""
+    return _row(
+        "Elo rating",
+        "Strength by all votes on this model's versions: 400 points more win ten times as often.",
+        Direction.HIGHER,
+        (left.elo, right.elo),
+        number,
+        relative=False,
+        doubt="" if _is_decided(duel, left.elo, right.elo) else _duel_row(duel).words,
+    )
+
+
+def _is_decided(duel: Duel | None, left: float | None, right: float | None) -> bool:
+    """By the votes between the two, and as their ratings by all votes have it."""
+    if duel is None or left is None or right is None:
+        return False
+    return duel.interval.low > EVEN if right > left else duel.interval.high < EVEN
+
+
+def _doubt_of_ratings(left: Figures, right: Figures, interval_of: Callable[[Figures], Bounds | None]) -> str:
+    """Why a difference may be chance; empty where it is none, or where nothing tells."""
+    ours, theirs = interval_of(left), interval_of(right)
+    if ours is None or theirs is None or not overlap(ours, theirs):
+        return ""
+    return f"not decided by {_counted(left.ratings, 'rating')} and {_counted(right.ratings, 'rating')}"
+
+
 def _row(
     name: str,
     explanation: str,
@@ -266,8 +306,13 @@ def _row(
     share: Callable[[float], float] | None = None,
     notes: tuple[str, str] = ("", ""),
     relative: bool = True,
+    bars: bool = False,
+    doubt: str = "",
 ) -> Row:
+    """With `bars` each side's is relative to the larger of the two; `doubt` says why a difference may be chance."""
     left, right = values
+    if bars and left is not None and right is not None and max(left, right) > 0:
+        share = partial(_part_of, max(left, right))
     cells = (_cell(left, show, share, notes[0]), _cell(right, show, share, notes[1]))
     if left is None or right is None:
         missing = "neither was measured" if left is None and right is None else "one of them was not measured"
@@ -277,8 +322,14 @@ def _row(
     is_higher = right > left
     standing = Standing.BETTER if is_higher == (direction is Direction.HIGHER) else Standing.WORSE
     way = "higher" if is_higher else "lower"
+    if doubt:
+        return Row(name, explanation, direction, *cells, Standing.UNDECIDED, f"{way}, but {doubt}")
     by = f"{number(100 * abs(right - left) / abs(left))}{THIN_SPACE}% " if relative and left else ""
     return Row(name, explanation, direction, *cells, standing, f"{by}{way}: {standing}")
+
+
+def _part_of(whole: float, value: float) -> float:
+    return value / whole
 
 
 def _cell(value: float | None, show: Show, share: Callable[[float], float] | None, note: str) -> Cell:
@@ -294,13 +345,14 @@ def _cost_row(name: str, explanation: str, left: Money | None, right: Money | No
         return Row(name, explanation, Direction.LOWER, *cells, Standing.UNKNOWN, words)
     currency = next((side.currency for side in (left, right) if side), None)
     amounts = (left.amount if left else None, right.amount if right else None)
-    return _row(name, explanation, Direction.LOWER, amounts, lambda value: money(value, currency))
+    return _row(name, explanation, Direction.LOWER, amounts, lambda value: money(value, currency), bars=True)
 
 
 def _memory_row(left: Memory | None, right: Memory | None) -> Row:
     name, explanation = "Memory of its engine", "The most that one pod of it took while it answered."
     sizes = (left.gigabytes if left else None, right.gigabytes if right else None)
-    row = _row(name, explanation, Direction.LOWER, sizes, lambda value: f"{number(value, 1)}{THIN_SPACE}GB")
+    are_alike = left is not None and right is not None and left.of is right.of
+    row = _row(name, explanation, Direction.LOWER, sizes, _gigabytes, bars=are_alike)
     if left is None or right is None:
         return row
     if left.of is not right.of:
@@ -311,6 +363,10 @@ def _memory_row(left: Memory | None, right: Memory | None) -> Row:
     ):
         return replace(row, standing=Standing.UNDECIDED, words="about the same: it also grows with an engine's age")
     return row
+
+
+def _gigabytes(value: float) -> str:
+    return f"{number(value, 1)}{THIN_SPACE}GB"
 
 
 def _amount(cost: Money) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypedDict
 
+from finetune_operator.core.served_size import served_bytes
 from finetune_operator.resources.evaluation import Comparison, MemoryOf, ServedEvaluationStatus
 from finetune_operator.resources.modelversion import ModelVersion
 from finetune_operator.web.job_views import number
@@ -106,7 +107,7 @@ def _scores(version: ModelVersion, *, of_base: bool) -> dict[str, float]:
 
 
 def _megabytes(version: ModelVersion) -> float | None:
-    size = version.spec.artifact.size_bytes
+    size = served_bytes(version)
     return None if size is None else size / BYTES_PER_MEGABYTE
 
 

@@ -13,6 +13,17 @@ from finetune_operator.web.dashboard.charts import Curve, Line
 from finetune_operator.web.dashboard.version_comparison import Duel, Interval
 
 EVEN = 0.5
+SECONDS_PER_HOUR = 3600
+
+
+class ShownCurve(NamedTuple):
+    """The curve of one test, as pages place it; `linked` where it is on another page than the test's own."""
+
+    path: str
+    id: str
+    candidate: str
+    certainty: str
+    linked: bool
 
 
 class Arms(NamedTuple):
@@ -102,6 +113,18 @@ def judgement(
     return Judgement("Undecided so far", f"{leader} is ahead with {ahead}, which may be chance.", "wait")
 
 
+def judgement_by_feedback(
+    arms: Arms, leader: str | None, alpha: float, phase: TestPhase | None, verdict: Verdict | None, message: str | None
+) -> Judgement:
+    """The same where what users say of their answers decides, whatever people voted."""
+    if verdict is Verdict.INCONCLUSIVE:
+        words = "The two are too alike to tell them apart by what users say of their answers."
+        return Judgement("No clear winner", words, "wait")
+    if verdict is None and phase is TestPhase.RUNNING and leader is not None:
+        return Judgement("Undecided so far", f"{leader} is ahead by the weighted score, which may be chance.", "wait")
+    return judgement(arms, VoteCounts(), alpha, phase, verdict, message)
+
+
 def win_rate_interval(votes: VoteCounts, alpha: float) -> Interval:
     """The confidence sequence of the decided votes, on the scale of the win rate at the observed share of ties.
 
@@ -126,12 +149,15 @@ def mirrored(duel: Duel) -> Duel:
     return Duel(1 - duel.win_rate, Interval(1 - duel.interval.high, 1 - duel.interval.low), duel.votes)
 
 
-def win_rate_curve(points: Sequence[WinRatePoint], alpha: float) -> Curve:
-    """The candidate's win rate in percent after each vote, with its band and the line of a draw."""
+def win_rate_curve(points: Sequence[WinRatePoint], alpha: float, *, by_time: bool = False) -> Curve:
+    """The candidate's win rate in percent after each vote, with its band and the line of a draw.
+
+    Over the votes, or over the hours since the first point.
+    """
     bounds = [win_rate_interval(point.votes, alpha) for point in points]
     return Curve(
-        x_label="votes",
-        x=tuple(float(point.votes.total) for point in points),
+        x_label="hours since the first vote" if by_time else "votes",
+        x=tuple(_hours(point, points[0]) if by_time else float(point.votes.total) for point in points),
         series=(
             Line(label="win rate, %", y=tuple(_percent(point.votes.win_rate) for point in points)),
             Line(label="at least", y=tuple(_percent(each.low) for each in bounds), is_bound=True),
@@ -141,6 +167,15 @@ def win_rate_curve(points: Sequence[WinRatePoint], alpha: float) -> Curve:
         band=(2, 1),
         y_range=(0.0, 100.0),
     )
+
+
+def certainty(alpha: float) -> str:
+    """Of the band, in percent."""
+    return f"{100 * (1 - alpha):.3f}".rstrip("0").rstrip(".")
+
+
+def _hours(point: WinRatePoint, first: WinRatePoint) -> float:
+    return round((point.time - first.time).total_seconds() / SECONDS_PER_HOUR, 4)
 
 
 def _percent(share: float | None) -> float | None:

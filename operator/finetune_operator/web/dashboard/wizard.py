@@ -21,9 +21,11 @@ from finetune_operator.web import versions
 from finetune_operator.web.acting import JOBS, VERSIONS
 from finetune_operator.web.creation import manifest
 from finetune_operator.web.dashboard.ab_test_pages import NewTest, context_of_test, created_test
+from finetune_operator.web.dashboard.changed_yaml import deployed_yaml
 from finetune_operator.web.dashboard.commands import count_commands, submit_command, version_commands
-from finetune_operator.web.dashboard.dataset_pages import counted_ratings, exported
+from finetune_operator.web.dashboard.dataset_pages import counted_ratings, exported, shown_counts
 from finetune_operator.web.dashboard.forms import described, mistakes_of, request_of
+from finetune_operator.web.dashboard.gpu_types import offered
 from finetune_operator.web.dashboard.new_job import outlook
 from finetune_operator.web.dashboard.permitted import part
 from finetune_operator.web.dashboard.routing import Page, page_router
@@ -105,8 +107,8 @@ async def count(visit: VisitOf) -> HTMLResponse:
     try:
         counted = await counted_ratings(visit, request_of(GoldSelection, await visit.form()))
     except Problem as problem:
-        return visit.render("fragments/counts.html", counted=None, refusal=problem.detail)
-    return visit.render("fragments/counts.html", counted=counted, refusal=None)
+        return shown_counts(visit, None, problem.detail)
+    return shown_counts(visit, counted, None)
 
 
 @router.post("/data/commands")
@@ -129,6 +131,7 @@ async def choose_settings(visit: VisitOf) -> HTMLResponse:
         Choices({**choices.said, "key": key}),
         "wizard_train.html",
         values=prefilled(like) | dict(choices.said),
+        gpu_types=offered(visit.services.settings.prices),
         fields=described(JobRequest),
     )
 
@@ -243,6 +246,7 @@ async def deploy(visit: VisitOf, version_id: Id) -> HTMLResponse:
         here=f"{PATH}/deploy/{found}",
         test=await context_of_test(visit, test) if test else None,
         commands=version_commands(found),
+        yaml=deployed_yaml(version),
         back=f"{PATH}/compare/{found}",
     )
 

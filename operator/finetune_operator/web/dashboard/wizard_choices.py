@@ -19,7 +19,8 @@ Spec = dict[str, Any]
 TEXT_MAX_CHARACTERS = 1024
 
 FILTERS = ("philosopher", "domain", "task_type", "min_rating", "gold_star_only")
-SETTINGS = ("num_epochs", "batch_size", "learning_rate", "max_seq_length", "quantization", "lora_r", "gpus")
+MACHINE = ("gpus", "gpu_type", "cpus")
+SETTINGS = ("num_epochs", "batch_size", "learning_rate", "max_seq_length", "quantization", "lora_r", *MACHINE)
 NAMES = ("key", "namespace", "like", "base_model", "model", "dataset_path", *FILTERS, *SETTINGS)
 OWN = frozenset({"key", "like"})
 """What no `JobRequest` knows."""
@@ -82,13 +83,23 @@ def spec_of_choices(choices: Choices, like: Spec | None, namespace: str, claim: 
     chosen.setdefault("dataset", {"ratings": {}})
     if like is None:
         return chosen | {"serving": {}, "promotion": "Manual"}
-    if request.gpus is None:
-        chosen.pop("resources", None)
     taken = {name: like[name] for name in TAKEN_OVER if name in like}
+    chosen |= _machine(request, chosen, taken)
     merged = taken | chosen | {name: taken.get(name, {}) | chosen.get(name, {}) for name in ("training", "lora")}
     merged["dataset"] = _dataset(chosen["dataset"], like.get("dataset") or {})
     merged = {name: value for name, value in merged.items() if value != {}}
     return merged | {"serving": like.get("serving") or {}, "promotion": "Manual"}
+
+
+def _machine(request: JobRequest, chosen: Spec, taken: Spec) -> Spec:
+    """As in the other training, but for what was said anew: an amount, or a type of GPU."""
+    said, had = chosen.get("resources") or {}, taken.get("resources") or {}
+    limits = had.get("limits") if request.gpus is None else said.get("limits")
+    requests = (had.get("requests") or {} if request.gpus is None else {}) | (said.get("requests") or {})
+    resources = {name: amounts for name, amounts in (("limits", limits), ("requests", requests)) if amounts}
+    place = taken.get("scheduling") or {}
+    labels = (place.get("nodeSelector") or {}) | (chosen.get("scheduling") or {}).get("nodeSelector", {})
+    return {"resources": resources, "scheduling": place | ({"nodeSelector": labels} if labels else {})}
 
 
 def prefilled(like: Spec | None) -> dict[str, str]:

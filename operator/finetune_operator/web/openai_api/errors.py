@@ -5,7 +5,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-PATHS = ("/v1/fine_tuning/", "/v1/models", "/v1/files")
+OURS = ("/v1/fine-tuning", "/v1/api-keys")
+"""All else below `/v1` is OpenAI's, if only to be told that it is not here."""
+COMPLETION_PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
+"""Those that the gateway answers."""
 STATUSES = {422: 400}
 """OpenAI has one status for all that is wrong with a request."""
 FINAL_KINDS = frozenset(
@@ -38,8 +41,8 @@ def documented_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def is_spoken(path: str) -> bool:
-    """Whether a path is one of OpenAI's."""
-    return path.startswith(PATHS)
+    """Whether a path is one of OpenAI's, or below one."""
+    return path.startswith("/v1/") and not any(path == each or path.startswith(f"{each}/") for each in OURS)
 
 
 def remedy(method: str, path: str) -> str:
@@ -53,7 +56,21 @@ def status_of(status: int, kind: str) -> int:
     return 400 if kind in FINAL_KINDS else STATUSES.get(status, status)
 
 
-def error_body(status: int, kind: str, detail: str) -> dict[str, Any]:
-    """OpenAI's error object; `code` is our word for programs."""
+def member_at(place: tuple[int | str, ...], body: object) -> str | None:
+    """The member of a body, or the parameter, that a place leads to: without the forms that its value was tried as."""
+    found: list[str] = []
+    for part in place:
+        if found and not isinstance(body, dict | list):
+            break
+        found.append(str(part))
+        if isinstance(body, dict):
+            body = body.get(part)
+        else:
+            body = body[part] if isinstance(body, list) and isinstance(part, int) and part < len(body) else None
+    return ".".join(found) or None
+
+
+def error_body(status: int, kind: str, detail: str, param: str | None = None) -> dict[str, Any]:
+    """OpenAI's error object; `code` is our word for programs, `param` the member that is wrong."""
     error_type = "server_error" if status >= 500 else "invalid_request_error"
-    return {"error": {"message": detail, "type": error_type, "param": None, "code": kind.replace("-", "_")}}
+    return {"error": {"message": detail, "type": error_type, "param": param, "code": kind.replace("-", "_")}}

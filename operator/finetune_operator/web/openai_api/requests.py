@@ -5,9 +5,11 @@ from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic_core import ErrorDetails
 
+from finetune_operator.core.base_model_catalogue import CATALOGUE
 from finetune_operator.core.decimals import BoundedDecimal
-from finetune_operator.core.job_texts import family_named, family_of
+from finetune_operator.core.job_texts import NoHubModel, NoVolumePath, base_model_of, family_named, family_of
 from finetune_operator.resources.training import Training
 from finetune_operator.store.exported_datasets import DATASET_ID
 from finetune_operator.web.ids import NAMESPACE_PATTERN
@@ -16,6 +18,14 @@ from finetune_operator.web.job_requests import JobRequest, WrongRequest
 RATINGS = "ratings"
 FILE_PREFIX = "file-"
 PUBLIC_FILE_ID = rf"{FILE_PREFIX}{NAMESPACE_PATTERN}\.[0-9a-f]{{32}}"
+SENT_AS = {"base_model": "model", "dataset_path": "training_file", "validation_path": "validation_file"}
+HYPERPARAMETERS = {
+    "num_epochs": "n_epochs",
+    "batch_size": "batch_size",
+    "learning_rate": "learning_rate_multiplier",
+    "dpo_beta": "beta",
+}
+"""Members of a `JobRequest` by OpenAI's words for them."""
 LEARNING_RATE = Decimal(Training().learning_rate)
 
 Auto = Literal["auto"]
@@ -80,6 +90,7 @@ class FineTuningRequest(_Body):
 
 def job_request(request: FineTuningRequest) -> JobRequest:
     """Raises `WrongRequest`."""
+    _require_base_model(request.model)
     if request.integrations:
         raise WrongRequest("integrations: make a FineTuneJob with spec.reportTo instead, and leave this out")
     method = request.method.type if request.method else "supervised"
@@ -97,8 +108,38 @@ def job_request(request: FineTuningRequest) -> JobRequest:
     try:
         return JobRequest.model_validate(flat)
     except ValidationError as error:
-        mistakes = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
-        raise WrongRequest("; ".join(mistakes)) from None
+        raise WrongRequest("; ".join(map(_mistake, error.errors()))) from None
+
+
+def _mistake(told: ErrorDetails) -> str:
+    """One of several members together names them by itself."""
+    where, what = ".".join(map(str, told["loc"])), told["msg"].removeprefix("Value error, ")
+    return f"{where}: {what}" if where else what
+
+
+def as_sent(request: FineTuningRequest, text: str) -> tuple[str, str | None]:
+    """What is said of a `JobRequest`, in the members that OpenAI's client sent; and which of them it is about."""
+    method = request.method
+    inner = getattr(method, method.type) if method else None
+    place = f"method.{method.type}.hyperparameters" if method and inner and inner.hyperparameters else "hyperparameters"
+    names = SENT_AS | {ours: f"{place}.{sent}" for ours, sent in HYPERPARAMETERS.items()}
+    told = re.sub(rf"\b({'|'.join(names)})\b(?!\.)", lambda found: names[found[1]], text)
+    first = re.match(r"[a-z_.]+", told)
+    member = first[0] if first else ""
+    return told, member if member in (*FineTuningRequest.model_fields, *names.values()) else None
+
+
+def _require_base_model(text: str) -> None:
+    try:
+        base_model_of(text, of_provider=False)
+    except NoVolumePath:
+        raise WrongRequest(f"model: write volume://<claim>/<path>, not {text}") from None
+    except NoHubModel:
+        known = ", ".join(model.id for model in CATALOGUE)
+        raise WrongRequest(
+            f"model: there is no base model {text} here: write <owner>/<name>[@<revision>] for one of the hub, such as "
+            f"{known}; or volume://<claim>/<path> for one on a volume"
+        ) from None
 
 
 def file_ids(request: FineTuningRequest) -> list[str]:

@@ -1,6 +1,8 @@
 """Public: OpenAI's fine-tuning jobs and models, for its unmodified clients; the API key is a Kubernetes token."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request
@@ -16,7 +18,7 @@ from finetune_operator.web.job_changes import cancel_job, create_job, suspend_jo
 from finetune_operator.web.job_requests import WrongRequest
 from finetune_operator.web.openai_api.errors import documented_errors
 from finetune_operator.web.openai_api.files import found_file
-from finetune_operator.web.openai_api.requests import FineTuningRequest, file_ids, file_namespace, job_request
+from finetune_operator.web.openai_api.requests import FineTuningRequest, as_sent, file_ids, file_namespace, job_request
 from finetune_operator.web.openai_api.schemas import (
     Checkpoints,
     FineTuningEvents,
@@ -33,8 +35,8 @@ from finetune_operator.web.openai_api.views import (
     job_events,
     listed,
     model,
-    models,
     page_of_jobs,
+    page_of_models,
 )
 from finetune_operator.web.problems import Problem
 from finetune_operator.web.required_rights import (
@@ -47,6 +49,7 @@ from finetune_operator.web.required_rights import (
 )
 from finetune_operator.web.services import Object, Services, ServicesOf
 
+INVALID = "invalid-request"
 SERIES_MAX_POINTS = 1000
 MODELS_MAX = 1000
 JOBS_PATH = "/v1/fine_tuning/jobs"
@@ -55,6 +58,7 @@ JobId = Annotated[str, Path(pattern=ID_PATTERN, description="`ftjob-<namespace>.
 ModelId = Annotated[str, Path(max_length=317, pattern=OBJECT_PATTERN, description="`<name>` or `<namespace>.<name>`")]
 After = Annotated[str | None, Query(max_length=512, description="The last id of the page before")]
 Limit = Annotated[int, Query(ge=1, le=500)]
+ModelsLimit = Annotated[int, Query(ge=1, le=MODELS_MAX)]
 READING = documented_errors(400, 401, 403, 404, 503)
 CHANGING = documented_errors(400, 401, 403, 404, 409, 503)
 
@@ -67,18 +71,19 @@ async def create_fine_tuning_job(
 ) -> Object:
     """Train. What else a FineTuneJob can do is at `/v1/fine-tuning/jobs`."""
     acting = Acting(services, caller)
-    try:
+    with _told_as_sent(request):
         acting.place_to_make(file_namespace(request))
         job = job_request(request)
-    except WrongRequest as error:
-        raise Problem(422, "invalid-request", str(error)) from None
     for text in file_ids(request):
         file = await found_file(services, caller, text)
         if (file.format == "DPO") != (job.method == "dpo"):
             wanted = "pairs (prompt, chosen, rejected)" if job.method == "dpo" else "conversations (messages)"
-            raise Problem(422, "invalid-request", f"{text} is of another method: it should have {wanted}")
+            detail = f"{text} is of another method: it should have {wanted}"
+            param = "validation_file" if text == request.validation_file else "training_file"
+            raise Problem(422, INVALID, detail, param=param)
     noted = {METADATA_ANNOTATION: json.dumps(request.metadata, sort_keys=True)} if request.metadata else {}
-    made = await create_job(acting, job, idempotency_key, interface=JOBS_PATH, said=request, annotations=noted)
+    with _told_as_sent(request):
+        made = await create_job(acting, job, idempotency_key, interface=JOBS_PATH, said=request, annotations=noted)
     return fine_tuning_job(made.body)
 
 
@@ -170,10 +175,12 @@ async def list_fine_tuning_checkpoints(
 
 
 @router.get("/models", response_model=Models, responses=READING, openapi_extra=LIST_ANY_VERSIONS)
-async def list_models(services: ServicesOf, caller: CallerOf) -> Object:
-    """Fine-tuned versions, at most a thousand, the newest first."""
-    page = await Acting(services, caller).page(VERSIONS, None, MODELS_MAX, None, Wanted(VERSIONS.plural))
-    return {"object": "list", "data": models(page.items)}
+async def list_models(
+    services: ServicesOf, caller: CallerOf, limit: ModelsLimit = MODELS_MAX, after: After = None
+) -> Object:
+    """Fine-tuned versions, the newest first; OpenAI's own clients ask for no page but the first."""
+    page = await Acting(services, caller).page(VERSIONS, None, limit, after, Wanted(VERSIONS.plural))
+    return page_of_models(page)
 
 
 @router.get("/models/{model_id}", response_model=ModelObject, responses=READING, openapi_extra=READ_NAMED_VERSION)
@@ -182,13 +189,34 @@ async def retrieve_model(services: ServicesOf, caller: CallerOf, model_id: Model
     return model(await _version(Acting(services, caller), model_id))
 
 
+@contextmanager
+def _told_as_sent(request: FineTuningRequest) -> Iterator[None]:
+    """Mistakes in the words of who made them."""
+    try:
+        yield
+    except WrongRequest as error:
+        detail, param = as_sent(request, str(error))
+        raise Problem(422, INVALID, detail, param=param) from None
+    except Problem as problem:
+        if problem.kind != INVALID:
+            raise
+        detail, param = as_sent(request, problem.detail)
+        raise Problem(problem.status, INVALID, detail, param=param) from None
+
+
 async def _version(acting: Acting, model_id: str) -> Object:
     """Raises problems."""
     if "." in model_id or len(acting.services.settings.namespaces) == 1:
         return await acting.find(VERSIONS, model_id)
     wanted = Wanted(VERSIONS.plural, model=model_id.rpartition("-v")[0])
-    page = await acting.page(VERSIONS, None, MODELS_MAX, None, wanted)
-    found = [body for body in page.items if body["metadata"]["name"] == model_id]
+    found: list[Object] = []
+    after: str | None = None
+    while True:
+        page = await acting.page(VERSIONS, None, MODELS_MAX, after, wanted)
+        found += (body for body in page.items if body["metadata"]["name"] == model_id)
+        if not page.has_more:
+            break
+        after = page.next
     if not found:
         raise Problem(404, "unknown-model-version", f"there is no ModelVersion {model_id}; GET /v1/models lists them")
     if len(found) > 1:

@@ -147,8 +147,7 @@ class Files(_List):
     data: list[FileObject]
 
 
-class Models(_Object):
-    """Versions that the caller may see; those that are loaded answer at the gateway."""
+class Models(_List):
+    """Versions that the caller may see, the newest first; those that are loaded answer at the gateway."""
 
-    object: Literal["list"]
     data: list[ModelObject]

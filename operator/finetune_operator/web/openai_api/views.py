@@ -101,9 +101,16 @@ def job_checkpoints(body: Object, series: Iterable[Progress]) -> list[Object]:
     return [found[step] for step in sorted(found, reverse=True)]
 
 
-def models(bodies: Iterable[Object]) -> list[Object]:
-    """Names of versions, as the gateway answers to them, the newest first."""
-    return sorted(map(model, bodies), key=lambda found: (found["created"], found["id"]), reverse=True)
+def page_of_models(page: Page[Object]) -> Object:
+    """Names of versions, as the gateway answers to them; its ends as `after` takes them."""
+    places = [f"{body['metadata']['namespace']}.{body['metadata']['name']}" for body in page.items]
+    return {
+        "object": "list",
+        "data": [model(body) for body in page.items],
+        "first_id": places[0] if places else None,
+        "last_id": places[-1] if places else None,
+        "has_more": page.has_more,
+    }
 
 
 def model(body: Object) -> Object:

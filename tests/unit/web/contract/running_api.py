@@ -1,15 +1,15 @@
 """The api behind a real port, in a thread of its own, on a played API server: for clients that know no event loop.
 
-Everything that a request can name is there: trainings, versions, a test with an open comparison, a dataset.
+Everything that a request can name is there, by `furnishing`.
 """
 
 import asyncio
 import logging
 import queue
 import threading
-from collections.abc import AsyncIterator, Iterator, MutableMapping
+from collections.abc import AsyncIterator, Iterator, Mapping, MutableMapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,26 +24,14 @@ from finetune_operator.store.migrations import migrate
 from finetune_operator.web.app import create_app
 from finetune_operator.web.services import Services
 from finetune_operator.web.settings import Settings
-from tests.builders import batch_object, job_object, version_object
 from tests.unit.store.ratings_database import rating, write_ratings
-from tests.unit.web.conftest import ENVIRONMENT, Clock, FakeArms, ab_test
+from tests.unit.web.conftest import ENVIRONMENT, Clock, FakeArms, FakeGateway
+from tests.unit.web.contract.furnishing import KNOWN_VALUES, NAMESPACE, ROBOT, furnish, furnished
 from tests.unit.web.ratings_api import WorkerThread
-from tests.unit.web.rest.played_api_server import EDIT, OWN_TOKEN, PlayedApiServer, User
+from tests.unit.web.rest.played_api_server import OWN_TOKEN, PlayedApiServer
 from tests.waiting import eventually
 
 START_SECONDS = 30.0
-NAMESPACE, OTHER_NAMESPACE = "finetune", "other"
-NARROW = {("get", "finetunejobs"), ("list", "finetunejobs"), ("create", "abtests/votes")}
-HISTORY = [{"time": "2026-11-22T12:00:00Z", "state": "Deployed", "why": "test", "previous": "plato-v1"}]
-LOADED = {"type": "Loaded", "status": "True", "reason": "Test", "lastTransitionTime": "2026-11-22T12:00:00Z"}
-ACTIVE = {"engine": "e", "promotedAt": "2026-11-22T12:00:00Z", "history": HISTORY, "conditions": [LOADED]}
-ENDED = {"phase": "Succeeded", "modelVersion": "plato-v2", "progress": {"percent": 100, "step": 9, "totalSteps": 9}}
-ROLES: dict[str, dict[str, str]] = {
-    "anonymous": {},
-    "narrow": {"Authorization": "Bearer narrow"},
-    "token-holder": {"Authorization": "Bearer public-token"},
-    "admin": {"Authorization": "Bearer admin"},
-}
 
 
 @dataclass(frozen=True)
@@ -55,6 +43,8 @@ class RunningApi:
     services: Services
     log: list[str]
     """What the api's threads have logged."""
+    known: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What is there, by the parameter that names it."""
 
 
 CLIENT = "httpx2"
@@ -88,25 +78,13 @@ def collected_log() -> Iterator[list[str]]:
         processors[:] = before
 
 
-def furnish(cluster: PlayedApiServer) -> None:
-    """One of each kind, in every state that a request is told apart by."""
-    cluster.users["narrow"] = User("system:serviceaccount:finetune:narrow", set(NARROW), {NAMESPACE})
-    cluster.users["admin"] = User("admin", set(EDIT))
-    cluster.put("finetunejobs", job_object(name="plato-1", status={"phase": "Training"}))
-    cluster.put("finetunejobs", job_object({"suspend": True}, name="plato-2"))
-    cluster.put("finetunejobs", job_object(name="plato-3", status=ENDED))
-    cluster.put("modelversions", version_object(1))
-    cluster.put("modelversions", version_object(2, status=ACTIVE))
-    cluster.put("abtests", ab_test())
-    cluster.put("batchinferences", batch_object(name="sums"))
-
-
 def environment(directory: Path) -> dict[str, str]:
     """With ratings, and a place for datasets."""
     url = write_ratings(directory / "ratings.db", [rating(number) for number in range(12)])
     (directory / "url").write_text(f"{url}\n")
     return ENVIRONMENT | {
         "FINETUNE_NAMESPACES": NAMESPACE,
+        "FINETUNE_API_KEY_ACCOUNTS": ROBOT,
         "FINETUNE_RATINGS_URL_FILE": str(directory / "url"),
         "FINETUNE_DATASETS_DIRECTORY": str(directory / "datasets"),
         "FINETUNE_DATASETS_MIN_FREE_BYTES": "0",
@@ -122,7 +100,7 @@ async def _services(directory: Path, database: str, cluster: PlayedApiServer) ->
         login = kopf.ConnectionInfo(server=cluster.url, token=OWN_TOKEN)
         kube = KubeClient(session, login, renewed=lambda: login)
         settings = Settings.from_environment(environment(directory))
-        yield Services(settings, engine, kube, FakeArms(), now=Clock(), worker=WorkerThread())
+        yield Services(settings, engine, kube, FakeArms(), gateway=FakeGateway(), now=Clock(), worker=WorkerThread())
     await engine.dispose()
 
 
@@ -152,7 +130,8 @@ def running_api(directory: Path, database: str | None = None) -> Iterator[Runnin
     with collected_log() as lines:
         thread.start()
         try:
-            yield ready.get(timeout=START_SECONDS)
+            running = ready.get(timeout=START_SECONDS)
+            yield replace(running, known={**KNOWN_VALUES, **furnished(running.url)})
         finally:
             loop.call_soon_threadsafe(stop.set)
             thread.join(START_SECONDS)

@@ -15,7 +15,8 @@ from sqlalchemy import create_engine, inspect, text
 from tests.postgres_server import PostgresServer
 from tests.unit.web.contract import corpus
 from tests.unit.web.contract.corpus import Place
-from tests.unit.web.contract.running_api import RunningApi, furnish, running_api
+from tests.unit.web.contract.furnishing import ROBOT, furnish
+from tests.unit.web.contract.running_api import RunningApi, running_api
 from tests.unit.web.contract.test_contract import CI_EXAMPLES, EXAMPLES, document
 from tests.unit.web.rest.example_requests import BODIES
 from tests.unit.web.rest.played_api_server import EDIT, User
@@ -28,6 +29,7 @@ PLACES = corpus.places(DOCUMENT)
 WITH_BODIES = corpus.with_bodies(DOCUMENT)
 LOGIN = {"Authorization": f"Bearer {SECRET_TOKEN}"}
 KEEPS = {
+    "/v1/api-keys": {"api_keys"},
     "/v1/fine-tuning/feedback": {"feedback", "ml_analysis_rating"},
     "/v1/fine-tuning/ab-test/{namespace}/{name}/comparisons": {"abtest_comparisons", "abtest_counts"},
     "/v1/fine-tuning/ab-test/{test_id}/comparisons": {"abtest_comparisons", "abtest_counts"},
@@ -47,7 +49,7 @@ class Attacker:
         self.api = api
         self._engine = create_engine(database.replace("postgresql://", "postgresql+psycopg://"))
         self._client = httpx2.Client(base_url=api.url, timeout=ANSWER_SECONDS)
-        api.cluster.users[SECRET_TOKEN] = User("admin", set(EDIT))
+        api.cluster.users[SECRET_TOKEN] = User("admin", set(EDIT), accounts={ROBOT})
 
     def close(self) -> None:
         self._client.close()

@@ -19,22 +19,12 @@ from finetune_operator.web.services import Services
 from finetune_operator.web.settings import Settings
 from tests.postgres_server import PostgresServer
 from tests.unit.web.conftest import ENVIRONMENT
-from tests.unit.web.contract.running_api import NAMESPACE, ROLES, RunningApi, running_api
+from tests.unit.web.contract.furnishing import ROLES
+from tests.unit.web.contract.running_api import RunningApi, running_api
 
 CI_EXAMPLES = 6
 EXAMPLES = int(os.environ.get("FINETUNE_CONTRACT_EXAMPLES") or CI_EXAMPLES)
 REQUEST_SECONDS = 20.0
-KNOWN_VALUES: dict[str, tuple[str, ...]] = {
-    "job_id": ("plato-1", "finetune.plato-2", "finetune.plato-3"),
-    "fine_tuning_job_id": ("ftjob-plato-1", "ftjob-finetune.plato-2"),
-    "model_id": ("plato-v1", "finetune.plato-v2"),
-    "test_id": ("v1-v2", "finetune.v1-v2"),
-    "batch_id": ("sums", "finetune.sums"),
-    "uid": ("plato-1", "00000000-0000-4000-8000-000000000001"),
-    "namespace": (NAMESPACE,),
-    "name": ("v1-v2", "plato-v2"),
-}
-"""What is there: ids that are made up never name anything."""
 Case = schemathesis.Case[Any]
 PICK = st.integers(0, 3)
 SHADOWED = ("/v1/fine-tuning/datasets/export", "/v1/fine-tuning/datasets/statistics")
@@ -76,6 +66,10 @@ INDESCRIBABLE: dict[str, str] = {
             "/v1/fine-tuning/ab-test/{test_id}/comparisons",
             "/v1/fine-tuning/comparisons",
             "/v1/fine-tuning/batches",
+            "/v1/api-keys",
+            "/v1/fine-tuning/ab-test/{namespace}/{name}/voters",
+            "/v1/fine-tuning/ab-test/{test_id}/voters",
+            "/v1/fine-tuning/model-versions/{namespace}/{name}/evaluations",
             "/v1/fine-tuning/datasets",
             "/v1/fine-tuning/ab-test/{test_id}/samples",
             "/v1/fine-tuning/costs/jobs",
@@ -108,7 +102,7 @@ def told(case: Case, api: RunningApi, role: str, pick: int) -> None:
     """Ask, half of the times about what is there, and hold the answer to the document."""
     is_valid = case.meta is not None and case.meta.generation.mode is GenerationMode.POSITIVE
     for name in case.path_parameters if is_valid and pick else ():
-        if known := KNOWN_VALUES.get(name):
+        if known := api.known.get(name):
             case.path_parameters[name] = known[pick % len(known)]
     # The others are refused for who they are, in whichever order.
     may_refuse = role != "admin" or case.operation.label in INDESCRIBABLE

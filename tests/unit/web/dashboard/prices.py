@@ -45,6 +45,12 @@ async def fill(rest: Rest) -> None:
     await usage.record(rest.services.engine, UsageReport(reporter="gateway", days=tuple(days)))
 
 
+async def call_again(rest: Rest, calls: int) -> None:
+    """As another gateway tells it."""
+    days = (_day(2, 22, calls=calls, calls_with_tokens=calls, completion_tokens=calls),)
+    await usage.record(rest.services.engine, UsageReport(reporter="another", days=days))
+
+
 def _day(number: int, day: int, **counts: int) -> DayOfUsage:
     return DayOfUsage(version_uid=uid_of(100 + number), day=date(2026, 11, day), **counts)
 

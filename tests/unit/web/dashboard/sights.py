@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from finetune_operator.contract.training import JobIdentity, Progress
 from finetune_operator.store import progress
+from tests.builders import merged
 from tests.unit.web.rest.played_api_server import PlayedApiServer
 
 NAMESPACE = "finetune"
@@ -132,7 +133,7 @@ def version(number: int, state: str, **status: Any) -> Object:
         "spec": {
             "model": "plato",
             "version": number,
-            "baseModel": BASE,
+            "baseModel": merged(BASE, {"source": {"hub": {"revision": "c" * 40}}}),
             "artifact": {"uri": f"volume://artifacts/finetune/plato/{number}/adapter", "digest": DIGEST},
             "lineage": {"fineTuneJob": "plato-done", "jobUid": uid_of(4)},
             "serving": {},

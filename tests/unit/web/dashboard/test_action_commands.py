@@ -24,7 +24,7 @@ ACTIONS: dict[str, str] = {
     f"{JOBS}/cancel": r"ftctl cancel plato-\w+ -n finetune",
     f"{JOBS}/suspend": r"ftctl suspend plato-\w+ -n finetune",
     f"{JOBS}/resume": r"ftctl resume plato-\w+ -n finetune",
-    f"{JOBS}/retry": r"curl -X POST .*\"spec\": .*/v1/fine-tuning/jobs\"",
+    f"{JOBS}/retry": r"ftctl retry plato-\w+ -n finetune",
     f"{MODEL}/deploy": PROMOTE,
     f"{MODEL}/rollback": ROLLBACK,
     "/model-comparison/deploy": PROMOTE,
@@ -107,7 +107,17 @@ def test_every_form_is_an_action_or_says_why_not() -> None:
 
 @pytest.mark.parametrize("path", PAGES)
 async def test_what_a_page_does_is_said_there(editor: Browser, path: str) -> None:
-    expected = PAGES[path]
+    page, actions = await opened(editor, path)
+    assert PAGES[path] <= actions
+    for action in sorted(actions - set(NO_ACTIONS)):
+        shown = commands_of(page + await part_of(editor, action))
+        assert any(re.match(ACTIONS[action], line) for line in shown), f"{path} has no command of {action}: {shown}"
+        for line in shown:
+            obeyed(line)
+
+
+async def opened(editor: Browser, path: str) -> tuple[str, set[str]]:
+    """A page of a cluster that has something of everything, and the actions that it offers."""
     experiment_sights.fill(editor.rest.cluster)
     await experiment_sights.vote(editor.rest.services.engine)
     if path.startswith("/cost"):
@@ -118,17 +128,16 @@ async def test_what_a_page_does_is_said_there(editor: Browser, path: str) -> Non
         made = await editor.post("/fine-tuning/datasets")
         path = made.headers["location"]
     page = await editor.page(path)
-    actions = {pattern_of(action) for action in re.findall(r'<form[^>]* method="post" action="([^"]+)"', page)}
-    assert expected <= actions
-    for action in sorted(actions - set(NO_ACTIONS)):
-        shown = commands_of(page)
-        if action in IN_A_PART:
-            part = await editor.post(*IN_A_PART[action])
-            assert part.status_code == 200, part.text
-            shown += commands_of(part.text)
-        assert any(re.match(ACTIONS[action], line) for line in shown), f"{path} has no command of {action}: {shown}"
-        for line in shown:
-            obeyed(line)
+    return page, {pattern_of(action) for action in re.findall(r'<form[^>]* method="post" action="([^"]+)"', page)}
+
+
+async def part_of(editor: Browser, action: str) -> str:
+    """What follows the form of this action, if anything does."""
+    if action not in IN_A_PART:
+        return ""
+    part = await editor.post(*IN_A_PART[action])
+    assert part.status_code == 200, part.text
+    return part.text
 
 
 def put_batches(editor: Browser) -> None:
@@ -147,5 +156,9 @@ def pattern_of(action: str) -> str:
 
 
 def commands_of(page: str) -> list[str]:
-    blocks = re.findall(r"<code>(.*?)</code></pre>", page, re.DOTALL)
-    return [line for block in blocks for line in unescape(block).splitlines() if line.startswith(TOOLS)]
+    return [line for block in blocks_of(page) for line in block.splitlines() if line.startswith(TOOLS)]
+
+
+def blocks_of(page: str) -> list[str]:
+    """What it has to copy."""
+    return [unescape(block) for block in re.findall(r"<code>(.*?)</code></pre>", page, re.DOTALL)]

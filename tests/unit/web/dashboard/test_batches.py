@@ -24,6 +24,7 @@ from tests.unit.evaluator.batches import surroundings
 from tests.unit.evaluator.engine_double import EngineDouble
 from tests.unit.web.conftest import INTERNAL, model_version
 from tests.unit.web.dashboard.conftest import Browser
+from tests.unit.web.dashboard.test_fine_tuning import words
 from tests.unit.web.rest.conftest import Rest
 from tests.unit.web.rest.played_api_server import PlayedApiServer
 from tests.unit.web.rest.test_files import listening
@@ -304,3 +305,24 @@ class TestOneRun:
         for verb in ("suspend", "delete"):
             assert (await reader.post(f"{self.PAGE}/{verb}")).status_code == 403
         assert rest.cluster.names("batchinferences") == ["sums"]
+
+
+COSTS: dict[str, tuple[dict[str, Any], str]] = {
+    "known": (
+        {"cost": {"currency": "USD", "spent": "2.5", "basis": "plato-v2: 9 generated tokens x 2 USD per million"}},
+        "Cost 2.50 USD plato-v2: 9 generated tokens x 2 USD per million",
+    ),
+    "unknown": (
+        {"cost": {"unknown": "plato-v2: no price for cpu: set prices.perHour.cpu"}},
+        "plato-v2: no price for cpu: set prices.perHour.cpu",
+    ),
+    "not known yet": ({}, "its tokens are told with its results, once all are there"),
+}
+
+
+@pytest.mark.parametrize(("status", "shown"), COSTS.values(), ids=COSTS.keys())
+async def test_a_run_shows_its_cost_with_its_basis_or_a_reason(
+    editor: Browser, cluster: PlayedApiServer, status: dict[str, Any], shown: str
+) -> None:
+    cluster.put("batchinferences", batch_object(status={"phase": "Running"} | status))
+    assert shown in words(await editor.page("/batches/finetune.answers"))

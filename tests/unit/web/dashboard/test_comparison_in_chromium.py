@@ -170,6 +170,18 @@ async def test_where_the_test_stands_follows_the_votes_without_a_reload(site: Si
     await expect(page.locator("#test-state")).to_contain_text("plato-v2 is live")
 
 
+@pytest.mark.parametrize("path", [TEST_PAGE, "/model-comparison"])
+async def test_the_win_rate_is_drawn_by_votes_or_by_time(site: Site, path: str) -> None:
+    page = await site.logged_in()
+    await page.goto(path)
+    legend = page.locator("#win-rates .u-legend")
+    await expect(legend).to_contain_text("votes")
+    await page.get_by_label("Axis of Win rate").select_option(label="by time")
+    await expect(legend).to_contain_text("hours since the first vote")
+    await page.get_by_label("Axis of Win rate").select_option(label="by votes")
+    await expect(legend).not_to_contain_text("hours")
+
+
 async def test_a_change_during_a_fetch_is_shown_by_the_next_fetch(site: Site) -> None:
     page = await site.logged_in()
     await page.goto(TEST_PAGE)

@@ -84,7 +84,8 @@ async def test_pages_of_tests_go_on(editor: Browser, cluster: PlayedApiServer, m
     assert older
     assert ">Newest</a>" not in first
     second = (await editor.get(older[1].replace("&amp;", "&"))).text
-    links = [re.findall(r'href="/model-comparison/tests/(finetune[^"/]+)"', page) for page in (first, second)]
+    lists = [page[page.index('id="tests"') :] for page in (first, second)]
+    links = [re.findall(r'href="/model-comparison/tests/(finetune[^"/]+)"', each) for each in lists]
     assert sorted(links) == [["finetune.second"], ["finetune.v1-v2"]]
     assert ">Newest</a>" in second
     assert ">Older</a>" not in second
@@ -103,6 +104,24 @@ async def test_where_a_test_stands(editor: Browser, rest: Rest, cluster: PlayedA
     assert "Promote plato-v2" in state
 
 
+async def test_a_test_that_feedback_decides_shows_its_score_and_no_p_value(
+    editor: Browser, cluster: PlayedApiServer
+) -> None:
+    scored = {"servedName": "plato-v2", "score": "0.5417"}
+    status = {
+        "phase": "Running",
+        "leader": "plato-v2",
+        "arms": {"baseline": {"servedName": "tiny"}, "candidate": scored},
+    }
+    by_feedback = {"decision": {"weights": {"accuracyFrom": "Ratings"}}}
+    cluster.put("abtests", merged(ab_test(), {"spec": by_feedback}) | {"status": status})
+    page = (await editor.get(TEST)).text
+    assert "plato-v2 is ahead by the weighted score" in page
+    assert "Weighted score" in page
+    assert "0.5417" in page
+    assert "p-value" not in page
+
+
 async def test_the_curve_follows_the_votes(editor: Browser, rest: Rest) -> None:
     path = "/v1/fine-tuning/ab-test/finetune.v1-v2"
     for word in ("fine_tuned", "base", "tie"):
@@ -112,6 +131,24 @@ async def test_the_curve_follows_the_votes(editor: Browser, rest: Rest) -> None:
     assert curve["x"] == [1.0, 2.0, 3.0]
     assert curve["series"][0]["y"] == [100.0, 50.0, 50.0]
     assert curve["band"] == [2, 1]
+    by_time = (await editor.get(f"{TEST}/win-rates?by=time")).json()
+    assert (by_time["x_label"], by_time["x"][0], by_time["series"]) == (
+        "hours since the first vote", 0.0, curve["series"],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("sides", ["left=base&right=finetune.plato-v2", ""])
+async def test_the_comparison_has_the_curve_of_its_newest_test(editor: Browser, sides: str) -> None:
+    page = (await editor.get(f"/model-comparison?{sides}")).text
+    assert f'data-chart="{TEST}/win-rates"' in page
+    assert f'<option value="{TEST}/win-rates?by=time">by time</option>' in page
+    assert f'href="{TEST}"' in page
+
+
+async def test_two_that_nobody_has_voted_on_have_no_curve(editor: Browser, cluster: PlayedApiServer) -> None:
+    cluster.put("modelversions", merged(model_version("plato-v1"), {"spec": {"version": 1}}))
+    page = (await editor.get("/model-comparison?left=finetune.plato-v1&right=finetune.plato-v2")).text
+    assert ("data-chart" in page, "nobody has voted on these two yet" in page) == (False, True)
 
 
 async def test_the_curve_is_worked_out_once_as_long_as_nobody_votes(

@@ -11,6 +11,7 @@ from tests.unit.web.dashboard.conftest import Browser
 from tests.unit.web.dashboard.prices import VERSION
 from tests.unit.web.dashboard.test_fine_tuning import words
 from tests.unit.web.rest.conftest import Rest
+from tests.unit.web.rest.test_mirroring import mirroring
 
 PAGES = (
     "/cost",
@@ -47,6 +48,21 @@ async def test_the_overview_has_totals_and_says_what_they_lack(priced: Browser) 
     assert "Stopped by a budget 1 of 8 trainings" in page
     assert "The totals lack 1 of the trainings" in page
     assert "The totals lack the answers of 1 of the versions" in page
+
+
+async def test_a_deleted_training_stays_in_the_sums_and_has_no_link(priced: Browser) -> None:
+    async with mirroring(priced.rest):
+        assert "deleted" not in words(await priced.page("/cost"))
+        assert (await priced.rest.ask("DELETE", "/v1/fine-tuning/jobs/finetune.plato-done")).status_code == 204
+        overview = words(await priced.page("/cost"))
+        assert "Trainings 458.05 USD all attempts" in overview
+        assert "1 of the trainings was deleted; what was spent stays in the sums." in overview
+        assert "plato-done" not in words(await priced.page("/cost/trainings"))
+        page = await priced.page("/cost/trainings?deleted=true")
+    assert "plato-done plato completed deleted" in words(page)
+    assert "431.20 USD" in words(page)
+    assert 'href="/fine-tuning/jobs/finetune/plato-done"' not in page
+    assert 'action="/cost/trainings/finetune/plato-done/budget"' not in page
 
 
 async def test_an_unknown_cost_is_a_dash_with_its_reason(priced: Browser) -> None:
@@ -144,3 +160,11 @@ async def test_who_may_not_see_is_told_so(sighted: Rest) -> None:
 )
 def test_a_fraction_of_a_cent_is_not_0(amount: float, shown: str) -> None:
     assert money(amount, "USD") == shown
+
+
+@pytest.mark.parametrize("path", ["/cost", "/cost/trainings", "/cost/models"])
+async def test_what_no_object_tells_of_is_fetched_now_and_then(priced: Browser, path: str) -> None:
+    """Calls and answers are counted by gateways, and a cost that grows is no event of a list."""
+    (element,) = re.findall(r'<\w+[^>]* id="costs"[^>]*>', await priced.page(path))
+    assert 'data-live-seconds="10"' in element
+    assert 'hx-trigger="live"' in element

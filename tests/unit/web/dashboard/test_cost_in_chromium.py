@@ -45,6 +45,19 @@ async def test_the_result_follows_as_one_types_without_a_reload(site: Site) -> N
     await settled(page)
 
 
+async def test_what_gateways_tell_appears_without_a_reload(sighted: Rest, site: Site) -> None:
+    """No object changes by it, so that no stream says so."""
+    page = await site.logged_in()
+    await page.goto(PAGES["cost"])
+    await expect(page.locator("#costs")).to_contain_text("117")
+    await page.evaluate("window.neverReloaded = true")
+    # The first may come with the stream's beginning.
+    for sum_of_calls, shown in ((900_000, "908"), (2_000_000, "2\u202f008")):
+        await prices.call_again(sighted, sum_of_calls)
+        await expect(page.locator("#costs")).to_contain_text(shown, timeout=30_000)
+    assert await page.evaluate("window.neverReloaded") is True
+
+
 async def test_another_version_is_chosen_by_keyboard(site: Site) -> None:
     page = await site.logged_in()
     await page.goto(PAGES["roi"])

@@ -1,8 +1,10 @@
 """The pages below /fine-tuning: what they show, and what their forms do."""
 
+import json
 import re
 from datetime import UTC, datetime
-from html import unescape
+from html import escape, unescape
+from typing import Any
 
 import pytest
 
@@ -12,9 +14,10 @@ from finetune_operator.core.cost import price_book
 from finetune_operator.store import job_logs
 from finetune_operator.web.dashboard.templating import UNKNOWN
 from finetune_operator.web.problems import Problem
+from tests.builders import merged
+from tests.unit.web.dashboard import sights
 from tests.unit.web.dashboard.conftest import Browser
-from tests.unit.web.dashboard.sights import HOSTILE, NAMESPACE
-from tests.unit.web.rest.conftest import Rest
+from tests.unit.web.dashboard.sights import HOSTILE, NAMESPACE, at, condition, job, progressing
 from tests.unit.web.rest.played_api_server import EDIT, VIEW, User
 
 JOB = f"/fine-tuning/jobs/{NAMESPACE}"
@@ -128,13 +131,47 @@ async def test_a_job_page_shows_what_is_known(editor: Browser) -> None:
         "1.9876",
         "Trained for 1h30m",
         "Cost 4.31 USD",
-        "Rouge1 31.0 % 47.0 %",
+        "Rouge1 31.0 % 47.0 % ▲ better",
         "adapter finetune/plato",
         "35.0 MiB",
         "kubectl get finetunejob plato-done -n finetune -o yaml",
         "kind: FineTuneJob",
     ):
         assert text in page, text
+
+
+PRICELESS = condition("CostKnown", "False", "NoPrice", "no price for <cpu>: set prices.perHour")
+
+
+@pytest.mark.parametrize(
+    ("status", "amount", "why"),
+    [
+        (
+            {"cost": {"currency": "USD", "spent": "2", "basis": "allocated time x 1 GPU"}},
+            "2.00 USD",
+            "allocated time x 1 GPU",
+        ),
+        ({"conditions": [PRICELESS]}, UNKNOWN, "no price for <cpu>: set prices.perHour"),
+    ],
+    ids=["known", "unknown"],
+)
+async def test_a_cost_has_its_basis_or_a_reason_wherever_it_is_shown(
+    editor: Browser, status: dict[str, Any], amount: str, why: str
+) -> None:
+    put = editor.rest.cluster.put
+    put("finetunejobs", job(21, "plato-runs", {"phase": "Training", "progress": progressing(1)} | status))
+    put("finetunejobs", job(22, "plato-ended", {"phase": "Succeeded", "completionTime": at(-1)} | status))
+    for path, label in (
+        (f"{JOB}/plato-runs", "Cost so far"),
+        (f"{JOB}/plato-ended", "Cost"),
+        ("/wizard/training/finetune.plato-ended", "Cost"),
+        ("/fine-tuning", "Cost so far"),
+    ):
+        assert f"{label} {amount} {why}" in words(await editor.page(path)), path
+    listed = await editor.page("/fine-tuning?status=completed")
+    row = listed[listed.index("plato-ended") :]
+    assert f"{amount} {why}" in words(row[: row.index("</tr>")])
+    assert f'title="{escape(why)}"' in row
 
 
 async def test_a_failed_one_says_why(editor: Browser) -> None:
@@ -219,8 +256,17 @@ class TestDatasets:
         some = words((await editor.post("/fine-tuning/datasets/count", {"domain": "ethics"})).text)
         assert "24 ratings" in some
         assert "Domain ethics 24" in some
-        none = await editor.post("/fine-tuning/datasets/count", {"domain": "law"})
-        assert "0 ratings: loosen a filter" in words(none.text)
+        none = words((await editor.post("/fine-tuning/datasets/count", {"domain": "law", "min_rating": "5"})).text)
+        assert "0 ratings: loosen “Domain 'law'”, which took the last ones" in none
+        assert "All ratings 25 Domain 'law' 0 takes the last ones Gold stars only 0 Lowest rating 5 0" in none
+
+    @pytest.mark.parametrize("path", ["/fine-tuning/datasets/count", "/wizard/data/count"])
+    async def test_the_first_rows_are_shown_as_text(self, editor: Browser, path: str) -> None:
+        assert (await editor.post(path, {})).text.count('class="example"') == 3
+        page = (await editor.post(path, {"domain": HOSTILE})).text
+        example = page[page.index('class="example"') :]
+        assert "Asked What is the use of question 99? Answered, 5 stars It is" in words(f"<dl {example}")
+        assert ("<script>" in page, "&lt;script&gt;" in example) == (False, True)
 
     async def test_a_wrong_filter_is_told_where_htmx_shows_it(self, editor: Browser) -> None:
         answer = await editor.post("/fine-tuning/datasets/count", {"min_rating": "6"}, HX_Request="true")
@@ -282,6 +328,65 @@ class TestNewJob:
         page = words((await editor.post("/fine-tuning/new/outlook", self.FORM)).text)
         assert re.search(r"L4 Likely \S+ to \S+ 0\.\d+ to 0\.\d+ EUR", page), page
         assert re.search("H100 Likely \\S+ to \\S+ " + UNKNOWN, page), page
+
+    @pytest.mark.parametrize(
+        ("changes", "device", "told"),
+        [
+            pytest.param(
+                {"gpu_type": "NVIDIA-L4"}, {"scheduling": {"nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-L4"}}},
+                r"Time 1s to 6s Cost 0\.0002 to 0\.0012 EUR ", id="a type with a price",
+            ),
+            pytest.param(
+                {"gpu_type": "Tesla-T4"}, {"scheduling": {"nodeSelector": {"nvidia.com/gpu.product": "Tesla-T4"}}},
+                r"Time 1s to 6s Cost 0\.0027 to 0\.0145 EUR ", id="a type by the price of any GPU",
+            ),
+            pytest.param(
+                {"quantization": "none", "gpus": "0", "cpus": "16"}, {"resources": {"requests": {"cpu": "16"}}},
+                r"Time 1s to 30s Cost 0\.0002 to 0\.0052 EUR ", id="CPU cores",
+            ),
+            pytest.param(
+                {}, {}, r"Time 1s to 6s Cost 0\.0002 to 0\.0145 EUR On any type of GPU: fastest on B200 "
+                r"\(1s to 5s\), cheapest on L4 \(0\.0002 to 0\.0012 EUR\)", id="any",
+            ),
+        ],
+    )  # fmt: skip
+    async def test_time_and_cost_are_told_of_what_it_runs_on(
+        self, editor: Browser, changes: dict[str, str], device: dict[str, object], told: str
+    ) -> None:
+        book = {"cpu": "0.04", "nvidia.com/gpu": "9"}
+        priced(editor, json.dumps({"currency": "EUR", "perHour": book, "gpuTypes": {"NVIDIA-L4": "0.80"}}))
+        for path in ("/fine-tuning/new", "/wizard/train"):
+            page = words((await editor.post(f"{path}/outlook", self.FORM | changes)).text)
+            assert re.search(told, page), page
+            assert_each_figure_is_known_or_explained(page)
+            assert "unknown" not in page
+        where = (await editor.post("/fine-tuning/new", self.FORM | changes)).headers["location"].rpartition("/")[2]
+        spec = editor.rest.cluster.objects["finetunejobs", NAMESPACE, where]["spec"]
+        assert device.items() <= spec.items()
+
+    @pytest.mark.parametrize(
+        ("changes", "why"),
+        [
+            ({}, 'Cost unknown: no price for nvidia.com/gpu: set prices.perHour."nvidia.com/gpu" or prices.gpuTypes'),
+            ({"quantization": "none"}, "Time, Cost unknown: the job asks for neither a GPU nor cpu"),
+        ],
+    )
+    async def test_without_a_price_or_a_device_it_says_what_to_set(
+        self, editor: Browser, changes: dict[str, str], why: str
+    ) -> None:
+        page = words((await editor.post("/fine-tuning/new/outlook", self.FORM | changes)).text)
+        assert why in page
+        assert_each_figure_is_known_or_explained(page)
+
+    async def test_the_forms_offer_the_types_of_the_price_book_first(self, editor: Browser) -> None:
+        priced(editor, '{"gpuTypes": {"NVIDIA-L4": "0.80", "NVIDIA-H100-MIG-1g": "1"}, "perHour": {}}')
+        for path in ("/fine-tuning/new", "/wizard/train?base_model=Qwen%2FQwen3-0.6B"):
+            types = re.findall(r'<option value="((?:NVIDIA|Tesla)-\S+)">(.*?)</option>', await editor.page(path))
+            assert types[:2] == [
+                ("NVIDIA-L4", "24 GiB, 0.80 USD per hour"),
+                ("NVIDIA-H100-MIG-1g", "speed not known, 1 USD per hour"),
+            ]
+            assert ("Tesla-T4", "16 GiB, no price") in types
 
     async def test_what_was_shown_is_what_is_made_once(self, editor: Browser) -> None:
         answer = await editor.post("/fine-tuning/new", self.FORM)
@@ -414,6 +519,38 @@ class TestModels:
         assert "plato-v1" in page
         assert "plato-v2" not in page
 
+    @pytest.mark.parametrize(
+        ("query", "names"),
+        [
+            ("model=socrates", []),
+            ("philosopher=plato", ["plato-v2"]),
+            ("domain=nowhere&state=Deployed", []),
+            ("model=plato&state=Ready", ["plato-v1"]),
+        ],
+    )
+    async def test_versions_are_chosen_by_what_rest_knows(self, editor: Browser, query: str, names: list[str]) -> None:
+        listed = await editor.rest.get(f"/v1/fine-tuning/models?{query}", {"Authorization": "Bearer editor"})
+        expected = [each["name"] for each in listed.json()["models"]]
+        assert set(names) <= set(expected)
+        page = await editor.page(f"/fine-tuning/models?{query}")
+        assert re.findall(rf'<a href="{MODEL}/([-a-z0-9]+)">', page) == expected
+        for name, value in (pair.split("=") for pair in query.split("&")):
+            assert f'name="{name}"' in page
+            assert f'value="{value}"' in page
+        assert "/v1/fine-tuning/models?" in page
+
+    async def test_pages_of_versions_go_on_and_back(self, editor: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("finetune_operator.web.dashboard.model_pages.LISTED", 1)
+        first = await editor.page("/fine-tuning/models?model=plato")
+        assert ">Newest</a>" not in first
+        older = re.search(r'href="(/fine-tuning/models\?model=plato&amp;after=[^"]+)">Older', first)
+        assert older
+        second = await editor.page(unescape(older[1]))
+        assert 'href="/fine-tuning/models?model=plato">Newest</a>' in second
+        names = [re.findall(rf'<a href="{MODEL}/([-a-z0-9]+)">', page) for page in (first, second)]
+        assert [len(each) for each in names] == [1, 1]
+        assert names[0] != names[1]
+
     async def test_a_version_has_its_metrics_history_and_yaml(self, editor: Browser) -> None:
         page = words(await editor.page(f"{MODEL}/plato-v2"))
         for text in ("Win rate 67.5 %", "Elo 1 532", "kubectl-patch", "kind: ModelVersion", "ethics"):
@@ -436,11 +573,51 @@ async def test_base_models_lead_to_the_form(editor: Browser) -> None:
     assert 'value="Qwen/Qwen3-0.6B"' in chosen
 
 
-async def test_an_open_api_says_so_and_what_needs_a_token(rest: Rest) -> None:
-    object.__setattr__(rest.services, "settings", rest.services.settings.model_copy(update={"api_token": None}))
-    page = words(await Browser(rest, None).page("/fine-tuning"))
-    assert "This api runs open." in page
-    assert "this needs a Kubernetes token of your own" in page
+@pytest.fixture
+def visitor(editor: Browser) -> Browser:
+    """Of an open api, without a token."""
+    services = editor.rest.services
+    object.__setattr__(services, "settings", services.settings.model_copy(update={"api_token": None}))
+    return Browser(editor.rest, None)
+
+
+async def test_an_open_api_says_what_is_open_and_where_to_log_in(visitor: Browser) -> None:
+    page = await visitor.page("/fine-tuning")
+    assert "This api runs open. Anyone who reaches it may see models and tests, vote and rate answers;" in words(page)
+    assert 'for who <a href="/login?next=/fine-tuning">logs in</a>' in page
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/fine-tuning", 200), ("/batches", 200), ("/cost", 200), ("/cost/trainings", 200), ("/wizard", 200),
+        (f"{JOB}/plato-done", 403), ("/batches/finetune.none", 403),
+    ],
+)  # fmt: skip
+async def test_a_visitor_reads_how_people_log_in(visitor: Browser, path: str, status: int) -> None:
+    answer = await visitor.get(path)
+    assert answer.status_code == status
+    assert "this needs a Kubernetes token of your own, with which you log in" in words(answer.text)
+    assert "Authorization" not in answer.text.partition("terminal")[0]
+    assert (f'<a role="button" href="/login?next={path}">Log in</a>' in answer.text) == (status == 403)
+
+
+async def test_who_is_logged_in_and_may_not_is_not_sent_to_log_in(editor: Browser) -> None:
+    editor.rest.cluster.users["editor"] = User("nobody", frozenset())
+    answer = await editor.get(f"{JOB}/plato-done")
+    assert (answer.status_code, 'role="button" href="/login' in answer.text) == (403, False)
+
+
+@pytest.mark.parametrize(
+    ("state", "offered"), [("Ready", False), ("Pending", False), ("Failed", True)], ids=["loaded", "loading", "failed"]
+)
+async def test_a_version_that_is_asked_for_says_so_in_place_of_the_form(
+    editor: Browser, state: str, offered: bool
+) -> None:
+    """One that has failed may be asked for with other settings."""
+    editor.rest.cluster.put("modelversions", merged(sights.version(1, state), {"spec": {"state": "Deployed"}}))
+    page = await editor.page(f"{MODEL}/plato-v1")
+    assert ('id="deploy"' in page, "It was asked for:" in page) == (offered, not offered)
 
 
 async def test_what_can_be_done_with_a_version_follows_what_is_live(editor: Browser) -> None:

@@ -115,6 +115,29 @@ async def test_the_curve_grows_while_one_looks_and_the_log_stays_open(site: Site
     await expect(page.locator("#log")).to_contain_text("the model says")
 
 
+IS_DRAWN = "before => document.querySelector('#curve canvas').toDataURL() === before"
+IS_DRAWN_OTHERWISE = "before => document.querySelector('#curve canvas').toDataURL() !== before"
+
+
+async def test_the_slider_smooths_what_is_drawn(site: Site) -> None:
+    page = await site.logged_in()
+    await page.goto(PAGES["job"])
+    slider, legend, canvas = page.get_by_label("Smoothing of"), page.locator("#curve .u-legend"), "c => c.toDataURL()"
+    await expect(legend).to_contain_text("training loss, as measured")
+    await settled(page)
+    at_first = await page.locator("#curve canvas").evaluate(canvas)
+    await slider.fill("0.98")
+    await page.wait_for_function(IS_DRAWN_OTHERWISE, arg=at_first)
+    await slider.fill("0.6")
+    await page.wait_for_function(IS_DRAWN, arg=at_first)
+    await slider.fill("0")
+    await expect(legend).not_to_contain_text("as measured")
+    await expect(legend).to_contain_text("training loss")
+    await slider.focus()
+    await page.keyboard.press("ArrowRight")
+    await expect(legend).to_contain_text("training loss, as measured")
+
+
 async def test_a_training_is_made_by_keyboard_alone(site: Site) -> None:
     page = await site.logged_in()
     await page.goto("/fine-tuning/new")

@@ -8,6 +8,7 @@ import pytest
 from finetune_operator.contract.experiments import VoteCounts
 from finetune_operator.resources.evaluation import MemoryOf
 from finetune_operator.resources.modelversion import ModelVersion
+from finetune_operator.web.dashboard.templating import percent
 from finetune_operator.web.dashboard.version_comparison import Row, Standing, comparison, summary
 from finetune_operator.web.dashboard.version_figures import Figures, Memory, Money, figures_of, figures_of_base
 from finetune_operator.web.dashboard.vote_progress import duel_of, mirrored
@@ -18,7 +19,7 @@ NOTHING = Figures("nothing")
 OLD = Figures(
     "plato-v1",
     elo=1500,
-    ratings=12,
+    ratings=4000,
     gold_star_rate=0.5,
     average_rating=4.0,
     rating_deviation=0.5,
@@ -36,7 +37,17 @@ CASES: dict[str, tuple[str, dict[str, Any], Standing, str]] = {
     "fewer gold stars": ("Gold-star rate", {"gold_star_rate": 0.25}, Standing.WORSE, "lower: worse"),
     "the same as shown": ("Average rating", {"average_rating": 4.0001}, Standing.EQUAL, "the same"),
     "more even": ("Consistency", {"rating_deviation": 0.25}, Standing.BETTER, "50\u202f% lower: better"),
-    "a stronger player": ("Elo rating", {"elo": 1600}, Standing.BETTER, "higher: better"),
+    "a stronger player of others": (
+        "Elo rating", {"elo": 1600}, Standing.UNDECIDED, "higher, but nobody has voted on these two yet",
+    ),
+    "more stars of few": (
+        "Average rating", {"average_rating": 4.4, "ratings": 8}, Standing.UNDECIDED,
+        "higher, but not decided by 4\u202f000 ratings and 8 ratings",
+    ),
+    "more even of few": (
+        "Consistency", {"rating_deviation": 0.25, "ratings": 1}, Standing.UNDECIDED,
+        "lower, but not decided by 4\u202f000 ratings and 1 rating",
+    ),
     "a better score": ("RougeL", {"scores": {"RougeL": 0.3}}, Standing.BETTER, "50\u202f% higher: better"),
     "another metric": ("RougeL", {"scores": {"Bleu": 0.3}}, Standing.UNKNOWN, "one of them was not measured"),
     "quicker": ("Tokens per second", {"tokens_per_second": 150.0}, Standing.BETTER, "50\u202f% higher: better"),
@@ -84,7 +95,7 @@ CASES: dict[str, tuple[str, dict[str, Any], Standing, str]] = {
         Standing.UNKNOWN,
         "neither was measured",
     ),
-}
+}  # fmt: skip
 
 
 def rows(left: Figures, right: Figures, *duel: Any) -> dict[str, Row]:
@@ -128,6 +139,56 @@ def test_votes_decide_only_beyond_doubt(votes: VoteCounts, standing: Standing, w
     assert mirrored(mirrored(duel)).win_rate == pytest.approx(duel.win_rate)
 
 
+# Share of gold stars and the ratings of either side; whether they differ beyond doubt.
+RATES = {
+    "of 40 ratings": ((0.71, 40), (0.84, 40), Standing.UNDECIDED),
+    "of 4000 ratings": ((0.71, 4000), (0.84, 4000), Standing.BETTER),
+    "few against many": ((0.71, 4000), (0.84, 40), Standing.UNDECIDED),
+    "all against none": ((0.0, 40), (1.0, 40), Standing.BETTER),
+    "of nobody knows how many": ((0.71, 0), (0.84, 0), Standing.BETTER),
+}
+
+
+@pytest.mark.parametrize(("left", "right", "standing"), RATES.values(), ids=RATES)
+def test_shares_of_ratings_differ_only_beyond_doubt(
+    left: tuple[float, int], right: tuple[float, int], standing: Standing
+) -> None:
+    sides = [replace(OLD, gold_star_rate=rate, ratings=count) for rate, count in (left, right)]
+    row = rows(*sides)["Gold-star rate"]
+    assert (row.standing, row.right.text) == (standing, percent(right[0]))
+
+
+@pytest.mark.parametrize(("votes", "standing", "_"), VOTES.values(), ids=VOTES)
+def test_elo_is_as_doubtful_as_the_votes_between_the_two(votes: VoteCounts, standing: Standing, _: str) -> None:
+    right = replace(OLD, elo=1518 if standing is Standing.WORSE else 1532)
+    row = rows(replace(OLD, elo=1525), right, duel_of(votes, 0.2))["Elo rating"]
+    assert row.standing is standing
+
+
+def test_elo_that_contradicts_the_votes_between_the_two_decides_nothing() -> None:
+    votes = next(each for each, standing, _ in VOTES.values() if standing is Standing.BETTER)
+    right = replace(OLD, elo=1500)
+    assert rows(replace(OLD, elo=1525), right, duel_of(votes, 0.2))["Elo rating"].standing is Standing.UNDECIDED
+
+
+def test_few_ratings_that_are_all_alike_are_no_proof() -> None:
+    left = replace(OLD, average_rating=4.9, rating_deviation=0.35, ratings=1000)
+    right = replace(OLD, average_rating=5.0, rating_deviation=0.0, ratings=30)
+    found = rows(left, right)
+    assert found["Average rating"].standing is Standing.UNDECIDED
+    assert found["Consistency"].standing is Standing.UNDECIDED
+
+
+def test_bars_of_speed_and_cost_are_of_the_larger_side() -> None:
+    right = replace(OLD, tokens_per_second=50.0, cost_per_million_tokens=Money(8.0, "USD"))
+    found = rows(OLD, right)
+    assert [side.share for side in (found["Tokens per second"].left, found["Tokens per second"].right)] == [1.0, 0.5]
+    cost = found["Cost per million tokens"]
+    assert (cost.left.share, cost.right.share) == (0.25, 1.0)
+    alone = rows(OLD, NOTHING)["Tokens per second"]
+    assert (alone.left.share, alone.right.share) == (None, None)
+
+
 def test_without_votes_there_is_no_win_rate() -> None:
     assert duel_of(VoteCounts(), 0.05) is None
     assert rows(OLD, OLD)["Win rate"].words == "nobody has voted on these two yet"
@@ -141,7 +202,7 @@ def test_scores_of_different_data_come_with_a_warning() -> None:
 
 def test_the_summary_counts_what_both_have() -> None:
     found = summary(comparison(OLD, replace(OLD, elo=1600, model_megabytes=40.0, average_rating=4.5)))
-    assert (found.better, found.worse, found.known) == (2, 1, 10)
+    assert (found.better, found.worse, found.undecided, found.known) == (1, 1, 1, 9)
 
 
 STATUS = {

@@ -1,6 +1,6 @@
 """Votes still needed and verdicts in plain words, and the curve of the win rate."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -11,7 +11,9 @@ from finetune_operator.resources.abtest_decision import Decision, Method
 from finetune_operator.web.dashboard.version_comparison import Interval
 from finetune_operator.web.dashboard.vote_progress import (
     Arms,
+    certainty,
     judgement,
+    judgement_by_feedback,
     vote_progress,
     win_rate_curve,
     win_rate_interval,
@@ -90,6 +92,26 @@ def test_what_came_out(votes: VoteCounts, verdict: Verdict | None, title: str, w
     assert words in found.words
 
 
+BY_FEEDBACK: dict[str, tuple[str | None, Verdict | None, str, str, str]] = {
+    "won": ("plato-v2", Verdict.WON, "plato-v2 is better", "the message", "good"),
+    "lost": ("plato-v1", Verdict.LOST, "plato-v2 is not better", "the message", "bad"),
+    "inconclusive": ("plato-v2", Verdict.INCONCLUSIVE, "No clear winner", "by what users say", "wait"),
+    "aborted": ("plato-v2", Verdict.ABORTED, "The test was ended early", "the message", "quiet"),
+    "leading": ("plato-v2", None, "Undecided so far", "plato-v2 is ahead by the weighted score", "wait"),
+    "behind": ("plato-v1", None, "Undecided so far", "plato-v1 is ahead by the weighted score", "wait"),
+    "even": (None, None, "Undecided so far", "Neither side", "wait"),
+}
+
+
+@pytest.mark.parametrize(("leader", "verdict", "title", "words", "tone"), BY_FEEDBACK.values(), ids=BY_FEEDBACK)
+def test_what_came_out_by_feedback(
+    leader: str | None, verdict: Verdict | None, title: str, words: str, tone: str
+) -> None:
+    found = judgement_by_feedback(ARMS, leader, 0.05, TestPhase.RUNNING, verdict, "the message")
+    assert (found.title, found.tone) == (title, tone)
+    assert words in found.words
+
+
 def test_a_test_that_waits_says_why() -> None:
     assert judgement(ARMS, VoteCounts(), 0.05, TestPhase.PENDING, None, "plato-v2 is not loaded").words.startswith(
         "plato-v2"
@@ -126,3 +148,20 @@ def test_the_band_excludes_a_draw_exactly_while_the_votes_are_significant(wins: 
 
 def test_ties_alone_say_nothing_of_the_win_rate() -> None:
     assert win_rate_interval(VoteCounts(tie=9), 0.05) == Interval(0.0, 1.0)
+
+
+def test_the_curve_by_time_counts_hours() -> None:
+    times = (0, 90, 120)
+    points = [
+        WinRatePoint(time=NOON + timedelta(minutes=minutes), votes=VoteCounts(fine_tuned=number))
+        for number, minutes in enumerate(times, 1)
+    ]
+    by_time = win_rate_curve(points, 0.05, by_time=True)
+    assert (by_time.x_label, by_time.x) == ("hours since the first vote", (0.0, 1.5, 2.0))
+    assert by_time.series == win_rate_curve(points, 0.05).series
+    assert win_rate_curve([], 0.05, by_time=True).x == ()
+
+
+@pytest.mark.parametrize(("alpha", "percent"), [(0.05, "95"), (0.2, "80"), (0.001, "99.9")])
+def test_the_bands_certainty_is_in_percent(alpha: float, percent: str) -> None:
+    assert certainty(alpha) == percent

@@ -37,6 +37,16 @@ async def test_the_first_step_offers_models_and_earlier_trainings(editor: Browse
     assert 'value="Qwen/Qwen3-0.6B"' in page
 
 
+@pytest.mark.parametrize("path", ["/wizard", f"/wizard/data?{QUERY}", f"/wizard/train?{QUERY}"])
+async def test_no_element_has_two_ids_and_no_two_the_same(editor: Browser, path: str) -> None:
+    page = (await editor.get(path)).text
+    tags = [re.findall(r'\sid="([^"]*)"', tag) for tag in re.findall(r"<[a-z][^>]*>", page)]
+    assert [ids for ids in tags if len(ids) > 1] == []
+    found = [ids[0] for ids in tags if ids]
+    assert len(found) == len(set(found))
+    assert set(re.findall(r'<label[^>]* for="([^"]+)"', page)) <= set(found)
+
+
 @pytest.mark.parametrize("path", ["/wizard/data", "/wizard/train"])
 async def test_choices_are_carried_along_in_the_address(editor: Browser, path: str) -> None:
     page = (await editor.get(f"{path}?{QUERY}")).text

@@ -58,6 +58,30 @@ def test_a_repeated_training_keeps_what_is_of_the_installation_and_takes_what_is
     assert "cancel" not in chosen
 
 
+ON_L4 = {"nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-L4"}}
+PLACED = {"nodeSelector": {"pool": "train"}, "tolerations": [{"key": "gpu", "operator": "Exists"}]}
+MACHINES: dict[str, tuple[dict[str, str], dict[str, Any], dict[str, Any], dict[str, Any] | None]] = {
+    "as it was": ({}, {}, {"limits": {"memory": "6Gi"}}, None),
+    "where it was": ({}, {"scheduling": PLACED}, {"limits": {"memory": "6Gi"}}, PLACED),
+    "cores as well": ({"cpus": "4"}, {}, {"limits": {"memory": "6Gi"}, "requests": {"cpu": "4"}}, None),
+    "a type of GPU": ({"gpus": "2", "gpu_type": "NVIDIA-L4"}, {}, {"limits": {"nvidia.com/gpu": 2}}, ON_L4),
+    "a type of GPU there": (
+        {"gpus": "2", "gpu_type": "NVIDIA-L4"},
+        {"scheduling": PLACED},
+        {"limits": {"nvidia.com/gpu": 2}},
+        PLACED | {"nodeSelector": PLACED["nodeSelector"] | ON_L4["nodeSelector"]},
+    ),
+}
+
+
+@pytest.mark.parametrize(("sent", "had", "resources", "scheduling"), MACHINES.values(), ids=MACHINES)
+def test_a_repeated_training_runs_where_it_did_but_for_what_is_said_anew(
+    sent: dict[str, str], had: dict[str, Any], resources: dict[str, Any], scheduling: dict[str, Any] | None
+) -> None:
+    chosen = spec_of({"like": "finetune.plato-1", "model": "plato", **sent}, LIKE | had)
+    assert (chosen["resources"], chosen.get("scheduling")) == (resources, scheduling)
+
+
 def test_a_filter_that_was_emptied_is_gone() -> None:
     assert "domain" not in spec_of({"like": "finetune.plato-1", "model": "plato"}, LIKE)["dataset"]["ratings"]
 

@@ -152,6 +152,19 @@ async def test_statistics_count_what_an_export_would_read(exports: RatingsApi) -
     assert (counted["rows"], counted["by_domain"], counted["by_rating"]) == (10, {"(none)": 6, "law": 4}, {"5": 10})
 
 
+async def test_statistics_tell_what_each_filter_leaves_and_show_the_first(exports: RatingsApi) -> None:
+    asked = {"philosopher": "plato", "domain": "nowhere", "min_rating": 5}
+    counted = (await exports.client.post(f"{DATASETS}/statistics", json=asked)).json()
+    left = [(each["filter"].partition(" ")[0], each["rows"]) for each in counted["by_filter"]]
+    assert left[0][0] == "the"
+    assert [name for name, rows in left if not rows] == ["domain='nowhere'", "gold_star_only", "min_rating=5"]
+    assert (counted["rows"], counted["emptied_by"], counted["examples"]) == (0, "domain='nowhere'", [])
+
+    some = (await exports.client.post(f"{DATASETS}/statistics", json={"min_rating": 5})).json()
+    assert (some["emptied_by"], some["by_filter"][-1]["rows"], len(some["examples"])) == (None, 10, 3)
+    assert set(some["examples"][0]) == {"prompt", "response", "rating"}
+
+
 async def test_exports_of_the_same_at_the_same_time_are_one_dataset(exports: RatingsApi) -> None:
     done = await asyncio.gather(*(exports.export(format="alpaca") for _ in range(3)))
     assert sorted(response.status_code for response in done) == [200, 200, 201]

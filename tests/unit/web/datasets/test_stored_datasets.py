@@ -12,7 +12,7 @@ from finetune_operator.store import exported_datasets
 from finetune_operator.web.problems import Problem
 from finetune_operator.web.stored_files import stored_file
 from tests.unit.store.ratings_database import rating
-from tests.unit.web.conftest import Api
+from tests.unit.web.conftest import NOON, Api
 from tests.unit.web.datasets.conftest import ABSENT, lines
 from tests.unit.web.ratings_api import DATASETS, RatingsApi, ratings_api
 from tests.unit.web.test_access import is_problem
@@ -31,13 +31,50 @@ async def test_the_list_goes_from_new_to_old_page_by_page(exports: RatingsApi) -
         assert (first["has_more"], second["has_more"], second["next"]) == (True, False, None)
 
 
-@pytest.mark.parametrize(("name", "found"), [("chatml", 1), ("alpaca", 1), ("dpo", 0)])
-async def test_the_list_is_of_one_format_where_that_is_asked(exports: RatingsApi, name: str, found: int) -> None:
-    for each in ("chatml", "alpaca"):
-        await exports.made(limit=1, format=each)
-    listed = (await exports.client.get(DATASETS, params={"format": name})).json()
-    assert [dataset["format"] for dataset in listed["datasets"]] == [name] * found
-    assert listed["total"] == found
+async def test_each_dataset_is_on_one_page(exports: RatingsApi) -> None:
+    object.__setattr__(exports.services, "now", lambda: NOON)
+    for limit in (1, 2, 3):
+        await exports.made(limit=limit)
+    expected = await exports.listed()
+    for limit in (1, 2, 3):
+        found, query = [], {"limit": str(limit)}
+        while True:
+            page = (await exports.client.get(DATASETS, params=query)).json()
+            found += [dataset["id"] for dataset in page["datasets"]]
+            assert (page["has_more"], page["next"] is None) == (len(found) < 3, len(found) == 3)
+            assert page["total"] == 3
+            if not page["has_more"]:
+                break
+            query["after"] = page["next"]
+        assert found == expected
+    wrong = await exports.client.get(DATASETS, params={"after": "_abc"})
+    assert is_problem(wrong, 422, "wrong-cursor")
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ({}, ["law", "all", "alpaca"]),
+        ({"format": "alpaca"}, ["alpaca"]),
+        ({"format": "dpo"}, []),
+        ({"format": "chatml", "domain": "law"}, ["law"]),
+        ({"format": "alpaca", "domain": "law"}, []),
+        ({"domain": "l%"}, []),
+        ({"philosopher": "kant"}, []),
+        ({"task_type": "poem"}, []),
+    ],
+)
+async def test_datasets_are_listed_by_what_was_asked_for(
+    exports: RatingsApi, query: dict[str, str], expected: list[str]
+) -> None:
+    made = {
+        (await exports.made(format="alpaca"))["id"]: "alpaca",
+        (await exports.made())["id"]: "all",
+        (await exports.made(domain="law"))["id"]: "law",
+    }
+    page = (await exports.client.get(DATASETS, params=query)).json()
+    assert [made[dataset["id"]] for dataset in page["datasets"]] == expected
+    assert (page["total"], page["bytes"] > 0) == (len(expected), bool(expected))
 
 
 async def test_what_a_killed_export_left_is_not_listed_and_goes_with_the_next(exports: RatingsApi) -> None:

@@ -17,7 +17,7 @@ from finetune_operator.store.migrations import migrate
 from finetune_operator.web.app import create_app
 from finetune_operator.web.services import Services
 from finetune_operator.web.settings import Settings
-from tests.unit.web.conftest import ENVIRONMENT, Clock, FakeArms, ab_test, model_version
+from tests.unit.web.conftest import ENVIRONMENT, Clock, FakeArms, FakeGateway, ab_test, model_version
 from tests.unit.web.rest.played_api_server import EDIT, OWN_TOKEN, PlayedApiServer, User
 
 ROBOT = "finetune/robot"
@@ -83,6 +83,7 @@ async def rest(tmp_path: Path, cluster: PlayedApiServer, environment: dict[str, 
             engine,
             kube,
             FakeArms(),
+            gateway=FakeGateway(),
             now=Clock(),
             coin=lambda: True,
             suffix=lambda: "0badcafe",

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from finetune_operator.web.openai_api.errors import COMPLETION_PATHS
+
 TESTS, JOBS, TRAINING, OPENAI = (
     "/v1/fine-tuning/ab-test",
     "/v1/fine-tuning/jobs",
@@ -29,5 +31,6 @@ BODIES: dict[str, Any] = {
     "POST /v1/fine-tuning/feedback": {"request_id": "r", "thumbs": "up"},
     f"POST {KEYS}": {"name": "nightly", "service_account": "robot"},
     f"POST {DATASETS}/export": {},
+    **{f"POST {path}": {"model": "plato"} for path in COMPLETION_PATHS},
     f"POST {DATASETS}/statistics": {},
 }

@@ -33,7 +33,8 @@ CHANGE = ("create", "patch", "delete")
 OWN_RIGHTS = {(verb, resource) for verb in READ for resource in ("modelversions", "abtests")}
 OWN_RIGHTS |= {(verb, resource) for verb in ("list", "watch") for resource in ("finetunejobs", "batchinferences")}
 VIEW = {(verb, resource) for verb in READ for resource in KINDS} | {("list", "pods"), ("get", "pods/log")}
-EDIT = VIEW | {(verb, resource) for verb in CHANGE for resource in KINDS} | {("create", "abtests/votes")}
+BESIDE_THE_CRDS = {("create", "abtests/votes"), ("create", "modelversions/completions")}
+EDIT = VIEW | {(verb, resource) for verb in CHANGE for resource in KINDS} | BESIDE_THE_CRDS
 
 
 @dataclass

@@ -14,7 +14,7 @@ from finetune_operator.store.tables import StoredApiKey
 from finetune_operator.web.account_tokens import RENEWED_AFTER
 from finetune_operator.web.api_key_routes import MAX_ACTIVE
 from finetune_operator.web.identity import Identity
-from tests.unit.web.conftest import Clock
+from tests.unit.web.conftest import NOON, Clock
 from tests.unit.web.rest.conftest import API_TOKEN, EDITOR, NOBODY, READER, ROBOT, Rest
 from tests.unit.web.rest.played_api_server import OWN_TOKEN, VIEW, User
 from tests.unit.web.test_access import is_problem
@@ -58,6 +58,27 @@ async def test_of_two_requests_at_once_one_makes_the_key(rest: Rest) -> None:
     key = next(answer.json() for answer in answers if answer.status_code == 201)
     assert made_once["id"] == key["id"]
     assert (await rest.get(JOBS, holder(key))).status_code == 200
+
+
+async def test_each_key_is_on_one_page(rest: Rest) -> None:
+    for number in range(5):
+        # Two of one moment at a time.
+        object.__setattr__(rest.services, "now", lambda number=number: NOON + timedelta(minutes=number // 2))
+        await made(rest)
+    whole = (await rest.get(KEYS)).json()
+    assert (len(whole["api_keys"]), whole["has_more"], whole["next"]) == (5, False, None)
+    for limit in (1, 2, 4, 5):
+        found, query = [], f"?limit={limit}"
+        while True:
+            page = (await rest.get(KEYS + query)).json()
+            found += page["api_keys"]
+            assert page["accounts"] == whole["accounts"]
+            assert page["has_more"] == (len(found) < 5)
+            if page["next"] is None:
+                break
+            query = f"?limit={limit}&after={page['next']}"
+        assert found == whole["api_keys"]
+    assert is_problem(await rest.get(f"{KEYS}?after=_abc"), 422, "wrong-cursor")
 
 
 def clock(rest: Rest) -> Clock:

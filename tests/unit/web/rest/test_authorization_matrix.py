@@ -12,7 +12,7 @@ import pytest
 from finetune_operator.store import api_keys
 from finetune_operator.store.api_keys import Account, KeyRecord
 from finetune_operator.web.identity import Right
-from finetune_operator.web.openai_api.errors import is_spoken
+from finetune_operator.web.openai_api.errors import COMPLETION_PATHS, is_spoken
 from finetune_operator.web.required_rights import (
     EXTENSION,
     Declared,
@@ -123,6 +123,8 @@ def body_of(operation: str, role: str, namespace: str) -> Any:
     body = BODIES.get(operation)
     if operation in {f"POST {path}" for path in (JOBS, TRAINING, OPENAI, TESTS, KEYS, BATCHES)}:
         body = (body or FLAT_JOB) | {"namespace": namespace}
+    if operation in {f"POST {path}" for path in COMPLETION_PATHS}:
+        return {"model": f"{namespace}/plato-v2"}
     if body is not None and role != "api token":
         return {name: value for name, value in body.items() if name != "evaluator"}
     return body

@@ -59,6 +59,7 @@ async def test_the_summary_has_the_totals_of_each_currency(rest: Rest) -> None:
             {"currency": "USD", "training": 13.75, "inference": 6.0},
         ],
         "trainings": 5,
+        "trainings_deleted": 0,
         "trainings_without_price": 1,
         "trainings_stopped_by_budget": 1,
         "versions": 2,

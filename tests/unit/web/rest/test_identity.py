@@ -8,8 +8,8 @@ from pydantic import SecretStr
 
 from finetune_operator.core.request_ids import signed_request_id
 from finetune_operator.kube.errors import KubeError, Unavailable
+from finetune_operator.kube.reviews import ANONYMOUS
 from finetune_operator.web.identity import (
-    ANONYMOUS,
     CACHE_MAX_ENTRIES,
     CACHE_SECONDS,
     MAX_REVIEWS,
@@ -247,6 +247,7 @@ ALLOWED = {
     "a series that nobody has": ("/v1/fine-tuning/jobs/00000000-0000-4000-8000-000000000009/progress", READER),
     "statistics, by who may train": ("/api/training/stats", EDITOR),
     "formats": ("/api/training/formats", NOBODY),
+    "the catalogue of base models": ("/v1/fine-tuning/base-models", NOBODY),
     "a test, by the api's token": (TEST, API_TOKEN),
 }
 

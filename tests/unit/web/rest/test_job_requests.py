@@ -29,6 +29,18 @@ SPECS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         FLAT | {"gpus": 1, "max_cost": "25.00", "currency": "EUR"},
         SPEC | GPU | {"budget": {"maxCost": "25", "currency": "EUR"}},
     ),
+    "a type of GPU": (
+        FLAT | {"gpu_type": "NVIDIA-L4"},
+        SPEC | GPU | {"scheduling": {"nodeSelector": {"nvidia.com/gpu.product": "NVIDIA-L4"}}},
+    ),
+    "CPU cores": (
+        FLAT | {"quantization": "none", "cpus": 1.5},
+        SPEC | {"training": {"quantization": "none"}, "resources": {"requests": {"cpu": "1.5"}}},
+    ),
+    "CPU cores beside a GPU": (
+        FLAT | {"cpus": 8},
+        SPEC | {"resources": {"limits": {"nvidia.com/gpu": 1}, "requests": {"cpu": "8"}}},
+    ),
     "no GPUs": (FLAT | {"gpus": 0, "quantization": "none"}, SPEC | {"training": {"quantization": "none"}}),
     "a revision": (
         FLAT | {"base_model": "Qwen/Qwen3-0.6B@v1"},
@@ -172,6 +184,10 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "nothing": ({}, "base_model must be set"),
     "4bit by default without a GPU": (FLAT | {"gpus": 0}, "set quantization none, or gpus"),
     "8bit without a GPU": (FLAT | {"gpus": 0, "quantization": "8bit"}, "quantization 8bit needs a GPU"),
+    "a type of no GPU": (FLAT | {"gpu_type": "NVIDIA-L4", "quantization": "none"}, "gpu_type is of a GPU, and none"),
+    "a type of no GPUs": (FLAT | {"gpu_type": "NVIDIA-L4", "quantization": "none", "gpus": 0}, "or remove gpu_type"),
+    "a type that is no label": (FLAT | {"gpu_type": "NVIDIA L4"}, "(?s)gpu_type.*pattern"),
+    "no cores": (FLAT | {"cpus": 0}, "(?s)cpus.*greater than 0"),
     **{
         f"a number of many digits, {name}={text}": (FLAT | {name: text}, f"(?s){name}.*at most 24 characters")
         for name in ("learning_rate", "dpo_beta", "lora_dropout", "test_fraction")

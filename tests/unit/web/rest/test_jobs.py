@@ -287,8 +287,39 @@ async def test_numbers_are_numbers(rest: Rest) -> None:
     shown = body["progress"]
     assert (shown["percent"], shown["epoch"], shown["loss"], shown["eta_seconds"]) == (67, 2.0, 0.234, 1200)
     assert shown["best_loss"] is None
-    assert body["cost"] == {"currency": "USD", "spent": 1.42, "estimated": None}
+    assert (body["cost"]["currency"], body["cost"]["spent"], body["cost"]["estimated"]) == ("USD", 1.42, None)
     assert body["model_version"] == "finetune.plato-v3"
+
+
+NO_PRICE = condition("CostKnown", "False", reason="NoPrice", message="no price for cpu: set prices.perHour.cpu")
+COSTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "known": (
+        {"cost": {"currency": "USD", "spent": "1.42", "basis": "allocated time x 1 GPU"}},
+        {"currency": "USD", "spent": 1.42, "basis": "allocated time x 1 GPU", "unknown": None},
+    ),
+    "without a price": (
+        {"conditions": [NO_PRICE]},
+        {"currency": None, "spent": None, "basis": None, "unknown": "no price for cpu: set prices.perHour.cpu"},
+    ),
+    "ended before it began": (
+        {"phase": "Failed", "completionTime": "2026-11-22T12:00:00Z"},
+        {"currency": None, "spent": None, "basis": None, "unknown": "it ended before any of its pods had a node"},
+    ),
+    "not seen yet": (
+        {},
+        {"currency": None, "spent": None, "basis": None, "unknown": "the operator has not counted it yet"},
+    ),
+}
+
+
+@pytest.mark.parametrize(("status", "cost"), COSTS.values(), ids=COSTS.keys())
+async def test_a_cost_has_its_basis_and_an_unknown_one_its_reason(
+    rest: Rest, status: dict[str, Any], cost: dict[str, Any]
+) -> None:
+    put_job(rest, status=status)
+    expected = cost | {"estimated": None}
+    assert (await rest.get(f"{JOBS}/plato-1")).json()["cost"] == expected
+    assert (await rest.get(JOBS)).json()["jobs"][0]["cost"] == expected
 
 
 class TestList:

@@ -391,7 +391,8 @@ class TestTwoNamespaces:
 
             async def forgotten() -> bool:
                 async with engine.connect() as connection:
-                    rows = await connection.execute(text("SELECT namespace, name FROM training_jobs"))
+                    there = "SELECT namespace, name FROM training_jobs WHERE deleted_at IS NULL"
+                    rows = await connection.execute(text(there))
                     return {(row.namespace, row.name) for row in rows} == remaining
 
             await eventually(forgotten, timeout_seconds=10)

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from finetune_operator.core.base_model_catalogue import CATALOGUE
 from finetune_operator.core.version_changes import previous_version
 from finetune_operator.resources.modelversion import ModelVersion
 from tests.builders import job_object, version_object
@@ -12,6 +13,7 @@ from tests.unit.web.rest.example_requests import LOADED
 from tests.unit.web.test_access import is_problem
 
 MODELS = "/v1/fine-tuning/models"
+BASE_MODELS = "/v1/fine-tuning/base-models"
 
 
 def history(*previous: str | None) -> list[dict[str, Any]]:
@@ -165,3 +167,13 @@ def test_previous_version(case: str) -> None:
     family = [active, *(ModelVersion.parse(version_object(number, status={"state": state})) for number in (1, 2))]
     found = previous_version(active, family)
     assert (found.metadata.name if found else None) == expected
+
+
+async def test_base_models_to_begin_with(rest: Rest) -> None:
+    found = (await rest.get(BASE_MODELS, READER)).json()["base_models"]
+    assert [each["id"] for each in found] == [each.id for each in CATALOGUE]
+    assert found[0] == {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in vars(CATALOGUE[0]).items()
+        if name != "shape"
+    }

@@ -1,5 +1,6 @@
 """OpenAI's own client, unmodified: the API key is a Kubernetes token, and a job is a FineTuneJob."""
 
+import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,6 +16,7 @@ from pydantic import ValidationError
 from finetune_operator.contract.training import JobIdentity, Progress
 from finetune_operator.store import progress
 from finetune_operator.web.job_requests import WrongRequest
+from finetune_operator.web.openai_api import routes
 from finetune_operator.web.openai_api.requests import FineTuningRequest, job_request
 from tests.builders import job_object, version_object
 from tests.unit.web.conftest import ENVIRONMENT
@@ -101,11 +103,34 @@ async def test_a_version_is_a_model(rest: Rest, client: AsyncOpenAI) -> None:
     assert found in [model async for model in client.models.list()]
 
 
+async def test_models_go_on_after_a_page(rest: Rest, client: AsyncOpenAI) -> None:
+    for number in range(7, 12):
+        put_version(rest, "finetune", number)
+    whole = await client.get("/models", cast_to=object)
+    assert isinstance(whole, dict)
+    names = [model["id"] for model in whole["data"]]
+    assert (whole["has_more"], len(names)) == (False, 6)
+    found, last = [], None
+    for _ in range(3):
+        page = await client.get(f"/models?limit=2{f'&after={last}' if last else ''}", cast_to=object)
+        assert isinstance(page, dict)
+        found += [model["id"] for model in page["data"]]
+        last = page["last_id"]
+        assert page["has_more"] == (len(found) < 6)
+    assert (found, last) == (names, f"finetune.{names[-1]}")
+
+
 @pytest.mark.parametrize("name", ["plato-v8", "finetune.plato-v8", "gpt-4.1", "elsewhere.plato-v7"])
 async def test_no_version_is_no_model(rest: Rest, client: AsyncOpenAI, name: str) -> None:
     with pytest.raises(openai.NotFoundError) as caught:
         await client.models.retrieve(name)
     assert caught.value.code
+
+
+async def test_what_is_not_offered_is_told(client: AsyncOpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match="there is no path /v1/responses") as caught:
+        await client.responses.create(model="plato", input="Hi")
+    assert (caught.value.type, caught.value.code) == ("invalid_request_error", "http")
 
 
 async def test_what_can_be_no_name_is_refused(client: AsyncOpenAI) -> None:
@@ -125,6 +150,14 @@ class TestSeveralNamespaces:
     @pytest.fixture
     def environment(self) -> dict[str, str]:
         return ENVIRONMENT | {"FINETUNE_NAMESPACES": "finetune,other"}
+
+    async def test_a_name_is_found_among_however_many(
+        self, rest: Rest, client: AsyncOpenAI, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(routes, "MODELS_MAX", 1)
+        for number in range(7, 12):
+            put_version(rest, "other", number)
+        assert (await client.models.retrieve("plato-v7")).id == "plato-v7"
 
     async def test_a_name_alone_is_that_of_one_namespace(self, rest: Rest, client: AsyncOpenAI) -> None:
         put_version(rest, "other", 7)
@@ -207,6 +240,46 @@ ERRORS: dict[str, tuple[str, dict[str, Any], type[openai.APIStatusError], str]] 
 }
 
 
+MISTAKES: dict[str, tuple[dict[str, Any], str, str]] = {
+    "one of OpenAI's own models": (
+        {"model": "gpt-4o-mini-2024-07-18"},
+        "model",
+        r"^(?!.*base_model).*no base model gpt-4o-mini-2024-07-18.*<owner>/<name>.*Qwen/Qwen3-0\.6B.*volume://<claim>/<path>",
+    ),
+    "a volume without a path": (
+        {"model": "volume://models"},
+        "model",
+        "write volume://<claim>/<path>, not volume://models",
+    ),
+    "a file that is nowhere": ({"training_file": "gone.jsonl"}, "training_file", "training_file: write volume://"),
+    "a place to validate by": ({"validation_file": "s3://b/k"}, "validation_file", "validation_file: send the id"),
+    "a suffix without a letter": ({"suffix": "!"}, "suffix", "suffix: use letters"),
+    "integrations": ({"integrations": [{"type": "wandb", "wandb": {"project": "p"}}]}, "integrations", "reportTo"),
+    "an unknown member": ({"extra_body": {"epochs": 3}}, "epochs", "body.epochs"),
+    "no epoch": ({"hyperparameters": {"n_epochs": 0}}, "hyperparameters.n_epochs", "n_epochs"),
+    "a validation without a file": (
+        {"validation_file": f"file-finetune.{'0' * 32}", "training_file": "ratings"},
+        "validation_file",
+        "training_file of an exported dataset",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+async def test_a_mistake_names_the_member_that_was_sent(client: AsyncOpenAI, case: str) -> None:
+    members, param, words = MISTAKES[case]
+    with pytest.raises(openai.BadRequestError) as caught:
+        await client.fine_tuning.jobs.create(**{"model": TINY, "training_file": "ratings"} | members)
+    assert caught.value.param == param
+    assert re.search(words, caught.value.message), caught.value.message
+
+
+async def test_what_is_no_json_has_no_member(rest: Rest) -> None:
+    headers = {"Authorization": "Bearer editor", "Content-Type": "application/json"}
+    response = await rest.client.post("/v1/fine_tuning/jobs", content=b"{", headers=headers)
+    assert (response.status_code, response.json()["error"]["param"]) == (400, None)
+
+
 @pytest.mark.parametrize("case", ERRORS)
 async def test_errors_are_those_that_the_client_knows(client: AsyncOpenAI, case: str) -> None:
     key, members, kind, words = ERRORS[case]
@@ -216,6 +289,28 @@ async def test_errors_are_those_that_the_client_knows(client: AsyncOpenAI, case:
         )
     assert words in str(caught.value)
     assert caught.value.code
+
+
+@pytest.mark.parametrize(
+    ("path", "is_openais"),
+    [
+        ("/v1/chat/completions", True),
+        ("/v1/completions", True),
+        ("/v1/embeddings", True),
+        ("/v1/fine_tuning", True),
+        ("/v1/fine_tuning/nothing", True),
+        ("/v1/models/plato/nothing", True),
+        ("/v1/modelsx", True),
+        ("/v1/responses", True),
+        ("/v1/fine-tuning/nothing", False),
+        ("/v1/api-keys/nothing/more", False),
+        ("/nothing", False),
+    ],
+)
+async def test_whose_paths_have_errors_in_openais_form(rest: Rest, path: str, is_openais: bool) -> None:
+    response = await rest.ask("PATCH", path)
+    assert response.status_code in (404, 405)
+    assert ("error" in response.json()) == is_openais
 
 
 async def test_unknown_jobs_and_finished_ones(rest: Rest, client: AsyncOpenAI) -> None:

@@ -100,6 +100,10 @@ function find() {
     if (charts.has(element)) continue;
     charts.set(element, { answer: null, plot: null, loading: false, again: false });
     element.querySelector("[data-smoothing]")?.addEventListener("input", () => draw(element));
+    element.querySelector("[data-axis]")?.addEventListener("change", (event) => {
+      element.dataset.chart = event.target.value;
+      load(element);
+    });
     load(element);
   }
 }

@@ -2,6 +2,8 @@
 //
 // Each connection begins with "hello", after which all of them are fetched: whatever was missed while there was none,
 // because of a dropped line, a restart of the api or a hidden tab, is caught up by that.
+//
+// What no object tells of, such as calls that gateways count, is fetched every data-live-seconds while somebody looks.
 
 const FIRST_PAUSE = 500;
 const LONGEST_PAUSE = 10000;
@@ -9,6 +11,7 @@ const LONGEST_PAUSE = 10000;
 let source = null;
 let pause = FIRST_PAUSE;
 let timer = 0;
+let repeating = 0;
 
 function show(text) {
   const state = document.getElementById("live-state");
@@ -30,6 +33,17 @@ function fetchAnew(changed) {
     if (element.dataset.chart) element.dispatchEvent(new Event("chart", { bubbles: true }));
     else element.dispatchEvent(new Event("live"));
   }
+}
+
+function repeat() {
+  clearInterval(repeating);
+  const seconds = document.querySelector("[data-live-seconds]")?.dataset.liveSeconds;
+  if (!seconds || document.hidden) return;
+  repeating = setInterval(() => {
+    for (const element of document.querySelectorAll("[data-live-seconds]:not(.htmx-request)")) {
+      element.dispatchEvent(new Event("live"));
+    }
+  }, 1000 * seconds);
 }
 
 function close() {
@@ -64,8 +78,10 @@ function open() {
 }
 
 export function startLive() {
-  document.addEventListener("visibilitychange", () => (document.hidden ? close() : open()));
-  addEventListener("pagehide", close);
-  addEventListener("pageshow", (event) => { if (event.persisted) open(); });
-  open();
+  const begin = () => { open(); repeat(); };
+  const end = () => { close(); clearInterval(repeating); };
+  document.addEventListener("visibilitychange", () => (document.hidden ? end() : begin()));
+  addEventListener("pagehide", end);
+  addEventListener("pageshow", (event) => { if (event.persisted) begin(); });
+  begin();
 }
