@@ -17,7 +17,7 @@ from demo.chat import ask, client
 from demo.story import ALIAS, FIRST, QUESTIONS, SECOND_JOB, SERVING_TIMEOUT_SECONDS, TRAINING_TIMEOUT_SECONDS
 from demo.target import NAMESPACE
 from tests import chromium
-from tests.e2e.conftest import World
+from tests.e2e.conftest import World, editor_token
 from tests.waiting import eventually
 
 expect.set_options(timeout=60_000)
@@ -33,18 +33,7 @@ VOTES = ("1", "ArrowRight", "3", "x")
 @pytest.fixture
 def token(world: World) -> str:
     """Of somebody who may train, vote and deploy, and nothing else."""
-    metadata = {"name": ACCOUNT}
-    world.kubectl.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})
-    world.kubectl.apply(
-        {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "RoleBinding",
-            "metadata": metadata,
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "edit"},
-            "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": world.kubectl.namespace}],
-        }
-    )
-    return world.kubectl.run("create", "token", ACCOUNT, "--duration", "2h").strip()
+    return editor_token(world, ACCOUNT)
 
 
 @asynccontextmanager

@@ -1,14 +1,12 @@
-"""The api in the caller's own name: at an address, or by kubectl's port-forward to its Service.
+"""The api in the caller's own name: at an address, or by a port that is forwarded to its Service.
 
 Not by the API server's service proxy: it takes the Authorization header for itself, so that the api would not know who
-asks. A port-forward leaves the request as it is; it needs kubectl, and the right to `create` on pods/portforward.
+asks. A forwarded port leaves the request as it is.
 """
 
-import asyncio
 import ipaddress
 import json
 import re
-import shutil
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -19,15 +17,14 @@ import aiohttp
 
 from finetune_operator.cli.connection import Connection, connected
 from finetune_operator.cli.failures import ExitCode, Failed, refused, unavailable, usage
+from finetune_operator.cli.forwarding import forwarded
 from finetune_operator.cli.options import Api, Cluster
 
 SERVICE_SELECTOR = "app.kubernetes.io/name=finetune-operator,app.kubernetes.io/component=api"
-FORWARD_TIMEOUT_SECONDS = 20
 REQUEST_TIMEOUT_SECONDS = 180
 """An export of many ratings, or two answers of a slow engine."""
 TOKEN_SECONDS = 3600
 CHUNK_BYTES = 1 << 16
-FORWARDING = re.compile(rb"Forwarding from (?P<host>127\.0\.0\.1):(?P<port>\d+)")
 CODES = {
     401: ExitCode.REFUSED,
     403: ExitCode.REFUSED,
@@ -192,55 +189,6 @@ async def service_of(connection: Connection, api: Api) -> tuple[str, str]:
         f"no api is found in namespace {connection.namespace}, nor in those that you may look at: "
         "say where it is with --api NAMESPACE/SERVICE, or --server URL"
     )
-
-
-@asynccontextmanager
-async def forwarded(connection: Connection, service: tuple[str, str], port: int = 0) -> AsyncIterator[str]:
-    """A local address of the Service as long as the block lasts. Raises `Failed`."""
-    if shutil.which("kubectl") is None:
-        raise usage("kubectl, which forwards a port to the api, is not on the PATH: install it, or pass --server URL")
-    namespace, name = service
-    arguments = ["--context", connection.access.context, "--namespace", namespace]
-    if connection.kubeconfig:
-        arguments += ["--kubeconfig", str(connection.kubeconfig)]
-    arguments += ["port-forward", f"service/{name}", f"{port or ''}:80", "--address", "127.0.0.1"]
-    process = await asyncio.create_subprocess_exec(
-        "kubectl", *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-    )
-    told = process.stdout or asyncio.StreamReader()
-    draining: asyncio.Task[None] | None = None
-    try:
-        url = await _local_address(told, f"{namespace}/{name}")
-        draining = asyncio.create_task(_drained(told))
-        yield url
-    finally:
-        if draining is not None:
-            draining.cancel()
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
-
-
-async def _local_address(told: asyncio.StreamReader, service: str) -> str:
-    words = b""
-    try:
-        async with asyncio.timeout(FORWARD_TIMEOUT_SECONDS):
-            while line := await told.readline():
-                if found := FORWARDING.search(line):
-                    return f"http://{found['host'].decode()}:{found['port'].decode()}"
-                words += line
-    except TimeoutError:
-        raise unavailable(f"kubectl has forwarded no port to {service} for {FORWARD_TIMEOUT_SECONDS} s") from None
-    why = " ".join(words.decode(errors="replace").split())
-    raise refused(
-        f"kubectl can't forward a port to {service}: {why} (it takes `create` on pods/portforward, or --server)"
-    )
-
-
-async def _drained(told: asyncio.StreamReader) -> None:
-    """It tells of each connection, and would wait for a reader once the pipe is full."""
-    while await told.read(CHUNK_BYTES):
-        pass
 
 
 def segment(text: str) -> str:

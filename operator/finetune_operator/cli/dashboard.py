@@ -3,8 +3,9 @@
 import asyncio
 import webbrowser
 
-from finetune_operator.cli.api_access import forwarded, service_of
+from finetune_operator.cli.api_access import service_of
 from finetune_operator.cli.connection import connected
+from finetune_operator.cli.forwarding import forwarded
 from finetune_operator.cli.options import Api, Cluster
 from finetune_operator.cli.printing import hint, print_line
 

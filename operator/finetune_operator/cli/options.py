@@ -79,7 +79,7 @@ class Api:
         typer.Option(
             "--server",
             envvar="FTCTL_SERVER",
-            help="The api's URL; else kubectl forwards a port to it.",
+            help="The api's URL; else a port is forwarded to it.",
             rich_help_panel=API_PANEL,
         ),
     ] = None

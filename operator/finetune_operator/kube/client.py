@@ -1,5 +1,6 @@
 """One connection pool to the API server, for the operator, the gateway and the api."""
 
+import asyncio
 import json
 import logging
 import ssl
@@ -13,6 +14,7 @@ import kopf
 
 from finetune_operator.kube.errors import KubeError, Rejected, Unavailable, error_for
 from finetune_operator.kube.paths import path_of
+from finetune_operator.kube.port_forward import PROTOCOL, PodConnection
 from finetune_operator.logs import cause
 
 CREDENTIALS_MAX_AGE_SECONDS = 60.0
@@ -236,6 +238,33 @@ class KubeClient:
                     yield chunk
         except (aiohttp.ClientError, TimeoutError) as error:
             raise Unavailable(f"log of {pod} broke: {cause(error)}") from error
+
+    @asynccontextmanager
+    async def port_forward(self, namespace: str, pod: str, port: int) -> AsyncIterator[PodConnection]:
+        """One connection to a port of a pod, which takes the verb `get` on `pods/portforward`."""
+        path = path_of("pods", namespace, pod, "portforward")
+        params = {"ports": str(port)}
+        try:
+            async with asyncio.timeout(REQUEST_TIMEOUT_SECONDS):
+                websocket = await self._session.ws_connect(
+                    self._url(path),
+                    params=params,
+                    headers=self._headers(),
+                    protocols=(PROTOCOL,),
+                    ssl=self._trust,
+                    max_msg_size=0,
+                )
+        except aiohttp.WSServerHandshakeError as error:
+            # Of a refused handshake no words are left; who may not connect is told the same without one.
+            if error.status in (401, 403, 404):
+                await self._request("GET", path, params=params)
+            raise Unavailable(f"port {port} of pod {pod} can't be forwarded: {error.status} {error.message}") from error
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise Unavailable(f"port {port} of pod {pod} can't be forwarded: {cause(error)}") from error
+        try:
+            yield PodConnection(websocket)
+        finally:
+            await websocket.close()
 
     async def _request(
         self,

@@ -159,8 +159,8 @@ def _url(file: Path) -> str:
 
 
 def _export(order: ExportOrder, url: str) -> Outcome:
+    from finetune_operator.store.datasets.dropped_rows import DROPPED_NAME
     from finetune_operator.store.datasets.export import Export
-    from finetune_operator.store.datasets.spool import DROPPED_NAME
 
     export = Export(order.config, order.format, Path(), {DATABASE_URL_VARIABLE: url}, order.directory)
     try:

@@ -6,6 +6,7 @@ from typing import Any
 from aiohttp import web
 
 from finetune_operator.kube.paths import PREFIXES
+from finetune_operator.kube.port_forward import DATA, ERRORS, PROTOCOL
 from tests.builders import merged
 from tests.cluster.samples import ab_test, batch_inference, fine_tune_job, model_version
 from tests.unit.web.rest.played_api_server import EDIT, KINDS, READ, VIEW, PlayedApiServer, User, failure
@@ -22,10 +23,22 @@ class PlayedCluster(PlayedApiServer):
 
     def __init__(self) -> None:
         super().__init__()
-        everything = EDIT | READ_OTHERS | {("create", "batchinferences"), ("create", "serviceaccounts/token")}
+        everything = (
+            EDIT
+            | READ_OTHERS
+            | {
+                ("create", "batchinferences"),
+                ("create", "serviceaccounts/token"),
+                ("get", "pods/portforward"),
+            }
+        )
         self.users |= {
             "editor": User("system:serviceaccount:finetune:editor", everything, {NAMESPACE}),
-            "reader": User("system:serviceaccount:finetune:reader", VIEW | READ_OTHERS, {NAMESPACE}),
+            "reader": User(
+                "system:serviceaccount:finetune:reader",
+                VIEW | READ_OTHERS | {("get", "pods/portforward")},
+                {NAMESPACE},
+            ),
             "narrow": User(
                 "narrow", {right for right in VIEW | READ_OTHERS if right[1] not in ("pods", "deployments")}
             ),
@@ -33,11 +46,16 @@ class PlayedCluster(PlayedApiServer):
         }
         self.container_logs: dict[tuple[str, str], list[bytes]] = {}
         """By pod and container."""
+        self.ports: dict[tuple[str, int], int] = {}
+        """Of pods, by name and number: which port of this machine is behind each."""
+        self.forwarded: list[str] = []
+        """The pods to which a connection was made."""
 
     def add_routes(self, app: web.Application) -> None:
         app.router.add_post("/apis/authentication.k8s.io/v1/selfsubjectreviews", self._who)
         app.router.add_post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", self._may)
         app.router.add_get("/api/v1/namespaces/{namespace}/pods/{name}/log", self._container_log)
+        app.router.add_get("/api/v1/namespaces/{namespace}/pods/{name}/portforward", self._forward)
         app.router.add_post("/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token", self._token)
         for prefix in {PREFIXES[plural] for plural in (*KINDS, *OTHERS)}:
             app.router.add_get(prefix + "/{plural}", self._list_or_serve)
@@ -84,6 +102,37 @@ class PlayedCluster(PlayedApiServer):
             await response.write(line)
             await asyncio.sleep(0)
         return response
+
+    async def _forward(self, request: web.Request) -> web.StreamResponse:
+        """As the kubelet does: the port on both channels, and then bytes or an error."""
+        user, name, port = self._user(request), request.match_info["name"], int(request.query["ports"])
+        if not user.may("get", "pods/portforward", request.match_info["namespace"]):
+            raise failure(403, f'pods "{name}" is forbidden: User "{user.name}" cannot get resource "pods/portforward"')
+        websocket = web.WebSocketResponse(protocols=(PROTOCOL,))
+        if not websocket.can_prepare(request):
+            raise failure(400, "Upgrade request required")
+        await websocket.prepare(request)
+        self.forwarded.append(name)
+        for channel in (DATA, ERRORS):
+            await websocket.send_bytes(bytes((channel,)) + port.to_bytes(2, "little"))
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", self.ports.get((name, port), 1))
+        except OSError as error:
+            await websocket.send_bytes(bytes((ERRORS,)) + f"error forwarding port {port}: {error}".encode())
+            return websocket
+
+        async def answered() -> None:
+            while content := await reader.read(65_536):
+                await websocket.send_bytes(bytes((DATA,)) + content)
+            await websocket.close()
+
+        answering = asyncio.create_task(answered())
+        async for message in websocket:
+            writer.write(message.data[1:])
+            await writer.drain()
+        writer.close()
+        await asyncio.gather(answering, return_exceptions=True)
+        return websocket
 
     async def _token(self, request: web.Request) -> web.Response:
         user = self._user(request)

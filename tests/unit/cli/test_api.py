@@ -1,4 +1,4 @@
-"""Votes and exports: the real api on a port, asked by way of a kubectl that forwards to it, or at its address."""
+"""Votes and exports: the real api on a port, asked by a port that the played API server forwards, or at its address."""
 
 import asyncio
 import json
@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import kopf
@@ -18,7 +19,10 @@ import uvicorn
 from structlog.testing import capture_logs
 
 from finetune_operator.cli import datasets
+from finetune_operator.cli.connection import connected
 from finetune_operator.cli.failures import ExitCode
+from finetune_operator.cli.forwarding import forwarded
+from finetune_operator.cli.options import Cluster
 from finetune_operator.cli.voting import shown
 from finetune_operator.contract.batch_answers import BatchAnswer, BatchAnswers
 from finetune_operator.contract.job_logs import LogTail
@@ -41,20 +45,26 @@ from tests.unit.web.ratings_api import WorkerThread
 from tests.unit.web.rest.played_api_server import OWN_TOKEN, User
 from tests.waiting import eventually
 
-KUBECTL = """#!/bin/sh
-echo "$@" >> {calls}
-[ -z "{error}" ] || {{ echo "{error}" >&2; exit 1; }}
-echo "Forwarding from 127.0.0.1:{port} -> 8080"
-exec sleep 600
-"""
+LABELS = {"app.kubernetes.io/name": "finetune-operator", "app.kubernetes.io/component": "api"}
 SERVICE = {
     "metadata": {
         "name": "finetune-api",
         "namespace": NAMESPACE,
-        "labels": {"app.kubernetes.io/name": "finetune-operator", "app.kubernetes.io/component": "api"},
-    }
+        "labels": LABELS,
+    },
+    "spec": {"selector": LABELS, "ports": [{"name": "http", "port": 80, "targetPort": "http"}]},
 }
 TEST = "v1-v2"
+API_PORT = 8080
+
+
+def api_pod(name: str, *, ready: bool = True) -> dict[str, Any]:
+    """One behind the Service."""
+    return {
+        "metadata": {"name": name, "namespace": NAMESPACE, "labels": LABELS},
+        "spec": {"containers": [{"name": "api", "ports": [{"name": "http", "containerPort": API_PORT}]}]},
+        "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": str(ready)}]},
+    }
 
 
 @dataclass(frozen=True)
@@ -67,21 +77,14 @@ class RunningApi:
     def url(self) -> str:
         return f"http://{HOST}:{self.port}"
 
-    def kubectl_calls(self) -> list[str]:
-        calls = self.directory / "kubectl-calls"
-        return calls.read_text().splitlines() if calls.exists() else []
-
-    def put_kubectl(self, error: str = "") -> None:
-        kubectl = self.directory / "kubectl"
-        kubectl.write_text(KUBECTL.format(port=self.port, error=error, calls=self.directory / "kubectl-calls"))
-        kubectl.chmod(0o755)
-
 
 @pytest.fixture
 async def api(cluster: PlayedCluster, tmp_path: Path) -> AsyncIterator[RunningApi]:
     cluster.put("abtests", ab_test())
     cluster.put("modelversions", model_version())
     cluster.put("services", SERVICE)
+    cluster.put("pods", api_pod("api-starting", ready=False))
+    cluster.put("pods", api_pod("api-ready"))
     url = write_ratings(tmp_path / "ratings.db", [rating(number, domain="law") for number in range(12)])
     (tmp_path / "url").write_text(f"{url}\n")
     settings = Settings.from_environment(
@@ -106,14 +109,14 @@ async def api(cluster: PlayedCluster, tmp_path: Path) -> AsyncIterator[RunningAp
             task = asyncio.create_task(server.serve())
             await eventually(lambda: server.started)
             running = RunningApi(port, tmp_path, services)
-            running.put_kubectl()
+            cluster.ports["api-ready", API_PORT] = port
             yield running
             server.should_exit = True
             await task
     await engine.dispose()
 
 
-async def test_blind_votes_in_the_callers_name(ftctl: Ftctl, api: RunningApi) -> None:
+async def test_blind_votes_in_the_callers_name(ftctl: Ftctl, api: RunningApi, cluster: PlayedCluster) -> None:
     ended = await ftctl("vote", TEST, stdin="a\nz\nT\ns\n")
 
     assert (ended.code, ended.err) == (ExitCode.DONE, "")
@@ -122,9 +125,7 @@ async def test_blind_votes_in_the_callers_name(ftctl: Ftctl, api: RunningApi) ->
     assert "2 votes cast, 2 in all." in ended.out
     assert "A was" not in ended.out, "nobody is told whose answers they are"
     assert max(map(len, ended.lines)) <= 140
-    assert api.kubectl_calls() == [
-        "--context test --namespace finetune port-forward service/finetune-api :80 --address 127.0.0.1"
-    ]
+    assert set(cluster.forwarded) == {"api-ready"}
     address = f"{api.url}/v1/fine-tuning/ab-test/finetune.{TEST}/voters"
     headers = {"Authorization": "Bearer editor"}
     async with aiohttp.ClientSession(headers=headers) as session, session.get(address) as response:
@@ -231,8 +232,9 @@ async def test_logs_of_pods_that_are_gone_are_those_that_the_api_keeps(
     assert (await ftctl("logs", "plato-1", "-c", "trainer", "--tail", "1")).out == "step 2\n"
 
 
-async def test_at_an_address_only_a_token_that_was_meant_for_it_is_sent(ftctl: Ftctl, api: RunningApi) -> None:
-    api.put_kubectl("must not be called")
+async def test_at_an_address_only_a_token_that_was_meant_for_it_is_sent(
+    ftctl: Ftctl, api: RunningApi, cluster: PlayedCluster
+) -> None:
     refused = await ftctl("export", "--count", "--server", api.url)
     assert refused.code == ExitCode.REFUSED
     assert "Set FTCTL_TOKEN" in refused.err
@@ -241,7 +243,7 @@ async def test_at_an_address_only_a_token_that_was_meant_for_it_is_sent(ftctl: F
         "export", "--count", FTCTL_SERVER=api.url, FTCTL_TOKEN=ENVIRONMENT["FINETUNE_API_TOKEN"], KUBECONFIG="/nowhere"
     )
     assert (taken.code, taken.lines[0]) == (ExitCode.DONE, "12 ratings")
-    assert api.kubectl_calls() == []
+    assert cluster.forwarded == []
 
 
 @pytest.mark.parametrize(
@@ -286,7 +288,8 @@ async def test_a_kubeconfig_with_certificates_is_told_what_to_do(
         (("export", "--domain", "nothing"), "editor", ExitCode.USAGE, "nothing"),
         (("export", "--count", "--server", "ftp://x"), "editor", ExitCode.USAGE, "write http://"),
         (("export", "--count", "--server", "http://127.0.0.1:1"), "editor", ExitCode.UNAVAILABLE, "does not answer"),
-        (("export", "--count", "--api", "finetune/x/y"), "editor", ExitCode.DONE, ""),
+        (("export", "--count", "--api", "finetune/x/y"), "editor", ExitCode.USAGE, "'x/y' is no name"),
+        (("export", "--count", "--api", "nowhere"), "editor", ExitCode.REFUSED, "there is no services nowhere"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -298,18 +301,46 @@ async def test_what_the_api_refuses(
     assert words in ended.err
 
 
-async def test_a_port_that_can_not_be_forwarded(ftctl: Ftctl, api: RunningApi) -> None:
-    api.put_kubectl("error: pods finetune-api is forbidden")
+async def test_who_may_forward_no_port_is_told_which_right_it_takes(
+    ftctl: Ftctl, api: RunningApi, cluster: PlayedCluster
+) -> None:
+    cluster.users["editor"].rights.remove(("get", "pods/portforward"))
     ended = await ftctl("vote", TEST)
     assert ended.code == ExitCode.REFUSED
-    assert "error: pods finetune-api is forbidden" in ended.err
-    assert "pods/portforward" in ended.err
+    assert 'pods "api-ready" is forbidden' in ended.err
+    assert "`get` on pods/portforward" in " ".join(ended.err.split())
 
 
-async def test_no_kubectl(ftctl: Ftctl, api: RunningApi) -> None:
-    ended = await ftctl("vote", TEST, PATH="/nowhere")
-    assert ended.code == ExitCode.USAGE
-    assert "kubectl, which forwards a port to the api, is not on the PATH" in ended.err
+async def test_no_pod_is_ready(ftctl: Ftctl, api: RunningApi, cluster: PlayedCluster) -> None:
+    await cluster.remove("pods", NAMESPACE, "api-ready")
+    ended = await ftctl("vote", TEST)
+    assert (ended.code, "no pod of Service finetune/finetune-api is ready" in ended.err) == (ExitCode.UNAVAILABLE, True)
+
+
+async def test_a_pod_where_nothing_listens(ftctl: Ftctl, api: RunningApi, cluster: PlayedCluster) -> None:
+    cluster.ports.clear()
+    ended = await ftctl("vote", TEST)
+    assert ended.code == ExitCode.UNAVAILABLE
+    assert "error forwarding port 8080" in ended.err
+
+
+async def test_a_pod_that_is_replaced_ends_only_its_own_connections(
+    api: RunningApi, cluster: PlayedCluster, tmp_path: Path
+) -> None:
+    file = tmp_path / "kubeconfig"
+    file.write_text(kubeconfig(cluster.url).replace("token: test", "token: editor"))
+    async with (
+        connected(Cluster(kubeconfig=file, context=None, namespace=NAMESPACE)) as connection,
+        forwarded(connection, (NAMESPACE, "finetune-api")) as url,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session,
+    ):
+        for name in ("api-ready", "api-later"):
+            async with session.get(f"{url}/healthz") as response:
+                assert await response.text() == "ok\n"
+            assert cluster.forwarded[-1] == name
+            await cluster.remove("pods", NAMESPACE, "api-ready") if name == "api-ready" else None
+            cluster.put("pods", api_pod("api-later"))
+            cluster.ports["api-later", API_PORT] = api.port
 
 
 async def test_no_api(ftctl: Ftctl, cluster: PlayedCluster) -> None:
@@ -334,10 +365,15 @@ async def test_the_dashboard_ends_its_forwarding(ftctl: Ftctl, api: RunningApi, 
         | {"KUBECONFIG": str(tmp_path / "editor.kubeconfig"), "PATH": f"{tmp_path}:{os.environ['PATH']}"},
     )  # fmt: skip
     assert process.stdout is not None
-    line = await asyncio.wait_for(process.stdout.readline(), 30)
-    assert line.decode() == f"http://127.0.0.1:{api.port}/fine-tuning\n"
-    process.send_signal(signal.SIGINT)
-    assert await asyncio.wait_for(process.wait(), 30) == ExitCode.INTERRUPTED
+    page = (await asyncio.wait_for(process.stdout.readline(), 30)).decode().strip()
+    assert page.endswith("/fine-tuning")
+    async with aiohttp.ClientSession() as session:
+        async with session.get(page) as response:
+            assert (response.status, "Log in" in await response.text()) == (200, True)
+        process.send_signal(signal.SIGINT)
+        assert await asyncio.wait_for(process.wait(), 30) == ExitCode.INTERRUPTED
+        with pytest.raises(aiohttp.ClientConnectionError):
+            await session.get(page)
 
 
 @pytest.mark.parametrize("width", [120, 60])

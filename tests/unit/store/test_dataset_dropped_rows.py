@@ -8,15 +8,16 @@ import pytest
 
 from finetune_operator.contract.dataset import DatasetConfig
 from finetune_operator.core.dataset_records import Format
-from finetune_operator.store.datasets import spool as spools
+from finetune_operator.store.datasets import dropped_rows
+from finetune_operator.store.datasets.spool import DROPPED_MARK, Spool
 from tests.unit.store.conftest import Fill
 from tests.unit.store.dataset_exports import export, from_ratings, lines, put
 from tests.unit.store.ratings_database import rating, write_ratings
 
 
 def test_rows_that_are_left_out_take_nothing_of_what_the_dataset_may_have(tmp_path: Path) -> None:
-    spool = spools.Spool(tmp_path, max_bytes=100)
-    spool.add([spools.DROPPED_MARK + f"ShortPrompt 1 {number}".encode() for number in range(1000)])
+    spool = Spool(tmp_path, max_bytes=100)
+    spool.add(b"".join(DROPPED_MARK + f"ShortPrompt 1 {number}\n".encode() for number in range(1000)))
     assert (spool.rows, spool.dropped.counts) == (0, {"ShortPrompt": 1000})
     spool.close()
 
@@ -44,7 +45,7 @@ def test_rows_that_are_left_out_are_named(fill: Fill, tmp_path: Path) -> None:
 
 
 def named(directory: Path) -> list[dict[str, object]]:
-    return [json.loads(line) for line in (directory / spools.DROPPED_NAME).read_text().splitlines()]
+    return [json.loads(line) for line in (directory / dropped_rows.DROPPED_NAME).read_text().splitlines()]
 
 
 def test_each_row_that_is_left_out_is_in_a_file_with_its_reason(fill: Fill, tmp_path: Path) -> None:
@@ -76,8 +77,8 @@ def test_ratings_that_make_no_pair_are_named_by_their_prompts_first(fill: Fill, 
 def test_where_nearly_all_of_a_large_table_is_left_out_the_rest_is_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spools, "NAMED_MAX_ROWS", 2)
-    dropped = spools.Dropped(tmp_path / spools.DROPPED_NAME)
+    monkeypatch.setattr(dropped_rows, "NAMED_MAX_ROWS", 2)
+    dropped = dropped_rows.Dropped(tmp_path / dropped_rows.DROPPED_NAME)
     for number in range(5):
         dropped.add("LowRating", str(number))
     dropped.finish()
@@ -125,4 +126,4 @@ def test_whatever_ids_another_applications_table_has_no_line_comes_of_them(
     assert all(json.loads(line) and b"made by" not in line for line in train)
     assert (report.rows, sum(report.dropped.values())) == (len(train), 2)
     (shown,) = report.dropped_rows.values()
-    assert sorted(shown) == ["(no id)", f"a {made_line}"[: spools.SHOWN_ROW_MAX_CHARACTERS]]
+    assert sorted(shown) == ["(no id)", f"a {made_line}"[: dropped_rows.SHOWN_ROW_MAX_CHARACTERS]]

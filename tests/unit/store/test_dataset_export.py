@@ -20,6 +20,7 @@ from finetune_operator.core import datasets
 from finetune_operator.core.dataset_records import Format, pair, question_and_answer, write_record
 from finetune_operator.core.datasets import RatedAnswer
 from finetune_operator.store.datasets import spool as spools
+from finetune_operator.store.datasets.dropped_rows import DROPPED_NAME
 from tests.postgres_server import PostgresServer
 from tests.unit.store.conftest import Fill
 from tests.unit.store.dataset_exports import export, from_ratings, lines, put
@@ -152,7 +153,7 @@ def test_databases_make_the_pairs_that_the_specification_says(
 @given(
     st.lists(st.tuples(st.text("ab", max_size=3), st.text("xy", max_size=40)), max_size=200),
     st.floats(0, 1),
-    st.integers(1, 400),
+    st.integers(1, 50),
     st.integers(1, 400),
     st.integers(1, 400),
 )
@@ -161,18 +162,18 @@ def test_more_rows_than_fit_into_memory_are_arranged_as_a_few_are(
     tmp_path_factory: pytest.TempPathFactory,
     rows: list[tuple[str, str]],
     fraction: float,
-    buffered: int,
+    together: int,
     sorted_bytes: int,
     piece: int,
 ) -> None:
     directory = tmp_path_factory.mktemp("spool")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(spools, "BUFFERED_MAX_BYTES", buffered)
         patch.setattr(spools, "SORTED_BYTES", sorted_bytes)
         patch.setattr(spools, "SORTED_MAX_BYTES", piece)
         spool = spools.Spool(directory, 10**9)
-        for prompt, line in rows:
-            spool.add([datasets.prompt_key(prompt, 1) + line.encode()])
+        written = [datasets.prompt_key(prompt, 1) + line.encode() + b"\n" for prompt, line in rows]
+        for first in range(0, len(written), together):
+            spool.add(b"".join(written[first : first + together]))
         (directory / "out").mkdir()
         parts = spool.write(directory / "out" / "train.jsonl", directory / "out" / "test.jsonl", fraction)
         spool.close()
@@ -180,7 +181,7 @@ def test_more_rows_than_fit_into_memory_are_arranged_as_a_few_are(
     assert lines(directory / "out") == tuple(expected)
     assert (parts.rows, parts.test_rows) == (len(expected.train), len(expected.test))
     assert spool.dropped.counts["Duplicate"] == len(rows) - parts.rows - parts.test_rows
-    assert [path.name for path in directory.iterdir() if path.is_file()] == [spools.DROPPED_NAME]
+    assert [path.name for path in directory.iterdir() if path.is_file()] == [DROPPED_NAME]
 
 
 def test_each_format_is_written_from_ratings_as_it_is_read(fill: Fill, tmp_path: Path) -> None:

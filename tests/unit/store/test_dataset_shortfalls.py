@@ -3,7 +3,6 @@
 import errno
 import sqlite3
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +63,8 @@ def test_a_connection_lost_in_the_midst_is_made_again(
     losses = []
 
     class Losing(spools.Spool):
-        def add(self, rows: Sequence[bytes]) -> None:
-            super().add(rows)
+        def add(self, content: bytes) -> None:
+            super().add(content)
             if len(losses) < 2:
                 losses.append(self.rows)
                 # The patience of the export has passed by now, had it begun with the first scan.

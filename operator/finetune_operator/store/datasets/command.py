@@ -68,8 +68,8 @@ def _stats(options: argparse.Namespace, environment: Mapping[str, str]) -> dict[
 
 
 def _export(options: argparse.Namespace, environment: Mapping[str, str]) -> dict[str, object]:
+    from finetune_operator.store.datasets.dropped_rows import DROPPED_NAME
     from finetune_operator.store.datasets.export import Export
-    from finetune_operator.store.datasets.spool import DROPPED_NAME
 
     config = _config(options)
     directory: Path = options.directory

@@ -9,7 +9,9 @@ import threading
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.resources import files
+from io import RawIOBase
 from pathlib import Path
+from queue import Queue
 from typing import NamedTuple
 
 import duckdb
@@ -26,8 +28,9 @@ class Room(NamedTuple):
 # bytes each, the last is half of what the container has.
 ROOMS = (Room("56MB", 2), Room("128MB", 1), Room("512MB", 1))
 PIPE_BYTES = 1024 * 1024
-# Small enough that splitting what was read finds it in the core's cache.
-READ_BYTES = 128 * 1024
+# What is sorted at once: a core's cache holds it, and the rows cut out of it.
+BLOCK_BYTES = 1024 * 1024
+WAITING_MAX = 4
 SETTINGS: Mapping[str, str | int | bool] = {
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
@@ -61,10 +64,10 @@ def identifier(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def lines(
+def line_blocks(
     connection: duckdb.DuckDBPyConnection, query: str, parameters: Mapping[str, str | int | float]
-) -> Generator[list[bytes]]:
-    """The lines that a query of one text column gives, in blocks; no value may hold a line feed or a NUL.
+) -> Generator[bytes]:
+    """The lines that a query of one text column gives, in blocks of whole ones; no value may hold a line feed or a NUL.
 
     DuckDB writes them to a pipe, which is several times faster than making each a Python object of its own, and goes
     on scanning while the reader works. Raises what ended the scan, mostly a `duckdb.Error`, after what could be read.
@@ -89,15 +92,56 @@ def lines(
 
     writer = threading.Thread(target=work, name="dataset-scan", daemon=True)
     writer.start()
-    rest = b""
     try:
         with open(read_end, "rb", buffering=0) as pipe:
-            while block := pipe.read(READ_BYTES):
-                found = (rest + block).split(b"\n")
-                rest = found.pop()
-                if found:
-                    yield found
+            yield from _ahead(whole_lines(pipe))
     finally:
         writer.join()
     if errors:
         raise errors[0]
+
+
+def _ahead(blocks: Iterator[bytes]) -> Generator[bytes]:
+    """The same, read by a thread of its own: while a block is worked at, the pipe alone would soon be full."""
+    waiting: Queue[bytes | None] = Queue(maxsize=WAITING_MAX)
+    is_left = threading.Event()
+
+    def work() -> None:
+        try:
+            for block in blocks:
+                if is_left.is_set():
+                    break
+                waiting.put(block)
+        finally:
+            waiting.put(None)
+
+    reader = threading.Thread(target=work, name="dataset-reader", daemon=True)
+    reader.start()
+    block: bytes | None = b""
+    try:
+        while block := waiting.get():
+            yield block
+    finally:
+        is_left.set()
+        while block is not None:
+            block = waiting.get()
+        reader.join()
+
+
+def whole_lines(source: RawIOBase) -> Iterator[bytes]:
+    """What is read, cut after a line feed; a line that ends without one is left out."""
+    buffer, filled = bytearray(BLOCK_BYTES), 0
+    while read := source.readinto(memoryview(buffer)[filled:]):
+        filled += read
+        if filled < len(buffer):
+            continue
+        end = buffer.rfind(b"\n") + 1
+        if not end:
+            buffer += bytes(len(buffer))
+            continue
+        yield bytes(memoryview(buffer)[:end])
+        rest = buffer[end:]
+        filled = len(rest)
+        buffer[:filled] = rest
+    if end := buffer.rfind(b"\n", 0, filled) + 1:
+        yield bytes(memoryview(buffer)[:end])

@@ -12,15 +12,15 @@ from finetune_operator.contract.places import DATABASE_URL_VARIABLE
 from finetune_operator.core import datasets
 from finetune_operator.core.dataset_records import PAIR_FORMATS, Format, InvalidRecord, write_record
 from finetune_operator.core.datasets import DropReason
+from finetune_operator.store.datasets.dropped_rows import DROPPED_NAME
+from finetune_operator.store.datasets.engine import BLOCK_BYTES
 from finetune_operator.store.datasets.files import Numbered, inside, records
 from finetune_operator.store.datasets.ratings_scan import spool_ratings
 from finetune_operator.store.datasets.space import told_when_full
-from finetune_operator.store.datasets.spool import DROPPED_NAME, Spool
+from finetune_operator.store.datasets.spool import Spool
 from finetune_operator.store.datasets.stored import fetch_stored
 from finetune_operator.store.ratings import RatingsDatabase, is_writable
 from finetune_operator.store.urls import parse_url
-
-ADDED_ROWS = 500
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class Export:
 
     def _from_records(self, rows: Iterator[Numbered], work: Path) -> Spool:
         spool = Spool(work, self.config.max_bytes)
-        added: list[bytes] = []
+        added, size = [], 0
         try:
             for number, record in rows:
                 if reason := datasets.quality(record, self.config):
@@ -141,11 +141,12 @@ class Export:
                         f"row {number}: {error}",
                         "choose another format to write",
                     ) from None
-                added.append(datasets.prompt_key(record.prompt, self.config.seed) + line)
-                if len(added) >= ADDED_ROWS:
-                    spool.add(added)
-                    added = []
-            spool.add(added)
+                added += [datasets.prompt_key(record.prompt, self.config.seed), line, b"\n"]
+                size += len(line)
+                if size >= BLOCK_BYTES:
+                    spool.add(b"".join(added))
+                    added, size = [], 0
+            spool.add(b"".join(added))
         except BaseException:
             spool.close()
             raise

@@ -13,7 +13,7 @@ import duckdb
 
 from finetune_operator.contract.failures import FailureReason, Refused
 from finetune_operator.core.dataset_records import EXPECTED, Format, InvalidRecord, Record, parse_record
-from finetune_operator.store.datasets.engine import ROOMS, lines, opened
+from finetune_operator.store.datasets.engine import ROOMS, line_blocks, opened
 
 LINE_MAX_BYTES = 16 * 1024 * 1024
 MESSAGE_MAX_CHARACTERS = 300
@@ -122,8 +122,8 @@ def _parquet(content: IO[bytes], name: str, kind: Rows[R], work: Path) -> Iterat
         connection.execute("SET preserve_insertion_order = true")
         query = f"SELECT to_json(row)::VARCHAR FROM read_parquet('{source}') AS row"  # noqa: S608 - a number
         try:
-            for found in lines(connection, query, {}):
-                for line in found:
+            for block in line_blocks(connection, query, {}):
+                for line in block[:-1].split(b"\n"):
                     number += 1
                     if len(line) > LINE_MAX_BYTES:
                         raise _bad_row(name, number, f"longer than {LINE_MAX_BYTES} bytes", kind)

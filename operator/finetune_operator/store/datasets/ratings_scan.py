@@ -19,9 +19,10 @@ from finetune_operator.contract.failures import FailureReason, Refused
 from finetune_operator.core.dataset_records import PAIR_FORMATS, Format
 from finetune_operator.core.datasets import WHITESPACE, DropReason
 from finetune_operator.logs import get_logger
-from finetune_operator.store.datasets.engine import ROOMS, Room, identifier, lines, literal, load_scanner, opened
+from finetune_operator.store.datasets.engine import ROOMS, Room, identifier, line_blocks, literal, load_scanner, opened
+from finetune_operator.store.datasets.part_files import KEY_BYTES
 from finetune_operator.store.datasets.space import storage_exceeded
-from finetune_operator.store.datasets.spool import DROPPED_MARK, KEY_BYTES, Spool
+from finetune_operator.store.datasets.spool import DROPPED_MARK, Spool
 from finetune_operator.store.ratings import (
     MESSAGE_MAX_CHARACTERS,
     OPTIONAL_COLUMNS,
@@ -119,9 +120,9 @@ def _scan(
         load_scanner(connection, database.url.backend)
         table = _attach(connection, database, work)
         statement = _statement(connection, database, table, source, config, record_format)
-        with closing(lines(connection, *statement)) as found:
-            for rows in found:
-                spool.add(rows)
+        with closing(line_blocks(connection, *statement)) as found:
+            for block in found:
+                spool.add(block)
 
 
 def _attach(connection: duckdb.DuckDBPyConnection, database: RatingsDatabase, work: Path) -> str:
@@ -182,14 +183,14 @@ def _statement(
     rules = {"seed": str(config.seed), "whitespace": WHITESPACE}
     if pairs:
         return Statement(_pairs(rows, config, record_format), {**parameters, **rules})
-    reason = _reason(config, low, "response")
+    reason = f"({_reason(config, low, 'response', _stripped('prompt'), _stripped('response'))})"
+    line = _LINES[record_format]
     sql = f"""
-        SELECT CASE WHEN reason IS NOT NULL THEN {_dropped("reason", "1")}
-                    ELSE {_line(_LINES[record_format])} END
-        FROM (SELECT *, {reason} AS reason
-              FROM (SELECT *, {_stripped("prompt")} AS stripped_prompt, {_stripped("response")} AS stripped_response
-                    FROM (SELECT *, to_json(prompt)::VARCHAR AS prompt_json, to_json(response)::VARCHAR AS response_json
-                          FROM ({rows}))))"""  # noqa: S608 - names are ours
+        SELECT CASE WHEN NOT {low} AND {_plainly_good(config)} THEN {_line("prompt", line)}
+                    WHEN {reason} IS NOT NULL THEN {_dropped(reason, "1")}
+                    ELSE {_line(_stripped("prompt"), line)} END
+        FROM (SELECT *, to_json(prompt)::VARCHAR AS prompt_json, to_json(response)::VARCHAR AS response_json
+              FROM ({rows}))"""  # noqa: S608 - names are ours
     return Statement(sql, {**parameters, **rules})
 
 
@@ -221,26 +222,39 @@ def _rating(low: str) -> str:
     return low.replace("rating", "coalesce(try_cast(rating AS INTEGER), 0)")
 
 
+def _plainly_good(config: DatasetConfig) -> str:
+    """Of most rows a few bytes tell that they are kept as they are, so that nothing else is evaluated for them."""
+    long_enough = {"prompt": config.min_prompt_characters, "response": config.min_response_characters}
+    conditions = [
+        f"strlen({column}) >= {UTF8_MAX_BYTES * max(1, least)} AND {_is_stripped(column)}"
+        for column, least in long_enough.items()
+    ]
+    conditions.append(f"strlen(prompt) + strlen(response) <= {config.max_characters}")
+    return f"CASE WHEN prompt_json = '' OR response_json = '' THEN FALSE ELSE {' AND '.join(conditions)} END"
+
+
+def _is_stripped(column: str) -> str:
+    """Whether text begins and ends with visible ASCII; undefined for what is no UTF-8."""
+    return f"unicode({column}) BETWEEN {ord('!')} AND {ord('~')} AND {column}[-1] BETWEEN '!' AND '~'"
+
+
 def _stripped(column: str) -> str:
     """`str.strip`, whose slow part is only for texts that begin or end with something that might be white space. Text
     that is no UTF-8 has no JSON, and no characters.
     """
-    first, last = f"{column}[1]", f"{column}[-1]"
     return (
-        f"CASE WHEN {column}_json = '' THEN '' "
-        f"WHEN {first} > ' ' AND {first} <= '~' AND {last} > ' ' AND {last} <= '~' THEN {column} "
+        f"CASE WHEN {column}_json = '' THEN '' WHEN {_is_stripped(column)} THEN {column} "
         f"ELSE trim({column}, $whitespace) END"
     )
 
 
-def _reason(config: DatasetConfig, low: str, answer: str) -> str:
+def _reason(config: DatasetConfig, low: str, answer: str, stripped_prompt: str, stripped_answer: str) -> str:
     """`core.datasets.quality` in SQL."""
     return f"""
         CASE WHEN {low} THEN '{DropReason.LOW_RATING}'
              WHEN prompt_json = '' OR {answer}_json = '' THEN '{DropReason.INVALID_TEXT}'
-             WHEN {_shorter("stripped_prompt", config.min_prompt_characters)} THEN '{DropReason.SHORT_PROMPT}'
-             WHEN {_shorter(f"stripped_{answer}", config.min_response_characters)}
-                 THEN '{DropReason.SHORT_RESPONSE}'
+             WHEN {_shorter(stripped_prompt, config.min_prompt_characters)} THEN '{DropReason.SHORT_PROMPT}'
+             WHEN {_shorter(stripped_answer, config.min_response_characters)} THEN '{DropReason.SHORT_RESPONSE}'
              WHEN strlen(prompt) + strlen({answer}) > {config.max_characters}
                  AND length(prompt) + length({answer}) > {config.max_characters} THEN '{DropReason.OVER_LENGTH}'
         END"""
@@ -256,9 +270,9 @@ def _dropped(reason: str, count: str) -> str:
     return f"concat('{DROPPED_MARK.decode()}', {reason}, ' ', {count}, ' ', {_SHOWN_ID})"
 
 
-def _line(parts: Sequence[str]) -> str:
+def _line(stripped_prompt: str, parts: Sequence[str]) -> str:
     """A row that is kept; one `concat` copies its texts once, where each `||` would copy all before it again."""
-    key = f"left(md5($seed || ':' || stripped_prompt), {KEY_BYTES})"
+    key = f"left(md5(concat($seed, ':', {stripped_prompt})), {KEY_BYTES})"
     return f"concat({', '.join([key, *parts])})"
 
 
@@ -350,10 +364,12 @@ def _pairs(rows: str, config: DatasetConfig, record_format: Format) -> str:
             FROM prompts),
         stripped AS (
             SELECT *, {_stripped("prompt")} AS stripped_prompt, {_stripped("chosen")} AS stripped_chosen FROM judged),
-        ruled AS (SELECT *, {_reason(config, "FALSE", "chosen")} AS reason FROM stripped)
+        ruled AS (
+            SELECT *, {_reason(config, "FALSE", "chosen", "stripped_prompt", "stripped_chosen")} AS reason
+            FROM stripped)
         SELECT CASE WHEN reason IS NOT NULL THEN {_dropped("reason", "1")}
                     WHEN rejected_json = '' THEN {_dropped(f"'{DropReason.INVALID_TEXT}'", "1")}
-                    ELSE {_line(_PAIR_LINES[record_format])} END
+                    ELSE {_line("stripped_prompt", _PAIR_LINES[record_format])} END
         FROM ruled WHERE paired
         UNION ALL
         SELECT {_dropped(f"'{DropReason.NO_PAIR}'", "unused")}
