@@ -58,7 +58,7 @@ def dashboard(environment: dict[str, str]) -> Iterator[str]:
     [
         (("export", "--count"), "ratings"),
         (("base-models",), "HuggingFaceTB/"),
-        (("cost", "--totals"), "USD"),
+        (("cost", "--totals"), "trainings"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

@@ -9,7 +9,7 @@ import sys
 
 import aiohttp
 import uvicorn
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from sqlalchemy import text
 from starlette.responses import PlainTextResponse
 
@@ -40,12 +40,13 @@ from finetune_operator.web import (
 from finetune_operator.web.arms import GatewayArms
 from finetune_operator.web.dashboard import site
 from finetune_operator.web.gateway_client import gateway_client
-from finetune_operator.web.middleware import BodyLimit, HeadLimit, RequestLog
+from finetune_operator.web.middleware import BodyLimit, HeadLimit, HeadRequests, RequestLog
 from finetune_operator.web.mirroring import Mirroring
 from finetune_operator.web.oidc import OpenIdProvider
 from finetune_operator.web.openai_api import completions as openai_completions
 from finetune_operator.web.openai_api import files as openai_files
 from finetune_operator.web.openai_api import routes as openai_routes
+from finetune_operator.web.query_names import refuse_unknown
 from finetune_operator.web.services import Services, ServicesOf
 from finetune_operator.web.settings import InvalidSettings, Settings
 from finetune_operator.web.streams import Streams
@@ -85,7 +86,7 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     problems.install(app)
     for router in ROUTERS:
-        app.include_router(router)
+        app.include_router(router, dependencies=[Depends(refuse_unknown)])
     document.install(app)
     site.install(app)
     app.add_api_route("/healthz", _healthz, include_in_schema=False)
@@ -93,6 +94,7 @@ def create_app(services: Services) -> FastAPI:
     settings = services.settings
     app.add_middleware(BodyLimit, max_bytes=settings.body_max_bytes, timeout_seconds=settings.body_timeout_seconds)
     app.add_middleware(HeadLimit)
+    app.add_middleware(HeadRequests)
     app.add_middleware(RequestLog)
     return app
 

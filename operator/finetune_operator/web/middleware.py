@@ -87,6 +87,39 @@ class HeadLimit:
         await self._app(scope, receive, send)
 
 
+class HeadRequests:
+    """HEAD is GET without the body (RFC 9110, section 9.3.2), of whatever GET answers."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+        is_begun = asyncio.Event()
+
+        async def begin(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                await send(message)
+                await send({"type": "http.response.body", "body": b""})
+                is_begun.set()
+
+        async def listen() -> Message:
+            """Who streams is told that nobody reads on."""
+            received, begun = asyncio.ensure_future(receive()), asyncio.ensure_future(is_begun.wait())
+            try:
+                await asyncio.wait((received, begun), return_when=asyncio.FIRST_COMPLETED)
+                return received.result() if received.done() else {"type": "http.disconnect"}
+            finally:
+                received.cancel()
+                begun.cancel()
+
+        # Of later versions of ASGI, streams listen no more, but wait for a write that fails.
+        asgi = {**scope["asgi"], "spec_version": "2.3"}
+        await self._app({**scope, "method": "GET", "asgi": asgi}, listen, begin)
+
+
 class RequestLog:
     """One line a request, without query or body, since those may be private; probes stay silent."""
 

@@ -97,7 +97,7 @@ def problem_response(
 def install(app: FastAPI) -> None:
     """Map every error that a request can meet, once."""
     app.add_exception_handler(Problem, _problem)
-    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(HTTPException, http_problem)
     app.add_exception_handler(RequestValidationError, _validation)
     app.add_exception_handler(KubeError, _kube)
     app.add_exception_handler(DataError, _data)
@@ -111,7 +111,8 @@ async def _problem(request: Request, error: Any) -> Response:
     return problem_response(path, error.status, error.kind, error.detail, retry_after_seconds, error.param)
 
 
-async def _http(request: Request, error: Any) -> Response:
+async def http_problem(request: Request, error: Any) -> Response:
+    """What the framework itself refuses."""
     path, status = request.url.path, error.status_code
     if status == HTTPStatus.BAD_REQUEST:
         # FastAPI's for bytes that no JSON parser takes; what a parser refuses comes as a 422.
@@ -132,11 +133,12 @@ async def _http(request: Request, error: Any) -> Response:
 def _allowed(request: Request) -> list[str]:
     """By all routes of a path: the one that refused knows its own methods only, and a router none of its routes'."""
     routes, scope = request.app.router.routes, dict(request.scope)
-    return [
+    found = [
         method
         for method in METHODS
         if any(route.matches(scope | {"method": method})[0] is Match.FULL for route in routes)
     ]
+    return sorted([*found, "HEAD"]) if "GET" in found else found
 
 
 async def _validation(request: Request, error: Any) -> Response:

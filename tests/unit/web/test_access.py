@@ -177,9 +177,9 @@ async def test_a_path_that_is_not_there_is_named(api: Api, path: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("PUT", "/v1/fine-tuning/jobs", "GET, POST"),
-        ("PATCH", "/v1/fine-tuning/jobs/finetune.plato-1", "DELETE, GET"),
-        ("POST", "/healthz", "GET"),
+        ("PUT", "/v1/fine-tuning/jobs", "GET, HEAD, POST"),
+        ("PATCH", "/v1/fine-tuning/jobs/finetune.plato-1", "DELETE, GET, HEAD"),
+        ("POST", "/healthz", "GET, HEAD"),
     ],
 )
 async def test_a_method_that_is_none_of_a_path_is_told_which_are(
@@ -189,6 +189,41 @@ async def test_a_method_that_is_none_of_a_path_is_told_which_are(
     assert is_problem(response, 405, "http")
     assert response.headers["allow"] == allowed
     assert response.json()["detail"] == f"there is no {method} of this path, only {allowed}"
+
+
+@pytest.mark.parametrize(
+    ("path", "detail"),
+    [
+        (
+            "/v1/fine-tuning/jobs?limit=2&stauts=Failed",
+            "query.stauts: /v1/fine-tuning/jobs has no query parameter of this name; there are after, limit, model, "
+            "namespace, status",
+        ),
+        (
+            "/v1/fine-tuning/base-models?limit=1",
+            "query.limit: /v1/fine-tuning/base-models has no query parameter of this name; there is none",
+        ),
+    ],
+)
+async def test_a_misspelled_filter_is_not_left_out(api: Api, path: str, detail: str) -> None:
+    response = await api.get(path)
+    assert is_problem(response, 422, "unknown-query-parameter")
+    assert response.json()["detail"] == detail
+
+
+@pytest.mark.parametrize("path", ["/v1/models?limt=1", "/v1/fine_tuning/jobs?metadata[team]=a"])
+async def test_and_openais_clients_are_told_so_in_their_form(api: Api, path: str) -> None:
+    response = await api.get(path)
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == path.split("?")[1].split("=")[0]
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/v1/fine-tuning/jobs", "/v1/models", "/fine-tuning", "/nowhere"])
+async def test_head_is_get_without_a_body(api: Api, path: str) -> None:
+    got, head = await api.get(path), await api.client.head(path, headers=PUBLIC)
+    assert (head.status_code, head.content) == (got.status_code, b"")
+    told = ("content-type", "content-security-policy", "location")
+    assert [head.headers.get(name) for name in told] == [got.headers.get(name) for name in told]
 
 
 async def test_other_namespaces_are_not_served(api: Api) -> None:

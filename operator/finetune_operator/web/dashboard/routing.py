@@ -18,10 +18,11 @@ from finetune_operator.kube.errors import KubeError
 from finetune_operator.logs import get_logger
 from finetune_operator.web.dashboard.policy import SAFE_METHODS, is_from_here
 from finetune_operator.web.dashboard.visits import COOKIE, SEE_OTHER, NavEntry, is_fragment, rendered, shown_token
-from finetune_operator.web.problems import Problem
+from finetune_operator.web.problems import Problem, http_problem
 from finetune_operator.web.refusals import to_people
 
 LOGIN_PATH = "/login"
+REST_PREFIXES = ("/v1/", "/api/", "/internal/")
 FOREIGN = (
     "this request did not come from a page of this dashboard: open the page and send its form again; programs "
     "use the REST interface below /v1"
@@ -60,6 +61,14 @@ class PageRoute(APIRoute):
 
 def page_router(prefix: str = "") -> APIRouter:
     return APIRouter(prefix=prefix, route_class=PageRoute, include_in_schema=False)
+
+
+async def unrouted(request: Request, error: Exception) -> Response:
+    """A path that nothing has: a page for a browser, which asks for HTML, unless it is one of REST's."""
+    path = request.url.path
+    if "text/html" in request.headers.get("accept", "") and not path.startswith(REST_PREFIXES):
+        return await _refused(request, Problem(HTTPStatus.NOT_FOUND, "not-found", f"there is no page {path}"))
+    return await http_problem(request, error)
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -1,5 +1,7 @@
 """All pages of the dashboard, and the links at the top of each."""
 
+from http import HTTPStatus
+
 from fastapi import FastAPI
 from starlette.responses import RedirectResponse
 
@@ -21,6 +23,7 @@ from finetune_operator.web.dashboard import (
     voting,
     wizard,
 )
+from finetune_operator.web.dashboard.routing import unrouted
 from finetune_operator.web.dashboard.visits import SEE_OTHER
 
 PAGES = (
@@ -51,6 +54,7 @@ def install(app: FastAPI) -> None:
     for page in PAGES:
         app.include_router(page.router)
     app.add_api_route("/", _home, include_in_schema=False)
+    app.add_exception_handler(HTTPStatus.NOT_FOUND, unrouted)
 
 
 async def _home() -> RedirectResponse:

@@ -13,6 +13,7 @@ async def settled(page: Page) -> None:
     """All that a page fetches for itself has arrived."""
     await expect(page.locator(".htmx-request")).to_have_count(0)
     await expect(page.locator(".chart-state", has_text="Loading")).to_have_count(0)
+    await expect(page.locator(".chart-state", has_text="could not be loaded")).to_have_count(0)
     await page.evaluate("document.fonts.ready")
 
 

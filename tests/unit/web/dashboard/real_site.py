@@ -17,8 +17,13 @@ from tests.waiting import eventually
 
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
-EXPECTED_MESSAGES = ("net::ERR_", "Failed to fetch", "the server responded with a status of")
-"""What a browser says of requests that fail, which some tests have them do."""
+AWAY = ("net::ERR_", "Failed to fetch")
+"""What a browser says of requests that nobody answers."""
+
+
+def refused(status: int) -> str:
+    """What it says of requests that are answered so."""
+    return f"the server responded with a status of {status}"
 
 
 @dataclass
@@ -29,6 +34,8 @@ class Site:
     browser: Browser
     port: int = field(default_factory=free_port)
     complaints: list[str] = field(default_factory=list)
+    expected: tuple[str, ...] = ()
+    """Parts of what a test has a browser say."""
     _server: uvicorn.Server | None = None
     _running: "asyncio.Task[None] | None" = None
     _contexts: list[BrowserContext] = field(default_factory=list)
@@ -88,8 +95,8 @@ class Site:
         page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
 
     def _said(self, message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning") and not any(text in message.text for text in EXPECTED_MESSAGES):
-            self.complaints.append(f"{message.type}: {message.text}")
+        if message.type in ("error", "warning") and not any(text in message.text for text in self.expected):
+            self.complaints.append(f"{message.type}: {message.text} ({message.location.get('url')})")
 
 
 @asynccontextmanager
@@ -99,7 +106,7 @@ async def opened(rest: Rest, browser: Browser) -> AsyncIterator[Site]:
     await site.start()
     try:
         yield site
-        assert site.complaints == []
+        assert site.complaints == [], "\n".join(site.complaints)
     finally:
         await site.close()
         await site.stop()

@@ -10,7 +10,7 @@ from playwright.async_api import expect
 
 from tests.unit.web.conftest import ENVIRONMENT
 from tests.unit.web.dashboard.looking import SCREENSHOTS, looked_at
-from tests.unit.web.dashboard.real_site import Site, opened
+from tests.unit.web.dashboard.real_site import Site, opened, refused
 from tests.unit.web.dashboard.sights import HOSTILE
 from tests.unit.web.rest.conftest import ROBOT, Rest
 
@@ -61,6 +61,7 @@ async def test_a_key_is_made_copied_and_revoked_by_keyboard_alone(site: Site) ->
 
 async def test_a_mistake_is_told_beside_what_was_typed(site: Site) -> None:
     page = await site.logged_in()
+    site.expected = (refused(422),)
     await page.goto(PATH)
     await page.get_by_label("Name", exact=True).fill("   ")
     await page.get_by_role("button", name="Make the key").click()

@@ -9,7 +9,7 @@ from playwright.async_api import expect
 
 from tests.unit.web.dashboard import sights
 from tests.unit.web.dashboard.looking import SCREENSHOTS, looked_at, settled
-from tests.unit.web.dashboard.real_site import Site, opened
+from tests.unit.web.dashboard.real_site import AWAY, Site, opened, refused
 from tests.unit.web.dashboard.sights import NAMESPACE, progressing
 from tests.unit.web.rest.conftest import Rest
 
@@ -70,6 +70,7 @@ async def test_state_and_history_of_a_version_follow_without_a_reload(site: Site
 async def test_what_a_dropped_stream_missed_is_caught_up(site: Site) -> None:
     page = await site.logged_in()
     await page.wait_for_selector(LIVE)
+    site.expected = AWAY
     await page.context.set_offline(True)
     site.services.streams.stop()
     await tell(site, 63)
@@ -84,6 +85,7 @@ async def test_a_restart_of_the_api_loses_nothing(site: Site) -> None:
     page = await site.logged_in()
     await page.wait_for_selector(LIVE)
     await page.evaluate("window.neverReloaded = true")
+    site.expected = AWAY
     await site.stop()
     await tell(site, 71)
     await expect(page.locator("#live-state")).to_contain_text("The connection was lost")
@@ -196,6 +198,8 @@ async def test_pages_are_for_everybody_and_run_no_strangers_text(site: Site, dar
     """axe finds nothing serious, nothing is wider than the screen, and hostile texts stay texts."""
     where = SCREENSHOTS / f"{'phone' if phone else 'desktop'}-{'dark' if dark else 'light'}"
     where.mkdir(parents=True, exist_ok=True)
+    # One of them is of what is not there.
+    site.expected = (refused(404),)
     visitor = await (await site.person(dark=dark, phone=phone)).new_page()
     await visitor.goto("/login")
     await looked_at(visitor, where / "login.png")

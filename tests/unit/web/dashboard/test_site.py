@@ -145,3 +145,22 @@ async def test_an_unexpected_failure_is_a_page_that_tells_nothing_else(
     assert (answer.status_code, answer.headers["content-type"]) == (500, "text/html; charset=utf-8")
     assert "an unexpected RuntimeError" in answer.text
     assert "a secret" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("path", "accept", "answered"),
+    [
+        ("/fine-tunning", "text/html,application/xhtml+xml", "text/html; charset=utf-8"),
+        ("/fine-tunning", "*/*", "application/problem+json"),
+        ("/v1/fine-tuning/job", "text/html", "application/problem+json"),
+        ("/v1/responses", "text/html", "application/json"),
+    ],
+)
+async def test_who_asks_for_a_page_that_is_not_there_gets_one(
+    editor: Browser, path: str, accept: str, answered: str
+) -> None:
+    answer = await editor.get(path, Accept=accept)
+    assert (answer.status_code, answer.headers["content-type"]) == (404, answered)
+    if "html" in answered:
+        assert f"there is no page {path}" in answer.text
+        assert 'href="/"' in answer.text
