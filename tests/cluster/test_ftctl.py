@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from finetune_operator.cli.failures import ExitCode
-from tests.cluster.rest_api import RestApi, rest_api, token_with
+from tests.cluster.rest_api import rest_api, token_with
 from tests.cluster.world import World
 from tests.waiting import eventually
 
@@ -22,6 +22,7 @@ class Ftctl:
     """One user's command line."""
 
     kubeconfig: Path
+    token: str
 
     async def __call__(self, *arguments: str, **variables: str) -> tuple[int, str, str]:
         """Exit code, standard output and standard error."""
@@ -39,15 +40,16 @@ class Ftctl:
 async def user(world: World, directory: Path, name: str, cluster_role: str | None = None) -> Ftctl:
     """With a token, in the world's namespace, once the ClusterRoles are aggregated."""
     cluster = {"server": world.plane.server, "certificate-authority-data": world.plane.authority}
+    token = await token_with(world, name, cluster_role)
     config: dict[str, Any] = {
         "current-context": "test",
         "contexts": [{"name": "test", "context": {"cluster": "c", "user": "u", "namespace": world.namespace}}],
         "clusters": [{"name": "c", "cluster": cluster}],
-        "users": [{"name": "u", "user": {"token": await token_with(world, name, cluster_role)}}],
+        "users": [{"name": "u", "user": {"token": token}}],
     }
     file = directory / f"{name}.kubeconfig"
     file.write_text(yaml.safe_dump(config))
-    ftctl = Ftctl(file)
+    ftctl = Ftctl(file, token)
 
     async def may() -> bool:
         return (await ftctl("get", "jobs"))[0] == ExitCode.DONE
@@ -128,11 +130,11 @@ async def test_versions_are_promoted_and_taken_back(world: World, tmp_path: Path
     await world.reaches("modelversions", "plato-v1", state="Deployed")
     await world.reaches("modelversions", "plato-v2", state="Ready")
     history = (await world.get("modelversions", "plato-v2"))["status"]["history"]
-    assert history[0]["who"] == "ftctl", "its promotion"
+    assert history[0]["who"] == f"system:serviceaccount:{world.namespace}:editor (ftctl)", "its promotion"
 
 
 async def test_a_vote_by_the_kubeconfigs_user(resting_world: World, tmp_path: Path) -> None:
-    """The port-forward is played, since no kubelet runs here; who asks and what they may is real."""
+    """At an address, since no kubelet runs here that could forward a port; who asks and what they may is real."""
     world = resting_world
     editor = await user(world, tmp_path, "editor", "edit")
     artifact = ("--uri", "volume://artifacts/x/adapter", "--digest", "sha256:" + "a" * 64)
@@ -141,19 +143,9 @@ async def test_a_vote_by_the_kubeconfigs_user(resting_world: World, tmp_path: Pa
     code, _, err = await editor("setup-ab-test", "plato-v1", "--name", "duel", "--prompt", "What is virtue?")
     assert code == ExitCode.DONE, err
     async with rest_api(world, tmp_path) as api:
-        _put_kubectl(tmp_path, api)
-        path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
-        service = ("--api", f"{world.namespace}/finetune-api")
-        code, _, err = await editor("vote", "duel", *service, PATH=path)
+        code, _, err = await editor("vote", "duel", FTCTL_SERVER=api.url, FTCTL_TOKEN=editor.token)
         # No gateway answers here.
         assert (code, "nothing was stored, try again" in err) == (ExitCode.UNAVAILABLE, True), err
         reader = await user(world, tmp_path, "reader", "view")
-        code, _, err = await reader("vote", "duel", *service, PATH=path)
+        code, _, err = await reader("vote", "duel", FTCTL_SERVER=api.url, FTCTL_TOKEN=reader.token)
         assert (code, "`create` on abtests/votes" in err) == (ExitCode.REFUSED, True)
-
-
-def _put_kubectl(directory: Path, api: RestApi) -> None:
-    kubectl = directory / "kubectl"
-    port = api.url.rsplit(":", 1)[1]
-    kubectl.write_text(f"#!/bin/sh\necho 'Forwarding from 127.0.0.1:{port} -> 8080'\nexec sleep 600\n")
-    kubectl.chmod(0o755)

@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from finetune_operator.cli.options import Cluster
 from finetune_operator.kube.client import KubeClient
 from finetune_operator.kube.errors import Conflict, KubeError, NotFound, Unavailable
 from finetune_operator.kube.kubeconfig import Access, Login, Unusable, kubeconfig_paths, read_access
+from finetune_operator.kube.reviews import user_name
 
 FIELD_MANAGER = "ftctl"
 """Who changed something, as `managedFields` and a version's history tell it."""
@@ -34,6 +35,8 @@ class Connection:
     login: Login
     namespace: str
     kubeconfig: Path | None
+    signing: list[KubeClient] = field(default_factory=list)
+    """The client for writes, once one was needed."""
 
     async def get(self, plural: str, name: str) -> Object:
         with self.explained(plural, name):
@@ -48,14 +51,27 @@ class Connection:
         metadata = body["metadata"]
         patch = {"metadata": {"uid": metadata["uid"]}, "spec": spec}
         with self.explained(plural, metadata["name"]):
-            return await self.client.merge_patch(plural, metadata["namespace"], metadata["name"], patch)
+            client = await self._signing()
+            return await client.merge_patch(plural, metadata["namespace"], metadata["name"], patch)
 
     async def create(self, plural: str, body: Object, *, dry_run: bool = False) -> Object:
         namespace = body["metadata"].get("namespace") or self.namespace
         with self.explained(plural, body["metadata"].get("name", "")):
             if dry_run:
                 return await self.client.judge(plural, namespace, body)
-            return await self.client.create(plural, namespace, body, strict=True)
+            client = await self._signing()
+            return await client.create(plural, namespace, body, strict=True)
+
+    async def _signing(self) -> KubeClient:
+        """Writes under the caller's own name, which a version's history tells; without it where the API server is too
+        old to say it (before Kubernetes 1.28).
+        """
+        if not self.signing:
+            try:
+                self.signing.append(self.client.signing(await user_name(self.client)))
+            except NotFound:
+                self.signing.append(self.client)
+        return self.signing[0]
 
     @contextmanager
     def explained(self, plural: str, name: str = "") -> Iterator[None]:

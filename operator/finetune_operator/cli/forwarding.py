@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from finetune_operator.cli.connection import Connection
@@ -25,11 +25,17 @@ async def forwarded(connection: Connection, service: tuple[str, str], port: int 
     forward = _Forward(connection, *service)
     await forward.tried()
     try:
-        server = await asyncio.start_server(forward.carried, LOOPBACK, port)
+        server = await asyncio.start_server(forward.accepted, LOOPBACK, port)
     except OSError as error:
         raise usage(f"port {port} of this machine can't be used: {error.strerror}") from None
-    async with server:
+    try:
         yield f"http://{LOOPBACK}:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        # A client may keep connections of its own open for longer than this lasts.
+        for carrying in forward.carrying:
+            carrying.cancel()
+        await asyncio.gather(*forward.carrying, return_exceptions=True)
 
 
 @dataclass(frozen=True)
@@ -39,14 +45,22 @@ class _Forward:
     connection: Connection
     namespace: str
     service: str
+    carrying: "set[asyncio.Task[None]]" = field(default_factory=set)
+    """One of each connection."""
 
     async def tried(self) -> None:
         """Whether it can be done at all. Raises `Failed`."""
         async with self._connected():
             pass
 
-    async def carried(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection of a local client, until either side ends it."""
+    def accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection of a local client."""
+        task = asyncio.create_task(self._carried(reader, writer))
+        self.carrying.add(task)
+        task.add_done_callback(self.carrying.discard)
+
+    async def _carried(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Until either side ends it; who closes one direction alone is taken as gone."""
         try:
             async with self._connected() as pod:
                 both = asyncio.create_task(_sent(reader, pod)), asyncio.create_task(_received(pod, writer))

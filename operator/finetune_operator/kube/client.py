@@ -1,6 +1,7 @@
 """One connection pool to the API server, for the operator, the gateway and the api."""
 
 import asyncio
+import copy
 import json
 import logging
 import ssl
@@ -19,6 +20,7 @@ from finetune_operator.logs import cause
 
 CREDENTIALS_MAX_AGE_SECONDS = 60.0
 REQUEST_TIMEOUT_SECONDS = 20.0
+PORT_CLOSE_SECONDS = 1.0
 WATCH_TIMEOUT_SECONDS = 300
 WATCH_SILENCE_SECONDS = 90.0
 CHUNK_OBJECTS = 500
@@ -98,6 +100,12 @@ class KubeClient:
             field_manager=field_manager,
             person=person,
         )
+
+    def signing(self, person: str) -> "KubeClient":
+        """The same client, whose writes the objects remember as this person's."""
+        found = copy.copy(self)
+        found._person = person
+        return found
 
     async def list(self, plural: str, namespace: str | None, selector: str = "") -> tuple[list[Object], str]:
         """All objects, and the resource version to watch from."""
@@ -253,6 +261,7 @@ class KubeClient:
                     protocols=(PROTOCOL,),
                     ssl=self._trust,
                     max_msg_size=0,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=PORT_CLOSE_SECONDS),
                 )
         except aiohttp.WSServerHandshakeError as error:
             # Of a refused handshake no words are left; who may not connect is told the same without one.

@@ -343,6 +343,22 @@ async def test_a_pod_that_is_replaced_ends_only_its_own_connections(
             cluster.ports["api-later", API_PORT] = api.port
 
 
+async def test_a_client_that_stays_does_not_keep_the_port(
+    api: RunningApi, cluster: PlayedCluster, tmp_path: Path
+) -> None:
+    file = tmp_path / "kubeconfig"
+    file.write_text(kubeconfig(cluster.url).replace("token: test", "token: editor"))
+    async with asyncio.timeout(10), aiohttp.ClientSession() as session:
+        async with (
+            connected(Cluster(kubeconfig=file, namespace=NAMESPACE)) as connection,
+            forwarded(connection, (NAMESPACE, "finetune-api")) as url,
+            session.get(f"{url}/healthz") as response,
+        ):
+            assert response.status == 200
+        with pytest.raises(aiohttp.ClientConnectionError):
+            await session.get(f"{url}/healthz")
+
+
 async def test_no_api(ftctl: Ftctl, cluster: PlayedCluster) -> None:
     ended = await ftctl("export", "--count")
     assert ended.code == ExitCode.REFUSED

@@ -42,7 +42,7 @@ async def test_a_job_is_changed(
     found = spec_of(cluster, "finetunejobs", name)
     assert {key: found[key] for key in after} == after
     assert len(cluster.writes()) == 1, "asking again changes nothing"
-    assert cluster.managers == {"ftctl"}
+    assert cluster.managers == {"system:serviceaccount:finetune:editor (ftctl)"}
 
 
 async def test_a_batch_is_suspended_and_resumed(ftctl: Ftctl, cluster: PlayedCluster) -> None:
