@@ -1,6 +1,7 @@
 """What Prometheus reads from the operator: costs, computed when it asks from what the watches brought."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from decimal import Decimal
@@ -55,18 +56,26 @@ GAUGES: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
 
 
 class CostCollector(Collector):
-    """Asks for the series anew each time, and remembers what trainings had spent that are gone by then."""
+    """Tells the series of what it last looked at, and remembers what trainings had spent that are gone by then.
+
+    Series of many trainings take seconds, so that they are counted beside the event loop, which goes on watching.
+    """
 
     def __init__(self, state: ClusterState, namespaces: tuple[str, ...]) -> None:
         self._state = state
         self._namespaces = namespaces
+        self._jobs: Sequence[Mapping[str, Any]] = ()
+        self._versions: Sequence[Mapping[str, Any]] = ()
         self._trainings: dict[str, Mapping[str, object]] = {}
 
+    def look(self) -> None:
+        """Take what the watches have brought by now; they replace objects, and change none."""
+        self._jobs, self._versions = self._objects("finetunejobs"), self._objects("modelversions")
+
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        jobs = list(self._objects("finetunejobs"))
-        self._trainings |= {body["metadata"]["uid"]: _charged(body) for body in jobs}
+        self._trainings |= {body["metadata"]["uid"]: _charged(body) for body in self._jobs}
         found = replace(
-            cost_series(jobs, self._objects("modelversions")),
+            cost_series(self._jobs, self._versions),
             training=cost_series(self._trainings.values(), ()).training,
         )
         for member, name, help_, labels in GAUGES:
@@ -75,9 +84,8 @@ class CostCollector(Collector):
                 gauge.add_metric(values, float(value))
             yield gauge
 
-    def _objects(self, plural: str) -> Iterable[Mapping[str, Any]]:
-        for namespace in self._namespaces:
-            yield from self._state.all(plural, namespace)
+    def _objects(self, plural: str) -> list[Mapping[str, Any]]:
+        return [body for namespace in self._namespaces for body in self._state.all(plural, namespace)]
 
 
 def _charged(job: Mapping[str, Any]) -> Mapping[str, object]:
@@ -97,11 +105,14 @@ def _values(found: CostSeries, member: str) -> Mapping[Labels, Decimal | int]:
 @asynccontextmanager
 async def metrics_server(state: ClusterState, namespaces: tuple[str, ...], host: str, port: int) -> AsyncIterator[int]:
     """`/metrics` on this port as long as it is entered; 0 is any free one. Gives the port."""
-    registry = CollectorRegistry()
-    registry.register(CostCollector(state, namespaces))
+    registry, costs, one_at_a_time = CollectorRegistry(), CostCollector(state, namespaces), asyncio.Lock()
+    registry.register(costs)
 
     async def answer(_: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        async with one_at_a_time:
+            costs.look()
+            body = await asyncio.to_thread(generate_latest, registry)
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     app = web.Application()
     app.router.add_get("/metrics", answer)

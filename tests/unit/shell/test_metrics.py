@@ -1,11 +1,19 @@
 """What Prometheus reads from the operator."""
 
-import aiohttp
+import asyncio
+import threading
 
+import aiohttp
+import pytest
+
+from finetune_operator.core.cost_series import CostSeries, cost_series
+from finetune_operator.shell import metrics
 from finetune_operator.shell.metrics import GAUGES, metrics_server
 from finetune_operator.shell.state import ClusterState
 from tests.builders import job_object, version_object
+from tests.waiting import eventually
 
+DEADLINE_SECONDS = 30
 COST = {"currency": "USD", "base": "1", "fineTuned": "2.5"}
 
 
@@ -34,3 +42,23 @@ async def test_costs_are_those_of_the_moment() -> None:
     assert 'finetune_trainings{namespace="finetune",phase="Training"} 1.0' in found
     labels = 'currency="USD",namespace="finetune",served_name="plato-v1"'
     assert f"finetune_model_version_cost_per_million_tokens{{{labels}}} 2.5" in found
+
+
+async def test_the_event_loop_goes_on_while_many_trainings_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    is_counting, may_end = threading.Event(), threading.Event()
+
+    def slow(*_: object) -> CostSeries:
+        is_counting.set()
+        assert may_end.wait(DEADLINE_SECONDS)
+        return cost_series((), ())
+
+    monkeypatch.setattr(metrics, "cost_series", slow)
+    async with (
+        aiohttp.ClientSession() as session,
+        metrics_server(ClusterState(), ("finetune",), "127.0.0.1", 0) as port,
+    ):
+        scrape = asyncio.create_task(session.get(f"http://127.0.0.1:{port}/metrics"))
+        await eventually(is_counting.is_set)
+        assert not scrape.done()
+        may_end.set()
+        assert (await scrape).status == 200
