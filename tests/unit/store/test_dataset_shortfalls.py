@@ -2,6 +2,7 @@
 
 import errno
 import sqlite3
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,13 @@ def test_a_small_file_of_equal_rows_does_not_fill_the_volume(tmp_path: Path) -> 
         export(tmp_path / "1", config)
     assert caught.value.failure.reason == FailureReason.STORAGE_EXCEEDED
     assert "raise dataset.maxBytes" in caught.value.failure.remedy
+
+
+def test_a_dataset_that_becomes_too_large_ends_its_scan(fill: Fill, tmp_path: Path) -> None:
+    url = fill(rating(number, response=f"{number} " + "long " * 2000) for number in range(2000))
+    with pytest.raises(Refused, match="more than 5000000 bytes"):
+        export(tmp_path / "1", from_ratings(max_bytes=5_000_000), url)
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("dataset-")]
 
 
 def test_a_connection_lost_in_the_midst_is_made_again(
