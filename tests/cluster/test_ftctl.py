@@ -70,9 +70,8 @@ async def test_a_training_from_submission_to_its_end(world: World, tmp_path: Pat
 
     assert await ftctl("submit", "mine", *flags) == (ExitCode.DONE, "job/mine made\n", "")
     stored = await world.get("finetunejobs", "mine")
-    assert {entry["manager"] for entry in stored["metadata"]["managedFields"] if "subresource" not in entry} == {
-        "ftctl"
-    }
+    managers = {entry["manager"] for entry in stored["metadata"]["managedFields"] if "subresource" not in entry}
+    assert managers == {f"system:serviceaccount:{world.namespace}:editor (ftctl)"}
     code, _, err = await ftctl("submit", "mine", *flags)
     assert (code, "already exists" in err) == (ExitCode.FAILED, True)
 
