@@ -54,8 +54,8 @@ from finetune_operator.web.streams import Streams
 READY_TIMEOUT_SECONDS = 3
 CONFIGURATION_ERROR = 2
 
+INTERNAL_ROUTERS = (internal.router, evaluations.internal_router)
 ROUTERS = (
-    internal.router,
     # Ids before the pairs of names that they would be taken for.
     abtest_routes.router,
     abtests.router,
@@ -68,7 +68,6 @@ ROUTERS = (
     training.router,
     training_jobs.router,
     cost_routes.router,
-    evaluations.internal_router,
     evaluations.router,
     feedback.router,
     api_key_routes.router,
@@ -85,6 +84,8 @@ def create_app(services: Services) -> FastAPI:
     app = FastAPI(title="finetune-operator", version=__version__, docs_url=None, redoc_url=None)
     app.state.services = services
     problems.install(app)
+    for router in INTERNAL_ROUTERS:
+        app.include_router(router)
     for router in ROUTERS:
         app.include_router(router, dependencies=[Depends(refuse_unknown)])
     document.install(app)

@@ -211,11 +211,15 @@ async def test_a_misspelled_filter_is_not_left_out(api: Api, path: str, detail: 
     assert response.json()["detail"] == detail
 
 
-@pytest.mark.parametrize("path", ["/v1/models?limt=1", "/v1/fine_tuning/jobs?metadata[team]=a"])
+@pytest.mark.parametrize("path", ["/v1/models?limt=1", "/v1/fine_tuning/jobs?metdata[team]=a"])
 async def test_and_openais_clients_are_told_so_in_their_form(api: Api, path: str) -> None:
     response = await api.get(path)
     assert response.status_code == 400
     assert response.json()["error"]["param"] == path.split("?")[1].split("=")[0]
+
+
+async def test_who_is_nobody_is_told_that_first(api: Api) -> None:
+    assert is_problem(await api.client.get("/v1/fine-tuning/jobs?stauts=Failed"), 401, "unauthorized")
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/v1/fine-tuning/jobs", "/v1/models", "/fine-tuning", "/nowhere"])
