@@ -13,10 +13,11 @@ from finetune_operator.resources.batch_inference import BatchInference
 from finetune_operator.resources.common import API_VERSION, Resource
 from finetune_operator.resources.finetunejob import FineTuneJob
 from finetune_operator.resources.modelversion import ModelVersion
-from finetune_operator.web.app import ROUTERS
+from finetune_operator.web.app import INTERNAL_ROUTERS, ROUTERS
 from finetune_operator.web.dashboard.site import PAGES
 
-ROUTES: list[BaseRoute] = [route for router in (*ROUTERS, *(page.router for page in PAGES)) for route in router.routes]
+ALL_ROUTERS = (*INTERNAL_ROUTERS, *ROUTERS, *(page.router for page in PAGES))
+ROUTES: list[BaseRoute] = [route for router in ALL_ROUTERS for route in router.routes]
 READ = {route.path for route in ROUTES if isinstance(route, APIRoute) and "GET" in route.methods}
 
 MADE = ((FineTuneJob, training), (ModelVersion, version), (BatchInference, batch))
