@@ -19,11 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
+from psycopg import sql
 
 from local_cluster import packages
 
 SERVER_USER = "postgres"
 LOCALE = "C.UTF-8"
+LOOPBACK = "127.0.0.1"
 DEATH_SECONDS = 30.0
 _numbers = itertools.count(1)
 
@@ -48,6 +50,7 @@ class PostgresServer:
     port: int
     programs: Path
     root: Path
+    addresses: tuple[str, ...] = (LOOPBACK,)
 
     @property
     def user(self) -> str | None:
@@ -62,11 +65,12 @@ class PostgresServer:
         return self.url(name)
 
     def url(self, database: str) -> str:
-        return f"postgresql://{SERVER_USER}@127.0.0.1:{self.port}/{database}"
+        return f"postgresql://{SERVER_USER}@{LOOPBACK}:{self.port}/{database}"
 
     def start(self) -> None:
         """Returns once it answers, after a crash hence with what it had committed."""
-        options = f"-c port={self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off"
+        listening = f"-c port={self.port} -c listen_addresses={','.join(self.addresses)}"
+        options = f"{listening} -c unix_socket_directories='' -c fsync=off"
         self._run("pg_ctl", "start", "-w", "-D", self._data, "-l", str(self.root / "log"), "-o", options)
 
     def stop(self) -> None:
@@ -76,6 +80,14 @@ class PostgresServer:
 
     def create(self) -> None:
         self._run("initdb", "-D", self._data, "-U", SERVER_USER, "-A", "trust", "-E", "UTF8", f"--locale={LOCALE}")
+
+    def admit(self, subnet: str, password: str) -> None:
+        """Whoever comes from there, by the password; the loopback interface needs none."""
+        with Path(self._data, "pg_hba.conf").open("a") as rules:
+            rules.write(f"host all {SERVER_USER} {subnet} scram-sha-256\n")
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            connection.execute(sql.SQL("ALTER USER {} PASSWORD {}").format(sql.Identifier(SERVER_USER), password))
+            connection.execute("SELECT pg_reload_conf()")
 
     def crash(self) -> None:
         """SIGKILL for every process of it at once, as when its machine's memory runs out; it stays down."""
@@ -113,15 +125,16 @@ class PostgresServer:
 
 
 @contextmanager
-def running() -> Iterator[PostgresServer]:
+def running(*further_addresses: str) -> Iterator[PostgresServer]:
+    """On the loopback interface, and on further addresses of this machine."""
     packages.install((PostgresPackage("postgresql"),))
     directory = programs()
     assert directory is not None
     root = Path(tempfile.mkdtemp(prefix="postgres-"))
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((LOOPBACK, 0))
         port = probe.getsockname()[1]
-    server = PostgresServer(port, directory, root)
+    server = PostgresServer(port, directory, root, (LOOPBACK, *further_addresses))
     if server.user:
         os.chown(root, pwd.getpwnam(server.user).pw_uid, -1)
     try:

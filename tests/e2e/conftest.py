@@ -1,9 +1,10 @@
 """The demo's own story, told once a session on a real node; the tests assert on what it saw and go on from there."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+import httpx2
 import pytest
 
 from demo import install, target
@@ -62,3 +63,20 @@ def editor_token(world: World, account: str) -> str:
         }
     )
     return world.kubectl.run("create", "token", account, "--duration", "2h").strip()
+
+
+@contextmanager
+def editors_api(world: World) -> Iterator[httpx2.Client]:
+    """REST for somebody who may edit; a way there of its own, since the session's ends with a pod that tests kill."""
+    headers = {"Authorization": f"Bearer {editor_token(world, 'editor')}"}
+    with (
+        world.kubectl.port_forward(f"{install.RELEASE}-api") as url,
+        httpx2.Client(base_url=url, headers=headers, timeout=60) as client,
+    ):
+        yield client
+
+
+@pytest.fixture(scope="module")
+def api(world: World) -> Iterator[httpx2.Client]:
+    with editors_api(world) as client:
+        yield client

@@ -4,13 +4,16 @@ import hashlib
 import json
 from typing import Any
 
+import httpx2
 import yaml
 
 from demo.install import EXAMPLES
-from demo.story import BASE_MODEL, ENGINE_PODS, SECOND
+from demo.story import BASE_MODEL, ENGINE_PODS, FIRST, SECOND
+from tests.e2e.blind_votes import comparison, vote
 from tests.e2e.conftest import World
 
 TIMEOUT_SECONDS = 300
+VOTED_ROWS = 4
 READ = "import sys; sys.stdout.write(open(sys.argv[1]).read())"
 
 
@@ -37,6 +40,50 @@ def test_every_row_has_an_answer_of_both_models_in_the_same_order(world: World) 
         assert [line["custom_id"] for line in lines] == asked
         assert {line["response"]["status_code"] for line in lines} == {200}
         assert {line["response"]["body"]["model"] for line in lines} == {model["servedName"]}
+
+
+def test_people_vote_blind_on_what_two_versions_said_to_a_dataset(world: World, api: httpx2.Client) -> None:
+    name = "put-to-the-vote"
+    request = {
+        "name": name,
+        "model_version": SECOND,
+        "compare_with": FIRST,
+        "domain": "ai",
+        "ratings_claim": "ratings",
+        "limit": VOTED_ROWS,
+        "max_tokens": 32,
+        "vote": True,
+    }
+    api.post("/v1/fine-tuning/batches", json=request).raise_for_status()
+    try:
+        world.kubectl.run(
+            "wait", f"batchinference/{name}", "--for=condition=Succeeded", f"--timeout={TIMEOUT_SECONDS}s"
+        )
+        results = world.kubectl.get("batchinference", name)["status"]["results"]
+        directory = results["uri"].replace("volume://", "/", 1)
+        said = {model["servedName"]: answers(world, f"{directory}/{model['file']}") for model in results["models"]}
+        assert said.keys() == {FIRST, SECOND}
+
+        test = world.kubectl.get("abtest", name)
+        judged: set[str] = set()
+        while found := comparison(api, test):
+            assert found["prompt"] not in judged
+            judged.add(found["prompt"])
+            assert not any(version in json.dumps(found) for version in (FIRST, SECOND))
+            sides = vote(api, test, found, "tie")
+            for letter, text in found["answers"].items():
+                assert text in said[sides[letter]["served_name"]]
+        assert len(judged) == VOTED_ROWS == results["rows"]
+        tied = f"--for=jsonpath={{.status.votes.tie}}={VOTED_ROWS}"
+        world.kubectl.run("wait", f"abtest/{name}", tied, f"--timeout={TIMEOUT_SECONDS}s")
+    finally:
+        world.kubectl.run("delete", f"batchinference/{name}", f"abtest/{name}", "--ignore-not-found")
+
+
+def answers(world: World, path: str) -> list[str]:
+    """What a model said to each row."""
+    lines = (json.loads(line) for line in read(world, path).splitlines())
+    return [line["response"]["body"]["choices"][0]["message"]["content"] for line in lines]
 
 
 def read(world: World, path: str) -> str:

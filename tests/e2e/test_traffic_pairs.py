@@ -1,4 +1,4 @@
-"""Users' requests, answered by both arms, become blind comparisons: on a real node, with streams and without."""
+"""Users' requests, answered by both arms, become samples and blind comparisons: on a real node, streamed or not."""
 
 import json
 import uuid
@@ -10,12 +10,12 @@ import pytest
 import yaml
 
 from demo.chat import MAX_TOKENS, client
-from demo.install import EXAMPLES, RELEASE, api_token
+from demo.install import EXAMPLES
 from demo.story import ALIAS, FIRST, SECOND
+from tests.e2e.blind_votes import address, comparison, vote
 from tests.e2e.conftest import World
 
 TIMEOUT_SECONDS = 120
-EVALUATOR = "reader-of-pairs"
 
 
 @pytest.fixture
@@ -45,33 +45,16 @@ def ask(world: World, prompt: str, *, stream: bool) -> tuple[str, str, str]:
     return text, raw.headers.get("x-finetune-version", ""), raw.headers.get("x-finetune-arm", "")
 
 
-@pytest.fixture(scope="module")
-def api_url(world: World) -> Iterator[str]:
-    """Of its own: the session's way there ends with the pod that other tests kill."""
-    with world.kubectl.port_forward(f"{RELEASE}-api") as url:
-        yield url
-
-
-def post(world: World, api_url: str, test: dict[str, Any], path: str, body: dict[str, Any]) -> httpx2.Response:
-    metadata = test["metadata"]
-    url = f"{api_url}/v1/fine-tuning/ab-test/{metadata['namespace']}/{metadata['name']}/{path}"
-    headers = {"Authorization": f"Bearer {api_token(world.target)}"}
-    return httpx2.post(url, json=body, headers=headers, timeout=60)
-
-
-def comparison(world: World, api_url: str, test: dict[str, Any]) -> dict[str, Any] | None:
-    """None as long as no pair has reached the api."""
-    response = post(world, api_url, test, "comparisons", {"evaluator": EVALUATOR})
-    if response.status_code == 409:
-        return None
-    response.raise_for_status()
-    found: dict[str, Any] = response.json()
+def samples(api: httpx2.Client, test: dict[str, Any], arm: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = (
+        api.get(f"{address(test)}/samples", params={"arm": arm}).raise_for_status().json()["samples"]
+    )
     return found
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 def test_a_users_request_is_judged_blind(
-    world: World, api_url: str, judged_copies: dict[str, Any], stream: bool
+    world: World, api: httpx2.Client, judged_copies: dict[str, Any], stream: bool
 ) -> None:
     prompt = f"What is virtue? {uuid.uuid4()}"
 
@@ -83,14 +66,23 @@ def test_a_users_request_is_judged_blind(
 
     answer = world.kubectl.wait_for("the gateway copies", copied, TIMEOUT_SECONDS)
     found = world.kubectl.wait_for(
-        "both answers are put to the vote", lambda: comparison(world, api_url, judged_copies), TIMEOUT_SECONDS
+        "both answers are put to the vote", lambda: comparison(api, judged_copies), TIMEOUT_SECONDS
     )
     assert found["prompt"] == prompt
     assert answer in found["answers"].values()
     assert not any(name in json.dumps(found) for name in (FIRST, SECOND))
 
-    ballot = {"comparison_id": found["comparison_id"], "evaluator": EVALUATOR, "vote": "tie"}
-    sides = post(world, api_url, judged_copies, "vote", ballot).raise_for_status().json()["sides"]
+    sides = vote(api, judged_copies, found, "tie")
     assert {side["served_name"] for side in sides.values()} == {FIRST, SECOND}
     (of_first,) = (letter for letter, side in sides.items() if side["served_name"] == FIRST)
     assert found["answers"][of_first] == answer
+
+    for arm, version, is_shadow in (("baseline", FIRST, False), ("candidate", SECOND, True)):
+        recorded = world.kubectl.wait_for(
+            f"a sample of {version}", lambda arm=arm: samples(api, judged_copies, arm), TIMEOUT_SECONDS
+        )
+        for sample in recorded:
+            assert (sample["served_name"], sample["is_shadow"], sample["status"]) == (version, is_shadow, 200)
+            assert sample["latency_ms"] > 0
+            # A stream tells its tokens to clients alone that ask for them.
+            assert stream or 0 < sample["completion_tokens"] <= MAX_TOKENS

@@ -19,7 +19,7 @@ from finetune_operator.kube.reviews import user_name
 
 FIELD_MANAGER = "ftctl"
 """Who changed something, as `managedFields` and a version's history tell it."""
-UNAUTHENTICATED, FORBIDDEN = 401, 403
+UNAUTHENTICATED, FORBIDDEN, NOT_FOUND = 401, 403, 404
 OUR_KINDS = {"finetunejobs": "job", "modelversions": "version", "abtests": "test", "batchinferences": "batch"}
 """As people call one of them."""
 
@@ -63,13 +63,15 @@ class Connection:
             return await client.create(plural, namespace, body, strict=True)
 
     async def _signing(self) -> KubeClient:
-        """Writes under the caller's own name, which a version's history tells; without it where the API server is too
-        old to say it (before Kubernetes 1.28).
+        """Writes under the caller's own name, which a version's history tells; without it where the API server does not
+        say it: to nobody before Kubernetes 1.28, nor to those who may not ask.
         """
         if not self.signing:
             try:
                 self.signing.append(self.client.signing(await user_name(self.client)))
-            except NotFound:
+            except KubeError as error:
+                if error.status not in (UNAUTHENTICATED, FORBIDDEN, NOT_FOUND):
+                    raise
                 self.signing.append(self.client)
         return self.signing[0]
 

@@ -1,6 +1,8 @@
 """A port of this machine that leads to a Service's pod, as `kubectl port-forward` makes one."""
 
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -9,7 +11,7 @@ from typing import Any
 from finetune_operator.cli.connection import Connection
 from finetune_operator.cli.failures import ExitCode, Failed, refused, unavailable, usage
 from finetune_operator.cli.printing import note
-from finetune_operator.kube.errors import KubeError
+from finetune_operator.kube.errors import KubeError, NotFound
 from finetune_operator.kube.port_forward import PodConnection
 
 LOOPBACK = "127.0.0.1"
@@ -74,6 +76,7 @@ class _Forward:
                     await asyncio.gather(*both, return_exceptions=True)
         except (Failed, KubeError) as error:
             note(f"a connection to {self.namespace}/{self.service} broke: {error}")
+            _reset(writer)
         except OSError:
             # The local client went away first.
             pass
@@ -89,15 +92,19 @@ class _Forward:
         except KubeError as error:
             if error.status in (401, 403):
                 raise refused(
-                    f"no port can be forwarded to {self.namespace}/{self.service}: {error} (it takes `get` on "
-                    "pods/portforward, which ClusterRole edit has, or --server URL)"
+                    f"no port can be forwarded to {self.namespace}/{self.service}: {error} (it takes `get` and, from "
+                    "Kubernetes 1.35 on, `create` on pods/portforward, which ClusterRole edit has, or --server URL)"
                 ) from None
             raise unavailable(f"no port can be forwarded to {self.namespace}/{self.service}: {error}") from None
 
     async def _pod(self) -> tuple[str, int]:
         """Name and port of a pod that is ready. Raises `Failed`."""
         with self.connection.explained("services", self.service):
-            service = await self.connection.client.get("services", self.namespace, self.service)
+            try:
+                service = await self.connection.client.get("services", self.namespace, self.service)
+            except NotFound:
+                context = self.connection.access.context
+                raise refused(f"there is no Service {self.namespace}/{self.service} in context {context}") from None
         selector = ",".join(f"{key}={value}" for key, value in (service["spec"].get("selector") or {}).items())
         if not selector:
             raise refused(f"Service {self.namespace}/{self.service} names no pods; pass --server URL")
@@ -127,6 +134,13 @@ def _target_port(service: Object, pod: Object) -> int:
     raise Failed(
         f"Service {service['metadata']['name']} has no port {SERVICE_PORT} that its pod knows", ExitCode.REFUSED
     )
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    """End the local connection as a broken one: closed, an answer that was cut short could pass for a whole one."""
+    at_once = struct.pack("ii", True, 0)
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+    writer.transport.abort()
 
 
 async def _sent(reader: asyncio.StreamReader, pod: PodConnection) -> None:

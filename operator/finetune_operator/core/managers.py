@@ -1,7 +1,7 @@
 """Who has set a field of a spec, as the API server remembers it in metadata.managedFields.
 
-A manager is a program (`kubectl-patch`, `argocd-controller`). Of persons it knows those for whom our api or gateway
-wrote (`ada (finetune-api)`); all others are in the API server's audit log.
+A manager is a program (`kubectl-patch`, `argocd-controller`). Of persons it knows those for whom our api, gateway or
+command line wrote (`ada (finetune-api)`); all others are in the API server's audit log.
 Source: https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management
 """
 

@@ -21,6 +21,8 @@ from finetune_operator.logs import cause
 CREDENTIALS_MAX_AGE_SECONDS = 60.0
 REQUEST_TIMEOUT_SECONDS = 20.0
 PORT_CLOSE_SECONDS = 1.0
+# A pod that reads slowly holds up the answer to a ping, too, for half of this at the most.
+PORT_HEARTBEAT_SECONDS = 120.0
 WATCH_TIMEOUT_SECONDS = 300
 WATCH_SILENCE_SECONDS = 90.0
 CHUNK_OBJECTS = 500
@@ -249,7 +251,7 @@ class KubeClient:
 
     @asynccontextmanager
     async def port_forward(self, namespace: str, pod: str, port: int) -> AsyncIterator[PodConnection]:
-        """One connection to a port of a pod, which takes the verb `get` on `pods/portforward`."""
+        """A connection to a port of a pod; takes `get` and, from Kubernetes 1.35 on, `create` on `pods/portforward`."""
         path = path_of("pods", namespace, pod, "portforward")
         params = {"ports": str(port)}
         try:
@@ -261,19 +263,29 @@ class KubeClient:
                     protocols=(PROTOCOL,),
                     ssl=self._trust,
                     max_msg_size=0,
+                    heartbeat=PORT_HEARTBEAT_SECONDS,
                     timeout=aiohttp.ClientWSTimeout(ws_close=PORT_CLOSE_SECONDS),
                 )
         except aiohttp.WSServerHandshakeError as error:
-            # Of a refused handshake no words are left; who may not connect is told the same without one.
+            # Of a refused handshake no words are left; mostly the same is told without one.
             if error.status in (401, 403, 404):
-                await self._request("GET", path, params=params)
-            raise Unavailable(f"port {port} of pod {pod} can't be forwarded: {error.status} {error.message}") from error
+                await self._same_refusal(error.status, path, params)
+            words = f"port {port} of pod {pod} can't be forwarded: HTTP {error.status}"
+            raise error_for(error.status, words) from error
         except (aiohttp.ClientError, TimeoutError) as error:
             raise Unavailable(f"port {port} of pod {pod} can't be forwarded: {cause(error)}") from error
         try:
             yield PodConnection(websocket)
         finally:
             await websocket.close()
+
+    async def _same_refusal(self, status: int, path: str, params: Mapping[str, str]) -> None:
+        """Raise what a plain request is told, if it is refused in the same way."""
+        try:
+            await self._request("GET", path, params=params)
+        except KubeError as error:
+            if error.status == status:
+                raise
 
     async def _request(
         self,

@@ -33,8 +33,12 @@ class PodConnection:
         """Until the pod closes. Raises `Unavailable`, such as where nothing listens at the port."""
         begun: set[int] = set()
         async for message in self._websocket:
-            if message.type is not aiohttp.WSMsgType.BINARY:
+            if message.type is aiohttp.WSMsgType.TEXT:
                 raise Unavailable("the API server forwards no port: it sends text")
+            if message.type is aiohttp.WSMsgType.ERROR:
+                break
+            if not message.data:
+                continue
             channel, content = message.data[0], message.data[1:]
             if channel not in begun:
                 begun.add(channel)
@@ -42,3 +46,5 @@ class PodConnection:
                 raise Unavailable(content.decode(errors="replace"))
             else:
                 yield content
+        if self._websocket.close_code == aiohttp.WSCloseCode.ABNORMAL_CLOSURE:
+            raise Unavailable("the connection to the pod broke: it ended without a word")

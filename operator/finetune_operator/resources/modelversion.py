@@ -173,8 +173,8 @@ class HistoryEntry(ApiModel):
     """What this version became, or stayed when it could not change."""
     who: ShortText | None = None
     """Whose doing it was: a field manager as in metadata.managedFields (`kubectl-patch`, `argocd-controller`,
-    `ada (finetune-api)` for ada on a page or by REST, or `ada (finetune-gateway)` at the gateway), the FineTuneJob or
-    ABTest that asked for it, or finetune-operator."""
+    `ada (finetune-api)` for ada on a page or by REST, `ada (finetune-gateway)` at the gateway, `ada (ftctl)` by the
+    command line), the FineTuneJob or ABTest that asked for it, or finetune-operator."""
     why: ShortText
     """The cause: promotion, an ABTest's verdict, a user's spec.state, or an engine that fails."""
     previous: DnsSubdomain | None = None

@@ -69,13 +69,15 @@ class CostCollector(Collector):
         self._trainings: dict[str, Mapping[str, object]] = {}
 
     def look(self) -> None:
-        """Take what the watches have brought by now; they replace objects, and change none."""
+        """Take what the watches have brought by now, until it is collected; they replace objects, and change none."""
         self._jobs, self._versions = self._objects("finetunejobs"), self._objects("modelversions")
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        self._trainings |= {body["metadata"]["uid"]: _charged(body) for body in self._jobs}
+        jobs, self._jobs = self._jobs, ()
+        versions, self._versions = self._versions, ()
+        self._trainings |= {body["metadata"]["uid"]: _charged(body) for body in jobs}
         found = replace(
-            cost_series(self._jobs, self._versions),
+            cost_series(jobs, versions),
             training=cost_series(self._trainings.values(), ()).training,
         )
         for member, name, help_, labels in GAUGES:

@@ -8,7 +8,10 @@ from fastapi import Query
 
 NAMESPACE_PATTERN = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
 NAME_PATTERN = r"[a-z0-9](?:[-.a-z0-9]{0,251}[a-z0-9])?"
-ID_PATTERN = rf"^(?:{NAMESPACE_PATTERN}\.)?{NAME_PATTERN}$"
+NAME_ALONE_PATTERN = r"[a-z0-9](?:[-a-z0-9]{0,251}[a-z0-9])?"
+"""Without a dot, before which there would be a namespace."""
+ID = rf"(?:{NAMESPACE_PATTERN}\.{NAME_PATTERN}|{NAME_ALONE_PATTERN})"
+ID_PATTERN = f"^{ID}$"
 
 NamespaceQuery = Annotated[str | None, Query(pattern=f"^{NAMESPACE_PATTERN}$")]
 

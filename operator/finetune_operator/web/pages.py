@@ -23,9 +23,17 @@ AFTER_PATTERN = rf"{ID_PATTERN}|^{CURSOR_PREFIX}[-_A-Za-z0-9]+$"
 
 def _written(value: object) -> object:
     """pydantic would take a number for the seconds since 1970, which the document promises to nobody."""
-    if isinstance(value, str) and value.replace(".", "").replace("-", "").isdecimal():
+    if isinstance(value, str) and _is_number(value):
         raise ValueError("write it as RFC 3339 has it, such as 2026-11-22T12:00:00Z")
     return value
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 Time = Annotated[AwareDatetime, BeforeValidator(_written)]

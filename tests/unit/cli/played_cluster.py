@@ -18,6 +18,9 @@ OTHERS = ("pods", "deployments", "services", "batchinferences")
 READ_OTHERS = {(verb, resource) for verb in READ for resource in OTHERS}
 
 
+FORWARD = {(verb, "pods/portforward") for verb in ("get", "create")}
+
+
 class PlayedCluster(PlayedApiServer):
     """A whole cluster, as far as the command line looks at it."""
 
@@ -29,14 +32,14 @@ class PlayedCluster(PlayedApiServer):
             | {
                 ("create", "batchinferences"),
                 ("create", "serviceaccounts/token"),
-                ("get", "pods/portforward"),
+                *FORWARD,
             }
         )
         self.users |= {
             "editor": User("system:serviceaccount:finetune:editor", everything, {NAMESPACE}),
             "reader": User(
                 "system:serviceaccount:finetune:reader",
-                VIEW | READ_OTHERS | {("get", "pods/portforward")},
+                VIEW | READ_OTHERS | FORWARD,
                 {NAMESPACE},
             ),
             "narrow": User(
@@ -50,6 +53,8 @@ class PlayedCluster(PlayedApiServer):
         """Of pods, by name and number: which port of this machine is behind each."""
         self.forwarded: list[str] = []
         """The pods to which a connection was made."""
+        self.cuts_off = False
+        """Whether a connection breaks after the first bytes."""
 
     def add_routes(self, app: web.Application) -> None:
         app.router.add_post("/apis/authentication.k8s.io/v1/selfsubjectreviews", self._who)
@@ -106,9 +111,12 @@ class PlayedCluster(PlayedApiServer):
     async def _forward(self, request: web.Request) -> web.StreamResponse:
         """As the kubelet does: the port on both channels, and then bytes or an error."""
         user, name, port = self._user(request), request.match_info["name"], int(request.query["ports"])
-        if not user.may("get", "pods/portforward", request.match_info["namespace"]):
-            raise failure(403, f'pods "{name}" is forbidden: User "{user.name}" cannot get resource "pods/portforward"')
         websocket = web.WebSocketResponse(protocols=(PROTOCOL,))
+        # From Kubernetes 1.35 on, an upgrade takes both.
+        for verb in ("get", "create") if websocket.can_prepare(request) else ("get",):
+            if not user.may(verb, "pods/portforward", request.match_info["namespace"]):
+                cannot = f'User "{user.name}" cannot {verb} resource "pods/portforward"'
+                raise failure(403, f'pods "{name}" is forbidden: {cannot}')
         if not websocket.can_prepare(request):
             raise failure(400, "Upgrade request required")
         await websocket.prepare(request)
@@ -124,6 +132,8 @@ class PlayedCluster(PlayedApiServer):
         async def answered() -> None:
             while content := await reader.read(65_536):
                 await websocket.send_bytes(bytes((DATA,)) + content)
+                if self.cuts_off and request.transport:
+                    request.transport.abort()
             await websocket.close()
 
         answering = asyncio.create_task(answered())

@@ -289,7 +289,8 @@ async def test_a_kubeconfig_with_certificates_is_told_what_to_do(
         (("export", "--count", "--server", "ftp://x"), "editor", ExitCode.USAGE, "write http://"),
         (("export", "--count", "--server", "http://127.0.0.1:1"), "editor", ExitCode.UNAVAILABLE, "does not answer"),
         (("export", "--count", "--api", "finetune/x/y"), "editor", ExitCode.USAGE, "'x/y' is no name"),
-        (("export", "--count", "--api", "nowhere"), "editor", ExitCode.REFUSED, "there is no services nowhere"),
+        (("export", "--count", "--api", "nowhere"), "editor", ExitCode.REFUSED, "no Service finetune/nowhere"),
+        (("export", "--count", "--api", "x/y"), "admin", ExitCode.REFUSED, "no Service x/y"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -301,14 +302,34 @@ async def test_what_the_api_refuses(
     assert words in ended.err
 
 
-async def test_who_may_forward_no_port_is_told_which_right_it_takes(
-    ftctl: Ftctl, api: RunningApi, cluster: PlayedCluster
+@pytest.mark.parametrize(("verb", "words"), [("get", 'pods "api-ready" is forbidden'), ("create", "HTTP 403")])
+async def test_who_may_forward_no_port_is_told_which_rights_it_takes(
+    ftctl: Ftctl, api: RunningApi, cluster: PlayedCluster, verb: str, words: str
 ) -> None:
-    cluster.users["editor"].rights.remove(("get", "pods/portforward"))
+    cluster.users["editor"].rights.remove((verb, "pods/portforward"))
     ended = await ftctl("vote", TEST)
+    told = " ".join(ended.err.split())
     assert ended.code == ExitCode.REFUSED
-    assert 'pods "api-ready" is forbidden' in ended.err
-    assert "`get` on pods/portforward" in " ".join(ended.err.split())
+    assert words in told
+    assert "`get` and, from Kubernetes 1.35 on, `create` on pods/portforward" in told
+
+
+async def test_an_answer_that_breaks_off_looks_like_no_whole_one(
+    api: RunningApi, cluster: PlayedCluster, tmp_path: Path
+) -> None:
+    file = tmp_path / "kubeconfig"
+    file.write_text(kubeconfig(cluster.url).replace("token: test", "token: editor"))
+    async with (
+        connected(Cluster(kubeconfig=file, context=None, namespace=NAMESPACE)) as connection,
+        forwarded(connection, (NAMESPACE, "finetune-api")) as url,
+    ):
+        cluster.cuts_off = True
+        reader, writer = await asyncio.open_connection(HOST, int(url.rpartition(":")[2]))
+        # Kept open by its server: what ends it here is the break alone.
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: api\r\n\r\n")
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
+        writer.close()
 
 
 async def test_no_pod_is_ready(ftctl: Ftctl, api: RunningApi, cluster: PlayedCluster) -> None:

@@ -45,6 +45,13 @@ async def test_a_job_is_changed(
     assert cluster.managers == {"system:serviceaccount:finetune:editor (ftctl)"}
 
 
+async def test_who_may_not_ask_for_their_own_name_changes_without_it(ftctl: Ftctl, cluster: PlayedCluster) -> None:
+    cluster.says_who = False
+    ended = await ftctl("suspend", "plato-2")
+    assert (ended.code, ended.err) == (ExitCode.DONE, "")
+    assert cluster.managers == {"ftctl"}
+
+
 async def test_a_batch_is_suspended_and_resumed(ftctl: Ftctl, cluster: PlayedCluster) -> None:
     for verb, suspended in (("suspend", True), ("resume", False)):
         for _ in range(2):

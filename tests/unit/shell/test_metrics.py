@@ -8,7 +8,7 @@ import pytest
 
 from finetune_operator.core.cost_series import CostSeries, cost_series
 from finetune_operator.shell import metrics
-from finetune_operator.shell.metrics import GAUGES, metrics_server
+from finetune_operator.shell.metrics import GAUGES, CostCollector, metrics_server
 from finetune_operator.shell.state import ClusterState
 from tests.builders import job_object, version_object
 from tests.waiting import eventually
@@ -42,6 +42,20 @@ async def test_costs_are_those_of_the_moment() -> None:
     assert 'finetune_trainings{namespace="finetune",phase="Training"} 1.0' in found
     labels = 'currency="USD",namespace="finetune",served_name="plato-v1"'
     assert f"finetune_model_version_cost_per_million_tokens{{{labels}}} 2.5" in found
+
+
+def test_objects_are_kept_no_longer_than_they_are_counted() -> None:
+    state = ClusterState()
+    state.see("finetunejobs", job_object(status={"phase": "Training"}))
+    costs = CostCollector(state, ("finetune",))
+
+    def trainings() -> list[float]:
+        (gauge,) = (each for each in costs.collect() if each.name == "finetune_trainings")
+        return [sample.value for sample in gauge.samples]
+
+    costs.look()
+    assert trainings() == [1]
+    assert trainings() == []
 
 
 async def test_the_event_loop_goes_on_while_many_trainings_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:

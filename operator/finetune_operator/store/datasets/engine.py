@@ -70,7 +70,7 @@ def line_blocks(
     """The lines that a query of one text column gives, in blocks of whole ones; no value may hold a line feed or a NUL.
 
     DuckDB writes them to a pipe, which is several times faster than making each a Python object of its own, and goes
-    on scanning while the reader works. Raises what ended the scan, mostly a `duckdb.Error`, after what could be read.
+    on scanning while the reader works. Raises what ended scan or reading, mostly a `duckdb.Error`, after what was read.
     """
     read_end, write_end = os.pipe()
     fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
@@ -105,6 +105,7 @@ def _ahead(blocks: Iterator[bytes]) -> Generator[bytes]:
     """The same, read by a thread of its own: while a block is worked at, the pipe alone would soon be full."""
     waiting: Queue[bytes | None] = Queue(maxsize=WAITING_MAX)
     is_left = threading.Event()
+    errors: list[BaseException] = []
 
     def work() -> None:
         try:
@@ -112,6 +113,8 @@ def _ahead(blocks: Iterator[bytes]) -> Generator[bytes]:
                 if is_left.is_set():
                     break
                 waiting.put(block)
+        except BaseException as error:  # noqa: BLE001 - what ended early must not look like the whole
+            errors.append(error)
         finally:
             waiting.put(None)
 
@@ -126,6 +129,8 @@ def _ahead(blocks: Iterator[bytes]) -> Generator[bytes]:
         while block is not None:
             block = waiting.get()
         reader.join()
+    if errors:
+        raise errors[0]
 
 
 def whole_lines(source: RawIOBase) -> Iterator[bytes]:

@@ -23,7 +23,7 @@ class PartWriter:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._queue: Queue[bytes | None] = Queue(maxsize=WAITING_MAX)
-        self._error: OSError | None = None
+        self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="dataset-writer", daemon=True)
         self._last_key = b""
         self.digest = Digest()
@@ -66,7 +66,7 @@ class PartWriter:
                         unsynced = 0
                 file.flush()
                 os.fsync(file.fileno())
-        except OSError as error:
+        except BaseException as error:  # noqa: BLE001 - whoever writes waits for this thread, and a file cut short is none
             self._error = error
             while self._queue.get() is not None:
                 pass

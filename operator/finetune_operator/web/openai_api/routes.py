@@ -13,8 +13,8 @@ from finetune_operator.store.mirrored import Wanted
 from finetune_operator.web.acting import JOBS, VERSIONS, Acting
 from finetune_operator.web.auth import CallerOf, require_caller
 from finetune_operator.web.creation import IdempotencyKey
+from finetune_operator.web.ids import ID
 from finetune_operator.web.ids import ID_PATTERN as OBJECT_PATTERN
-from finetune_operator.web.ids import NAME_PATTERN, NAMESPACE_PATTERN
 from finetune_operator.web.job_changes import cancel_job, create_job, suspend_job
 from finetune_operator.web.job_requests import WrongRequest
 from finetune_operator.web.openai_api.errors import documented_errors
@@ -54,7 +54,7 @@ INVALID = "invalid-request"
 SERIES_MAX_POINTS = 1000
 MODELS_MAX = 1000
 JOBS_PATH = "/v1/fine_tuning/jobs"
-ID_PATTERN = rf"^{JOB_PREFIX}(?:{NAMESPACE_PATTERN}\.)?{NAME_PATTERN}$"
+ID_PATTERN = f"^{JOB_PREFIX}{ID}$"
 JobId = Annotated[str, Path(pattern=ID_PATTERN, description="`ftjob-<namespace>.<name>`")]
 ModelId = Annotated[str, Path(max_length=317, pattern=OBJECT_PATTERN, description="`<name>` or `<namespace>.<name>`")]
 After = Annotated[str | None, Query(max_length=512, description="The last id of the page before")]

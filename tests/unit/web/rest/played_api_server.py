@@ -76,6 +76,8 @@ class PlayedApiServer:
         """User, method, path."""
         self.managers: set[str] = set()
         """User agents of writes."""
+        self.says_who = True
+        """Whether people may ask who they are."""
         self.watch_ends_after: int | None = None
         """Events after which a watch is closed."""
         self.watch_failure: Callable[[], web.HTTPException] | None = None
@@ -174,6 +176,8 @@ class PlayedApiServer:
 
     async def _who(self, request: web.Request) -> web.Response:
         user = self._user(request)
+        if not self.says_who:
+            raise failure(403, f'User "{user.name}" cannot create resource "selfsubjectreviews"')
         return web.json_response({"status": {"userInfo": {"username": user.name}}}, status=201)
 
     async def _may(self, request: web.Request) -> web.Response:
