@@ -139,6 +139,11 @@ def engine_unavailable(served_name: str, cause: str) -> GatewayError:
     return GatewayError(503, "engine_unavailable", message, retry_after_seconds=RETRY_AFTER_SECONDS)
 
 
+def unsupported_path(served_name: str, path: str, said: str) -> GatewayError:
+    message = f"the engine of {served_name} has no {path}, which depends on the model: it says {said!r}"
+    return GatewayError(404, "unsupported_path", message)
+
+
 def engine_failed(served_name: str, cause: str) -> GatewayError:
     return GatewayError(502, "engine_failed", f"the engine failed while answering for {served_name}: {cause}")
 

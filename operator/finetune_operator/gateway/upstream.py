@@ -247,9 +247,11 @@ async def _refuse(target: Target, answer: EngineAnswer, path: str) -> None:
         case 404 if b"does not exist" in await answer.read():
             lost = errors.engine_unavailable(target.served_name, "it has lost the adapter and will load it again")
             raise _Repeatable(Reason.UNLOADED, lost)
-        case 404 if path in GENERATING_PATHS:
-            # What every engine has is missing at this one; of other paths it depends on the model.
+        case 404:
             words = (await answer.read())[:SAID_MAX_BYTES].decode(errors="replace")
+            if path not in GENERATING_PATHS:
+                raise errors.unsupported_path(target.served_name, path, words)
+            # What every engine has is missing at this one.
             stranger = errors.engine_unavailable(target.served_name, f"what answers in its place says {words!r}")
             raise _Repeatable(Reason.UNLOADED, stranger)
         case 401 | 403:

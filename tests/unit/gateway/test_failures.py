@@ -71,7 +71,11 @@ async def test_it_is_told_what_answered_in_place_of_an_engine(gateway: World) ->
 async def test_a_path_that_not_every_model_has_is_the_clients_to_know(gateway: World) -> None:
     gateway.engine.failures = [404]
     async with gateway.post("/v1/embeddings", data=json.dumps({"model": "plato", "input": "Hi"})) as response:
-        assert (response.status, await response.json()) == (404, {"error": {"message": "told to fail"}})
+        error = (await response.json())["error"]
+    assert (response.status, error["code"]) == (404, "unsupported_path")
+    assert "the engine of plato-v1 has no /v1/embeddings" in error["message"]
+    assert "told to fail" in error["message"]
+    assert len(gateway.engine.requests) == 1
 
 
 @pytest.mark.parametrize("status", [400, 422, 429])
