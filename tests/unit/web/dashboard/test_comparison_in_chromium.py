@@ -183,6 +183,21 @@ async def test_the_win_rate_is_drawn_by_votes_or_by_time(site: Site, path: str) 
     await expect(legend).not_to_contain_text("hours")
 
 
+async def test_a_phone_shows_all_sections_and_both_models_beside_each_other(site: Site) -> None:
+    page = await site.logged_in(phone=True)
+    await page.goto(TEST_PAGE)
+    for link in await page.locator(".top nav a").all():
+        await expect(link).to_be_in_viewport(ratio=1)
+    rate = page.locator(".versus tr", has_text="Win rate").first
+    await rate.scroll_into_view_if_needed()
+    for place, name in enumerate(("plato-v1", "plato-v2")):
+        await expect(rate.locator(".whose").nth(place)).to_have_text(name)
+        await expect(rate.locator(".side-value").nth(place)).to_be_in_viewport(ratio=1)
+        await expect(rate.locator(".mark").nth(place)).to_be_in_viewport(ratio=1)
+    wider = "tables => tables.filter(each => each.scrollWidth > each.clientWidth).length"
+    assert await page.locator(".comparison .scroll").evaluate_all(wider) == 0
+
+
 async def test_a_change_during_a_fetch_is_shown_by_the_next_fetch(site: Site) -> None:
     page = await site.logged_in()
     await page.goto(TEST_PAGE)
