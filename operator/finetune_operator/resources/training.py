@@ -29,7 +29,7 @@ class Lora(ApiModel):
     """PEFT's LoRA parameters."""
 
     r: Annotated[int, Field(ge=1, le=512)] = 16
-    """Rank."""
+    """Rank of the adapter: a higher one learns more, and takes more memory."""
     alpha: Annotated[int, Field(ge=1, le=1024)] = 32
     """Scaling; the adapter's output is multiplied by alpha / r."""
     dropout: Fraction = "0.05"

@@ -150,7 +150,7 @@ class JobRequest(BaseModel):
     dpo_beta: Number = Decimal(_TRAINING.dpo_beta)
     """Strength of the pull towards the base model (DPO)."""
     lora_r: int = _LORA.r
-    """Rank."""
+    """Rank of the adapter: a higher one learns more, and takes more memory."""
     lora_alpha: int = _LORA.alpha
     """Scaling; the adapter's output is multiplied by alpha / r."""
     lora_dropout: Share = Decimal(_LORA.dropout)

@@ -23,7 +23,7 @@ class TrainingJobRequest(JobRequest):
     """What to train, and whether to begin at once. The adapter is smaller by default than elsewhere."""
 
     lora_r: int = 8
-    """Rank."""
+    """Rank of the adapter: a higher one learns more, and takes more memory."""
     lora_alpha: int = 16
     """Scaling; the adapter's output is multiplied by alpha / r."""
     vertical: ShortText | None = None
