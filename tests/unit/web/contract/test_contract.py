@@ -32,7 +32,8 @@ SHADOWED = ("/v1/fine-tuning/datasets/export", "/v1/fine-tuning/datasets/statist
 
 
 ONE_FORM = "either flat members or `spec`, each with members of its own that must be there"
-PLACE = "`after` is a place that a page has told"
+PLACES = frozenset({"after", "before", "cursor"})
+"""Query parameters that only a page can tell: of well-formed ones, those that are no place are refused."""
 FILTERS = "filters that leave no rating are told as a mistake"
 DIGITS = "JSON Schema takes 1.0 for a whole number, and bounds no digits"
 INDESCRIBABLE: dict[str, str] = {
@@ -56,31 +57,6 @@ INDESCRIBABLE: dict[str, str] = {
     **{
         f"POST /v1/fine_tuning/jobs/{{fine_tuning_job_id}}/{verb}": "OpenAI says 400 to a job in another state"
         for verb in ("cancel", "pause", "resume")
-    },
-    **{
-        f"GET {path}": PLACE
-        for path in (
-            "/v1/fine-tuning/jobs",
-            "/v1/fine-tuning/models",
-            "/v1/fine-tuning/ab-test",
-            "/v1/fine-tuning/ab-test/{test_id}/comparisons",
-            "/v1/fine-tuning/comparisons",
-            "/v1/fine-tuning/batches",
-            "/v1/api-keys",
-            "/v1/fine-tuning/ab-test/{namespace}/{name}/voters",
-            "/v1/fine-tuning/ab-test/{test_id}/voters",
-            "/v1/fine-tuning/model-versions/{namespace}/{name}/evaluations",
-            "/v1/fine-tuning/datasets",
-            "/v1/fine-tuning/ab-test/{test_id}/samples",
-            "/v1/fine-tuning/costs/jobs",
-            "/v1/fine-tuning/costs/models",
-            "/v1/fine_tuning/jobs",
-            "/v1/fine_tuning/jobs/{fine_tuning_job_id}/events",
-            "/v1/fine_tuning/jobs/{fine_tuning_job_id}/checkpoints",
-            "/v1/files",
-            "/v1/models",
-            "/api/training/jobs",
-        )
     },
 }
 """Operations that may refuse what their schema takes, and what of it JSON Schema can't say."""
@@ -106,7 +82,7 @@ def told(case: Case, api: RunningApi, role: str, pick: int) -> None:
         if known := api.known.get(name):
             case.path_parameters[name] = known[pick % len(known)]
     # The others are refused for who they are, in whichever order.
-    may_refuse = role != "admin" or case.operation.label in INDESCRIBABLE
+    may_refuse = role != "admin" or case.operation.label in INDESCRIBABLE or not PLACES.isdisjoint(case.query or ())
     excluded = [unsupported_method] if case.path in SHADOWED else []
     excluded += [positive_data_acceptance] if may_refuse else []
     case.call_and_validate(base_url=api.url, headers=ROLES[role], timeout=REQUEST_SECONDS, excluded_checks=excluded)
