@@ -17,7 +17,7 @@ from openai import OpenAIError
 from demo import install, target
 from demo.console import Narrator
 from demo.kubectl import DemoError
-from demo.story import Story, Teller, closing_rows, urls
+from demo.story import Story, Teller, closing_rows, faces
 from local_cluster.console import Refused
 from local_cluster.layout import cache_root
 
@@ -59,6 +59,7 @@ def prepare(narrator: Narrator) -> target.Target:
         chosen = target.bring_up(target.choose(), narrator)
     with narrator.stage("Install the Helm chart"):
         install.install_chart(chosen, narrator)
+        install.make_person(chosen.kubectl, install.PERSON)
     return chosen
 
 
@@ -79,12 +80,20 @@ def run(narrator: Narrator) -> Story:
     rows = [(title, f"{seconds:.1f}") for title, seconds in stages.items()]
     narrator.table("Time of each stage", ("stage", "seconds"), [*rows, ("all", f"{sum(stages.values()):.1f}")])
     (cache_root() / "demo-durations.json").write_text(json.dumps(stages, indent=1))
-    narrator.table("Look around", ("command", "then"), urls(chosen))
+    look_around(chosen, narrator)
+    return story
+
+
+def look_around(chosen: target.Target, narrator: Narrator) -> None:
+    """The commands that lead on from here, whole, so that they can be copied."""
+    narrator.say("Look around")
     if chosen.kubectl.kubeconfig:
         narrator.command(f"export KUBECONFIG={chosen.kubectl.kubeconfig}")
     if chosen.name == "local":
         narrator.command(f"export PATH={Path(chosen.kubectl.program).parent}:$PATH")
-    return story
+    for what, command in faces():
+        narrator.say(f"  {what}:")
+        narrator.command(command)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from demo.kubectl import DemoError, Kubectl
 from demo.target import NAMESPACE, REPOSITORY, Target
 
 RELEASE = "finetune"
+PERSON = "ada"
+"""Who may do in the demo's namespace what the ClusterRole `edit` allows."""
 CHART = REPOSITORY / "helm" / "finetune-operator"
 EXAMPLES = REPOSITORY / "examples"
 FINE_TUNED_DOMAINS = frozenset({"emotion", "ai"})
@@ -51,6 +53,20 @@ def _without_what_another_release_has(kubectl: Kubectl) -> dict[str, str]:
     if owner in (None, NAMESPACE):
         return {}
     return {"crds.install": "false", "rbac.aggregateClusterRoles": "false"}
+
+
+def make_person(kubectl: Kubectl, name: str) -> None:
+    """A ServiceAccount whose tokens people log in with, by the ClusterRole `edit` in kubectl's namespace alone."""
+    kubectl.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name}})
+    kubectl.apply(
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "RoleBinding",
+            "metadata": {"name": name},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "edit"},
+            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": kubectl.namespace}],
+        }
+    )
 
 
 def start_afresh(target: Target) -> None:

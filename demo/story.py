@@ -11,7 +11,7 @@ from typing import Any
 from demo.chat import Answer, Chatter, ask, client
 from demo.console import Narrator
 from demo.conversations import Conversation
-from demo.install import EXAMPLES, RELEASE, api_token
+from demo.install import EXAMPLES, PERSON, RELEASE, api_token
 from demo.kubectl import DemoError
 from demo.target import NAMESPACE, Target
 from demo.voting import EVALUATORS, RULE, VotingBooth, references_of
@@ -288,10 +288,19 @@ def closing_rows(story: Story) -> list[tuple[str, str]]:
     ]
 
 
-def urls(target: Target) -> list[tuple[str, str]]:
-    """What to look at afterwards."""
-    forward = f"kubectl --namespace {NAMESPACE} port-forward service/{RELEASE}"
+def faces() -> list[tuple[str, str]]:
+    """What there is to look at, and the command that leads there."""
+    kubectl = f"kubectl --namespace {NAMESPACE}"
     return [
-        (f"{forward}-gateway 8080:80", "http://127.0.0.1:8080/v1/models and any OpenAI client"),
-        (f"{forward}-api 8081:80", "http://127.0.0.1:8081/openapi.json, the REST interface"),
+        ("the dashboard, which asks for a token", f".venv/bin/ftctl dashboard --namespace {NAMESPACE}"),
+        ("a token", f"{kubectl} create token {PERSON} --duration 8h"),
+        ("all of it as a live tree", f".venv/bin/ftctl watch --namespace {NAMESPACE}"),
+        (
+            "any OpenAI client, at http://127.0.0.1:8080/v1",
+            f"{kubectl} port-forward service/{RELEASE}-gateway 8080:80",
+        ),
+        (
+            "REST, at http://127.0.0.1:8081/openapi.json, by the same token",
+            f"{kubectl} port-forward service/{RELEASE}-api 8081:80",
+        ),
     ]

@@ -51,17 +51,7 @@ def world(cluster: target.Target) -> Iterator[World]:
 
 def editor_token(world: World, account: str) -> str:
     """Of a new ServiceAccount that may do what ClusterRole `edit` allows in the product's namespace alone."""
-    metadata = {"name": account}
-    world.kubectl.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})
-    world.kubectl.apply(
-        {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "RoleBinding",
-            "metadata": metadata,
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "edit"},
-            "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": world.kubectl.namespace}],
-        }
-    )
+    install.make_person(world.kubectl, account)
     return world.kubectl.run("create", "token", account, "--duration", "2h").strip()
 
 

@@ -29,6 +29,9 @@ def test_notes_have_a_valid_first_job(helm: Helm, tmp_path: Path, profile: str) 
     body["metadata"]["uid"] = "uid"
     assert FineTuneJob.parse(body).spec.model == "plato"
     for command in (
+        # Not the category `finetuning`: kubectl watches one kind at a time.
+        "get finetunejobs -w",
+        "create token ada --duration 8h",
         "port-forward service/finetune-gateway 8080:80",
         "port-forward service/finetune-api 8081:80",
         "get secret finetune-internal -o jsonpath='{.data.api-token}'",
