@@ -257,7 +257,7 @@ class RatingsDatabase:
             raise Refused.because(
                 FailureReason.DATASET_INVALID,
                 f"the database {shown(self.url)} has no table {TABLE}",
-                "point ratings.secretRef at the database that has it, or create it (see the README)",
+                "point ratings.secretRef at the database that has it, or create it (its columns: docs/datasets.md)",
             )
         present = {str(name): str(type_) for name, type_, _ in rows}
         if missing := REQUIRED_COLUMNS - present.keys():

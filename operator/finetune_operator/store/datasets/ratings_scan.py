@@ -407,5 +407,5 @@ def _failed(database: RatingsDatabase, error: duckdb.Error) -> Refused:
     return Refused.because(
         FailureReason.DATASET_INVALID,
         message,
-        f"see that the user of the URL may read the table {TABLE}, and compare it with its columns in the README",
+        f"see that the user of the URL may read the table {TABLE}, and compare it with the columns in docs/datasets.md",
     )
