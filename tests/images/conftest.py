@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,19 @@ EVERY_METRIC = EvaluationConfig(metrics=tuple(Metric), max_examples=12, max_new_
 
 def messages(prompt: str, response: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _room_for_the_killed() -> Iterator[None]:
+    """The programs' temporary directory: a process that a test kills leaves its files there."""
+    # Looked up now, so that it is theirs alone and not pytest's, too.
+    tempfile.gettempdir()
+    with (
+        tempfile.TemporaryDirectory(prefix="images-", ignore_cleanup_errors=True) as directory,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("TMPDIR", directory)
+        yield
 
 
 @pytest.fixture(scope="session")
