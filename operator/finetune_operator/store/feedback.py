@@ -18,7 +18,8 @@ from finetune_operator.core.ratings import GOLD_STAR_MIN_RATING, MAX_RATING, MIN
 from finetune_operator.core.scores import token_f1
 from finetune_operator.resources.abtest_decision import AccuracyFrom
 from finetune_operator.store.database import upsert_dialect
-from finetune_operator.store.tables import ArmSample, Feedback, Rating
+from finetune_operator.store.experiment_tables import ArmSample, Feedback
+from finetune_operator.store.tables import Rating
 
 Fact = TypeVar("Fact")
 

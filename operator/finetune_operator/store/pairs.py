@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from finetune_operator.contract.experiments import AnswerPair, AnswerPairs
 from finetune_operator.store.database import upsert_dialect
-from finetune_operator.store.tables import VOTES_THAT_COUNT, Comparison, StoredPair, Vote
+from finetune_operator.store.experiment_tables import VOTES_THAT_COUNT, Comparison, StoredPair, Vote
 
 
 async def record(engine: AsyncEngine, abtest_uid: str, sent: AnswerPairs) -> None:

@@ -10,7 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from finetune_operator.contract.experiments import ArmTallies, ArmTally, SampleBatch, SplitTally
 from finetune_operator.store.database import upsert_dialect
-from finetune_operator.store.tables import ArmSample, ArmSums, Base, Feedback, SplitSubject
+from finetune_operator.store.experiment_tables import ArmSample, ArmSums, Feedback, SplitSubject
+from finetune_operator.store.tables import Base
 
 
 class ToldSample(NamedTuple):

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import InstrumentedAttribute
 
 from finetune_operator.contract.experiments import VoteCounts, VotersTally, WinRatePoint
-from finetune_operator.store.tables import Comparison, TestCounts, VoteLog, VoterCounts
+from finetune_operator.store.experiment_tables import Comparison, TestCounts, VoteLog, VoterCounts
 from finetune_operator.store.votes import Choice, count_columns, counted_of, counted_votes, opinions, tally
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from finetune_operator.contract.experiments import VoteCounts
 from finetune_operator.store.database import upsert_dialect
-from finetune_operator.store.tables import Comparison, TestCounts, Vote
+from finetune_operator.store.experiment_tables import Comparison, TestCounts, Vote
 
 
 class Standing(NamedTuple):

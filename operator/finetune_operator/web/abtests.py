@@ -10,8 +10,8 @@ from finetune_operator.core.group_sequential import most_votes
 from finetune_operator.core.sequential import p_value
 from finetune_operator.resources.abtest import ABTest, Arm, Voters
 from finetune_operator.store import feedback, vote_statistics, votes
+from finetune_operator.store.experiment_tables import Comparison
 from finetune_operator.store.keyset import Mark, beyond
-from finetune_operator.store.tables import Comparison
 from finetune_operator.store.vote_statistics import VoterMark
 from finetune_operator.store.votes import Choice
 from finetune_operator.web.acting import OWN, TESTS, Acting

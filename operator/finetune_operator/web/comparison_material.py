@@ -6,7 +6,7 @@ from typing import NamedTuple
 from finetune_operator.resources.abtest import ABTest
 from finetune_operator.resources.modelversion import ModelVersion
 from finetune_operator.store import pairs
-from finetune_operator.store.tables import StoredPair
+from finetune_operator.store.experiment_tables import StoredPair
 from finetune_operator.web.acting import VERSIONS, Acting
 from finetune_operator.web.ids import ObjectId
 from finetune_operator.web.odd_resources import parsed

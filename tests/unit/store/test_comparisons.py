@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import QueryContext
 
 from finetune_operator.store import votes
-from finetune_operator.store.tables import Comparison
+from finetune_operator.store.experiment_tables import Comparison
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 PLACES = ("a", "b", "a", "c", "b", "a")

@@ -11,8 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from finetune_operator.contract.experiments import ArmTally, VoteCounts
 from finetune_operator.store import migrations, samples, vote_statistics, votes
+from finetune_operator.store.experiment_tables import ArmSample, Comparison, Vote
 from finetune_operator.store.migrations import MIGRATIONS, migrate
-from finetune_operator.store.tables import ArmSample, Comparison, Vote
 from finetune_operator.store.vote_statistics import Cast, VoterMark
 from finetune_operator.store.votes import Choice
 

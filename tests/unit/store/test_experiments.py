@@ -10,8 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from finetune_operator.contract.experiments import Sample, SampleBatch, SplitTally, VoteCounts
 from finetune_operator.resources.abtest_decision import AccuracyFrom
 from finetune_operator.store import feedback, samples, vote_statistics, votes
+from finetune_operator.store.experiment_tables import Comparison
 from finetune_operator.store.feedback import Accuracy, ArmRatings, KnownFeedback, Texts
-from finetune_operator.store.tables import Comparison, Rating
+from finetune_operator.store.tables import Rating
 from finetune_operator.store.votes import Choice
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Engine, create_engine, inspect, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import NullPool
 
+from finetune_operator.store import experiment_tables
 from finetune_operator.store.database import UnusableUrl, async_engine, parse_url, shown
 from finetune_operator.store.migrations import MIGRATIONS, SchemaTooNew, apply_next, migrate
 from finetune_operator.store.tables import Base
@@ -51,6 +52,7 @@ def test_migrations_and_models_agree(tmp_path: Path) -> None:
             pass
         migrated = described(connection)
     with engine_of(tmp_path / "modelled.db").begin() as connection:
+        assert experiment_tables.Vote.__tablename__ in Base.metadata.tables
         Base.metadata.create_all(connection)
         assert migrated == described(connection)
 

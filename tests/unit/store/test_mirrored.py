@@ -16,9 +16,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from finetune_operator.contract.experiments import VoteCounts
 from finetune_operator.store import migrations, mirrored, votes
 from finetune_operator.store.database import async_engine, parse_url
+from finetune_operator.store.experiment_tables import Comparison, Vote
 from finetune_operator.store.migrations import MIGRATIONS, migrate
 from finetune_operator.store.mirrored import Change, Facts, Position, Row, Wanted
-from finetune_operator.store.tables import Comparison, MirroredResource, Vote
+from finetune_operator.store.tables import MirroredResource
 from finetune_operator.store.votes import Choice
 from finetune_operator.web.mirroring import row_of
 from tests.builders import job_object, version_object

@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from finetune_operator.contract.experiments import VoteCounts
 from finetune_operator.store import migrations, vote_statistics, votes
+from finetune_operator.store.experiment_tables import Comparison, Vote
 from finetune_operator.store.migrations import MIGRATIONS, migrate
-from finetune_operator.store.tables import Comparison, Vote
 from finetune_operator.store.votes import Choice
 from tests.unit.store.test_experiment_sums import TEST, agrees
 

@@ -17,7 +17,7 @@ import pytest
 from sqlalchemy import func, select
 
 from finetune_operator.store.database import async_engine, parse_url
-from finetune_operator.store.tables import Comparison, Vote
+from finetune_operator.store.experiment_tables import Comparison, Vote
 from finetune_operator.store.votes import Choice
 from tests import postgres_server
 from tests.postgres_server import PostgresServer

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from finetune_operator.contract.batch_answers import BatchAnswer, BatchAnswers
 from finetune_operator.contract.training import JobIdentity
 from finetune_operator.store import batch_answers, votes
-from finetune_operator.store.tables import Comparison
+from finetune_operator.store.experiment_tables import Comparison
 from finetune_operator.store.votes import Choice
 from tests.builders import merged
 from tests.unit.web.dashboard import sights
