@@ -42,8 +42,8 @@ ENDINGS = {
     "asked-to-leave": Ending("AskedToLeave", True, False),
     "crashed": Ending("Crashed", True, True, 1, message="Segmentation fault"),
     "locked-out": Ending("AttemptRunning", True, True, 75),
-    "out-of-memory": Ending("OutOfMemory", False, True, 137, terminated_reason="OOMKilled"),
-    "killed": Ending("Killed", False, True, 137),
+    "out-of-memory": Ending("OutOfMemory", True, True, 137, terminated_reason="OOMKilled"),
+    "killed": Ending("Killed", True, True, 137),
     "wrong-config": Ending(
         "InvalidConfig",
         False,
@@ -292,7 +292,7 @@ async def test_a_failed_job_whose_time_to_live_is_over_is_not_trained_again(shar
     training, pod = await shared_world.train("mortal", ttlSecondsAfterFinished=60)
     name = training["status"]["jobName"]
     assert "ttlSecondsAfterFinished" not in (await shared_world.get("jobs", name))["spec"]
-    await shared_world.kubelet.fail(pod, TRAINER_CONTAINER, 137, "", "OOMKilled")
+    await shared_world.kubelet.fail(pod, TRAINER_CONTAINER, EXIT_CODES[FailureReason.INVALID_CONFIG])
     await shared_world.reaches("finetunejobs", "mortal", phase="Failed")
 
     async def is_told() -> bool:

@@ -65,6 +65,7 @@ def abtest_object(
     verdict: str | None = None,
     started: int = 0,
     deleting: bool = False,
+    cancel: bool = False,
 ) -> dict[str, Any]:
     """An ABTest; a baseline of None is the base model."""
     spec = {
@@ -72,6 +73,7 @@ def abtest_object(
         "baseline": {"modelVersion": baseline} if baseline else {"base": True},
         "candidate": {"modelVersion": candidate},
         "traffic": {"candidatePercent": percent, "shadowPercent": shadow, "pairPercent": pairs},
+        "cancel": cancel,
     }
     status = {"phase": phase, "verdict": verdict, "startTime": at(started)}
     return _object("ABTest", namespace, name, spec, status, deleting=deleting)

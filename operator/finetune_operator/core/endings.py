@@ -11,14 +11,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from finetune_operator.contract.failures import EXIT_CODES, SIGKILL_EXIT_CODE, Failure, FailureReason
+from finetune_operator.contract.failures import EXIT_CODES, Failure, FailureReason
 from finetune_operator.core.workloads import (
     CONTAINERS_LATEST_FIRST,
-    OOM_KILLED,
     PodFacts,
     killed,
     last_words,
-    out_of_memory,
     training_outcome,
 )
 
@@ -28,7 +26,7 @@ LOCKED_EXIT_CODE = 75
 """EX_TEMPFAIL: another attempt of the same job holds its lock."""
 PEERS_LOST_EXIT_CODE = 69
 """EX_UNAVAILABLE: a process of the same training ended, or never came, without which this one can't go on."""
-FINAL_EXIT_CODES = frozenset({*EXIT_CODES.values(), SIGKILL_EXIT_CODE})
+FINAL_EXIT_CODES = frozenset(EXIT_CODES.values())
 
 
 @dataclass(frozen=True)
@@ -56,6 +54,7 @@ class Disruption:
 
 
 GO_ON = "another pod goes on from the last checkpoint"
+TRIED_AGAIN = "it is tried up to four times, each time from the last checkpoint"
 PEERS_LOST = "PeersLost"
 PEERS_LOST_FACT = "another pod of this training has ended, or did not come in time"
 PEERS_LOST_REMEDY = (
@@ -97,11 +96,9 @@ def ending_of(pod: PodFacts) -> Ending | None:
         return None
     if failure := _final(pod):
         return Ending(failure.reason.value, failure.message, failure.remedy, retried=False, counted=True)
-    if starved := next(
-        (name for name in CONTAINERS_LATEST_FIRST if pod.container(name).terminated_reason == OOM_KILLED), None
-    ):
-        failure = out_of_memory(starved)
-        return Ending(failure.reason.value, failure.message, failure.remedy, retried=True, counted=True)
+    if failure := next(filter(None, (killed(pod, name) for name in CONTAINERS_LATEST_FIRST)), None):
+        remedy = f"{TRIED_AGAIN}; {failure.remedy}"
+        return Ending(failure.reason.value, failure.message, remedy, retried=True, counted=True)
     codes = {code for name in CONTAINERS_LATEST_FIRST if (code := pod.container(name).exit_code)}
     if TERMINATED_EXIT_CODE in codes:
         return Ending("AskedToLeave", "the trainer was asked to leave (SIGTERM)", GO_ON, retried=True, counted=False)
@@ -111,8 +108,8 @@ def ending_of(pod: PodFacts) -> Ending | None:
         fact = "another attempt of this job was still training"
         return Ending("AttemptRunning", fact, "another pod waits for it to end", retried=True, counted=True)
     if isinstance(told := training_outcome([pod]), Failure):
-        return Ending(told.reason.value, told.message, f"it is tried up to four times; {told.remedy}", True, True)
-    remedy = "it is tried up to four times; see the pod's log"
+        return Ending(told.reason.value, told.message, f"{TRIED_AGAIN}; {told.remedy}", True, True)
+    remedy = f"{TRIED_AGAIN}; see the pod's log"
     return Ending("Crashed", last_words([pod]) or pod.message or "the pod failed", remedy, retried=True, counted=True)
 
 
@@ -139,11 +136,8 @@ def _disrupted(pod: PodFacts) -> Ending:
 def _final(pod: PodFacts) -> Failure | None:
     """What no second try would change; the exit code decides, as it does for Kubernetes."""
     for name in CONTAINERS_LATEST_FIRST:
-        code = pod.container(name).exit_code
-        if code not in FINAL_EXIT_CODES:
+        if pod.container(name).exit_code not in FINAL_EXIT_CODES:
             continue
-        if failure := killed(pod, name):
-            return failure
         outcome = training_outcome([pod])
         return outcome if isinstance(outcome, Failure) else untold(last_words([pod]))
     return None

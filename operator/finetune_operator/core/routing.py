@@ -261,7 +261,8 @@ class _Namespace:
         running = [test for test in self._tests if test.spec.model == model and takes_traffic(test)]
         if running:
             oldest = min(running, key=lambda test: (test.status.start_time or NEVER, test.metadata.uid))
-            if oldest.spec.traffic.candidate_percent > 0 or is_baseline(oldest, active):
+            divides = oldest.spec.traffic.candidate_percent > 0
+            if is_baseline(oldest, active) if not divides else not is_pinned_since(oldest, active):
                 return self._split(oldest)
         if active is not None:
             return self._version(active)
@@ -303,9 +304,20 @@ class _Namespace:
 
 
 def takes_traffic(test: ABTest) -> bool:
-    """Whether requests to the alias are divided or copied now; a test that copies alone must not change who answers."""
-    running = test.status.phase is TestPhase.RUNNING and test.status.verdict is None and not test.deleting
-    return running and test.spec.traffic.any
+    """Whether requests to the alias are divided or copied now; a test that copies alone must not change who answers.
+
+    One that somebody has cancelled is over, whether or not the operator is there to say so.
+    """
+    running = test.status.phase is TestPhase.RUNNING and test.status.verdict is None
+    return running and test.spec.traffic.any and not test.spec.cancel and not test.deleting
+
+
+def is_pinned_since(test: ABTest, active: ModelVersion | None) -> bool:
+    """Whether somebody has pinned what is active after the test began: a rollback does not wait for a verdict."""
+    if active is None or not _is_pinned(active):
+        return False
+    started, pinned = test.status.start_time, active.status.promoted_at
+    return is_fresh_pin(active) or (started is not None and pinned is not None and pinned > started)
 
 
 def is_baseline(test: ABTest, active: ModelVersion | None) -> bool:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Protocol, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from finetune_operator.core.decimals import BoundedDecimal
-from finetune_operator.core.routing import RouteTable, Split, is_loaded, rival_pins
+from finetune_operator.core.routing import RouteTable, Split, is_fresh_pin, is_loaded, rival_pins
 from finetune_operator.core.version_changes import PIN, UNPIN, serving_fields
 from finetune_operator.gateway.errors import GatewayError, invalid_body, refused_change, unknown_model
 from finetune_operator.kube.errors import KubeError, NotFound
@@ -139,9 +139,17 @@ async def switch(order: Switch, versions: Sequence[ModelVersion], table: RouteTa
     routes = table.routes_of(f"{pinned.metadata.namespace}/{model}")
     splits = [route.destination for route in routes if isinstance(route.destination, Split)]
     tests = [split.test_name for split in splits if split.candidate_percent > 0]
-    remarks += [f"ABTest {test} decides who answers to {model} until it ends" for test in tests]
+    remarks += [_remark_on(test, pinned) for test in tests]
     waits_for = None if is_loaded(pinned) else pinned.status.message or "not loaded yet"
     return _answer(pinned, waits_for, remarks)
+
+
+def _remark_on(test: str, pinned: ModelVersion) -> str:
+    """What becomes of a test that divides the model's requests."""
+    model, name = pinned.spec.model, pinned.metadata.name
+    if is_fresh_pin(pinned):
+        return f"ABTest {test} does not split the requests to {model} while {name} is pinned"
+    return f"ABTest {test}, which began after {name} was pinned, splits the requests to {model}: cancel it to end that"
 
 
 async def load(order: Load, versions: Sequence[ModelVersion], kube: Patcher) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from finetune_operator.core.conditions import Finding
-from finetune_operator.core.routing import active_version, base_engines, is_baseline, takes_traffic
+from finetune_operator.core.routing import active_version, base_engines, is_baseline, is_pinned_since, takes_traffic
 from finetune_operator.manifests.serving import asked_engine
 from finetune_operator.reconcile.engine_sharing import Versions
 from finetune_operator.reconcile.served_version import NotServed, base_engine, version_named
@@ -26,12 +26,16 @@ def traffic_finding(test: ABTest, versions: Versions, *, running: bool) -> Findi
     """What becomes of the requests to the test's model."""
     if not running or not test.spec.traffic.any:
         return Finding(CONDITION, False, "NoSplit")
+    active = active_version(version for version in versions if version.spec.model == test.spec.model)
+    if active and test.spec.traffic.candidate_percent > 0 and is_pinned_since(test, active):
+        name = active.metadata.name
+        message = f"{name}, which was pinned after the test began, answers everybody: unset its spec.state to go on"
+        return Finding(CONDITION, False, "VersionPinned", message)
     if lacking := base_lacking(test, versions):
         return Finding(CONDITION, False, lacking.reason, f"the baseline's subjects get errors: {lacking.message}")
     remark = _apart(test, versions)
     if test.spec.traffic.candidate_percent > 0:
         return Finding(CONDITION, True, "Split", remark)
-    active = active_version(version for version in versions if version.spec.model == test.spec.model)
     if is_baseline(test, active):
         return Finding(CONDITION, True, "Shadow", remark)
     answering = active.metadata.name if active else "no version"

@@ -106,7 +106,7 @@ TABLE = [
     Row(
         "out of its memory limit",
         failed(trainer=terminated(137, reason="OOMKilled")),
-        "OutOfMemory", False, True, ("spec.resources.limits.memory", "training.batchSize"),
+        "OutOfMemory", True, True, ("spec.resources.limits.memory", "training.batchSize", "four times"),
     ),
     Row(
         "a process of the trainer, not the first one, is out of memory",
@@ -116,12 +116,12 @@ TABLE = [
     Row(
         "killed without a reason",
         failed(trainer=terminated(137)),
-        "Killed", False, True, ("137", "spec.resources.requests.memory"),
+        "Killed", True, True, ("137", "spec.resources.requests.memory", "last checkpoint"),
     ),
     Row(
         "evicted for its own local storage, which is no disruption",
         failed(trainer=terminated(137), reason="Evicted", message="Pod ephemeral local storage usage"),
-        "StorageExceeded", False, True, ("ephemeral local storage", "spec.resources.limits.ephemeral-storage"),
+        "StorageExceeded", True, True, ("ephemeral local storage", "spec.resources.limits.ephemeral-storage"),
     ),
     *(
         Row(

@@ -225,6 +225,7 @@ NO_SPLIT: dict[str, dict[str, Any]] = {
     "concluded": {"phase": "Concluded"},
     "with a verdict": {"verdict": "Won"},
     "being deleted": {"deleting": True},
+    "cancelled, which no operator has seen yet": {"cancel": True},
     "of another model": {"model": "kant", "baseline": "kant-v1", "candidate": "kant-v2"},
     "in another namespace": {"namespace": "other"},
 }
@@ -243,6 +244,35 @@ def test_a_running_test_splits_the_alias_and_nothing_else() -> None:
     assert (split.test_uid, split.candidate_percent) == ("uid-of-finetune-duel", 20)
     assert arms(split) == (only(table, "plato-v1"), only(table, "plato-v2"))
     assert {split.arm_of(f"user-{n}") for n in range(100)} == set(Arm)
+
+
+PINNED_MEANWHILE: dict[str, tuple[Objects, int, str | None]] = {
+    "the baseline, as a rollback does": ([V("plato-v1", state="Deployed", promoted=1), V("plato-v2")], 5, "plato-v1"),
+    "the baseline, and the operator knows": (
+        [V("plato-v1", state="Deployed", observed_state="Deployed", promoted=6), V("plato-v2")],
+        5,
+        "plato-v1",
+    ),
+    "the candidate": ([V("plato-v1", promoted=1), V("plato-v2", state="Deployed")], 5, "plato-v2"),
+    "neither arm": ([*TWO, V("plato-v3", state="Deployed")], 5, "plato-v3"),
+    "before the test began": (
+        [V("plato-v1", state="Deployed", observed_state="Deployed", promoted=5), V("plato-v2")],
+        5,
+        None,
+    ),
+    "what is not loaded": ([V("plato-v1", promoted=1), V("plato-v2", state="Deployed", loaded=False)], 5, None),
+    "what was promoted after it began, and pinned by nobody": ([V("plato-v1", promoted=9), V("plato-v2")], 5, None),
+}
+
+
+@pytest.mark.parametrize("case", PINNED_MEANWHILE)
+def test_who_pins_a_version_does_not_wait_for_a_verdict(case: str) -> None:
+    objects, started, answers = PINNED_MEANWHILE[case]
+    table = routes(objects, [abtest_object(percent=50, started=started)])
+    if answers is None:
+        assert isinstance(only(table, "plato"), Split)
+    else:
+        assert only(table, "plato") == only(table, answers)
 
 
 def test_a_test_that_only_copies_lets_its_baseline_answer_everybody() -> None:

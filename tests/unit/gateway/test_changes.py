@@ -127,9 +127,12 @@ async def test_a_switch_to_what_is_not_loaded_says_what_it_waits_for() -> None:
     assert (answer["finetune"]["loaded"], answer["finetune"]["message"]) == (False, "loading")
 
 
-async def test_a_switch_says_that_a_running_test_decides_who_answers() -> None:
+async def test_a_switch_says_what_becomes_of_a_running_test() -> None:
     answer = await switched([V1, V2, abtest_object()], {"model": "plato", "version": 2})
-    assert answer["finetune"]["message"] == "ABTest duel decides who answers to plato until it ends"
+    assert answer["finetune"]["message"] == "ABTest duel does not split the requests to plato while plato-v2 is pinned"
+    pinned_before = V("plato-v2", promoted=1, **STAMPED)
+    answer = await switched([V1, pinned_before, abtest_object(started=5)], {"model": "plato", "version": 2})
+    assert answer["finetune"]["message"].endswith("splits the requests to plato: cancel it to end that")
 
 
 async def test_a_test_that_only_copies_decides_nothing() -> None:

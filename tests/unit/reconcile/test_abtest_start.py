@@ -66,6 +66,22 @@ class TestStart:
         if promoted == 2:
             assert found.message == "nothing is copied: plato-v2 answers to plato, not plato-v1"
 
+    @pytest.mark.parametrize(
+        ("pinned_at", "reason"),
+        [("2026-01-01T11:59:00Z", "VersionPinned"), (AN_HOUR_AGO, "Split")],
+        ids=["after it began", "before"],
+    )
+    def test_a_pin_that_is_younger_takes_the_traffic(self, pinned_at: str, reason: str) -> None:
+        pin = LOADED_IN_AN_ENGINE | {"promotedAt": pinned_at, "observedState": "Deployed"}
+        versions = (make_version(1, {"state": "Deployed"}, status=pin), V2)
+        running = make_test(status=RUNNING | {"startTime": "2026-01-01T11:30:00Z"})
+        status = status_of(decide(running, world(tally(), versions=versions)))
+        found = find(status.conditions, "TrafficConfigured")
+        assert found is not None
+        assert (found.reason, status.phase) == (reason, TestPhase.RUNNING)
+        just_begun = status_of(decide(make_test(), world(tally(), versions=versions)))
+        assert is_true(just_begun.conditions, "TrafficConfigured")
+
     def test_it_needs_no_api_to_start(self) -> None:
         status = status_of(decide(make_test(), world(None)))
         assert (status.phase, status.votes, status.p_value) == (TestPhase.RUNNING, None, None)

@@ -142,7 +142,7 @@ def test_a_result_is_asked_for_again_if_the_first_nodes_pod_is_gone() -> None:
 
 
 def test_why_any_process_gave_up_is_told() -> None:
-    failed = (job_condition("Failed", "PodFailurePolicy", "exit code 137"),)
+    failed = (job_condition("Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit"),)
     pods = (node(0, terminated(69), phase="Failed"), node(1, terminated(137, reason="OOMKilled"), phase="Failed"))
     status = status_of(decide(TRAINING, world(*pods, conditions=failed)))
     assert status.phase is Phase.FAILED

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from finetune_operator.contract.failures import EXIT_CODES, FailureReason
 from finetune_operator.resources.finetunejob import Phase
-from tests.builders import NOON, after, job_condition, terminated
+from tests.builders import NOON, after, job_condition, make_failure, terminated, wire
 from tests.unit.reconcile.priced_trainings import JOB, changed, decide, measured, trained, trainer_pod, world
 from tests.unit.reconcile.trainings import status_of
 
@@ -84,7 +85,8 @@ class TestLastFailure:
         assert status_of(plan).last_failure is None
 
     def test_a_final_failure_is_in_the_conditions_instead(self) -> None:
-        killed = trainer_pod(trainer=terminated(137, reason="OOMKilled"), phase="Failed")
-        plan = decide(trained(), world(killed, conditions=(job_condition("Failed", "PodFailurePolicy"),)))
+        told = wire(make_failure(FailureReason.OUT_OF_MEMORY))
+        given_up = trainer_pod(trainer=terminated(EXIT_CODES[FailureReason.OUT_OF_MEMORY], told), phase="Failed")
+        plan = decide(trained(), world(given_up, conditions=(job_condition("Failed", "PodFailurePolicy"),)))
         assert status_of(plan).last_failure is None
         assert [event.reason for event in plan.events] == ["OutOfMemory"]

@@ -112,7 +112,7 @@ def cut_short(exit_code: int, reason: str = "", **options: Any) -> Object:
     return training_pod(prepare=terminated(0), trainer=trainer, phase="Failed", **options)
 
 
-FAILED = job_condition("Failed", "PodFailurePolicy", "exit code 137")
+FAILED = job_condition("Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit")
 LATER_FAILURE = training_pod(
     "pod-2",
     created="2026-01-01T11:45:00Z",
