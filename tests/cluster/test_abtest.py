@@ -1,6 +1,7 @@
 """ABTests from waiting for their arms to a verdict that stays."""
 
 from dataclasses import dataclass
+from math import sqrt
 from typing import Any
 
 import pytest
@@ -220,11 +221,13 @@ def measured(count: int = 40, *, errors: int = 0, latency_ms: int = 100, tokens:
         samples=count + errors,
         errors=errors,
         mean_latency_ms=latency_ms,
-        deviation_latency_ms=latency_ms / 20,
+        latency_subjects=count,
+        standard_error_latency_ms=latency_ms / 20 / sqrt(count),
         samples_with_tokens=count,
         mean_prompt_tokens=12,
         mean_completion_tokens=tokens,
-        deviation_completion_tokens=tokens / 20,
+        token_subjects=count,
+        standard_error_completion_tokens=tokens / 20 / sqrt(count),
     )
 
 

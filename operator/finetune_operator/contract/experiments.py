@@ -90,18 +90,21 @@ class WinRatePoint(Report):
 class ArmTally(Report):
     """What production traffic showed of one arm: `errors` of `samples` had a 5xx status, all else is of the others.
 
-    The means of tokens are of the `samples_with_tokens` answers that told them. Copies of the baseline's requests are
-    counted apart, as `shadow_...`. What feedback tells of the answers' accuracy is there for who asks for it.
+    The means of tokens are of the `samples_with_tokens` answers that told them. Standard errors are by subject, since
+    answers of one are alike. Copies of the baseline's requests are counted apart, as `shadow_...`. What feedback tells
+    of the answers' accuracy is there for who asks for it.
     """
 
     samples: int = 0
     errors: int = 0
     mean_latency_ms: int | None = None
-    deviation_latency_ms: float | None = None
+    latency_subjects: int = 0
+    standard_error_latency_ms: float | None = None
     samples_with_tokens: int = 0
     mean_prompt_tokens: float | None = None
     mean_completion_tokens: float | None = None
-    deviation_completion_tokens: float | None = None
+    token_subjects: int = 0
+    standard_error_completion_tokens: float | None = None
     shadow_samples: int = 0
     shadow_errors: int = 0
     shadow_mean_latency_ms: int | None = None

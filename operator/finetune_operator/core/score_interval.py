@@ -3,7 +3,9 @@
 Each mean has a confidence sequence, which contains the true mean at all looks together but for its share of alpha; the
 score's interval is what they allow at once. Votes are bounded, so that theirs always holds (`sequential`). Latencies
 and lengths have no bound: theirs is asymptotic, a boundary of a Gaussian mixture with the deviation that was observed.
-It holds the better the more answers there were before the first look (Waudby-Smith, Arbour, Sinha, Kennedy, Ramdas,
+What is counted is subjects, since the answers of one are alike: their errors add up to that of a mean of answers as
+clusters do (Liang, Zeger, "Longitudinal data analysis using generalized linear models", Biometrika 1986).
+It holds the better the more subjects there were before the first look (Waudby-Smith, Arbour, Sinha, Kennedy, Ramdas,
 "Time-uniform central limit theory and asymptotic confidence sequences", Annals of Statistics 2024).
 """
 
@@ -16,9 +18,9 @@ from finetune_operator.resources.abtest import Arms, ArmStatus, Votes
 from finetune_operator.resources.abtest_decision import AccuracyFrom, Decision, Weights
 
 TIGHTEST_AT = 500
-"""Answers at which the interval of a mean is tightest; it has to be chosen beforehand."""
+"""Subjects at which the interval of a mean is tightest; it has to be chosen beforehand."""
 ASYMPTOTIC_FROM = 30
-"""Fewer answers say too little of how much they vary."""
+"""Fewer subjects say too little of how much they vary."""
 LATENCY_ROUNDING_MS = 0.5
 TOKENS_ROUNDING = 0.05
 ACCURACY_ROUNDING = 0.00005
@@ -34,7 +36,7 @@ class Interval(NamedTuple):
 
 
 class Mean(NamedTuple):
-    """What is known of one quantity of one arm's answers."""
+    """What is known of one quantity of one arm's answers: its mean, and of so many subjects how much they differ."""
 
     value: float
     deviation: float
@@ -63,7 +65,8 @@ def score_interval(weights: Weights, decision: Decision, votes: Votes, arms: Arm
         if baseline is None or candidate is None:
             return NoScore(f"how much the {what} of answers differ is not known: the api is older than the operator")
         if (known := min(baseline.size, candidate.size)) < ASYMPTOTIC_FROM:
-            return NoScore(f"how much the {what} of answers differ needs {ASYMPTOTIC_FROM} of each arm, not {known}")
+            needed = f"{ASYMPTOTIC_FROM} subjects of each arm, not {known}"
+            return NoScore(f"how much the {what} of answers differ needs {needed}")
         part = share_interval(candidate, baseline, alpha)
         parts.append((weight, Interval(1 - part.upper, 1 - part.lower) if what is ACCURACIES else part))
     lower = sum(weight * part.lower for weight, part in parts) / 100
@@ -102,16 +105,17 @@ def _told_accuracy(arm: ArmStatus) -> Mean | None:
 
 
 def _latency(arm: ArmStatus) -> Mean | None:
-    if arm.mean_latency_ms is None or arm.deviation_latency_ms is None:
+    mean, error, subjects = arm.mean_latency_ms, arm.standard_error_latency_ms, arm.latency_subjects
+    if mean is None or error is None or not subjects:
         return None
-    return Mean(arm.mean_latency_ms, float(arm.deviation_latency_ms), arm.answers, LATENCY_ROUNDING_MS)
+    return Mean(mean, float(error) * sqrt(subjects), subjects, LATENCY_ROUNDING_MS)
 
 
 def _length(arm: ArmStatus) -> Mean | None:
-    if arm.mean_completion_tokens is None or arm.deviation_completion_tokens is None:
+    mean, error, subjects = arm.mean_completion_tokens, arm.standard_error_completion_tokens, arm.token_subjects
+    if mean is None or error is None or not subjects:
         return None
-    tokens, deviation = float(arm.mean_completion_tokens), float(arm.deviation_completion_tokens)
-    return Mean(tokens, deviation, arm.samples_with_tokens or 0, TOKENS_ROUNDING)
+    return Mean(float(mean), float(error) * sqrt(subjects), subjects, TOKENS_ROUNDING)
 
 
 def _share(candidate: float, baseline: float, where_both_are_nothing: float) -> float:

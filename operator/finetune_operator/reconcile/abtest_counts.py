@@ -218,28 +218,26 @@ def _arm(name: str, tally: ArmTally, subjects: int) -> ArmStatus:
         samples=tally.samples,
         errors=tally.errors,
         mean_latency_ms=tally.mean_latency_ms,
-        deviation_latency_ms=_one_decimal_up(tally.deviation_latency_ms),
+        latency_subjects=tally.latency_subjects or None,
+        standard_error_latency_ms=_four_decimals_up(tally.standard_error_latency_ms),
         samples_with_tokens=tally.samples_with_tokens or None,
         mean_prompt_tokens=_one_decimal(tally.mean_prompt_tokens),
         mean_completion_tokens=_one_decimal(tally.mean_completion_tokens),
-        deviation_completion_tokens=_one_decimal_up(tally.deviation_completion_tokens),
+        token_subjects=tally.token_subjects or None,
+        standard_error_completion_tokens=_four_decimals_up(tally.standard_error_completion_tokens),
         shadow_samples=tally.shadow_samples or None,
         shadow_errors=tally.shadow_errors if tally.shadow_samples else None,
         shadow_mean_latency_ms=tally.shadow_mean_latency_ms,
         accuracy_subjects=tally.accuracy_subjects or None,
         mean_accuracy=None if tally.mean_accuracy is None else f"{tally.mean_accuracy:.4f}",
-        deviation_accuracy=None if tally.deviation_accuracy is None else _four_decimals_up(tally.deviation_accuracy),
+        deviation_accuracy=_four_decimals_up(tally.deviation_accuracy),
     )
 
 
-def _four_decimals_up(value: float) -> str:
-    return str(Decimal(value).quantize(Decimal("0.0001"), ROUND_CEILING))
+def _four_decimals_up(value: float | None) -> str | None:
+    """What is printed of how far a mean may be off is never smaller than what was counted."""
+    return None if value is None else str(Decimal(value).quantize(Decimal("0.0001"), ROUND_CEILING))
 
 
 def _one_decimal(value: float | None) -> str | None:
     return None if value is None else f"{value:.1f}"
-
-
-def _one_decimal_up(value: float | None) -> str | None:
-    """A deviation that is printed is never smaller than what was counted."""
-    return None if value is None else str(Decimal(value).quantize(Decimal("0.1"), ROUND_CEILING))

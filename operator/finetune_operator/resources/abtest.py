@@ -242,16 +242,20 @@ class ArmStatus(ApiModel):
     """Subjects whose first request this arm got."""
     mean_latency_ms: int | None = None
     """Mean time to the last byte of those that did not fail."""
-    deviation_latency_ms: Decimal | None = None
-    """Standard deviation of these times."""
+    latency_subjects: int | None = None
+    """Subjects who got these."""
+    standard_error_latency_ms: Decimal | None = None
+    """How far the mean may be off, by subject, since the answers of one are alike."""
     samples_with_tokens: int | None = None
     """Answers whose engine told how many tokens they have."""
     mean_prompt_tokens: Decimal | None = None
     """Mean length of those answers' prompts; the split is fair where both arms have about the same."""
     mean_completion_tokens: Decimal | None = None
     """Mean length of those answers: what an answer costs, since both arms have one price per token."""
-    deviation_completion_tokens: Decimal | None = None
-    """Standard deviation of these lengths."""
+    token_subjects: int | None = None
+    """Subjects who got these."""
+    standard_error_completion_tokens: Decimal | None = None
+    """How far that mean may be off, by subject."""
     shadow_samples: int | None = None
     """Copies of the baseline's requests that it answered for nobody, beside `samples`."""
     shadow_errors: int | None = None

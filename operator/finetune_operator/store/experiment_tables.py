@@ -218,3 +218,17 @@ class ArmSums(Base):
     shadow_samples: Mapped[int] = mapped_column(BigInteger)
     shadow_errors: Mapped[int] = mapped_column(BigInteger)
     shadow_latency_ms: Mapped[float] = mapped_column(Double)
+
+
+class SubjectSums(Base):
+    """What the answers of one subject sum up to, those that failed and copies aside; triggers keep it."""
+
+    __tablename__ = "abtest_subject_sums"
+
+    abtest_uid: Mapped[str] = mapped_column(String(64), primary_key=True)
+    arm: Mapped[str] = mapped_column(String(16), primary_key=True)
+    subject: Mapped[str] = mapped_column(String(128), primary_key=True)
+    answers: Mapped[int] = mapped_column(BigInteger)
+    latency_ms: Mapped[float] = mapped_column(Double)
+    answers_with_tokens: Mapped[int] = mapped_column(BigInteger)
+    completion_tokens: Mapped[float] = mapped_column(Double)

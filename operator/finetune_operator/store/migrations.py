@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from sqlalchemy import Connection, func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from finetune_operator.store import deleted_training_triggers, experiment_sums
+from finetune_operator.store import deleted_training_triggers, experiment_sums, subject_sums
 from finetune_operator.store.database import WRITES_FIRST
 from finetune_operator.store.early_migrations import EARLY_MIGRATIONS, Migration
 from finetune_operator.store.middle_migrations import MIDDLE_MIGRATIONS
@@ -185,6 +185,12 @@ MIGRATIONS: tuple[Migration, ...] = (
             "sqlite": deleted_training_triggers.sqlite_statements(),
             "postgresql": deleted_training_triggers.postgresql_statements(),
         },
+    ),
+    Migration(
+        18,
+        subject_sums.STATEMENTS,
+        {"sqlite": subject_sums.sqlite_statements(), "postgresql": subject_sums.postgresql_statements()},
+        before={"postgresql": (subject_sums.LOCK,)},
     ),
 )
 

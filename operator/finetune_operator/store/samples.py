@@ -5,12 +5,13 @@ from datetime import datetime
 from math import sqrt
 from typing import Any, NamedTuple
 
-from sqlalchemy import Row, case, func, select
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy import Double, Row, case, cast, func, select
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
 
 from finetune_operator.contract.experiments import ArmTallies, ArmTally, SampleBatch, SplitTally
 from finetune_operator.store.database import upsert_dialect
-from finetune_operator.store.experiment_tables import ArmSample, ArmSums, Feedback, SplitSubject
+from finetune_operator.store.experiment_tables import ArmSample, ArmSums, Feedback, SplitSubject, SubjectSums
 from finetune_operator.store.tables import Base
 
 
@@ -27,6 +28,16 @@ class SamplePlace(NamedTuple):
 
     time: datetime
     shown: int
+
+
+class SubjectsError(NamedTuple):
+    """The standard error of a mean of answers, whose subjects are what is independent of each other."""
+
+    subjects: int
+    standard_error: float | None
+
+
+NOBODY = SubjectsError(0, None)
 
 
 async def record(engine: AsyncEngine, batch: SampleBatch) -> int:
@@ -56,23 +67,54 @@ async def tally(engine: AsyncEngine, abtest_uid: str) -> ArmTallies:
     query = select(*ArmSums.__table__.columns).where(ArmSums.abtest_uid == abtest_uid)
     async with engine.connect() as connection:
         rows = (await connection.execute(query)).all()
-    arms = {row.arm: _tally(row) for row in rows}
+        latencies = await _errors(connection, abtest_uid, SubjectSums.answers, SubjectSums.latency_ms)
+        lengths = await _errors(connection, abtest_uid, SubjectSums.answers_with_tokens, SubjectSums.completion_tokens)
+    arms = {row.arm: _tally(row, latencies.get(row.arm, NOBODY), lengths.get(row.arm, NOBODY)) for row in rows}
     return ArmTallies(baseline=arms.get("baseline", ArmTally()), candidate=arms.get("candidate", ArmTally()))
 
 
-def _tally(row: Row[Any]) -> ArmTally:
+async def _errors(
+    connection: AsyncConnection,
+    abtest_uid: str,
+    answers: InstrumentedAttribute[int],
+    total: InstrumentedAttribute[float],
+) -> dict[str, SubjectsError]:
+    """By arm, of a mean of answers whose subjects have so many each, that sum up to this."""
+    answers_of, total_of = (cast(column, Double) for column in (answers, total))
+    query = (
+        select(
+            SubjectSums.arm,
+            func.count().label("subjects"),
+            func.sum(answers_of).label("answers"),
+            func.sum(total_of).label("total"),
+            func.sum(answers_of * answers_of).label("answers_squared"),
+            func.sum(answers_of * total_of).label("product"),
+            func.sum(total_of * total_of).label("total_squared"),
+        )
+        .where(SubjectSums.abtest_uid == abtest_uid, answers > 0)
+        .group_by(SubjectSums.arm)
+    )
+    found = {}
+    for row in (await connection.execute(query)).all():
+        mean = row.total / row.answers
+        residuals = row.total_squared - 2 * mean * row.product + mean**2 * row.answers_squared
+        found[row.arm] = SubjectsError(row.subjects, sqrt(max(0.0, residuals)) / row.answers)
+    return found
+
+
+def _tally(row: Row[Any], latency: SubjectsError, length: SubjectsError) -> ArmTally:
     answered, with_tokens = row.samples - row.errors, row.samples_with_tokens
-    latency_ms = _mean(row.latency_ms, answered)
-    length = _mean(row.completion_tokens, with_tokens)
     return ArmTally(
         samples=row.samples,
         errors=row.errors,
-        mean_latency_ms=_rounded(latency_ms),
-        deviation_latency_ms=_deviation(latency_ms, _mean(row.latency_ms_squared, answered)),
+        mean_latency_ms=_rounded(_mean(row.latency_ms, answered)),
+        latency_subjects=latency.subjects,
+        standard_error_latency_ms=latency.standard_error,
         samples_with_tokens=with_tokens,
         mean_prompt_tokens=_mean(row.prompt_tokens, row.prompted_samples),
-        mean_completion_tokens=length,
-        deviation_completion_tokens=_deviation(length, _mean(row.completion_tokens_squared, with_tokens)),
+        mean_completion_tokens=_mean(row.completion_tokens, with_tokens),
+        token_subjects=length.subjects,
+        standard_error_completion_tokens=length.standard_error,
         shadow_samples=row.shadow_samples,
         shadow_errors=row.shadow_errors,
         shadow_mean_latency_ms=_rounded(_mean(row.shadow_latency_ms, row.shadow_samples - row.shadow_errors)),
@@ -118,12 +160,6 @@ def _mean(total: float, count: int) -> float | None:
 
 def _rounded(mean: float | None) -> int | None:
     return None if mean is None else round(mean)
-
-
-def _deviation(mean: float | None, mean_square: float | None) -> float | None:
-    if mean is None or mean_square is None:
-        return None
-    return sqrt(max(0.0, mean_square - mean**2))
 
 
 def _values(samples: Iterable[Mapping[str, object]], table: type[Base]) -> list[dict[str, object]]:

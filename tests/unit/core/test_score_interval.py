@@ -3,6 +3,7 @@
 import random
 from dataclasses import dataclass, field
 from math import sqrt
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -24,15 +25,26 @@ ALL = Weights(accuracy=60, latency=20, cost=20)
 ALPHA = 0.05
 
 
+def latency_error(subjects: int, deviation: float | None) -> dict[str, Any]:
+    """Of subjects who differ so much, as the status has it."""
+    error = None if deviation is None or not subjects else f"{deviation / sqrt(subjects):.6f}"
+    return {"latency_subjects": subjects, "standard_error_latency_ms": error}
+
+
+def length_error(subjects: int, deviation: float | None) -> dict[str, Any]:
+    error = None if deviation is None or not subjects else f"{deviation / sqrt(subjects):.6f}"
+    return {"token_subjects": subjects, "standard_error_completion_tokens": error}
+
+
 def arm(count: int = 40, latency_ms: int = 100, tokens: float = 50, spread: float | None = 0.05) -> ArmStatus:
     return ArmStatus(
         served_name="plato-v1",
         samples=count,
         mean_latency_ms=latency_ms,
-        deviation_latency_ms=None if spread is None else f"{latency_ms * spread:.1f}",
+        **latency_error(count, spread and latency_ms * spread),
         samples_with_tokens=count,
         mean_completion_tokens=f"{tokens:.1f}",
-        deviation_completion_tokens=None if spread is None else f"{tokens * spread:.1f}",
+        **length_error(count, spread and tokens * spread),
     )
 
 
@@ -81,7 +93,7 @@ def test_too_little_data(candidate: ArmStatus, why: str) -> None:
 def test_a_few_answers_have_no_interval_whatever_the_decision_asks_for() -> None:
     arms = Arms(baseline=arm(), candidate=arm(29))
     found = score_interval(ALL, Decision(min_samples_per_arm=1), votes(40, 10), arms)
-    assert found == NoScore("how much the latencies of answers differ needs 30 of each arm, not 29")
+    assert found == NoScore("how much the latencies of answers differ needs 30 subjects of each arm, not 29")
 
 
 COUNT, VOTE = st.integers(30, 5000), st.integers(0, 300)
@@ -157,11 +169,46 @@ class Traffic:
             served_name="any",
             samples=latency.size,
             mean_latency_ms=round(latency.value),
-            deviation_latency_ms=f"{latency.deviation:.1f}",
+            **latency_error(latency.size, latency.deviation),
             samples_with_tokens=tokens.size,
             mean_completion_tokens=f"{tokens.value:.1f}",
-            deviation_completion_tokens=f"{tokens.deviation:.1f}",
+            **length_error(tokens.size, tokens.deviation),
         )
+
+
+class Clustered:
+    """One arm's subjects, whose answers have lengths and latencies that are theirs; all rate alike."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self._chance = chance
+        self._typical = [chance.lognormvariate(0, 1) * 100 for _ in range(60)]
+        self._lengths: dict[int, list[float]] = {}
+        self._ratings: dict[int, list[float]] = {}
+
+    def draw(self) -> None:
+        subject = self._chance.randrange(len(self._typical))
+        self._lengths.setdefault(subject, []).append(self._typical[subject] * self._chance.lognormvariate(0, 0.3))
+        self._ratings.setdefault(subject, []).append(self._chance.choice((0.75, 1.0)))
+
+    def status(self) -> ArmStatus:
+        count = sum(map(len, self._lengths.values()))
+        if not count:
+            return arm(0)
+        mean = sum(map(sum, self._lengths.values())) / count
+        residuals = sum((sum(each) - mean * len(each)) ** 2 for each in self._lengths.values())
+        subjects, error = len(self._lengths), sqrt(residuals) / count
+        rated = Sum()
+        for each in self._ratings.values():
+            rated.add(sum(each) / len(each))
+        return ArmStatus(
+            served_name="any",
+            samples=count,
+            mean_latency_ms=round(10 * mean),
+            **latency_error(subjects, 10 * error * sqrt(subjects)),
+            samples_with_tokens=count,
+            mean_completion_tokens=f"{mean:.1f}",
+            **length_error(subjects, error * sqrt(subjects)),
+        ).model_copy(update=told_of(rated))
 
 
 def told_of(accuracies: Sum) -> dict[str, object]:
@@ -222,6 +269,26 @@ class TestHowOftenItIsWrong:
                     wrong += 1
                     break
         assert wrong <= 500 * 0.2
+
+    @pytest.mark.parametrize("weights", [(60, 20, 20), (20, 40, 40)], ids=str)
+    def test_people_who_ask_for_long_answers_do_not_decide(self, weights: tuple[int, int, int]) -> None:
+        """60 subjects an arm, each with lengths of their own, come back again and again; a look after 20 answers each.
+
+        Counted by answers, 15 and 28 of 100 such tests told two equal arms apart.
+        """
+        chance, wrong = random.Random(20261125), 0
+        shares = Weights(accuracy=weights[0], latency=weights[1], cost=weights[2], accuracy_from=AccuracyFrom.RATINGS)
+        for _ in range(100):
+            arms = Clustered(chance), Clustered(chance)
+            for _ in range(100):
+                for _ in range(20):
+                    chance.choice(arms).draw()
+                baseline, candidate = (each.status() for each in arms)
+                found = interval(candidate, baseline, votes(0, 0), shares, alpha="0.05")
+                if isinstance(found, Interval) and not found.lower <= 0.5 <= found.upper:
+                    wrong += 1
+                    break
+        assert wrong <= 5
 
     def test_a_better_arm_is_found(self) -> None:
         chance = random.Random(20261123)

@@ -1,5 +1,7 @@
 """Two versions in an ABTest and what was counted of them, as reconciles see them."""
 
+from math import sqrt
+
 from finetune_operator.contract.experiments import AbTestTally, ArmTallies, ArmTally, VoteCounts
 from finetune_operator.reconcile.abtest import Observed, reconcile
 from finetune_operator.reconcile.plan import Plan
@@ -41,10 +43,12 @@ def status_of(plan: Plan) -> ABTestStatus:
 USUAL = ArmTally(
     samples=40,
     mean_latency_ms=100,
-    deviation_latency_ms=5,
+    latency_subjects=40,
+    standard_error_latency_ms=5 / sqrt(40),
     samples_with_tokens=40,
     mean_completion_tokens=50,
-    deviation_completion_tokens=2.5,
+    token_subjects=40,
+    standard_error_completion_tokens=2.5 / sqrt(40),
 )
 
 
@@ -66,15 +70,21 @@ def answers(
     spread: float | None = 0.05,
     accuracy: float | None = None,
 ) -> ArmTally:
-    """Without a `spread` as an api tells it that does not know deviations; of each one feedback tells the accuracy."""
+    """Each of a subject of its own, of whom feedback tells the accuracy; without a `spread` as an api tells it that
+    does not know how answers differ.
+    """
     return ArmTally(
         samples=count + errors,
         errors=errors,
         mean_latency_ms=latency_ms,
-        deviation_latency_ms=None if spread is None else latency_ms * spread,
+        latency_subjects=count,
+        standard_error_latency_ms=None if spread is None or not count else latency_ms * spread / sqrt(count),
         samples_with_tokens=0 if tokens is None else count,
         mean_completion_tokens=tokens,
-        deviation_completion_tokens=None if spread is None or tokens is None else tokens * spread,
+        token_subjects=0 if tokens is None else count,
+        standard_error_completion_tokens=(
+            None if spread is None or tokens is None or not count else tokens * spread / sqrt(count)
+        ),
         accuracy_subjects=0 if accuracy is None else count,
         mean_accuracy=accuracy,
         deviation_accuracy=None if spread is None or accuracy is None else accuracy * spread,

@@ -78,7 +78,7 @@ WEIGHED: dict[str, tuple[dict[str, Any], AbTestTally, Verdict | None, str]] = {
         {"minSamplesPerArm": 29},
         traffic(CLEAR, answers(29)),
         None,
-        "how much the latencies of answers differ needs 30 of each arm, not 29",
+        "how much the latencies of answers differ needs 30 subjects of each arm, not 29",
     ),
     "unknown tokens": ({}, traffic(CLEAR, answers(tokens=None)), None, "no weighted score: cost needs 30 answers with"),
     "tokens without weight": (
@@ -253,8 +253,8 @@ class TestWeights:
         arms = status_of(decide(test, world(seen))).arms
         assert arms is not None
         assert (arms.candidate.score, arms.baseline.score) == ("0.7167", "0.2833")
-        assert (arms.candidate.score_lower, arms.candidate.score_upper) == ("0.3221", "0.8733")
-        assert (arms.baseline.score_lower, arms.baseline.score_upper) == ("0.1267", "0.6779")
+        assert (arms.candidate.score_lower, arms.candidate.score_upper) == ("0.3222", "0.8732")
+        assert (arms.baseline.score_lower, arms.baseline.score_upper) == ("0.1268", "0.6778")
         assert (arms.candidate.samples_with_tokens, arms.candidate.mean_completion_tokens) == (40, "25.0")
 
     @pytest.mark.parametrize(

@@ -124,11 +124,13 @@ SAMPLES = [
     sample(3),
 ]
 CANDIDATE = ArmTally(
-    samples=4, errors=1, mean_latency_ms=267, deviation_latency_ms=169.96731711975948, samples_with_tokens=2,
-    mean_prompt_tokens=10.0, mean_completion_tokens=30.0, deviation_completion_tokens=10.0, shadow_samples=2,
+    samples=4, errors=1, mean_latency_ms=267, latency_subjects=3, standard_error_latency_ms=98.1306762925,
+    samples_with_tokens=2,
+    mean_prompt_tokens=10.0, mean_completion_tokens=30.0, token_subjects=2,
+    standard_error_completion_tokens=10 / 2**0.5, shadow_samples=2,
     shadow_errors=1, shadow_mean_latency_ms=700,
 )  # fmt: skip
-BASELINE = ArmTally(samples=1, errors=0, mean_latency_ms=300, deviation_latency_ms=0.0)
+BASELINE = ArmTally(samples=1, errors=0, mean_latency_ms=300, latency_subjects=1, standard_error_latency_ms=0.0)
 
 
 async def test_samples(engine: AsyncEngine) -> None:

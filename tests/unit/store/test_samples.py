@@ -14,6 +14,7 @@ from finetune_operator.store.samples import record, tally
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 BEFORE_COPIES = 4
+BEFORE_SUBJECTS = 17
 """The last schema that knew no copies."""
 
 
@@ -39,11 +40,13 @@ async def test_requests_and_copies_are_summed_up_apart(engine: AsyncEngine) -> N
         samples=2,
         errors=1,
         mean_latency_ms=70,
-        deviation_latency_ms=0,
+        latency_subjects=1,
+        standard_error_latency_ms=0,
         samples_with_tokens=1,
         mean_prompt_tokens=7,
         mean_completion_tokens=42,
-        deviation_completion_tokens=0,
+        token_subjects=1,
+        standard_error_completion_tokens=0,
         shadow_samples=4,
         shadow_errors=1,
         shadow_mean_latency_ms=167,
@@ -61,8 +64,36 @@ async def test_how_much_answers_differ(engine: AsyncEngine) -> None:
     await record(engine, SampleBatch(samples=(*answers, sample(9, status=500, latency_ms=9)), shadows=(sample(10),)))
     candidate = (await tally(engine, "uid")).candidate
     assert candidate.mean_latency_ms == 200_000
-    assert candidate.deviation_latency_ms == pytest.approx(100_000 * (2 / 3) ** 0.5)
-    assert candidate.deviation_completion_tokens == pytest.approx(5)
+    assert candidate.standard_error_latency_ms == pytest.approx(100_000 * (2 / 3) ** 0.5 / 3**0.5)
+    assert candidate.standard_error_completion_tokens == pytest.approx(5 / 2**0.5)
+
+
+async def test_answers_of_one_subject_count_as_one(engine: AsyncEngine) -> None:
+    """However often somebody asks, how far the mean may be off depends on how many others there are."""
+    asked = {"ada": (100,) * 50, "ben": (300,) * 50, "cleo": (500,) * 2}
+    answers = tuple(
+        sample(100 * person + number, subject=subject, candidate_percent=50, latency_ms=latency_ms)
+        for person, (subject, latencies) in enumerate(asked.items())
+        for number, latency_ms in enumerate(latencies)
+    )
+    await record(engine, SampleBatch(samples=answers))
+    candidate = (await tally(engine, "uid")).candidate
+    mean = sum(map(sum, asked.values())) / 102
+    residuals = sum((sum(latencies) - mean * len(latencies)) ** 2 for latencies in asked.values())
+    assert candidate.latency_subjects == 3
+    assert candidate.standard_error_latency_ms == pytest.approx(residuals**0.5 / 102)
+
+
+async def test_what_was_sampled_before_subjects_were_counted_counts(
+    empty_engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrations, "MIGRATIONS", MIGRATIONS[:BEFORE_SUBJECTS])
+    await migrate(empty_engine)
+    by_two = tuple(sample(number, subject=f"s{number % 2}", candidate_percent=50) for number in range(10))
+    await record(empty_engine, SampleBatch(samples=(*by_two, sample(10), sample(11, status=500))))
+    monkeypatch.undo()
+    await migrate(empty_engine)
+    assert (await tally(empty_engine, "uid")).candidate.latency_subjects == 3
 
 
 async def test_what_was_recorded_before_there_were_copies_is_of_requests(
