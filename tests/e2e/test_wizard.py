@@ -112,7 +112,8 @@ async def choose(page: Page) -> None:
     await page.get_by_label("Rounds").fill("8")
     await expect(page.locator("#outlook")).to_contain_text("epochs: 8")
     await page.reload()
-    await page.get_by_label("Rounds").fill("8")
+    await expect(page.get_by_label("Rounds")).to_have_value("8")
+    await expect(page.locator("#outlook")).to_contain_text("epochs: 8")
     await expect(page.locator("#outlook")).to_contain_text("claimName: ratings")
     await seen(page, "3-train")
 

@@ -1,5 +1,6 @@
 """vLLM as the server image starts it: adapters or merged weights, hot load, and everything the guard refuses."""
 
+import http.client
 import json
 import shutil
 import signal
@@ -9,7 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from tests.images.training import BASE_MODEL, Job, environment_of_images
 
 KEY = "an-engine-key"
 READY_TIMEOUT_SECONDS = 300
+LONG = 450
+"""Tokens of an answer that takes seconds."""
 QUESTION = [{"role": "user", "content": "You are arrogant"}]
 
 
@@ -65,6 +68,23 @@ class Server:
     def load(self, name: str, path: Path | str, digest: str | None) -> tuple[int, dict[str, Any]]:
         status, text = self.call("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(path)}, digest=digest)
         return status, {} if status == 200 else json.loads(text)["error"]
+
+    @contextmanager
+    def stream(self, tokens: int) -> Iterator[http.client.HTTPResponse]:
+        """An answer of so many tokens, whose first event has come; the connection is closed in the end."""
+        body = {"model": "plato-v1", "messages": QUESTION, "stream": True, "max_tokens": tokens, "ignore_eos": True}
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"}
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)) as connection:
+            connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
+            response = connection.getresponse()
+            assert response.status == 200
+            assert response.readline().startswith(b"data: {")
+            yield response
+
+    def metric(self, name: str) -> float:
+        """Summed up over its labels."""
+        lines = self.call("/metrics", key=None)[1].splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name}{{", f"{name} ")))
 
     def answer(self, model: str) -> str:
         body = {"model": model, "messages": QUESTION, "temperature": 0, "max_tokens": 40}
@@ -378,7 +398,21 @@ def test_what_the_product_does_not_use_is_not_served(server: Server, path: str) 
     assert server.call(path, {"name": "x", "src": "/etc"})[0] == 404
 
 
-def test_sigterm_ends_it(server: Server) -> None:
-    server.process.send_signal(signal.SIGTERM)
+def test_a_client_that_goes_away_ends_the_work_for_it(server: Server) -> None:
+    before = server.metric("vllm:generation_tokens_total")
+    with server.stream(LONG):
+        assert server.metric("vllm:num_requests_running") == 1
+    deadline = time.monotonic() + 30
+    while server.metric("vllm:num_requests_running"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert 0 < server.metric("vllm:generation_tokens_total") - before < LONG
 
+
+def test_sigterm_ends_it_once_streams_have_come_to_their_end(server: Server) -> None:
+    with server.stream(LONG) as response:
+        server.process.send_signal(signal.SIGTERM)
+        events = [line for line in response.read().splitlines() if line.startswith(b"data: ")]
+    assert events[-1] == b"data: [DONE]"
+    assert json.loads(events[-2].removeprefix(b"data: "))["choices"][0]["finish_reason"] == "length"
     assert server.process.wait(60) == 0

@@ -22,5 +22,6 @@ and its name in `site.PAGES`. What the module may count on:
 - Live pages: `data-live-kinds="finetunejobs"` on `<main>` (block `live_kinds`) opens one stream; an element with
   `data-live="finetunejobs"`, an id of its own, `hx-get` and `hx-trigger="live"` is fetched anew when it changes
   (live.py, static/live.js). `data-live-id="<namespace>.<name>"` limits that to one object.
+- `form[data-kept]` has what was typed outlast a reload (static/kept_forms.js).
 - `data-chart="<url>"` draws what that url answers with (static/charts.js).
 """

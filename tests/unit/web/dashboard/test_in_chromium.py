@@ -158,6 +158,30 @@ async def test_a_training_is_made_by_keyboard_alone(site: Site) -> None:
     await expect(page.locator("#job")).to_contain_text("socrates")
 
 
+async def test_what_was_typed_outlasts_a_reload_in_its_own_tab(site: Site) -> None:
+    page = await site.logged_in()
+    name, gold = "Name of the model", "Gold stars only"
+    await page.goto(PAGES["new"])
+    await page.get_by_label(name, exact=True).fill("kept")
+    await page.get_by_label(gold).uncheck()
+    await page.locator("summary", has_text="Adapter and more").click()
+    await page.get_by_label("Rank").fill("24")
+    await expect(page.locator("#outlook")).to_contain_text("model: kept")
+    await page.reload()
+    await expect(page.get_by_label(name, exact=True)).to_have_value("kept")
+    await expect(page.get_by_label(gold)).not_to_be_checked()
+    await expect(page.get_by_label("Rank")).to_have_value("24")
+    await expect(page.get_by_label("Rank")).to_be_visible()
+    await expect(page.locator("#outlook")).to_contain_text("model: kept")
+    another = await page.context.new_page()
+    await another.goto(PAGES["new"])
+    await expect(another.get_by_label(name, exact=True)).to_have_value("")
+    # Who comes anew, and not back, begins anew.
+    await page.goto("/fine-tuning")
+    await page.goto(PAGES["new"])
+    await expect(page.get_by_label(name, exact=True)).to_have_value("")
+
+
 async def test_cancelling_asks_once_more(site: Site) -> None:
     page = await site.logged_in()
     card = page.locator("#card-" + sights.uid_of(1))

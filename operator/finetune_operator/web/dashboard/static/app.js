@@ -1,5 +1,6 @@
 // What every page does in the browser.
 import { startCharts } from "./charts.js";
+import { keepForms } from "./kept_forms.js";
 import { startLive } from "./live.js";
 
 function currentTheme() {
@@ -45,5 +46,6 @@ document.addEventListener("change", (event) => {
   if (event.target.matches?.("[data-submit]")) event.target.form.requestSubmit();
 });
 
+keepForms();
 startCharts();
 startLive();
