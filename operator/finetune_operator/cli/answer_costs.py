@@ -26,6 +26,7 @@ class AnswerCost(NamedTuple):
     version: str
     model: str
     calls: int
+    calls_without_tokens: int
     currency: str | None
     spent: Decimal | None
     why_unknown: str | None
@@ -90,6 +91,9 @@ def print_answer_costs(console: Console, costs: AnswerCosts) -> None:
         console.print()
     for currency, amount in costs.totals().items():
         console.print(f"[bold]{amount} {currency}[/] spent on answers", highlight=False)
+    if untold := sum(each.calls_without_tokens for each in costs.versions if each.spent is not None):
+        told = f"{untold} of their calls told no tokens, and are in no sum: ask streams with"
+        console.print(Text(f"{told} stream_options.include_usage", style="yellow"), soft_wrap=True)
     if missing := costs.unknown:
         why = next((each.why_unknown for each in missing if each.why_unknown), None)
         told = f"answers of {len(missing)} of {len(costs.versions)} versions unknown, and in no sum"
@@ -116,6 +120,7 @@ def _cost_of(body: Object) -> AnswerCost:
         version=body["id"],
         model=body["model"],
         calls=body["calls"],
+        calls_without_tokens=body["calls"] - body["calls_with_tokens"],
         currency=body["currency"],
         spent=None if spent is None else Decimal(str(spent)),
         why_unknown=text(body["unknown"]) if spent is None and body["unknown"] else None,

@@ -120,6 +120,9 @@ async def totals_by_api(cluster: Cluster, api: Api, form: Format) -> None:
     missing = answer["trainings_without_price"] + answer["versions_without_price"]
     if missing:
         console.print(Text(f"{missing} of them without a price, and in no sum", style="yellow"))
+    if untold := answer.get("calls_without_tokens"):
+        told = f"{untold} of the calls told no tokens, and are in no sum: ask streams with stream_options.include_usage"
+        console.print(Text(told, style="yellow"), soft_wrap=True)
 
 
 async def roi(cluster: Cluster, api: Api, version: str, value_per_error: str | None, form: Format) -> None:

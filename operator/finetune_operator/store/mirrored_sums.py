@@ -52,11 +52,14 @@ class TrainingSums:
 
 @dataclass
 class AnswerSums:
-    """What answers of versions cost, by the currency; `unpriced` versions were called and have no price."""
+    """What answers of versions cost, by the currency; `unpriced` versions were called and have no price.
+
+    Of the calls, `untold` are those whose engine told no tokens."""
 
     versions: int = 0
     unpriced: int = 0
     calls: int = 0
+    untold: int = 0
     spent: dict[str, Decimal] = field(default_factory=dict)
 
     def add(self, facts: Facts, used: Used | None) -> None:
@@ -65,6 +68,7 @@ class AnswerSums:
         if used is None:
             return
         self.calls += used.calls
+        self.untold += used.calls - used.calls_with_tokens
         if (
             facts.currency is not None
             and facts.amount_micros is not None
@@ -125,15 +129,16 @@ async def answers(engine: AsyncEngine, plural: str, namespaces: Namespaces) -> A
     found = AnswerSums()
     async with engine.connect() as connection:
         found.versions = (await connection.execute(number)).scalar_one()
-        for name, unpriced, calls, micros in (await connection.execute(_called(plural, namespaces))).all():
+        for name, unpriced, calls, told, micros in (await connection.execute(_called(plural, namespaces))).all():
             found.unpriced += unpriced
             found.calls += int(calls)
+            found.untold += int(calls) - int(told)
             if name is not None and micros is not None:
                 found.spent[name] = Decimal(micros) / MICROS
     return found
 
 
-def _called(plural: str, namespaces: Namespaces) -> Select[str | None, int, Any, Any]:
+def _called(plural: str, namespaces: Namespaces) -> Select[str | None, int, Any, Any, Any]:
     """By currency. A price is of a million tokens, and of a version whose engine told none it says nothing."""
     counts = (func.sum(getattr(VersionUsage, name)).label(name) for name in ("calls", "calls_with_tokens"))
     tokens = func.sum(VersionUsage.completion_tokens).label("tokens")
@@ -146,6 +151,7 @@ def _called(plural: str, namespaces: Namespaces) -> Select[str | None, int, Any,
             currency,
             _times(~is_known & (used.c.calls > 0)),
             func.sum(used.c.calls),
+            func.sum(used.c.calls_with_tokens),
             func.sum(case((is_known, cost))),
         )
         .join(used, used.c.version_uid == MirroredResource.uid)

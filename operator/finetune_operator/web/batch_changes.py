@@ -10,7 +10,7 @@ from finetune_operator.web.batch_requests import BatchObjects, BatchRequest, bat
 from finetune_operator.web.batch_views import AnsweredRows, answered_rows, is_finished
 from finetune_operator.web.creation import Created, create_once, digest_of, name_from_key, require_one_name
 from finetune_operator.web.ids import ObjectId
-from finetune_operator.web.job_changes import datasets_claim
+from finetune_operator.web.job_changes import api_volumes
 from finetune_operator.web.job_requests import WrongRequest
 from finetune_operator.web.pages import Page
 from finetune_operator.web.problems import Problem
@@ -45,7 +45,7 @@ def objects_of(
 ) -> BatchObjects:
     """What would be made. Raises problems."""
     try:
-        return batch_objects(request, namespace, name, digest, datasets_claim(acting))
+        return batch_objects(request, namespace, name, digest, api_volumes(acting))
     except WrongRequest as error:
         raise Problem(422, "invalid-request", str(error)) from None
 

@@ -14,7 +14,7 @@ from finetune_operator.resources.dataset import Ratings
 from finetune_operator.web.abtest_requests import BASE, VersionName
 from finetune_operator.web.creation import manifest
 from finetune_operator.web.ids import NAME_PATTERN, NAMESPACE_PATTERN
-from finetune_operator.web.job_requests import DatasetsClaim, source_of
+from finetune_operator.web.job_requests import ApiVolumes, source_of
 
 Object = dict[str, Any]
 OWN_MEMBERS = frozenset({"namespace", "name", "spec"})
@@ -129,7 +129,7 @@ class BatchObjects(NamedTuple):
 
 
 def batch_objects(
-    request: BatchRequest, namespace: str, name: str, digest: str | None, claim: DatasetsClaim | None
+    request: BatchRequest, namespace: str, name: str, digest: str | None, volumes: ApiVolumes | None
 ) -> BatchObjects:
     """Both carry the digest, so that the same request makes them once. Raises `WrongRequest`."""
     if request.spec is not None:
@@ -143,7 +143,7 @@ def batch_objects(
     if request.compare_with is not None:
         spec["compareWith"] = opponent
     if request.dataset_path is not None:
-        spec["dataset"] = source_of(request.dataset_path, namespace, claim) | _format(request)
+        spec["dataset"] = source_of(request.dataset_path, namespace, volumes) | _format(request)
     else:
         spec.setdefault("dataset", {}).setdefault("ratings", {})
     if not request.vote:

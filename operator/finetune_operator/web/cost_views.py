@@ -136,6 +136,8 @@ class CostSummary(_View):
     versions_without_price: int
     """That were called, so that the totals lack them."""
     calls: int
+    calls_without_tokens: int
+    """Whose engine told none, so that the totals lack them: streams tell theirs with stream_options.include_usage."""
 
 
 class RoiInput(_View):
@@ -192,6 +194,7 @@ def cost_summary(trainings: TrainingSums, answers: AnswerSums) -> CostSummary:
         versions=answers.versions,
         versions_without_price=answers.unpriced,
         calls=answers.calls,
+        calls_without_tokens=answers.untold,
     )
 
 

@@ -18,7 +18,7 @@ from finetune_operator.web.creation import (
     name_from_key,
     require_one_name,
 )
-from finetune_operator.web.job_requests import BudgetRequest, DatasetsClaim, JobRequest, WrongRequest, spec_of
+from finetune_operator.web.job_requests import ApiVolumes, BudgetRequest, JobRequest, WrongRequest, spec_of
 from finetune_operator.web.job_views import JobStatus, is_finished
 from finetune_operator.web.pages import Page
 from finetune_operator.web.problems import Problem
@@ -44,7 +44,7 @@ async def create_job(
     namespace = acting.place_to_make(request.namespace)
     require_one_name(request.name, key)
     try:
-        spec = spec_of(request, namespace, datasets_claim(acting))
+        spec = spec_of(request, namespace, api_volumes(acting))
     except WrongRequest as error:
         raise Problem(422, "invalid-request", str(error)) from None
     spec |= extra
@@ -111,7 +111,9 @@ def _name(acting: Acting, spec: dict[str, object], interface: str, namespace: st
     return f"{model if isinstance(model, str) and model else NAME_PREFIX}-{acting.services.suffix()}"
 
 
-def datasets_claim(acting: Acting) -> DatasetsClaim | None:
-    """The volume of the api's datasets, where there is one that jobs can read."""
-    place = acting.services.settings.datasets_claim
-    return DatasetsClaim(*place.split("/", 1)) if place else None
+def api_volumes(acting: Acting) -> ApiVolumes | None:
+    """What the api mounts and jobs can read; both are in the namespace that it runs in."""
+    settings = acting.services.settings
+    places = [(place or "").partition("/") for place in (settings.datasets_claim, settings.ratings_claim)]
+    namespace = next((namespace for namespace, _, _ in places if namespace), None)
+    return ApiVolumes(namespace, *(claim or None for _, _, claim in places)) if namespace else None

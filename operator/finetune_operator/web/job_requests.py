@@ -61,6 +61,7 @@ PLACES: dict[str, tuple[str, ...]] = {
     "min_rating": ("dataset", "ratings", "minRating"),
     "gold_star_only": ("dataset", "ratings", "goldStarOnly"),
     "limit": ("dataset", "ratings", "limit"),
+    "ratings_claim": ("dataset", "ratings", "claimName"),
     "test_fraction": ("dataset", "testFraction"),
     "min_examples": ("dataset", "minExamples"),
     "min_rating_difference": ("dataset", "minRatingDifference"),
@@ -82,11 +83,14 @@ class WrongRequest(ValueError):
     """No FineTuneJob can be made of it; the text names the member and says what to write."""
 
 
-class DatasetsClaim(NamedTuple):
-    """The volume of the api's datasets, where jobs of its namespace can read it."""
+class ApiVolumes(NamedTuple):
+    """Claims of the volumes that the api mounts, for jobs of its own namespace; None where there is none."""
 
     namespace: str
-    name: str
+    datasets: str | None = None
+    """With nothing but exported datasets."""
+    ratings: str | None = None
+    """Of an SQLite ratings database."""
 
 
 def _lower(value: object) -> object:
@@ -182,6 +186,8 @@ class JobRequest(BaseModel):
     """Only rows with is_gold_star and use_as_sample_response (SFT)."""
     limit: int | None = None
     """Take at most this many ratings, the newest first."""
+    ratings_claim: Annotated[str, Field(max_length=253, pattern=f"^{NAME_PATTERN}$")] | None = None
+    """Volume of an SQLite ratings database; where absent, the one that the api reads them from."""
     test_fraction: Share = Decimal(_DATASET.test_fraction)
     """Share of prompts that is held out for evaluation."""
     min_examples: int = _DATASET.min_examples
@@ -191,6 +197,9 @@ class JobRequest(BaseModel):
     min_confidence_diff: Share | None = None
     """The same as a share of the scale from 1 to 5: 0.5 are two points."""
 
+    serve: bool = False
+    """Load the version beside those that answer once it is trained, so that it can be asked and compared; else it is
+    only registered. A provider's models answer there."""
     max_cost: Annotated[BoundedDecimal, Field(gt=0)] | None = None
     """What it may cost: it does not begin if it costs more at the least, and is suspended when this is spent."""
     currency: Annotated[str, Field(min_length=1, max_length=16)] | None = None
@@ -226,7 +235,7 @@ class JobRequest(BaseModel):
         return self.spec is None and self.quantization != "none" and self.backend != "openai"
 
 
-def spec_of(request: JobRequest, namespace: str, claim: DatasetsClaim | None) -> Spec:
+def spec_of(request: JobRequest, namespace: str, volumes: ApiVolumes | None) -> Spec:
     """The FineTuneJob's spec with what was asked for, and nothing that has a default. Raises `WrongRequest`."""
     if request.spec is not None:
         return dict(request.spec)
@@ -244,10 +253,14 @@ def spec_of(request: JobRequest, namespace: str, claim: DatasetsClaim | None) ->
         _put(spec, ("dataset", "format"), _format(request))
     if request.dataset_path is not None:
         spec["dataset"] = spec.get("dataset", {}) | source_of(
-            request.dataset_path, namespace, claim, request.validation_path
+            request.dataset_path, namespace, volumes, request.validation_path
         )
     elif "dataset" in spec:
         spec["dataset"].setdefault("ratings", {})
+    if request.dataset_path is None and volumes is not None and volumes.ratings and volumes.namespace == namespace:
+        spec.setdefault("dataset", {}).setdefault("ratings", {}).setdefault("claimName", volumes.ratings)
+    if request.serve and request.backend != "openai":
+        spec["serving"] = {}
     return spec
 
 
@@ -286,7 +299,7 @@ def _base_model(request: JobRequest) -> Spec:
         raise WrongRequest(f"base_model: {BASE_MODEL_FORMS}") from None
 
 
-def source_of(path: str, namespace: str, claim: DatasetsClaim | None, validation_path: str | None = None) -> Spec:
+def source_of(path: str, namespace: str, volumes: ApiVolumes | None, validation_path: str | None = None) -> Spec:
     """Where the rows of a `dataset_path` are, as a spec's dataset has it. Raises `WrongRequest`."""
     if path.startswith("s3://"):
         return {"s3": {"url": path}}
@@ -295,9 +308,9 @@ def source_of(path: str, namespace: str, claim: DatasetsClaim | None, validation
             return {"volume": volume_of(path)}
         except NoVolumePath:
             raise _no_volume_path("dataset_path", path) from None
-    on_volume = claim is not None and claim.namespace == namespace and not path.startswith(UPLOAD_PREFIX)
-    if claim is not None and on_volume and validation_path is None:
-        return {"volume": {"claimName": claim.name, "path": path}}
+    is_exported = not path.startswith(UPLOAD_PREFIX) and validation_path is None
+    if is_exported and volumes is not None and volumes.datasets and volumes.namespace == namespace:
+        return {"volume": {"claimName": volumes.datasets, "path": path}}
     if not re.fullmatch(STORED_PATH, path):
         raise WrongRequest(
             "dataset_path: write volume://<claim>/<path>, s3://<bucket>/<key>, or <id>/<file> of what this api keeps"

@@ -104,6 +104,10 @@ class Settings(BaseModel):
         None, alias="FINETUNE_DATASETS_CLAIM", pattern=r"^[a-z0-9][-a-z0-9]{0,62}/[a-z0-9][-.a-z0-9]{0,252}$"
     )
     """`<namespace>/<claim>` of the volume with nothing but these, so that jobs of that namespace can read them."""
+    ratings_claim: str | None = Field(
+        None, alias="FINETUNE_RATINGS_CLAIM", pattern=r"^[a-z0-9][-a-z0-9]{0,62}/[a-z0-9][-.a-z0-9]{0,252}$"
+    )
+    """`<namespace>/<claim>` of the volume of an SQLite ratings database, for trainings in that namespace."""
     datasets_max_count: int = Field(100, alias="FINETUNE_DATASETS_MAX_COUNT", ge=1, le=10_000)
     """Most exported datasets that are kept; at that number the next export is refused, and none is deleted unasked."""
     datasets_max_bytes: int = Field(2_147_483_648, alias="FINETUNE_DATASETS_MAX_BYTES", ge=1_048_576)

@@ -18,6 +18,7 @@ SUMMARY = {
     "versions": 2,
     "versions_without_price": 0,
     "calls": 1200,
+    "calls_without_tokens": 7,
 }
 ROI = {
     "id": "finetune.plato-v2",
@@ -29,10 +30,11 @@ ROI = {
     "payback_days": None,
 }
 PRICED = {
-    "id": "finetune.plato-v2", "model": "plato", "currency": "USD", "total": 0.75, "calls": 1200, "unknown": None,
+    "id": "finetune.plato-v2", "model": "plato", "currency": "USD", "total": 0.75, "calls": 1200,
+    "calls_with_tokens": 1193, "unknown": None,
 }  # fmt: skip
 UNPRICED = {
-    "id": "finetune.plato-v1", "model": "plato", "currency": None, "total": None, "calls": 5,
+    "id": "finetune.plato-v1", "model": "plato", "currency": None, "total": None, "calls": 5, "calls_with_tokens": 0,
     "unknown": "no price for cpu: set prices.perHour.cpu",
 }  # fmt: skip
 GONE = {

@@ -64,7 +64,7 @@ async def test_answers(engine: AsyncEngine) -> None:
     for number, (facts, _) in enumerate(ANSWERS, 1):
         one_by_one.add(facts, used.get(f"uid-of-plato-v{number}"))
     spent = {"USD": Decimal(6), "EUR": Decimal(2_000_000)}
-    assert one_by_one == AnswerSums(versions=5, unpriced=2, calls=23, spent=spent)
+    assert one_by_one == AnswerSums(versions=5, unpriced=2, calls=23, untold=5, spent=spent)
     for namespaces in (None, HERE):
         assert await mirrored_sums.answers(engine, VERSIONS, namespaces) == one_by_one
     assert await mirrored_sums.answers(engine, VERSIONS, ELSEWHERE) == AnswerSums()

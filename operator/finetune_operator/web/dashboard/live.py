@@ -151,7 +151,8 @@ def _changed(kind: Kind, change: str, item: Object, stamps: dict[str, Stamp]) ->
 
 def _stamp(item: Object) -> Stamp:
     status = {name: value for name, value in item.get("status", {}).items() if name not in MOVING}
-    essence = json.dumps([item["spec"], status], sort_keys=True)
+    # That there is any progress gives a card its curve.
+    essence = json.dumps([item["spec"], status, "progress" in item.get("status", {})], sort_keys=True)
     return Stamp(item["metadata"]["uid"], hash(essence))
 
 

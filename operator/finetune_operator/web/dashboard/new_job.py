@@ -40,7 +40,7 @@ from finetune_operator.web.dashboard.routing import Page, page_router
 from finetune_operator.web.dashboard.visits import Visit, VisitOf
 from finetune_operator.web.dataset_schemas import GoldSelection
 from finetune_operator.web.ids import ObjectId
-from finetune_operator.web.job_changes import create_job, datasets_claim
+from finetune_operator.web.job_changes import api_volumes, create_job
 from finetune_operator.web.job_requests import JobRequest, WrongRequest, spec_of
 from finetune_operator.web.problems import Problem
 
@@ -164,7 +164,7 @@ def _manifest(visit: Visit, request: JobRequest) -> dict[str, Any]:
     """As `create_job` would send it, but for a name that is made up there. Raises problems."""
     namespace = visit.acting.namespace_or_only(request.namespace)
     try:
-        spec = spec_of(request, namespace, datasets_claim(visit.acting))
+        spec = spec_of(request, namespace, api_volumes(visit.acting))
     except WrongRequest as error:
         raise Problem(422, "invalid-request", str(error)) from None
     return manifest(KIND, namespace, request.name or f"{spec['model']}-1", spec, None)

@@ -42,7 +42,7 @@ from finetune_operator.web.dashboard.wizard_choices import (
 )
 from finetune_operator.web.dataset_schemas import GoldSelection
 from finetune_operator.web.ids import ID_PATTERN, ObjectId
-from finetune_operator.web.job_changes import create_job, datasets_claim
+from finetune_operator.web.job_changes import api_volumes, create_job
 from finetune_operator.web.job_requests import JobRequest
 from finetune_operator.web.job_views import JobStatus, detail_of, is_finished
 from finetune_operator.web.odd_resources import parsed
@@ -310,7 +310,7 @@ def _name_and_spec(visit: Visit, choices: Choices, like: Spec | None) -> tuple[s
     """The name is only shown: `create_job` makes one up from the key. Raises `WrongChoice`."""
     named = choices.get("model") or (like or {}).get("model", "") or family_of(choices.get("base_model"))
     chosen = Choices({**choices.said, "model": named} if named else choices.said)
-    spec = spec_of_choices(chosen, like, _namespace(visit, choices), datasets_claim(visit.acting))
+    spec = spec_of_choices(chosen, like, _namespace(visit, choices), api_volumes(visit.acting))
     return f"{spec['model']}-1", spec
 
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from finetune_operator.resources.dataset import Ratings
 from finetune_operator.resources.training import Lora, Training
 from finetune_operator.web.dashboard.forms import mistakes_of
-from finetune_operator.web.job_requests import DatasetsClaim, JobRequest, WrongRequest, spec_of
+from finetune_operator.web.job_requests import ApiVolumes, JobRequest, WrongRequest, spec_of
 
 Spec = dict[str, Any]
 TEXT_MAX_CHARACTERS = 1024
@@ -73,11 +73,11 @@ def request_of_choices(choices: Choices, like: Spec | None) -> JobRequest:
     return request.model_copy(update={"base_model": like["baseModel"]}) if like else request
 
 
-def spec_of_choices(choices: Choices, like: Spec | None, namespace: str, claim: DatasetsClaim | None) -> Spec:
+def spec_of_choices(choices: Choices, like: Spec | None, namespace: str, volumes: ApiVolumes | None) -> Spec:
     """A FineTuneJob's, of a model that is served and that nobody promotes but a person. Raises `WrongChoice`."""
     request = request_of_choices(choices, like)
     try:
-        chosen = spec_of(request, namespace, claim)
+        chosen = spec_of(request, namespace, volumes)
     except WrongRequest as error:
         raise WrongChoice(str(error)) from None
     chosen.setdefault("dataset", {"ratings": {}})

@@ -94,7 +94,8 @@ def job_request(request: FineTuningRequest) -> JobRequest:
     if request.integrations:
         raise WrongRequest("integrations: make a FineTuneJob with spec.reportTo instead, and leave this out")
     method = request.method.type if request.method else "supervised"
-    flat: dict[str, Any] = {"model": family_name(request), "base_model": request.model}
+    # Whoever trains by OpenAI's client asks the model by its name afterwards, without a word in between.
+    flat: dict[str, Any] = {"model": family_name(request), "base_model": request.model, "serve": True}
     namespace = file_namespace(request)
     if namespace:
         flat["namespace"] = namespace

@@ -117,6 +117,18 @@ async def test_the_curve_grows_while_one_looks_and_the_log_stays_open(site: Site
     await expect(page.locator("#log")).to_contain_text("the model says")
 
 
+async def test_the_curve_of_a_training_comes_once_it_has_one(site: Site) -> None:
+    page = await site.logged_in()
+    await page.goto("/fine-tuning")
+    await page.wait_for_selector(LIVE)
+    await page.evaluate("window.neverReloaded = true")
+    charts = page.locator("#active-jobs [data-chart]")
+    before = await charts.count()
+    await site.rest.cluster.tell("finetunejobs", NAMESPACE, "plato-wait", phase="Training", progress=progressing(1))
+    await expect(charts).to_have_count(before + 1)
+    assert await page.evaluate("window.neverReloaded") is True
+
+
 IS_DRAWN = "before => document.querySelector('#curve canvas').toDataURL() === before"
 IS_DRAWN_OTHERWISE = "before => document.querySelector('#curve canvas').toDataURL() !== before"
 

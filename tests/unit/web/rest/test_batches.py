@@ -11,7 +11,7 @@ from finetune_operator.contract.places import BATCH_ANSWERS_PATH
 from finetune_operator.resources.abtest import ABTestSpec
 from finetune_operator.resources.batch_inference import BatchInferenceSpec
 from finetune_operator.web.batch_requests import BatchRequest, batch_objects
-from finetune_operator.web.job_requests import DatasetsClaim, WrongRequest
+from finetune_operator.web.job_requests import ApiVolumes, WrongRequest
 from tests.builders import batch_object
 from tests.unit.web.conftest import INTERNAL
 from tests.unit.web.rest.conftest import API_TOKEN, NOBODY, READER, Rest
@@ -98,7 +98,7 @@ def test_a_spec_is_taken_as_it_is() -> None:
 def test_where_the_volume_of_datasets_is_it_is_mounted() -> None:
     request = BatchRequest(model_version="plato-v2", dataset_path=f"chatml-{DIGEST}/train.jsonl")
     places = {
-        namespace: batch_objects(request, namespace, "sums", None, DatasetsClaim("finetune", "datasets"))
+        namespace: batch_objects(request, namespace, "sums", None, ApiVolumes("finetune", "datasets"))
         for namespace in ("finetune", "other")
     }
     assert places["finetune"].batch["spec"]["dataset"] == {

@@ -51,7 +51,7 @@ async def test_the_summary_has_the_totals_of_each_currency(rest: Rest) -> None:
     put_job(rest, "plato-5", spent("1.00") | {"phase": "Suspended", "conditions": [stopped]})
     put_version(rest, 2, evaluation=EVALUATION)
     put_version(rest, 3)
-    await call(rest, "plato-v2", 10, 10, 3_000_000)
+    await call(rest, "plato-v2", 14, 10, 3_000_000)
     await call(rest, "plato-v3", 5, 5, 100)
     assert (await rest.get(COSTS, READER)).json() == {
         "totals": [
@@ -64,7 +64,8 @@ async def test_the_summary_has_the_totals_of_each_currency(rest: Rest) -> None:
         "trainings_stopped_by_budget": 1,
         "versions": 2,
         "versions_without_price": 1,
-        "calls": 15,
+        "calls": 19,
+        "calls_without_tokens": 4,
     }
 
 

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from finetune_operator.resources.finetunejob import FineTuneJobSpec
 from finetune_operator.web.creation import name_from_key, request_digest
-from finetune_operator.web.job_requests import PLACES, DatasetsClaim, JobRequest, WrongRequest, spec_of
+from finetune_operator.web.job_requests import PLACES, ApiVolumes, JobRequest, WrongRequest, spec_of
 
 HUB = {"name": "qwen3-0.6b", "source": {"hub": {"id": "Qwen/Qwen3-0.6B"}}}
 FLAT = {"model": "plato", "base_model": "Qwen/Qwen3-0.6B"}
@@ -17,7 +17,7 @@ DERIVED = {
     "model": "qwen3-0-6b",
     "baseModel": {"name": "qwen3-0.6b", "source": {"hub": {"id": "Qwen/Qwen3-0.6B", "revision": "v1"}}},
 }
-CLAIM = DatasetsClaim("finetune", "datasets")
+CLAIM = ApiVolumes("finetune", "datasets")
 
 EXPORTED, UPLOADED = f"chatml-{'0' * 32}/train.jsonl", f"file-{'0' * 32}/data.jsonl"
 SPECS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -134,13 +134,14 @@ SPECS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         | GPU
         | {"dataset": {"format": "ChatML", "volume": {"claimName": "datasets", "path": "chatml-0/train.jsonl"}}},
     ),
+    "a version that is served": (FLAT | {"serve": True}, SPEC | GPU | {"serving": {}}),
     "a spec": ({"spec": SPEC | {"suspend": True}}, SPEC | {"suspend": True}),
 }
 
 
-STORED: dict[str, tuple[dict[str, str], DatasetsClaim | None, dict[str, Any]]] = {
+STORED: dict[str, tuple[dict[str, str], ApiVolumes | None, dict[str, Any]]] = {
     "without a volume": ({"dataset_path": EXPORTED}, None, {"path": EXPORTED}),
-    "whose volume is elsewhere": ({"dataset_path": EXPORTED}, DatasetsClaim("other", "d"), {"path": EXPORTED}),
+    "whose volume is elsewhere": ({"dataset_path": EXPORTED}, ApiVolumes("other", "d"), {"path": EXPORTED}),
     "uploaded, and on the volume under another name": ({"dataset_path": UPLOADED}, CLAIM, {"path": UPLOADED}),
     "with one to evaluate by": (
         {"dataset_path": EXPORTED, "validation_path": UPLOADED},
@@ -155,6 +156,24 @@ def test_what_the_api_keeps_is_fetched_from_it(case: str) -> None:
     body, claim, stored = STORED[case]
     found = spec_of(JobRequest.model_validate(FLAT | body), "finetune", claim)
     assert found["dataset"] == {"stored": stored}
+    FineTuneJobSpec.model_validate(found)
+
+
+RATINGS_ON_A_VOLUME: dict[str, tuple[dict[str, Any], str, dict[str, Any] | None]] = {
+    "the api's own": ({}, "finetune", {"ratings": {"claimName": "ratings"}}),
+    "with a filter": ({"domain": "law"}, "finetune", {"ratings": {"domain": "law", "claimName": "ratings"}}),
+    "another one": ({"ratings_claim": "mine"}, "finetune", {"ratings": {"claimName": "mine"}}),
+    "of another namespace": ({}, "elsewhere", None),
+    "no ratings": ({"dataset_path": "s3://bucket/rows.jsonl"}, "finetune", {"s3": {"url": "s3://bucket/rows.jsonl"}}),
+}
+
+
+@pytest.mark.parametrize("case", RATINGS_ON_A_VOLUME)
+def test_trainings_read_the_ratings_that_the_api_counts(case: str) -> None:
+    body, namespace, dataset = RATINGS_ON_A_VOLUME[case]
+    volumes = ApiVolumes("finetune", ratings="ratings")
+    found = spec_of(JobRequest.model_validate(FLAT | body), namespace, volumes)
+    assert found.get("dataset") == dataset
     FineTuneJobSpec.model_validate(found)
 
 
@@ -214,7 +233,7 @@ def test_mistakes_are_named(case: str) -> None:
         JobRequest.model_validate(body)
 
 
-REFUSED: dict[str, tuple[dict[str, Any], DatasetsClaim | None, str]] = {
+REFUSED: dict[str, tuple[dict[str, Any], ApiVolumes | None, str]] = {
     "a base model that no family can be called by": (
         {"base_model": {"name": "_", "source": {}}},
         CLAIM,

@@ -62,6 +62,8 @@ async def test_a_job_is_a_finetunejob(rest: Rest, client: AsyncOpenAI) -> None:
         "training": {"epochs": 1, "learningRate": "0.0001", "seed": 7},
         "dataset": {"format": "OpenAI", "ratings": {}},
         "resources": {"limits": {"nvidia.com/gpu": 1}},
+        # So that the client can ask for `fine_tuned_model`.
+        "serving": {},
     }
     elsewhere = (await rest.get("/v1/fine-tuning/jobs/finetune.plato-2-0badcafe")).json()
     assert elsewhere["manifest"] == made.model_extra["finetune"]["manifest"]
