@@ -126,7 +126,8 @@ async def test_the_secret_is_neither_kept_nor_listed_nor_logged(rest: Rest) -> N
     with capture_logs() as logs:
         key = await made(rest)
         await rest.get(JOBS, holder(key))
-        await rest.get(JOBS, {"Authorization": f"Bearer {key['key'][:-1]}A"})
+        guessed = key["key"][:-1] + ("B" if key["key"].endswith("A") else "A")
+        await rest.get(JOBS, {"Authorization": f"Bearer {guessed}"})
         await rest.ask("DELETE", f"{KEYS}/{key['id']}")
     secret = key["key"].removeprefix(f"ftk_{key['id']}_")
     assert [entry["event"] for entry in logs if entry.get("key")] == [
