@@ -6,11 +6,15 @@ from typing import Any
 
 from finetune_operator.cli.connection import Connection, connected
 from finetune_operator.cli.failures import ExitCode, Failed, refused, usage
-from finetune_operator.cli.kinds import BATCH, JOB, STANDINGS, TEST, VERSION, Kind, found, named, styled, text
+from finetune_operator.cli.kinds import BATCH, JOB, TEST, VERSION, Kind, found, named, styled, text
 from finetune_operator.cli.options import Cluster, Format
 from finetune_operator.cli.printing import clean, output, print_data
 from finetune_operator.cli.reading import slim
 from finetune_operator.kube.errors import Gone, Unavailable
+from finetune_operator.resources.abtest import TestPhase, Verdict
+from finetune_operator.resources.batch_inference import BatchPhase
+from finetune_operator.resources.finetunejob import Phase
+from finetune_operator.resources.modelversion import State
 
 Object = dict[str, Any]
 AGAIN_SECONDS = 1.0
@@ -31,6 +35,12 @@ ENDS: dict[str, dict[str, ExitCode]] = {
     BATCH.plural: {"Succeeded": ExitCode.DONE, "Failed": ExitCode.FAILED, "Cancelled": ExitCode.FAILED},
 }
 """A version may still leave its state; a waiter takes the first one that answers."""
+STATES: dict[str, tuple[str, ...]] = {
+    JOB.plural: tuple(Phase),
+    VERSION.plural: tuple(State),
+    TEST.plural: (TestPhase.PENDING, TestPhase.RUNNING, *Verdict),
+    BATCH.plural: tuple(BatchPhase),
+}
 
 
 async def status(
@@ -38,8 +48,8 @@ async def status(
 ) -> ExitCode:
     """`awaited` is the one state that counts as done. Raises `Failed` where there is no such thing, or no more."""
     kind, name = named(what)
-    if awaited is not None and awaited not in STANDINGS:
-        raise usage(f"{awaited!r} is no state: write one of {', '.join(sorted(ENDS[kind.plural]))}")
+    if awaited is not None and awaited not in STATES[kind.plural]:
+        raise usage(f"{awaited!r} is no state of a {kind.word}: write one of {', '.join(STATES[kind.plural])}")
     async with connected(cluster) as connection:
         body = await connection.get(kind.plural, name)
         if timeout_seconds and _end(kind, body, awaited) is None:

@@ -8,7 +8,7 @@ so that a dataset does not depend on who wrote it.
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jiter
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
@@ -152,7 +152,30 @@ def _parsed(line: bytes, record_format: Format) -> Record:
         case "ChatML" if b"<|im_start|>" in line and b'"messages"' not in line:
             return _conversation(_chat_ml(MarkedUpConversation.model_validate_json(line).text))
         case _:
-            return _conversation(Conversation.model_validate_json(line).messages)
+            found = _conversation(Conversation.model_validate_json(line).messages)
+            if any(word in line for word in _UNLEARNABLE):
+                _require_learnable(jiter.from_json(line))
+            return found
+
+
+_UNLEARNABLE = (b'"weight"', b'"tools"', b'"functions"', b'"tool_calls"', b'"function_call"')
+"""Members of OpenAI's that would be lost; most lines have none, and are read once."""
+
+
+def _require_learnable(row: Mapping[str, Any]) -> None:
+    """Raises `InvalidRecord` for what would be learned otherwise than it says."""
+    for name in ("tools", "functions"):
+        if row.get(name):
+            raise InvalidRecord(f"{name}: calls of tools are not trained; leave out rows that have any")
+    for number, message in enumerate(row["messages"]):
+        if message.get("weight", 1) == 0:
+            remedy = "end the row before it, or leave weight out"
+            raise InvalidRecord(
+                f"messages.{number}.weight: an answer of weight 0 would be learned all the same; {remedy}"
+            )
+        for name in ("tool_calls", "function_call"):
+            if message.get(name):
+                raise InvalidRecord(f"messages.{number}.{name}: calls of tools are not trained; leave out such rows")
 
 
 def question_and_answer(prompt: str, response: str) -> Example:

@@ -64,7 +64,13 @@ async def test_what_is_shown(ftctl: Ftctl, arguments: tuple[str, ...], shown: li
         (("status", "job/"), "editor", ExitCode.USAGE, "names nothing"),
         (("status", "nope"), "editor", ExitCode.REFUSED, "there is no job nope"),
         (("status", "plato-1", "--timeout", "soon"), "editor", ExitCode.USAGE, "write a duration such as 90s"),
-        (("status", "plato-1", "--for", "soon"), "editor", ExitCode.USAGE, "is no state"),
+        (
+            ("status", "plato-1", "--for", "soon"),
+            "editor",
+            ExitCode.USAGE,
+            "is no state of a job: write one of Queued,",
+        ),
+        (("status", "plato-1", "--for", "Deployed"), "editor", ExitCode.USAGE, "is no state of a job"),
         (("logs", "plato-1"), "editor", ExitCode.REFUSED, "are gone"),
         (("logs", "plato-2", "-c", "nope"), "editor", ExitCode.REFUSED, "no pod of job plato-2 has a log of container"),
         (("logs", "version/plato-v1"), "editor", ExitCode.REFUSED, "only jobs and batches have logs"),
@@ -83,6 +89,14 @@ async def test_a_mistake_is_told_in_a_sentence(
     assert words in ended.err
     assert ended.err.startswith("ftctl: ")
     assert "Traceback" not in ended.err
+
+
+@pytest.mark.parametrize(("phase", "code"), [("Suspended", ExitCode.DONE), ("Queued", ExitCode.TIMED_OUT)])
+async def test_a_script_can_wait_for_any_state(
+    ftctl: Ftctl, cluster: PlayedCluster, phase: str, code: ExitCode
+) -> None:
+    cluster.put("finetunejobs", job("plato-waits", phase))
+    assert (await ftctl("status", "plato-waits", "--for", "Suspended", "--timeout", "1s")).code == code
 
 
 async def test_an_api_server_that_is_away_is_told(ftctl: Ftctl, cluster: PlayedCluster) -> None:

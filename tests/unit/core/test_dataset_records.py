@@ -25,7 +25,7 @@ MESSAGES = [{"role": "user", "content": "Hello?"}, {"role": "assistant", "conten
 
 
 ACCEPTED: dict[str, tuple[Format, Any, dict[str, Any]]] = {
-    "OpenAI": ("OpenAI", {"messages": MESSAGES, "weight": 1}, {"messages": MESSAGES}),
+    "OpenAI": ("OpenAI", {"messages": MESSAGES, "weight": 1, "tools": []}, {"messages": MESSAGES}),
     "ChatML as messages": ("ChatML", {"messages": MESSAGES}, {"messages": MESSAGES}),
     "ChatML as marked-up text": (
         "ChatML",
@@ -98,6 +98,24 @@ REJECTED: dict[str, tuple[Format, bytes, str]] = {
         "OpenAI",
         b'{"messages": [{"role": "assistant", "content": "a"}, {"role": "user", "content": "b"}]}',
         "must end with one of the assistant",
+    ),
+    "an answer that is not to be learned": (
+        "OpenAI",
+        b'{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0},'
+        b' {"role": "user", "content": "c"}, {"role": "assistant", "content": "d", "weight": 1}]}',
+        "messages.1.weight: an answer of weight 0 would be learned all the same",
+    ),
+    "tools": (
+        "OpenAI",
+        b'{"tools": [{"type": "function"}], "messages": [{"role": "user", "content": "a"},'
+        b' {"role": "assistant", "content": "b"}]}',
+        "tools: calls of tools are not trained",
+    ),
+    "a call of a tool": (
+        "ChatML",
+        b'{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "", "tool_calls": [{}]},'
+        b' {"role": "assistant", "content": "b"}]}',
+        "messages.1.tool_calls: calls of tools are not trained",
     ),
     "half of a surrogate pair": (
         "OpenAI",
