@@ -261,8 +261,7 @@ class _Namespace:
         running = [test for test in self._tests if test.spec.model == model and takes_traffic(test)]
         if running:
             oldest = min(running, key=lambda test: (test.status.start_time or NEVER, test.metadata.uid))
-            divides = oldest.spec.traffic.candidate_percent > 0
-            if is_baseline(oldest, active) if not divides else not is_pinned_since(oldest, active):
+            if _is_heeded(oldest, active):
                 return self._split(oldest)
         if active is not None:
             return self._version(active)
@@ -318,6 +317,13 @@ def is_pinned_since(test: ABTest, active: ModelVersion | None) -> bool:
         return False
     started, pinned = test.status.start_time, active.status.promoted_at
     return is_fresh_pin(active) or (started is not None and pinned is not None and pinned > started)
+
+
+def _is_heeded(test: ABTest, active: ModelVersion | None) -> bool:
+    """Who divides requests gives way to a younger pin; who copies them, to whatever else answers."""
+    if test.spec.traffic.candidate_percent > 0:
+        return not is_pinned_since(test, active)
+    return is_baseline(test, active)
 
 
 def is_baseline(test: ABTest, active: ModelVersion | None) -> bool:
