@@ -292,7 +292,7 @@ async def test_a_failed_job_whose_time_to_live_is_over_is_not_trained_again(shar
     training, pod = await shared_world.train("mortal", ttlSecondsAfterFinished=60)
     name = training["status"]["jobName"]
     assert "ttlSecondsAfterFinished" not in (await shared_world.get("jobs", name))["spec"]
-    await shared_world.kubelet.fail(pod, TRAINER_CONTAINER, EXIT_CODES[FailureReason.INVALID_CONFIG])
+    await shared_world.kubelet.fail(pod, TRAINER_CONTAINER, EXIT_CODES[FailureReason.INVALID_CONFIG], "")
     await shared_world.reaches("finetunejobs", "mortal", phase="Failed")
 
     async def is_told() -> bool:

@@ -54,7 +54,7 @@ class Disruption:
 
 
 GO_ON = "another pod goes on from the last checkpoint"
-TRIED_AGAIN = "it is tried up to four times, each time from the last checkpoint"
+TRIED_AGAIN = "it is tried up to four times"
 PEERS_LOST = "PeersLost"
 PEERS_LOST_FACT = "another pod of this training has ended, or did not come in time"
 PEERS_LOST_REMEDY = (
@@ -97,7 +97,7 @@ def ending_of(pod: PodFacts) -> Ending | None:
     if failure := _final(pod):
         return Ending(failure.reason.value, failure.message, failure.remedy, retried=False, counted=True)
     if failure := next(filter(None, (killed(pod, name) for name in CONTAINERS_LATEST_FIRST)), None):
-        remedy = f"{TRIED_AGAIN}; {failure.remedy}"
+        remedy = f"{TRIED_AGAIN}, each time from the last checkpoint; {failure.remedy}"
         return Ending(failure.reason.value, failure.message, remedy, retried=True, counted=True)
     codes = {code for name in CONTAINERS_LATEST_FIRST if (code := pod.container(name).exit_code)}
     if TERMINATED_EXIT_CODE in codes:
