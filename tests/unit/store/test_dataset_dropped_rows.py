@@ -1,6 +1,7 @@
 """Rows that are left out: counted and named, and nothing of them is in the dataset."""
 
 import json
+import re
 import sqlite3
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from finetune_operator.contract.dataset import DatasetConfig
 from finetune_operator.core.dataset_records import Format
-from finetune_operator.store.datasets import dropped_rows
+from finetune_operator.store.datasets import dropped_rows, spool
 from finetune_operator.store.datasets.spool import DROPPED_MARK, Spool
 from tests.unit.store.conftest import Fill
 from tests.unit.store.dataset_exports import export, from_ratings, lines, put
@@ -37,6 +38,7 @@ def test_rows_that_are_left_out_are_named(fill: Fill, tmp_path: Path) -> None:
     report = export(tmp_path / "1", from_ratings(max_characters=100_000), url)
     assert report.dropped == {"Duplicate": 1, "LowRating": 1, "OverLength": 1, "ShortPrompt": 1, "ShortResponse": 1}
     assert report.dropped_rows == {
+        "Duplicate": ("train.jsonl:1",),
         "LowRating": ("6",),
         "OverLength": ("7",),
         "ShortPrompt": ("4",),
@@ -51,11 +53,33 @@ def named(directory: Path) -> list[dict[str, object]]:
 def test_each_row_that_is_left_out_is_in_a_file_with_its_reason(fill: Fill, tmp_path: Path) -> None:
     short = [rating(number, prompt="Why?") for number in range(3, 23)]
     export(tmp_path / "1", from_ratings(), fill([rating(1), rating(2), rating(2), *short]))
-    *rows, rest = named(tmp_path / "1")
+    *rows, duplicate = named(tmp_path / "1")
     assert sorted(rows, key=lambda each: int(str(each["row"]))) == [
         {"reason": "ShortPrompt", "row": str(number), "rows": 1} for number in range(4, 24)
     ]
-    assert rest == {"reason": "Duplicate", "rows": 1}
+    file, _, line = str(duplicate.pop("row")).partition(":")
+    assert duplicate == {"reason": "Duplicate", "rows": 1}
+    assert b"question 2" in (tmp_path / "1" / file).read_bytes().splitlines()[int(line) - 1]
+
+
+@pytest.mark.parametrize("sorted_max_bytes", [spool.SORTED_MAX_BYTES, 1000], ids=["sorted at once", "merged"])
+def test_duplicates_are_named_by_the_row_that_was_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sorted_max_bytes: int
+) -> None:
+    monkeypatch.setattr(spool, "SORTED_MAX_BYTES", sorted_max_bytes)
+    monkeypatch.setattr(spool, "BUCKETS", (b"00",))
+    texts = [f"What is question {number}?" for number in range(40) for _ in range(1 + number % 3)]
+    content = "".join(json.dumps({"prompt": text, "response": "x" * 30}) + "\n" for text in texts).encode()
+    report = export(tmp_path / "1", DatasetConfig(source=put(tmp_path / "1", content), format="RawJSONL"))
+
+    found = {}
+    for each in named(tmp_path / "1"):
+        file, _, line = str(each["row"]).partition(":")
+        kept = (tmp_path / "1" / file).read_bytes().splitlines()[int(line) - 1]
+        found[re.search(rb"question (\d+)", kept)[1]] = each["rows"]
+    assert found == {b"%d" % number: number % 3 for number in range(40) if number % 3}
+    assert (report.rows + report.test_rows, report.dropped) == (40, {"Duplicate": sum(found.values())})
+    assert any(str(each["row"]).startswith("test.jsonl:") for each in named(tmp_path / "1"))
 
 
 def test_rows_of_a_file_are_named_by_their_number(tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ NAMED_ROW_MAX_CHARACTERS = 256
 class Dropped:
     """Counts what is left out, remembers the first few rows of each reason, and writes all of them to a file.
 
-    A line of it is {"reason": ..., "row": ..., "rows": ...}, `rows` being how many are counted by this one; the last
-    ones have no `row`: what was not named, such as duplicates, which are equal to a row that was taken.
+    A line of it is {"reason": ..., "row": ..., "rows": ...}, `rows` being how many are counted by this one. The
+    `row` of duplicates is the one that was taken, as its line: train.jsonl:12. The last lines may have none: what was
+    too much to be named.
     """
 
     def __init__(self, path: Path) -> None:

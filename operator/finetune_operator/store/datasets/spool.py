@@ -12,6 +12,7 @@ import os
 import tempfile
 from array import array
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import accumulate, chain, compress, groupby, islice, pairwise
 from operator import ne
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from finetune_operator.core.datasets import DropReason, held_out_count
-from finetune_operator.store.datasets.dropped_rows import DROPPED_NAME, Dropped
+from finetune_operator.store.datasets.dropped_rows import DROPPED_NAME, NAMED_MAX_ROWS, Dropped
 from finetune_operator.store.datasets.part_files import COPIED_BYTES, KEY_BYTES, PartWriter, move_end
 from finetune_operator.store.datasets.space import too_large
 
@@ -83,21 +84,26 @@ class Spool:
         self.dropped.close()
 
     def write(self, train: Path, test: Path, test_fraction: float) -> Parts:
-        """Write both parts, and count the duplicates as dropped."""
+        """Write both parts, and drop the duplicates, each named by the row it equals."""
         groups: list[_Group] = []
+        copies = _Copies()
         with PartWriter(train) as writer:
             for buckets in self._groups():
                 content = self._content(buckets)
-                rows, size = writer.rows, writer.bytes
-                batches = [_ordered(content[:-1].split(b"\n"))] if content else _in_batches(self._merged(buckets))
-                found = sum(map(writer.write, batches))
-                groups.append(_Group(buckets, found, rows, size))
-        duplicates = self.rows - writer.rows
-        if duplicates:
-            self.dropped.counts[DropReason.DUPLICATE] = duplicates
-        self.dropped.finish()
+                group = _Group(buckets, 0, writer.rows, writer.bytes)
+                found = 0
+                for batch in [_ordered(content[:-1].split(b"\n"))] if content else _in_batches(self._merged(buckets)):
+                    copies.add(writer.rows, batch.copies)
+                    found += writer.write(batch.rows)
+                groups.append(group._replace(prompts=found))
         rows, size = self._cut(groups, test_fraction, writer)
         move_end(train, test, size)
+        for row, count in copies:
+            place = f"{train.name}:{row + 1}" if row < rows else f"{test.name}:{row - rows + 1}"
+            self.dropped.add(DropReason.DUPLICATE, place, count)
+        if duplicates := self.rows - writer.rows:
+            self.dropped.counts[DropReason.DUPLICATE] = duplicates
+        self.dropped.finish()
         return Parts(rows, writer.rows - rows, writer.digest.close(rows, writer.rows - rows))
 
     def _cut(self, groups: list["_Group"], test_fraction: float, writer: PartWriter) -> tuple[int, int]:
@@ -110,8 +116,8 @@ class Spool:
                 return rows, size
             if left < found:
                 kept = found - left
-                for _, prompt in islice(groupby(self._merged(buckets), key=lambda row: row[:KEY_BYTES]), kept):
-                    for row in prompt:
+                for _, prompt in islice(groupby(self._merged(buckets), key=lambda found: found[0][:KEY_BYTES]), kept):
+                    for row, _ in prompt:
                         rows += 1
                         size += len(row) - KEY_BYTES + 1
                 return rows, size
@@ -142,17 +148,19 @@ class Spool:
             if begins[end] > begins[first]:
                 yield begins[first], begins[end] - begins[first]
 
-    def _merged(self, buckets: Buckets) -> Iterator[bytes]:
-        """The buckets' rows, each once, from high to low: sorted in pieces that fit into memory."""
+    def _merged(self, buckets: Buckets) -> Iterator[tuple[bytes, int]]:
+        """The buckets' rows, each once and how many copies it has, from high to low: sorted in pieces that fit into
+        memory.
+        """
         runs: list[IO[bytes]] = []
         try:
             for piece in self._pieces(buckets):
                 run: IO[bytes] = tempfile.TemporaryFile(dir=self._directory)  # noqa: SIM115 - closed below
                 runs.append(run)
-                run.writelines(row + b"\n" for row in _ordered(piece))
+                run.writelines(row + b"\n" for row in sorted(piece, reverse=True))
                 run.seek(0)
             ordered = heapq.merge(*(map(_without_end, run) for run in runs), reverse=True)
-            yield from (row for row, _ in groupby(ordered))
+            yield from ((row, sum(1 for _ in same) - 1) for row, same in groupby(ordered))
         finally:
             for run in runs:
                 run.close()
@@ -181,10 +189,38 @@ class _Group(NamedTuple):
     bytes: int
 
 
-def _ordered(rows: list[bytes]) -> list[bytes]:
-    """Each once, from high to low."""
+class _Batch(NamedTuple):
+    """Rows, each once and from high to low; `copies` has how many more there were of a row, by its place."""
+
+    rows: list[bytes]
+    copies: dict[int, int]
+
+
+class _Copies:
+    """How many copies the rows of the ordered file had, as far as they will be named."""
+
+    def __init__(self) -> None:
+        self._rows = array("Q")
+        self._counts = array("Q")
+
+    def add(self, rows_before: int, copies: dict[int, int]) -> None:
+        for place, count in islice(copies.items(), NAMED_MAX_ROWS - len(self._rows)):
+            self._rows.append(rows_before + place)
+            self._counts.append(count)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return zip(self._rows, self._counts, strict=True)
+
+
+def _ordered(rows: list[bytes]) -> _Batch:
     rows.sort(reverse=True)
-    return list(compress(rows, map(ne, rows, chain((None,), rows))))
+    is_first = list(map(ne, rows, chain((None,), rows)))
+    kept = list(compress(rows, is_first))
+    copies: Counter[int] = Counter()
+    if len(kept) < len(rows):
+        copied = (place for place, first in enumerate(is_first) if not first)
+        copies.update(place - found - 1 for found, place in enumerate(copied))
+    return _Batch(kept, copies)
 
 
 def _without_end(row: bytes) -> bytes:
@@ -206,14 +242,16 @@ def _write_all(file: int, parts: list[bytes]) -> None:
             left = left[os.write(file, left) :]
 
 
-def _in_batches(rows: Iterable[bytes]) -> Iterator[list[bytes]]:
-    batch: list[bytes] = []
+def _in_batches(rows: Iterable[tuple[bytes, int]]) -> Iterator[_Batch]:
+    batch = _Batch([], {})
     size = 0
-    for row in rows:
-        batch.append(row)
+    for row, copies in rows:
+        if copies:
+            batch.copies[len(batch.rows)] = copies
+        batch.rows.append(row)
         size += len(row)
         if size > COPIED_BYTES:
             yield batch
-            batch, size = [], 0
-    if batch:
+            batch, size = _Batch([], {}), 0
+    if batch.rows:
         yield batch
