@@ -43,6 +43,10 @@ Suspendable = Annotated[
 ]
 TestName = Annotated[str, typer.Argument(metavar="TEST", help="Name of an ABTest.")]
 VersionName = Annotated[str, typer.Argument(metavar="VERSION", help="Name of a ModelVersion, such as plato-v2.")]
+Notes = Annotated[str | None, typer.Option("--notes", help="For people.")]
+MemoryShare = Annotated[str | None, typer.Option("--gpu-memory-utilization", help="Such as 0.9.")]
+LongestConversation = Annotated[int | None, typer.Option("--max-model-len", help="Longest conversation in tokens.")]
+EngineGpus = Annotated[int | None, typer.Option("--tensor-parallel-size", help="GPUs of an engine.")]
 
 app = typer.Typer(
     help="Train, watch, compare and serve fine-tuned models of a cluster, with a kubeconfig alone.",
@@ -278,27 +282,38 @@ async def retry(
 
 @app.command(rich_help_panel=SERVE)
 @command
+async def serve(
+    cluster: Cluster,
+    version: VersionName,
+    notes: Notes = None,
+    gpu_memory_utilization: MemoryShare = None,
+    max_model_len: LongestConversation = None,
+    tensor_parallel_size: EngineGpus = None,
+) -> None:
+    """Have a version answer to its own name, beside the one that is live."""
+    from finetune_operator.cli.changing import serve as run
+    from finetune_operator.core.version_changes import serving_fields
+
+    serving = serving_fields(decimal(gpu_memory_utilization), max_model_len, tensor_parallel_size)
+    await run(cluster, version, notes=notes, serving=serving)
+
+
+@app.command(rich_help_panel=SERVE)
+@command
 async def promote(
     cluster: Cluster,
     version: VersionName,
-    notes: Annotated[str | None, typer.Option("--notes", help="For people.")] = None,
-    gpu_memory_utilization: Annotated[str | None, typer.Option("--gpu-memory-utilization", help="Such as 0.9.")] = None,
-    max_model_len: Annotated[
-        int | None, typer.Option("--max-model-len", help="Longest conversation in tokens.")
-    ] = None,
-    tensor_parallel_size: Annotated[
-        int | None, typer.Option("--tensor-parallel-size", help="GPUs of an engine.")
-    ] = None,
+    notes: Notes = None,
+    gpu_memory_utilization: MemoryShare = None,
+    max_model_len: LongestConversation = None,
+    tensor_parallel_size: EngineGpus = None,
     yes: Yes = False,
 ) -> None:
     """Have the model's name answered by this version, once it is loaded."""
     from finetune_operator.cli.changing import promote as run
+    from finetune_operator.core.version_changes import serving_fields
 
-    serving = {
-        "gpu_memory_utilization": decimal(gpu_memory_utilization),
-        "max_model_len": max_model_len,
-        "tensor_parallel_size": tensor_parallel_size,
-    }
+    serving = serving_fields(decimal(gpu_memory_utilization), max_model_len, tensor_parallel_size)
     await run(cluster, version, yes=yes, notes=notes, serving=serving)
 
 
@@ -343,15 +358,22 @@ async def evaluate(
         list[str] | None, typer.Option("--metric", help="Measure this now, such as RougeL; may be repeated.")
     ] = None,
     max_examples: Annotated[int | None, typer.Option("--max-examples", min=1, help="Ask so many questions.")] = None,
+    saturation: Annotated[
+        bool | None,
+        typer.Option("--saturation/--no-saturation", help="Also how many requests a second its engine answers."),
+    ] = None,
     within: Annotated[str, typer.Option("--timeout", help="Wait for the result; 0 asks and leaves.")] = "1h",
     output: FormatOption = Format.TABLE,
 ) -> None:
     """Compare a version with its base model on held-out questions."""
     from finetune_operator.cli.evaluating import evaluate as run
+    from finetune_operator.core.version_changes import evaluation_fields
 
-    if max_examples is not None and not metrics:
-        raise usage("--max-examples goes with --metric, such as --metric RougeL")
-    raise typer.Exit(await run(cluster, version, metrics or [], max_examples, output, wait_seconds=seconds(within)))
+    if not metrics and (max_examples is not None or saturation is not None):
+        option = "--max-examples" if max_examples is not None else "--saturation"
+        raise usage(f"{option} goes with --metric, such as --metric RougeL")
+    wanted = evaluation_fields(metrics, max_examples, saturation) if metrics else None
+    raise typer.Exit(await run(cluster, version, wanted, output, wait_seconds=seconds(within)))
 
 
 def seconds(text: str) -> float:

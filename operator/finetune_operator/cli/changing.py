@@ -12,7 +12,7 @@ from finetune_operator.cli.kinds import BATCH, JOB, TEST, VERSION, Kind, kind_na
 from finetune_operator.cli.options import Cluster
 from finetune_operator.cli.printing import hint, print_line
 from finetune_operator.core.routing import active_version, rival_pins
-from finetune_operator.core.version_changes import PIN, UNPIN, previous_version, serving_fields
+from finetune_operator.core.version_changes import PIN, UNPIN, previous_version
 from finetune_operator.resources.abtest import Verdict
 from finetune_operator.resources.known_part import known_part
 from finetune_operator.resources.modelversion import ModelVersion
@@ -62,6 +62,16 @@ async def suspend(cluster: Cluster, names: Sequence[str], *, suspended: bool) ->
             print_line(f"{kind.word}/{name} is {'being suspended' if suspended else 'resumed'}")
 
 
+async def serve(cluster: Cluster, name: str, *, notes: str | None, serving: Object) -> None:
+    """Load it beside the others; it answers to its own name."""
+    async with connected(cluster) as connection:
+        body = await connection.get(VERSION.plural, version_name(name))
+        spec = {"serving": serving} | ({"notes": notes} if notes is not None else {})
+        await connection.change(VERSION.plural, body, spec)
+        print_line(f"version/{body['metadata']['name']} is being served")
+        hint(f"When it answers: ftctl status --for=condition=Ready version/{body['metadata']['name']}")
+
+
 async def promote(cluster: Cluster, name: str, *, yes: bool, notes: str | None, serving: Object) -> None:
     """Serve it, and have the model's name stand for it as soon as it answers."""
     async with connected(cluster) as connection:
@@ -74,8 +84,8 @@ async def promote(cluster: Cluster, name: str, *, yes: bool, notes: str | None, 
             question = f"Have {model} in {connection.namespace} answered by {body['metadata']['name']} ({now})?"
             confirm(question, yes=yes)
         spec = dict(PIN)
-        if any(value is not None for value in serving.values()):
-            spec["serving"] = serving_fields(**serving)
+        if serving:
+            spec["serving"] = serving
         if notes is not None:
             spec["notes"] = notes
         await _pin(connection, body, family, spec)

@@ -1,7 +1,6 @@
 """`evaluate`: what was measured of a version beside its base model, and have it measured anew."""
 
 import asyncio
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -34,15 +33,12 @@ Object = dict[str, Any]
 
 
 async def evaluate(
-    cluster: Cluster, name: str, metrics: Sequence[str], max_examples: int | None, form: Format, *, wait_seconds: float
+    cluster: Cluster, name: str, wanted: Object | None, form: Format, *, wait_seconds: float
 ) -> ExitCode:
-    """With metrics, ask for them first; they are measured on the served version. Raises `Failed`."""
+    """Where something is wanted, ask for it first; it is measured on the served version. Raises `Failed`."""
     async with connected(cluster) as connection:
         body = await connection.get(VERSION.plural, version_name(name))
-        if metrics:
-            wanted: Object = {"metrics": list(dict.fromkeys(metrics))}
-            if max_examples is not None:
-                wanted["maxExamples"] = max_examples
+        if wanted is not None:
             body = await connection.change(VERSION.plural, body, {"evaluation": wanted})
             if not wait_seconds:
                 hint(f"Asked for; look at it later: ftctl evaluate {body['metadata']['name']}")

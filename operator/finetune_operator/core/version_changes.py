@@ -5,10 +5,13 @@ from decimal import Decimal
 from typing import Any
 
 from finetune_operator.core.decimals import decimal_text
+from finetune_operator.resources.evaluation import Metric
 from finetune_operator.resources.modelversion import ModelVersion, RequestedState, State
 
 PIN: dict[str, Any] = {"state": RequestedState.DEPLOYED.value}
 UNPIN: dict[str, Any] = {"state": None}
+TEXT_METRICS = (Metric.ROUGE_L, Metric.TOKEN_F1)
+"""Of answers that are texts, as most are."""
 
 
 def serving_fields(
@@ -21,6 +24,16 @@ def serving_fields(
         "tensorParallelSize": tensor_parallel_size,
     }
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def evaluation_fields(metrics: Iterable[str], max_examples: int | None, saturation: bool | None) -> dict[str, Any]:
+    """For a merge patch of spec.evaluation: what is left out stays, or gets the default."""
+    fields: dict[str, Any] = {"metrics": list(dict.fromkeys(map(str, metrics)))}
+    if max_examples is not None:
+        fields["maxExamples"] = max_examples
+    if saturation is not None:
+        fields["saturation"] = {} if saturation else None
+    return fields
 
 
 def previous_version(active: ModelVersion, family: Iterable[ModelVersion]) -> ModelVersion | None:

@@ -40,10 +40,8 @@ from finetune_operator.reconcile.engine_sharing import Versions
 from finetune_operator.reconcile.plan import Action, Create, Delete, Event, RecordEvaluation
 from finetune_operator.reconcile.served_version import NotServed, asks_in_vain
 from finetune_operator.reconcile.suspension import held_by_others
-from finetune_operator.resources.evaluation import ServedEvaluationStatus
+from finetune_operator.resources.evaluation import EVALUATED, ServedEvaluationStatus
 from finetune_operator.resources.modelversion import ModelVersion, ModelVersionStatus, RequestedState
-
-CONDITION = "Evaluated"
 
 NO_REPORT = "the evaluator ended without an error, but also without a readable report"
 MEMORY_REMEDY = "lower spec.evaluation.maxExamples"
@@ -117,37 +115,37 @@ def evaluation_finding(
     """The condition `Evaluated`; a failure says what to change."""
     identity = evaluation_id(version.spec)
     if identity is None:
-        return Absent(CONDITION)
+        return Absent(EVALUATED)
     if measured := current_evaluation(version):
-        return Finding(CONDITION, True, "Measured", f"{measured.examples} questions answered by {measured.engine}")
+        return Finding(EVALUATED, True, "Measured", f"{measured.examples} questions answered by {measured.engine}")
     job = _own_job(version, facts, identity)
     if job is None:
         if isinstance(base_at, str):
-            return Finding(CONDITION, False, "Starting", f"Job {evaluation_job_name(version, identity)} is being made")
+            return Finding(EVALUATED, False, "Starting", f"Job {evaluation_job_name(version, identity)} is being made")
         if base_at:
-            return Finding(CONDITION, False, *base_at)
-        return Finding(CONDITION, False, "NotLoaded", "waiting for an engine that has this version loaded")
+            return Finding(EVALUATED, False, *base_at)
+        return Finding(EVALUATED, False, "NotLoaded", "waiting for an engine that has this version loaded")
     if asks_in_vain(job, base_at, versions):
         fact = f"{job.base_engine} has the base model no longer, {base_at} has"
-        return Finding(CONDITION, False, "Starting", f"Job {job.name} is being made anew: {fact}")
+        return Finding(EVALUATED, False, "Starting", f"Job {job.name} is being made anew: {fact}")
     if job.failed_reason is not None:
         return _failed(version, job, facts)
     if job.complete and any(pod.phase == "Succeeded" for pod in facts.pods):
-        return Finding(CONDITION, False, "EvaluatorFailed", f"{_FAILED}{NO_REPORT}; {_again(job)}")
+        return Finding(EVALUATED, False, "EvaluatorFailed", f"{_FAILED}{NO_REPORT}; {_again(job)}")
     if job.suspended:
-        return Finding(CONDITION, False, *held_by_others(job))
+        return Finding(EVALUATED, False, *held_by_others(job))
     if problem := obstacle(facts.pods):
-        told = find(version.status.conditions, CONDITION)
+        told = find(version.status.conditions, EVALUATED)
         if told and keeps_its_cause(problem, told):
-            return Finding(CONDITION, False, told.reason, told.message)
-        return Finding(CONDITION, False, problem[0], f"the evaluator can't start: {problem[1]}")
+            return Finding(EVALUATED, False, told.reason, told.message)
+        return Finding(EVALUATED, False, problem[0], f"the evaluator can't start: {problem[1]}")
     words = "asking the version and its base model"
-    return Finding(CONDITION, False, "Evaluating", f"{words}; Job {job.name}")
+    return Finding(EVALUATED, False, "Evaluating", f"{words}; Job {job.name}")
 
 
 def evaluation_event(before: ModelVersion, status: ModelVersionStatus) -> tuple[Event, ...]:
     """Once, when an evaluation has ended well or badly."""
-    present, past = find(status.conditions, CONDITION), find(before.status.conditions, CONDITION)
+    present, past = find(status.conditions, EVALUATED), find(before.status.conditions, EVALUATED)
     if present is None or (past and (past.status, past.reason) == (present.status, present.reason)):
         return ()
     if present.reason == "Measured":
@@ -213,17 +211,17 @@ def _failed(version: ModelVersion, job: JobFacts, facts: EvaluationFacts) -> Fin
     again = _again(job)
     outcome = told_by(EVALUATOR_CONTAINER, facts.pods, EvaluationReport)
     if isinstance(outcome, Failure):
-        return Finding(CONDITION, False, outcome.reason.value, f"{_FAILED}{outcome.message}: {outcome.remedy}; {again}")
-    told = find(version.status.conditions, CONDITION)
+        return Finding(EVALUATED, False, outcome.reason.value, f"{_FAILED}{outcome.message}: {outcome.remedy}; {again}")
+    told = find(version.status.conditions, EVALUATED)
     is_told = told is not None and told.message.startswith(_FAILED) and told.message.endswith(again)
     if told and is_told and not any(pod.container(EVALUATOR_CONTAINER).exit_code for pod in facts.pods):
         # The pod that told the cause may be gone, but not the cause.
-        return Finding(CONDITION, False, told.reason, told.message)
+        return Finding(EVALUATED, False, told.reason, told.message)
     if job.failed_reason == DEADLINE_EXCEEDED:
         words = f"{_FAILED}it took longer than it may: raise spec.evaluation.timeoutSeconds, or ask less"
-        return Finding(CONDITION, False, DEADLINE_EXCEEDED, f"{words}; {again}")
+        return Finding(EVALUATED, False, DEADLINE_EXCEEDED, f"{words}; {again}")
     words = last_words_of(EVALUATOR_CONTAINER, facts.pods, MEMORY_REMEDY)
-    return Finding(CONDITION, False, "EvaluatorFailed", f"{_FAILED}{words}; {again}")
+    return Finding(EVALUATED, False, "EvaluatorFailed", f"{_FAILED}{words}; {again}")
 
 
 def _again(job: JobFacts) -> str:

@@ -22,6 +22,8 @@ from finetune_operator.resources.dataset import DatasetFormat, ObjectRef, Rating
 MAX_METRICS = 16
 MAX_DOMAINS = 10
 EVAL_LOSS = "evalLoss"
+EVALUATED = "Evaluated"
+"""The condition that tells how far the evaluation of a served version is."""
 
 
 class Metric(StrEnum):

@@ -7,8 +7,11 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from finetune_operator.core.conditions import find
 from finetune_operator.core.routing import active_version
+from finetune_operator.core.version_changes import TEXT_METRICS
 from finetune_operator.resources.common import LongText
+from finetune_operator.resources.evaluation import EVALUATED, MAX_METRICS, Metric
 from finetune_operator.resources.modelversion import KIND, ModelVersion, RequestedState, State
 from finetune_operator.web.ids import NAME_PATTERN, ObjectId
 from finetune_operator.web.job_requests import Share
@@ -17,6 +20,7 @@ from finetune_operator.web.odd_resources import each_shown, parsed
 from finetune_operator.web.shown import shown_manifest
 
 Object = dict[str, Any]
+QUESTIONS_MAX = 10_000
 Origins = Mapping[str, tuple[str | None, str | None]]
 """Philosopher and domain by the uid of a FineTuneJob."""
 
@@ -80,9 +84,21 @@ class VersionChange(_View):
     previous: str | None
 
 
+class EvaluationState(_View):
+    """How far the evaluation is that was asked for last; what came out is below `/evaluations` of the version."""
+
+    done: bool
+    reason: str
+    message: str
+
+
 class VersionDetail(VersionEntry):
     """A ModelVersion, and how it would be written as YAML."""
 
+    served: bool
+    """Whether an engine is to have it loaded; else it is only registered."""
+    evaluation: EvaluationState | None
+    """None where nothing is to be measured of the served version."""
     history: tuple[VersionChange, ...]
     manifest: dict[str, JsonValue]
 
@@ -110,6 +126,19 @@ class DeployRequest(BaseModel):
     """GPUs that share one engine."""
     notes: LongText | None = None
     """For people."""
+
+
+class EvaluateRequest(BaseModel):
+    """What to measure of the served version and of its base model; what is left out stays as it is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    metrics: Annotated[tuple[Metric, ...], Field(min_length=1, max_length=MAX_METRICS)] = TEXT_METRICS
+    """How answers are scored; latency, speed and cost are always measured with them."""
+    max_examples: Annotated[int, Field(strict=True, ge=1, le=QUESTIONS_MAX)] | None = None
+    """Ask at most this many questions; 100 where it was never said."""
+    saturation: Annotated[bool, Field(strict=True)] | None = None
+    """Also find out how many requests a second the engine answers, which slows down all that it serves meanwhile."""
 
 
 class RollbackRequest(BaseModel):
@@ -146,8 +175,24 @@ def version_entry(body: Object, active: frozenset[ObjectId], origins: Origins) -
 
 
 def version_detail(body: Object, active: frozenset[ObjectId], origins: Origins) -> VersionDetail:
-    history = tuple(VersionChange(**entry.model_dump()) for entry in parsed(ModelVersion, body).status.history)
-    return VersionDetail(**_members(body, active, origins), history=history, manifest=shown_manifest(KIND, body))
+    version = parsed(ModelVersion, body)
+    return VersionDetail(
+        **_members(body, active, origins),
+        served=version.spec.serving is not None,
+        evaluation=_evaluation(version),
+        history=tuple(VersionChange(**entry.model_dump()) for entry in version.status.history),
+        manifest=shown_manifest(KIND, body),
+    )
+
+
+def _evaluation(version: ModelVersion) -> EvaluationState | None:
+    asked = version.spec.evaluation
+    if asked is None or not asked.metrics:
+        return None
+    found = find(version.status.conditions, EVALUATED)
+    if found is None or (found.observed_generation or 0) < version.metadata.generation:
+        return EvaluationState(done=False, reason="Pending", message="the operator has not begun")
+    return EvaluationState(done=found.status == "True", reason=found.reason, message=found.message)
 
 
 def _members(body: Object, active: frozenset[ObjectId], origins: Origins) -> dict[str, Any]:

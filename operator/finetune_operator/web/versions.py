@@ -10,7 +10,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Depends, Path, Query
 
 from finetune_operator.core.routing import active_version, rival_pins
-from finetune_operator.core.version_changes import PIN, UNPIN, may_take_over, previous_name, serving_fields
+from finetune_operator.core.version_changes import (
+    PIN,
+    UNPIN,
+    evaluation_fields,
+    may_take_over,
+    previous_name,
+    serving_fields,
+)
 from finetune_operator.resources.modelversion import ModelVersion, RequestedState, State
 from finetune_operator.store import deleted_trainings, mirrored
 from finetune_operator.store.mirrored import Wanted
@@ -26,6 +33,7 @@ from finetune_operator.web.required_rights import CHANGE_VERSION, LIST_VERSIONS,
 from finetune_operator.web.services import Object, ServicesOf
 from finetune_operator.web.version_views import (
     DeployRequest,
+    EvaluateRequest,
     Origins,
     RollbackRequest,
     VersionDetail,
@@ -121,9 +129,34 @@ async def post_deploy(
     """Serve it, and have the model's name stand for it as soon as it answers. Asking again changes nothing."""
     acting = Acting(services, caller)
     body = await acting.find(VERSIONS, model_id)
-    serving = serving_fields(request.gpu_memory_utilization, request.max_model_len, request.tensor_parallel_size)
-    notes = {"notes": request.notes} if request.notes is not None else {}
-    return await _pinned(acting, body, await _family(acting, body), {"serving": serving, **notes})
+    return await _pinned(acting, body, await _family(acting, body), _served(request))
+
+
+@router.post("/{model_id}/serve", responses=CHANGING, openapi_extra=CHANGE_VERSION)
+async def post_serve(
+    services: ServicesOf,
+    caller: CallerOf,
+    model_id: ModelId,
+    request: Annotated[DeployRequest, Body()] = DeployRequest(),  # noqa: B008 - frozen
+) -> VersionDetail:
+    """Serve it by its own name, beside whichever version is active. Asking again changes nothing."""
+    acting = Acting(services, caller)
+    changed = await acting.change(VERSIONS, await acting.find(VERSIONS, model_id), _served(request))
+    return await _detail(acting, changed, await _family(acting, changed))
+
+
+@router.post("/{model_id}/evaluate", responses=CHANGING, openapi_extra=CHANGE_VERSION)
+async def post_evaluate(
+    services: ServicesOf,
+    caller: CallerOf,
+    model_id: ModelId,
+    request: Annotated[EvaluateRequest, Body()] = EvaluateRequest(),  # noqa: B008 - frozen
+) -> VersionDetail:
+    """Measure it beside its base model, once it is served. Asking the same again changes nothing."""
+    acting = Acting(services, caller)
+    fields = evaluation_fields(request.metrics, request.max_examples, request.saturation)
+    changed = await acting.change(VERSIONS, await acting.find(VERSIONS, model_id), {"evaluation": fields})
+    return await _detail(acting, changed, await _family(acting, changed))
 
 
 @router.post("/{model_id}/rollback", responses=CHANGING, openapi_extra=CHANGE_VERSION)
@@ -159,6 +192,12 @@ async def post_rollback(
         detail = f"no version was active before {identity.name}, or it is gone or failed: say `to` which one"
         raise Problem(409, "no-previous-version", detail)
     return await _pinned(acting, previous, bodies, {})
+
+
+def _served(request: DeployRequest) -> dict[str, Any]:
+    """Fields of the spec."""
+    serving = serving_fields(request.gpu_memory_utilization, request.max_model_len, request.tensor_parallel_size)
+    return {"serving": serving} | ({"notes": request.notes} if request.notes is not None else {})
 
 
 async def _pinned(acting: Acting, body: Object, family: Family, spec: dict[str, Any]) -> VersionDetail:

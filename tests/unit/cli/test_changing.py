@@ -149,6 +149,16 @@ async def test_rbac_is_the_one_who_refuses(ftctl: Ftctl, cluster: PlayedCluster)
     assert len(cluster.names("finetunejobs")) == 3
 
 
+async def test_serve_loads_it_and_changes_nothing_for_others(ftctl: Ftctl, cluster: PlayedCluster) -> None:
+    before = cluster.objects["modelversions", "finetune", "plato-v2"]["spec"]
+    ended = await ftctl("serve", "plato-v2", "--notes", "to be tried", "--max-model-len", "512")
+    assert ended.code == ExitCode.DONE
+    assert ended.lines == ["version/plato-v2 is being served"]
+    spec = cluster.objects["modelversions", "finetune", "plato-v2"]["spec"]
+    serving = (before.get("serving") or {}) | {"maxModelLen": 512}
+    assert spec == before | {"serving": serving, "notes": "to be tried"}
+
+
 async def test_a_promotion_pins_first_and_unpins_the_others(ftctl: Ftctl, cluster: PlayedCluster) -> None:
     cluster.put("modelversions", version("plato-v1", "Deployed", spec={"state": "Deployed"}))
     ended = await ftctl("promote", "plato-v2", "--yes", "--notes", "better", "--gpu-memory-utilization", "0.80")

@@ -25,7 +25,7 @@ NAMED = (
     "setup-ab-test", "register-model", "list-models", "rollback-model", "cost-summary",
 )  # fmt: skip
 OWN = (
-    "get", "watch", "status", "logs", "submit", "cancel", "suspend", "resume", "promote", "rollback", "vote",
+    "get", "watch", "status", "logs", "submit", "cancel", "suspend", "resume", "serve", "promote", "rollback", "vote",
     "evaluate", "base-models", "export", "cost", "dashboard", "lint",
 )  # fmt: skip
 RUN = (sys.executable, "-m", "finetune_operator.cli.main")

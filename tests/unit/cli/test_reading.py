@@ -256,10 +256,12 @@ async def test_an_evaluation_beside_the_base_model(ftctl: Ftctl, cluster: Played
 
 
 async def test_an_evaluation_is_asked_for_by_the_spec(ftctl: Ftctl, cluster: PlayedCluster) -> None:
-    ended = await ftctl("evaluate", "plato-v2", "--metric", "RougeL", "--max-examples", "7", "--timeout", "0")
+    ended = await ftctl(
+        "evaluate", "plato-v2", "--metric", "RougeL", "--max-examples", "7", "--saturation", "--timeout", "0"
+    )
     assert ended.code == ExitCode.DONE
     spec = cluster.objects["modelversions", "finetune", "plato-v2"]["spec"]
-    assert spec["evaluation"] == {"metrics": ["RougeL"], "maxExamples": 7}
+    assert spec["evaluation"] == {"metrics": ["RougeL"], "maxExamples": 7, "saturation": {}}
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 from finetune_operator.core.base_model_catalogue import CATALOGUE
 from finetune_operator.core.dataset_records import PAIR_FORMATS, READABLE_FORMATS, Format
 from finetune_operator.core.decimals import decimal_text
-from finetune_operator.core.version_changes import PIN
+from finetune_operator.core.version_changes import PIN, TEXT_METRICS, evaluation_fields
 from finetune_operator.kube.yaml_text import yaml_text
 from finetune_operator.resources.common import API_VERSION
 from finetune_operator.resources.dataset import Dataset, DatasetFormat, Ratings
@@ -48,6 +48,12 @@ def budget_yaml(jobs: Iterable[TrainingCost]) -> str:
 def promotion_yaml(version: ObjectId) -> str:
     """Of a version that is to answer for its model."""
     return yaml_text(manifest(VERSION, version.namespace, version.name, PIN, None))
+
+
+def evaluation_yaml(version: ObjectId) -> str:
+    """Of a version that is to be measured."""
+    asked = {"evaluation": evaluation_fields(TEXT_METRICS, None, None)}
+    return yaml_text(manifest(VERSION, version.namespace, version.name, asked, None))
 
 
 def deployed_yaml(version: VersionDetail) -> str:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 from finetune_operator.core.decimals import decimal_text
+from finetune_operator.core.version_changes import TEXT_METRICS, evaluation_fields
 from finetune_operator.web.cost_views import TrainingCost
 from finetune_operator.web.ids import ObjectId
 from finetune_operator.web.job_views import FINISHED, JobEntry
@@ -69,6 +70,21 @@ def version_commands(found: ObjectId) -> tuple[Command, ...]:
             f"{_patched('modelversion', found, {'state': 'Deployed'})}\nftctl promote {found.name} {where}",
         ),
         Command("Go back to the one before it", f"ftctl rollback {found.name} {where}"),
+        Command(
+            "Serve it beside the one that answers",
+            f"{_patched('modelversion', found, {'serving': {}})}\nftctl serve {found.name} {where}",
+        ),
+        measuring_command(found),
+    )
+
+
+def measuring_command(found: ObjectId) -> Command:
+    asked = evaluation_fields(TEXT_METRICS, None, None)
+    words = " ".join(f"--metric {metric}" for metric in asked["metrics"])
+    return Command(
+        "Measure it beside its base model",
+        f"{_patched('modelversion', found, {'evaluation': asked})}\n"
+        f"ftctl evaluate {found.name} -n {found.namespace} {words}",
     )
 
 

@@ -21,8 +21,13 @@ from finetune_operator.web import versions
 from finetune_operator.web.acting import JOBS, VERSIONS
 from finetune_operator.web.creation import manifest
 from finetune_operator.web.dashboard.ab_test_pages import NewTest, context_of_test, created_test
-from finetune_operator.web.dashboard.changed_yaml import deployed_yaml
-from finetune_operator.web.dashboard.commands import count_commands, submit_command, version_commands
+from finetune_operator.web.dashboard.changed_yaml import deployed_yaml, evaluation_yaml
+from finetune_operator.web.dashboard.commands import (
+    count_commands,
+    measuring_command,
+    submit_command,
+    version_commands,
+)
 from finetune_operator.web.dashboard.dataset_pages import counted_ratings, exported, shown_counts
 from finetune_operator.web.dashboard.forms import described, mistakes_of, request_of
 from finetune_operator.web.dashboard.gpu_types import offered
@@ -201,11 +206,12 @@ async def compare(visit: VisitOf, version_id: Id) -> HTMLResponse:
     found = visit.acting.identified(version_id)
     body = await visit.acting.get(VERSIONS, found)
     version = parsed(ModelVersion, body)
-    family = await newest_versions(visit.acting, found.namespace, model=version.spec.model)
+    model = version.spec.model
+    family = await newest_versions(visit.acting, found.namespace, model=model)
     test = await _test_of(visit, version)
     opponents = [("base", f"the base model, {version.spec.base_model.name}")]
     opponents += [(str(id_of(each)), each.metadata.name) for each in family if each.metadata.name != found.name]
-    deployed = await newest_versions(visit.acting, found.namespace, model=version.spec.model, states=[State.DEPLOYED])
+    deployed = await newest_versions(visit.acting, found.namespace, model=model, states=[State.DEPLOYED])
     active = next(iter(deployed), None)
     return _step(
         visit,
@@ -213,8 +219,10 @@ async def compare(visit: VisitOf, version_id: Id) -> HTMLResponse:
         Choices({}),
         "wizard_compare.html",
         found=found,
-        version=version,
+        version=await versions.get_model(visit.services, visit.caller, str(found)),
         version_here=f"{PATH}/compare/{found}",
+        measuring=measuring_command(found),
+        measured_yaml=evaluation_yaml(found),
         opponents=opponents,
         opponent=str(id_of(active)) if active and active.metadata.name != found.name else "base",
         test_context=await context_of_test(visit, test) if test else None,

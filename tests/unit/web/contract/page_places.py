@@ -9,6 +9,7 @@ from fastapi.routing import APIRoute
 
 from finetune_operator.web.dashboard import visits, voting
 from finetune_operator.web.dashboard.batch_forms import BatchForm
+from finetune_operator.web.dashboard.model_pages import MeasureForm
 from finetune_operator.web.dashboard.site import PAGES
 from finetune_operator.web.dashboard.wizard_choices import NAMES
 from finetune_operator.web.dataset_schemas import ExportRequest, GoldSelection
@@ -29,6 +30,8 @@ FORMS: dict[str, tuple[str, ...]] = {
     "/fine-tuning/datasets/commands": (*ExportRequest.model_fields, "switches"),
     f"{MODEL}/deploy": tuple(DeployRequest.model_fields),
     f"{MODEL}/rollback": tuple(RollbackRequest.model_fields),
+    f"{MODEL}/serve": tuple(DeployRequest.model_fields),
+    f"{MODEL}/evaluate": (*MeasureForm.model_fields, "switches", "next"),
     "/wizard/data/count": tuple(GoldSelection.model_fields),
     "/wizard/data/commands": tuple(GoldSelection.model_fields),
     "/wizard/train": NAMES,

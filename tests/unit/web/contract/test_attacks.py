@@ -169,7 +169,9 @@ def test_bodies(attacker: Attacker, method: str, path: str) -> None:
     headers = LOGIN | {"Content-Type": "application/json"}
     for name, body in corpus.BODIES.items():
         response = attacker.send(method, where, headers=headers, content=body)
-        optional = name in ("nothing", "null") and path.endswith(("/deploy", "/rollback", "/sft", "/dpo", "/gauntlet"))
+        optional = name in ("nothing", "null") and path.endswith(
+            ("/deploy", "/serve", "/evaluate", "/rollback", "/sft", "/dpo", "/gauntlet")
+        )
         assert 400 <= response.status_code < 500 or optional, f"{name}: {response.status_code}"
     for content_type in corpus.CONTENT_TYPES:
         response = attacker.send(method, where, headers=LOGIN | {"Content-Type": content_type}, content=b'{"a": "b"}')

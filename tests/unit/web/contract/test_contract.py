@@ -51,7 +51,10 @@ INDESCRIBABLE: dict[str, str] = {
     "POST /api/training/export/gauntlet": FILTERS,
     "PUT /v1/fine-tuning/jobs/{job_id}/budget": DIGITS,
     "POST /v1/api-keys": DIGITS,
-    "POST /v1/fine-tuning/models/{model_id}/deploy": "the API server judges the spec that comes of it",
+    **{
+        f"POST /v1/fine-tuning/models/{{model_id}}/{verb}": "the API server judges the spec that comes of it"
+        for verb in ("deploy", "serve", "evaluate")
+    },
     "POST /v1/fine-tuning/models/{model_id}/rollback": "`to` is a version that is there",
     "GET /v1/fine-tuning/costs/roi": "currencies of what is there, and digits",
     **{

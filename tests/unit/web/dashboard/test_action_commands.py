@@ -5,9 +5,10 @@ from html import unescape
 
 import pytest
 
+from tests.builders import merged
 from tests.unit.web.contract.corpus import places
 from tests.unit.web.contract.page_places import BUTTONS, FORMS, GOOD_FORMS, TRAINED, VOTE, page_document
-from tests.unit.web.dashboard import experiment_sights, prices
+from tests.unit.web.dashboard import experiment_sights, prices, sights
 from tests.unit.web.dashboard.conftest import Browser
 from tests.unit.web.dashboard.experiment_sights import TEST, Philosophers
 from tests.unit.web.dashboard.sights import NAMESPACE
@@ -27,6 +28,8 @@ ACTIONS: dict[str, str] = {
     f"{JOBS}/retry": r"ftctl retry plato-\w+ -n finetune",
     f"{MODEL}/deploy": PROMOTE,
     f"{MODEL}/rollback": ROLLBACK,
+    f"{MODEL}/serve": r"ftctl serve plato-v\d -n finetune",
+    f"{MODEL}/evaluate": r"ftctl evaluate plato-v\d -n finetune --metric",
     "/model-comparison/deploy": PROMOTE,
     "/model-comparison/rollback": ROLLBACK,
     "/model-comparison/tests/{test_id}/cancel": rf"ftctl cancel test/{TEST} -n finetune",
@@ -75,8 +78,9 @@ PAGES: dict[str, set[str]] = {
     f"/fine-tuning/jobs/{NAMESPACE}/plato-train": {f"{JOBS}/cancel", f"{JOBS}/suspend"},
     f"/fine-tuning/jobs/{NAMESPACE}/plato-rest": {f"{JOBS}/cancel", f"{JOBS}/resume"},
     f"/fine-tuning/jobs/{NAMESPACE}/plato-done": {f"{JOBS}/retry"},
-    f"/fine-tuning/models/{NAMESPACE}/plato-v2": {f"{MODEL}/deploy"},
-    f"/fine-tuning/models/{NAMESPACE}/plato-v1": {f"{MODEL}/rollback"},
+    f"/fine-tuning/models/{NAMESPACE}/plato-v2": {f"{MODEL}/deploy", f"{MODEL}/evaluate"},
+    f"/fine-tuning/models/{NAMESPACE}/plato-v1": {f"{MODEL}/rollback", f"{MODEL}/evaluate"},
+    f"/fine-tuning/models/{NAMESPACE}/plato-v4": {f"{MODEL}/serve"},
     "/fine-tuning/new?base_model=Qwen/Qwen3-0.6B": {"/fine-tuning/new"},
     "/fine-tuning/datasets": {"/fine-tuning/datasets"},
     "/fine-tuning/datasets/{dataset_id}": {"/fine-tuning/datasets/{dataset_id}/delete"},
@@ -87,7 +91,7 @@ PAGES: dict[str, set[str]] = {
     "/model-comparison/tests/new": {"/model-comparison/tests"},
     f"/wizard/training/{NAMESPACE}.plato-train": {f"{JOBS}/cancel", f"{JOBS}/suspend"},
     f"/wizard/compare/{VERSION}": {"/model-comparison/tests/{test_id}/cancel", "/model-comparison/deploy"},
-    f"/wizard/compare/{NAMESPACE}.plato-v1": {"/wizard/compare/{version_id}"},
+    f"/wizard/compare/{NAMESPACE}.plato-v1": {"/wizard/compare/{version_id}", f"{MODEL}/evaluate"},
     f"/wizard/deploy/{VERSION}": {"/model-comparison/deploy"},
     f"/wizard/deploy/{NAMESPACE}.plato-v1": {"/model-comparison/rollback"},
     "/batches/new": {"/batches"},
@@ -123,12 +127,14 @@ async def opened(editor: Browser, path: str) -> tuple[str, set[str]]:
     if path.startswith("/cost"):
         await prices.fill(editor.rest)
     put_batches(editor)
+    editor.rest.cluster.put("modelversions", merged(sights.version(4, "Ready"), {"spec": {"serving": None}}))
     object.__setattr__(editor.rest.services, "arms", Philosophers())
     if "{dataset_id}" in path:
         made = await editor.post("/fine-tuning/datasets")
         path = made.headers["location"]
     page = await editor.page(path)
-    return page, {pattern_of(action) for action in re.findall(r'<form[^>]* method="post" action="([^"]+)"', page)}
+    found = re.findall(r'<(?:form[^>]* method="post" |button[^>]* form)action="([^"]+)"', page)
+    return page, {pattern_of(action) for action in found}
 
 
 async def part_of(editor: Browser, action: str) -> str:

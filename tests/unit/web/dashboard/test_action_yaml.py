@@ -29,6 +29,8 @@ RESOURCES: dict[str, str] = {
     f"{JOBS}/retry": "FineTuneJob",
     f"{MODEL}/deploy": "ModelVersion",
     f"{MODEL}/rollback": "ModelVersion",
+    f"{MODEL}/serve": "ModelVersion",
+    f"{MODEL}/evaluate": "ModelVersion",
     "/model-comparison/deploy": "ModelVersion",
     "/model-comparison/rollback": "ModelVersion",
     "/model-comparison/tests": "ABTest",

@@ -565,6 +565,41 @@ class TestModels:
         assert refused.status_code == 409
         assert "is not the active version" in refused.text
 
+    async def test_what_is_only_registered_can_be_served_beside_the_one_that_answers(self, editor: Browser) -> None:
+        spec = sights.version(1, "Ready")["spec"]
+        editor.rest.cluster.put("modelversions", sights.version(1, "Ready") | {"spec": spec | {"serving": None}})
+        page = await editor.page(f"{MODEL}/plato-v1")
+        assert ("Only serve it" in page, 'id="measure"' in page) == (True, False)
+        answer = await editor.post(f"{MODEL}/plato-v1/serve", {"notes": "to be tried"})
+        assert (answer.status_code, answer.headers["location"]) == (303, f"{MODEL}/plato-v1")
+        found = editor.rest.cluster.objects["modelversions", NAMESPACE, "plato-v1"]["spec"]
+        assert (found["serving"], found["notes"], "state" in found) == ({}, "to be tried", False)
+        page = await editor.page(f"{MODEL}/plato-v1")
+        assert ("Only serve it" in page, 'id="measure"' in page) == (False, True)
+
+    @pytest.mark.parametrize(
+        ("form", "asked"),
+        [
+            ({}, {"metrics": ["RougeL", "TokenF1"], "saturation": None}),
+            (
+                {"answers": "labels", "max_examples": "12", "saturation": "true", "switches": "saturation"},
+                {"metrics": ["Accuracy", "Precision", "Recall", "F1"], "maxExamples": 12, "saturation": {}},
+            ),
+        ],
+        ids=["by one click", "with everything said"],
+    )
+    async def test_a_version_is_measured(self, editor: Browser, form: dict[str, str], asked: dict[str, object]) -> None:
+        answer = await editor.post(f"{MODEL}/plato-v2/evaluate", form)
+        assert (answer.status_code, answer.headers["location"]) == (303, f"{MODEL}/plato-v2")
+        spec = editor.rest.cluster.objects["modelversions", NAMESPACE, "plato-v2"]["spec"]
+        assert spec["evaluation"] == {name: value for name, value in asked.items() if value is not None}
+        assert "Not measured yet: the operator has not begun" in words(await editor.page(f"{MODEL}/plato-v2"))
+
+    async def test_a_wrong_number_of_questions_is_told(self, editor: Browser) -> None:
+        answer = await editor.post(f"{MODEL}/plato-v2/evaluate", {"max_examples": "0"})
+        assert answer.status_code == 422
+        assert "max_examples" in answer.text
+
 
 async def test_base_models_lead_to_the_form(editor: Browser) -> None:
     page = await editor.page("/fine-tuning/base-models")

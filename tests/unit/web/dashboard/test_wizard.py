@@ -150,6 +150,15 @@ async def test_the_comparison_is_made_once_and_found_again(editor: Browser, clus
     assert "plato-v2 against plato-v1" in (await editor.get(here)).text
 
 
+async def test_a_version_is_measured_from_the_step_that_compares(editor: Browser, cluster: PlayedApiServer) -> None:
+    here = "/wizard/compare/finetune.plato-v2"
+    assert "Measure it</button>" in (await editor.get(here)).text
+    answer = await editor.post("/fine-tuning/models/finetune/plato-v2/evaluate", {"next": here})
+    assert (answer.status_code, answer.headers["location"]) == (303, here)
+    page = (await editor.get(here)).text
+    assert ("Measure it</button>" in page, "Not measured yet" in page) == (False, True)
+
+
 async def test_deploying_and_going_back(editor: Browser, cluster: PlayedApiServer) -> None:
     here = "/wizard/deploy/finetune.plato-v2"
     assert "Deploy plato-v2" in (await editor.get(here)).text

@@ -129,6 +129,51 @@ class TestDeploy:
         assert next(iter(body)) in response.json()["detail"]
 
 
+class TestServe:
+    async def test_loads_it_beside_the_active_one(self, family: Rest) -> None:
+        put_version(family, 4, serving=None)
+        before = spec_of(family, 4)
+        body = (await family.post(f"{MODELS}/plato-v4/serve", {"max_model_len": 512})).json()
+        assert (body["served"], body["active"], body["requested_state"]) == (True, False, None)
+        assert spec_of(family, 4) == before | {"serving": {"maxModelLen": 512}}
+        again = await family.post(f"{MODELS}/plato-v4/serve")
+        assert (again.status_code, spec_of(family, 4)["serving"]) == (200, {"maxModelLen": 512})
+
+
+class TestEvaluate:
+    async def test_asks_for_texts_scores_by_default(self, family: Rest) -> None:
+        body = (await family.post(f"{MODELS}/plato-v3/evaluate")).json()
+        assert spec_of(family, 3)["evaluation"] == {"metrics": ["RougeL", "TokenF1"]}
+        assert body["evaluation"] == {"done": False, "reason": "Pending", "message": "the operator has not begun"}
+
+    async def test_what_is_left_out_stays(self, family: Rest) -> None:
+        wanted = {"metrics": ["Accuracy"], "max_examples": 7, "saturation": True}
+        await family.post(f"{MODELS}/plato-v3/evaluate", wanted)
+        assert spec_of(family, 3)["evaluation"] == {"metrics": ["Accuracy"], "maxExamples": 7, "saturation": {}}
+        await family.post(f"{MODELS}/plato-v3/evaluate", {"metrics": ["F1"]})
+        assert spec_of(family, 3)["evaluation"] == {"metrics": ["F1"], "maxExamples": 7, "saturation": {}}
+        await family.post(f"{MODELS}/plato-v3/evaluate", {"metrics": ["F1"], "saturation": False})
+        assert spec_of(family, 3)["evaluation"] == {"metrics": ["F1"], "maxExamples": 7}
+
+    async def test_says_what_came_of_it(self, family: Rest) -> None:
+        told = {"type": "Evaluated", "status": "True", "reason": "Measured", "message": "7 questions answered"}
+        told |= {"lastTransitionTime": "2026-11-22T12:00:00Z"}
+        assert (await family.get(f"{MODELS}/plato-v3", READER)).json()["evaluation"] is None
+        version = version_object(3, {"evaluation": {"metrics": ["F1"]}}, status={"conditions": [LOADED, told]})
+        for generation, expected in ((1, True), (2, False)):
+            version["metadata"]["generation"] = generation
+            version["status"]["conditions"][1]["observedGeneration"] = 1
+            family.cluster.put("modelversions", version)
+            found = (await family.get(f"{MODELS}/plato-v3", READER)).json()["evaluation"]
+            assert found["done"] is expected
+
+    @pytest.mark.parametrize("body", [{"metrics": []}, {"metrics": ["Beauty"]}, {"max_examples": 0}])
+    async def test_wrong_wishes_are_named(self, family: Rest, body: dict[str, Any]) -> None:
+        response = await family.post(f"{MODELS}/plato-v3/evaluate", body)
+        assert is_problem(response, 422, "invalid-request")
+        assert next(iter(body)) in response.json()["detail"]
+
+
 class TestRollback:
     async def test_goes_to_the_one_before(self, family: Rest) -> None:
         body = (await family.post(f"{MODELS}/finetune.plato-v2/rollback")).json()
