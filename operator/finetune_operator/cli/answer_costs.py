@@ -1,13 +1,13 @@
 """What the answers of versions have cost, by the api, which knows their tokens. What is not known is said."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.text import Text
 
-from finetune_operator.cli.api_access import api_at
+from finetune_operator.cli.api_access import ApiClient, api_at
 from finetune_operator.cli.failures import Failed
 from finetune_operator.cli.kinds import text
 from finetune_operator.cli.options import Api, Cluster
@@ -30,13 +30,14 @@ class AnswerCost(NamedTuple):
     currency: str | None
     spent: Decimal | None
     why_unknown: str | None
+    deleted_at: str | None = None
 
     def data(self) -> Object:
         return self._asdict() | {"spent": None if self.spent is None else str(self.spent)}
 
 
 class AnswerCosts(NamedTuple):
-    """Of all versions, or why the api told none."""
+    """Of all versions, deleted ones too, or why the api told none."""
 
     versions: tuple[AnswerCost, ...] = ()
     why_unknown: str | None = None
@@ -64,19 +65,27 @@ class AnswerCosts(NamedTuple):
 
 async def answer_costs(cluster: Cluster, api: Api, namespace: str | None, model: str | None) -> AnswerCosts:
     """Of one namespace, or of all. Where there is no api, or it does not answer, trainings have costs all the same."""
-    filters = {"namespace": namespace, "model": model}
-    params = {"limit": str(PAGE)} | {name: value for name, value in filters.items() if value}
-    found: list[AnswerCost] = []
+    filters = {name: value for name, value in (("namespace", namespace), ("model", model)) if value}
     try:
         async with api_at(cluster, api) as reached:
-            while True:
-                page = await reached.client.ask("GET", MODELS_PATH, params=params)
-                found += (_cost_of(each) for each in page["models"])
-                if not page["has_more"]:
-                    return AnswerCosts(tuple(found))
-                params["after"] = page["next"]
+            there = await _costs(reached.client, filters, is_deleted=False)
+            gone = await _costs(reached.client, filters | {"deleted": "true"}, is_deleted=True)
     except Failed as failed:
         return AnswerCosts(why_unknown=str(failed))
+    return AnswerCosts(there + tuple(each for each in gone if each.calls))
+
+
+async def _costs(client: ApiClient, filters: Mapping[str, str], *, is_deleted: bool) -> tuple[AnswerCost, ...]:
+    params = {"limit": str(PAGE), **filters}
+    found: list[AnswerCost] = []
+    while True:
+        page = await client.ask("GET", MODELS_PATH, params=params)
+        told = [cost for cost in map(_cost_of, page["models"]) if (cost.deleted_at is not None) == is_deleted]
+        found += told
+        # An api that does not know of deleted ones answers with those that are there.
+        if not page["has_more"] or not told:
+            return tuple(found)
+        params["after"] = page["next"]
 
 
 def print_answer_costs(console: Console, costs: AnswerCosts) -> None:
@@ -104,7 +113,7 @@ def _rows(costs: Iterable[AnswerCost]) -> list[list[str | Text]]:
     missing = Text(UNKNOWN, style="yellow")
     return [
         [
-            clean(each.version),
+            clean(f"{each.version} (deleted)" if each.deleted_at else each.version),
             clean(each.model),
             str(each.calls),
             missing if each.spent is None else f"{each.spent} {each.currency or ''}".strip(),
@@ -124,4 +133,5 @@ def _cost_of(body: Object) -> AnswerCost:
         currency=body["currency"],
         spent=None if spent is None else Decimal(str(spent)),
         why_unknown=text(body["unknown"]) if spent is None and body["unknown"] else None,
+        deleted_at=body.get("deleted_at"),
     )

@@ -115,7 +115,9 @@ async def totals_by_api(cluster: Cluster, api: Api, form: Format) -> None:
         console.print(table(columns, rows, console.width))
     gone = answer.get("trainings_deleted")
     deleted = f" ({gone} deleted)" if gone else ""
-    counts = f"{answer['trainings']} trainings{deleted}, {answer['versions']} versions, {answer['calls']} calls"
+    gone_versions = f" ({gone} deleted)" if (gone := answer.get("versions_deleted")) else ""
+    versions = f"{answer['versions']} versions{gone_versions}"
+    counts = f"{answer['trainings']} trainings{deleted}, {versions}, {answer['calls']} calls"
     console.print(counts, highlight=False)
     missing = answer["trainings_without_price"] + answer["versions_without_price"]
     if missing:

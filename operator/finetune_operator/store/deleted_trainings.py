@@ -3,34 +3,16 @@
 Triggers write them; see `deleted_training_triggers`.
 """
 
-from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
-from sqlalchemy import ColumnElement, Select, case, func, literal, select, tuple_, union_all
+from sqlalchemy import Select, case, func, literal, select, union_all
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from finetune_operator.store.deleted_rows import conditions
 from finetune_operator.store.mirrored_sums import Namespaces, TrainingSums, trainings_there
 from finetune_operator.store.tables import DeletedTraining
 
 Object = dict[str, Any]
-
-
-class UnknownPlace(ValueError):
-    """A page was to begin after what was never there."""
-
-
-class Deleted(NamedTuple):
-    """A FineTuneJob as it was last known."""
-
-    body: Object
-    deleted_at: datetime
-
-
-class Found(NamedTuple):
-    """A page, and how many there are of all."""
-
-    trainings: tuple[Deleted, ...]
-    total: int
 
 
 async def all_sums(engine: AsyncEngine, plural: str, namespaces: Namespaces) -> TrainingSums:
@@ -56,36 +38,14 @@ def _sums(namespaces: Namespaces) -> Select[str | None, int, int, int, int, Any]
     spent = func.sum(DeletedTraining.amount_micros)
     return (
         select(currency, func.count(), func.count(), unpriced, literal(0), spent)
-        .where(*_of(namespaces))
+        .where(*conditions(DeletedTraining, namespaces))
         .group_by(currency)
     )
 
 
-async def page(engine: AsyncEngine, namespaces: Namespaces, model: str | None, after: str | None, limit: int) -> Found:
-    """At most `limit`, the last deleted first; `after` is a uid. Raises `UnknownPlace`."""
-    order = DeletedTraining.deleted_at, DeletedTraining.uid
-    chosen = _of(namespaces)
-    if model is not None:
-        chosen.append(DeletedTraining.model == model)
-    keys = select(DeletedTraining.uid).where(*chosen).order_by(*(column.desc() for column in order)).limit(limit)
-    count = select(func.count()).select_from(DeletedTraining).where(*chosen)
-    async with engine.connect() as connection:
-        if after is not None:
-            place = (await connection.execute(select(*order).where(DeletedTraining.uid == after))).one_or_none()
-            if place is None:
-                raise UnknownPlace(after)
-            keys = keys.where(tuple_(*order) < tuple_(*place))
-        total = (await connection.execute(count)).scalar_one()
-        uids = (await connection.scalars(keys)).all()
-        columns = DeletedTraining.uid, DeletedTraining.body, DeletedTraining.deleted_at
-        rows = (await connection.execute(select(*columns).where(DeletedTraining.uid.in_(uids)))).all()
-    found = {row.uid: Deleted(row.body, row.deleted_at) for row in rows}
-    return Found(tuple(found[uid] for uid in uids), total)
-
-
 async def body_of(engine: AsyncEngine, namespace: str, uid: str) -> Object | None:
     """The FineTuneJob as it was last known; None of one that is there, or was never seen."""
-    query = select(DeletedTraining.body).where(DeletedTraining.uid == uid, *_of((namespace,)))
+    query = select(DeletedTraining.body).where(DeletedTraining.uid == uid, *conditions(DeletedTraining, (namespace,)))
     async with engine.connect() as connection:
         return (await connection.execute(query)).scalar_one_or_none()
 
@@ -94,12 +54,5 @@ async def origins(engine: AsyncEngine, namespaces: Namespaces) -> dict[str, tupl
     """Philosopher and domain of all of them, by the uid."""
     columns = DeletedTraining.uid, DeletedTraining.philosopher, DeletedTraining.domain
     async with engine.connect() as connection:
-        rows = (await connection.execute(select(*columns).where(*_of(namespaces)))).all()
+        rows = (await connection.execute(select(*columns).where(*conditions(DeletedTraining, namespaces)))).all()
     return {row.uid: (row.philosopher, row.domain) for row in rows}
-
-
-def _of(namespaces: Namespaces) -> list[ColumnElement[bool]]:
-    conditions: list[ColumnElement[bool]] = [~DeletedTraining.is_back]
-    if namespaces is not None:
-        conditions.append(DeletedTraining.namespace.in_(namespaces))
-    return conditions

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from sqlalchemy import Connection, func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from finetune_operator.store import deleted_training_triggers, experiment_sums, subject_sums
+from finetune_operator.store import deleted_training_triggers, deleted_version_triggers, experiment_sums, subject_sums
 from finetune_operator.store.database import WRITES_FIRST
 from finetune_operator.store.early_migrations import EARLY_MIGRATIONS, Migration
 from finetune_operator.store.middle_migrations import MIDDLE_MIGRATIONS
@@ -191,6 +191,14 @@ MIGRATIONS: tuple[Migration, ...] = (
         subject_sums.STATEMENTS,
         {"sqlite": subject_sums.sqlite_statements(), "postgresql": subject_sums.postgresql_statements()},
         before={"postgresql": (subject_sums.LOCK,)},
+    ),
+    Migration(
+        19,
+        deleted_version_triggers.TABLE,
+        {
+            "sqlite": deleted_version_triggers.sqlite_statements(),
+            "postgresql": deleted_version_triggers.postgresql_statements(),
+        },
     ),
 )
 

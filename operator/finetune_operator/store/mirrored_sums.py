@@ -1,5 +1,6 @@
 """What the rows of custom resources sum up to. Each is one read of an index, in which the sums' columns are."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -8,7 +9,7 @@ from sqlalchemy import ColumnElement, Double, Select, SQLColumnExpression, case,
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from finetune_operator.store.mirrored import Facts
-from finetune_operator.store.tables import MirroredResource, VersionUsage
+from finetune_operator.store.tables import DeletedVersion, MirroredResource, VersionUsage
 from finetune_operator.store.usage import Used
 
 MICROS = 1_000_000
@@ -54,13 +55,23 @@ class TrainingSums:
 class AnswerSums:
     """What answers of versions cost, by the currency; `unpriced` versions were called and have no price.
 
-    Of the calls, `untold` are those whose engine told no tokens."""
+    `deleted` are those of all whose ModelVersion is gone. Of the calls, `untold` are those whose engine told no tokens.
+    """
 
     versions: int = 0
+    deleted: int = 0
     unpriced: int = 0
     calls: int = 0
     untold: int = 0
     spent: dict[str, Decimal] = field(default_factory=dict)
+
+    def add_row(self, currency: str | None, unpriced: int, calls: int, told: int, micros: float | None) -> None:
+        """Of many, as `answers_of` has them."""
+        self.unpriced += unpriced
+        self.calls += int(calls)
+        self.untold += int(calls) - int(told)
+        if currency is not None and micros is not None:
+            self.spent[currency] = self.spent.get(currency, Decimal(0)) + Decimal(micros) / MICROS
 
     def add(self, facts: Facts, used: Used | None) -> None:
         """One version, where there are no tables of all."""
@@ -123,27 +134,27 @@ def trainings_there(plural: str, namespaces: Namespaces) -> Select[str | None, i
     )
 
 
-async def answers(engine: AsyncEngine, plural: str, namespaces: Namespaces) -> AnswerSums:
-    """Of all versions that are there. Those that were called are few, so that only their prices are looked up."""
-    number = select(func.count()).select_from(MirroredResource).where(*_of(plural, namespaces))
-    found = AnswerSums()
-    async with engine.connect() as connection:
-        found.versions = (await connection.execute(number)).scalar_one()
-        for name, unpriced, calls, told, micros in (await connection.execute(_called(plural, namespaces))).all():
-            found.unpriced += unpriced
-            found.calls += int(calls)
-            found.untold += int(calls) - int(told)
-            if name is not None and micros is not None:
-                found.spent[name] = Decimal(micros) / MICROS
-    return found
+def versions_there(plural: str, namespaces: Namespaces) -> Select[int]:
+    """How many there are."""
+    return select(func.count()).select_from(MirroredResource).where(*_of(plural, namespaces))
 
 
-def _called(plural: str, namespaces: Namespaces) -> Select[str | None, int, Any, Any, Any]:
-    """By currency. A price is of a million tokens, and of a version whose engine told none it says nothing."""
+def answers_there(plural: str, namespaces: Namespaces) -> Select[str | None, int, Any, Any, Any]:
+    """Those that were called are few, so that only their prices are looked up."""
+    return answers_of(MirroredResource, _of(plural, namespaces))
+
+
+def answers_of(
+    table: type[MirroredResource | DeletedVersion], conditions: Iterable[ColumnElement[bool]]
+) -> Select[str | None, int, Any, Any, Any]:
+    """By currency: versions without a price, calls, those of them that told tokens, and what these cost, in millionths.
+
+    A price is of a million tokens, and of a version whose engine told none it says nothing.
+    """
     counts = (func.sum(getattr(VersionUsage, name)).label(name) for name in ("calls", "calls_with_tokens"))
     tokens = func.sum(VersionUsage.completion_tokens).label("tokens")
     used = select(VersionUsage.version_uid, *counts, tokens).group_by(VersionUsage.version_uid).subquery()
-    price, currency = MirroredResource.amount_micros, MirroredResource.currency
+    price, currency = table.amount_micros, table.currency
     is_known = price.is_not(None) & ((used.c.calls_with_tokens > 0) | (used.c.calls == 0))
     cost = cast(price, Double) * cast(used.c.tokens, Double) / MICROS
     return (
@@ -154,8 +165,8 @@ def _called(plural: str, namespaces: Namespaces) -> Select[str | None, int, Any,
             func.sum(used.c.calls_with_tokens),
             func.sum(case((is_known, cost))),
         )
-        .join(used, used.c.version_uid == MirroredResource.uid)
-        .where(*_of(plural, namespaces))
+        .join(used, used.c.version_uid == table.uid)
+        .where(*conditions)
         .group_by(currency)
     )
 

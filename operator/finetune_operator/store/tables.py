@@ -238,11 +238,28 @@ class MirroredResource(Base):
     body: Mapped[dict[str, Any]] = mapped_column(JSON)
 
 
-class DeletedTraining(Base):
-    """A FineTuneJob that is gone, as it was last known: a trigger keeps what is dropped from `resources`.
+class DeletedRow(Base):
+    """A resource that is gone, as it was last known: a trigger keeps what is dropped from `resources`.
 
     Columns are as there; `is_back` says that the same one is there again, where it counts.
     """
+
+    __abstract__ = True
+
+    uid: Mapped[str] = mapped_column(String(64), primary_key=True)
+    namespace: Mapped[str] = mapped_column(String(63))
+    name: Mapped[str] = mapped_column(String(253))
+    resource_version: Mapped[int] = mapped_column(BigInteger)
+    model: Mapped[str | None] = mapped_column(String(253))
+    currency: Mapped[str | None] = mapped_column(String(16))
+    amount_micros: Mapped[int | None] = mapped_column(BigInteger)
+    body: Mapped[dict[str, Any]] = mapped_column(JSON)
+    deleted_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    is_back: Mapped[bool] = mapped_column(Boolean)
+
+
+class DeletedTraining(DeletedRow):
+    """Of a FineTuneJob."""
 
     __tablename__ = "deleted_trainings"
     __table_args__ = (
@@ -251,21 +268,18 @@ class DeletedTraining(Base):
         Index("deleted_trainings_origin", "philosopher", "domain", "namespace", "uid"),
     )
 
-    uid: Mapped[str] = mapped_column(String(64), primary_key=True)
-    namespace: Mapped[str] = mapped_column(String(63))
-    name: Mapped[str] = mapped_column(String(253))
-    resource_version: Mapped[int] = mapped_column(BigInteger)
     created: Mapped[str] = mapped_column(String(32))
-    model: Mapped[str | None] = mapped_column(String(253))
     state: Mapped[str | None] = mapped_column(String(32))
     philosopher: Mapped[str | None] = mapped_column(String(256))
     domain: Mapped[str | None] = mapped_column(String(256))
-    currency: Mapped[str | None] = mapped_column(String(16))
-    amount_micros: Mapped[int | None] = mapped_column(BigInteger)
     is_unpriced: Mapped[bool] = mapped_column(Boolean)
-    body: Mapped[dict[str, Any]] = mapped_column(JSON)
-    deleted_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    is_back: Mapped[bool] = mapped_column(Boolean)
+
+
+class DeletedVersion(DeletedRow):
+    """Of a ModelVersion."""
+
+    __tablename__ = "deleted_versions"
+    __table_args__ = (Index("deleted_versions_newest", "deleted_at", "uid", "is_back", "namespace", "model"),)
 
 
 class Deployment(Base):

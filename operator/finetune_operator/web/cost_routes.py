@@ -59,11 +59,13 @@ async def get_version_costs(
     caller: CallerOf,
     namespace: NamespaceQuery = None,
     model: Model = None,
+    deleted: Annotated[bool, Query(description="Those whose ModelVersion is gone, and no others")] = False,
     limit: Limit = 100,
     after: After = None,
 ) -> VersionCostList:
-    """What the answers of each version have cost, the newest version first."""
-    return await costs.versions(Acting(services, caller), namespace, model, limit, after)
+    """What the answers of each version have cost, the newest version first; of deleted ones the last deleted."""
+    listed = costs.gone_versions if deleted else costs.versions
+    return await listed(Acting(services, caller), namespace, model, limit, after)
 
 
 @router.get("/roi", responses=READING, openapi_extra=READ_ROI)

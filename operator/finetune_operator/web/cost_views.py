@@ -100,6 +100,8 @@ class VersionCost(_View):
     """What is multiplied by what."""
     unknown: str | None
     """Why an amount is missing."""
+    deleted_at: datetime | None
+    """When its ModelVersion went; its answers stay paid, at the price that was last known."""
 
 
 class VersionCostList(_View):
@@ -122,7 +124,7 @@ class CurrencyTotal(_View):
 
 
 class CostSummary(_View):
-    """All that the caller may see. Trainings stay in it when their FineTuneJobs are deleted."""
+    """All that the caller may see. Trainings and answers stay in it when their resources are deleted."""
 
     totals: tuple[CurrencyTotal, ...]
     trainings: int
@@ -133,6 +135,9 @@ class CostSummary(_View):
     """Of those that have begun, so that the totals lack them."""
     trainings_stopped_by_budget: int
     versions: int
+    """Deleted ones too, if they were called."""
+    versions_deleted: int
+    """Whose ModelVersion is gone."""
     versions_without_price: int
     """That were called, so that the totals lack them."""
     calls: int
@@ -192,6 +197,7 @@ def cost_summary(trainings: TrainingSums, answers: AnswerSums) -> CostSummary:
         trainings_without_price=trainings.unpriced,
         trainings_stopped_by_budget=trainings.over_budget,
         versions=answers.versions,
+        versions_deleted=answers.deleted,
         versions_without_price=answers.unpriced,
         calls=answers.calls,
         calls_without_tokens=answers.untold,
@@ -232,7 +238,7 @@ def training_cost(body: Object, now: datetime, deleted_at: datetime | None = Non
     )
 
 
-def version_cost(body: Object, used: Used | None, prices: PriceBook) -> VersionCost:
+def version_cost(body: Object, used: Used | None, prices: PriceBook, deleted_at: datetime | None = None) -> VersionCost:
     version = parsed(ModelVersion, body)
     price = token_price(version, prices)
     told = used or Used(0, 0, 0, 0, 0, date.min, date.min)
@@ -258,6 +264,7 @@ def version_cost(body: Object, used: Used | None, prices: PriceBook) -> VersionC
         last_day=used.last_day if used else None,
         basis=found.basis,
         unknown=found.unknown,
+        deleted_at=deleted_at,
     )
 
 

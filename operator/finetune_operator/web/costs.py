@@ -10,10 +10,11 @@ from finetune_operator.core.roi_inputs import Evidence, currencies, measured_inp
 from finetune_operator.resources.abtest import ABTest
 from finetune_operator.resources.finetunejob import FineTuneJob
 from finetune_operator.resources.modelversion import ModelVersion
-from finetune_operator.store import deleted_trainings, mirrored_sums, usage
-from finetune_operator.store.deleted_trainings import UnknownPlace
+from finetune_operator.store import deleted_rows, deleted_trainings, deleted_versions, usage
+from finetune_operator.store.deleted_rows import Deleted, UnknownPlace
 from finetune_operator.store.mirrored import Wanted
 from finetune_operator.store.mirrored_sums import AnswerSums, TrainingSums
+from finetune_operator.store.tables import DeletedRow, DeletedTraining, DeletedVersion
 from finetune_operator.web.acting import JOBS, TESTS, VERSIONS, Acting
 from finetune_operator.web.cost_views import (
     CostSummary,
@@ -68,17 +69,11 @@ async def gone_trainings(
     acting: Acting, namespace: str | None, model: str | None, limit: int, after: str | None
 ) -> TrainingCostList:
     """A page of those whose FineTuneJob was deleted, as far as the api was told of them. Raises problems."""
-    listable = await acting.listable(JOBS, namespace)
-    try:
-        found = await deleted_trainings.page(acting.services.engine, listable, model, after or None, limit + 1)
-    except UnknownPlace:
-        detail = "after: this is no `next` of a page of deleted trainings; begin with the first page"
-        raise Problem(422, "wrong-cursor", detail) from None
-    shown, has_more, now = found.trainings[:limit], len(found.trainings) > limit, acting.services.now()
-    times = {_uid(each.body): each.deleted_at for each in shown}
-    jobs = each_shown(lambda body: training_cost(body, now, times[_uid(body)]), (each.body for each in shown))
-    last = _uid(shown[-1].body) if has_more else None
-    return TrainingCostList(jobs=jobs, total=found.total, has_more=has_more, next=last)
+    found = await _gone(acting, DeletedTraining, await acting.listable(JOBS, namespace), model, limit, after)
+    now = acting.services.now()
+    times = {_uid(each.body): each.deleted_at for each in found.shown}
+    jobs = each_shown(lambda body: training_cost(body, now, times[_uid(body)]), (each.body for each in found.shown))
+    return TrainingCostList(jobs=jobs, total=found.total, has_more=found.next is not None, next=found.next)
 
 
 async def versions(
@@ -88,6 +83,47 @@ async def versions(
     page = await acting.page(VERSIONS, namespace, limit, after, Wanted(VERSIONS.plural, model=model))
     used = await usage.of_versions(acting.services.engine, _uids(page.items))
     return _versions(page, used, acting.services.settings.prices)
+
+
+async def gone_versions(
+    acting: Acting, namespace: str | None, model: str | None, limit: int, after: str | None
+) -> VersionCostList:
+    """A page of those whose ModelVersion was deleted, as far as the api was told of them. Raises problems."""
+    found = await _gone(acting, DeletedVersion, await acting.listable(VERSIONS, namespace), model, limit, after)
+    times = {_uid(each.body): each.deleted_at for each in found.shown}
+    used = await usage.of_versions(acting.services.engine, times)
+    prices = acting.services.settings.prices
+    models = each_shown(
+        lambda body: version_cost(body, used.get(_uid(body)), prices, times[_uid(body)]),
+        (each.body for each in found.shown),
+    )
+    return VersionCostList(models=models, total=found.total, has_more=found.next is not None, next=found.next)
+
+
+class _GonePage(NamedTuple):
+    """`next` is None on the last one."""
+
+    shown: tuple[Deleted, ...]
+    total: int
+    next: str | None
+
+
+async def _gone(
+    acting: Acting,
+    table: type[DeletedRow],
+    namespaces: tuple[str, ...] | None,
+    model: str | None,
+    limit: int,
+    after: str | None,
+) -> _GonePage:
+    """Raises 422 for a place that is none."""
+    try:
+        found = await deleted_rows.page(acting.services.engine, table, namespaces, model, after or None, limit + 1)
+    except UnknownPlace:
+        detail = "after: this is no `next` of a page of deleted ones; begin with the first page"
+        raise Problem(422, "wrong-cursor", detail) from None
+    shown = found.resources[:limit]
+    return _GonePage(shown, found.total, _uid(shown[-1].body) if len(found.resources) > limit else None)
 
 
 async def _training_sums(acting: Acting, namespace: str | None) -> TrainingSums:
@@ -105,15 +141,17 @@ async def _training_sums(acting: Acting, namespace: str | None) -> TrainingSums:
 
 
 async def _answer_sums(acting: Acting, namespace: str | None) -> AnswerSums:
+    """With those whose ModelVersion is gone."""
+    engine = acting.services.engine
     if acting.is_mirrored(VERSIONS):
-        listable = await acting.listable(VERSIONS, namespace)
-        return await mirrored_sums.answers(acting.services.engine, VERSIONS.plural, listable)
+        return await deleted_versions.all_sums(engine, VERSIONS.plural, await acting.listable(VERSIONS, namespace))
     sums = AnswerSums()
     async with aclosing(acting.chunks(VERSIONS, namespace)) as chunks:
         async for chunk in chunks:
-            used = await usage.of_versions(acting.services.engine, _uids(chunk))
+            used = await usage.of_versions(engine, _uids(chunk))
             for body in chunk:
                 sums.add(facts_of(VERSIONS.plural, body), used.get(body["metadata"]["uid"]))
+    await deleted_versions.add_to(sums, engine, await acting.listable(VERSIONS, namespace))
     return sums
 
 

@@ -50,6 +50,11 @@ MODELS = (
     {"models": [PRICED], "total": 2, "has_more": True, "next": "finetune.plato-v2"},
     {"models": [UNPRICED], "total": 2, "has_more": False, "next": None},
 )
+GONE_VERSIONS = [
+    PRICED | {"id": "finetune.plato-v0", "total": 0.5, "calls": 3, "calls_with_tokens": 3, "deleted_at": "2026-11-22"},
+    UNPRICED | {"id": "finetune.plato-v9", "calls": 0, "deleted_at": "2026-11-22"},
+]
+GONE_MODELS = {"models": GONE_VERSIONS, "total": 2, "has_more": False, "next": None}
 
 
 @pytest.fixture
@@ -60,7 +65,8 @@ async def api() -> AsyncIterator[tuple[str, list[dict[str, str]]]]:
     async def answer(request: web.Request) -> web.Response:
         asked.append(dict(request.query))
         after = "after" in request.query
-        bodies: dict[str, Any] = {"roi": ROI, "models": MODELS[after], "jobs": JOBS[after], "costs": SUMMARY}
+        models = GONE_MODELS if "deleted" in request.query else MODELS[after]
+        bodies: dict[str, Any] = {"roi": ROI, "models": models, "jobs": JOBS[after], "costs": SUMMARY}
         return web.json_response(bodies[request.path.rpartition("/")[2]])
 
     app = web.Application()
@@ -94,19 +100,20 @@ async def test_the_summary_has_trainings_and_answers(
     assert ["VERSION", "MODEL", "CALLS", "ANSWERS"] in rows
     assert ["finetune.plato-v2", "plato", "1200", "0.75", "USD"] in rows
     assert ["finetune.plato-v1", "plato", "5", "unknown"] in rows
-    assert "0.75 USD spent on answers" in ended.out
-    assert [query.get("namespace") for query in api[1]] == ["finetune"] * 4, "as the trainings'"
+    assert ["finetune.plato-v0", "(deleted)", "plato", "3", "0.5", "USD"] in rows
+    assert "1.25 USD spent on answers" in ended.out
+    assert [query.get("namespace") for query in api[1]] == ["finetune"] * 5, "as the trainings'"
     assert "4.5 USD spent on 1 deleted training" in ended.out
     assert "1 of 2 deleted trainings unknown, and in no sum" in ended.out
-    assert "answers of 1 of 2 versions unknown, and in no sum: no price for cpu: set prices.perHour.cpu" in ended.out
+    assert "answers of 1 of 3 versions unknown, and in no sum: no price for cpu: set prices.perHour.cpu" in ended.out
 
 
 async def test_the_summary_for_machines_has_null_for_what_is_unknown(
     ftctl: Ftctl, cluster: PlayedCluster, api: tuple[str, list[dict[str, str]]]
 ) -> None:
     told = json.loads((await ftctl("cost-summary", "--server", api[0], "-o", "json")).out)
-    assert (told["totals"], told["answers"]["totals"]) == ({"USD": "2.00"}, {"USD": "0.75"})
-    assert [each["spent"] for each in told["answers"]["versions"]] == ["0.75", None]
+    assert (told["totals"], told["answers"]["totals"]) == ({"USD": "2.00"}, {"USD": "1.25"})
+    assert [each["spent"] for each in told["answers"]["versions"]] == ["0.75", None, "0.5"]
     assert [each["spent"] for each in told["deleted"]["jobs"]] == ["4.5", None]
     assert (told["deleted"]["totals"], told["deleted"]["unknown"]) == ({"USD": "4.5"}, 1)
     assert told["answers"]["unknown"] == 1
@@ -117,11 +124,13 @@ async def test_the_summary_for_machines_has_null_for_what_is_unknown(
     assert "does not answer" in without_api["deleted_unknown"]
 
 
-async def test_an_older_api_knows_no_deleted_trainings(
+async def test_an_older_api_knows_nothing_deleted(
     ftctl: Ftctl, cluster: PlayedCluster, api: tuple[str, list[dict[str, str]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     older = {"jobs": [THERE], "total": 600, "has_more": True, "next": "finetune.plato-1"}
     monkeypatch.setattr("tests.unit.cli.test_costs_by_api.JOBS", (older, older))
+    there = {"models": [PRICED], "total": 600, "has_more": True, "next": "finetune.plato-v2"}
+    monkeypatch.setattr("tests.unit.cli.test_costs_by_api.GONE_MODELS", there)
     assert "deleted" not in (await ftctl("cost-summary", "--server", api[0])).out
 
 

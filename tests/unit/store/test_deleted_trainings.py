@@ -7,10 +7,11 @@ import pytest
 from sqlalchemy import text as sql
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from finetune_operator.store import deleted_trainings, mirrored
-from finetune_operator.store.deleted_trainings import UnknownPlace
+from finetune_operator.store import deleted_rows, deleted_trainings, mirrored
+from finetune_operator.store.deleted_rows import UnknownPlace
 from finetune_operator.store.mirrored import Row, Wanted
 from finetune_operator.store.mirrored_sums import TrainingSums
+from finetune_operator.store.tables import DeletedTraining
 from finetune_operator.web.mirroring import row_of
 from tests.builders import job_object, version_object
 
@@ -112,15 +113,15 @@ async def test_pages_have_the_last_deleted_first(engine: AsyncEngine) -> None:
             await connection.execute(
                 sql(f"UPDATE deleted_trainings SET deleted_at = '{moment}' WHERE name = '{name}'")  # noqa: S608
             )
-    first = await deleted_trainings.page(engine, HERE, None, None, 2)
-    assert ([each.body["metadata"]["name"] for each in first.trainings], first.total) == (["a", "c"], 3)
-    assert first.trainings[0].deleted_at.hour == 12
-    second = await deleted_trainings.page(engine, HERE, "plato", "uid-of-c", 2)
-    assert [each.body["metadata"]["name"] for each in second.trainings] == ["b"]
-    assert (await deleted_trainings.page(engine, HERE, "kant", None, 2)).total == 0
-    assert (await deleted_trainings.page(engine, ELSEWHERE, None, None, 2)).total == 0
+    first = await deleted_rows.page(engine, DeletedTraining, HERE, None, None, 2)
+    assert ([each.body["metadata"]["name"] for each in first.resources], first.total) == (["a", "c"], 3)
+    assert first.resources[0].deleted_at.hour == 12
+    second = await deleted_rows.page(engine, DeletedTraining, HERE, "plato", "uid-of-c", 2)
+    assert [each.body["metadata"]["name"] for each in second.resources] == ["b"]
+    assert (await deleted_rows.page(engine, DeletedTraining, HERE, "kant", None, 2)).total == 0
+    assert (await deleted_rows.page(engine, DeletedTraining, ELSEWHERE, None, None, 2)).total == 0
     with pytest.raises(UnknownPlace):
-        await deleted_trainings.page(engine, HERE, None, "uid-of-d", 2)
+        await deleted_rows.page(engine, DeletedTraining, HERE, None, "uid-of-d", 2)
 
 
 async def test_one_is_found_by_its_uid_where_it_was(engine: AsyncEngine) -> None:

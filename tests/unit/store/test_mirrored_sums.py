@@ -6,7 +6,7 @@ from decimal import Decimal
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from finetune_operator.contract.usage import DayOfUsage, UsageReport
-from finetune_operator.store import deleted_trainings, mirrored, mirrored_sums, usage
+from finetune_operator.store import deleted_trainings, deleted_versions, mirrored, mirrored_sums, usage
 from finetune_operator.store.mirrored import Facts, Row
 from finetune_operator.store.mirrored_sums import AnswerSums, Mean, TrainingSums
 from tests.builders import job_object, version_object
@@ -66,8 +66,8 @@ async def test_answers(engine: AsyncEngine) -> None:
     spent = {"USD": Decimal(6), "EUR": Decimal(2_000_000)}
     assert one_by_one == AnswerSums(versions=5, unpriced=2, calls=23, untold=5, spent=spent)
     for namespaces in (None, HERE):
-        assert await mirrored_sums.answers(engine, VERSIONS, namespaces) == one_by_one
-    assert await mirrored_sums.answers(engine, VERSIONS, ELSEWHERE) == AnswerSums()
+        assert await deleted_versions.all_sums(engine, VERSIONS, namespaces) == one_by_one
+    assert await deleted_versions.all_sums(engine, VERSIONS, ELSEWHERE) == AnswerSums()
 
 
 async def test_states_and_win_rates(engine: AsyncEngine) -> None:

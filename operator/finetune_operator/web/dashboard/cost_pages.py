@@ -83,12 +83,23 @@ async def change_budget(visit: VisitOf, namespace: Namespace, name: Name) -> Res
 
 @router.get("/models")
 async def models_page(
-    visit: VisitOf, namespace: NamespaceQuery = None, model: Text = None, after: After = None
+    visit: VisitOf,
+    namespace: NamespaceQuery = None,
+    model: Text = None,
+    after: After = None,
+    *,
+    deleted: bool = False,
 ) -> HTMLResponse:
-    """What the answers of each version have cost."""
-    listed = await part(costs.versions(visit.acting, namespace, model or None, LISTED, after))
+    """What the answers of each version have cost; deleted ones have a list of their own."""
+    chosen = costs.gone_versions if deleted else costs.versions
+    listed = await part(chosen(visit.acting, namespace, model or None, LISTED, after))
     return visit.render(
-        "cost_models.html", listed=listed.value, refusal=listed.refusal, namespace=namespace, model=model
+        "cost_models.html",
+        listed=listed.value,
+        refusal=listed.refusal,
+        namespace=namespace,
+        model=model,
+        deleted=deleted,
     )
 
 

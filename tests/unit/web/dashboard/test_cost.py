@@ -65,6 +65,19 @@ async def test_a_deleted_training_stays_in_the_sums_and_has_no_link(priced: Brow
     assert 'action="/cost/trainings/finetune/plato-done/budget"' not in page
 
 
+async def test_the_answers_of_a_deleted_version_stay_in_the_sums_and_have_no_link(priced: Browser) -> None:
+    async with mirroring(priced.rest):
+        assert "deleted" not in words(await priced.page("/cost"))
+    await priced.rest.cluster.remove("modelversions", "finetune", "plato-v2")
+    async with mirroring(priced.rest):
+        overview = words(await priced.page("/cost"))
+        assert "Answers 4.74 USD" in overview
+        assert "1 of the versions was deleted; what its answers cost stays in the sums." in overview
+        page = await priced.page("/cost/models?deleted=true")
+    assert "plato-v2 finetune deleted" in words(page)
+    assert 'href="/fine-tuning/models/finetune/plato-v2"' not in page
+
+
 async def test_an_unknown_cost_is_a_dash_with_its_reason(priced: Browser) -> None:
     page = words(await priced.page("/cost/trainings"))
     row = page[page.index("plato-unpriced") :]

@@ -63,6 +63,7 @@ async def test_the_summary_has_the_totals_of_each_currency(rest: Rest) -> None:
         "trainings_without_price": 1,
         "trainings_stopped_by_budget": 1,
         "versions": 2,
+        "versions_deleted": 0,
         "versions_without_price": 1,
         "calls": 19,
         "calls_without_tokens": 4,
