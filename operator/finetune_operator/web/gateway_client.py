@@ -4,11 +4,15 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import aiohttp
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from finetune_operator.core.routing import Meaning
+from finetune_operator.web.answering_models import AnsweringModel
 from finetune_operator.web.services import GatewayAnswer, GatewayAway
 from finetune_operator.web.settings import Settings
 
 CONNECT_SECONDS = 5.0
+LIST_SECONDS = 10.0
 OF_THE_CONNECTION = frozenset(
     {
         b"connection",
@@ -21,6 +25,27 @@ OF_THE_CONNECTION = frozenset(
         b"upgrade",
     }
 )
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+
+class _Standing(_Part):
+    namespace: str
+    meaning: Meaning
+
+
+class _Model(_Part):
+    id: str
+    created: int
+    finetune: _Standing
+
+
+class _Models(_Part):
+    """The part of the gateway's list that matters here."""
+
+    data: tuple[_Model, ...]
 
 
 class GatewayClient:
@@ -49,6 +74,23 @@ class GatewayClient:
                 yield GatewayAnswer(response.status, kept, response.content.iter_any())
         except (aiohttp.ClientError, TimeoutError) as error:
             raise GatewayAway(f"{type(error).__name__} {error}".rstrip()) from error
+
+    async def models(self) -> tuple[AnsweringModel, ...]:
+        """Raises `GatewayAway`, also where it answers with something else."""
+        try:
+            async with self._session.get(
+                f"{self._url}/v1/models",
+                headers=self._headers,
+                timeout=aiohttp.ClientTimeout(total=LIST_SECONDS),
+                allow_redirects=False,
+            ) as response:
+                response.raise_for_status()
+                told = _Models.model_validate_json(await response.read())
+        except (aiohttp.ClientError, TimeoutError, ValidationError) as error:
+            raise GatewayAway(f"{type(error).__name__} {error}".rstrip()) from error
+        return tuple(
+            AnsweringModel(each.id, each.finetune.namespace, each.finetune.meaning, each.created) for each in told.data
+        )
 
 
 @asynccontextmanager

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from finetune_operator.store.dataset_worker import Order, Outcome
 from finetune_operator.web.account_tokens import AccountTokens
+from finetune_operator.web.answering_models import AnsweringModel
 from finetune_operator.web.identity import Identity
 from finetune_operator.web.lists import Lists
 from finetune_operator.web.mirroring import Mirroring
@@ -89,11 +90,16 @@ class GatewayAnswer:
 
 
 class Gateway(Protocol):
-    """What answers completions, for as long as the block lasts. Raises `GatewayAway`, also from within `chunks`."""
+    """What answers completions, for as long as the block lasts. Raises `GatewayAway`, also from within `chunks`.
+
+    `models` are the names that answer now.
+    """
 
     def asked(
         self, path: str, headers: Mapping[str, str], body: bytes
     ) -> AbstractAsyncContextManager[GatewayAnswer]: ...
+
+    async def models(self) -> tuple[AnsweringModel, ...]: ...
 
 
 class Worker(Protocol):

@@ -13,6 +13,7 @@ import pytest
 from finetune_operator.kube.errors import NotFound, Unavailable, error_for
 from finetune_operator.store.database import async_engine, parse_url
 from finetune_operator.store.migrations import migrate
+from finetune_operator.web.answering_models import AnsweringModel
 from finetune_operator.web.app import create_app
 from finetune_operator.web.services import ArmUnavailable, GatewayAnswer, Services
 from finetune_operator.web.settings import Settings
@@ -125,6 +126,9 @@ class FakeGateway:
             yield b'{"object": "chat.completion", "choices": []}'
 
         yield GatewayAnswer(200, ((b"content-type", b"application/json"),), chunks())
+
+    async def models(self) -> tuple[AnsweringModel, ...]:
+        return ()
 
 
 class Clock:

@@ -17,6 +17,7 @@ from fastapi.responses import FileResponse, StreamingResponse
 
 from finetune_operator.contract.failures import Failure
 from finetune_operator.logs import get_logger
+from finetune_operator.store import progress
 from finetune_operator.store.dataset_worker import CheckOrder, FileChecked
 from finetune_operator.store.datasets.stored import UPLOAD_PREFIX
 from finetune_operator.store.uploaded_files import (
@@ -31,14 +32,14 @@ from finetune_operator.store.uploaded_files import (
 from finetune_operator.web.acting import JOBS, Acting
 from finetune_operator.web.auth import Caller, CallerOf, decide, open_api, require_caller, require_right
 from finetune_operator.web.identity import EXPORT
-from finetune_operator.web.ids import NAMESPACE_PATTERN, NamespaceQuery, ObjectId
+from finetune_operator.web.ids import ID, NAMESPACE_PATTERN, NamespaceQuery, ObjectId
 from finetune_operator.web.job_views import JobStatus, status_of
 from finetune_operator.web.openai_api.errors import documented_errors
 from finetune_operator.web.openai_api.schemas import DeletedFile, FileObject, Files
 from finetune_operator.web.openai_api.uploads import Bounds, Received, received
-from finetune_operator.web.openai_api.views import file_object, listed
+from finetune_operator.web.openai_api.views import RESULT_PREFIX, file_object, listed, result_content, result_file
 from finetune_operator.web.problems import Problem
-from finetune_operator.web.required_rights import DELETE_FILE, TRAIN_ANYWHERE, TRAIN_THERE
+from finetune_operator.web.required_rights import DELETE_FILE, READ_FILE, TRAIN_ANYWHERE, TRAIN_THERE
 from finetune_operator.web.services import Object, Services, ServicesOf
 from finetune_operator.web.stored_files import files_of
 
@@ -65,6 +66,14 @@ MULTIPART = {
 
 ID_PATTERN = rf"^{UPLOAD_PREFIX}{NAMESPACE_PATTERN}\.[0-9a-f]{{32}}$"
 FileId = Annotated[str, PathParameter(pattern=ID_PATTERN, description="`file-<namespace>.<digest>`")]
+ReadFileId = Annotated[
+    str,
+    PathParameter(
+        pattern=f"{ID_PATTERN}|^{RESULT_PREFIX}{ID}$",
+        description="`file-<namespace>.<digest>`, or `ftresult-<namespace>.<name>` of a training's series",
+    ),
+]
+SERIES_MAX_POINTS = 10_000
 SENT_HEADERS = ("content-disposition", "content-length", "last-modified", "etag")
 SENT_BYTES = 65_536
 READING = documented_errors(400, 401, 403, 404, 409, 503)
@@ -152,20 +161,29 @@ async def list_files(
     return listed(shown, limit, after)
 
 
-@router.get("/{file_id}", response_model=FileObject, responses=READING, openapi_extra=TRAIN_THERE)
-async def retrieve_file(services: ServicesOf, caller: CallerOf, file_id: FileId) -> Object:
+@router.get("/{file_id}", response_model=FileObject, responses=READING, openapi_extra=READ_FILE)
+async def retrieve_file(services: ServicesOf, caller: CallerOf, file_id: ReadFileId) -> Object:
     """One file."""
+    if file_id.startswith(RESULT_PREFIX):
+        return result_file(*await _result(services, caller, file_id))
     return file_object(await found_file(services, caller, file_id))
 
 
 @router.get(
     "/{file_id}/content",
     response_class=FileResponse,
-    responses={200: {"content": {"application/jsonl": {}}, "description": "As it was sent"}, **READING},
-    openapi_extra=TRAIN_THERE,
+    responses={
+        200: {"content": {"application/jsonl": {}, "text/csv": {}}, "description": "As it was sent; a series as CSV"},
+        **READING,
+    },
+    openapi_extra=READ_FILE,
 )
-async def retrieve_file_content(services: ServicesOf, caller: CallerOf, file_id: FileId) -> Response:
-    """What was sent."""
+async def retrieve_file_content(services: ServicesOf, caller: CallerOf, file_id: ReadFileId) -> Response:
+    """What was sent, or what was measured."""
+    if file_id.startswith(RESULT_PREFIX):
+        _, series = await _result(services, caller, file_id)
+        headers = {"content-disposition": 'attachment; filename="step_metrics.csv"'}
+        return Response(series, media_type="text/csv", headers=headers)
     file = await found_file(services, caller, file_id)
     try:
         content = await asyncio.to_thread(files_of(services).opened, file.namespace, file.id)
@@ -202,6 +220,18 @@ async def found_file(services: Services, caller: Caller, text: str) -> UploadedF
         return await asyncio.to_thread(files_of(services).find, namespace, f"{UPLOAD_PREFIX}{digest}")
     except UnknownFile:
         raise _unknown(text) from None
+
+
+async def _result(services: Services, caller: Caller, text: str) -> tuple[Object, bytes]:
+    """The training whose file this is, and the file. Raises problems."""
+    acting = Acting(services, caller)
+    found = acting.identified(text.removeprefix(RESULT_PREFIX))
+    await _require_trainer(services, caller, found.namespace)
+    body = await acting.get(JOBS, found)
+    if status_of(body) is not JobStatus.COMPLETED:
+        raise _unknown(text)
+    points, _ = await progress.series(services.engine, body["metadata"]["uid"], SERIES_MAX_POINTS)
+    return body, result_content(points)
 
 
 async def _require_trainer(services: Services, caller: Caller, namespace: str) -> None:

@@ -1,6 +1,7 @@
 """Public: OpenAI's fine-tuning jobs and models, for its unmodified clients; the API key is a Kubernetes token."""
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated
@@ -8,9 +9,12 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query, Request
 
 from finetune_operator.contract.training import Progress
+from finetune_operator.core.routing import Meaning
+from finetune_operator.logs import get_logger
 from finetune_operator.store import progress
 from finetune_operator.store.mirrored import Wanted
 from finetune_operator.web.acting import JOBS, VERSIONS, Acting
+from finetune_operator.web.answering_models import AnsweringModel
 from finetune_operator.web.auth import CallerOf, require_caller
 from finetune_operator.web.creation import IdempotencyKey
 from finetune_operator.web.ids import ID
@@ -31,6 +35,7 @@ from finetune_operator.web.openai_api.schemas import (
 from finetune_operator.web.openai_api.views import (
     JOB_PREFIX,
     METADATA_ANNOTATION,
+    answering_model,
     fine_tuning_job,
     job_checkpoints,
     job_events,
@@ -39,7 +44,7 @@ from finetune_operator.web.openai_api.views import (
     page_of_jobs,
     page_of_models,
 )
-from finetune_operator.web.problems import Problem
+from finetune_operator.web.problems import FORBIDDEN, NOT_FOUND, Problem
 from finetune_operator.web.required_rights import (
     CHANGE_JOB,
     LIST_ANY_JOBS,
@@ -48,7 +53,7 @@ from finetune_operator.web.required_rights import (
     READ_JOB,
     READ_NAMED_VERSION,
 )
-from finetune_operator.web.services import Object, Services, ServicesOf
+from finetune_operator.web.services import GatewayAway, Object, Services, ServicesOf
 
 INVALID = "invalid-request"
 SERIES_MAX_POINTS = 1000
@@ -56,13 +61,19 @@ MODELS_MAX = 1000
 JOBS_PATH = "/v1/fine_tuning/jobs"
 ID_PATTERN = f"^{JOB_PREFIX}{ID}$"
 JobId = Annotated[str, Path(pattern=ID_PATTERN, description="`ftjob-<namespace>.<name>`")]
-ModelId = Annotated[str, Path(max_length=317, pattern=OBJECT_PATTERN, description="`<name>` or `<namespace>.<name>`")]
+MODEL_PATTERN = r"^[A-Za-z0-9]([-._/A-Za-z0-9]*[A-Za-z0-9])?$"
+"""What a model may be called at the gateway, with its namespace or without."""
+ModelId = Annotated[
+    str,
+    Path(max_length=317, pattern=MODEL_PATTERN, description="`<name>`, `<namespace>/<name>` or `<namespace>.<name>`"),
+]
 After = Annotated[str | None, Query(max_length=512, description="The last id of the page before")]
 Limit = Annotated[int, Query(ge=1, le=500)]
 ModelsLimit = Annotated[int, Query(ge=1, le=MODELS_MAX)]
 READING = documented_errors(400, 401, 403, 404, 503)
 CHANGING = documented_errors(400, 401, 403, 404, 409, 503)
 
+logger = get_logger(__name__)
 router = APIRouter(prefix="/v1", tags=["openai"], dependencies=[Depends(require_caller)])
 
 
@@ -179,15 +190,31 @@ async def list_fine_tuning_checkpoints(
 async def list_models(
     services: ServicesOf, caller: CallerOf, limit: ModelsLimit = MODELS_MAX, after: After = None
 ) -> Object:
-    """Fine-tuned versions, the newest first; OpenAI's own clients ask for no page but the first."""
-    page = await Acting(services, caller).page(VERSIONS, None, limit, after, Wanted(VERSIONS.plural))
-    return page_of_models(page)
+    """Fine-tuned versions, the newest first, and before the first of them what else answers at the gateway: names of
+    models and base models. OpenAI's own clients ask for no page but the first."""
+    acting = Acting(services, caller)
+    page = await acting.page(VERSIONS, None, limit, after, Wanted(VERSIONS.plural))
+    return page_of_models(page, () if after else await _other_names(acting))
 
 
-@router.get("/models/{model_id}", response_model=ModelObject, responses=READING, openapi_extra=READ_NAMED_VERSION)
+@router.get("/models/{model_id:path}", response_model=ModelObject, responses=READING, openapi_extra=READ_NAMED_VERSION)
 async def retrieve_model(services: ServicesOf, caller: CallerOf, model_id: ModelId) -> Object:
-    """One version, by the name that the list has; where several namespaces have it, by `<namespace>.<name>`."""
-    return model(await _version(Acting(services, caller), model_id))
+    """One version, model or base model, by the name that the list has; where several namespaces have it, by
+    `<namespace>/<name>` as in a chat, or `<namespace>.<name>`."""
+    acting = Acting(services, caller)
+    identity = model_id.replace("/", ".", 1)
+    unknown = Problem(404, "unknown-model-version", f"there is no model {model_id}; GET /v1/models lists them")
+    if re.fullmatch(OBJECT_PATTERN, identity):
+        try:
+            return model(await _version(acting, identity))
+        except Problem as problem:
+            if problem.status != NOT_FOUND:
+                raise
+            unknown = problem
+    for other in await _other_names(acting):
+        if model_id in (other.id, f"{other.namespace}/{other.id}", f"{other.namespace}.{other.id}"):
+            return answering_model(other)
+    raise unknown
 
 
 @contextmanager
@@ -203,6 +230,29 @@ def _told_as_sent(request: FineTuningRequest) -> Iterator[None]:
             raise
         detail, param = as_sent(request, problem.detail)
         raise Problem(problem.status, INVALID, detail, param=param) from None
+
+
+async def _other_names(acting: Acting) -> tuple[AnsweringModel, ...]:
+    """Those that are no version's own, of the namespaces whose versions the caller may list. None while the gateway is
+    away: versions are known without it."""
+    services = acting.services
+    if services.gateway is None:
+        return ()
+    try:
+        readable = await acting.listable(VERSIONS, None)
+        known = await services.gateway.models()
+    except Problem as problem:
+        if problem.status != FORBIDDEN:
+            raise
+        return ()
+    except GatewayAway as error:
+        logger.warning("the gateway is away, and names that only it knows are missing", error=str(error))
+        return ()
+    return tuple(
+        each
+        for each in known
+        if each.meaning is not Meaning.VERSION and (readable is None or each.namespace in readable)
+    )
 
 
 async def _version(acting: Acting, model_id: str) -> Object:

@@ -51,6 +51,7 @@ class FineTuningJobObject(_Object):
     training_file: str
     validation_file: str | None
     result_files: list[str]
+    """Once it has succeeded, the id of a file with its series: `client.files.content(...)` is CSV."""
     trained_tokens: None
     integrations: list[Any]
     metadata: dict[str, Any]
@@ -87,12 +88,12 @@ class FileObject(_Object):
     """OpenAI's `file`."""
 
     id: str
-    """`file-<namespace>.<digest of the content>`."""
+    """`file-<namespace>.<digest of the content>`; of a training's series `ftresult-<namespace>.<name>`."""
     object: Literal["file"]
     bytes: int
     created_at: int
     filename: str
-    purpose: Literal["fine-tune"]
+    purpose: Literal["fine-tune", "fine-tune-results"]
     status: Literal["processed"]
     """Each row was read before the file was taken."""
     expires_at: None

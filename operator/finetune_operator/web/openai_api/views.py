@@ -1,5 +1,7 @@
 """A FineTuneJob and a ModelVersion in OpenAI's words. Pure; times are seconds since 1970."""
 
+import csv
+import io
 import json
 import re
 from collections.abc import Iterable
@@ -10,6 +12,7 @@ from typing import Any
 from finetune_operator.contract.training import Progress
 from finetune_operator.resources.finetunejob import KIND, FineTuneJob, Method
 from finetune_operator.store.uploaded_files import FILE_ID, UploadedFile
+from finetune_operator.web.answering_models import AnsweringModel
 from finetune_operator.web.ids import ObjectId
 from finetune_operator.web.job_events import JobEvent, events_of
 from finetune_operator.web.job_views import JobStatus, status_of
@@ -20,6 +23,8 @@ from finetune_operator.web.shown import shown_manifest
 
 Object = dict[str, Any]
 JOB_PREFIX = "ftjob-"
+RESULT_PREFIX = "ftresult-"
+RESULT_COLUMNS = ("step", "train_loss", "valid_loss", "learning_rate", "grad_norm", "tokens")
 METADATA_ANNOTATION = "finetune.dev/openai-metadata"
 """What a client attached to its job, as JSON."""
 STATUSES: dict[JobStatus, str] = {
@@ -59,13 +64,45 @@ def fine_tuning_job(body: Object, *, whole: bool = True) -> Object:
         "seed": spec.training.seed,
         "training_file": _training_file(job),
         "validation_file": _validation_file(job),
-        "result_files": [],
+        "result_files": [result_id(metadata.namespace, metadata.name)] if phase is JobStatus.COMPLETED else [],
         "trained_tokens": None,
         "integrations": [],
         "metadata": metadata_of(body),
         "user_provided_suffix": spec.model,
         "finetune": ours,
     }
+
+
+def result_id(namespace: str, name: str) -> str:
+    """Of the file with a training's series."""
+    return f"{RESULT_PREFIX}{ObjectId(namespace, name)}"
+
+
+def result_file(body: Object, content: bytes) -> Object:
+    """OpenAI's `file`, of what was measured while a job trained."""
+    job = parsed(FineTuneJob, body)
+    return {
+        "id": result_id(job.metadata.namespace, job.metadata.name),
+        "object": "file",
+        "bytes": len(content),
+        "created_at": _seconds(job.status.completion_time or job.metadata.creation_timestamp) or 0,
+        "filename": "step_metrics.csv",
+        "purpose": "fine-tune-results",
+        "status": "processed",
+        "expires_at": None,
+        "status_details": None,
+    }
+
+
+def result_content(series: Iterable[Progress]) -> bytes:
+    """As CSV, a line a measurement; what was not measured is empty. The first columns are as OpenAI's."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(RESULT_COLUMNS)
+    for point in series:
+        losses = point.loss, point.eval_loss
+        writer.writerow((point.step, *losses, point.learning_rate, point.grad_norm, point.tokens))
+    return file.getvalue().encode()
 
 
 def job_id(body: Object) -> str:
@@ -101,12 +138,12 @@ def job_checkpoints(body: Object, series: Iterable[Progress]) -> list[Object]:
     return [found[step] for step in sorted(found, reverse=True)]
 
 
-def page_of_models(page: Page[Object]) -> Object:
-    """Names of versions, as the gateway answers to them; its ends as `after` takes them."""
+def page_of_models(page: Page[Object], others: Iterable[AnsweringModel]) -> Object:
+    """Names of versions, as the gateway answers to them; its ends as `after` takes them. `others` go before."""
     places = [f"{body['metadata']['namespace']}.{body['metadata']['name']}" for body in page.items]
     return {
         "object": "list",
-        "data": [model(body) for body in page.items],
+        "data": [*map(answering_model, others), *map(model, page.items)],
         "first_id": places[0] if places else None,
         "last_id": places[-1] if places else None,
         "has_more": page.has_more,
@@ -121,6 +158,11 @@ def model(body: Object) -> Object:
         "created": _created(body),
         "owned_by": body["metadata"]["namespace"],
     }
+
+
+def answering_model(known: AnsweringModel) -> Object:
+    """OpenAI's `model`, of a name that only the gateway knows."""
+    return {"id": known.id, "object": "model", "created": known.created, "owned_by": known.namespace}
 
 
 def _created(body: Object) -> int:

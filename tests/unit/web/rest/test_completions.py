@@ -96,6 +96,11 @@ async def test_one_client_trains_and_chats(rest: Rest, world: World) -> None:
         rest.cluster.put("modelversions", version_object(3))
         world.engine.models.add("plato-v3")
         world.put(world.version("plato-v3"))
+        # The names that a chat takes are those of the list, with a namespace before them or without.
+        listed = {model.id: model.owned_by async for model in client.models.list()}
+        assert listed == {"plato": "finetune", "tiny": "finetune", "plato-v2": "finetune", "plato-v3": "finetune"}
+        for name in ("plato", "finetune/plato", "tiny", "plato-v3", "finetune/plato-v3", "finetune.plato-v3"):
+            assert (await client.models.retrieve(name)).id == name.rpartition("/")[2].rpartition("finetune.")[2]
         trained = (await client.fine_tuning.jobs.retrieve(job.id)).fine_tuned_model
         assert trained == "plato-v3"
         assert trained in [model.id async for model in client.models.list()]

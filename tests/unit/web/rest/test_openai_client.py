@@ -70,6 +70,37 @@ async def test_a_job_is_a_finetunejob(rest: Rest, client: AsyncOpenAI) -> None:
     assert await client.fine_tuning.jobs.retrieve(made.id) == made
 
 
+async def test_what_was_measured_is_a_file(rest: Rest, client: AsyncOpenAI) -> None:
+    put_job(rest, uid="done", status={"phase": "Succeeded", "completionTime": NOON.isoformat()})
+    put_job(rest, "plato-2", status={"phase": "Training"})
+    job = JobIdentity(namespace="finetune", name="plato-1", uid="done")
+    points = [
+        Progress(
+            job=job, attempt="a", step=step, total_steps=2, epoch=step / 2, total_epochs=1, time=NOON,
+            loss=1.5 / step, learning_rate=2e-4, eval_loss=0.5 if step == 2 else None,
+        )
+        for step in (1, 2)
+    ]  # fmt: skip
+    await progress.record(rest.services.engine, points)
+    found = await client.fine_tuning.jobs.retrieve("ftjob-finetune.plato-1")
+    assert found.result_files == ["ftresult-finetune.plato-1"]
+    file = await client.files.retrieve(found.result_files[0])
+    assert (file.purpose, file.filename, file.created_at) == (
+        "fine-tune-results",
+        "step_metrics.csv",
+        int(NOON.timestamp()),
+    )
+    content = await client.files.content(file.id)
+    assert content.text == (
+        "step,train_loss,valid_loss,learning_rate,grad_norm,tokens\n1,1.5,,0.0002,,\n2,0.75,0.5,0.0002,,\n"
+    )
+    assert file.bytes == len(content.content)
+    assert (await client.fine_tuning.jobs.retrieve("ftjob-finetune.plato-2")).result_files == []
+    for missing in ("ftresult-finetune.plato-2", "ftresult-finetune.nothing"):
+        with pytest.raises(openai.NotFoundError):
+            await client.files.content(missing)
+
+
 async def test_changes(rest: Rest, client: AsyncOpenAI) -> None:
     put_job(rest, status={"phase": "Training"})
     job = "ftjob-finetune.plato-1"
@@ -137,7 +168,7 @@ async def test_what_is_not_offered_is_told(client: AsyncOpenAI) -> None:
 
 async def test_what_can_be_no_name_is_refused(client: AsyncOpenAI) -> None:
     with pytest.raises(openai.BadRequestError):
-        await client.models.retrieve("Plato_v7")
+        await client.models.retrieve("plato v7")
 
 
 async def test_a_version_is_deleted_elsewhere(rest: Rest, client: AsyncOpenAI) -> None:
