@@ -194,6 +194,29 @@ async def test_what_was_typed_outlasts_a_reload_in_its_own_tab(site: Site) -> No
     await expect(page.get_by_label(name, exact=True)).to_have_value("")
 
 
+@pytest.mark.parametrize("outcome", ["away", "refused"])
+async def test_what_was_typed_outlasts_a_form_that_could_not_be_sent(site: Site, outcome: str) -> None:
+    page = await site.logged_in()
+    name = page.get_by_label("Name of the model", exact=True)
+    await page.goto(PAGES["new"])
+    await name.fill("kept")
+    await page.get_by_label("Base model", exact=True).fill("Qwen/Qwen3-0.6B" if outcome == "away" else "no model")
+    if outcome == "away":
+        await page.route("**/fine-tuning/new", lambda route: route.abort("connectionrefused"), times=1)
+        async with page.expect_event("requestfailed", lambda request: request.method == "POST"):
+            await name.press("Enter")
+        await page.wait_for_url("chrome-error://**")
+    else:
+        site.expected = ("422",)
+        await name.press("Enter")
+        await expect(page.get_by_role("heading", level=1)).not_to_have_text("New training")
+    await page.go_back()
+    await expect(name).to_have_value("kept")
+    await page.get_by_label("Base model", exact=True).fill("Qwen/Qwen3-0.6B")
+    await name.press("Enter")
+    await page.wait_for_url(re.compile("/fine-tuning/jobs/finetune/job-"))
+
+
 async def test_cancelling_asks_once_more(site: Site) -> None:
     page = await site.logged_in()
     card = page.locator("#card-" + sights.uid_of(1))

@@ -1,4 +1,5 @@
-// What was typed into a form outlasts a reload and the way back to it, in its own tab, until it is sent.
+// What was typed into a form outlasts a reload and the way back to it, in its own tab, also from a refusal or an api that
+// was away when it was sent; who goes to the form anew finds it empty.
 
 const UNKEPT = new Set(["hidden", "password", "file", "submit", "button"]);
 
@@ -35,6 +36,5 @@ export function keepForms() {
     const keep = () => sessionStorage.setItem(key, JSON.stringify(fieldsOf(form).map(valueOf)));
     form.addEventListener("input", keep);
     form.addEventListener("change", keep);
-    form.addEventListener("submit", () => sessionStorage.removeItem(key));
   }
 }
