@@ -47,7 +47,10 @@ def test_processes_understand_their_environment(rendered: list[Manifest]) -> Non
     assert operator.namespaces == (NAMESPACE,)
     assert operator.config.api_url == f"http://finetune-api.{NAMESPACE}.svc"
     assert list(operator.config.engine_args) == yaml.safe_load(filled("operator")["FINETUNE_ENGINE_ARGS"])
-    assert GatewaySettings.from_environment(filled("gateway")).drain_delay_seconds == 5
+    gateway = GatewaySettings.from_environment(filled("gateway"))
+    assert gateway.drain_delay_seconds == 5
+    pod = named(rendered, "Deployment", "finetune-gateway")["spec"]["template"]["spec"]
+    assert gateway.drain_delay_seconds + gateway.drain_timeout_seconds < pod["terminationGracePeriodSeconds"]
     assert ApiSettings.from_environment(filled("api")).gateway_url == f"http://finetune-gateway.{NAMESPACE}.svc"
 
 

@@ -53,7 +53,7 @@ class GatewaySettings:
     """FINETUNE_ANSWER_TIMEOUT_SECONDS: longest silence of an engine, before and within an answer."""
     drain_delay_seconds: float = 1.0
     """FINETUNE_DRAIN_DELAY_SECONDS: after SIGTERM, how long requests are still taken while /readyz fails."""
-    drain_timeout_seconds: float = 45.0
+    drain_timeout_seconds: float = 300.0
     """FINETUNE_DRAIN_TIMEOUT_SECONDS: after that, how long requests in flight may take."""
     log_level: str = "INFO"
     """FINETUNE_LOG_LEVEL: DEBUG, INFO, WARNING or ERROR; INFO has a line for each request."""

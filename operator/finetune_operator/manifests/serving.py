@@ -48,7 +48,8 @@ from finetune_operator.resources.serving import ServingSpec
 
 COMPONENT_NAME = "engine"
 ENGINE_API_KEY_KEY = "engine-api-key"
-DRAIN_SECONDS = 60
+DRAIN_SECONDS = 300
+"""As a model that reasons may take for an answer. A pod that has nothing left to answer goes at once."""
 REROUTE_SECONDS = 5
 STARTUP_PERIOD_SECONDS = 2
 START_SECONDS = 1800

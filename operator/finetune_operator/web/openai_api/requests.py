@@ -86,6 +86,8 @@ class FineTuningRequest(_Body):
     """Not taken: `spec.reportTo` of a FineTuneJob names trackers."""
     namespace: Annotated[str, Field(pattern=f"^{NAMESPACE_PATTERN}$")] | None = None
     """Not OpenAI's: may be left out where the api serves one namespace."""
+    quantization: Literal["4bit", "8bit", "none"] | None = None
+    """Not OpenAI's: how the base model is held in memory, 4bit where absent; `none` trains without a GPU, too."""
 
 
 def job_request(request: FineTuningRequest) -> JobRequest:
@@ -101,6 +103,8 @@ def job_request(request: FineTuningRequest) -> JobRequest:
         flat["namespace"] = namespace
     if request.seed is not None:
         flat["seed"] = request.seed
+    if request.quantization is not None:
+        flat["quantization"] = request.quantization
     if method == "dpo":
         flat["method"] = "dpo"
     flat |= _hyperparameters(request) | _dataset(request.training_file, is_dpo=method == "dpo")

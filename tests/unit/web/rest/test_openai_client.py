@@ -377,6 +377,7 @@ REQUESTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"dataset_path": PATH, "format": "openai", "namespace": "finetune"},
     ),
     "two uploaded files": ({"training_file": FILE, "validation_file": FILE}, {"validation_path": PATH}),
+    "without a GPU": ({"quantization": "none"}, {"quantization": "none"}),
     "auto": ({"hyperparameters": {"n_epochs": "auto", "batch_size": 2}}, {"batch_size": 2}),
     "pairs": (
         {"training_file": "s3://b/k", "method": {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.2}}}},
