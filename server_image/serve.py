@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from adapters import ADAPTERS_FILE_VARIABLE, ARTIFACTS_ROOT_VARIABLE, read_adapter_list, refuse_directory
 from merged import FileState, file_states, read_merged, refuse_weights
+from model_length import within_the_model
 
 from finetune_operator.contract.adapters import AdapterList
 from finetune_operator.contract.artifacts import MergedWeights, WeightsRefused
@@ -205,7 +206,10 @@ def main() -> None:
         os.environ[ADAPTERS_FILE_VARIABLE] = str(arguments.adapters)
         os.environ[ARTIFACTS_ROOT_VARIABLE] = str(arguments.artifacts)
         os.environ["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "true"
-    argv = command(arguments.vllm_flags, modules, merged)
+    vllm_flags = within_the_model(arguments.vllm_flags, Path(merged.path) if merged else None)
+    if vllm_flags != arguments.vllm_flags:
+        log("the base model takes no longer conversations than this", flags=vllm_flags)
+    argv = command(vllm_flags, modules, merged)
     log("starting vLLM", base_model=base_model, argv=argv[1:])
     # guard.py is imported by vLLM by its name, from beside this file.
     beside = str(Path(__file__).resolve().parent)

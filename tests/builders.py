@@ -55,9 +55,8 @@ def merged(default: Mapping[str, Any], changes: Mapping[str, Any]) -> Object:
     """Maps are merged, everything else is replaced, and a None takes the key out."""
     result = dict(default)
     for key, value in changes.items():
-        if isinstance(value, Mapping):
-            known = result.get(key)
-            result[key] = merged(known if isinstance(known, Mapping) else {}, value)
+        if isinstance(value, Mapping) and isinstance(result.get(key), Mapping):
+            result[key] = merged(result[key], value)
         else:
             result[key] = value
     return {key: value for key, value in result.items() if value is not None}

@@ -18,6 +18,7 @@ from finetune_operator.contract.training import TrainingResult
 from finetune_operator.resources.common import Condition
 
 OOM_KILLED = "OOMKilled"
+PYDANTIC_LINK = "For further information visit "
 EVICTED = "Evicted"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 """By which Kueue knows which Jobs to hold back, and in which queue."""
@@ -291,6 +292,12 @@ def told_by(container: str, pods: Iterable[PodFacts], report: type[R]) -> R | Fa
     return None
 
 
+def last_line(message: str) -> str:
+    """What a process said last; below what it refuses, pydantic has a link to its documentation."""
+    lines = (line.strip() for line in reversed(message.splitlines()))
+    return next((line for line in lines if line and not line.startswith(PYDANTIC_LINK)), "")
+
+
 def last_words_of(container: str, pods: Iterable[PodFacts], memory_remedy: str) -> str:
     """The end of what the newest failed container wrote, for a failure without a message of ours."""
     for pod in sorted(pods, key=lambda pod: pod.created, reverse=True):
@@ -298,8 +305,7 @@ def last_words_of(container: str, pods: Iterable[PodFacts], memory_remedy: str) 
         if facts.terminated_reason == OOM_KILLED:
             return f"the {container} was killed: it used more memory than it may; {memory_remedy}"
         if facts.exit_code:
-            words = facts.message.strip().splitlines()
-            return f"the {container} exited with {facts.exit_code}: {words[-1] if words else 'no message'}"
+            return f"the {container} exited with {facts.exit_code}: {last_line(facts.message) or 'no message'}"
     return f"the {container} left no message"
 
 
@@ -333,8 +339,7 @@ def last_words(pods: Iterable[PodFacts]) -> str:
         for name in CONTAINERS_LATEST_FIRST:
             container = pod.container(name)
             if container.exit_code:
-                words = container.message.strip().splitlines()
-                return f"{name} exited with {container.exit_code}: {words[-1] if words else 'no message'}"
+                return f"{name} exited with {container.exit_code}: {last_line(container.message) or 'no message'}"
     return ""
 
 

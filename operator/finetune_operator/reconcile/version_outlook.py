@@ -10,7 +10,13 @@ from finetune_operator.contract.failures import Failure
 from finetune_operator.contract.places import ENGINE_CONTAINER, FETCH_CONTAINER
 from finetune_operator.core.conditions import find
 from finetune_operator.core.merged_weights import is_merged_engine
-from finetune_operator.core.workloads import PROGRESS_DEADLINE_EXCEEDED, UNSCHEDULABLE, keeps_its_cause, obstacle
+from finetune_operator.core.workloads import (
+    PROGRESS_DEADLINE_EXCEEDED,
+    UNSCHEDULABLE,
+    keeps_its_cause,
+    last_line,
+    obstacle,
+)
 from finetune_operator.reconcile.engine_sharing import (
     Engine,
     EnginePod,
@@ -215,8 +221,8 @@ def _fetching(pods: Iterable[EnginePod]) -> Outlook | None:
             try:
                 failure = Failure.model_validate_json(fetch.message)
             except ValidationError:
-                words = fetch.message.strip().splitlines()
-                message = f"will be tried again: {words[-1] if words else f'fetch exited with {fetch.exit_code}'}"
+                words = last_line(fetch.message) or f"fetch exited with {fetch.exit_code}"
+                message = f"will be tried again: {words}"
                 return Outlook(State.PENDING, "BaseModelUnavailable", message)
             return Outlook(State.PENDING, failure.reason.value, f"{failure.message}: {failure.remedy}")
     return None
@@ -226,7 +232,7 @@ def _crash(pods: Iterable[EnginePod]) -> str | None:
     for entry in pods:
         for container in entry.pod.containers.values():
             if container.exit_code and not container.running:
-                words = container.message.strip().splitlines()
                 cause = container.terminated_reason or "Error"
-                return f"vLLM exited with {container.exit_code} ({cause}): {words[-1] if words else 'see its log'}"
+                words = last_line(container.message) or "see its log"
+                return f"vLLM exited with {container.exit_code} ({cause}): {words}"
     return None

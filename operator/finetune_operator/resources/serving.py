@@ -18,7 +18,7 @@ class ServingSpec(ApiModel):
     gpu_memory_utilization: Fraction = "0.9"
     """Share of GPU memory that vLLM takes; without a GPU it has no effect."""
     max_model_len: Annotated[int, Field(ge=8, le=10_000_000)] = 4096
-    """Longest prompt plus answer, in tokens."""
+    """Longest prompt plus answer, in tokens; of a base model that takes less, what it takes."""
     tensor_parallel_size: Annotated[int, Field(ge=1, le=64)] = 1
     """GPUs that share one engine."""
     max_loras: Annotated[int, Field(ge=1, le=256)] = 4

@@ -54,7 +54,8 @@ class SplitSubject(Base):
 
 
 class Feedback(Base):
-    """What a client said of the answer to its request; `rating_id` is its row for trainings, where it gave texts.
+    """What a client said of the answer to its request; `rating_id` is its row for trainings, where it gave texts, and
+    `reference_rating_id` that of what the answer should have been.
 
     `version_uid` is of the ModelVersion that was asked, as far as the request id tells it. `reference_score` is TokenF1
     of the answer by what the client says it should have been.
@@ -69,6 +70,7 @@ class Feedback(Base):
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     version_uid: Mapped[str | None] = mapped_column(String(64))
     reference_score: Mapped[float | None] = mapped_column(Double)
+    reference_rating_id: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class Comparison(Base):

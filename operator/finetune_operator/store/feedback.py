@@ -92,7 +92,8 @@ async def give(
             kept: dict[str, object] = {"rating_id": added.scalar_one()}
             if texts.reference is not None:
                 should_be = replace(texts, response=texts.reference)
-                await connection.execute(insert(Rating).values(_row(MAX_RATING, should_be, now)))
+                reference = insert(Rating).values(_row(MAX_RATING, should_be, now)).returning(Rating.id)
+                kept["reference_rating_id"] = (await connection.execute(reference)).scalar_one()
                 kept["reference_score"] = token_f1([texts.response], [texts.reference])
             await connection.execute(update(Feedback).where(of_request).values(kept))
         columns = Feedback.rating, Feedback.rating_id, Feedback.reference_score

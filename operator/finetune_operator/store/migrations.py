@@ -200,6 +200,7 @@ MIGRATIONS: tuple[Migration, ...] = (
             "postgresql": deleted_version_triggers.postgresql_statements(),
         },
     ),
+    Migration(20, ("ALTER TABLE feedback ADD COLUMN reference_rating_id BIGINT",)),
 )
 
 

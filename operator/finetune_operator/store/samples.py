@@ -5,22 +5,27 @@ from datetime import datetime
 from math import sqrt
 from typing import Any, NamedTuple
 
-from sqlalchemy import Double, Row, case, cast, func, select
+from sqlalchemy import Double, Row, case, cast, func, null, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
-from sqlalchemy.orm import InstrumentedAttribute
+from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from finetune_operator.contract.experiments import ArmTallies, ArmTally, SampleBatch, SplitTally
 from finetune_operator.store.database import upsert_dialect
 from finetune_operator.store.experiment_tables import ArmSample, ArmSums, Feedback, SplitSubject, SubjectSums
-from finetune_operator.store.tables import Base
+from finetune_operator.store.tables import Base, Rating
+
+SHOWN_MAX_CHARACTERS = 4000
 
 
 class ToldSample(NamedTuple):
-    """A sample, with what feedback says of its answer."""
+    """A sample, with what feedback says of its answer; texts are beginnings, and None where nobody gave them."""
 
     sample: ArmSample
     rating: int | None
     reference_score: float | None
+    prompt: str | None
+    prediction: str | None
+    reference: str | None
 
 
 class SamplePlace(NamedTuple):
@@ -136,11 +141,20 @@ async def splits(engine: AsyncEngine, abtest_uid: str) -> tuple[SplitTally, ...]
 
 
 async def newest(
-    engine: AsyncEngine, abtest_uid: str, arm: str | None, limit: int, after: SamplePlace | None
+    engine: AsyncEngine,
+    abtest_uid: str,
+    arm: str | None,
+    limit: int,
+    after: SamplePlace | None,
+    *,
+    with_texts: bool,
 ) -> list[ToldSample]:
     """One by one, those after a place in that order."""
+    answer, reference = aliased(Rating), aliased(Rating)
+    given = (answer.prompt, answer.response, reference.response)
+    texts = (func.substr(text, 1, SHOWN_MAX_CHARACTERS) if with_texts else null() for text in given)
     query = (
-        select(ArmSample, Feedback.rating, Feedback.reference_score)
+        select(ArmSample, Feedback.rating, Feedback.reference_score, *texts)
         .outerjoin(Feedback, Feedback.request_id == ArmSample.request_id)
         .where(ArmSample.abtest_uid == abtest_uid)
         .order_by(ArmSample.time.desc(), ArmSample.request_id.desc())
@@ -150,6 +164,9 @@ async def newest(
         query = query.where(ArmSample.arm == arm)
     if after is not None:
         query = query.where(ArmSample.time <= after.time).offset(after.shown)
+    if with_texts:
+        query = query.outerjoin(answer, answer.id == Feedback.rating_id)
+        query = query.outerjoin(reference, reference.id == Feedback.reference_rating_id)
     async with AsyncSession(engine) as session:
         return [ToldSample(*row) for row in (await session.execute(query)).all()]
 

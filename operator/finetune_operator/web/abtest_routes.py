@@ -33,7 +33,14 @@ from finetune_operator.web.marks import MarkAfter
 from finetune_operator.web.odd_resources import each_shown
 from finetune_operator.web.pages import Time
 from finetune_operator.web.problems import Problem, documented
-from finetune_operator.web.required_rights import CHANGE_TEST, LIST_TESTS, MAKE_TEST, READ_TEST, VOTE_THERE
+from finetune_operator.web.required_rights import (
+    CHANGE_TEST,
+    LIST_TESTS,
+    MAKE_TEST,
+    READ_SAMPLES,
+    READ_TEST,
+    VOTE_THERE,
+)
 from finetune_operator.web.schemas import (
     BlindComparison,
     ComparisonList,
@@ -163,7 +170,7 @@ async def get_voters_of(
     return await abtests.get_voters(services, caller, namespace, name, limit, after)
 
 
-@router.get("/{test_id}/samples", responses=READING, openapi_extra=READ_TEST)
+@router.get("/{test_id}/samples", responses=READING, openapi_extra=READ_SAMPLES)
 async def get_samples_of(
     services: ServicesOf,
     caller: CallerOf,

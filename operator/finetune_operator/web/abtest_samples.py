@@ -13,6 +13,7 @@ from finetune_operator.resources.modelversion import ModelVersion
 from finetune_operator.store import samples
 from finetune_operator.store.samples import SamplePlace, ToldSample
 from finetune_operator.web.acting import TESTS, VERSIONS, Acting
+from finetune_operator.web.auth import may_train
 from finetune_operator.web.ids import ObjectId
 from finetune_operator.web.odd_resources import parsed
 from finetune_operator.web.pages import WRONG_CURSOR, cursor_of, text_of
@@ -28,9 +29,10 @@ SAMPLES_OF_A_MOMENT_MAX = 1_000_000
 class SampleEntry(BaseModel):
     """One answer to a user, or a copy's that nobody has seen (`is_shadow`).
 
-    The gateway keeps no texts. `id` is made of the request's, which only the client knows that asked: by it one gives
-    feedback. `cost` is of the generated tokens, and null where tokens or price are not known;
-    `rating` (1 to 5) and `reference_score` (TokenF1, 0 to 1) are of feedback.
+    The gateway keeps no texts: `prompt`, `prediction` (the answer) and `reference` (what it should have been) are those
+    that feedback gave for trainings, cut at 4,000 characters, and only for who may train. `id` is made of the
+    request's, which only the client knows that asked: by it one gives feedback. `cost` is of the generated tokens, and
+    null where tokens or price are not known; `rating` (1 to 5) and `reference_score` (TokenF1, 0 to 1) are of feedback.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -48,6 +50,9 @@ class SampleEntry(BaseModel):
     currency: str | None
     rating: int | None
     reference_score: float | None
+    prompt: str | None
+    prediction: str | None
+    reference: str | None
 
 
 class SampleList(BaseModel):
@@ -64,7 +69,14 @@ async def samples_of(acting: Acting, test_id: str, arm: Arm | None, limit: int, 
     """One page. Raises problems."""
     test = parsed(ABTest, await acting.find(TESTS, test_id))
     begin = _place(after)
-    found = await samples.newest(acting.services.engine, test.metadata.uid, arm, limit + 1, begin)
+    found = await samples.newest(
+        acting.services.engine,
+        test.metadata.uid,
+        arm,
+        limit + 1,
+        begin,
+        with_texts=await may_train(acting.services, acting.caller, test.metadata.namespace),
+    )
     names = {each.sample.served_name for each in found}
     prices = {name: await _price(acting, test.metadata.namespace, name) for name in sorted(names)}
     has_more = len(found) > limit
@@ -106,6 +118,9 @@ def _entry(told: ToldSample, price: TokenPrice | None) -> SampleEntry:
         currency=price.currency if price is not None and cost is not None else None,
         rating=told.rating,
         reference_score=told.reference_score,
+        prompt=told.prompt,
+        prediction=told.prediction,
+        reference=told.reference,
     )
 
 

@@ -122,6 +122,12 @@ async def require_everywhere(services: Services, caller: Caller, right: Right) -
         await require_right(services, caller, right, namespace)
 
 
+async def may_train(services: Services, caller: Caller, namespace: str) -> bool:
+    """Who may train reads what it is trained on."""
+    is_open = caller.token is None and services.settings.api_token is None
+    return not is_open and (await decide(services, caller, EXPORT, namespace)).allowed
+
+
 def open_api(what: str) -> Problem:
     """The refusal of what nobody may read without a token."""
     detail = f"{what} are personal data, which an api that runs open does not give out; set FINETUNE_API_TOKEN"

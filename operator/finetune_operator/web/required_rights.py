@@ -175,6 +175,7 @@ LIST_ANY_VERSIONS = asks(rule(OF_VERSIONS, "list"), optional=[GET_VERSION], wher
 ASK_VERSION = asks(rule("modelversions/completions", "create"), by_api_token=True)
 CHANGE_VERSION = asks(rule(OF_VERSIONS, "get", "list", "patch"), optional=[GET_JOB])
 READ_TEST = asks(rule(OF_TESTS, "get"), optional=[GET_VERSION], by_api_token=True)
+READ_SAMPLES = asks(rule(OF_TESTS, "get"), optional=[GET_VERSION, rule(OF_JOBS, "create")], by_api_token=True)
 LIST_TESTS = asks(rule(OF_TESTS, "list"), optional=[rule(OF_TESTS, "get")], by_api_token=True)
 MAKE_TEST = asks(rule(OF_TESTS, "create"), optional=[rule(OF_TESTS, "get"), GET_VERSION])
 CHANGE_TEST = asks(rule(OF_TESTS, "get", "patch"))

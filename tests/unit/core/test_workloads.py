@@ -16,6 +16,7 @@ from finetune_operator.core.workloads import (
     dataset_report,
     deployment_facts,
     job_facts,
+    last_line,
     last_words,
     last_words_of,
     obstacle,
@@ -200,6 +201,21 @@ OUTCOMES: dict[str, tuple[tuple[dict[str, Any], ...], TrainingResult | Failure |
 @pytest.mark.parametrize(("pods", "expected"), OUTCOMES.values(), ids=OUTCOMES.keys())
 def test_a_trainings_outcome(pods: tuple[dict[str, Any], ...], expected: TrainingResult | Failure | None) -> None:
     assert training_outcome(facts(*pods)) == expected
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("", ""),
+        ("loading\nNo space left on device\n\n", "No space left on device"),
+        (
+            "1 error\n  Value error, 4096 is too long\n    For further information visit https://x/v\n",
+            "Value error, 4096 is too long",
+        ),
+    ],
+)
+def test_the_last_line_is_what_a_process_said(message: str, told: str) -> None:
+    assert last_line(message) == told
 
 
 def test_out_of_memory_says_what_to_change() -> None:

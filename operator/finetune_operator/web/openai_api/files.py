@@ -30,7 +30,7 @@ from finetune_operator.store.uploaded_files import (
     file_id,
 )
 from finetune_operator.web.acting import JOBS, Acting
-from finetune_operator.web.auth import Caller, CallerOf, decide, open_api, require_caller, require_right
+from finetune_operator.web.auth import Caller, CallerOf, may_train, open_api, require_caller, require_right
 from finetune_operator.web.identity import EXPORT
 from finetune_operator.web.ids import ID, NAMESPACE_PATTERN, NamespaceQuery, ObjectId
 from finetune_operator.web.job_views import JobStatus, status_of
@@ -151,7 +151,7 @@ async def list_files(
         Acting(services, caller).require_served(namespace)
     asked = (namespace,) if namespace else services.settings.namespaces
     asked = asked or tuple(await asyncio.to_thread(files_of(services).namespaces))
-    mine = [each for each in asked if (await _may_train(services, caller, each))]
+    mine = [each for each in asked if (await may_train(services, caller, each))]
     if asked and not mine:
         await _require_trainer(services, caller, asked[0])
     files = files_of(services)
@@ -238,11 +238,6 @@ async def _require_trainer(services: Services, caller: Caller, namespace: str) -
     if caller.token is None and services.settings.api_token is None:
         raise open_api("files")
     await require_right(services, caller, EXPORT, namespace)
-
-
-async def _may_train(services: Services, caller: Caller, namespace: str) -> bool:
-    is_open = caller.token is None and services.settings.api_token is None
-    return not is_open and (await decide(services, caller, EXPORT, namespace)).allowed
 
 
 async def _reader(acting: Acting, file: UploadedFile) -> ObjectId | None:

@@ -37,6 +37,13 @@ BESIDE_THE_CRDS = {("create", "abtests/votes"), ("create", "modelversions/comple
 EDIT = VIEW | {(verb, resource) for verb in CHANGE for resource in KINDS} | BESIDE_THE_CRDS
 
 
+def without_nulls(value: Any) -> Any:
+    """As a merge patch leaves it, also within what was not there before (RFC 7386)."""
+    if isinstance(value, dict):
+        return {name: without_nulls(each) for name, each in value.items() if each is not None}
+    return [without_nulls(each) for each in value] if isinstance(value, list) else value
+
+
 @dataclass
 class User:
     """Who a token belongs to, and what they may do in which namespaces."""
@@ -288,7 +295,7 @@ class PlayedApiServer:
             return web.json_response({"kind": "Status", "status": "Success"})
         if sent.get("metadata", {}).get("uid") != body["metadata"]["uid"]:
             raise failure(422, f'{key[0]} "{key[2]}" is invalid: metadata.uid: field is immutable', "Invalid")
-        wanted = merged(body, sent)
+        wanted = without_nulls(merged(body, sent))
         try:
             KINDS[key[0]][0].model_validate(wanted)
         except ValueError as error:

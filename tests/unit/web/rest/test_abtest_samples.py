@@ -4,8 +4,10 @@ import base64
 import hashlib
 from typing import Any
 
+import pytest
+
 from tests.unit.web.conftest import INTERNAL, NOON, sample
-from tests.unit.web.rest.conftest import READER, Rest
+from tests.unit.web.rest.conftest import API_TOKEN, EDITOR, READER, Rest
 from tests.unit.web.rest.played_api_server import User
 from tests.unit.web.rest.test_costs import EVALUATION
 from tests.unit.web.test_access import is_problem
@@ -62,9 +64,29 @@ async def test_each_is_told_with_what_it_took(rest: Rest) -> None:
         "currency": "EUR",
         "rating": 4,
         "reference_score": None,
+        "prompt": None,
+        "prediction": None,
+        "reference": None,
     }
     assert (copied["is_shadow"], copied["status"], copied["cost"], copied["currency"]) == (True, 502, None, None)
     assert (by_base["served_name"], by_base["completion_tokens"], by_base["cost"]) == ("tiny", 7, None)
+
+
+@pytest.mark.parametrize(("who", "sees"), [(EDITOR, True), (API_TOKEN, True), (READER, False)])
+async def test_who_may_train_reads_the_texts_that_feedback_gave(rest: Rest, who: Any, sees: bool) -> None:
+    await record(rest, at(1, "baseline", 1), at(2, "candidate", 2), at(3, "candidate", 3))
+    texts = {"prompt": "What is courage?", "response": "Endurance." * 1000, "reference": "Wise endurance."}
+    await rest.post("/v1/fine-tuning/feedback", {"request_id": "request-1", "rating": 4})
+    await rest.post("/v1/fine-tuning/feedback", {"request_id": "request-2", "thumbs": "down", "texts": texts})
+    del texts["reference"]
+    await rest.post("/v1/fine-tuning/feedback", {"request_id": "request-3", "thumbs": "up", "texts": texts})
+    found = (await rest.get(SAMPLES, who)).json()["samples"]
+    prompt, answer = ("What is courage?", ("Endurance." * 1000)[:4000]) if sees else (None, None)
+    assert [(each["prompt"], each["prediction"], each["reference"]) for each in found] == [
+        (prompt, answer, None),
+        (prompt, answer, "Wise endurance." if sees else None),
+        (None, None, None),
+    ]
 
 
 async def test_the_newest_come_first_page_by_page(rest: Rest) -> None:
