@@ -218,6 +218,9 @@ def _pod(engine: str, version: ModelVersion, serving: ServingSpec, config: Opera
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": TERMINATION_GRACE_SECONDS,
+        # The kernel keeps a signal from process 1 until that has a handler, and vLLM has one when it has started: a pod
+        # that goes before would hold its GPU until the kubelet loses patience.
+        "shareProcessNamespace": True,
         "securityContext": pod_security(),
         **({"initContainers": [fetch_container(source.hub, config)]} if source and source.hub else {}),
         "containers": [

@@ -189,6 +189,7 @@ def test_a_pod_that_goes_is_first_left_alone_then_drained() -> None:
     drain_seconds = int(container["args"][container["args"].index("--shutdown-timeout") + 1])
     assert 0 < sleep_seconds < drain_seconds
     assert sleep_seconds + drain_seconds < pod["terminationGracePeriodSeconds"]
+    assert pod["shareProcessNamespace"] is True, "else SIGTERM is lost before vLLM has its handler"
 
 
 def test_who_is_only_served_until_it_has_moved_has_no_say_in_the_parameters() -> None:
