@@ -6,7 +6,8 @@ It asks that many requests, and goes on until SIGUSR1 says that it is enough.
 
 Runs in a pod of the cluster, from the operator's image. One line of JSON for each request: when it was sent, when
 its answer began and when it was whole (seconds since the epoch), its status and the request's id in its head, which
-version the header names, which the engine itself names, and what went wrong. Every third request is streamed.
+version the header names, which the engine itself names, the question and the likeliest answer, and what went wrong.
+Every third request is streamed.
 """
 
 import asyncio
@@ -37,16 +38,17 @@ async def main(url: str, model: str, requests: int, requests_per_second: float, 
 
 
 async def ask(session: aiohttp.ClientSession, model: str, number: int, max_tokens: int) -> None:
-    streamed = number % STREAMED_EVERY == 0
+    streamed, question = number % STREAMED_EVERY == 0, QUESTIONS[number % len(QUESTIONS)]
     body = {
         "model": model,
-        "messages": [{"role": "user", "content": QUESTIONS[number % len(QUESTIONS)]}],
+        "messages": [{"role": "user", "content": question}],
         "max_tokens": max_tokens,
+        "temperature": 0,
         "stream": streamed,
         "user": f"subject-{number}",
     }
     told = {"sent": time.time(), "begun": None, "streamed": streamed, "status": None, "request_id": "", "version": ""}
-    told |= {"engine": [], "problem": ""}
+    told |= {"engine": [], "question": question, "text": "", "problem": ""}
     try:
         async with session.post("/v1/chat/completions", json=body) as answer:
             told["begun"] = time.time()
@@ -57,10 +59,15 @@ async def ask(session: aiohttp.ClientSession, model: str, number: int, max_token
                 told["problem"] = f"{answer.status}: {text[:200]}"
             elif streamed:
                 *chunks, end = [line.removeprefix("data: ") for line in text.splitlines() if line]
-                told["engine"] = sorted({json.loads(chunk)["model"] for chunk in chunks})
+                pieces = [json.loads(chunk) for chunk in chunks]
+                told["engine"] = sorted({piece["model"] for piece in pieces})
+                told["text"] = "".join(
+                    each["delta"].get("content") or "" for piece in pieces for each in piece["choices"]
+                )
                 told["problem"] = "" if end == "[DONE]" else f"the stream was cut: {end[:200]}"
             else:
-                told["engine"] = [json.loads(text)["model"]]
+                whole = json.loads(text)
+                told["engine"], told["text"] = [whole["model"]], whole["choices"][0]["message"]["content"]
     except (aiohttp.ClientError, TimeoutError, ValueError, KeyError) as error:
         told["problem"] = repr(error)
     told["whole"] = time.time()

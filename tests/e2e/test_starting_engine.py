@@ -23,7 +23,10 @@ def starting(world: World) -> list[str]:
         pod["metadata"]["name"]
         for pod in pods
         if str(LENGTH) in pod["spec"]["containers"][0]["args"]
-        and any("running" in status["state"] and not status["ready"] for status in pod["status"]["containerStatuses"])
+        and any(
+            "running" in status["state"] and not status["ready"]
+            for status in pod["status"].get("containerStatuses", ())
+        )
     ]
 
 

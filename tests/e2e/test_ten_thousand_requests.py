@@ -11,15 +11,19 @@ from typing import Any
 
 import pytest
 
+from demo.chat import ask, client
 from demo.install import RELEASE
 from demo.story import ALIAS, FIRST, SECOND
 from tests.e2e.conftest import World
+from tests.e2e.open_loop import QUESTIONS
 from tests.e2e.test_failures import kill, status_of
 
 REQUESTS = 10_000
 REQUESTS_PER_SECOND = 12.5
 """So that two cores also start an engine beside it."""
 TOKENS = 4
+LIKELY_SHARE = 0.9
+"""The likeliest token may be another one where requests are computed together."""
 SWITCH_SECONDS = 1.0
 """The promise: so soon after a change of the resource, an answer comes from the other version."""
 MAX_MODEL_LEN, OTHER_MAX_MODEL_LEN = 512, 320
@@ -90,6 +94,8 @@ def test_none_of_ten_thousand_requests_fails_or_is_misled(world: World) -> None:
     kubectl = world.kubectl
     reigns = Reigns(kubectl, [Reign(FIRST, 0.0, 0.0)])
     reigns.begin(FIRST)
+    own = {version: own_answers(world, version) for version in (FIRST, SECOND)}
+    assert own[FIRST] != own[SECOND], "no question tells the versions apart"
     with load(world, REQUESTS, REQUESTS_PER_SECOND, TOKENS):
         for version in (SECOND, FIRST, SECOND):
             reigns.begin(version)
@@ -107,10 +113,26 @@ def test_none_of_ten_thousand_requests_fails_or_is_misled(world: World) -> None:
     assert [each for each in told if each["engine"] != [each["version"]]] == []
     misled = [each for each in told if each["version"] not in reigns.allowed(each["sent"], each["whole"])]
     assert misled == []
+    assert [each for each in told if is_of_another(each, own)] == []
+    likely = sum(each["text"].strip() == own[each["version"]][each["question"]] for each in told)
+    assert likely > len(told) * LIKELY_SHARE, "hardly any answer is what its version says"
     by_version = Counter(each["version"] for each in told)
     assert set(by_version) == {FIRST, SECOND}
     assert min(by_version.values()) > REQUESTS / 100
     assert sum(each["streamed"] for each in told) > REQUESTS / 4
+
+
+def own_answers(world: World, version: str) -> dict[str, str]:
+    """What a version that is asked by its own name says to each question."""
+    openai = client(world.gateway_url)
+    return {question: ask(openai, version, question, max_tokens=TOKENS).text for question in QUESTIONS}
+
+
+def is_of_another(told: Manifest, own: dict[str, dict[str, str]]) -> bool:
+    """Whether it has the words of another version than its header names, where the two say different things."""
+    (other,) = own.keys() - {told["version"]}
+    words, question = told["text"].strip(), told["question"]
+    return words == own[other][question] != own[told["version"]][question]
 
 
 def roll(world: World, reigns: Reigns, version: str, max_model_len: int) -> None:
