@@ -112,7 +112,9 @@ livenessProbe:
 readinessProbe:
   httpGet: {path: /readyz, port: http}
   periodSeconds: 3
-  timeoutSeconds: 3
+  # On a node whose cores are all taken a slow answer is better than none, which is what no ready pod gives.
+  timeoutSeconds: 5
+  failureThreshold: 6
 {{- end -}}
 
 {{- define "finetune.apiUrl" -}}
