@@ -1,5 +1,6 @@
 """Pages of cost: what trainings and answers cost, and a calculator of whether a version pays."""
 
+from collections.abc import Awaitable
 from decimal import Decimal
 from typing import Annotated
 from urllib.parse import urlencode
@@ -12,7 +13,7 @@ from finetune_operator.core.roi import RoiInputs, return_on_investment
 from finetune_operator.store.mirrored import Wanted
 from finetune_operator.web import costs
 from finetune_operator.web.acting import VERSIONS
-from finetune_operator.web.cost_views import RoiInput, RoiReport
+from finetune_operator.web.cost_views import RoiInput, RoiReport, TrainingCostList, VersionCostList
 from finetune_operator.web.dashboard.charts import Curve, Line
 from finetune_operator.web.dashboard.commands import roi_commands
 from finetune_operator.web.dashboard.forms import mistakes_of
@@ -56,16 +57,9 @@ async def trainings_page(
     deleted: bool = False,
 ) -> HTMLResponse:
     """What each training costs; deleted ones have a list of their own."""
-    chosen = costs.gone_trainings if deleted else costs.trainings
-    listed = await part(chosen(visit.acting, namespace, model or None, LISTED, after))
-    return visit.render(
-        "cost_trainings.html",
-        listed=listed.value,
-        refusal=listed.refusal,
-        namespace=namespace,
-        model=model,
-        deleted=deleted,
-    )
+    listing = costs.gone_trainings if deleted else costs.trainings
+    found = listing(visit.acting, namespace, model or None, LISTED, after)
+    return await _listed(visit, "cost_trainings.html", found, namespace=namespace, model=model, deleted=deleted)
 
 
 @router.post("/trainings/{namespace}/{name}/budget")
@@ -91,16 +85,16 @@ async def models_page(
     deleted: bool = False,
 ) -> HTMLResponse:
     """What the answers of each version have cost; deleted ones have a list of their own."""
-    chosen = costs.gone_versions if deleted else costs.versions
-    listed = await part(chosen(visit.acting, namespace, model or None, LISTED, after))
-    return visit.render(
-        "cost_models.html",
-        listed=listed.value,
-        refusal=listed.refusal,
-        namespace=namespace,
-        model=model,
-        deleted=deleted,
-    )
+    listing = costs.gone_versions if deleted else costs.versions
+    found = listing(visit.acting, namespace, model or None, LISTED, after)
+    return await _listed(visit, "cost_models.html", found, namespace=namespace, model=model, deleted=deleted)
+
+
+async def _listed(
+    visit: Visit, template: str, found: Awaitable[TrainingCostList | VersionCostList], **chosen: object
+) -> HTMLResponse:
+    listed = await part(found)
+    return visit.render(template, listed=listed.value, refusal=listed.refusal, **chosen)
 
 
 @router.get("/roi")
